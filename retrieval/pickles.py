@@ -1,0 +1,262 @@
+"""Read a pickle that somebody else made without running it.
+
+``pickle.load`` calls whatever the file names. This reader knows no calls at all: it walks the
+opcodes and admits None, numbers, text, bytes, lists, dictionaries with text keys, and numpy
+arrays and scalars of plain numbers or text. Everything else is refused. Tuples and sets come
+out as lists: the hash of a deeply nested tuple overflows the C stack.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.errors import RetrievalError
+
+MAX_BYTES = 128_000_000  # ROxford5k's ground truth is 0.15 MB, one with a million names 30 MB
+MAX_DEPTH = 6
+
+_PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
+_MARK = object()
+_NUMPY = {
+    f"{package} {name}": f"numpy {name}"
+    for package in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray",
+                    "numpy.core.numeric", "numpy._core.numeric")
+    for name in ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
+}
+_GLOBALS = _NUMPY | {
+    "builtins set": "set", "builtins frozenset": "set", "__builtin__ set": "set",
+    "__builtin__ frozenset": "set", "_codecs encode": "encode",
+    "builtins bytes": "bytes", "__builtin__ bytes": "bytes",
+}
+
+
+class _Refused(Exception):
+    """The pickle holds something that ground truth has no use for; the text says what."""
+
+
+class _Name(str):
+    """A function or class that the pickle names. It is never looked up."""
+
+
+class _Dtype:
+    """What stands for a numpy.dtype while reading: a checked type string."""
+
+    def __init__(self, code: Any) -> None:
+        if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
+            raise _Refused(f"an array of type {str(code)[:40]!r}")
+        self.code = code.lstrip("<>|=")
+        self.order = "<"
+
+    def build(self, state: Any) -> None:
+        # (version, byte order, subtype, names, fields, size, alignment, flags)
+        if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise _Refused("an array of records")
+        self.order = "<" if state[1] == "=" else state[1]
+
+    @property
+    def numpy(self) -> np.dtype:
+        return np.dtype(self.order + self.code)
+
+
+class _Array:
+    """What stands for a numpy array while reading."""
+
+    value: np.ndarray
+
+    def build(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state  # (version, shape, dtype, column-major, bytes)
+        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def read_pickle(path: Path) -> Any:
+    """Contents of the pickle at ``path``: plain values, lists, dicts and numpy arrays.
+
+    Raises RetrievalError when the file is missing, damaged, larger than MAX_BYTES, or holds
+    anything else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RetrievalError(
+                f"{path} has {size / 1e6:.0f} MB, too much for ground truth; "
+                f"the limit is {MAX_BYTES // 1_000_000} MB.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        return loads(data)
+    except _Refused as error:
+        raise RetrievalError(
+            f"{path} is refused: it contains {error}, and ground truth is made of lists, "
+            "dictionaries and numpy arrays only.") from error
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
+            MemoryError) as error:
+        raise RetrievalError(f"{path} is not a readable pickle; download it again.") from error
+
+
+def loads(data: bytes) -> Any:
+    """The value pickled in ``data``. Raises _Refused, or the ordinary errors of broken input."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    for opcode, arg, _ in pickletools.genops(data):
+        name = opcode.name
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                break
+            case ("INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "FLOAT"
+                  | "BINFLOAT" | "STRING" | "BINSTRING" | "SHORT_BINSTRING" | "UNICODE"
+                  | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINBYTES"
+                  | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8"):
+                stack.append(arg)
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(name == "NEWTRUE")
+            case "MARK":
+                stack.append(_MARK)
+            case "POP":
+                stack.pop()
+            case "POP_MARK":
+                _above_mark(stack)
+            case "DUP":
+                stack.append(stack[-1])
+            case "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
+                stack.append([])
+            case "LIST" | "TUPLE" | "FROZENSET":
+                stack.append(_above_mark(stack))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                count = int(name[-1])
+                stack[-count:] = [stack[-count:]]
+            case "APPEND":
+                item = stack.pop()
+                _of_kind(stack[-1], list).append(item)
+            case "APPENDS" | "ADDITEMS":
+                items = _above_mark(stack)
+                _of_kind(stack[-1], list).extend(items)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "DICT":
+                items = _above_mark(stack)
+                stack.append(_set_items({}, items))
+            case "SETITEM":
+                items = [stack[-2], stack[-1]]
+                del stack[-2:]
+                _set_items(stack[-1], items)
+            case "SETITEMS":
+                items = _above_mark(stack)
+                _set_items(stack[-1], items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[arg] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[arg])
+            case "GLOBAL":
+                stack.append(_known(arg))
+            case "STACK_GLOBAL":
+                attribute, module = stack.pop(), stack.pop()
+                stack.append(_known(f"{module} {attribute}"))
+            case "REDUCE":
+                args, function = stack.pop(), stack.pop()
+                stack.append(_made(_of_kind(function, _Name), _of_kind(args, list)))
+            case "BUILD":
+                state = stack.pop()
+                target = stack[-1]
+                if not isinstance(target, _Array | _Dtype):
+                    raise _Refused("an object with state of its own")
+                target.build(_of_kind(state, list))
+            case _:
+                raise _Refused(f"the instruction {name}")
+    else:
+        raise ValueError("no STOP")
+    return _plain(stack.pop(), MAX_DEPTH, {})
+
+
+def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """``value`` with arrays in place of what stood for them; shared parts stay shared."""
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, _Array):
+        result = value.value
+    elif isinstance(value, _Name | _Dtype) or value is _MARK:
+        raise _Refused("a function or class")
+    elif not isinstance(value, list | dict):
+        return value
+    elif depth == 0:
+        raise _Refused(f"containers nested more than {MAX_DEPTH} deep")
+    elif isinstance(value, list):
+        result = [_plain(item, depth - 1, done) for item in value]
+    else:
+        result = {key: _plain(item, depth - 1, done) for key, item in value.items()}
+    done[id(value)] = result
+    return result
+
+
+def _known(name: str) -> _Name:
+    if name not in _GLOBALS:
+        raise _Refused(f"the name {name.replace(' ', '.')[:80]!r}")
+    return _Name(_GLOBALS[name])
+
+
+def _made(function: str, args: list) -> Any:
+    match function:
+        case "set":
+            return list(_of_kind(args[0], list)) if args else []
+        case "bytes" if not args:
+            return b""
+        case "encode" if args[1] in ("latin1", "latin-1"):
+            return args[0].encode("latin1")
+        case "numpy dtype":
+            return _Dtype(args[0])
+        case "numpy _reconstruct":
+            return _Array()
+        case "numpy scalar":
+            return _array(args[1], args[0], [], "C").item()
+        case "numpy _frombuffer":
+            array = _Array()
+            array.value = _array(args[0], args[1], args[2], args[3])
+            return array
+    raise _Refused(f"a call of {function}")
+
+
+def _array(raw: Any, dtype: Any, shape: list, order: str) -> np.ndarray:
+    """A private copy of ``raw`` as an array; the bytes must be exactly as many as it needs."""
+    numpy_dtype = _of_kind(dtype, _Dtype).numpy
+    if isinstance(raw, str):  # protocol 2 written by Python 2
+        raw = raw.encode("latin1")
+    if numpy_dtype.itemsize * math.prod(shape) != len(_of_kind(raw, bytes | bytearray)):
+        raise ValueError("array and bytes do not fit")
+    return np.frombuffer(raw, numpy_dtype).reshape(shape, order=order).copy()
+
+
+def _above_mark(stack: list) -> list:
+    """Take everything above the last mark, and the mark, from the stack."""
+    for position in range(len(stack) - 1, -1, -1):
+        if stack[position] is _MARK:
+            items = stack[position + 1:]
+            del stack[position:]
+            return items
+    raise IndexError("no mark")
+
+
+def _set_items(target: Any, items: list) -> dict:
+    _of_kind(target, dict)
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, str) or isinstance(key, _Name):
+            raise _Refused("a dictionary whose keys are not text")
+        target[key] = value
+    return target
+
+
+def _of_kind(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"unexpected {type(value).__name__}")
+    return value
