@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -209,9 +209,9 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
 
 
 def check_name(name: str) -> str:
-    """``name`` if it is a relative posix path that stays below its folder."""
-    parts = name.split("/")
-    if "\\" in name or "\0" in name or ":" in parts[0] or {"", ".", ".."} & set(parts):
+    """``name`` if it is a relative path that stays below its folder."""
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
         raise RetrievalError(f"{name!r} is no picture name: it must be a path below the folder.")
     return name
 

@@ -1,0 +1,217 @@
+"""Unpack archives that a stranger made.
+
+Zip (stored or deflated) and tar (plain or gzip). An archive is unpacked whole or refused with
+the reason: there is no half-trusted middle. Limits are counted on the bytes as they come out,
+since what an archive says about its own size is part of the attack.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from retrieval.errors import RetrievalError
+
+CHUNK = 1 << 20
+MAX_DEPTH = 32  # folders in folders
+MAX_READ = 1 << 24  # tarfile reads a header of any announced size at once; true ones are small
+
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".7z",
+                      ".rar", ".zst", ".lz4", ".lzma", ".cab", ".iso", ".jar"})
+
+
+class _Refused(Exception):
+    """Why an archive is not unpacked; completes "<archive> is refused: …"."""
+
+
+def unpack(
+    archive: str | Path | BinaryIO,
+    into: str | Path,
+    *,
+    max_bytes: int,
+    max_files: int,
+    suffixes: Collection[str] | None = None,
+) -> list[Path]:
+    """Unpack ``archive`` into the folder ``into``, which must be empty or not exist yet.
+
+    max_bytes: of all unpacked files together. max_files: entries, folders included.
+    suffixes: if given, files with other suffixes (lower case, with dot) are left out, silently.
+    Hidden files and ``__MACOSX`` are always left out.
+    Returns the files written, in the order of the archive.
+    Raises RetrievalError, and leaves nothing in ``into``, for: a file that is no such archive or
+    is damaged or encrypted; paths that leave the folder, links, devices; an archive in the
+    archive; a name that occurs twice; too many bytes or files; nothing left to unpack.
+    """
+    into = Path(into)
+    existed = into.exists()
+    if existed and (not into.is_dir() or any(into.iterdir())):
+        raise RetrievalError(f"{into} is not an empty folder; unpack into a new one.")
+    label = str(archive) if isinstance(archive, str | Path) else _label(archive)
+    try:
+        with ExitStack() as stack:
+            if isinstance(archive, str | Path):
+                archive = stack.enter_context(open(archive, "rb"))
+            into.mkdir(parents=True, exist_ok=True)
+            return _unpack(archive, into, max_bytes, max_files, suffixes)
+    except BaseException as error:
+        for path in into.iterdir() if into.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not existed and into.is_dir():
+            into.rmdir()
+        if isinstance(error, _Refused):
+            raise RetrievalError(f"{label} is refused: {error}.") from error
+        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile | zipfile.BadZipFile
+                      | tarfile.TarError | RecursionError | NotImplementedError | ValueError):
+            raise RetrievalError(
+                f"{label} is damaged or not complete; make or download it again.") from error
+        if isinstance(error, OSError):
+            raise RetrievalError(
+                f"{label} could not be unpacked: {error.strerror or error}.") from error
+        raise
+
+
+def _unpack(
+    file: BinaryIO, into: Path, max_bytes: int, max_files: int, suffixes: Collection[str] | None
+) -> list[Path]:
+    written: dict[str, Path] = {}
+    folders: set[str] = set()
+    left, entries = max_bytes, 0
+    for name, is_file, size, source in _entries(file, max_bytes, max_files):
+        entries += 1
+        if entries > max_files:
+            raise _Refused(f"it holds more than {max_files:,} files")
+        parts = _safe_parts(name)
+        if not is_file or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        suffix = Path(parts[-1]).suffix.lower()
+        if suffix in ARCHIVES:
+            raise _Refused(f"there is another archive in it, {name!r}; unpack that one first")
+        if suffixes is not None and suffix not in suffixes:
+            continue
+        relative = "/".join(parts)
+        if relative in written or relative in folders:
+            raise _Refused(f"{relative!r} is in it twice")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            if parent in written:
+                raise _Refused(f"{parent!r} is in it both as a file and as a folder")
+            folders.add(parent)
+        if size > left:
+            raise _too_large(max_bytes)
+        target = into.joinpath(*parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source() as reader, open(target, "xb") as out:
+            while chunk := reader.read(CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise _too_large(max_bytes)
+                out.write(chunk)
+        written[relative] = target
+    if not written:
+        kinds = f" ending in {', '.join(sorted(suffixes))}" if suffixes else ""
+        raise _Refused(f"there are no files{kinds} in it")
+    return list(written.values())
+
+
+def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
+    """(name, whether it is a file, announced size, function that opens it) of every entry."""
+    file.seek(0)
+    head = file.read(512)
+    file.seek(0)
+    if head[:2] == b"\x1f\x8b":
+        with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+            yield from _tar_entries(plain, max_bytes, max_files)
+    elif head[257:262] == b"ustar":
+        yield from _tar_entries(file, max_bytes, max_files)
+    elif head[:2] == b"PK" or zipfile.is_zipfile(file):
+        yield from _zip_entries(file)
+    else:
+        raise _Refused("it is neither a zip nor a tar archive (plain or gzip)")
+
+
+def _zip_entries(file: BinaryIO) -> Iterator[tuple]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _Refused(f"{info.filename!r} is a link or a device")
+            if info.flag_bits & 0x1:
+                raise _Refused("it is encrypted; unpack it yourself and give the folder")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise _Refused("it is packed with a method other than deflate; pack it again")
+            yield (info.filename, not info.is_dir() and kind != stat.S_IFDIR, info.file_size,
+                   lambda info=info: archive.open(info))
+
+
+def _tar_entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
+    # Headers and padding: two or three blocks of 512 bytes a file.
+    stream = _Forward(file, max_bytes + 4096 * max_files + MAX_READ, max_bytes)
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            if not (member.isreg() or member.isdir()) or member.issparse():
+                raise _Refused(f"{member.name!r} is a link or a device")
+            yield (member.name, member.isreg(), member.size,
+                   lambda member=member: archive.extractfile(member))
+            archive.members.clear()  # it would remember every entry
+    # tarfile takes a header that is cut off or damaged for the end. The true end is a block of
+    # zeros, and what follows has to be read for the check sum of gzip.
+    if len(stream.last) != tarfile.BLOCKSIZE or stream.last.strip(b"\0"):
+        raise tarfile.ReadError("no end")
+    while stream.read(CHUNK):
+        pass
+
+
+class _Forward:
+    """A file that is read once from front to back, and only so far."""
+
+    def __init__(self, file: BinaryIO, limit: int, max_bytes: int) -> None:
+        self.file, self.limit, self.max_bytes = file, limit, max_bytes
+        self.position, self.last = 0, b""
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_READ:
+            raise _Refused("a header in it has no sensible size")
+        if self.position + size > self.limit:
+            raise _too_large(self.max_bytes)
+        self.last = self.file.read(size)
+        self.position += len(self.last)
+        return self.last
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        if whence or position < self.position:
+            raise tarfile.ReadError("a tar archive that points backwards")
+        while self.position < position and self.read(min(CHUNK, position - self.position)):
+            pass
+        return self.position
+
+
+def _safe_parts(name: str) -> list[str]:
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in parts:
+        raise _Refused(f"{name!r} would be written outside the folder")
+    if len(parts) > MAX_DEPTH:
+        raise _Refused(f"it has more than {MAX_DEPTH} folders inside each other")
+    if any("\0" in part for part in parts):
+        raise _Refused(f"{name!r} is no file name")
+    return parts
+
+
+def _too_large(max_bytes: int) -> _Refused:
+    return _Refused(f"unpacked it is larger than {max_bytes / 1e6:,.0f} MB")
+
+
+def _label(file: BinaryIO) -> str:
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else "The archive"
