@@ -11,6 +11,7 @@ import gzip
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -70,7 +71,8 @@ def unpack(
         if isinstance(error, _Refused):
             raise RetrievalError(f"{label} is refused: {error}.") from error
         if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile | zipfile.BadZipFile
-                      | tarfile.TarError | RecursionError | NotImplementedError | ValueError):
+                      | tarfile.TarError | struct.error | RuntimeError | ValueError
+                      | LookupError | ArithmeticError):  # the standard library lets them out
             raise RetrievalError(
                 f"{label} is damaged or not complete; make or download it again.") from error
         if isinstance(error, OSError):

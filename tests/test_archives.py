@@ -182,6 +182,7 @@ def test_not_an_archive(data, tmp_path):
 def test_nothing_wanted(pack, tmp_path):
     refused(pack(GOOD), tmp_path, r"no files ending in \.png", suffixes={".png"})
     refused(zipped({}), tmp_path, "no files")
+    refused(zipped({"": b"x"}), tmp_path, "damaged")
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred, lambda files: tarred(files, "w")])
