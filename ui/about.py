@@ -1,0 +1,57 @@
+"""How it works: the three methods, the networks in use, and the indexes on this machine."""
+
+import json
+
+import streamlit as st
+
+from retrieval import checkpoints, index, methods
+from ui import common, gallery
+
+STEPS = {
+    "sir": ["Network", "Average of the feature map", "1024-unit layer", "Cosine"],
+    "delf": ["Network at seven scales", "Attention picks the best points", "Match", "Geometry"],
+    "cnn-irwnha": ["Network at three scales", "GeM pooling", "Whitening", "Cosine"],
+}
+
+gallery.style()
+st.title("How it works", anchor=False)
+st.markdown(
+    "Each method turns a picture into numbers once, and keeps them in an index. A search does the "
+    "same with the query and looks for the nearest numbers."
+)
+
+for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), strict=True):
+    with column.container(border=True, height="stretch"):
+        checkpoint = checkpoints.find(entry.name)
+        st.subheader(entry.title, anchor=False)
+        st.markdown(entry.summary)
+        st.markdown("  \n".join(f"**{n}** {step}" for n, step in enumerate(STEPS[entry.name], 1)))
+        st.markdown(
+            f":small[**Network in use** {checkpoint.title} ({checkpoint.id})]\n\n"
+            f":small[**Stands in for** {checkpoint.stands_in_for}]\n\n"
+            f":small[**Trained on** {checkpoint.trained_on}]\n\n"
+            f":small[**Paper** {entry.paper}]"
+        )
+
+st.subheader("Indexes on this machine", anchor=False)
+rows = []
+for name, title in common.shelf().items():
+    for method, path in index.find(name).items():
+        made = json.loads((path / "manifest.json").read_text("utf-8"))
+        size = sum(file["bytes"] for file in made["files"].values())
+        rows.append(
+            {
+                "Collection": title,
+                "Method": methods.METHODS[method].title,
+                "Checkpoint": made["checkpoint"]["id"],
+                "Pictures": made["pictures"],
+                "Skipped": len(made["skipped"]),
+                "MB": round(size / 1e6, 1),
+                "Made": made["made"][:10],
+                "Took, s": made["seconds"],
+            }
+        )
+if rows:
+    st.dataframe(rows, hide_index=True)
+else:
+    st.info("None yet. The search page can index pictures of your own.")

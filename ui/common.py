@@ -1,0 +1,121 @@
+"""What the pages share: cached loaders, errors in one sentence, and the pictures on show.
+
+Everything heavy is loaded here and only when it is needed, so that the first paint of a page
+imports no deep learning library. Models and indexes are loaded once and shared by all sessions.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+from PIL import Image
+
+from retrieval import collections, images, index, methods
+from retrieval import search as search_module
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.search import Ranking
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Show a RetrievalError raised inside as one sentence, and end the page there."""
+    try:
+        yield
+    except RetrievalError as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
+
+
+def stamp(path: Path) -> tuple[str, int]:
+    """A cache key for a file: another content is another key. Raises RetrievalError when gone."""
+    try:
+        return str(path), path.stat().st_mtime_ns
+    except OSError as error:
+        raise RetrievalError(f"{path.name} cannot be read: {error.strerror}.") from error
+
+
+def shelf() -> dict[str, str]:
+    """Name → title of the collections that can be opened here."""
+    return {entry.name: entry.title for entry in collections.registered() if entry.available}
+
+
+def collection(name: str) -> Collection:
+    """An installed collection by name."""
+    for entry in collections.registered():
+        if entry.name == name:
+            return _collection(name, stamp(entry.ground_truth_path))
+    raise RetrievalError(f"There is no collection called {name}.")
+
+
+@st.cache_resource(max_entries=8, show_spinner="Opening the collection")
+def _collection(name: str, changed: tuple[str, int]) -> Collection:
+    return collections.open_collection(name)
+
+
+def load_method(name: str, checkpoint: str | None = None) -> methods.Method:
+    """A method with its network, shared by all sessions."""
+    title = methods.METHODS[name].title
+    with st.spinner(f"Loading the network of {title}: some seconds, once for everybody"):
+        return _method(name, checkpoint or methods.METHODS[name].default)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _method(name: str, checkpoint: str) -> methods.Method:
+    return methods.load(name, checkpoint)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Opening the index")
+def _index(path: Path, changed: tuple[str, int]) -> index.Index:
+    return index.load(path)
+
+
+def search(
+    path: Path, name: str, collection: Collection, source: Path | bytes, key: str, box: Box | None
+) -> Ranking:
+    """Rank a whole collection for a picture; the same question again costs nothing.
+
+    path: of the index. name: of the method. key: stands for the picture, which is not hashed.
+    """
+    changed = stamp(path / "manifest.json")
+    opened = _index(path, changed)
+    if opened.manifest["collection"]["fingerprint"] != collection.fingerprint:
+        raise RetrievalError(
+            f"The {methods.METHODS[name].title} index of {collection.title} was made from another "
+            "list of pictures; index the collection again."
+        )
+    method = load_method(name, opened.checkpoint)
+    with st.spinner("Searching"):
+        return _search(changed, key, box, opened, method, source)
+
+
+@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
+def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
+    return search_module.search(_index, _method, images.read(_source), box)
+
+
+def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
+    """A picture as a JPEG of at most ``side`` pixels, and the size (width, height) it really has.
+
+    Raises PictureError where it cannot be shown.
+    """
+    if isinstance(source, bytes):
+        return _view(source, side, name)
+    return _view(stamp(source), side, name)
+
+
+@st.cache_data(max_entries=1500, show_spinner=False)
+def _view(
+    source: tuple[str, int] | bytes, side: int, name: str | None
+) -> tuple[bytes, tuple[int, int]]:
+    picture = images.read(source if isinstance(source, bytes) else Path(source[0]), name)
+    size = picture.size
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue(), size

@@ -1,0 +1,142 @@
+"""Results as a grid of large pictures, marked right or wrong where the truth is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import Rule
+from ui import common
+
+
+class Verdict(NamedTuple):
+    symbol: str
+    label: str
+    colour: str  # Okabe-Ito, which colour-blind people tell apart; the symbol says it again
+
+
+VERDICTS = {
+    "positive": Verdict("✓", "Same landmark", "#009E73"),
+    "ignored": Verdict("–", "Not counted", "#0072B2"),
+    "wrong": Verdict("✗", "Something else", "#D55E00"),
+}
+
+_STYLE = (
+    """
+<style>
+.stMainBlockContainer {padding: 4rem 2rem 3rem}
+.stMainBlockContainer h1 {padding: 0 0 1rem}
+[data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
+@media (max-width: 640px) {.stMainBlockContainer {padding: 4rem 1rem 3rem}}
+/* The query stays in sight while its results scroll by. */
+@media (min-width: 900px) {
+  div[data-testid="stLayoutWrapper"]:has(> .st-key-asking) {position: sticky; top: 4.5rem}
+}
+div[class*="st-key-card-"] {position: relative; gap: .3rem; min-width: 0}
+div[class*="st-key-card-"] img {
+  width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: .5rem;
+  background: color-mix(in srgb, currentColor 7%, transparent);
+}
+div[class*="st-key-card-"] p {line-height: 1.3; overflow-wrap: anywhere}
+/* The whole card is the button: one tab stop, and its label is read out. */
+div[class*="st-key-card-"] div[class*="st-key-open-"] {position: absolute; inset: 0; width: 100%}
+div[class*="st-key-open-"] * {height: 100%; width: 100%}
+div[class*="st-key-open-"] button {opacity: 0; cursor: zoom-in}
+div[class*="st-key-card-"]:hover img {filter: brightness(1.06)}
+div[class*="st-key-card-"]:has(button:focus-visible) {
+  outline: 3px solid #0b5f94; outline-offset: 4px; border-radius: .3rem;
+}
+.legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
+.legend span {white-space: nowrap}
+.chip, div[class*="st-key-card-"]::before {
+  display: inline-grid; place-items: center; width: 1.7rem; height: 1.7rem; border-radius: .4rem;
+  font-weight: 700; color: #fff;
+}
+div[class*="st-key-card-"]::before {position: absolute; z-index: 1; border-radius: .5rem 0 .5rem 0}
+"""
+    + "".join(
+        f"""
+.chip.{name} {{background: {verdict.colour}}}
+div[class*="st-key-card-{name}-"] img {{border: 5px solid {verdict.colour}}}
+div[class*="st-key-card-{name}-"]::before
+  {{content: "{verdict.symbol}"; background: {verdict.colour}}}
+"""
+        for name, verdict in VERDICTS.items()
+    )
+    + "</style>"
+)
+
+
+def style() -> None:
+    """The look of the cards; once a page."""
+    st.html(_STYLE)
+
+
+def grid(columns: int, key: str) -> DeltaGenerator:
+    """Cells in at most so many columns, two on a phone."""
+    return st.grid(columns, min_column_width=150, gap="xsmall", key=f"grid-{key}")
+
+
+def plain(text: str) -> str:
+    """Text of somebody's making, such as a file name, with nothing in it that Markdown acts on."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def legend(judged: str) -> None:
+    parts = [
+        f'<span><span class="chip {name}">{verdict.symbol}</span> {verdict.label}</span>'
+        for name, verdict in VERDICTS.items()
+    ]
+    st.html(f'<div class="legend">{"".join(parts)}<span>{judged}</span></div>', width="content")
+
+
+def card(
+    collection: Collection,
+    name: str,
+    caption: str,
+    label: str,
+    key: str,
+    verdict: str | None,
+    on_click: Callable[..., None],
+    args: tuple,
+) -> None:
+    """One picture with a caption; a click anywhere on it calls ``on_click(*args)``.
+
+    caption, label: Markdown; the label is what screen readers say of the card.
+    key: unlike that of any other card on the page.
+    """
+    with st.container(key=f"card-{verdict or 'plain'}-{key}"):
+        picture(collection, name, 480)
+        st.markdown(caption)
+        st.button(label, key=f"open-{key}", on_click=on_click, args=args)
+
+
+def picture(collection: Collection, name: str, side: int) -> None:
+    """The picture, or a plain note where it is not on this machine."""
+    try:
+        jpeg, _ = common.view(collection.path(name), side)
+    except RetrievalError:
+        st.info(f"No picture of {plain(Path(name).name)} here.", icon=":material/hide_image:")
+    else:
+        st.image(jpeg, width="stretch", alt=name)
+
+
+def verdicts(
+    collection: Collection,
+    labels: Mapping[str, list],
+    rule: Rule,
+) -> dict[str, str]:
+    """Name → 'positive' or 'ignored' for a labelled query; every other name is wrong."""
+    return {
+        collection.names[position]: verdict
+        for verdict, kinds in (("ignored", rule.ignored), ("positive", rule.positives))
+        for kind in kinds
+        for position in labels.get(kind, ())
+    }

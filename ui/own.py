@@ -1,0 +1,144 @@
+"""Pictures that a visitor brings: kept and indexed in a private folder that goes with the session.
+
+The folder is a TemporaryDirectory (readable by this user only) held by the session state. When
+the session ends, or the server does, it is collected and with it everything on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import streamlit as st
+
+from retrieval import archives, collections, images, index, methods
+from retrieval.errors import RetrievalError
+from ui import common
+
+NAME, TITLE = "mine", "My pictures"
+OWN_FILES, OWN_BYTES = 2000, 500_000_000  # of one session, unpacked
+FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
+
+
+@dataclass
+class Own:
+    """What one session brought. Dropping it deletes the copies and indexes, not the originals."""
+
+    collection: collections.Collection
+    folder: TemporaryDirectory
+    indexes: dict[str, Path] = field(default_factory=dict)
+
+
+def current() -> Own | None:
+    return st.session_state.get("own")
+
+
+def allowed_folders() -> list[Path]:
+    """Folders on this machine that a visitor may name a folder in; none unless the owner says so.
+
+    The owner lists them in the environment variable RETRIEVAL_ALLOW_FOLDERS, separated like PATH.
+    """
+    roots = os.environ.get(FOLDERS, "").split(os.pathsep)
+    return [Path(root).expanduser().resolve() for root in roots if root.strip()]
+
+
+def form(wanted: list[str]) -> None:
+    """Ask for pictures, and index them with the ``wanted`` methods."""
+    ways = ["Files or a zip", "A folder on this machine"]
+    way = st.radio("From", ways, horizontal=True, key="own_from") if allowed_folders() else ways[0]
+    files, folder = [], ""
+    if way == ways[0]:
+        files = st.file_uploader(
+            "Pictures, or one zip of pictures",
+            type=[suffix[1:] for suffix in sorted(images.SUFFIXES)] + ["zip"],
+            accept_multiple_files=True,
+            key="own_files",
+        )
+    else:
+        folder = st.text_input(
+            "Folder",
+            key="own_folder",
+            help="Below " + " or ".join(map(str, allowed_folders())) + ", subfolders included.",
+        )
+    names = " and ".join(methods.METHODS[name].title for name in wanted)
+    if st.button(
+        f"Index with {names}", type="primary", disabled=not (files or folder), key="own_index"
+    ):
+        with common.explained():
+            st.session_state["own"] = _bring(files) if files else _bring_folder(folder)
+            for method in wanted:
+                build(method)
+        st.rerun()
+    st.caption(
+        "They are kept in a private folder for this session only: nobody else sees them, and they "
+        "are deleted when the session ends."
+    )
+
+
+def build(name: str) -> None:
+    """Index the session's pictures with one method, showing how far it is."""
+    own = current()
+    method = common.load_method(name)
+    title = methods.METHODS[name].title
+    bar = st.progress(0.0, f"{title}: starting")
+    start = time.monotonic()
+
+    def progress(done: int, total: int, picture: str) -> None:
+        rate = done / max(time.monotonic() - start, 1e-6)
+        left = f", {(total - done) / rate:.0f} s left" if done else ""
+        bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
+
+    out = Path(own.folder.name) / "indexes" / name
+    index.build(own.collection, method, out, progress)
+    own.indexes[name] = out
+    bar.empty()
+
+
+def _bring(files: list) -> Own:
+    """Copy uploads into a new private folder, unpacking zips."""
+    folder = TemporaryDirectory(prefix="retrieval-own-")
+    root = Path(folder.name) / "pictures"
+    root.mkdir()
+    for number, file in enumerate(files):
+        limits = {"max_bytes": OWN_BYTES - _bytes_in(root), "max_files": OWN_FILES}
+        if Path(file.name).suffix.lower() == ".zip":
+            into = root / _safe(Path(file.name).stem)
+            archives.unpack(file, into, suffixes=images.SUFFIXES, **limits)
+            continue
+        if file.size > limits["max_bytes"]:
+            raise RetrievalError(
+                f"These pictures are more than {OWN_BYTES // 1_000_000} MB together; bring fewer."
+            )
+        path = root / _safe(file.name)
+        if path.exists():  # two folders may each hold an IMG_0001.jpg
+            path = path.with_stem(f"{path.stem} ({number + 1})")
+        path.write_bytes(file.getbuffer())
+    return Own(_named(collections.open_collection(root)), folder)
+
+
+def _bring_folder(text: str) -> Own:
+    """Use a folder where it is; only its indexes go into the private folder."""
+    folder = Path(text).expanduser().resolve()
+    if not any(folder.is_relative_to(root) for root in allowed_folders()):
+        raise RetrievalError(f"The owner of this app has not opened the folder {text} to it.")
+    return Own(
+        _named(collections.open_collection(folder)), TemporaryDirectory(prefix="retrieval-own-")
+    )
+
+
+def _named(collection: collections.Collection) -> collections.Collection:
+    return replace(collection, name=NAME, title=TITLE)
+
+
+def _safe(name: str) -> str:
+    """A file name without anything that a file system or a hidden-file rule takes amiss."""
+    name = re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip(".")
+    return name[-120:] or "picture"
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,148 @@
+"""The picture to search with: which one, and which part of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import streamlit as st
+
+from retrieval import collections, images
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from ui import common
+from ui.cropper import cropper
+
+PREPARED, DATABASE, UPLOAD, CAMERA = "Prepared", "Database", "Upload", "Camera"
+state = st.session_state
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture to ask with. source: its file, or its bytes where a visitor uploaded it."""
+
+    name: str
+    source: Path | bytes
+    own_box: Box | None = None
+    labels: Mapping = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        if isinstance(self.source, bytes):
+            return hashlib.sha256(self.source).hexdigest()
+        return str(common.stamp(self.source))
+
+
+def ask_prepared(number: int) -> None:
+    """Callback: search with one of the collection's own queries."""
+    state.source, state.prepared, state.searched = PREPARED, number, True
+
+
+def ask_database(name: str) -> None:
+    """Callback: search with a database picture."""
+    state.source, state.database, state.searched = DATABASE, name, True
+
+
+def label(query: collections.Query) -> str:
+    name = Path(query.name).stem
+    return f"{query.landmark.replace('_', ' ')} · {name}" if query.landmark else name
+
+
+def pick(collection: Collection) -> Question | None:
+    """Widgets that say which picture; None until there is one."""
+    sources = [*([PREPARED] if collection.queries else []), DATABASE, UPLOAD, CAMERA]
+    if state.get("source") not in sources:
+        state.source = sources[0]
+    st.segmented_control(
+        "Query picture",
+        sources,
+        key="source",
+        required=True,
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    if state.source == UPLOAD:
+        suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
+        file = st.file_uploader("A picture of yours", suffixes, key="upload")
+        return Question(file.name, file.getvalue()) if file else None
+    if state.source == CAMERA:
+        file = st.camera_input("Take a picture", key="camera")
+        return Question("Camera picture", file.getvalue()) if file else None
+    if state.source == DATABASE:
+        if state.get("database") not in collection.names:
+            state.database = collection.names[0]
+        name = _choose(collection.names, "database", str)
+        return Question(name, collection.path(name))
+    if state.get("prepared") not in range(len(collection.queries)):
+        state.prepared = 0
+    query = collection.queries[
+        _choose(range(len(collection.queries)), "prepared", lambda n: label(collection.queries[n]))
+    ]
+    return Question(query.name, collection.path(query.name), query.box, query.labels)
+
+
+def _choose(options, key: str, format_func):
+    return st.selectbox(
+        "Which picture",
+        options,
+        format_func=format_func,
+        key=key,
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+
+
+def frame(collection: Collection, question: Question) -> Box | None:
+    """Show the picture, let a box be drawn or typed; that box, or None for the whole picture.
+
+    Raises RetrievalError for a picture that cannot be read and a box that is not in it.
+    """
+    picture = (collection.name, question.name)
+    if state.get("boxed") != picture:  # a box on another picture means nothing on this one
+        state.boxed, state.box = picture, written(question.own_box)
+    jpeg, size = common.view(question.source, 1000, question.name)
+    try:
+        box = parse(state.get("box", ""))
+        box, trouble = box and images.check_box(box, size), None
+    except RetrievalError as error:
+        box, trouble = None, error
+    cropper(jpeg, size, box, question.name, _set_box)
+    typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)
+    typed.text_input(
+        "Box: left, top, right, bottom",
+        key="box",
+        placeholder="Draw a box, or type: left, top, right, bottom",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    clear.button(
+        "Clear box", on_click=_set_box, args=(None,), disabled=not state.box, width="stretch"
+    )
+    if trouble:
+        raise trouble
+    return box
+
+
+def parse(text: str) -> Box | None:
+    """Four numbers with commas or blanks between them; None for nothing."""
+    parts = text.replace(",", " ").split()
+    if not parts:
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, parts)
+    except ValueError:
+        raise RetrievalError(
+            "A box is four numbers in pixels: left, top, right, bottom, as in 40, 20, 300, 260."
+        ) from None
+    return x1, y1, x2, y2
+
+
+def written(box: Box | None) -> str:
+    return ", ".join(f"{value:g}" for value in box) if box else ""
+
+
+def _set_box(box: Box | None) -> None:
+    state.box = written(box)

@@ -1,0 +1,346 @@
+"""Search by example: pick a collection and a picture, draw a box, see what each method finds."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import streamlit as st
+
+from retrieval import evaluation, index, methods
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.search import Ranking
+from ui import common, gallery, own, query
+
+ALL = "all"
+FEWEST, MOST, PER_PAGE = 3, 60, 24
+state = st.session_state
+
+Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
+
+
+# ---- the view is in the address ------------------------------------------------------------------
+
+
+def follow_link(shelf: Mapping[str, str]) -> None:
+    """Put what the address asks for into the session, before any widget is drawn."""
+    asked = st.query_params.to_dict()
+    if not asked or asked == state.get("link"):
+        return
+    state.link = asked
+    if "collection" in asked and asked["collection"] not in shelf:
+        name = gallery.plain(asked["collection"])
+        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
+        return
+    if "collection" in asked:
+        state.collection = asked["collection"]
+    if asked.get("method") in (*methods.METHODS, ALL):
+        state.method = asked["method"]
+    if asked.get("judge") in evaluation.PROTOCOLS:
+        state.judge = asked["judge"]
+    if asked.get("count", "").isdecimal():
+        state.count = min(max(int(asked["count"][:4]), FEWEST), MOST)
+    try:
+        state.least = float(asked["least"])
+    except (KeyError, ValueError):
+        state.least = None
+    state.asked = (asked["query"], asked.get("box", "")) if "query" in asked else None
+
+
+def follow_query(collection: Collection) -> None:
+    """The rest of a link, which needs the collection: query and box."""
+    asked = state.pop("asked", None)
+    if not asked:
+        return
+    name, box = asked
+    prepared = [n for n, one in enumerate(collection.queries) if one.name == name]
+    if prepared:
+        with_box = [n for n in prepared if query.written(collection.queries[n].box) == box]
+        query.ask_prepared((with_box or prepared)[0])
+    elif name in collection.names:
+        query.ask_database(name)
+    else:
+        st.warning(f"This link asks for {gallery.plain(name)}, which is not in the collection.")
+        return
+    state.box, state.boxed = box, (collection.name, name)
+
+
+def write_link(collection: Collection, question: query.Question | None) -> None:
+    """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
+    link = {"method": state.method, "count": str(state.count)}
+    if state.get("least") is not None:
+        link["least"] = f"{state.least:g}"
+    if collection.protocols:
+        link["judge"] = state.judge
+    if collection.name != own.NAME:
+        link["collection"] = collection.name
+        if state.get("searched") and question and isinstance(question.source, Path):
+            link["query"] = question.name
+            if state.box:
+                link["box"] = state.box
+    state.link = link
+    if link != st.query_params.to_dict():
+        st.query_params.from_dict(link)
+
+
+# ---- answers -------------------------------------------------------------------------------------
+
+
+def indexes(collection: Collection) -> dict[str, Path]:
+    return own.current().indexes if collection.name == own.NAME else index.find(collection.name)
+
+
+def judge(collection: Collection, question: query.Question) -> Truth:
+    if not question.labels or not collection.protocols:
+        return None
+    return gallery.verdicts(collection, question.labels, evaluation.PROTOCOLS[state.judge])
+
+
+def answer(
+    name: str, collection: Collection, question: query.Question, box: Box | None, truth: Truth
+) -> None:
+    """One method's answer: its pictures, best first, and what they cost."""
+    st.subheader(methods.METHODS[name].title, anchor=False)
+    path = indexes(collection).get(name)
+    if path is None:
+        offer_index(name, collection)
+        return
+    try:
+        ranking = common.search(path, name, collection, question.source, question.key, box)
+    except RetrievalError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    show(name, collection, ranking, truth)
+    cost(ranking)
+    st.download_button(
+        "Ranking as CSV",
+        lambda: as_csv(ranking, truth),
+        f"{collection.name}-{name}-{Path(question.name).stem}.csv",
+        "text/csv",
+        key=f"csv-{name}",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def show(name: str, collection: Collection, ranking: Ranking, truth: Truth) -> None:
+    """The best pictures as a grid of cards."""
+    hits = range(min(state.count, len(ranking.names)))
+    if state.method != ALL and state.get("least") is not None:
+        hits = [n for n in hits if ranking.scores[n] >= state.least]
+    if not hits:
+        st.info("No picture scores that much; lower the least score in the options.")
+        return
+    with gallery.grid(2 if state.method == ALL else 3, name):
+        for n in hits:
+            hit = ranking.names[n]
+            short = gallery.plain(Path(hit).name)
+            caption = f"**{n + 1}** · {score(ranking, n)}  \n:small[{short}]"
+            verdict = truth.get(hit, "wrong") if truth is not None else None
+            label = f"{n + 1}: {short}"
+            if verdict:
+                label += f", {gallery.VERDICTS[verdict].label.lower()}"
+            said = (hit, f"**{n + 1}** · {score(ranking, n)} · {gallery.plain(hit)}")
+            gallery.card(collection, hit, caption, label, f"{name}-{n}", verdict, enlarge, said)
+
+
+def score(ranking: Ranking, n: int) -> str:
+    if ranking.inliers is not None and ranking.inliers[n] > 0:
+        return f"{ranking.inliers[n]} matches"
+    return f"{ranking.scores[n]:.3f}"
+
+
+def cost(ranking: Ranking) -> None:
+    """Which network answered, on how many pictures, and how long each stage took."""
+    made = ranking.provenance
+    times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
+    st.markdown(
+        f":small[{times} · {made['pictures']:,} pictures]  \n"
+        f":small[Checkpoint **{made['checkpoint']}**, standing in for {made['stands_in_for']}]"
+    )
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def as_csv(ranking: Ranking, truth: Truth) -> bytes:
+    out = io.StringIO()
+    table = csv.writer(out)
+    table.writerow(["rank", "name", "score", *(["verdict"] if truth is not None else [])])
+    for n, (name, value) in enumerate(zip(ranking.names, ranking.scores, strict=True)):
+        verdict = [truth.get(name, "wrong")] if truth is not None else []
+        table.writerow([n + 1, name, f"{value:.6g}", *verdict])
+    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+
+
+def offer_index(name: str, collection: Collection) -> None:
+    """There is no index: make one of a visitor's own pictures, else say how."""
+    title = methods.METHODS[name].title
+    if collection.name != own.NAME:
+        st.info(f"There is no {title} index of {collection.title} on this machine yet.")
+        return
+    if st.button(f"Index my pictures with {title}", key=f"build-{name}"):
+        with common.explained():
+            own.build(name)
+        st.rerun()
+
+
+def enlarge(name: str, caption: str) -> None:
+    """Callback of a card: show it large once the page is drawn."""
+    state.enlarged = name, caption
+
+
+@st.dialog("Query and result", width="large")
+def large(collection: Collection, question: query.Question, name: str, caption: str) -> None:
+    asked, found = st.columns(2)
+    with asked:
+        st.image(common.view(question.source, 1000, question.name)[0], width="stretch", alt="Query")
+        st.markdown(f"Query · {gallery.plain(question.name)}")
+    with found:
+        gallery.picture(collection, name, 1000)
+        st.markdown(caption)
+        if st.button(
+            "Make it the next query",
+            key="next",
+            type="primary",
+            width="stretch",
+            on_click=query.ask_database,
+            args=(name,),
+        ):
+            st.rerun()
+
+
+def browse(collection: Collection) -> None:
+    """Before a search: the pictures to start from."""
+    st.subheader("Click a picture to search with it", anchor=False)
+    prepared = state.source == query.PREPARED
+    choices = range(len(collection.queries)) if prepared else collection.names
+    pages = -(-len(choices) // PER_PAGE)
+    page = state.get("page", 1)
+    if page > pages:
+        page = state.page = 1
+    with gallery.grid(3, "browse"):
+        for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
+            one = collection.queries[choice] if prepared else None
+            label = gallery.plain(query.label(one) if one else Path(choice).name)
+            gallery.card(
+                collection,
+                one.name if one else choice,
+                f":small[{label}]",
+                f"Search with {label}",
+                f"browse-{n}",
+                None,
+                query.ask_prepared if one else query.ask_database,
+                (choice,),
+            )
+    if pages > 1:
+        st.pagination(pages, key="page")
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+gallery.style()
+head = st.container(
+    horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
+)
+head.title("Search by example", anchor=False, width="content")
+
+shelf = common.shelf() | {own.NAME: own.TITLE}
+follow_link(shelf)
+state.setdefault("method", "cnn-irwnha")
+state.setdefault("count", 12)
+if state.get("collection") not in shelf:
+    state.collection = next(iter(shelf))
+
+place, way = st.columns([1, 2], gap="medium")
+place.selectbox(
+    "Collection", shelf, format_func=shelf.get, key="collection", persist_state="session"
+)
+way.segmented_control(
+    "Method",
+    [*methods.METHODS, ALL],
+    format_func=lambda name: "Compare all" if name == ALL else methods.METHODS[name].title,
+    key="method",
+    required=True,
+    persist_state="session",
+)
+wanted = list(methods.METHODS) if state.method == ALL else [state.method]
+
+if state.collection == own.NAME:
+    if len(shelf) == 1:
+        st.info("No collection is installed here yet. Bring pictures of your own to search in.")
+    with st.expander("Bring pictures", expanded=own.current() is None):
+        own.form(wanted)
+    if own.current() is None:
+        st.stop()
+with common.explained():
+    collection = (
+        own.current().collection
+        if state.collection == own.NAME
+        else common.collection(state.collection)
+    )
+follow_query(collection)
+
+with head.popover("Options", icon=":material/tune:"):
+    st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
+    st.number_input(
+        "Least score",
+        value=None,
+        key="least",
+        disabled=state.method == ALL,
+        help="Leave out results below it. Scores of different methods do not compare.",
+        persist_state="session",
+    )
+    if collection.protocols:
+        if state.get("judge") not in collection.protocols:
+            state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]
+        st.segmented_control(
+            "Judge results as",
+            collection.protocols,
+            format_func=str.capitalize,
+            key="judge",
+            required=True,
+            persist_state="session",
+        )
+
+asking, answers = st.columns([1, 2], gap="medium")
+with asking.container(key="asking"), common.explained():
+    question = query.pick(collection)
+    box = query.frame(collection, question) if question else None
+    if question and st.button("Search", type="primary", width="stretch", key="go"):
+        state.searched = True
+    if question and isinstance(question.source, bytes):
+        st.caption("Your picture stays in this session and is not part of the link.")
+
+write_link(collection, question)
+with answers:
+    if question is None:
+        st.info("Choose a picture on the left to search with.")
+    elif not state.get("searched"):
+        browse(collection)
+    else:
+        with st.container(
+            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+        ):
+            truth = judge(collection, question)
+            if truth is not None:
+                right = sum(verdict == "positive" for verdict in truth.values())
+                gallery.legend(f"Judged as {state.judge}: {right} right")
+            st.button(
+                "Other pictures",
+                key="back",
+                type="tertiary",
+                icon=":material/apps:",
+                on_click=lambda: state.update(searched=False),
+            )
+        for column, name in zip(st.columns(len(wanted)), wanted, strict=True):
+            with column:
+                answer(name, collection, question, box, truth)
+
+if "enlarged" in state:
+    large(collection, question, *state.pop("enlarged"))
