@@ -7,6 +7,7 @@ imports no deep learning library. Models and indexes are loaded once and shared 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,16 +59,16 @@ def _collection(name: str, changed: tuple[str, int]) -> Collection:
     return collections.open_collection(name)
 
 
-def load_method(name: str, checkpoint: str | None = None) -> methods.Method:
+def load_method(name: str, checkpoint: str | None = None, **settings) -> methods.Method:
     """A method with its network, shared by all sessions."""
     title = methods.METHODS[name].title
     with st.spinner(f"Loading the network of {title}: some seconds, once for everybody"):
-        return _method(name, checkpoint or methods.METHODS[name].default)
+        return _method(name, checkpoint or methods.METHODS[name].default, json.dumps(settings))
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _method(name: str, checkpoint: str) -> methods.Method:
-    return methods.load(name, checkpoint)
+def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
+    return methods.load(name, checkpoint, **json.loads(settings))
 
 
 @st.cache_resource(max_entries=12, show_spinner="Opening the index")
@@ -89,7 +90,7 @@ def search(
             f"The {methods.METHODS[name].title} index of {collection.title} was made from another "
             "list of pictures; index the collection again."
         )
-    method = load_method(name, opened.checkpoint)
+    method = load_method(name, opened.checkpoint, **opened.settings)
     with st.spinner("Searching"):
         return _search(changed, key, box, opened, method, source)
 

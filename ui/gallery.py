@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +15,10 @@ from streamlit.delta_generator import DeltaGenerator
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
+from retrieval.search import Ranking
 from ui import common
+
+Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 
 
 class Verdict(NamedTuple):
@@ -140,3 +145,13 @@ def verdicts(
         for kind in kinds
         for position in labels.get(kind, ())
     }
+
+
+def as_csv(ranking: Ranking, truth: Truth) -> bytes:
+    out = io.StringIO()
+    table = csv.writer(out)
+    table.writerow(["rank", "name", "score", *(["verdict"] if truth is not None else [])])
+    for n, (name, value) in enumerate(zip(ranking.names, ranking.scores, strict=True)):
+        verdict = [truth.get(name, "wrong")] if truth is not None else []
+        table.writerow([n + 1, name, f"{value:.6g}", *verdict])
+    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8

@@ -31,6 +31,7 @@ class Own:
     collection: collections.Collection
     folder: TemporaryDirectory
     indexes: dict[str, Path] = field(default_factory=dict)
+    skipped: list[dict] = field(default_factory=list)  # name and reason of unreadable pictures
 
 
 def current() -> Own | None:
@@ -69,17 +70,28 @@ def form(wanted: list[str]) -> None:
         f"Index with {names}", type="primary", disabled=not (files or folder), key="own_index"
     ):
         with common.explained():
-            st.session_state["own"] = _bring(files) if files else _bring_folder(folder)
+            brought, before = _bring(files) if files else _bring_folder(folder), current()
+            st.session_state["own"] = brought
+            if before:
+                before.folder.cleanup()
             for method in wanted:
-                build(method)
+                built = build(method)
+            # The first query is a picture that can be read.
+            st.session_state["database"] = built.names[0]
         st.rerun()
+    if own := current():
+        st.markdown(f"{len(own.collection):,} pictures are in use. Bringing others replaces them.")
+        for skipped in own.skipped[:20]:
+            st.warning(f"Left out: {skipped['reason']}")
+        if len(own.skipped) > 20:
+            st.warning(f"… and {len(own.skipped) - 20} more.")
     st.caption(
         "They are kept in a private folder for this session only: nobody else sees them, and they "
         "are deleted when the session ends."
     )
 
 
-def build(name: str) -> None:
+def build(name: str) -> index.Index:
     """Index the session's pictures with one method, showing how far it is."""
     own = current()
     method = common.load_method(name)
@@ -93,9 +105,10 @@ def build(name: str) -> None:
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
     out = Path(own.folder.name) / "indexes" / name
-    index.build(own.collection, method, out, progress)
-    own.indexes[name] = out
+    built = index.build(own.collection, method, out, progress)
+    own.indexes[name], own.skipped = out, built.manifest["skipped"]
     bar.empty()
+    return built
 
 
 def _bring(files: list) -> Own:

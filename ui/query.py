@@ -119,7 +119,12 @@ def frame(collection: Collection, question: Question) -> Box | None:
         persist_state="session",
     )
     clear.button(
-        "Clear box", on_click=_set_box, args=(None,), disabled=not state.box, width="stretch"
+        "Clear box",
+        key="clear",
+        on_click=_set_box,
+        args=(None,),
+        disabled=not state.box,
+        width="stretch",
     )
     if trouble:
         raise trouble

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +17,6 @@ from ui import common, gallery, own, query
 ALL = "all"
 FEWEST, MOST, PER_PAGE = 3, 60, 24
 state = st.session_state
-
-Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 
 
 # ---- the view is in the address ------------------------------------------------------------------
@@ -94,14 +90,18 @@ def indexes(collection: Collection) -> dict[str, Path]:
     return own.current().indexes if collection.name == own.NAME else index.find(collection.name)
 
 
-def judge(collection: Collection, question: query.Question) -> Truth:
+def judge(collection: Collection, question: query.Question) -> gallery.Truth:
     if not question.labels or not collection.protocols:
         return None
     return gallery.verdicts(collection, question.labels, evaluation.PROTOCOLS[state.judge])
 
 
 def answer(
-    name: str, collection: Collection, question: query.Question, box: Box | None, truth: Truth
+    name: str,
+    collection: Collection,
+    question: query.Question,
+    box: Box | None,
+    truth: gallery.Truth,
 ) -> None:
     """One method's answer: its pictures, best first, and what they cost."""
     st.subheader(methods.METHODS[name].title, anchor=False)
@@ -118,7 +118,7 @@ def answer(
     cost(ranking)
     st.download_button(
         "Ranking as CSV",
-        lambda: as_csv(ranking, truth),
+        lambda: gallery.as_csv(ranking, truth),
         f"{collection.name}-{name}-{Path(question.name).stem}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -127,7 +127,7 @@ def answer(
     )
 
 
-def show(name: str, collection: Collection, ranking: Ranking, truth: Truth) -> None:
+def show(name: str, collection: Collection, ranking: Ranking, truth: gallery.Truth) -> None:
     """The best pictures as a grid of cards."""
     hits = range(min(state.count, len(ranking.names)))
     if state.method != ALL and state.get("least") is not None:
@@ -158,24 +158,15 @@ def cost(ranking: Ranking) -> None:
     """Which network answered, on how many pictures, and how long each stage took."""
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
+    stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
     st.markdown(
         f":small[{times} · {made['pictures']:,} pictures]  \n"
-        f":small[Checkpoint **{made['checkpoint']}**, standing in for {made['stands_in_for']}]"
+        f":small[Checkpoint **{made['checkpoint']}**{stands_in}]"
     )
 
 
 def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
-
-
-def as_csv(ranking: Ranking, truth: Truth) -> bytes:
-    out = io.StringIO()
-    table = csv.writer(out)
-    table.writerow(["rank", "name", "score", *(["verdict"] if truth is not None else [])])
-    for n, (name, value) in enumerate(zip(ranking.names, ranking.scores, strict=True)):
-        verdict = [truth.get(name, "wrong")] if truth is not None else []
-        table.writerow([n + 1, name, f"{value:.6g}", *verdict])
-    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
 
 
 def offer_index(name: str, collection: Collection) -> None:

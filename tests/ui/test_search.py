@@ -1,0 +1,482 @@
+"""The search page driven without a browser, on a small collection and a method that needs no net.
+
+The method says how red, green and blue each quarter of a picture is: enough to know who wins.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from retrieval import checkpoints, collections, index, methods, search
+from ui import common, gallery, own
+
+ROOT = Path(__file__).parents[2]
+RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
+
+
+class Colours:
+    kind = "global"
+    settings: dict = {}  # noqa: RUF012
+
+    def __init__(self, name):
+        self.name, self.title = name, methods.METHODS[name].title
+        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
+
+    def describe(self, picture, box=None):
+        part = picture.crop([round(value) for value in box]) if box else picture
+        vector = np.asarray(part.resize((2, 2), Image.Resampling.BOX), np.float32).ravel()
+        return vector / np.linalg.norm(vector)
+
+
+def picture(colour, right=None, size=(64, 48)):
+    """A picture of one colour, or with its right half in another."""
+    image = Image.new("RGB", size, colour)
+    if right:
+        image.paste(right, (size[0] // 2, 0, size[0], size[1]))
+    return image
+
+
+def encoded(image, kind="PNG"):
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def archive(**files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in files.items():
+            out.writestr(name.replace("__", "/").replace("_png", ".png"), data)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Reds, greens, blues; the query is red with a blue right half, and means its red half."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    shades = {"red": RED, "green": GREEN, "blue": BLUE}
+    for name, colour in shades.items():
+        for n in range(4):
+            shade = tuple(min(255, value + 8 * n) for value in colour)
+            picture(shade).save(folder / f"{name}_{n}.png")
+    picture(RED, BLUE).save(folder / "ask.png")
+    picture(BLUE).save(folder / "ask_blue.png")
+    truth = {
+        "database": [f"{name}_{n}.png" for name in shades for n in range(4)],
+        "queries": [
+            {
+                "image": "ask.png",
+                "landmark": "red_tower",
+                "bbox": [0, 0, 32, 48],
+                "easy": ["red_0.png", "red_1.png"],
+                "hard": ["red_2.png"],
+                "junk": ["red_3.png"],
+            },
+            {
+                "image": "ask_blue.png",
+                "landmark": "blue_gate",
+                "bbox": None,
+                "easy": ["blue_0.png"],
+                "hard": [],
+                "junk": [],
+            },
+        ],
+    }
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """The stand-in method instead of the networks."""
+    monkeypatch.setattr(methods, "load", lambda name, *_, **__: Colours(name))
+    for cached in (common._method, common._index, common._view):
+        cached.clear()
+    yield
+    common._method.clear()
+
+
+@pytest.fixture
+def little(engine, folder, tmp_path, monkeypatch):
+    """The collection is installed, with an index for two of the three methods."""
+    opened = dataclasses.replace(
+        collections.open_collection(folder), name="little", title="Little collection"
+    )
+    found = {}
+    for name in ("sir", "cnn-irwnha"):
+        found[name] = tmp_path / "indexes" / name
+        index.build(opened, Colours(name), found[name])
+    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(common, "collection", lambda name: opened)
+    monkeypatch.setattr(index, "find", lambda name: found)
+    return SimpleNamespace(collection=opened, indexes=found)
+
+
+def start(**link):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name, value in link.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def go(app):
+    app.button(key="go").click().run()
+    assert not app.exception, app.exception
+    return app
+
+
+def hits(app, method="cnn-irwnha"):
+    """What the cards of an answer say to a screen reader, in order."""
+    return [
+        button.label.replace("\\", "")
+        for button in app.button
+        if button.key.startswith(f"open-{method}-")
+    ]
+
+
+def text(app):
+    return "\n".join(element.value for element in app.markdown)
+
+
+def test_first_paint_imports_no_deep_learning():
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest;"
+        "app = AppTest.from_file('app.py', default_timeout=60).run();"
+        "assert not app.exception, app.exception; assert app.title[0].value;"
+        "print({'torch', 'torchvision', 'tensorflow', 'faiss', 'cv2', 'scipy', 'matplotlib'}"
+        " & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.strip().splitlines()[-1:] == ["set()"], run.stdout + run.stderr
+
+
+def test_first_paint_offers_the_prepared_queries(little):
+    app = start()
+    assert app.title[0].value == "Search by example"
+    assert [button.label for button in app.button if button.key.startswith("open-browse-")] == [
+        "Search with red tower · ask",
+        r"Search with blue gate · ask\_blue",
+    ]
+    assert app.text_input(key="box").value == "0, 0, 32, 48"
+    assert "query" not in app.query_params
+
+
+def test_search_ranks_and_judges(little):
+    app = go(start())
+    assert hits(app)[:4] == [
+        "1: red_0.png, same landmark",
+        "2: red_1.png, same landmark",
+        "3: red_2.png, same landmark",
+        "4: red_3.png, not counted",
+    ]
+    assert all(hit.endswith("something else") for hit in hits(app)[4:])
+    assert "Judged as medium: 3 right" in "".join(element.value for element in app.html)
+    assert "12 pictures" in text(app)
+    assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
+
+
+def test_protocol_changes_the_verdicts(little):
+    app = go(start())
+    app.segmented_control(key="judge").set_value("hard").run()
+    assert hits(app)[0] == "1: red_0.png, not counted"
+    assert hits(app)[2] == "3: red_2.png, same landmark"
+
+
+def test_clearing_and_typing_a_box(little):
+    app = go(start())
+    app.button(key="clear").click().run()
+    assert app.text_input(key="box").value == ""
+    assert "box" not in app.query_params
+    app.text_input(key="box").set_value("32 0 64 48").run()
+    assert hits(app)[0].startswith("1: blue_0.png")
+    assert app.query_params["box"] == "32 0 64 48"
+
+
+@pytest.mark.parametrize(
+    "box", ["30, 0, 10, 40", "500, 500, 600, 600", "1, 2, 3", "a b c d", "nan 0 9 9"]
+)
+def test_a_bad_box_is_explained(little, box):
+    app = go(start())
+    app.text_input(key="box").set_value(box).run()
+    assert len(app.error) == 1
+    assert not app.exception
+    assert hits(app) == []
+    app.button(key="clear").click().run()
+    assert not app.error
+    assert hits(app)
+
+
+def test_another_query_does_not_inherit_the_box(little):
+    app = go(start())
+    app.selectbox(key="prepared").set_value(1).run()
+    assert app.text_input(key="box").value == ""
+    assert hits(app)[0] == "1: blue_0.png, same landmark"
+
+
+def test_the_address_holds_the_view(little):
+    app = go(start())
+    app.slider(key="count").set_value(6).run()
+    app.segmented_control(key="method").set_value("sir").run()
+    app.text_input(key="box").set_value("32, 0, 64, 48").run()
+    link = dict(app.query_params)
+    assert link == {
+        "collection": "little",
+        "method": "sir",
+        "count": "6",
+        "judge": "medium",
+        "query": "ask.png",
+        "box": "32, 0, 64, 48",
+    }
+    again = start(**link)
+    assert hits(again, "sir") == hits(app, "sir")
+    assert len(hits(again, "sir")) == 6
+
+
+def test_a_link_to_a_database_picture(little):
+    app = start(collection="little", query="green_1.png")
+    assert hits(app)[0] == "1: green_1.png"
+    assert app.segmented_control(key="source").value == "Database"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        {"collection": "atlantis", "query": "x.jpg"},
+        {"collection": "little", "query": "../../etc/passwd"},
+        {"collection": "little", "query": "gone.png", "box": "1,2,3"},
+    ],
+)
+def test_a_link_to_what_is_not_here(little, link):
+    app = start(**link)
+    assert "This link asks for" in app.warning[0].value
+    assert hits(app) == []
+
+
+def test_nonsense_in_a_link_is_survived(little):
+    app = start(method="magic", count="-7", least="high", judge="harsh", box="]", nothing="1")
+    assert app.slider(key="count").value == 12
+    assert start(count="99999").slider(key="count").value == 60
+    assert start(query="ask.png", box="nonsense").error
+
+
+def test_least_score_and_number(little):
+    app = go(start())
+    app.number_input(key="least").set_value(0.99).run()
+    assert 0 < len(hits(app)) <= 4
+    app.number_input(key="least").set_value(2.0).run()
+    assert hits(app) == []
+    assert "No picture scores that much" in app.info[0].value
+
+
+def test_compare_all(little):
+    app = start()
+    app.segmented_control(key="method").set_value("all").run()
+    go(app)
+    assert [heading.value for heading in app.subheader] == ["SIR", "DELF", "CNN-IRwNHA"]
+    assert hits(app, "sir") == hits(app, "cnn-irwnha") != []
+    assert "no DELF index" in app.info[0].value
+
+
+def test_a_result_large_and_as_the_next_query(little):
+    app = go(start())
+    app.button(key="open-cnn-irwnha-4").click().run()
+    assert "**5**" in text(app)
+    name = hits(app)[4].split(": ")[1].split(",")[0]
+    app.button(key="next").click().run()
+    assert app.query_params["query"] == name
+    assert hits(app)[0] == f"1: {name}"
+    assert "box" not in app.query_params
+
+
+def test_ranking_as_csv(little):
+    assert go(start()).download_button(key="csv-cnn-irwnha")
+    asked = Image.open(little.collection.path("ask.png"))
+    opened = index.load(little.indexes["sir"])
+    ranking = search.search(opened, Colours("sir"), asked, (0, 0, 32, 48))
+    truth = {"red_0.png": "positive"}
+    lines = gallery.as_csv(ranking, truth).decode("utf-8-sig").splitlines()
+    assert lines[0] == "rank,name,score,verdict"
+    assert lines[1].startswith("1,red_0.png,0.99")
+    assert lines[1].endswith(",positive")
+    assert lines[-1].endswith(",wrong")
+    assert len(lines) == 13
+
+
+def test_upload_as_query(little):
+    app = start()
+    app.segmented_control(key="source").set_value("Upload").run()
+    assert "Choose a picture" in app.info[0].value
+    app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
+    go(app)
+    assert hits(app)[0] == "1: green_0.png"
+    assert "query" not in app.query_params
+    assert "not part of the link" in "".join(caption.value for caption in app.caption)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>404</html>",
+        encoded(picture(RED), "JPEG")[:300],
+        encoded(picture(RED, size=(1, 1))),
+    ],
+    ids=["empty", "html", "half a JPEG", "1x1"],
+)
+def test_an_unreadable_upload_is_explained(little, data):
+    app = start()
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("mine.jpg", data, "image/jpeg").run()
+    assert len(app.error) == 1
+    assert "mine.jpg" in app.error[0].value
+    assert not app.exception
+
+
+def test_an_index_deleted_while_running(little):
+    app = go(start())
+    (little.indexes["cnn-irwnha"] / "manifest.json").unlink()
+    app.selectbox(key="prepared").set_value(1).run()
+    assert "manifest.json" in app.error[0].value
+    assert not app.exception
+
+
+def test_an_index_of_another_list_of_pictures(little, monkeypatch):
+    fewer = dataclasses.replace(little.collection, names=little.collection.names[:5], queries=())
+    monkeypatch.setattr(common, "collection", lambda name: fewer)
+    app = go(start())
+    assert "another list of pictures" in app.error[0].value
+
+
+def test_an_edited_index_is_refused(little):
+    path = little.indexes["cnn-irwnha"] / "descriptors.npy"
+    path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
+    assert "checksum" in go(start()).error[0].value
+
+
+def test_names_are_text_not_markup(engine, tmp_path, monkeypatch):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for n, name in enumerate([":red[x] **b**.png", "$x^2$ <script>.png", "[a](http:b).png"]):
+        picture((60 * n + 40, 90, 30)).save(folder / name)
+    opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
+    index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
+    monkeypatch.setattr(common, "shelf", lambda: {"odd": "Odd"})
+    monkeypatch.setattr(common, "collection", lambda name: opened)
+    monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
+    app = go(start())
+    assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
+    assert r"\$x\^2\$ \<script\>\.png" in text(app)
+
+
+# ---- pictures of one's own -----------------------------------------------------------------------
+
+
+def bring(app, name, data, kind="application/zip"):
+    app.file_uploader(key="own_files").upload(name, data, kind).run()
+    app.button(key="own_index").click().run()
+    assert not app.exception, app.exception
+    return app
+
+
+@pytest.fixture
+def bare(engine, monkeypatch):
+    monkeypatch.setattr(common, "shelf", dict)
+    monkeypatch.delenv(own.FOLDERS, raising=False)
+
+
+def test_nothing_installed_explains_itself(bare):
+    app = start()
+    assert "No collection is installed" in app.info[0].value
+    assert app.file_uploader(key="own_files")
+    assert len(app.radio) == 0  # no way to name a folder
+
+
+def test_own_pictures_from_a_zip(bare):
+    files = {"a__red_png": picture(RED), "a__blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()}))
+    go(app)
+    assert len(hits(app)) == 3
+    assert "query" not in app.query_params
+    other = start()
+    assert "own" not in other.session_state
+    assert "No collection is installed" in other.info[0].value
+
+
+def test_own_pictures_can_be_indexed_for_another_method_later(bare):
+    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
+    app.segmented_control(key="method").set_value("sir").run()
+    go(app)
+    app.button(key="build-sir").click().run()
+    assert hits(app, "sir") == ["1: red.png"]
+
+
+def test_own_unreadable_pictures_are_listed(bare):
+    data = archive(good_png=encoded(picture(RED)), bad_png=b"<html>not a picture</html>")
+    app = bring(start(), "mine.zip", data)
+    assert any("bad.png" in warning.value for warning in app.warning)
+    assert hits(go(app)) == ["1: good.png"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"this is no zip",
+        archive(notes=b"only a text file"),
+        archive(**{"..__..__evil_png": encoded(picture(RED))}),
+        archive(**{"inner.zip": archive(a_png=b"x")}),
+        archive(bomb_png=bytes(501_000_000)),
+    ],
+    ids=["junk", "no pictures", "path escape", "nested", "bomb"],
+)
+def test_a_bad_zip_is_refused_and_nothing_is_kept(bare, data):
+    app = bring(start(), "mine.zip", data)
+    assert len(app.error) == 1
+    assert "own" not in app.session_state
+
+
+def test_the_private_folder_goes_with_the_session(bare):
+    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
+    first = Path(app.session_state["own"].folder.name)
+    assert first.stat().st_mode & 0o077 == 0
+    bring(app, "blue.png", encoded(picture(BLUE)), "image/png")
+    second = Path(app.session_state["own"].folder.name)
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv(own.FOLDERS, str(folder))
+    app = start()
+    app.radio(key="own_from").set_value("A folder on this machine").run()
+    app.text_input(key="own_folder").set_value(str(tmp_path)).run()
+    app.button(key="own_index").click().run()
+    assert "has not opened the folder" in app.error[0].value
+    app.text_input(key="own_folder").set_value(str(folder)).run()
+    app.button(key="own_index").click().run()
+    assert hits(go(app))[0] == "1: red_0.png, same landmark"
+    assert sum(1 for _ in folder.iterdir()) == 15  # nothing was written there
+
+
+def test_how_it_works(little):
+    app = start()
+    app.switch_page("ui/about.py").run()
+    assert not app.exception
+    assert [heading.value for heading in app.subheader][:3] == ["SIR", "DELF", "CNN-IRwNHA"]
+    assert list(app.dataframe[0].value["Pictures"]) == [12, 12]
