@@ -197,7 +197,8 @@ def evaluate(
     ks = tuple(ks)
     if not ks or min(ks) < 1:
         raise RetrievalError("Precision at k needs whole numbers from 1.")
-    ranks = check_ranks(ranks, len(truth.names), len(truth.queries))
+    # Column by column from here: keep each in one piece.
+    ranks = np.asfortranarray(check_ranks(ranks, len(truth.names), len(truth.queries)))
 
     rows: dict[str, list] = {protocol: [] for protocol in protocols}
     for column, query in enumerate(truth.queries):
