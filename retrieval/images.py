@@ -54,7 +54,9 @@ def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Imag
     if not data:
         raise PictureError(f"{name} is empty (zero bytes).")
     if len(data) > MAX_BYTES:
-        raise PictureError(f"{name} is larger than {MAX_BYTES // 1_000_000} MB; use a smaller copy.")
+        raise PictureError(
+            f"{name} is larger than {MAX_BYTES // 1_000_000} MB; use a smaller copy."
+        )
     try:
         with warnings.catch_warnings():
             # Our own limit below speaks instead of Pillow's warning.

@@ -1,0 +1,264 @@
+"""The command line: a thin door to the same functions that the pages call.
+
+Exit codes: 0 done, 1 something the user can put right (one sentence on stderr), 2 wrong usage,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retrieval import checkpoints, images, methods
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except RetrievalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. What is finished is kept: the same command goes on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # … | head
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m retrieval",
+        description="Search photographs by example with SIR, DELF and CNN-IRwNHA.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    index = _command(commands, "index", _index, "describe every picture of a collection")
+    index.add_argument(
+        "collection", metavar="FOLDER", help="a folder, or a collection such as town"
+    )
+    _method_arguments(index)
+    index.add_argument("--out", type=Path, required=True, metavar="INDEX", help="where to put it")
+
+    search = _command(commands, "search", _search, "rank an index by likeness to a picture")
+    search.add_argument("index", type=Path, metavar="INDEX")
+    search.add_argument("picture", type=Path, metavar="PICTURE")
+    search.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="crop, in pixels")
+    search.add_argument("--top", type=_positive, default=10, metavar="K", help="how many (10)")
+    search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
+    search.add_argument("--json", action="store_true", help="results, provenance and timings")
+
+    describe = _command(commands, "describe", _describe, "write the features of pictures")
+    describe.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    _method_arguments(describe)
+    describe.add_argument(
+        "--box", type=_box, action="append", metavar="X1,Y1,X2,Y2",
+        help="crop, in pixels; once for all pictures, or once a picture",
+    )  # fmt: skip
+    describe.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+
+    info = _command(commands, "info", _info, "check an index and say what it is")
+    info.add_argument("index", type=Path, metavar="INDEX")
+
+    _command(commands, "methods", _methods, "list methods and checkpoints")
+
+    fit = _command(commands, "fit", _fit, "fit the heads of the embedded checkpoints, no labels")
+    fit.add_argument("collection", metavar="FOLDER")
+    fit.add_argument("--method", required=True, choices=methods.METHODS)
+    return parser
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _method_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", required=True, choices=methods.METHODS)
+    parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
+    parser.add_argument("--size", type=_positive, metavar="PX", help="longer side, at most")
+    parser.add_argument("--scales", type=_numbers, metavar="1,1.4142,0.7071")
+
+
+def _load_method(args):
+    settings = {key: getattr(args, key) for key in ("size", "scales")}
+    given = {key: value for key, value in settings.items() if value is not None}
+    return methods.load(args.method, args.checkpoint, **given)
+
+
+def _index(args) -> None:
+    from retrieval.index import build
+
+    collection = open_collection(args.collection)
+    method = _load_method(args)
+    with _Bar(len(collection.names)) as bar:
+        index = build(collection, method, args.out, bar.update)
+    skipped = index.manifest["skipped"]
+    for entry in skipped:
+        print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)
+    print(
+        f"{len(index)} pictures in {args.out}"
+        + (f", {len(skipped)} skipped" if skipped else "")
+        + f" ({index.manifest['seconds']:.0f} s, {_size(index)})"
+    )
+
+
+def _search(args) -> None:
+    from retrieval import index as indexes
+    from retrieval.search import search
+
+    index = indexes.load(args.index)
+    picture = images.read(args.picture)
+    method = methods.for_index(index, args.checkpoint)
+    ranking = search(index, method, picture, args.box, args.top)
+    results = [
+        {"rank": rank, "name": name, "score": round(float(score), 6)}
+        | ({"inliers": int(ranking.inliers[rank - 1])} if ranking.inliers is not None else {})
+        for rank, (name, score) in enumerate(zip(ranking.names, ranking.scores, strict=True), 1)
+    ]
+    if args.json:
+        answer = {
+            "query": {"picture": str(args.picture), "box": args.box},
+            "results": results,
+            "provenance": ranking.provenance,
+            "timings": {stage: round(value, 4) for stage, value in ranking.timings.items()},
+        }
+        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        return
+    for result in results:
+        note = f"  {result['inliers']} inliers" if "inliers" in result else ""
+        print(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}")
+    spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
+    print(f"{index.checkpoint} on {len(index)} pictures: {spent}", file=sys.stderr)
+
+
+def _describe(args) -> None:
+    boxes = args.box or [None]
+    if len(boxes) not in (1, len(args.pictures)):
+        raise RetrievalError(
+            f"Give --box once for all pictures or once for each: {len(boxes)} boxes, "
+            f"{len(args.pictures)} pictures."
+        )
+    boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
+    if not args.out.parent.is_dir():
+        raise RetrievalError(f"There is no folder {args.out.parent} to write to.")
+    method = _load_method(args)
+    rows = []
+    with _Bar(len(args.pictures)) as bar:
+        for done, (path, box) in enumerate(zip(args.pictures, boxes, strict=True), 1):
+            rows.append(method.describe(images.read(path), box))
+            bar.update(done, len(args.pictures), path.name)
+    arrays = {"names": np.array([str(path) for path in args.pictures])}
+    if method.kind == "global":
+        arrays["descriptors"] = np.stack(rows)
+    else:
+        arrays["offsets"] = np.cumsum([0, *map(len, rows)])
+        for key in ("keypoints", "scales", "scores", "descriptors"):
+            arrays[key] = np.concatenate([getattr(row, key) for row in rows])
+    with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
+        np.savez(file, **arrays)
+    shape = " × ".join(map(str, arrays["descriptors"].shape))
+    print(f"{shape} descriptors of {method.checkpoint.id} in {args.out}")
+
+
+def _info(args) -> None:
+    from retrieval import index as indexes
+
+    index = indexes.load(args.index)
+    manifest = index.manifest
+    rows = {
+        "method": methods.METHODS[index.method].title if index.method in methods.METHODS else "?",
+        "checkpoint": f"{index.checkpoint} (SHA-256 {manifest['checkpoint']['sha256'][:16]}…)",
+        "collection": manifest["collection"]["name"],
+        "pictures": len(index),
+        "skipped": len(manifest["skipped"]),
+        "descriptors": " × ".join(map(str, index.arrays["descriptors"].shape)),
+        "settings": json.dumps(index.settings),
+        "size": _size(index),
+        "made": f"{manifest['made']} in {manifest['seconds']} s",
+        "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
+        "checksums": "all match",
+    }
+    for key, value in rows.items():
+        print(f"{key:12} {value}")
+    for entry in manifest["skipped"]:
+        print(f"{'skipped':12} {entry['name']}: {entry['reason']}")
+
+
+def _methods(args) -> None:
+    for entry in methods.METHODS.values():
+        print(f"{entry.name}: {entry.title}. {entry.summary}\n  {entry.paper}")
+        for checkpoint in checkpoints.of_method(entry.name):
+            default = " (default)" if checkpoint.id == entry.default else ""
+            print(f"  {checkpoint.id}{default}: {checkpoint.title}")
+            print(f"    stands in for: {checkpoint.stands_in_for}")
+            print(f"    trained on: {checkpoint.trained_on}; licence: {checkpoint.licence}")
+
+
+def _fit(args) -> None:
+    from retrieval.training import heads
+
+    collection = open_collection(args.collection)
+    with _Bar(len(collection.names)) as bar:
+        path = heads.fit(args.method, collection, bar.update)
+    print(f"fitted on {len(collection.names)} pictures: {path}")
+
+
+def _size(index) -> str:
+    from retrieval.index.store import human_bytes
+
+    return human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))
+
+
+class _Bar:
+    """A progress bar with rate and time left, on stderr, as the ``progress`` of a build."""
+
+    def __init__(self, total: int):
+        from tqdm import tqdm
+
+        # Silent where nobody watches, unless it takes long enough to wonder.
+        self.tqdm = tqdm(total=total, unit="picture", delay=1.0, disable=None)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.tqdm.close()
+
+    def update(self, done: int, total: int, name: str) -> None:
+        self.tqdm.update(done - self.tqdm.n)
+
+
+def _box(text: str) -> Box:
+    values = _numbers(text)
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError("a box is four numbers: x1,y1,x2,y2")
+    return tuple(values)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value

@@ -1,0 +1,6 @@
+"""Features of a whole collection on disk, and the search over them."""
+
+from retrieval.index.build import build
+from retrieval.index.store import Index, find, load
+
+__all__ = ["Index", "build", "find", "load"]

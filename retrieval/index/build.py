@@ -1,0 +1,297 @@
+"""Build an index, resume it after any stop, and bring it up to date with its collection.
+
+One way for all three: every picture is looked up by its name and the SHA-256 of its file, first in
+the journal of an unfinished build, then in the index that is already there; only what is in
+neither is described. Work happens in ``<out>.building`` beside the target and is put in place by a
+rename, so that whoever reads the index sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval import images
+from retrieval.errors import RetrievalError
+from retrieval.index import store
+from retrieval.methods.base import Features, LocalFeatures
+
+Progress = Callable[[int, int, str], None]
+
+
+def build(collection, method, out: str | Path, progress: Progress | None = None) -> store.Index:
+    """Index every picture of a collection with a method, into the folder ``out``.
+
+    Creates the index, goes on with one that was interrupted, or updates one that exists: new and
+    changed pictures are described, deleted ones dropped, the rest is kept. Pictures that cannot be
+    read are left out and listed in ``manifest['skipped']``.
+    progress(done, total, name) is called after each picture.
+    Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
+    another build is running there, and when the disk is full (what is finished is kept).
+    """
+    from filelock import FileLock, Timeout
+
+    out = Path(out)
+    _check_target(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{out}.lock", timeout=0):
+            store.settle(out)
+            return _build(collection, method, out, progress)
+    except Timeout as error:
+        raise RetrievalError(
+            f"Another build is writing to {out}; wait for it or choose another place."
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RetrievalError(
+                f"The disk is full. Finished pictures are kept in {out}.building: free some space "
+                "and run the same command again."
+            ) from error
+        raise RetrievalError(
+            f"The index cannot be written to {out}: {error.strerror or error}."
+        ) from error
+
+
+def _check_target(out: Path) -> None:
+    """Never replace a folder that is not an index."""
+    if out.is_file() or (
+        out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
+    ):
+        raise RetrievalError(f"{out} exists and is not an index; choose another place.")
+
+
+def _build(collection, method, out: Path, progress: Progress | None) -> store.Index:
+    started = time.perf_counter()
+    previous = _previous(out, method)
+    work = out.with_name(f"{out.name}.building")
+    with _Journal(work, store.identity(method)) as journal:
+        total = len(collection.names)
+        digests: dict[str, str] = {}
+        for done, (name, digest, picture) in enumerate(
+            _pictures(collection, journal, previous), start=1
+        ):
+            digests[name] = digest
+            if isinstance(picture, images.PictureError):
+                journal.skip(name, digest, str(picture))
+            elif picture is not None:
+                journal.add(name, digest, picture.size, method.describe(picture))
+            if progress:
+                progress(done, total, name)
+        records, arrays, skipped = _collect(digests, journal, previous, method.kind)
+    if not records:
+        shutil.rmtree(work)
+        reason = f" The first: {skipped[0]['reason']}" if skipped else ""
+        raise RetrievalError(
+            f"None of the {total} pictures of {collection.name} could be read.{reason}"
+        )
+    finished = work / "index"
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    seconds = time.perf_counter() - started
+    store.save(finished, method, collection, records, arrays, skipped, seconds)
+    store.replace_folder(finished, out)
+    shutil.rmtree(work)
+    return store.load(out)
+
+
+def _previous(out: Path, method) -> store.Index | None:
+    """The index already there, if its numbers can be used again."""
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    previous = store.load(out)
+    previous.check_method(method)
+    return previous
+
+
+def _pictures(collection, journal: _Journal, previous: store.Index | None) -> Iterator[tuple]:
+    """(name, digest, picture) of each database picture; reading runs one ahead of describing.
+
+    picture is None where its features are known, and a PictureError where it cannot be read.
+    """
+    known = dict(zip(previous.names, previous.digests, strict=True)) if previous else {}
+
+    def read(name: str):
+        try:
+            data = collection.path(name).read_bytes()
+        except OSError as error:
+            reason = images.PictureError(f"{name} cannot be read: {error.strerror or error}.")
+            return name, "", reason
+        digest = hashlib.sha256(data).hexdigest()
+        if known.get(name) == digest or journal.has(name, digest):
+            return name, digest, None
+        try:
+            return name, digest, images.read(data, name)
+        except images.PictureError as error:
+            return name, digest, error
+
+    with ThreadPoolExecutor(1) as reader:
+        waiting = []
+        for name in collection.names:
+            waiting.append(reader.submit(read, name))
+            if len(waiting) > 2:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+
+
+class _Journal:
+    """Finished pictures of an unfinished build: one JSON line each, features in one file.
+
+    The features are written before their line, and every line carries a checksum, so after a kill
+    at any moment the journal ends with the last whole record.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self.folder = folder
+        self.identity = identity
+        self.entries: dict[str, dict] = {}
+
+    def __enter__(self) -> _Journal:
+        stamp = self.folder / "identity.json"
+        if stamp.is_file() and stamp.read_text() == json.dumps(self.identity):
+            self._recover()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            stamp.write_text(json.dumps(self.identity))
+        self.lines = open(self.folder / "journal.jsonl", "ab")
+        self.data = open(self.folder / "features.bin", "ab")
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.lines.close()
+        self.data.close()
+
+    def _recover(self) -> None:
+        """Read the whole records and cut off what a kill left behind them."""
+        path, data = self.folder / "journal.jsonl", self.folder / "features.bin"
+        path.touch()
+        data.touch()
+        lines_end = data_end = 0
+        with open(path, "rb") as lines, open(data, "rb") as features:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    payload = features.read(entry["bytes"])
+                    whole = line.endswith(b"\n") and zlib.crc32(payload) == entry["crc32"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                if not whole or len(payload) != entry["bytes"]:
+                    break
+                self.entries[entry["name"]] = entry | {"offset": data_end}
+                lines_end += len(line)
+                data_end += len(payload)
+        os.truncate(path, lines_end)
+        os.truncate(data, data_end)
+
+    def has(self, name: str, digest: str) -> bool:
+        return self.entries.get(name, {}).get("sha256") == digest
+
+    def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
+        payload = b"".join(array.tobytes() for array in _pack(features).values())
+        self._append(
+            {
+                "name": name,
+                "sha256": digest,
+                "width": size[0],
+                "height": size[1],
+                "rows": len(features) if isinstance(features, LocalFeatures) else 1,
+            },
+            payload,
+        )
+
+    def skip(self, name: str, digest: str, reason: str) -> None:
+        self._append({"name": name, "sha256": digest, "reason": reason}, b"")
+
+    def _append(self, entry: dict, payload: bytes) -> None:
+        entry |= {"bytes": len(payload), "crc32": zlib.crc32(payload)}
+        offset = self.data.tell()
+        self.data.write(payload)
+        self.data.flush()
+        self.lines.write(json.dumps(entry).encode() + b"\n")
+        self.lines.flush()
+        self.entries[entry["name"]] = entry | {"offset": offset}
+
+    def features(self, entry: dict, kind: str) -> dict[str, np.ndarray]:
+        """The packed arrays of a finished picture."""
+        with open(self.folder / "features.bin", "rb") as file:
+            file.seek(entry["offset"])
+            payload = file.read(entry["bytes"])
+        return _unpack(payload, entry["rows"], kind)
+
+
+def _pack(features: Features) -> dict[str, np.ndarray]:
+    """Features in the types in which an index stores them."""
+    if isinstance(features, LocalFeatures):
+        return {
+            "keypoints": features.keypoints.astype(np.float16),
+            "scales": features.scales.astype(np.float16),
+            "scores": features.scores.astype(np.float16),
+            "descriptors": store.quantise(features.descriptors),
+        }
+    return {"descriptors": features.astype(np.float16)[None]}
+
+
+def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
+    if kind == "global":
+        return {"descriptors": np.frombuffer(payload, np.float16)[None]}
+    points = np.frombuffer(payload, np.float16, rows * 4)
+    return {
+        "keypoints": points[: rows * 2].reshape(rows, 2),
+        "scales": points[rows * 2 : rows * 3],
+        "scores": points[rows * 3 :],
+        "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(rows, -1),
+    }
+
+
+def _collect(digests: dict[str, str], journal: _Journal, previous: store.Index | None, kind: str):
+    """Everything finished, in the order of the collection: records, arrays, skipped."""
+    records, parts, skipped = [], [], []
+    for name, digest in digests.items():
+        if journal.has(name, digest):
+            entry = journal.entries[name]
+            if "reason" in entry:
+                skipped.append({"name": name, "reason": entry["reason"]})
+                continue
+            part = journal.features(entry, kind)
+        else:
+            position = previous.positions[name]
+            width, height = previous.sizes[position].tolist()
+            entry = {"sha256": digest, "width": width, "height": height}
+            part = _rows(previous, position)
+        records.append({key: entry[key] for key in ("sha256", "width", "height")} | {"name": name})
+        parts.append(part)
+    if not parts:
+        return records, {}, skipped
+    arrays = {}
+    for key in parts[0]:
+        # An empty picture (no keypoint) has no descriptor width of its own.
+        arrays[key] = np.concatenate(
+            [part[key] for part in parts if len(part[key])] or [parts[0][key]]
+        )
+    if kind == "local":
+        lengths = [len(part["keypoints"]) for part in parts]
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return records, arrays, skipped
+
+
+def _rows(index: store.Index, position: int) -> dict[str, np.ndarray]:
+    """One picture's rows of an existing index, as stored."""
+    if index.kind == "global":
+        return {"descriptors": index.arrays["descriptors"][position][None]}
+    rows = slice(*index.arrays["offsets"][position : position + 2])
+    return {
+        key: index.arrays[key][rows] for key in ("keypoints", "scales", "scores", "descriptors")
+    }

@@ -1,0 +1,354 @@
+"""An index on disk: plain arrays that are memory-mapped, and a manifest that says what they are.
+
+    precomputed/<collection>/<checkpoint>/
+        manifest.json     format, collection, checkpoint, settings, versions, sizes, checksums
+        images.json       name, SHA-256, width and height of each picture, in order
+        descriptors.npy   global: (N, D) float16, unit length
+                          local: (M, d) int8, unit length × 127, all pictures one after another
+        offsets.npy       local only: (N + 1,) int64, picture i has rows offsets[i]:offsets[i + 1]
+        keypoints.npy     local only: (M, 2) float16, x and y in pixels of the original picture
+        scales.npy, scores.npy   local only: (M,) float16
+
+Nothing in it is executed, and nothing is believed: ``load`` checks every file against the
+manifest and refuses with a sentence that says what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval import checkpoints
+from retrieval.errors import RetrievalError
+from retrieval.methods.base import Features, LocalFeatures
+
+FORMAT = 1
+PRECOMPUTED = Path(__file__).parents[2] / "precomputed"
+
+# name → dtype and number of dimensions; the arrays that an index of each kind must have
+ARRAYS = {
+    "global": {"descriptors": ("float16", 2)},
+    "local": {
+        "descriptors": ("int8", 2),
+        "offsets": ("int64", 1),
+        "keypoints": ("float16", 2),
+        "scales": ("float16", 1),
+        "scores": ("float16", 1),
+    },
+}
+QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
+
+
+class Index:
+    """A loaded index. Immutable; arrays stay on disk until they are touched."""
+
+    def __init__(self, path: Path, manifest: dict, images: list[dict], arrays: Mapping):
+        self.path = path
+        self.manifest = manifest
+        self.arrays = arrays
+        self.names: tuple[str, ...] = tuple(image["name"] for image in images)
+        self.digests: tuple[str, ...] = tuple(image["sha256"] for image in images)
+        # (N, 2) int64: width and height of each original picture in pixels
+        self.sizes = np.array([(image["width"], image["height"]) for image in images], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def kind(self) -> str:
+        return self.manifest["kind"]
+
+    @property
+    def method(self) -> str:
+        return self.manifest["method"]
+
+    @property
+    def checkpoint(self) -> str:
+        return self.manifest["checkpoint"]["id"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.manifest["settings"]
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    @cached_property
+    def searcher(self):
+        """The FAISS side of the index, built at its first query."""
+        from retrieval.index.neighbours import GlobalSearcher, LocalSearcher
+
+        return GlobalSearcher(self) if self.kind == "global" else LocalSearcher(self)
+
+    def features(self, position: int) -> Features:
+        """Features of one database picture, as float32."""
+        if self.kind == "global":
+            return self.arrays["descriptors"][position].astype(np.float32)
+        rows = slice(*self.arrays["offsets"][position : position + 2])
+        return LocalFeatures(
+            self.arrays["keypoints"][rows].astype(np.float32),
+            self.arrays["scales"][rows].astype(np.float32),
+            self.arrays["scores"][rows].astype(np.float32),
+            self.arrays["descriptors"][rows].astype(np.float32) / QUANTUM,
+        )
+
+    def check_method(self, method) -> None:
+        """Refuse a query method whose numbers cannot be compared with those in the index."""
+        wanted = identity(method)
+        for key, what in (("method", "method"), ("settings", "settings")):
+            if self.manifest[key] != wanted[key]:
+                raise RetrievalError(
+                    f"The index {self.path} was made with {what} {_short(self.manifest[key])}, "
+                    f"not {_short(wanted[key])}; index the collection again."
+                )
+        if self.manifest["checkpoint"] != wanted["checkpoint"]:
+            raise RetrievalError(
+                f"The index {self.path} was made with checkpoint {self.checkpoint} "
+                f"({self.manifest['checkpoint']['sha256'][:8]}), not {method.checkpoint.id} "
+                f"({method.checkpoint.sha256[:8]}); index the collection again."
+            )
+
+
+def identity(method) -> dict[str, Any]:
+    """Everything of a method that changes a number in an index of it, ready for JSON."""
+    checkpoint = method.checkpoint
+    settings = json.loads(json.dumps(method.settings))
+    return {
+        "kind": method.kind,
+        "method": method.name,
+        "checkpoint": {"id": checkpoint.id, "sha256": checkpoint.sha256},
+        "settings": settings,
+    }
+
+
+def save(
+    folder: Path,
+    method,
+    collection,
+    images: list[dict],
+    arrays: Mapping[str, np.ndarray],
+    skipped: Iterable[dict] = (),
+    seconds: float = 0.0,
+) -> None:
+    """Write an index into an existing empty folder, the manifest last.
+
+    method: anything with kind, name, checkpoint (id, sha256) and settings.
+    collection: anything with name and fingerprint. images: name, sha256, width, height each.
+    """
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    write_json(folder / "images.json", images)
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
+    }
+    manifest = {
+        "format": FORMAT,
+        **identity(method),
+        "collection": {"name": collection.name, "fingerprint": collection.fingerprint},
+        "pictures": len(images),
+        "skipped": list(skipped),
+        "files": files,
+        "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def load(path: str | Path) -> Index:
+    """Open an index and check all of it: manifest, sizes, checksums, shapes, names.
+
+    Raises RetrievalError with a sentence that says what is wrong and what to do.
+    """
+    path = Path(path)
+    again = "; index the collection again"
+    if not (path / "manifest.json").is_file():
+        raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
+    manifest = _read_json(path / "manifest.json", again)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise RetrievalError(
+            f"The index {path} has format version {_short(found)}, this program reads {FORMAT}"
+            f"{again}."
+        )
+    _check_manifest(manifest, path, again)
+    for name, stated in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise RetrievalError(f"The index {path} lacks its file {name}{again}.")
+        if file.stat().st_size != stated["bytes"]:
+            raise RetrievalError(
+                f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
+                f"{stated['bytes']}: it was cut off or edited{again}."
+            )
+        if file_digest(file) != stated["sha256"]:
+            raise RetrievalError(
+                f"{name} in the index {path} does not have the checksum in its manifest: it was "
+                f"edited or damaged{again}."
+            )
+    images = _read_json(path / "images.json", again)
+    arrays = {name: _open_array(path / f"{name}.npy", again) for name in ARRAYS[manifest["kind"]]}
+    _check_contents(manifest, images, arrays, path, again)
+    return Index(path, manifest, images, arrays)
+
+
+def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
+    """Index folders of a collection on disk by method, in the order of the methods.
+
+    Where a method has several, its default checkpoint wins. Only manifests are read here.
+    """
+    found: dict[str, Path] = {}
+    for manifest in sorted(Path(root).glob(f"{collection_name}/*/manifest.json")):
+        try:
+            data = json.loads(manifest.read_text())
+            method, checkpoint = data["method"], data["checkpoint"]["id"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # load() says what is wrong with it to whoever asks for it
+        registered = checkpoints.of_method(method)
+        if method not in found or (registered and checkpoint == registered[0].id):
+            found[method] = manifest.parent
+    order = ("sir", "delf", "cnn-irwnha")
+    return {method: found[method] for method in order if method in found}
+
+
+def write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(target: Path) -> None:
+    """Undo a replacement that was killed halfway: bring the old folder back."""
+    old = target.with_name(f"{target.name}.old")
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
+
+
+def _read_json(path: Path, again: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RetrievalError(f"{path} cannot be read as JSON{again}.") from error
+
+
+def _open_array(path: Path, again: str) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        # An empty array cannot be mapped.
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise RetrievalError(f"{path} is not a plain numpy array{again}.") from error
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}{again}.") from error
+    return array
+
+
+def _check_manifest(manifest: dict, path: Path, again: str) -> None:
+    damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{again}.")
+    try:
+        kind = manifest["kind"]
+        expected = {f"{name}.npy" for name in ARRAYS[kind]} | {"images.json"}
+        fine = (
+            set(manifest["files"]) == expected
+            and all(
+                isinstance(stated["bytes"], int) and isinstance(stated["sha256"], str)
+                for stated in manifest["files"].values()
+            )
+            and isinstance(manifest["method"], str)
+            and isinstance(manifest["settings"], dict)
+            and isinstance(manifest["checkpoint"]["id"], str)
+            and isinstance(manifest["checkpoint"]["sha256"], str)
+            and isinstance(manifest["collection"]["name"], str)
+            and isinstance(manifest["skipped"], list)
+            and isinstance(manifest["pictures"], int)
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged from error
+    if not fine:
+        raise damaged
+
+
+def _check_contents(manifest, images, arrays, path: Path, again: str) -> None:
+    """Shapes agree with one another even when somebody wrote matching checksums."""
+    count = manifest["pictures"]
+    wrong = RetrievalError(f"The files of the index {path} contradict its manifest{again}.")
+    if not isinstance(images, list) or len(images) != count or count == 0:
+        raise wrong
+    for image in images:
+        if not (
+            isinstance(image, dict)
+            and isinstance(image.get("name"), str)
+            and isinstance(image.get("sha256"), str)
+            and isinstance(image.get("width"), int)
+            and isinstance(image.get("height"), int)
+        ):
+            raise wrong
+    if len({image["name"] for image in images}) != count:
+        raise wrong
+    for name, (dtype, dimensions) in ARRAYS[manifest["kind"]].items():
+        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
+            raise wrong
+    descriptors = arrays["descriptors"]
+    if manifest["kind"] == "global":
+        # Every value, not a sample: one NaN would poison every ranking.
+        if len(descriptors) != count or not np.isfinite(descriptors).all():
+            raise wrong
+        return
+    offsets = arrays["offsets"]
+    rows = len(descriptors)
+    if (
+        len(offsets) != count + 1
+        or offsets[0] != 0
+        or offsets[-1] != rows
+        or (np.diff(offsets) < 0).any()
+        or any(len(arrays[name]) != rows for name in ("keypoints", "scales", "scores"))
+        or (rows and arrays["keypoints"].shape[1] != 2)
+        or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
+    ):
+        raise wrong
+
+
+def _short(value: Any, most: int = 120) -> str:
+    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def quantise(descriptors: np.ndarray) -> np.ndarray:
+    """Unit-length float descriptors (N, d) as int8 with a fixed step, so no scale is stored."""
+    return np.clip(np.rint(descriptors * QUANTUM), -QUANTUM, QUANTUM).astype(np.int8)
+
+
+def human_bytes(count: float) -> str:
+    """1_500_000 → '1.5 MB'."""
+    power = min(int(math.log10(count) // 3), 4) if count >= 1 else 0
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,89 @@
+"""What every method has: a name, a checkpoint, settings, and ``describe``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from retrieval import checkpoints, images
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class LocalFeatures:
+    """Local features of one picture, best score first.
+
+    keypoints: (N, 2) float32, x and y in pixels of the original picture.
+    scales: (N,) float32, the pyramid scale each was found at (2 = the input enlarged twice).
+    scores: (N,) float32, attention.
+    descriptors: (N, d) float32, unit length.
+    """
+
+    keypoints: np.ndarray
+    scales: np.ndarray
+    scores: np.ndarray
+    descriptors: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+
+Features = np.ndarray | LocalFeatures
+
+
+class Method(ABC):
+    """A way of describing a picture. Subclasses write ``__init__`` and ``describe``.
+
+    ``defaults`` are overridden by the checkpoint's settings, and those by the caller's.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[str]  # 'global' or 'local'
+    defaults: ClassVar[dict[str, Any]]
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
+        unknown = settings.keys() - self.defaults.keys()
+        if unknown:
+            raise RetrievalError(
+                f"{self.title} has no setting {', '.join(sorted(unknown))}; "
+                f"it has: {', '.join(self.defaults)}."
+            )
+        self.checkpoint = checkpoint
+        self.settings = {**self.defaults, **checkpoint.settings, **settings}
+        size = self.settings["size"]
+        if not isinstance(size, int) or not 32 <= size <= 4096:
+            raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
+        scales = self.settings.get("scales", [1.0])
+        if not scales or not all(0.1 <= scale <= 4 for scale in scales):
+            raise RetrievalError("Scales are one or more numbers from 0.1 to 4.")
+
+    @abstractmethod
+    def describe(self, picture: Image.Image, box: Box | None = None) -> Features:
+        """Features of an upright RGB picture, or of the box in it.
+
+        Returns a unit-length descriptor (D,) float32, or LocalFeatures with keypoints in pixels
+        of the whole picture. Raises RetrievalError for a box that is not in the picture.
+        """
+
+    def _input(self, picture: Image.Image, box: Box | None) -> torch.Tensor:
+        """The network's input (1, 3, H, W) float32: cropped, resized, normalised."""
+        import torch
+
+        small = images.fit(picture, self.settings["size"], box)
+        # Networks of stride 32 need something to look at when a crop is tiny.
+        if min(small.size) < 32:
+            factor = 32 / min(small.size)
+            small = small.resize([max(32, round(side * factor)) for side in small.size])
+        pixels = np.asarray(small, dtype=np.float32) / 255
+        pixels = (pixels - np.float32(self.checkpoint.mean)) / np.float32(self.checkpoint.std)
+        # (H, W, 3) in memory is channels-last already: no copy.
+        return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)

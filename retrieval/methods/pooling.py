@@ -1,0 +1,81 @@
+"""Pooling of a feature map ``x`` (B, C, H, W), float32, into (B, C). Pure functions of torch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def mac(x: torch.Tensor) -> torch.Tensor:
+    """Maximum activation (Tolias, Sicre and Jégou, ICLR 2016)."""
+    return x.amax(dim=(-2, -1))
+
+
+def spoc(x: torch.Tensor) -> torch.Tensor:
+    """Average, without SPoC's centre prior (Babenko and Lempitsky, ICCV 2015)."""
+    return x.mean(dim=(-2, -1))
+
+
+def gem(x: torch.Tensor, p: float | torch.Tensor = 3.0, eps: float = 1e-6) -> torch.Tensor:
+    """Generalised mean, (mean xᵖ)^(1/p) (Radenović, Tolias and Chum, TPAMI 2018, eq. 3).
+
+    p: one exponent, or one a channel as (C,). p = 1 is the average, p → ∞ the maximum.
+    """
+    if isinstance(p, torch.Tensor):
+        p = p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
+    pooled = x.clamp(min=eps).pow(p).mean(dim=(-2, -1))
+    return pooled.pow(1 / (p.flatten() if isinstance(p, torch.Tensor) else p))
+
+
+def regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
+    """Square regions (top, left, side) of R-MAC on a feature map, coarse to fine.
+
+    At level l the side is 2·min(H, W)/(l + 1); along the longer side there are as many more
+    regions as bring their overlap nearest to 40 % (Tolias, Sicre and Jégou, ICLR 2016). The
+    rounding is that of cirtorch, whose networks were trained with it.
+    """
+    short = min(height, width)
+    steps = torch.arange(2, 8, dtype=torch.float32)
+    shift = (max(height, width) - short) / (steps - 1)
+    overlap = ((short**2 - short * shift) / short**2 - 0.4).abs()
+    extra = int(overlap.argmin()) + 1
+    more_w, more_h = (extra if height < width else 0), (extra if height > width else 0)
+
+    found = []
+    for level in range(1, levels + 1):
+        side = math.floor(2 * short / (level + 1))
+        if side == 0:
+            continue
+        half = math.floor(side / 2 - 1)
+
+        def starts(length: int, count: int, side: int = side, half: int = half) -> list[int]:
+            step = (length - side) / (count - 1) if count > 1 else 0
+            return (torch.floor(half + torch.arange(count) * step) - half).int().tolist()
+
+        found += [
+            (top, left, side)
+            for top in starts(height, level + more_h)
+            for left in starts(width, level + more_w)
+        ]
+    return found
+
+
+def rmac(x: torch.Tensor, levels: int = 3, eps: float = 1e-6) -> torch.Tensor:
+    """Sum of the L2-normalised maxima of the whole map and of its regions (ICLR 2016)."""
+
+    def unit(v: torch.Tensor) -> torch.Tensor:
+        return v / (v.norm(dim=1, keepdim=True) + eps)
+
+    total = unit(mac(x))
+    for top, left, side in regions(x.shape[2], x.shape[3], levels):
+        total = total + unit(mac(x[:, :, top : top + side, left : left + side]))
+    return total
+
+
+def l2(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Unit length along the last axis; cirtorch adds ``eps`` to the norm."""
+    return x / (x.norm(dim=-1, keepdim=True) + eps)
+
+
+POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "rmac": rmac}

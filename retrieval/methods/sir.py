@@ -1,0 +1,37 @@
+"""SIR: simple image retrieval. Frozen features, one fully connected layer, cosine similarity."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from retrieval import checkpoints, trunks
+from retrieval.methods import pooling
+from retrieval.methods.base import Method
+
+
+class SIR(Method):
+    """Average-pooled features of a frozen classification network → 1024-d layer → L2."""
+
+    name = "sir"
+    title = "SIR"
+    kind = "global"
+    defaults = {"size": 320}
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
+        super().__init__(checkpoint, **settings)
+        weights = checkpoints.load(checkpoint)
+        self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
+        # Without its layer it is the plain features: what the layer is fitted on.
+        self.layer = None
+        if weights.head:
+            self.layer = tuple(
+                torch.from_numpy(weights.head[key].astype(np.float32)) for key in ("weight", "bias")
+            )
+
+    @torch.inference_mode()
+    def describe(self, picture, box=None):
+        vector = pooling.l2(pooling.spoc(self.trunk(self._input(picture, box))))
+        if self.layer is not None:
+            vector = pooling.l2(torch.nn.functional.linear(vector, *self.layer))
+        return vector[0].numpy()

@@ -1,0 +1,1 @@
+"""Fitting and training of what the checkpoints add to their trunks."""

@@ -1,0 +1,41 @@
+"""Whitening learned from matching descriptors, and PCA. Pure numpy.
+
+Both come back as a layer, weight (d, D) and bias (d,), to be followed by L2:
+``x ← P (x − m)`` is ``weight = P, bias = −P m``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def learn(views: np.ndarray, dimensions: int, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Whiten what differs between views of the same thing, then rotate to principal axes.
+
+    views: (n, v, D), v ≥ 2 descriptors of each of n pictures. The first factor is the inverse
+    square root of the covariance within pictures, the second a PCA of the projected descriptors,
+    as in Mikolajczyk and Matas, ICCV 2007, and Radenović et al., TPAMI 2018, section 3.4.
+    shrinkage: 0 to 1; eigenvalues move that share of the way to their mean (Ledoit and Wolf, J.
+    Multivariate Analysis 2004), for there are fewer pictures than dimensions.
+    """
+    count = views.shape[0] * (views.shape[1] - 1)
+    residuals = (views - views.mean(axis=1, keepdims=True)).reshape(-1, views.shape[2])
+    values, vectors = np.linalg.eigh(residuals.T.astype(np.float64) @ residuals / count)
+    values = values.clip(min=0)
+    values = (1 - shrinkage) * values + shrinkage * values.mean()
+    inverse_root = (vectors * values**-0.5).T
+    x = views.reshape(-1, views.shape[2])
+    mean = x.mean(axis=0)
+    rotation, _ = pca((x - mean) @ inverse_root.T, dimensions)
+    weight = rotation @ inverse_root
+    # A common factor that L2 removes again, so that half precision can hold the weights.
+    weight = weight / np.linalg.norm(weight, axis=1).max()
+    return weight, -weight @ mean
+
+
+def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes of the rows of x (n, D), strongest first: weight (d, D) and bias (d,)."""
+    mean = x.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov((x - mean).T.astype(np.float64)))
+    weight = vectors[:, ::-1].T[:dimensions]
+    return weight, -weight @ mean

@@ -1,0 +1,284 @@
+"""The convolutional trunks: a picture tensor in, a feature map out, fully convolutional.
+
+A trunk is a module with ``channels`` (of its feature map) and ``receptive_field(size)``. Two taps:
+``final`` (stride 32, the last activations: for global descriptors) and ``stride16`` (conv4 of a
+ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV 2017).
+
+This module imports torch; import it late.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from retrieval.errors import RetrievalError
+
+Tap = Literal["final", "stride16"]
+
+LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+VGGS = ("vgg16",)
+NAMES = (*LITE, *RESNETS, *VGGS)
+
+
+class ReceptiveField(NamedTuple):
+    """Geometry of one axis of a feature map, in pixels of the network's input.
+
+    Unit ``i`` sees ``size`` pixels around ``offset + i * stride``. Coordinates are continuous:
+    pixel ``k`` covers ``[k, k + 1)``, so its centre is ``k + 0.5``.
+    """
+
+    size: int
+    stride: int
+    offset: float
+
+
+class Layer(NamedTuple):
+    """One convolution or pooling on the longest path, for receptive-field arithmetic."""
+
+    kernel: int
+    stride: int
+    padding: int | Literal["same"]
+
+
+def receptive_field(layers: list[Layer], length: int) -> ReceptiveField:
+    """Compose ``layers`` for an input of ``length`` pixels (TF "same" padding depends on it).
+
+    Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
+    Distill 2019.
+    """
+    size, jump, offset = 1, 1, 0.5
+    for kernel, stride, padding in layers:
+        before = _same_padding(length, kernel, stride)[0] if padding == "same" else padding
+        total = sum(_same_padding(length, kernel, stride)) if padding == "same" else 2 * padding
+        size += (kernel - 1) * jump
+        offset += ((kernel - 1) / 2 - before) * jump
+        jump *= stride
+        length = (length + total - kernel) // stride + 1
+    return ReceptiveField(size, jump, offset)
+
+
+def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "same": the output has ceil(length / stride) units, the odd pixel goes last."""
+    total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
+    return total // 2, total - total // 2
+
+
+class _SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding."""
+
+    def forward(self, x):
+        top, bottom = _same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = _same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
+        if top == bottom and left == right:
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        x = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class _MBConv(nn.Module):
+    """Inverted bottleneck of EfficientNet-Lite: expand, depthwise, project; no squeeze-excite."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int):
+        super().__init__()
+        hidden = inputs * expand
+        if expand != 1:
+            self._expand_conv = _SameConv(inputs, hidden, 1, bias=False)
+            self._bn0 = nn.BatchNorm2d(hidden, eps=1e-3)
+        self._depthwise_conv = _SameConv(hidden, hidden, kernel, stride, groups=hidden, bias=False)
+        self._bn1 = nn.BatchNorm2d(hidden, eps=1e-3)
+        self._project_conv = _SameConv(hidden, outputs, 1, bias=False)
+        self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.expands = expand != 1
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """EfficientNet-Lite 0, 1 or 2 without its classifier (Tan and Le, ICML 2019; Lite: 2020).
+
+    Module names are those of the weights files, so that a state dict loads by name.
+    """
+
+    # repeats, kernel, stride, expansion, outputs
+    STAGES = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    SCALES = {  # width, depth
+        "efficientnet-lite0": (1.0, 1.0),
+        "efficientnet-lite1": (1.0, 1.1),
+        "efficientnet-lite2": (1.1, 1.2),
+    }
+
+    def __init__(self, name: str, tap: Tap):
+        super().__init__()
+        width, depth = self.SCALES[name]
+        stages = self.STAGES if tap == "final" else self.STAGES[:5]
+        self._conv_stem = _SameConv(3, 32, 3, 2, bias=False)
+        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        self.layers = [Layer(3, 2, "same")]
+        blocks, inputs = [], 32
+        for number, (repeats, kernel, stride, expand, outputs) in enumerate(stages):
+            outputs = _round_channels(outputs * width)
+            if 0 < number < len(self.STAGES) - 1:  # Lite leaves the first and last stage alone
+                repeats = math.ceil(repeats * depth)
+            for repeat in range(repeats):
+                step = stride if repeat == 0 else 1
+                blocks.append(_MBConv(inputs, outputs, kernel, step, expand))
+                self.layers.append(Layer(kernel, step, "same"))
+                inputs = outputs
+        self._blocks = nn.ModuleList(blocks)
+        self.channels = inputs
+        self.has_head = tap == "final"
+        if self.has_head:
+            self.channels = 1280
+            self._conv_head = _SameConv(inputs, 1280, 1, bias=False)
+            self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
+
+    def forward(self, x):
+        x = F.relu6(self._bn0(self._conv_stem(x)))
+        for block in self._blocks:
+            x = block(x)
+        return F.relu6(self._bn1(self._conv_head(x))) if self.has_head else x
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take the tensors this trunk has from the state dict of the whole classifier."""
+        _load(self, {key: state[key] for key in self.state_dict() if key in state})
+
+
+def _round_channels(channels: float, divisor: int = 8) -> int:
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class TorchvisionTrunk(nn.Module):
+    """A ResNet or VGG of torchvision, cut before its pooling.
+
+    ``features`` is the plain sequence of its children, which is also how cirtorch names them.
+    """
+
+    def __init__(self, name: str, tap: Tap):
+        super().__init__()
+        import torchvision  # takes seconds, and EfficientNet-Lite does without it
+
+        net = getattr(torchvision.models, name)(weights=None)
+        if name in RESNETS:
+            self.features = nn.Sequential(*list(net.children())[: -2 if tap == "final" else -3])
+            self.names = [child for child, _ in net.named_children()]
+            self.layers = _resnet_layers(self.features)
+            last = list(self.features[-1].children())[-1]
+            self.channels = (getattr(last, "conv3", None) or last.conv2).out_channels
+        else:
+            # Both taps of VGG are its last activations, at stride 16 without the last pooling.
+            self.features = net.features[:-1]
+            self.names = []
+            self.layers = [
+                Layer(m.kernel_size[0], m.stride[0], m.padding[0])
+                if isinstance(m, nn.Conv2d)
+                else Layer(m.kernel_size, m.stride, m.padding)
+                for m in self.features
+                if isinstance(m, nn.Conv2d | nn.MaxPool2d)
+            ]
+            self.channels = 512
+
+    def forward(self, x):
+        return self.features(x)
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take a state dict of torchvision (``layer1.0…``, ``features.0…``) or cirtorch's."""
+        own = self.state_dict()
+        renamed = {}
+        for key, value in state.items():
+            first, _, rest = key.partition(".")
+            if first in self.names:
+                key = f"features.{self.names.index(first)}.{rest}"
+            if key in own:
+                renamed[key] = value
+        _load(self, renamed)
+
+
+def _resnet_layers(features: nn.Sequential) -> list[Layer]:
+    layers = [Layer(7, 2, 3), Layer(3, 2, 1)]
+    for stage in features[4:]:
+        for block in stage:
+            for name in ("conv1", "conv2", "conv3"):
+                conv = getattr(block, name, None)
+                if conv is not None:
+                    layers.append(Layer(conv.kernel_size[0], conv.stride[0], conv.padding[0]))
+    return layers
+
+
+def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    # Files from before torch 0.4 lack the batch counters, which inference never reads.
+    missing = [
+        key
+        for key in trunk.state_dict()
+        if key not in state and not key.endswith("num_batches_tracked")
+    ]
+    if missing:
+        raise RetrievalError(
+            f"The weights do not fit this network: {len(missing)} tensors are missing, "
+            f"the first is {missing[0]}."
+        )
+    try:
+        trunk.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise RetrievalError(f"The weights do not fit this network: {reason}") from error
+
+
+def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A trunk with weights, ready for inference: batch norm folded, channels-last memory.
+
+    Folding and the memory layout change the speed, not the features (to rounding).
+    """
+    if name in LITE:
+        trunk = EfficientNetLite(name, tap)
+    elif name in NAMES:
+        trunk = TorchvisionTrunk(name, tap)
+    else:
+        raise RetrievalError(f"Unknown trunk {name!r}; there are: {', '.join(NAMES)}.")
+    trunk.load(state)
+    trunk.eval().requires_grad_(False)
+    _fold_batch_norms(trunk)
+    return trunk.to(memory_format=torch.channels_last)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution registered just before it.
+
+    In every network here a norm follows, in registration order, the convolution that feeds it.
+    """
+    previous: tuple[nn.Module, str, nn.Conv2d] | None = None
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv2d):
+            previous = (module, name, child)
+        elif isinstance(child, nn.BatchNorm2d) and previous is not None:
+            parent, conv_name, conv = previous
+            weight, bias = torch.nn.utils.fuse_conv_bn_weights(
+                conv.weight, conv.bias,
+                child.running_mean, child.running_var, child.eps, child.weight, child.bias,
+            )  # fmt: skip
+            conv.weight, conv.bias = weight, bias
+            setattr(parent, conv_name, conv)
+            setattr(module, name, nn.Identity())
+            previous = None
+        else:
+            _fold_batch_norms(child)
