@@ -6,7 +6,7 @@ app until the first visit to this file, so that a link to a page would open with
 
 import streamlit as st
 
-st.set_page_config("Image retrieval", ":material/image_search:", layout="wide")
+st.set_page_config("Image retrieval", "🔎", layout="wide")
 st.navigation(
     [
         st.Page("ui/search.py", title="Search", icon=":material/image_search:", default=True),
