@@ -16,6 +16,13 @@ import numpy as np
 
 from retrieval import checkpoints, images, methods
 from retrieval.collections import open_collection
+from retrieval.commands import (
+    add_download_arguments,
+    add_evaluate_arguments,
+    run_bench_evaluation,
+    run_download,
+    run_evaluate,
+)
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
@@ -44,9 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     index = _command(commands, "index", _index, "describe every picture of a collection")
-    index.add_argument(
-        "collection", metavar="FOLDER", help="a folder, or a collection such as town"
-    )
+    index.add_argument("collection", metavar="FOLDER", help="a folder, or a name: town")
     _method_arguments(index)
     index.add_argument("--out", type=Path, required=True, metavar="INDEX", help="where to put it")
 
@@ -75,6 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     fit = _command(commands, "fit", _fit, "fit the heads of the embedded checkpoints, no labels")
     fit.add_argument("collection", metavar="FOLDER")
     fit.add_argument("--method", required=True, choices=methods.METHODS)
+
+    evaluate = _command(commands, "evaluate", run_evaluate, "score an index or given rankings")
+    add_evaluate_arguments(evaluate)
+
+    download = _command(commands, "download", run_download, "fetch a public collection")
+    add_download_arguments(download)
+
+    bench = _command(commands, "bench", _bench, "measure speed on this machine")
+    bench.add_argument("what", choices=BENCHMARKS)
     return parser
 
 
@@ -213,6 +227,13 @@ def _fit(args) -> None:
     with _Bar(len(collection.names)) as bar:
         path = heads.fit(args.method, collection, bar.update)
     print(f"fitted on {len(collection.names)} pictures: {path}")
+
+
+BENCHMARKS = {"evaluation": run_bench_evaluation}
+
+
+def _bench(args) -> None:
+    BENCHMARKS[args.what]()
 
 
 def _size(index) -> str:

@@ -156,9 +156,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         return picture.copy()
     if mode.startswith("I") or mode == "F":
         # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
-        low, high = picture.getextrema()
-        top = 65535 if mode != "F" and high > 255 else max(high, 1 if mode == "F" else 255)
-        scale = 255.0 / top
+        _, high = picture.getextrema()
+        top = max(high, 1) if mode == "F" else (65535 if high > 255 else 255)
+        scale = 255 / top
         return picture.convert("F").point(lambda value: value * scale).convert("L").convert("RGB")
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         layers = picture.convert("RGBA")

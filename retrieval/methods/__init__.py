@@ -54,7 +54,8 @@ METHODS: dict[str, Entry] = {
             "CNN-IRwNHA",
             "global",
             "One vector a picture: convolutional features, GeM pooling, whitening, three scales.",
-            "Radenović et al., Fine-Tuning CNN Image Retrieval with No Human Annotation, TPAMI 2018",
+            "Radenović et al., Fine-Tuning CNN Image Retrieval with No Human Annotation, "
+            "TPAMI 2018",
             "gem",
             "GeM",
         ),

@@ -66,7 +66,7 @@ class DELF(Method):
         # From pixels of the network's input to pixels of the original picture.
         height, width = full.shape[2:]
         points = points[kept].numpy() * [(right - left) / width, (bottom - top) / height]
-        points = (points + [left, top]).astype(np.float32)
+        points = (points + np.array([left, top])).astype(np.float32)
 
         descriptors = pooling.l2(raw[kept])
         if self.pca is not None:
