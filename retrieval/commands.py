@@ -200,7 +200,7 @@ class _DownloadBar:
     """A progress bar a file, with rate and time left, on stderr."""
 
     def __init__(self) -> None:
-        self.name, self.bar = None, None
+        self.name, self.bar, self.here = None, None, 0
 
     def __enter__(self) -> _DownloadBar:
         return self
@@ -218,13 +218,15 @@ class _DownloadBar:
 
         if name != self.name:
             self._close()
-            self.name = name
+            self.name, self.here = name, here
             # initial: what was there before does not count as speed
             self.bar = tqdm(desc=name, total=total, initial=here, unit="B", unit_scale=True,
                             delay=0.5, disable=None)
-        elif here < self.bar.n:
+        elif here < self.here:
             self.bar.reset(total)  # the server began again
-        self.bar.update(here - self.bar.n)
+            self.here = 0
+        self.bar.update(here - self.here)
+        self.here = here
 
     def say(self, text: str) -> None:
         self._close()

@@ -237,7 +237,10 @@ def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndar
             if arrays.zip.getinfo(member).file_size > MAX_RANKS_BYTES:
                 raise RetrievalError(
                     f"{key} in {label} is larger than {MAX_RANKS_BYTES // 1_000_000} MB.")
-            return arrays[key]
+            array = arrays[key]
+            if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
+                raise ValueError(key)
+            return array
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zlib.error,
