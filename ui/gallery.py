@@ -150,8 +150,15 @@ def verdicts(
 def as_csv(ranking: Ranking, truth: Truth) -> bytes:
     out = io.StringIO()
     table = csv.writer(out)
-    table.writerow(["rank", "name", "score", *(["verdict"] if truth is not None else [])])
-    for n, (name, value) in enumerate(zip(ranking.names, ranking.scores, strict=True)):
-        verdict = [truth.get(name, "wrong")] if truth is not None else []
-        table.writerow([n + 1, name, f"{value:.6g}", *verdict])
+    columns = {
+        "rank": range(1, len(ranking) + 1),
+        "name": ranking.names,
+        "score": [f"{score:.6g}" for score in ranking.scores],
+    }
+    if ranking.inliers is not None:
+        columns["inliers"] = ranking.inliers
+    if truth is not None:
+        columns["verdict"] = [truth.get(name, "wrong") for name in ranking.names]
+    table.writerow(columns)
+    table.writerows(zip(*columns.values(), strict=True))
     return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8

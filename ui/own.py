@@ -76,8 +76,8 @@ def form(wanted: list[str]) -> None:
                 before.folder.cleanup()
             for method in wanted:
                 built = build(method)
-            # The first query is a picture that can be read.
-            st.session_state["database"] = built.names[0]
+            # The first query is a picture that can be read, with no box of one of the same name.
+            st.session_state["database"], st.session_state["boxed"] = built.names[0], None
         st.rerun()
     if own := current():
         st.markdown(f"{len(own.collection):,} pictures are in use. Bringing others replaces them.")
@@ -116,20 +116,28 @@ def _bring(files: list) -> Own:
     folder = TemporaryDirectory(prefix="retrieval-own-")
     root = Path(folder.name) / "pictures"
     root.mkdir()
-    for number, file in enumerate(files):
-        limits = {"max_bytes": OWN_BYTES - _bytes_in(root), "max_files": OWN_FILES}
-        if Path(file.name).suffix.lower() == ".zip":
-            into = root / _safe(Path(file.name).stem)
-            archives.unpack(file, into, suffixes=images.SUFFIXES, **limits)
+    if len(files) > OWN_FILES:
+        raise RetrievalError(f"These are more than {OWN_FILES:,} files; bring fewer.")
+    left = OWN_BYTES
+    for number, file in enumerate(files, 1):
+        target = root / _safe(file.name)
+        is_zip = target.suffix.lower() == ".zip"
+        if is_zip:
+            target = target.with_suffix("")
+        if target.exists():  # two folders may each hold an IMG_0001.jpg
+            target = target.with_stem(f"{target.stem} ({number})")
+        if is_zip:
+            paths = archives.unpack(
+                file, target, max_bytes=left, max_files=OWN_FILES, suffixes=images.SUFFIXES
+            )
+            left -= sum(path.stat().st_size for path in paths)
             continue
-        if file.size > limits["max_bytes"]:
+        left -= file.size
+        if left < 0:
             raise RetrievalError(
                 f"These pictures are more than {OWN_BYTES // 1_000_000} MB together; bring fewer."
             )
-        path = root / _safe(file.name)
-        if path.exists():  # two folders may each hold an IMG_0001.jpg
-            path = path.with_stem(f"{path.stem} ({number + 1})")
-        path.write_bytes(file.getbuffer())
+        target.write_bytes(file.getbuffer())
     return Own(_named(collections.open_collection(root)), folder)
 
 
@@ -151,7 +159,3 @@ def _safe(name: str) -> str:
     """A file name without anything that a file system or a hidden-file rule takes amiss."""
     name = re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip(".")
     return name[-120:] or "picture"
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -31,9 +31,16 @@ class Question:
 
     @property
     def key(self) -> str:
+        """Stands for the pixels."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
         return str(common.stamp(self.source))
+
+    @property
+    def identity(self) -> tuple:
+        """What a box belongs to: it means nothing on another picture."""
+        name = self.key if isinstance(self.source, bytes) else self.name
+        return name, self.own_box
 
 
 def ask_prepared(number: int) -> None:
@@ -53,7 +60,9 @@ def label(query: collections.Query) -> str:
 
 def pick(collection: Collection) -> Question | None:
     """Widgets that say which picture; None until there is one."""
-    sources = [*([PREPARED] if collection.queries else []), DATABASE, UPLOAD, CAMERA]
+    sources = [UPLOAD, CAMERA]
+    if collection.has_pictures:
+        sources = [*([PREPARED] if collection.queries else []), DATABASE, *sources]
     if state.get("source") not in sources:
         state.source = sources[0]
     st.segmented_control(
@@ -78,9 +87,15 @@ def pick(collection: Collection) -> Question | None:
         return Question(name, collection.path(name))
     if state.get("prepared") not in range(len(collection.queries)):
         state.prepared = 0
-    query = collection.queries[
-        _choose(range(len(collection.queries)), "prepared", lambda n: label(collection.queries[n]))
-    ]
+    numbers = range(len(collection.queries))
+    return prepared(
+        collection, _choose(numbers, "prepared", lambda n: label(collection.queries[n]))
+    )
+
+
+def prepared(collection: Collection, number: int) -> Question:
+    """One of the collection's own queries."""
+    query = collection.queries[number]
     return Question(query.name, collection.path(query.name), query.box, query.labels)
 
 
@@ -100,9 +115,8 @@ def frame(collection: Collection, question: Question) -> Box | None:
 
     Raises RetrievalError for a picture that cannot be read and a box that is not in it.
     """
-    picture = (collection.name, question.name)
-    if state.get("boxed") != picture:  # a box on another picture means nothing on this one
-        state.boxed, state.box = picture, written(question.own_box)
+    if state.get("boxed") != (collection.name, *question.identity):
+        put_box(collection, question, written(question.own_box))
     jpeg, size = common.view(question.source, 1000, question.name)
     try:
         box = parse(state.get("box", ""))
@@ -147,6 +161,11 @@ def parse(text: str) -> Box | None:
 
 def written(box: Box | None) -> str:
     return ", ".join(f"{value:g}" for value in box) if box else ""
+
+
+def put_box(collection: Collection, question: Question, text: str) -> None:
+    """Set the box before its field is drawn."""
+    state.box, state.boxed = text, (collection.name, *question.identity)
 
 
 def _set_box(box: Box | None) -> None:

@@ -53,16 +53,18 @@ def follow_query(collection: Collection) -> None:
     if not asked:
         return
     name, box = asked
-    prepared = [n for n, one in enumerate(collection.queries) if one.name == name]
-    if prepared:
-        with_box = [n for n in prepared if query.written(collection.queries[n].box) == box]
-        query.ask_prepared((with_box or prepared)[0])
+    same = [n for n, one in enumerate(collection.queries) if one.name == name]
+    if same:
+        same.sort(key=lambda n: query.written(collection.queries[n].box) != box)
+        query.ask_prepared(same[0])
+        question = query.prepared(collection, same[0])
     elif name in collection.names:
         query.ask_database(name)
+        question = query.Question(name, collection.path(name))
     else:
         st.warning(f"This link asks for {gallery.plain(name)}, which is not in the collection.")
         return
-    state.box, state.boxed = box, (collection.name, name)
+    query.put_box(collection, question, box)
 
 
 def write_link(collection: Collection, question: query.Question | None) -> None:
@@ -149,8 +151,8 @@ def show(name: str, collection: Collection, ranking: Ranking, truth: gallery.Tru
 
 
 def score(ranking: Ranking, n: int) -> str:
-    if ranking.inliers is not None and ranking.inliers[n] > 0:
-        return f"{ranking.inliers[n]} matches"
+    if ranking.inliers is not None:
+        return f"{ranking.inliers[n]} matches" if ranking.inliers[n] else "no match"
     return f"{ranking.scores[n]:.3f}"
 
 
@@ -276,6 +278,8 @@ with common.explained():
         else common.collection(state.collection)
     )
 follow_query(collection)
+if not collection.has_pictures:
+    st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
 with head.popover("Options", icon=":material/tune:"):
     st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
@@ -312,6 +316,8 @@ write_link(collection, question)
 with answers:
     if question is None:
         st.info("Choose a picture on the left to search with.")
+    elif not state.get("searched") and isinstance(question.source, bytes):
+        st.info("Draw a box around what you mean, or leave it, and press Search.")
     elif not state.get("searched"):
         browse(collection)
     else:

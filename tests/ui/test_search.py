@@ -27,7 +27,7 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
 
 class Colours:
     kind = "global"
-    settings: dict = {}  # noqa: RUF012
+    settings: dict = {}
 
     def __init__(self, name):
         self.name, self.title = name, methods.METHODS[name].title
@@ -417,6 +417,39 @@ def test_own_pictures_from_a_zip(bare):
     other = start()
     assert "own" not in other.session_state
     assert "No collection is installed" in other.info[0].value
+
+
+def test_own_files_of_the_same_name_are_all_kept(bare):
+    app = start()
+    files = app.file_uploader(key="own_files")
+    for colour in (RED, GREEN):
+        data = encoded(picture(colour))
+        files.upload("same.png", data, "image/png")
+        files.upload("same.zip", archive(inside_png=data), "application/zip")
+    app.run()
+    app.button(key="own_index").click().run()
+    assert not app.exception
+    assert not app.error
+    assert len(hits(go(app))) == 4
+
+
+def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
+    app = start()
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("photo.png", encoded(picture(RED)), "image/png").run()
+    app.text_input(key="box").set_value("0, 0, 20, 20").run()
+    app.file_uploader(key="upload").clear()
+    app.file_uploader(key="upload").upload("photo.png", encoded(picture(BLUE)), "image/png").run()
+    assert app.text_input(key="box").value == ""
+
+
+def test_pictures_that_are_not_here(little, monkeypatch, tmp_path):
+    away = dataclasses.replace(little.collection, root=tmp_path / "gone")
+    monkeypatch.setattr(common, "collection", lambda name: away)
+    app = start()
+    assert "not on this machine" in app.info[0].value
+    app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
+    assert hits(go(app))[0] == "1: green_0.png"
 
 
 def test_own_pictures_can_be_indexed_for_another_method_later(bare):
