@@ -28,7 +28,7 @@ else:
 Box = tuple[float, float, float, float]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}) | HEIC
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; as RGB that is 0.36 GB
 MAX_BYTES = 200_000_000
