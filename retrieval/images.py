@@ -33,6 +33,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; as RGB that is 0.36 GB
 MAX_BYTES = 200_000_000
 MIN_SIDE = 8  # below that no network of ours has a feature map worth the name
+MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 
 
 class PictureError(RetrievalError):
@@ -49,8 +50,9 @@ def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Imag
     name = name or _name_of(source)
     try:
         data = _bytes_of(source)
-    except OSError as error:
-        raise PictureError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a path, a closed file
+        reason = getattr(error, "strerror", None) or error
+        raise PictureError(f"{name} cannot be read: {reason}.") from error
     if not data:
         raise PictureError(f"{name} is empty (zero bytes).")
     if len(data) > MAX_BYTES:
@@ -68,13 +70,17 @@ def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Imag
                         f"{name} has {width} × {height} pixels, more than the "
                         f"{MAX_PIXELS // 1_000_000} megapixels allowed; use a smaller copy."
                     )
+                if max(width, height) > MAX_SIDE:
+                    raise PictureError(
+                        f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}."
+                    )
                 if min(width, height) < MIN_SIDE:
                     raise PictureError(
                         f"{name} has only {width} × {height} pixels; "
                         f"at least {MIN_SIDE} × {MIN_SIDE} are needed."
                     )
                 picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+                return _to_rgb(_upright(picture))
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -129,14 +135,15 @@ def fit(picture: Image.Image, size: int, box: Box | None = None) -> Image.Image:
     if max(picture.size) <= size:
         return picture
     small = picture.copy()
-    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    # A small box in a large photograph would vanish: Pillow divides by zero.
+    small.thumbnail((max(size, 1), max(size, 1)), Image.Resampling.LANCZOS)
     return small
 
 
 def _name_of(source) -> str:
-    if isinstance(source, str | Path):
-        return Path(source).name
-    return Path(getattr(source, "name", None) or "The picture").name
+    if not isinstance(source, str | Path):
+        source = getattr(source, "name", None)  # of a temporary file it is a number
+    return Path(source).name if isinstance(source, str | Path) else "The picture"
 
 
 def _bytes_of(source) -> bytes:
@@ -149,18 +156,27 @@ def _bytes_of(source) -> bytes:
     return source.read(MAX_BYTES + 1)
 
 
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF says nothing about the pixels, which are already decoded
+        return picture
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
     """8-bit RGB. Transparent parts become white; 16-bit grey keeps its full range."""
     mode = picture.mode
-    if mode == "RGB":
-        return picture.copy()
     if mode.startswith("I") or mode == "F":
         # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
+        picture = picture.convert("F")
         _, high = picture.getextrema()
-        top = max(high, 1) if mode == "F" else (65535 if high > 255 else 255)
+        if mode == "F":
+            top = max(high, 1)
+        else:
+            top = next((top for top in (255, 65535) if high <= top), high)
         scale = 255 / top
-        return picture.convert("F").point(lambda value: value * scale).convert("L").convert("RGB")
+        return picture.point(lambda value: value * scale).convert("L").convert("RGB")
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         layers = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return picture.convert("RGB")
+    return picture.copy() if mode == "RGB" else picture.convert("RGB")
