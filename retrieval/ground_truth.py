@@ -23,7 +23,7 @@ from retrieval.pickles import read_pickle
 
 LABELS = ("easy", "hard", "ok", "junk")
 MAX_BYTES = 128_000_000
-MAX_LABELS = 20_000_000  # over all queries; shared lists could blow a small file up beyond memory
+MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
 
 # Names that say nothing about the landmark, e.g. oxford_002416, paris_general_001729.
 _GENERIC = frozenset({"oxford", "paris_general", ""})
@@ -119,6 +119,7 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
         landmarks = [landmarks.get(name) for name in query_names]
     if not isinstance(landmarks, list) or len(landmarks) != len(query_names):
         landmarks = [None] * len(query_names)
+    stems = None
     queries, total = [], 0
     for name, entry, landmark in zip(query_names, entries, landmarks, strict=True):
         if not isinstance(entry, dict):
@@ -135,7 +136,8 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
             raise _Contradiction(f"it has more than {MAX_LABELS:,} labels")
         landmark = entry.get("landmark", landmark)
         if not isinstance(landmark, str) or not landmark:
-            landmark = _landmark(name, labels, names)
+            stems = stems or [_stem(name) for name in names]
+            landmark = _landmark(name, labels, stems)
         queries.append(Query(name, _box(entry.get("bbx"), name), landmark, labels))
     return GroundTruth(names, tuple(queries))
 
@@ -262,16 +264,14 @@ def _box(value: Any, name: str) -> tuple[float, float, float, float] | None:
     return box
 
 
-def _landmark(name: str, labels: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str]) -> str:
     """A name for what the query shows: the commonest telling name among its positives.
 
     Files are called after what was typed into Flickr, so oxford_002416 may show the Bodleian.
     """
-    stems = Counter(
-        _stem(names[position])
-        for kind in ("easy", "hard", "ok") for position in labels.get(kind, ())
-    )
-    telling = [stem for stem, _ in stems.most_common() if stem not in _GENERIC]
+    found = Counter(
+        stems[position] for kind in ("easy", "hard", "ok") for position in labels.get(kind, ()))
+    telling = [stem for stem, _ in found.most_common() if stem not in _GENERIC]
     return (telling[0] if telling else _stem(name)).removeprefix("paris_")
 
 

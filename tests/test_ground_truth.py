@@ -155,7 +155,7 @@ def test_labels_shared_by_many_queries_are_limited(tmp_path):
     inner, count = list(range(10_000)), 10_000
     bomb = {"imlist": [str(i) for i in range(10_000)], "qimlist": ["q"] * count,
             "gnd": [{"ok": inner}] * count}
-    with pytest.raises(RetrievalError, match="more than 20,000,000 labels"):
+    with pytest.raises(RetrievalError, match="more than 5,000,000 labels"):
         read_ground_truth(write(tmp_path, bomb))
 
 
