@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS, Scores
 
@@ -46,10 +47,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
     index = indexes.load(args.index)
     collection = runs.collection_of(index, args.collection)
-    _check_protocols(args.protocol, collection)
-    method = None
-    if "queries_sha256" not in index.settings:  # else it brings the descriptors of its queries
-        method = methods.for_index(index, args.checkpoint)
+    # An index of published features brings the descriptors of its queries.
+    needs_pictures = "queries_sha256" not in index.settings
+    _check_early(args.protocol, collection, needs_pictures)
+    method = methods.for_index(index, args.checkpoint) if needs_pictures else None
     # Silent where nobody watches, unless it takes long enough to wonder.
     with tqdm(total=len(collection.queries), unit="query", delay=1.0, disable=None) as bar:
         run = runs.run(index, collection, method, lambda done, total, name: bar.update())
@@ -147,8 +148,8 @@ def _print_table(scores: Mapping[str, Scores]) -> None:
               + "".join(f"{100 * number:8.2f}" for number in numbers))
 
 
-def _check_protocols(wanted: list[str] | None, collection) -> None:
-    """Before minutes are spent on the rankings."""
+def _check_early(wanted: list[str] | None, collection: Collection, needs_pictures: bool) -> None:
+    """Refuse what cannot work before minutes are spent on the rankings."""
     if not collection.protocols:
         raise RetrievalError(f"{collection.title} has no labelled queries to evaluate with.")
     for protocol in wanted or ():
@@ -156,11 +157,10 @@ def _check_protocols(wanted: list[str] | None, collection) -> None:
             raise RetrievalError(
                 f"{collection.title} has no labels for {protocol}; it has them for "
                 f"{', '.join(collection.protocols)}.")
-    if not collection.has_pictures:
-        return
-    for query in collection.queries:
+    for query in collection.queries if needs_pictures else ():
         if not collection.path(query.name).is_file():
-            raise RetrievalError(f"The query picture {query.name} of {collection.title} is absent.")
+            raise RetrievalError(
+                f"The query picture {query.name} of {collection.title} is not on this machine.")
 
 
 def _write_json(path: Path | None, content: Mapping[str, Any]) -> None:

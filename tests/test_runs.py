@@ -233,7 +233,7 @@ def test_evaluate_says_what_is_missing_before_it_works(index, folder):
     with pytest.raises(RetrievalError, match="has no labels for classic; it has them for easy"):
         evaluate(index.path, "--collection", folder, "--protocol", "classic")
     (folder / "q.jpg").unlink()
-    with pytest.raises(RetrievalError, match=r"query picture q\.jpg of shapes is absent"):
+    with pytest.raises(RetrievalError, match=r"query picture q\.jpg of shapes is not on"):
         evaluate(index.path, "--collection", folder)
 
 
