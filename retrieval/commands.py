@@ -103,17 +103,23 @@ def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     from retrieval.downloads import SOURCES
 
     parser.add_argument("name", metavar="NAME", help=", ".join(
-        [*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"]))
+        [*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
+        + ", or a checkpoint: python -m retrieval checkpoints")
 
 
 def run_download(args: argparse.Namespace) -> int:
-    from retrieval import downloads, features
+    from retrieval import checkpoints, downloads, features
 
+    if args.name in checkpoints.REGISTRY:
+        with DownloadBar() as bar:
+            checkpoints.download(checkpoints.REGISTRY[args.name], bar.update, bar.say)
+        return 0
     if args.name not in features.FEATURES and args.name not in downloads.SOURCES:
+        networks = [one.id for one in checkpoints.REGISTRY.values() if one.address]
         raise RetrievalError(
             f"There is no download {args.name!r}; there are "
-            f"{', '.join([*downloads.SOURCES, *features.FEATURES])}.")
-    with _DownloadBar() as bar:
+            f"{', '.join([*downloads.SOURCES, *features.FEATURES, *networks])}.")
+    with DownloadBar() as bar:
         if args.name not in features.FEATURES:
             downloads.download(args.name, bar.update, bar.say)
             return 0
@@ -196,13 +202,13 @@ class _writing:
             self.new.unlink(missing_ok=True)
 
 
-class _DownloadBar:
+class DownloadBar:
     """A progress bar a file, with rate and time left, on stderr."""
 
     def __init__(self) -> None:
         self.name, self.bar, self.here = None, None, 0
 
-    def __enter__(self) -> _DownloadBar:
+    def __enter__(self) -> DownloadBar:
         return self
 
     def __exit__(self, *error) -> None:

@@ -23,7 +23,7 @@ Tap = Literal["final", "stride16"]
 
 LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-VGGS = ("vgg16",)
+VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
 NAMES = (*LITE, *RESNETS, *VGGS)
 
 

@@ -272,7 +272,7 @@ def test_unknown_download_names_all():
 
 
 def test_download_bar_follows_a_restart(capsys):
-    with commands._DownloadBar() as bar:
+    with commands.DownloadBar() as bar:
         for here, total, name in ((10, 100, "a"), (60, 100, "a"), (5, 100, "a"), (1, None, "b")):
             bar.update(here, total, name)
             assert (bar.here, bar.name) == (here, name)

@@ -1,10 +1,16 @@
 """CNN-IRwNHA: convolutional features, GeM pooling, whitening, several scales.
 
 Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
-TPAMI 2018. Reproduces the descriptors of the authors' cirtorch for networks in its format.
+TPAMI 2018. Reproduces the descriptors of the authors' cirtorch for networks in its format: every
+pooling, over the whole map or over regions, with local, regional and final whitening layers, and
+with learned whitening (``Lw``) where the file brings one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +21,13 @@ from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.methods.base import Method
 
+Layer = tuple[torch.Tensor, torch.Tensor]  # weight (d, D) and bias (d,)
+
+LW = "retrieval-SfM-120k"  # the whitening used in the authors' tables, where a file has several
+
 
 class GeM(Method):
-    """Feature map → pooling → L2 → whitening → L2 at each scale, then their mean → L2."""
+    """Feature map → pooling → L2 → whitening → L2 at each scale, then their mean → L2 → Lw → L2."""
 
     name = "cnn-irwnha"
     title = "CNN-IRwNHA"
@@ -27,35 +37,89 @@ class GeM(Method):
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
         weights = checkpoints.load(checkpoint)
-        kind = weights.meta.get("pooling", "gem")
-        if kind not in pooling.POOLINGS or weights.meta.get("regional"):
-            raise RetrievalError(f"Networks with {kind} pooling over regions are not supported.")
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
-        self.pool = pooling.POOLINGS[kind]
-        self.p = torch.from_numpy(weights.head.get("pool.p", np.float32([3.0])))
-        self.whiten = None
-        if "whiten.weight" in weights.head:
-            self.whiten = tuple(
-                torch.from_numpy(weights.head[key].astype(np.float32))
-                for key in ("whiten.weight", "whiten.bias")
-            )
+        meta, layer = weights.meta, partial(_layer, weights, self.trunk.channels)
+        self.local = layer("lwhiten", meta.get("local_whitening"))
+        self.whiten = layer("whiten", meta.get("whitening"))
+        self.pool, p = _pooling(weights, layer)
         # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
         # signs and are averaged as they are (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
-        self.msp = self.p.item() if several and kind == "gem" and self.whiten is None else 1.0
+        plain = meta.get("pooling", "gem") == "gem" and not meta.get("regional")
+        self.msp = p.item() if several and plain and self.whiten is None else 1.0
+        self.learned = _learned_whitening(meta, several, self.trunk.channels)
 
     @torch.inference_mode()
     def describe(self, picture, box=None):
         full = self._input(picture, box)
         total = sum(self._at(full, scale).pow(self.msp) for scale in self.settings["scales"])
         mean = (total / len(self.settings["scales"])).pow(1 / self.msp)
-        return (mean / mean.norm())[0].numpy()
+        vector = mean / mean.norm()
+        if self.learned is not None:
+            vector = pooling.l2(F.linear(vector, *self.learned))
+        return vector[0].numpy()
 
     def _at(self, full: torch.Tensor, scale: float) -> torch.Tensor:
         """Descriptor (1, D) at one scale."""
         if scale != 1:
             full = F.interpolate(full, scale_factor=scale, mode="bilinear", align_corners=False)
         features = self.trunk(full)
-        pooled = self.pool(features, self.p) if self.pool is pooling.gem else self.pool(features)
-        vector = pooling.l2(pooled)
+        if self.local is not None:
+            weight, bias = self.local
+            features = F.conv2d(features, weight[:, :, None, None], bias)
+        vector = pooling.l2(self.pool(features))
         return vector if self.whiten is None else pooling.l2(F.linear(vector, *self.whiten))
+
+
+def _layer(
+    weights: checkpoints.Weights, channels: int, name: str, required: Any = False
+) -> Layer | None:
+    """Weight and bias of a whitening layer of the head, if there is one."""
+    if f"{name}.weight" not in weights.head:
+        if required:
+            raise RetrievalError(f"The network lacks the whitening layer {name} that it announces.")
+        return None
+    try:
+        weight, bias = (weights.head[f"{name}.{key}"] for key in ("weight", "bias"))
+    except KeyError as error:
+        raise RetrievalError(f"The whitening layer {name} has no bias.") from error
+    if weight.ndim != 2 or weight.shape[1] != channels or bias.shape != weight.shape[:1]:
+        raise RetrievalError(f"The whitening layer {name} does not fit {channels} channels.")
+    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (weight, bias))
+
+
+def _pooling(
+    weights: checkpoints.Weights, layer: Callable[..., Layer | None]
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+    """The network's pooling of (B, C, H, W) into (B, C), and its exponents p (1,) or (C,)."""
+    kind, regional = weights.meta.get("pooling", "gem"), weights.meta.get("regional")
+    if kind not in pooling.POOLINGS:
+        raise RetrievalError(f"Unknown pooling {kind!r}; there are: {', '.join(pooling.POOLINGS)}.")
+    pool = pooling.POOLINGS[kind]
+    p = torch.from_numpy(weights.head.get("pool.rpool.p" if regional else "pool.p", np.ones(1) * 3))
+    if pool is pooling.gem:
+        pool = partial(pool, p=p.float())
+    if regional:
+        pool = partial(pooling.regional, pool=pool, whiten=layer("pool.whiten", required=True))
+    return pool, p
+
+
+def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) -> Layer | None:
+    """cirtorch's ``Lw``: P (X − m) on the finished vector, learned for one scale or for several.
+
+    As a layer: weight P, bias −P m. None where the file has none.
+    """
+    learned = meta.get("Lw")
+    if not learned:
+        return None
+    try:
+        one = learned.get(LW) or next(iter(learned.values()))
+        one = one["ms" if several else "ss"]
+        m, p = (np.asarray(one[key], np.float64) for key in ("m", "P"))
+        bias = -p @ m.reshape(channels)
+        fine = p.shape[1] == channels
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise RetrievalError("The network's learned whitening (Lw) is damaged.") from error
+    if not fine:
+        raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")
+    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (p, bias))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -73,9 +74,29 @@ def rmac(x: torch.Tensor, levels: int = 3, eps: float = 1e-6) -> torch.Tensor:
     return total
 
 
+def regional(
+    x: torch.Tensor,
+    pool: Callable[[torch.Tensor], torch.Tensor],
+    whiten: tuple[torch.Tensor, torch.Tensor] | None = None,
+    levels: int = 3,
+) -> torch.Tensor:
+    """Any pooling over the whole map and the regions of R-MAC, summed: (B, C) of unit length.
+
+    whiten: weight (C, C) and bias (C,) put on each region's unit vector before the sum, as in
+    R-MAC with PCA whitening (Tolias, Sicre and Jégou, ICLR 2016).
+    """
+    squares = regions(x.shape[2], x.shape[3], levels)
+    parts = [x, *(x[:, :, top : top + side, left : left + side] for top, left, side in squares)]
+    vectors = l2(torch.stack([pool(part) for part in parts], dim=1))  # (B, regions, C)
+    if whiten is not None:
+        vectors = l2(torch.nn.functional.linear(vectors, *whiten))
+    return l2(vectors.sum(dim=1))
+
+
 def l2(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
     """Unit length along the last axis; cirtorch adds ``eps`` to the norm."""
     return x / (x.norm(dim=-1, keepdim=True) + eps)
 
 
-POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "rmac": rmac}
+# By cirtorch's names; "gemmp" is GeM with an exponent a channel.
+POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "gemmp": gem, "rmac": rmac}

@@ -34,15 +34,23 @@ NAMES = {
 }
 
 
-def fit(method: str, collection, progress: Callable[[int, int, str], None] | None = None) -> Path:
-    """Fit the head of a method's embedded checkpoint on the database pictures of a collection.
+def fit(
+    method: str,
+    collection,
+    progress: Callable[[int, int, str], None] | None = None,
+    which: str | None = None,
+) -> Path:
+    """Fit the head of a checkpoint on the database pictures of a collection.
 
+    which: a registered checkpoint that has a head of ours; by default the method's embedded one.
     Writes ``retrieval/heads/<checkpoint>.npz`` (half precision) and the record of how it was made.
     Indexes made with the former head are refused from then on.
     """
     if len(collection.names) < MIN_PICTURES:
         raise RetrievalError(f"Fitting needs at least {MIN_PICTURES} pictures.")
-    checkpoint = checkpoints.of_method(method)[0]
+    checkpoint = checkpoints.find(method, which)
+    if checkpoint.head is None:
+        raise RetrievalError(f"Checkpoint {checkpoint.id} brings all its weights: nothing to fit.")
     one_scale = {"scales": [1.0]} if method == "cnn-irwnha" else {}
     bare = methods.load_record(replace(checkpoint, head=None), **one_scale)
     rng = np.random.default_rng(SEED)
@@ -71,7 +79,8 @@ def fit(method: str, collection, progress: Callable[[int, int, str], None] | Non
     halves = [array.astype(np.float16) for array in layer]
     np.savez(path, **dict(zip(NAMES[method], halves, strict=True)))
     record = {
-        "command": f"python -m retrieval fit {collection.name} --method {method}",
+        "command": f"python -m retrieval fit {collection.name} --method {method}"
+        + (f" --checkpoint {which}" if which else ""),
         "collection": {"name": collection.name, "fingerprint": collection.fingerprint},
         "pictures": len(collection.names),
         "labels": "none",
@@ -79,7 +88,7 @@ def fit(method: str, collection, progress: Callable[[int, int, str], None] | Non
         "dimensions": dimensions,
         "seed": SEED,
         "settings": bare.settings,
-        "trunk_sha256": checkpoint.weights_sha256,
+        "trunk_sha256": checkpoint.file_sha256,
         "head_sha256": file_digest(path),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
