@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -217,7 +218,7 @@ def find(method: str, which: str | Path | None = None) -> Checkpoint:
     path = Path(which)
     if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long
         return _describe_file(path, method)
-    if (path / "saved_model.pb").is_file():
+    if os.path.isfile(path / "saved_model.pb"):
         return _describe_saved_model(path, method)
     known = ", ".join(checkpoint.id for checkpoint in of_method(method))
     raise RetrievalError(
@@ -443,5 +444,5 @@ def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in value)
+        and all(isinstance(number, int | float) and np.isfinite(number) for number in value)
     )

@@ -41,7 +41,7 @@ class GeM(Method):
         meta, layer = weights.meta, partial(_layer, weights, self.trunk.channels)
         self.local = layer("lwhiten", meta.get("local_whitening"))
         self.whiten = layer("whiten", meta.get("whitening"))
-        self.pool, p = _pooling(weights, layer)
+        self.pool, p = _pooling(weights, self.trunk.channels, layer)
         # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
         # signs and are averaged as they are (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
@@ -75,30 +75,30 @@ def _layer(
     weights: checkpoints.Weights, channels: int, name: str, required: Any = False
 ) -> Layer | None:
     """Weight and bias of a whitening layer of the head, if there is one."""
-    if f"{name}.weight" not in weights.head:
-        if required:
-            raise RetrievalError(f"The network lacks the whitening layer {name} that it announces.")
+    weight, bias = (weights.head.get(f"{name}.{key}") for key in ("weight", "bias"))
+    if weight is None and bias is None and not required:
         return None
-    try:
-        weight, bias = (weights.head[f"{name}.{key}"] for key in ("weight", "bias"))
-    except KeyError as error:
-        raise RetrievalError(f"The whitening layer {name} has no bias.") from error
-    if weight.ndim != 2 or weight.shape[1] != channels or bias.shape != weight.shape[:1]:
-        raise RetrievalError(f"The whitening layer {name} does not fit {channels} channels.")
+    if weight is None or bias is None or bias.ndim != 1 or weight.shape != (len(bias), channels):
+        raise RetrievalError(
+            f"The whitening layer {name} of the weights does not fit their network."
+        )
     return tuple(torch.from_numpy(array.astype(np.float32)) for array in (weight, bias))
 
 
 def _pooling(
-    weights: checkpoints.Weights, layer: Callable[..., Layer | None]
+    weights: checkpoints.Weights, channels: int, layer: Callable[..., Layer | None]
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
     """The network's pooling of (B, C, H, W) into (B, C), and its exponents p (1,) or (C,)."""
     kind, regional = weights.meta.get("pooling", "gem"), weights.meta.get("regional")
     if kind not in pooling.POOLINGS:
         raise RetrievalError(f"Unknown pooling {kind!r}; there are: {', '.join(pooling.POOLINGS)}.")
     pool = pooling.POOLINGS[kind]
-    p = torch.from_numpy(weights.head.get("pool.rpool.p" if regional else "pool.p", np.ones(1) * 3))
+    p = weights.head.get("pool.rpool.p" if regional else "pool.p", np.array([3.0], np.float32))
+    if p.ndim != 1 or len(p) not in (1, channels) or not (p > 0).all():
+        raise RetrievalError("The exponents of GeM pooling must be positive, one or one a channel.")
+    p = torch.from_numpy(p)
     if pool is pooling.gem:
-        pool = partial(pool, p=p.float())
+        pool = partial(pool, p=p)
     if regional:
         pool = partial(pooling.regional, pool=pool, whiten=layer("pool.whiten", required=True))
     return pool, p
