@@ -1,7 +1,7 @@
 """Pictures that a visitor brings: kept and indexed in a private folder that goes with the session.
 
-The folder is a TemporaryDirectory (readable by this user only) held by the session state. When
-the session ends, or the server does, it is collected and with it everything on disk.
+The folder is a TemporaryDirectory, readable by this user only. It is deleted some minutes after
+the session's connection breaks, unless that comes back, and when the server stops.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 import streamlit as st
 
@@ -24,18 +25,42 @@ OWN_FILES, OWN_BYTES = 2000, 500_000_000  # of one session, unpacked
 FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
 
 
+GRACE = 180  # s; for two minutes Streamlit lets a broken connection come back to its session
+
+
 @dataclass
 class Own:
-    """What one session brought. Dropping it deletes the copies and indexes, not the originals."""
+    """What one session brought: copies of pictures, or a folder that they stay in, and indexes."""
 
     collection: collections.Collection
     folder: TemporaryDirectory
     indexes: dict[str, Path] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)  # name and reason of unreadable pictures
+    farewell: Timer | None = None
+
+    def stay(self) -> Own:
+        if self.farewell:
+            self.farewell.cancel()
+        return self
+
+    def leave(self) -> None:
+        """The connection is broken; a telephone's may be back in a moment."""
+        self.farewell = Timer(GRACE, self.folder.cleanup)
+        self.farewell.daemon = True
+        self.farewell.start()
+
+
+@st.cache_resource(scope="session", max_entries=1, show_spinner=False, on_release=Own.leave)
+def _present(_own: Own, folder: str) -> Own:
+    """Streamlit forgets this when the connection breaks, though it keeps the session's state."""
+    return _own.stay()
 
 
 def current() -> Own | None:
-    return st.session_state.get("own")
+    own = st.session_state.get("own")
+    if own is None or not Path(own.folder.name).exists():
+        return None
+    return _present(own, own.folder.name)
 
 
 def allowed_folders() -> list[Path]:
@@ -101,7 +126,7 @@ def build(name: str) -> index.Index:
 
     def progress(done: int, total: int, picture: str) -> None:
         rate = done / max(time.monotonic() - start, 1e-6)
-        left = f", {(total - done) / rate:.0f} s left" if done else ""
+        left = f", {(total - done) / rate:.0f} s left" if done > 2 else ""
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
     out = Path(own.folder.name) / "indexes" / name

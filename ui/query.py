@@ -128,7 +128,7 @@ def frame(collection: Collection, question: Question) -> Box | None:
     typed.text_input(
         "Box: left, top, right, bottom",
         key="box",
-        placeholder="Draw a box, or type: left, top, right, bottom",
+        placeholder="Draw or type x1, y1, x2, y2",
         label_visibility="collapsed",
         persist_state="session",
     )

@@ -265,7 +265,7 @@ way.segmented_control(
 wanted = list(methods.METHODS) if state.method == ALL else [state.method]
 
 if state.collection == own.NAME:
-    if len(shelf) == 1:
+    if len(shelf) == 1 and own.current() is None:
         st.info("No collection is installed here yet. Bring pictures of your own to search in.")
     with st.expander("Bring pictures", expanded=own.current() is None):
         own.form(wanted)
