@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,8 +60,12 @@ class Method(ABC):
             )
         self.checkpoint = checkpoint
         self.settings = {**self.defaults, **checkpoint.settings, **settings}
-        size = self.settings["size"]
-        if not isinstance(size, int) or not 32 <= size <= 4096:
+        for key, default in self.defaults.items():
+            if not _is_like(self.settings[key], default):
+                raise RetrievalError(
+                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r}."
+                )
+        if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
         scales = self.settings.get("scales", [1.0])
         if not scales or not all(0.1 <= scale <= 4 for scale in scales):
@@ -87,3 +92,11 @@ class Method(ABC):
         pixels = (pixels - np.float32(self.checkpoint.mean)) / np.float32(self.checkpoint.std)
         # (H, W, 3) in memory is channels-last already: no copy.
         return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+
+
+def _is_like(value: Any, default: int | float | list[float]) -> bool:
+    """Whether a setting, perhaps out of a file, has the type of its default."""
+    if isinstance(default, list):
+        return isinstance(value, list | tuple) and all(_is_like(each, 1.0) for each in value)
+    kinds = int if isinstance(default, int) else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)

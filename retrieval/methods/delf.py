@@ -81,7 +81,7 @@ class DELF(Method):
         Returns raw (n, C), points (n, 2), radii (n, 1) of receptive fields, scales (n,).
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
-        if min(height, width) < MIN_INPUT and scale < 1:
+        if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):
             return None
         level = full
         if scale != 1:
