@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval.errors import RetrievalError
+
 
 def learn(views: np.ndarray, dimensions: int, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
     """Whiten what differs between views of the same thing, then rotate to principal axes.
@@ -39,3 +41,48 @@ def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     _, vectors = np.linalg.eigh(np.cov((x - mean).T.astype(np.float64)))
     weight = vectors[:, ::-1].T[:dimensions]
     return weight, -weight @ mean
+
+
+def pca_whitening(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
+    """``pca``, with every direction divided by its standard deviation: weight (d, D), bias (d,).
+
+    Jégou and Chum, ECCV 2012.
+    """
+    weight, _ = pca(x, dimensions)
+    mean = x.mean(axis=0)
+    spread = ((x - mean) @ weight.T).std(axis=0)
+    if not (spread > 1e-12).all():
+        raise RetrievalError(f"The descriptors vary in fewer than {dimensions} directions.")
+    weight = weight / spread[:, None]
+    return weight, -weight @ mean
+
+
+def from_pairs(
+    x: np.ndarray, queries: np.ndarray, positives: np.ndarray, dimensions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whitening learned from matching pairs, cirtorch's ``Lw``: weight (d, D) and bias (d,).
+
+    x: (n, D); queries, positives: positions of the two of each pair. Whitens the differences
+    within pairs by the inverse of their Cholesky factor, then rotates to the principal axes of
+    all x about the mean of the queries (Mikolajczyk and Matas, ICCV 2007; Radenović et al.,
+    TPAMI 2018, section 3.4). ``learn`` is the shrunk form of the same for small samples.
+    """
+    x = x.astype(np.float64)
+    mean = x[queries].mean(axis=0)
+    differences = x[queries] - x[positives]
+    within = differences.T @ differences / len(differences)
+    factor = np.linalg.inv(_cholesky(within))
+    projected = (x - mean) @ factor.T
+    _, vectors = np.linalg.eigh(projected.T @ projected)
+    weight = vectors[:, ::-1].T[:dimensions] @ factor
+    return weight, -weight @ mean
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    """Lower factor; where pairs are too few, with the least power of ten added that it needs."""
+    for ridge in (0.0, *10.0 ** np.arange(-10, 3)):
+        try:
+            return np.linalg.cholesky(matrix + ridge * np.eye(len(matrix)))
+        except np.linalg.LinAlgError:
+            continue
+    raise RetrievalError("The pairs do not vary: nothing to learn a whitening from.")
