@@ -179,7 +179,7 @@ REGISTRY: dict[str, Checkpoint] = {
             stands_in_for="DELF on ResNet-50 conv4 with trained attention (TF-Hub delf/1)",
             trained_on="ImageNet-1k (trunk); attention is the feature norm, untrained; "
             "the PCA is fitted without labels",
-            settings={"size": 512, "keypoints": 600, "nms_iou": 0.9},
+            settings={"size": 384, "enlarge": True, "keypoints": 800, "nms_iou": 0.9},
             head="delf-lite0",
             **_LITE0,
         ),

@@ -32,6 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; as RGB that is 0.36 GB
 MAX_BYTES = 200_000_000
+MOST_ENLARGED = 4.0
 MIN_SIDE = 8  # below that no network of ours has a feature map worth the name
 MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 
@@ -122,8 +123,12 @@ def crop(picture: Image.Image, box: Box) -> Image.Image:
     return picture.crop(tuple(round(value) for value in check_box(box, picture.size)))
 
 
-def fit(picture: Image.Image, size: int, box: Box | None = None) -> Image.Image:
-    """Resize so that the longer side of the *full* picture is at most ``size``; never enlarge.
+def fit(
+    picture: Image.Image, size: int, box: Box | None = None, enlarge: bool = False
+) -> Image.Image:
+    """Resize so that the longer side of the *full* picture is at most ``size``.
+
+    enlarge: whether a smaller picture is brought up to ``size``, at most ``MOST_ENLARGED`` times.
 
     A box is cut out first and shrunk by the factor of the full picture, as in the reference
     evaluation of cirtorch: the query keeps the scale that it has in its photograph.
@@ -132,6 +137,10 @@ def fit(picture: Image.Image, size: int, box: Box | None = None) -> Image.Image:
     if box is not None:
         picture = crop(picture, box)
         size = size * max(picture.size) / full
+    if enlarge and max(picture.size) < size:
+        factor = min(size / max(picture.size), MOST_ENLARGED)
+        sides = [max(1, round(side * factor)) for side in picture.size]
+        return picture.resize(sides, Image.Resampling.BICUBIC)
     if max(picture.size) <= size:
         return picture
     small = picture.copy()

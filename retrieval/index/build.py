@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -42,12 +43,12 @@ def build(collection, method, out: str | Path, progress: Progress | None = None)
     """
     from filelock import FileLock, Timeout
 
-    out = Path(out)
-    _check_target(out)
+    out = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
     try:
+        _check_target(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{out}.lock", timeout=0):
-            store.settle(out)
+        with FileLock(_lock(out), timeout=0):
+            store.settle(_finished(out), out)
             return _build(collection, method, out, progress)
     except Timeout as error:
         raise RetrievalError(
@@ -64,8 +65,26 @@ def build(collection, method, out: str | Path, progress: Progress | None = None)
         ) from error
 
 
+def _lock(out: Path) -> Path:
+    """The lock of a target, away from it so that nothing is left beside an index."""
+    digest = hashlib.sha256(os.fsencode(out)).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else "user"  # which may have no name
+    return Path(tempfile.gettempdir()) / f"retrieval-{user}-{digest}.lock"
+
+
+def _work(out: Path) -> Path:
+    return out.with_name(f"{out.name}.building")
+
+
+def _finished(out: Path) -> Path:
+    return _work(out) / "index"
+
+
 def _check_target(out: Path) -> None:
-    """Never replace a folder that is not an index."""
+    """Never replace a folder that is not an index, or one that is not an unfinished build."""
+    work = _work(out)
+    if work.is_dir() and any(work.iterdir()) and not (work / "identity.json").is_file():
+        raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
     if out.is_file() or (
         out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
     ):
@@ -75,7 +94,7 @@ def _check_target(out: Path) -> None:
 def _build(collection, method, out: Path, progress: Progress | None) -> store.Index:
     started = time.perf_counter()
     previous = _previous(out, method)
-    work = out.with_name(f"{out.name}.building")
+    work = _work(out)
     with _Journal(work, store.identity(method)) as journal:
         total = len(collection.names)
         digests: dict[str, str] = {}
@@ -96,7 +115,7 @@ def _build(collection, method, out: Path, progress: Progress | None) -> store.In
         raise RetrievalError(
             f"None of the {total} pictures of {collection.name} could be read.{reason}"
         )
-    finished = work / "index"
+    finished = _finished(out)
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
     seconds = time.perf_counter() - started
@@ -186,7 +205,7 @@ class _Journal:
                     entry = json.loads(line)
                     payload = features.read(entry["bytes"])
                     whole = line.endswith(b"\n") and zlib.crc32(payload) == entry["crc32"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     break
                 if not whole or len(payload) != entry["bytes"]:
                     break
@@ -200,7 +219,10 @@ class _Journal:
         return self.entries.get(name, {}).get("sha256") == digest
 
     def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
-        payload = b"".join(array.tobytes() for array in _pack(features).values())
+        arrays = _pack(features)
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
+        payload = b"".join(array.tobytes() for array in arrays.values())
         self._append(
             {
                 "name": name,
@@ -252,7 +274,10 @@ def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
         "keypoints": points[: rows * 2].reshape(rows, 2),
         "scales": points[rows * 2 : rows * 3],
         "scores": points[rows * 3 :],
-        "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(rows, -1),
+        # With no row there is no width to infer.
+        "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(
+            rows, -1 if rows else 0
+        ),
     }
 
 

@@ -15,9 +15,11 @@ manifest and refuses with a sentence that says what differs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -33,6 +35,7 @@ from retrieval.errors import RetrievalError
 from retrieval.methods.base import Features, LocalFeatures
 
 FORMAT = 1
+ORDER = ("sir", "delf", "cnn-irwnha")
 PRECOMPUTED = Path(__file__).parents[2] / "precomputed"
 
 # name → dtype and number of dimensions; the arrays that an index of each kind must have
@@ -46,6 +49,7 @@ ARRAYS = {
         "scores": ("float16", 1),
     },
 }
+AGAIN = "; delete it and index the collection again"
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
 
@@ -110,13 +114,13 @@ class Index:
             if self.manifest[key] != wanted[key]:
                 raise RetrievalError(
                     f"The index {self.path} was made with {what} {_short(self.manifest[key])}, "
-                    f"not {_short(wanted[key])}; index the collection again."
+                    f"not {_short(wanted[key])}{AGAIN}."
                 )
         if self.manifest["checkpoint"] != wanted["checkpoint"]:
             raise RetrievalError(
                 f"The index {self.path} was made with checkpoint {self.checkpoint} "
                 f"({self.manifest['checkpoint']['sha256'][:8]}), not {method.checkpoint.id} "
-                f"({method.checkpoint.sha256[:8]}); index the collection again."
+                f"({method.checkpoint.sha256[:8]}){AGAIN}."
             )
 
 
@@ -147,7 +151,13 @@ def save(
     collection: anything with name and fingerprint. images: name, sha256, width, height each.
     """
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        try:
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        except OSError as error:
+            # A short write: numpy says how much it wrote, but not why.
+            if error.errno is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
     write_json(folder / "images.json", images)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
@@ -164,7 +174,7 @@ def save(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest | {"sha256": _manifest_digest(manifest)})
 
 
 def load(path: str | Path) -> Index:
@@ -173,34 +183,34 @@ def load(path: str | Path) -> Index:
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
     path = Path(path)
-    again = "; index the collection again"
     if not (path / "manifest.json").is_file():
         raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
-    manifest = _read_json(path / "manifest.json", again)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = _read_json(path / "manifest.json")
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise RetrievalError(f"{path} is not an index: its manifest.json is something else's.")
+    if manifest["format"] != FORMAT:
         raise RetrievalError(
-            f"The index {path} has format version {_short(found)}, this program reads {FORMAT}"
-            f"{again}."
+            f"The index {path} has format version {_short(manifest['format'])}, this program "
+            f"reads {FORMAT}{AGAIN}."
         )
-    _check_manifest(manifest, path, again)
+    _check_manifest(manifest, path)
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
-            raise RetrievalError(f"The index {path} lacks its file {name}{again}.")
+            raise RetrievalError(f"The index {path} lacks its file {name}{AGAIN}.")
         if file.stat().st_size != stated["bytes"]:
             raise RetrievalError(
                 f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
-                f"{stated['bytes']}: it was cut off or edited{again}."
+                f"{stated['bytes']}: it was cut off or edited{AGAIN}."
             )
         if file_digest(file) != stated["sha256"]:
             raise RetrievalError(
                 f"{name} in the index {path} does not have the checksum in its manifest: it was "
-                f"edited or damaged{again}."
+                f"edited or damaged{AGAIN}."
             )
-    images = _read_json(path / "images.json", again)
-    arrays = {name: _open_array(path / f"{name}.npy", again) for name in ARRAYS[manifest["kind"]]}
-    _check_contents(manifest, images, arrays, path, again)
+    images = _read_json(path / "images.json")
+    arrays = {name: _open_array(path / f"{name}.npy") for name in ARRAYS[manifest["kind"]]}
+    _check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
 
 
@@ -212,19 +222,23 @@ def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for manifest in sorted(Path(root).glob(f"{collection_name}/*/manifest.json")):
         try:
-            data = json.loads(manifest.read_text())
+            data = json.loads(manifest.read_text("utf-8"))
             method, checkpoint = data["method"], data["checkpoint"]["id"]
-        except (OSError, ValueError, KeyError, TypeError):
+            known = method in ORDER
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # load() says what is wrong with it to whoever asks for it
+        if not known:
+            continue
         registered = checkpoints.of_method(method)
         if method not in found or (registered and checkpoint == registered[0].id):
             found[method] = manifest.parent
-    order = ("sir", "delf", "cnn-irwnha")
-    return {method: found[method] for method in order if method in found}
+    return {method: found[method] for method in ORDER if method in found}
 
 
 def write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    # Names of files need not be text; a lone surrogate becomes JSON's own escape of it.
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def file_digest(path: Path) -> str:
@@ -233,8 +247,11 @@ def file_digest(path: Path) -> str:
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames."""
-    old = target.with_name(f"{target.name}.old")
+    """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames.
+
+    The old folder waits beside ``new``, which is ours: beside ``target`` it might meet another.
+    """
+    old = new.with_name(f"{new.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
@@ -242,9 +259,9 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def settle(target: Path) -> None:
+def settle(new: Path, target: Path) -> None:
     """Undo a replacement that was killed halfway: bring the old folder back."""
-    old = target.with_name(f"{target.name}.old")
+    old = new.with_name(f"{new.name}.old")
     if old.exists():
         if target.exists():
             shutil.rmtree(old)
@@ -252,29 +269,34 @@ def settle(target: Path) -> None:
             old.rename(target)
 
 
-def _read_json(path: Path, again: str) -> Any:
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of everything else in a manifest, so that an edited one is noticed."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RetrievalError(f"{path} cannot be read as JSON{again}.") from error
+        raise RetrievalError(f"{path} cannot be read as JSON{AGAIN}.") from error
 
 
-def _open_array(path: Path, again: str) -> np.ndarray:
+def _open_array(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        # An empty array cannot be mapped.
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise RetrievalError(f"{path} is not a plain numpy array{again}.") from error
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}{again}.") from error
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError:
+            array = np.load(path, allow_pickle=False)  # an empty array cannot be mapped
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of arrays")
+    except Exception as error:  # numpy raises a dozen kinds on hostile bytes
+        raise RetrievalError(f"{path} is not a plain numpy array{AGAIN}.") from error
     return array
 
 
-def _check_manifest(manifest: dict, path: Path, again: str) -> None:
-    damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{again}.")
+def _check_manifest(manifest: dict, path: Path) -> None:
+    damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
     try:
         kind = manifest["kind"]
         expected = {f"{name}.npy" for name in ARRAYS[kind]} | {"images.json"}
@@ -291,6 +313,7 @@ def _check_manifest(manifest: dict, path: Path, again: str) -> None:
             and isinstance(manifest["collection"]["name"], str)
             and isinstance(manifest["skipped"], list)
             and isinstance(manifest["pictures"], int)
+            and manifest["sha256"] == _manifest_digest(manifest)
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged from error
@@ -298,10 +321,10 @@ def _check_manifest(manifest: dict, path: Path, again: str) -> None:
         raise damaged
 
 
-def _check_contents(manifest, images, arrays, path: Path, again: str) -> None:
+def _check_contents(manifest, images, arrays, path: Path) -> None:
     """Shapes agree with one another even when somebody wrote matching checksums."""
     count = manifest["pictures"]
-    wrong = RetrievalError(f"The files of the index {path} contradict its manifest{again}.")
+    wrong = RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
     if not isinstance(images, list) or len(images) != count or count == 0:
         raise wrong
     for image in images:
@@ -309,8 +332,7 @@ def _check_contents(manifest, images, arrays, path: Path, again: str) -> None:
             isinstance(image, dict)
             and isinstance(image.get("name"), str)
             and isinstance(image.get("sha256"), str)
-            and isinstance(image.get("width"), int)
-            and isinstance(image.get("height"), int)
+            and all(image.get(side) in range(2**31) for side in ("width", "height"))
         ):
             raise wrong
     if len({image["name"] for image in images}) != count:
@@ -321,7 +343,7 @@ def _check_contents(manifest, images, arrays, path: Path, again: str) -> None:
     descriptors = arrays["descriptors"]
     if manifest["kind"] == "global":
         # Every value, not a sample: one NaN would poison every ranking.
-        if len(descriptors) != count or not np.isfinite(descriptors).all():
+        if len(descriptors) != count or not descriptors.size or not np.isfinite(descriptors).all():
             raise wrong
         return
     offsets = arrays["offsets"]

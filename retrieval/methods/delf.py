@@ -26,7 +26,14 @@ class DELF(Method):
     name = "delf"
     title = "DELF"
     kind = "local"
-    defaults = {"size": 512, "scales": PYRAMID, "keypoints": 1000, "nms_iou": 0.8, "min_score": 0.0}
+    defaults = {
+        "size": 1024,
+        "enlarge": False,
+        "scales": PYRAMID,
+        "keypoints": 1000,
+        "nms_iou": 0.8,
+        "min_score": 0.0,
+    }
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
