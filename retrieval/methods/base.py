@@ -96,8 +96,10 @@ class Method(ABC):
         return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
 
 
-def _is_like(value: Any, default: int | float | list[float]) -> bool:
+def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:
     """Whether a setting, perhaps out of a file, has the type of its default."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
     if isinstance(default, list):
         return isinstance(value, list | tuple) and all(_is_like(each, 1.0) for each in value)
     kinds = int if isinstance(default, int) else int | float
