@@ -28,8 +28,9 @@ from retrieval.images import Box
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(_join_boxes(sys.argv[1:] if argv is None else argv))
+    # Names of files need not be text; in JSON this is the right escape of what is not.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return args.run(args) or 0
     except RetrievalError as error:
@@ -183,8 +184,13 @@ def _describe(args) -> None:
         arrays["offsets"] = np.cumsum([0, *map(len, rows)])
         for key in ("keypoints", "scales", "scores", "descriptors"):
             arrays[key] = np.concatenate([getattr(row, key) for row in rows])
-    with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
-        np.savez(file, **arrays)
+    try:
+        with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise RetrievalError(
+            f"{args.out} cannot be written: {error.strerror or 'the disk is full'}."
+        ) from error
     shape = " × ".join(map(str, arrays["descriptors"].shape))
     print(f"{shape} descriptors of {method.checkpoint.id} in {args.out}")
 
@@ -279,6 +285,17 @@ class _Bar:
 
     def update(self, done: int, total: int, name: str) -> None:
         self.tqdm.update(done - self.tqdm.n)
+
+
+def _join_boxes(argv: Sequence[str]) -> list[str]:
+    """``--box -5,0,9,9`` as ``--box=-5,0,9,9``: argparse would take it for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--box":
+            joined[-1] = f"--box={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _box(text: str) -> Box:
