@@ -102,7 +102,5 @@ def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:
         return isinstance(value, bool)
     if isinstance(default, list):
         return isinstance(value, list | tuple) and all(_is_like(each, 1.0) for each in value)
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
     kinds = int if isinstance(default, int) else int | float
-    return isinstance(value, kinds) and math.isfinite(value)
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
