@@ -237,6 +237,7 @@ def browse(collection: Collection) -> None:
 
 # ---- the page ------------------------------------------------------------------------------------
 
+enlarged = state.pop("enlarged", None)
 gallery.style()
 head = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
@@ -304,7 +305,7 @@ with head.popover("Options", icon=":material/tune:"):
         )
 
 asking, answers = st.columns([1, 2], gap="medium")
-with asking.container(key="asking"), common.explained():
+with answers, common.explained(), asking.container(key="asking"):  # what is wrong, at the top
     question = query.pick(collection)
     box = query.frame(collection, question) if question else None
     if question and st.button("Search", type="primary", width="stretch", key="go"):
@@ -339,5 +340,5 @@ with answers:
             with column:
                 answer(name, collection, question, box, truth)
 
-if "enlarged" in state:
-    large(collection, question, *state.pop("enlarged"))
+if enlarged and question:
+    large(collection, question, *enlarged)

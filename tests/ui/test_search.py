@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -494,6 +495,20 @@ def test_the_private_folder_goes_with_the_session(bare):
     assert second.exists()
 
 
+def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeypatch):
+    monkeypatch.setattr(own, "GRACE", 0.2)
+    kept, dropped = (
+        own.Own(collections.open_collection(folder), TemporaryDirectory()) for _ in range(2)
+    )
+    kept.leave()
+    kept.stay()
+    dropped.leave()
+    dropped.farewell.join()
+    assert not Path(dropped.folder.name).exists()
+    assert Path(kept.folder.name).exists()
+    kept.folder.cleanup()
+
+
 def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeypatch):
     monkeypatch.setenv(own.FOLDERS, str(folder))
     app = start()
@@ -507,9 +522,15 @@ def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeyp
     assert sum(1 for _ in folder.iterdir()) == 15  # nothing was written there
 
 
-def test_how_it_works(little):
-    app = start()
+def test_how_it_works_and_back(little):
+    app = go(start())
+    app.text_input(key="box").set_value("32, 0, 64, 48").run()
+    before = hits(app)
     app.switch_page("ui/about.py").run()
     assert not app.exception
     assert [heading.value for heading in app.subheader][:3] == ["SIR", "DELF", "CNN-IRwNHA"]
     assert list(app.dataframe[0].value["Pictures"]) == [12, 12]
+    app.query_params.clear()
+    app.switch_page("ui/search.py").run()
+    assert hits(app) == before
+    assert app.query_params["box"] == "32, 0, 64, 48"
