@@ -401,6 +401,8 @@ def _describe_saved_model(path: Path, method: str) -> Checkpoint:
         licence="not stated in the files",
         source=str(path),
         weights_sha256=_digest(path),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
         file=path,
         format="saved-model",
         overlap="not stated in the files",

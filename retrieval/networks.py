@@ -152,7 +152,8 @@ NETWORKS: tuple[dict[str, Any], ...] = (
         licence="not known here; its page on TF Hub states it",
         source="https://tfhub.dev/google/delf/1",
         weights_sha256="",
-        settings={},
+        mean=(0.0, 0.0, 0.0),  # the module normalises for itself
+        std=(1.0, 1.0, 1.0),
         format="saved-model",
         address="https://tfhub.dev/google/delf/1?tf-hub-format=compressed",
         overlap=_GL_OVERLAP,

@@ -77,6 +77,10 @@ def load(method: str, checkpoint: str | Path | None = None, **settings) -> Metho
 def load_record(record: checkpoints.Checkpoint, **settings) -> Method:
     """The method of a checkpoint record, with its weights."""
     entry = METHODS[record.method]
+    if record.format == "saved-model":
+        from retrieval.methods.tfhub import HubDELF
+
+        return HubDELF(record, **settings)
     cls = getattr(import_module(f"retrieval.methods.{entry.module}"), entry.class_name)
     return cls(record, **settings)
 
