@@ -215,11 +215,22 @@ def load(path: str | Path) -> Index:
 
 
 def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
-    """Index folders of a collection on disk by method, in the order of the methods.
+    """One index folder of a collection for each method that has any, in the order of the methods.
 
-    Where a method has several, its default checkpoint wins. Only manifests are read here.
+    Where a method has several, its default checkpoint wins.
     """
     found: dict[str, Path] = {}
+    for method, path in find_all(collection_name, root):
+        found.setdefault(method, path)
+    return found
+
+
+def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, Path]]:
+    """Method and folder of every index of a collection, in the order of the methods.
+
+    The default checkpoint of a method comes before its others. Only manifests are read here.
+    """
+    found = []
     for manifest in sorted(Path(root).glob(f"{collection_name}/*/manifest.json")):
         try:
             data = json.loads(manifest.read_text("utf-8"))
@@ -227,12 +238,10 @@ def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
             known = method in ORDER
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # load() says what is wrong with it to whoever asks for it
-        if not known:
-            continue
-        registered = checkpoints.of_method(method)
-        if method not in found or (registered and checkpoint == registered[0].id):
-            found[method] = manifest.parent
-    return {method: found[method] for method in ORDER if method in found}
+        if known:
+            default = [one.id for one in checkpoints.of_method(method)[:1]]
+            found.append((ORDER.index(method), [checkpoint] != default, method, manifest.parent))
+    return [(method, path) for *_, method, path in sorted(found)]
 
 
 def write_json(path: Path, data: Any) -> None:
