@@ -76,7 +76,16 @@ def verify(
         return nothing
     if matrix is None or not np.isfinite(matrix).all() or not _plausible(matrix):
         return nothing
-    return Verification(matrix, mask.ravel().astype(bool))
+    inliers = mask.ravel().astype(bool)
+    if inliers.sum() < 3 or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
+        return nothing
+    return Verification(matrix, inliers)
+
+
+def _on_one_line(points: np.ndarray, least: float = 1e-3) -> bool:
+    """Whether (M, 2) points spread along one direction less than ``least`` of the other."""
+    large, small = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+    return small <= least * large
 
 
 def _plausible(matrix: np.ndarray, most: float = 8.0) -> bool:
