@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ui import common
+from pages import common
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -141,6 +141,14 @@ def results(page, method="sir"):
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
     cards = page.locator(f'[class*="st-key-open-{method}-"] button')
     return [text.split(": ", 1)[1].split(",")[0] for text in cards.all_inner_texts()]
+
+
+def test_first_link_a_fresh_server_is_asked_for(page, address):
+    """Must stay the first test of this file: it needs a server that has shown nothing yet."""
+    page.goto(f"{address}about")
+    page.get_by_role("heading", name="How it works").wait_for()
+    page.get_by_role("link", name="Search").wait_for()
+    assert page.get_by_role("link", name="common").count() == 0
 
 
 def test_own_pictures_box_search_next_query_and_csv(page, address, pictures):

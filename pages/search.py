@@ -7,12 +7,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages import common, gallery, own, query
 from retrieval import evaluation, index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.search import Ranking
-from ui import common, gallery, own, query
 
 ALL = "all"
 FEWEST, MOST, PER_PAGE = 3, 60, 24
@@ -238,6 +238,7 @@ def browse(collection: Collection) -> None:
 # ---- the page ------------------------------------------------------------------------------------
 
 enlarged = state.pop("enlarged", None)
+common.through_app()
 gallery.style()
 head = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages import common
+from pages.cropper import cropper
 from retrieval import collections, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
-from ui import common
-from ui.cropper import cropper
 
 PREPARED, DATABASE, UPLOAD, CAMERA = "Prepared", "Database", "Upload", "Camera"
 state = st.session_state

@@ -23,6 +23,17 @@ from retrieval.images import Box
 from retrieval.search import Ranking
 
 
+def through_app() -> None:
+    """Run app.py first where it was passed by: every page calls this before anything else.
+
+    The first link that a fresh server is asked for, if it is to another page than the first, is
+    run without app.py, because a folder called ``pages`` was once how Streamlit found its pages.
+    The second run is the ordinary one.
+    """
+    if not st.session_state.get("through_app"):
+        st.rerun()
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Show a RetrievalError raised inside as one sentence, and end the page there."""

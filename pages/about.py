@@ -4,8 +4,8 @@ import json
 
 import streamlit as st
 
+from pages import common, gallery
 from retrieval import checkpoints, index, methods
-from ui import common, gallery
 
 STEPS = {
     "sir": ["Network", "Average of the feature map", "1024-unit layer", "Cosine"],
@@ -13,6 +13,7 @@ STEPS = {
     "cnn-irwnha": ["Network at three scales", "GeM pooling", "Whitening", "Cosine"],
 }
 
+common.through_app()
 gallery.style()
 st.title("How it works", anchor=False)
 st.markdown(

@@ -16,9 +16,9 @@ from threading import Timer
 
 import streamlit as st
 
+from pages import common
 from retrieval import archives, collections, images, index, methods
 from retrieval.errors import RetrievalError
-from ui import common
 
 NAME, TITLE = "mine", "My pictures"
 OWN_FILES, OWN_BYTES = 2000, 500_000_000  # of one session, unpacked

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from pages import common
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
 from retrieval.search import Ranking
-from ui import common
 
 Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 

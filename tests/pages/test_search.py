@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from pages import common, gallery, own
 from retrieval import checkpoints, collections, index, methods, search
-from ui import common, gallery, own
 
 ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
@@ -526,11 +526,11 @@ def test_how_it_works_and_back(little):
     app = go(start())
     app.text_input(key="box").set_value("32, 0, 64, 48").run()
     before = hits(app)
-    app.switch_page("ui/about.py").run()
+    app.switch_page("pages/about.py").run()
     assert not app.exception
     assert [heading.value for heading in app.subheader][:3] == ["SIR", "DELF", "CNN-IRwNHA"]
     assert list(app.dataframe[0].value["Pictures"]) == [12, 12]
     app.query_params.clear()
-    app.switch_page("ui/search.py").run()
+    app.switch_page("pages/search.py").run()
     assert hits(app) == before
     assert app.query_params["box"] == "32, 0, 64, 48"
