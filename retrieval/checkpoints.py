@@ -31,6 +31,7 @@ from retrieval.networks import NETWORKS
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 MAX_BYTES = 1_000_000_000  # no network here is half as large
 
@@ -74,6 +75,10 @@ class Checkpoint:
     size: int | None = None
     overlap: str = "not stated; its labels name no landmark"
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # A network that somebody brings in memory, see ``methods.custom``.
+    network: torch.nn.Module | None = field(default=None, repr=False, compare=False)
+    transform: Callable[[Image.Image], torch.Tensor] | None = None
+    pooling: str = "gem"
 
     @property
     def path(self) -> Path:
@@ -143,9 +148,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Weights:
-    """trunk: tensors by name; head: arrays by name; meta: what the file says of itself."""
+    """trunk: tensors by name, or a whole network; head: arrays by name; meta: of the file."""
 
-    trunk: Mapping[str, torch.Tensor]
+    trunk: Mapping[str, torch.Tensor] | torch.nn.Module
     head: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
 
@@ -228,6 +233,8 @@ def find(method: str, which: str | Path | None = None) -> Checkpoint:
 
 def load(checkpoint: Checkpoint) -> Weights:
     """Read and verify the weights of a checkpoint of tensors. Imports torch."""
+    if checkpoint.network is not None:
+        return Weights(checkpoint.network, {}, {"pooling": checkpoint.pooling})
     path = checkpoint.require()
     if checkpoint.format == "cirtorch":
         return _read_cirtorch(path, checkpoint.file_sha256)

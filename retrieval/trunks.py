@@ -244,11 +244,67 @@ def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise RetrievalError(f"The weights do not fit this network: {reason}") from error
 
 
-def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Module:
+class OwnTrunk(nn.Module):
+    """A network from elsewhere, cut before its pooling where it is known how.
+
+    timm networks by ``forward_features``; torchvision's before ``avgpool``, or by ``features``;
+    any other is used as it is. It must give (1, C, H, W), or (1, D), which counts as one by one.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.features = _without_classifier(model)
+        first = next(self.features.parameters(), torch.zeros(1))
+        try:
+            with torch.inference_mode():
+                self.channels = self(torch.zeros(1, 3, 224, 224).to(first)).shape[1]
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise RetrievalError(
+                f"The network cannot be run on (1, 3, 224, 224): {error}"
+            ) from error
+
+    def forward(self, x):
+        features = self.features(x)
+        if not isinstance(features, torch.Tensor) or features.ndim not in (2, 4):
+            found = tuple(getattr(features, "shape", ())) or type(features).__name__
+            raise RetrievalError(
+                f"The network gives {found}; wanted is a feature map (1, C, H, W) or a vector "
+                "(1, D)."
+            )
+        return features if features.ndim == 4 else features[:, :, None, None]
+
+
+def _without_classifier(model: nn.Module) -> nn.Module:
+    model = model.eval().requires_grad_(False)
+    if hasattr(model, "forward_features"):
+        return _ForwardFeatures(model)
+    names = [name for name, _ in model.named_children()]
+    if "avgpool" in names:
+        return nn.Sequential(*list(model.children())[: names.index("avgpool")])
+    if isinstance(getattr(model, "features", None), nn.Module) and hasattr(model, "classifier"):
+        # DenseNet's last activation is not a module of its own.
+        dense = type(model).__name__ == "DenseNet"
+        return nn.Sequential(model.features, nn.ReLU()) if dense else model.features
+    return model
+
+
+class _ForwardFeatures(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model.forward_features(x)
+
+
+def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> nn.Module:
     """A trunk with weights, ready for inference: batch norm folded, channels-last memory.
 
     Folding and the memory layout change the speed, not the features (to rounding).
+    state: tensors by name, or a whole network of the user's own, which stays as it is.
     """
+    if isinstance(state, nn.Module):
+        return _placed(OwnTrunk(state))
     if name in LITE:
         trunk = EfficientNetLite(name, tap)
     elif name in NAMES:
@@ -258,7 +314,23 @@ def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Module:
     trunk.load(state)
     trunk.eval().requires_grad_(False)
     _fold_batch_norms(trunk)
-    return trunk.to(memory_format=torch.channels_last)
+    return _placed(trunk)
+
+
+def placement() -> tuple[torch.device, torch.dtype]:
+    """Where trunks compute: a GPU in half precision where there is one, else the CPU in single."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.float16
+    return torch.device("cpu"), torch.float32
+
+
+def _placed(trunk: nn.Module) -> nn.Module:
+    """Features stay on the device, in single precision: pooling xᵖ would overflow in half."""
+    device, dtype = placement()
+    if dtype != torch.float32:
+        trunk.register_forward_pre_hook(lambda module, args: (args[0].to(device, dtype),))
+        trunk.register_forward_hook(lambda module, args, features: features.float())
+    return trunk.to(device, dtype, memory_format=torch.channels_last)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

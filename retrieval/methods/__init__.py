@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from retrieval import checkpoints
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Method
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 
 class Entry(NamedTuple):
@@ -83,6 +89,58 @@ def load_record(record: checkpoints.Checkpoint, **settings) -> Method:
         return HubDELF(record, **settings)
     cls = getattr(import_module(f"retrieval.methods.{entry.module}"), entry.class_name)
     return cls(record, **settings)
+
+
+def custom(
+    name: str,
+    model: torch.nn.Module,
+    transform: Callable[[Image.Image], torch.Tensor] | None = None,
+    *,
+    method: str = "cnn-irwnha",
+    pooling: str = "gem",
+    mean: Sequence[float] = checkpoints.IMAGENET_MEAN,
+    std: Sequence[float] = checkpoints.IMAGENET_STD,
+    **settings,
+) -> Method:
+    """A network of your own as a checkpoint of SIR or CNN-IRwNHA, to index and search with.
+
+    name: its id in manifests; give another one when you change ``transform``.
+    model: a classifier of torchvision or timm, which is cut before its pooling, or any module from
+    (1, 3, H, W) to a feature map (1, C, H, W) or a vector (1, D).
+    transform: from an upright RGB picture, or the crop of it, to (3, H, W); by default it is
+    brought to ``size``, 0 to 1, and normalised with ``mean`` and ``std``.
+    pooling: 'gem', 'mac', 'spoc' or 'rmac', for CNN-IRwNHA; SIR averages. Vectors want 'spoc'.
+    settings: ``size`` (1024, SIR 320) and, for CNN-IRwNHA, ``scales``.
+    """
+    if method not in ("sir", "cnn-irwnha"):
+        raise RetrievalError("A network of your own can be used with sir and cnn-irwnha.")
+    if name in checkpoints.REGISTRY:
+        raise RetrievalError(f"{name} is a registered checkpoint; choose another name.")
+    import torch
+
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        # As bytes: numpy has no bfloat16.
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    record = checkpoints.Checkpoint(
+        id=name,
+        method=method,
+        title=f"{type(model).__name__}, {'average' if method == 'sir' else pooling} pooling",
+        trunk=type(model).__name__,
+        stands_in_for="itself",
+        trained_on="not stated",
+        licence="not stated",
+        source="brought by the user",
+        weights_sha256=digest.hexdigest(),
+        mean=tuple(mean),
+        std=tuple(std),
+        overlap="not stated",
+        network=model,
+        transform=transform,
+        pooling=pooling,
+    )
+    return load_record(record, **settings)
 
 
 def for_index(index, checkpoint: str | Path | None = None) -> Method:

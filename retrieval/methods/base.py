@@ -83,9 +83,9 @@ class Method(ABC):
         """The network's input (1, 3, H, W) float32: cropped, resized, normalised."""
         import torch
 
-        small = images.fit(
-            picture, self.settings["size"], box, self.settings.get("enlarge", False)
-        )
+        if self.checkpoint.transform is not None:
+            return self.checkpoint.transform(images.crop(picture, box) if box else picture)[None]
+        small = images.fit(picture, self.settings["size"], box, self.settings.get("enlarge", False))
         # Networks of stride 32 need something to look at when a crop is tiny.
         if min(small.size) < 32:
             factor = 32 / min(small.size)

@@ -93,7 +93,7 @@ class DELF(Method):
         level = full
         if scale != 1:
             level = F.interpolate(full, (height, width), mode="bilinear", antialias=scale < 1)
-        features = self.trunk(level)[0]
+        features = self.trunk(level)[0].cpu()
         rows, columns = features.shape[1:]
         fields = [
             trunks.receptive_field(self.trunk.layers, width),

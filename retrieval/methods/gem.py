@@ -57,7 +57,7 @@ class GeM(Method):
         vector = mean / mean.norm()
         if self.learned is not None:
             vector = pooling.l2(F.linear(vector, *self.learned))
-        return vector[0].numpy()
+        return vector[0].cpu().numpy()
 
     def _at(self, full: torch.Tensor, scale: float) -> torch.Tensor:
         """Descriptor (1, D) at one scale."""
@@ -82,7 +82,7 @@ def _layer(
         raise RetrievalError(
             f"The whitening layer {name} of the weights does not fit their network."
         )
-    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (weight, bias))
+    return _tensors(weight, bias)
 
 
 def _pooling(
@@ -96,7 +96,7 @@ def _pooling(
     p = weights.head.get("pool.rpool.p" if regional else "pool.p", np.array([3.0], np.float32))
     if p.ndim != 1 or len(p) not in (1, channels) or not (p > 0).all():
         raise RetrievalError("The exponents of GeM pooling must be positive, one or one a channel.")
-    p = torch.from_numpy(p)
+    (p,) = _tensors(p)
     if pool is pooling.gem:
         pool = partial(pool, p=p)
     if regional:
@@ -122,4 +122,10 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         raise RetrievalError("The network's learned whitening (Lw) is damaged.") from error
     if not fine:
         raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")
-    return tuple(torch.from_numpy(array.astype(np.float32)) for array in (p, bias))
+    return _tensors(p, bias)
+
+
+def _tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """In single precision, where the trunk computes."""
+    device, _ = trunks.placement()
+    return tuple(torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)

@@ -31,7 +31,7 @@ class SIR(Method):
 
     @torch.inference_mode()
     def describe(self, picture, box=None):
-        vector = pooling.l2(pooling.spoc(self.trunk(self._input(picture, box))))
+        vector = pooling.l2(pooling.spoc(self.trunk(self._input(picture, box))).cpu())
         if self.layer is not None:
             vector = pooling.l2(torch.nn.functional.linear(vector, *self.layer))
         return vector[0].numpy()
