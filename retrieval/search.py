@@ -17,7 +17,7 @@ from retrieval.methods.base import Features, LocalFeatures, Method
 
 SHORTLIST = 100  # pictures whose geometry is verified
 MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
-TOLERANCE = 0.03  # share of the longer side within which a match agrees with the map
+TOLERANCE = 0.015  # share of the longer side within which a match agrees with the map
 
 
 @dataclass(frozen=True)

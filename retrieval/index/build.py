@@ -31,13 +31,20 @@ from retrieval.methods.base import Features, LocalFeatures
 Progress = Callable[[int, int, str], None]
 
 
-def build(collection, method, out: str | Path, progress: Progress | None = None) -> store.Index:
+def build(
+    collection,
+    method,
+    out: str | Path,
+    progress: Progress | None = None,
+    codebook: np.ndarray | None = None,
+) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
     Creates the index, goes on with one that was interrupted, or updates one that exists: new and
     changed pictures are described, deleted ones dropped, the rest is kept. Pictures that cannot be
     read are left out and listed in ``manifest['skipped']``.
     progress(done, total, name) is called after each picture.
+    codebook: (k, d) float32 of another index, for local features; by default one is trained here.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
@@ -49,7 +56,7 @@ def build(collection, method, out: str | Path, progress: Progress | None = None)
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(out), timeout=0):
             store.settle(_finished(out), out)
-            return _build(collection, method, out, progress)
+            return _build(collection, method, out, progress, codebook)
     except Timeout as error:
         raise RetrievalError(
             f"Another build is writing to {out}; wait for it or choose another place."
@@ -91,7 +98,7 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
 
 
-def _build(collection, method, out: Path, progress: Progress | None) -> store.Index:
+def _build(collection, method, out: Path, progress: Progress | None, codebook) -> store.Index:
     started = time.perf_counter()
     previous = _previous(out, method)
     work = _work(out)
@@ -109,6 +116,8 @@ def _build(collection, method, out: Path, progress: Progress | None) -> store.In
             if progress:
                 progress(done, total, name)
         records, arrays, skipped = _collect(digests, journal, previous, method.kind)
+    if method.kind == "local" and records:
+        arrays |= _inverted_file(arrays, codebook)
     if not records:
         shutil.rmtree(work)
         reason = f" The first: {skipped[0]['reason']}" if skipped else ""
@@ -310,6 +319,21 @@ def _collect(digests: dict[str, str], journal: _Journal, previous: store.Index |
         lengths = [len(part["keypoints"]) for part in parts]
         arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return records, arrays, skipped
+
+
+def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):
+    """The ASMK* arrays of local features, over their own codebook unless one is given."""
+    from retrieval.index import asmk
+
+    descriptors = store.dequantise(arrays["descriptors"])
+    if codebook is None:
+        codebook = asmk.train_codebook(descriptors, asmk.codebook_size(len(descriptors)))
+    elif codebook.shape[1] != descriptors.shape[1] and len(descriptors):
+        raise RetrievalError(
+            f"The codebook is for descriptors of {codebook.shape[1]} dimensions, "
+            f"not {descriptors.shape[1]}."
+        )
+    return asmk.InvertedFile.build(codebook, descriptors, arrays["offsets"]).arrays()
 
 
 def _rows(index: store.Index, position: int) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@
         offsets.npy       local only: (N + 1,) int64, picture i has rows offsets[i]:offsets[i + 1]
         keypoints.npy     local only: (M, 2) float16, x and y in pixels of the original picture
         scales.npy, scores.npy   local only: (M,) float16
+        codebook.npy, word_*.npy local only: the inverted file of ASMK*, see asmk.InvertedFile
 
 Nothing in it is executed, and nothing is believed: ``load`` checks every file against the
 manifest and refuses with a sentence that says what differs.
@@ -47,6 +48,11 @@ ARRAYS = {
         "keypoints": ("float16", 2),
         "scales": ("float16", 1),
         "scores": ("float16", 1),
+        "codebook": ("float32", 2),
+        "word_starts": ("int64", 1),
+        "word_pictures": ("int32", 1),
+        "word_signs": ("uint64", 1),
+        "word_counts": ("int32", 1),
     },
 }
 AGAIN = "; delete it and index the collection again"
@@ -90,10 +96,14 @@ class Index:
 
     @cached_property
     def searcher(self):
-        """The FAISS side of the index, built at its first query."""
-        from retrieval.index.neighbours import GlobalSearcher, LocalSearcher
+        """What ranks the pictures, made at the first query: exact vectors or the inverted file."""
+        if self.kind == "global":
+            from retrieval.index.vectors import ExactSearcher
 
-        return GlobalSearcher(self) if self.kind == "global" else LocalSearcher(self)
+            return ExactSearcher(self.arrays["descriptors"])
+        from retrieval.index.asmk import InvertedFile
+
+        return InvertedFile.of(self.arrays)
 
     def features(self, position: int) -> Features:
         """Features of one database picture, as float32."""
@@ -104,7 +114,7 @@ class Index:
             self.arrays["keypoints"][rows].astype(np.float32),
             self.arrays["scales"][rows].astype(np.float32),
             self.arrays["scores"][rows].astype(np.float32),
-            self.arrays["descriptors"][rows].astype(np.float32) / QUANTUM,
+            dequantise(self.arrays["descriptors"][rows]),
         )
 
     def check_method(self, method) -> None:
@@ -341,7 +351,10 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
             isinstance(image, dict)
             and isinstance(image.get("name"), str)
             and isinstance(image.get("sha256"), str)
-            and all(image.get(side) in range(2**31) for side in ("width", "height"))
+            and all(
+                isinstance(image.get(side), int) and 0 <= image[side] < 2**31
+                for side in ("width", "height")
+            )
         ):
             raise wrong
     if len({image["name"] for image in images}) != count:
@@ -367,6 +380,19 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
     ):
         raise wrong
+    codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
+    if (
+        len(arrays["word_counts"]) != count
+        or len(starts) != len(codebook) + 1
+        or starts[0] != 0
+        or starts[-1] != len(pictures)
+        or (np.diff(starts) < 0).any()
+        or len(arrays["word_signs"]) != len(pictures)
+        or (len(pictures) and not (0 <= pictures.min() <= pictures.max() < count))
+        or (rows and codebook.shape[1] != descriptors.shape[1])
+        or not np.isfinite(codebook).all()
+    ):
+        raise wrong
 
 
 def _short(value: Any, most: int = 120) -> str:
@@ -377,6 +403,11 @@ def _short(value: Any, most: int = 120) -> str:
 def quantise(descriptors: np.ndarray) -> np.ndarray:
     """Unit-length float descriptors (N, d) as int8 with a fixed step, so no scale is stored."""
     return np.clip(np.rint(descriptors * QUANTUM), -QUANTUM, QUANTUM).astype(np.int8)
+
+
+def dequantise(descriptors: np.ndarray) -> np.ndarray:
+    """int8 descriptors (N, d) back as float32 of nearly unit length."""
+    return descriptors.astype(np.float32) / QUANTUM
 
 
 def human_bytes(count: float) -> str:

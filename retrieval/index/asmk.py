@@ -1,0 +1,155 @@
+"""ASMK*: aggregated selective match kernel on binarised residuals, in numpy and FAISS.
+
+Tolias, Avrithis and Jégou, "Image Search with Selective Match Kernels: Aggregation Across Single
+and Multiple Images", IJCV 2016. A picture is the set of its visual words; for each word the
+residuals of its descriptors are summed and binarised. Two pictures are alike where they share
+words with alike residuals: Σ σ(u) over shared words, with u = 1 − 2·Hamming/d and the selectivity
+σ(u) = u^ALPHA for u > THRESHOLD, divided by √(words of one · words of the other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+ALPHA = 3.0
+THRESHOLD = 0.0
+ASSIGNMENTS = 5  # words that each descriptor of a query goes to; of the database: one
+TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
+ITERATIONS = 10
+SEED = 0
+
+NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts")
+
+
+def train_codebook(descriptors: np.ndarray, words: int) -> np.ndarray:
+    """k-means centroids (at most ``words``, d) float32 of descriptors (n, d) float32."""
+    import faiss
+
+    if len(descriptors) == 0:
+        return np.zeros((1, descriptors.shape[1]), np.float32)
+    words = min(words, len(descriptors))
+    if len(descriptors) > TRAINING:
+        rows = np.random.default_rng(SEED).choice(len(descriptors), TRAINING, replace=False)
+        descriptors = descriptors[np.sort(rows)]
+    kmeans = faiss.Kmeans(
+        descriptors.shape[1],
+        words,
+        niter=ITERATIONS,
+        seed=SEED,
+        min_points_per_centroid=1,
+        max_points_per_centroid=10**9,  # the sample above is the limit
+    )
+    kmeans.train(np.ascontiguousarray(descriptors, np.float32))
+    return kmeans.centroids
+
+
+def codebook_size(descriptors: int) -> int:
+    """Words for a collection with that many descriptors: a power of two from 64 to 65 536.
+
+    About 64 descriptors a word: on few pictures a finer codebook splits what belongs together.
+    """
+    return int(np.clip(2 ** np.floor(np.log2(max(descriptors, 1) / 64)), 64, 65536))
+
+
+def assign(codebook: np.ndarray, descriptors: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` nearest words of each descriptor: (n, count) int64, nearest first."""
+    import faiss
+
+    flat = faiss.IndexFlatL2(codebook.shape[1])
+    flat.add(codebook)
+    return flat.search(np.ascontiguousarray(descriptors, np.float32), count)[1]
+
+
+def aggregate(
+    codebook: np.ndarray, descriptors: np.ndarray, words: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and binarise the residuals of one picture, word by word.
+
+    descriptors: (n, d) float32; words: (n, m) int64, the words each belongs to.
+    Returns the distinct words (w,) ascending and their residual signs (w,) uint64, bit j set
+    where component j is positive. d is at most 64.
+    """
+    flat = words.ravel()
+    residuals = np.repeat(descriptors, words.shape[1], axis=0) - codebook[flat]
+    distinct, inverse = np.unique(flat, return_inverse=True)
+    sums = np.zeros((len(distinct), descriptors.shape[1]), np.float32)
+    np.add.at(sums, inverse, residuals)
+    return distinct, _pack(sums)
+
+
+def _pack(values: np.ndarray) -> np.ndarray:
+    """Signs of (n, d ≤ 64) as (n,) uint64."""
+    weights = np.left_shift(np.uint64(1), np.arange(values.shape[1], dtype=np.uint64))
+    return ((values > 0) * weights).sum(axis=1, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class InvertedFile:
+    """Words of all database pictures, word by word.
+
+    codebook: (k, d) float32. starts: (k + 1,) int64; word w has entries starts[w]:starts[w + 1].
+    pictures: (e,) int32 position of each entry's picture. signs: (e,) uint64.
+    counts: (N,) int32 words of each picture.
+    """
+
+    codebook: np.ndarray
+    starts: np.ndarray
+    pictures: np.ndarray
+    signs: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def build(
+        cls, codebook: np.ndarray, descriptors: np.ndarray, offsets: np.ndarray
+    ) -> InvertedFile:
+        """From all descriptors (M, d) float32, picture i in rows offsets[i]:offsets[i + 1]."""
+        nearest = assign(codebook, descriptors, 1)
+        words, pictures, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
+        for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+            found, bits = aggregate(codebook, descriptors[start:end], nearest[start:end])
+            words.append(found)
+            signs.append(bits)
+            pictures.append(len(found))
+        word = np.concatenate(words)
+        order = np.argsort(word, kind="stable")
+        counts = np.array(pictures, np.int32)
+        picture = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        starts = np.searchsorted(word[order], np.arange(len(codebook) + 1))
+        return cls(codebook, starts, picture[order], np.concatenate(signs)[order], counts)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> InvertedFile:
+        """From the arrays of an index on disk."""
+        return cls(*(arrays[name] for name in NAMES))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As an index keeps them on disk."""
+        fields = (self.codebook, self.starts, self.pictures, self.signs, self.counts)
+        return dict(zip(NAMES, fields, strict=True))
+
+    def scores(self, descriptors: np.ndarray) -> np.ndarray:
+        """Similarity (N,) float32 in [0, 1] of every database picture to a query's (n, d)."""
+        scores = np.zeros(len(self.counts), np.float64)
+        if not len(descriptors) or not len(self.pictures):
+            return scores.astype(np.float32)
+        nearest = assign(self.codebook, descriptors, min(ASSIGNMENTS, len(self.codebook)))
+        words, signs = aggregate(self.codebook, descriptors, nearest)
+        lengths = self.starts[words + 1] - self.starts[words]
+        # All entries of all words of the query, one flat list.
+        first = np.repeat(self.starts[words] - np.cumsum(lengths) + lengths, lengths)
+        entries = first + np.arange(lengths.sum())
+        distance = np.bitwise_count(self.signs[entries] ^ np.repeat(signs, lengths))
+        likeness = 1 - 2 * distance.astype(np.float32) / self.codebook.shape[1]
+        votes = np.where(likeness > THRESHOLD, likeness.clip(0) ** ALPHA, 0)
+        np.add.at(scores, self.pictures[entries], votes)
+        norm = np.sqrt(np.maximum(self.counts, 1) * len(words))
+        return (scores / norm).astype(np.float32)
+
+    def rank(self, descriptors: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ``top`` best for a query's (n, d): positions (top,) int64, scores (top,)."""
+        scores = self.scores(descriptors)
+        order = np.argsort(-scores, kind="stable")[:top]
+        return order, scores[order]
