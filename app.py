@@ -7,6 +7,7 @@ st.session_state.through_app = True  # see pages/common.py
 st.navigation(
     [
         st.Page("pages/search.py", title="Search", icon=":material/image_search:", default=True),
+        st.Page("pages/evaluation.py", title="Evaluation", icon=":material/query_stats:"),
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
     ],
     position="top",

@@ -8,30 +8,36 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 from PIL import Image
 
-from retrieval import collections, images, index, methods
+from retrieval import collections, images, index, methods, plots, runs, submissions
 from retrieval import search as search_module
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.search import Ranking
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
+
 
 def through_app() -> None:
-    """Run app.py first where it was passed by: every page calls this before anything else.
+    """Run app.py where it was passed by: every page calls this before anything else.
 
-    The first link that a fresh server is asked for, if it is to another page than the first, is
-    run without app.py, because a folder called ``pages`` was once how Streamlit found its pages.
-    The second run is the ordinary one.
+    Until app.py has run once, Streamlit takes a folder called ``pages`` for its older kind of
+    app, and opens a link to a page without app.py.
     """
     if not st.session_state.get("through_app"):
-        st.rerun()
+        runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+        st.stop()
 
 
 @contextmanager
@@ -87,6 +93,17 @@ def _index(path: Path, changed: tuple[str, int]) -> index.Index:
     return index.load(path)
 
 
+def index_of(path: Path, collection: Collection) -> index.Index:
+    """An index of this very list of pictures. Raises RetrievalError when it is of another."""
+    opened = _index(path, stamp(path / "manifest.json"))
+    if opened.manifest["collection"]["fingerprint"] != collection.fingerprint:
+        raise RetrievalError(
+            f"The {methods.METHODS[opened.method].title} index of {collection.title} was made "
+            "from another list of pictures; index the collection again."
+        )
+    return opened
+
+
 def search(
     path: Path, name: str, collection: Collection, source: Path | bytes, key: str, box: Box | None
 ) -> Ranking:
@@ -95,12 +112,7 @@ def search(
     path: of the index. name: of the method. key: stands for the picture, which is not hashed.
     """
     changed = stamp(path / "manifest.json")
-    opened = _index(path, changed)
-    if opened.manifest["collection"]["fingerprint"] != collection.fingerprint:
-        raise RetrievalError(
-            f"The {methods.METHODS[name].title} index of {collection.title} was made from another "
-            "list of pictures; index the collection again."
-        )
+    opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
     with st.spinner("Searching"):
         return _search(changed, key, box, opened, method, source)
@@ -109,6 +121,49 @@ def search(
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
     return search_module.search(_index, _method, images.read(_source), box)
+
+
+def run(path: Path, collection: Collection) -> runs.Run | None:
+    """What the queries of the collection gave with the index at ``path``, if it was evaluated."""
+    kept = [path / name for name in ("evaluation.json", "evaluation.npz")]
+    if not all(one.is_file() for one in kept):
+        return None
+    changed = tuple(map(stamp, [path / "manifest.json", *kept]))
+    return _run(changed, runs.labels_digest(collection.queries), path, collection)
+
+
+@st.cache_resource(max_entries=24, show_spinner="Reading the evaluation")
+def _run(changed, labels: str, _path: Path, _collection: Collection) -> runs.Run | None:
+    return runs.load_run(index_of(_path, _collection), _collection)
+
+
+def evaluate(
+    path: Path, collection: Collection, progress: Callable[[int, int, str], None]
+) -> runs.Run:
+    """Put every query to the index at ``path`` and keep what comes out beside it."""
+    opened = index_of(path, collection)
+    brings_queries = "queries_sha256" in opened.settings
+    method = (
+        None if brings_queries else load_method(opened.method, opened.checkpoint, **opened.settings)
+    )
+    return runs.run(opened, collection, method, progress)
+
+
+def submission(file: UploadedFile, collection: Collection) -> runs.Run:
+    """A visitor's own ranking, scored."""
+    return _submission(file.file_id, runs.labels_digest(collection.queries), file, collection)
+
+
+@st.cache_resource(scope="session", max_entries=4, show_spinner="Scoring your ranking")
+def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collection) -> runs.Run:
+    ranks = submissions.read_submission(_file, _collection)
+    return submissions.as_run(ranks, _collection, _file.name)
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def drawing(kind: str, key: tuple, _draw: Callable[[], Figure]) -> bytes:
+    """A figure as 'png' or 'svg'. key: stands for everything that is drawn."""
+    return plots.encode(_draw(), kind)
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
