@@ -11,54 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from stubs import Grid, Thumbnail, paint
 
 from retrieval import index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.methods.base import LocalFeatures
-
-CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32)
-
-
-class Thumbnail:
-    """A global method that needs no network, and counts what it describes."""
-
-    name, kind = "sir", "global"
-    checkpoint = CHECKPOINT
-
-    def __init__(self, **settings):
-        self.settings = {"size": 4} | settings
-        self.described = []
-
-    def describe(self, picture, box=None):
-        self.described.append(picture.size)
-        vector = np.asarray(picture.resize((4, 4)), np.float32).ravel() + 1
-        return vector / np.linalg.norm(vector)
-
-
-class Grid(Thumbnail):
-    """A local method: one feature a cell of 10 pixels; none where the picture is blank."""
-
-    name, kind = "delf", "local"
-
-    def describe(self, picture, box=None):
-        self.described.append(picture.size)
-        grey = np.asarray(picture.convert("L"), np.float32)
-        cells = [(x, y) for y in range(0, grey.shape[0], 10) for x in range(0, grey.shape[1], 10)]
-        rows = [grey[y : y + 10, x : x + 10] for x, y in cells]
-        if grey.max() == grey.min():
-            cells, rows = [], []
-        means = np.float32([[row.mean(), row.std(), row.max(), 255] for row in rows])
-        descriptors = means.reshape(-1, 4) / np.linalg.norm(means.reshape(-1, 4), axis=1)[:, None]
-        ones = np.ones(len(cells), np.float32)
-        points = np.float32(cells).reshape(-1, 2) + 5
-        return LocalFeatures(points, ones, ones, descriptors)
-
-
-def paint(path: Path, seed: int, size=(40, 30)):
-    array = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
 
 
 @pytest.fixture
@@ -226,7 +183,8 @@ def test_local_index_is_updated(folder, out):
 SLOW = """
 import sys, time
 sys.path[:0] = [{tests!r}, {repository!r}]
-from test_index import Thumbnail, build
+from stubs import Thumbnail
+from test_index import build
 class Slow(Thumbnail):
     def describe(self, picture, box=None):
         if len(self.described) == 3:

@@ -19,4 +19,6 @@ class ExactSearcher:
     def rank(self, descriptor: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """The ``top`` best for descriptor (D,): positions (top,) int64, cosines (top,) float32."""
         scores, positions = self.flat.search(descriptor[None].astype(np.float32), top)
-        return positions[0], scores[0]
+        # FAISS leaves equal scores in any order.
+        order = np.lexsort((positions[0], -scores[0]))
+        return positions[0][order], scores[0][order]
