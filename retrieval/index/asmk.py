@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,7 @@ class InvertedFile:
         """From all descriptors (M, d) float32, picture i in rows offsets[i]:offsets[i + 1]."""
         nearest = assign(codebook, descriptors, 1)
         words, pictures, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        for start, end in pairwise(offsets):
             found, bits = aggregate(codebook, descriptors[start:end], nearest[start:end])
             words.append(found)
             signs.append(bits)
