@@ -1,0 +1,58 @@
+"""What a section shows, to take away: its table as CSV, its figure as PNG and SVG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from pages import common
+from retrieval import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+WIDTH = 820  # px; on narrower screens a figure takes what there is
+
+
+def as_csv(rows: Iterable[Mapping]) -> bytes:
+    rows = list(rows)
+    out = io.StringIO()
+    table = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
+    table.writeheader()
+    table.writerows(rows)
+    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+
+
+def download(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:
+    st.download_button(
+        label,
+        data,
+        name,
+        mime,
+        key=f"get-{name}",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+    )
+
+
+def downloads(
+    name: str, rows: list[dict] | None = None, draw: Callable[[str], bytes] | None = None
+) -> None:
+    """Buttons for the numbers and for the figure of a section. draw: kind → file."""
+    with st.container(horizontal=True, gap="small"):
+        if rows is not None:
+            download("CSV", lambda: as_csv(rows), f"{name}.csv", "text/csv")
+        for kind, mime in plots.FORMATS.items() if draw else ():
+            download(kind.upper(), lambda kind=kind: draw(kind), f"{name}.{kind}", mime)
+
+
+def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
+    """A figure as it is downloaded, with its downloads."""
+    st.image(common.drawing("png", key, draw), width=WIDTH, alt=alt)
+    downloads(name, rows, lambda kind: common.drawing(kind, key, draw))
