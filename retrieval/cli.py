@@ -29,8 +29,10 @@ from retrieval.images import Box
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(_join_boxes(sys.argv[1:] if argv is None else argv))
-    # Names of files need not be text; in JSON this is the right escape of what is not.
-    sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be text, and not every terminal has every letter.
+        if hasattr(stream, "reconfigure"):  # not where a caller catches the output
+            stream.reconfigure(errors="backslashreplace")
     try:
         return args.run(args) or 0
     except RetrievalError as error:
@@ -152,7 +154,7 @@ def _search(args) -> None:
             "provenance": ranking.provenance,
             "timings": {stage: round(value, 4) for stage, value in ranking.timings.items()},
         }
-        print(json.dumps(answer, indent=1, ensure_ascii=False))
+        print(json.dumps(answer, indent=1))
         return
     for result in results:
         note = f"  {result['inliers']} inliers" if "inliers" in result else ""

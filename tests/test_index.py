@@ -480,14 +480,13 @@ def flip(path, place):
     path.write_bytes(data)
 
 
-ANY_FILE = (
-    "images.json", "descriptors.npy", "offsets.npy", "keypoints.npy", "scales.npy", "scores.npy",
-)  # fmt: skip
+LOCAL_FILES = ("images.json", *(f"{name}.npy" for name in index.store.ARRAYS["local"]))
 
 
-@pytest.mark.parametrize("name", ANY_FILE)
+@pytest.mark.parametrize("name", LOCAL_FILES)
 def test_every_file_is_checked(damaged, name):
     path = damaged("local")
+    assert {file.name for file in path.iterdir()} == {"manifest.json", *LOCAL_FILES}
     data = (path / name).read_bytes()
     flip(path / name, -1)
     refused(f"{name} in the index .* does not have the checksum", index.load, path)
@@ -583,6 +582,15 @@ def put(place, value):
         ("local", replace_array("scores", put(0, np.inf))),
         ("local", replace_array("scales", lambda a: a[:-1])),
         ("local", replace_array("descriptors", lambda a: a[:-1])),
+        ("local", replace_array("codebook", put((0, 0), np.nan))),
+        ("local", replace_array("codebook", lambda a: a[:-1])),
+        ("local", replace_array("codebook", lambda a: a[:, :-1])),
+        ("local", replace_array("word_starts", lambda a: a[::-1])),
+        ("local", replace_array("word_starts", put(-1, 10**6))),
+        ("local", replace_array("word_pictures", put(0, 4))),
+        ("local", replace_array("word_pictures", put(0, -1))),
+        ("local", replace_array("word_signs", lambda a: a[:-1])),
+        ("local", replace_array("word_counts", lambda a: a[:-1])),
         ("global", lambda path: edit(path / "images.json", lambda i: i[:-1])),
         ("global", lambda path: edit(path / "images.json", lambda i: i[0].update(name="1.png"))),
         ("global", lambda path: edit(path / "images.json", lambda i: i[0].update(name=7))),
