@@ -6,6 +6,7 @@ Pure functions of arrays. Coordinates are (x, y) in pixels of each original pict
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,11 +15,17 @@ from retrieval.methods.base import LocalFeatures
 SEED = 0
 # Two unrelated pictures agree on a few matches by chance: fewer than this says nothing.
 NOISE_FLOOR = 6
+Model = Literal["affine", "homography"]
+LEAST_PAIRS: dict[Model, int] = {"affine": 3, "homography": 4}
+BLOCK = 1 << 23  # similarities in one block: 32 MB
 
 
 @dataclass(frozen=True)
 class Verification:
-    """matrix: (2, 3) float64 from a's pixels to b's, or None; inliers: (M,) bool over the pairs."""
+    """matrix: from a's pixels to b's, or None; inliers: (M,) bool over the pairs.
+
+    matrix is float64, (2, 3) of an affine map or (3, 3) of a homography: see ``project``.
+    """
 
     matrix: np.ndarray | None
     inliers: np.ndarray
@@ -32,33 +39,55 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
     """Mutual nearest neighbours by cosine.
 
     a: (N, d), b: (M, d) float32, unit length. Returns (K, 2) int64 rows (index in a, index in b),
-    ordered by the index in a; (0, 2) where either side is empty.
+    ordered by the index in a; (0, 2) where either side is empty. Memory does not grow with N × M:
+    a is taken block by block.
     """
     if len(a) == 0 or len(b) == 0:
         return np.empty((0, 2), np.int64)
-    similarity = a @ b.T
-    best_b = similarity.argmax(axis=1)
-    best_a = similarity.argmax(axis=0)
-    rows = np.arange(len(a))
-    keep = (best_a[best_b] == rows) & (similarity[rows, best_b] >= min_similarity)
+    rows, columns = np.arange(len(a)), np.arange(len(b))
+    best_b, likeness = np.empty(len(a), np.int64), np.empty(len(a), np.float32)
+    best_a, likeness_a = np.zeros(len(b), np.int64), np.full(len(b), -np.inf, np.float32)
+    step = max(1, BLOCK // len(b))
+    for start in range(0, len(a), step):
+        block = slice(start, start + step)
+        similarity = a[block] @ b.T
+        best_b[block] = similarity.argmax(axis=1)
+        likeness[block] = similarity[rows[: len(similarity)], best_b[block]]
+        nearest = similarity.argmax(axis=0)
+        value = similarity[nearest, columns]
+        better = value > likeness_a
+        best_a[better], likeness_a[better] = start + nearest[better], value[better]
+    keep = (best_a[best_b] == rows) & (likeness >= min_similarity)
     return np.stack([rows[keep], best_b[keep]], axis=1)
 
 
+def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (M, 2) carried over by an affine map (2, 3) or a homography (3, 3): (M, 2) float64."""
+    carried = points @ matrix[:, :2].T + matrix[:, 2]
+    return carried if len(matrix) == 2 else carried[:, :2] / carried[:, 2:]
+
+
 def verify(
-    points_a: np.ndarray, points_b: np.ndarray, tolerance: float, seed: int = SEED
+    points_a: np.ndarray,
+    points_b: np.ndarray,
+    tolerance: float,
+    model: Model = "affine",
+    seed: int = SEED,
 ) -> Verification:
-    """Fit an affine map from a to b that most pairs agree with (USAC with MAGSAC++ scoring).
+    """Fit a map from a to b that most pairs agree with (USAC with MAGSAC++ scoring).
 
     points_a, points_b: (M, 2), pair by pair. tolerance: pixels of b within which a pair counts as
     an inlier. The same input gives the same answer: the sampler's seed is fixed.
-    Fewer than three pairs, or pairs on one line, determine nothing: no matrix and no inliers.
+    Fewer than three pairs (homography: four), or pairs on one line, determine nothing: no matrix
+    and no inliers.
     Source: Baráth et al., MAGSAC++, CVPR 2020, as in OpenCV.
     """
     import cv2
 
     nothing = Verification(None, np.zeros(len(points_a), bool))
     # Several keypoints at one place (pyramid levels) are one piece of evidence.
-    if len(np.unique(points_a, axis=0)) < 3 or len(np.unique(points_b, axis=0)) < 3:
+    least = LEAST_PAIRS[model]
+    if len(np.unique(points_a, axis=0)) < least or len(np.unique(points_b, axis=0)) < least:
         return nothing
     params = cv2.UsacParams()
     params.threshold = tolerance
@@ -71,15 +100,20 @@ def verify(
     a = np.ascontiguousarray(points_a, np.float32)
     b = np.ascontiguousarray(points_b, np.float32)
     try:
-        matrix, mask = cv2.estimateAffine2D(a, b, params)
+        estimate = cv2.estimateAffine2D if model == "affine" else cv2.findHomography
+        matrix, mask = estimate(a, b, params)
     except cv2.error:  # what OpenCV says to degenerate input differs by version
         return nothing
-    if matrix is None or not np.isfinite(matrix).all() or not _plausible(matrix):
+    if matrix is None or not np.isfinite(matrix).all():
         return nothing
     inliers = mask.ravel().astype(bool)
-    if inliers.sum() < 3 or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
+    if inliers.sum() < least or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
         return nothing
-    return Verification(matrix, inliers)
+    if model == "affine":
+        plausible = _plausible(matrix[:, :2])
+    else:
+        plausible = _plausible_homography(matrix, a[inliers])
+    return Verification(matrix, inliers) if plausible else nothing
 
 
 def _on_one_line(points: np.ndarray, least: float = 1e-3) -> bool:
@@ -88,12 +122,26 @@ def _on_one_line(points: np.ndarray, least: float = 1e-3) -> bool:
     return small <= least * large
 
 
-def _plausible(matrix: np.ndarray, most: float = 8.0) -> bool:
-    """Whether the map keeps orientation and neither flattens nor blows up the picture."""
-    if np.linalg.det(matrix[:, :2]) <= 0:
+def _plausible(linear: np.ndarray, most: float = 8.0) -> bool:
+    """Whether a (2, 2) map keeps orientation and neither flattens nor blows up the picture."""
+    if np.linalg.det(linear) <= 0:
         return False
-    large, small = np.linalg.svd(matrix[:, :2], compute_uv=False)
+    large, small = np.linalg.svd(linear, compute_uv=False)
     return large < most and small > 1 / most and large / small < most
+
+
+def _plausible_homography(matrix: np.ndarray, points: np.ndarray) -> bool:
+    """Whether a homography is like a plausible affine map near every one of its inliers (M, 2).
+
+    All of them are on one side of the horizon, where the denominator changes its sign.
+    """
+    depth = points @ matrix[2, :2] + matrix[2, 2]
+    if (depth * depth[0] <= 0).any():
+        return False
+    carried = project(matrix, points)
+    # Derivative of (n / d): (n' - carried · d') / d
+    linear = (matrix[None, :2, :2] - carried[:, :, None] * matrix[2, :2]) / depth[:, None, None]
+    return all(map(_plausible, linear))
 
 
 def verify_features(
@@ -102,6 +150,7 @@ def verify_features(
     size_b: tuple[int, int],
     min_similarity: float,
     tolerance: float,
+    model: Model = "affine",
 ) -> tuple[np.ndarray, Verification]:
     """Match two pictures and verify the matches.
 
@@ -109,5 +158,6 @@ def verify_features(
     Returns the pairs (K, 2) and their verification.
     """
     pairs = mutual_matches(a.descriptors, b.descriptors, min_similarity)
-    found = verify(a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]], tolerance * max(size_b))
+    points_a, points_b = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
+    found = verify(points_a, points_b, tolerance * max(size_b), model)
     return pairs, found

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,53 @@ def test_an_exact_affine_map_is_recovered():
     np.testing.assert_allclose(found.matrix, A, atol=1e-2)
 
 
+H = np.array([[0.9, -0.2, 40.0], [0.15, 1.1, -15.0], [4e-4, -2e-4, 1.0]])
+
+
+def test_a_homography_is_recovered_and_its_outliers_told_apart():
+    a = points(80)
+    b = geometry.project(H, a)
+    np.testing.assert_allclose(b[0] * (H[2] @ [*a[0], 1]), (H @ [*a[0], 1])[:2])
+    b[60:] = points(20, seed=9)
+    truth = np.hypot(*(b - geometry.project(H, a)).T) < 3
+    found = geometry.verify(a, b, 3.0, "homography")
+    assert (found.inliers == truth).all()
+    assert found.matrix.shape == (3, 3)
+    corners = np.float64([[0, 0], [640, 0], [640, 480], [0, 480]])
+    np.testing.assert_allclose(
+        geometry.project(found.matrix, corners), geometry.project(H, corners), atol=1
+    )
+    assert found.count > geometry.verify(a, b, 3.0).count  # no affine map fits perspective
+
+
+def test_an_affine_map_carries_points_as_by_hand():
+    found = geometry.project(np.array([[2.0, 0, 5], [0, 3, -1]]), np.float32([[1, 1], [0, 2]]))
+    np.testing.assert_array_equal(found, [[7, 2], [5, 5]])
+
+
+def test_a_homography_needs_four_pairs():
+    a = np.float32([[0, 0], [100, 0], [0, 100], [70, 90], [20, 60]])
+    for count in range(4):
+        found = geometry.verify(a[:count], a[:count], 3.0, "homography")
+        assert found.matrix is None
+        assert found.inliers.shape == (count,)
+    assert geometry.verify(a, a * 2 + 5, 3.0, "homography").count == 5
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[-1, 0, 640], [0, 1, 0], [0, 0, 1]],  # a mirror
+        [[20, 0, 0], [0, 20, 0], [0, 0, 1]],  # blown up
+        [[1, 0, 0], [0, 1, 0], [-1 / 300, 0, 1]],  # the horizon goes through the picture
+    ],
+)
+def test_absurd_homographies_are_refused(matrix):
+    a = points(60)
+    found = geometry.verify(a, geometry.project(np.float64(matrix), a), 3.0, "homography")
+    assert found.count < 40
+
+
 def test_outliers_are_told_apart():
     a = points(60)
     b = apply(A, a)
@@ -57,13 +106,14 @@ def test_three_pairs_are_enough_and_two_are_not():
     np.testing.assert_allclose(found.matrix, [[2, 0, 5], [0, 2, 5]], atol=1e-3)
 
 
+@pytest.mark.parametrize("model", ["affine", "homography"])
 @pytest.mark.parametrize("count", [3, 4, 10, 100])
-def test_pairs_on_one_place_or_one_line_determine_nothing(count):
+def test_pairs_on_one_place_or_one_line_determine_nothing(count, model):
     same = np.full((count, 2), 7, np.float32)
     line = np.stack([np.linspace(0, 300, count), np.linspace(10, 160, count)], axis=1)
     spread = points(count)
     for a, b in ((same, same), (line, line), (same, spread), (spread, same), (spread, line)):
-        found = geometry.verify(np.float32(a), np.float32(b), 3.0)
+        found = geometry.verify(np.float32(a), np.float32(b), 3.0, model)
         assert found.count <= 4, "a line or a point is no evidence for a map"
         assert found.inliers.shape == (count,)
 
@@ -113,6 +163,26 @@ def test_mutual_matches_are_those_of_a_double_loop(least):
     found = geometry.mutual_matches(a, b, least)
     assert found.dtype == np.int64
     assert [tuple(pair) for pair in found.tolist()] == slow_matches(a, b, least)
+
+
+def test_blocks_give_the_same_matches(monkeypatch):
+    a, b = unit(70, 1), unit(33, 2)
+    a[40], a[60] = a[3], a[3]  # a tie between blocks goes to the first
+    whole = geometry.mutual_matches(a, b, 0.2)
+    monkeypatch.setattr(geometry, "BLOCK", 100)
+    np.testing.assert_array_equal(geometry.mutual_matches(a, b, 0.2), whole)
+
+
+def test_a_hundred_thousand_keypoints_fit_in_memory():
+    a, b = unit(100_000, 1, 4), unit(400, 2, 4)
+    tracemalloc.start()
+    pairs = geometry.mutual_matches(a, b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 120e6  # all similarities at once would be 160 MB
+    assert 0 < len(pairs) <= 400
+    found = geometry.verify(a[:, :2], a[:, :2] * 2 + 1, 0.01)
+    assert found.count == 100_000
 
 
 def test_matches_of_nothing():

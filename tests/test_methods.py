@@ -170,6 +170,21 @@ def test_delf_on_pictures_too_small_for_any_level_asked_for(load, drawn):
     check(method, method.describe(drawn(1, (40, 40))), (0, 0, 40, 40))
 
 
+def test_attention_is_the_score_of_the_keypoints(load, picture):
+    method = load("delf")
+    found = method.describe(picture)
+    level = method.attention(picture, 0.5)
+    assert level.scores.shape == (len(level.y), len(level.x))
+    assert level.side > level.x[1] - level.x[0] > 0
+    mine = found.scales == np.float32(0.5)
+    assert mine.any()
+    for (x, y), score in zip(found.keypoints[mine], found.scores[mine], strict=True):
+        row, column = abs(level.y - y).argmin(), abs(level.x - x).argmin()
+        assert (level.x[column], level.y[row]) == pytest.approx((x, y), abs=1e-3)
+        assert level.scores[row, column] == pytest.approx(score, rel=1e-5)
+    assert method.attention(picture, 0.1) is None
+
+
 def test_delf_keeps_the_best(load, picture):
     many, few = load("delf", keypoints=150), load("delf", keypoints=20)
     a, b = many.describe(picture), few.describe(picture)

@@ -7,6 +7,8 @@ non-maximum suppression, then L2 → PCA to 40-d → L2.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,19 @@ from retrieval.methods.base import LocalFeatures, Method
 
 PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]
 MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out
+
+
+class Attention(NamedTuple):
+    """Scores of every place of one pyramid level.
+
+    scores: (h, w) float32. x: (w,), y: (h,) float32, where each is centred, in pixels of the
+    original picture. side: of the square that each sees, in the same pixels.
+    """
+
+    scores: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    side: float
 
 
 class DELF(Method):
@@ -80,6 +95,24 @@ class DELF(Method):
             descriptors = pooling.l2(F.linear(descriptors, *self.pca))
         return LocalFeatures(
             points, scales[kept].numpy(), scores[kept].numpy(), descriptors.numpy()
+        )
+
+    @torch.inference_mode()
+    def attention(self, picture, scale: float = 1.0) -> Attention | None:
+        """Attention all over a picture at one pyramid level; None where it is too small for it."""
+        full = self._input(picture, None)
+        level = self._level(full, scale)
+        if level is None:
+            return None
+        raw, points, radii, _ = level
+        points = points.numpy()
+        x, y = np.unique(points[:, 0]), np.unique(points[:, 1])
+        factor = picture.width / full.shape[3]
+        return Attention(
+            raw.norm(dim=1).numpy().reshape(len(y), len(x)),
+            x * factor,
+            y * (picture.height / full.shape[2]),
+            2 * float(radii[0]) * factor,
         )
 
     def _level(self, full: torch.Tensor, scale: float):
