@@ -23,6 +23,7 @@ from retrieval.commands import (
     run_download,
     run_evaluate,
 )
+from retrieval.commands_plot import add_plot_arguments, run_plot
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
     download = _command(commands, "download", run_download, "fetch a public collection or weights")
     add_download_arguments(download)
+
+    plot = _command(commands, "plot", run_plot, "draw keypoints or matches as PNG or SVG")
+    add_plot_arguments(plot, _box, _positive)
 
     bench = _command(commands, "bench", _bench, "measure speed on this machine")
     bench.add_argument("what", choices=BENCHMARKS)
@@ -257,11 +261,17 @@ def _fit(args) -> None:
     print(f"fitted on {len(collection.names)} pictures: {path}")
 
 
-BENCHMARKS = {"evaluation": run_bench_evaluation}
+def _bench_extract() -> int:
+    from retrieval import speed
+
+    return speed.run()
 
 
-def _bench(args) -> None:
-    BENCHMARKS[args.what]()
+BENCHMARKS = {"evaluation": run_bench_evaluation, "extract": _bench_extract}
+
+
+def _bench(args) -> int:
+    return BENCHMARKS[args.what]()
 
 
 def _size(index) -> str:
