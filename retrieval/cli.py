@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import checkpoints, images, methods
-from retrieval.collections import open_collection
+from retrieval.collections import open_collection, registered
 from retrieval.commands import (
+    DownloadBar,
     add_download_arguments,
     add_evaluate_arguments,
+    print_table,
     run_bench_evaluation,
     run_download,
     run_evaluate,
@@ -57,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     index = _command(commands, "index", _index, "describe every picture of a collection")
     index.add_argument("collection", metavar="FOLDER", help="a folder, or a name: town")
     _method_arguments(index)
-    index.add_argument("--out", type=Path, required=True, metavar="INDEX", help="where to put it")
+    index.add_argument(
+        "--out", type=Path, metavar="INDEX",
+        help="where to put it; default for collections with a name: precomputed/NAME/CHECKPOINT, "
+        "and what has ground truth is evaluated",
+    )  # fmt: skip
 
     search = _command(commands, "search", _search, "rank an index by likeness to a picture")
     search.add_argument("index", type=Path, metavar="INDEX")
@@ -97,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     plot = _command(commands, "plot", run_plot, "draw keypoints or matches as PNG or SVG")
     add_plot_arguments(plot, _box, _positive)
 
+    _command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
+
     bench = _command(commands, "bench", _bench, "measure speed on this machine")
     bench.add_argument("what", choices=BENCHMARKS)
     return parser
@@ -123,19 +131,42 @@ def _load_method(args):
 
 def _index(args) -> None:
     from retrieval.index import build
+    from retrieval.index.store import PRECOMPUTED
 
+    if args.out is None and args.collection not in {entry.name for entry in registered()}:
+        raise RetrievalError("Say where to put the index of a folder: --out INDEX")
+    _bring(args)
     collection = open_collection(args.collection)
     method = _load_method(args)
+    out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with _Bar(len(collection.names)) as bar:
-        index = build(collection, method, args.out, bar.update)
+        index = build(collection, method, out, bar.update)
     skipped = index.manifest["skipped"]
     for entry in skipped:
         print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)
     print(
-        f"{len(index)} pictures in {args.out}"
+        f"{len(index)} pictures in {out}"
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {_size(index)})"
     )
+    if args.out is None and collection.protocols:
+        from retrieval.reproduce import evaluated
+
+        with _Bar(len(collection.queries), "query") as bar:
+            print_table(evaluated(index, collection, method, bar.update).scores)
+
+
+def _bring(args) -> None:
+    """Download what is asked for by name and not here: pictures, labels, weights."""
+    from retrieval import downloads
+
+    with DownloadBar() as bar:
+        checkpoint = checkpoints.REGISTRY.get(args.checkpoint)
+        if checkpoint is not None and not checkpoint.available:
+            checkpoints.find(args.method, checkpoint.id)  # before it is fetched for nothing
+            checkpoints.download(checkpoint, bar.update, bar.say)
+        if args.collection in downloads.SOURCES:
+            downloads.download(args.collection, bar.update, bar.say)
 
 
 def _search(args) -> None:
@@ -261,6 +292,12 @@ def _fit(args) -> None:
     print(f"fitted on {len(collection.names)} pictures: {path}")
 
 
+def _reproduce(args) -> int:
+    from retrieval import reproduce
+
+    return reproduce.run()
+
+
 def _bench_extract() -> int:
     from retrieval import speed
 
@@ -283,11 +320,11 @@ def _size(index) -> str:
 class _Bar:
     """A progress bar with rate and time left, on stderr, as the ``progress`` of a build."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, unit: str = "picture"):
         from tqdm import tqdm
 
         # Silent where nobody watches, unless it takes long enough to wonder.
-        self.tqdm = tqdm(total=total, unit="picture", delay=1.0, disable=None)
+        self.tqdm = tqdm(total=total, unit=unit, delay=1.0, disable=None)
 
     def __enter__(self) -> _Bar:
         return self

@@ -55,7 +55,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     with tqdm(total=len(collection.queries), unit="query", delay=1.0, disable=None) as bar:
         run = runs.run(index, collection, method, lambda done, total, name: bar.update())
     if args.ranks:
-        with _writing(Path(args.ranks)) as file:
+        with writing(Path(args.ranks)) as file:
             np.savez_compressed(file, ranks=run.ranks)
     record = dict(run.record)
     if args.protocol:
@@ -63,7 +63,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     _write_json(args.json, record)
     print(f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
           f"{len(collection)} pictures, {index.method} with {index.checkpoint}")
-    _print_table({name: run.scores[name] for name in record["protocols"]})
+    print_table({name: run.scores[name] for name in record["protocols"]})
     seconds = ", ".join(f"{stage} {value:.3f} s" for stage, value in
                         run.record["seconds_a_query"].items())
     print(f"a query: {seconds}; kept in {index.path / 'evaluation.json'}", file=sys.stderr)
@@ -95,7 +95,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         "protocols": {name: one.to_json() for name, one in scores.items()},
     })
     print(f"{len(truth.queries)} queries, {len(truth.names)} pictures")
-    _print_table(scores)
+    print_table(scores)
     return 0
 
 
@@ -128,7 +128,7 @@ def run_download(args: argparse.Namespace) -> int:
     print(f"{'mAP':10}{'here':>8}{'published':>11}")
     for protocol, (here, published, agrees) in found.items():
         print(f"{protocol:10}{here:8.2f}{published:11.2f}  {'agrees' if agrees else 'DIFFERS'}")
-    _print_table(run.scores)
+    print_table(run.scores)
     if not all(agrees for _, _, agrees in found.values()):
         raise RetrievalError("The scores do not agree with the published ones.")
     print("The scores agree with the published ones.")
@@ -145,7 +145,7 @@ def run_bench_evaluation(args: argparse.Namespace | None = None) -> int:
     return 0
 
 
-def _print_table(scores: Mapping[str, Scores]) -> None:
+def print_table(scores: Mapping[str, Scores]) -> None:
     ks = next(iter(scores.values())).ks
     print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in ks))
     for protocol, one in scores.items():
@@ -171,12 +171,12 @@ def _check_early(wanted: list[str] | None, collection: Collection, needs_picture
 
 def _write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     if path is not None:
-        with _writing(path) as file:
+        with writing(path) as file:
             text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
             file.write(text.encode() + b"\n")
 
 
-class _writing:
+class writing:
     """A binary file that appears under its name when it is complete."""
 
     def __init__(self, path: Path) -> None:
