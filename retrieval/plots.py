@@ -75,7 +75,7 @@ def per_query(
         stacked = np.array([one.aps[order] for one in scores.values()])
         axes.vlines(x, stacked.min(0), stacked.max(0), color="#9aa4ad", linewidth=2, zorder=1)
         for (label, one), colour, marker in _styled(scores):
-            axes.scatter(x, one.aps[order], 42, colour, marker, label=label, zorder=2)
+            axes.scatter(x, one.aps[order], 42, colour, marker=marker, label=label, zorder=2)
         _legend(axes)
     labels = [Path(queries[number].name).stem for number in order]
     axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11)
@@ -137,7 +137,9 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
         ends = np.array([[one[name] for name in names] for one in means.values()])
         axes.hlines(y, ends.min(0), ends.max(0), color="#9aa4ad", linewidth=2, zorder=1)
     for (label, one), colour, marker in _styled(means):
-        axes.scatter([one[name] for name in names], y, 70, colour, marker, label=label, zorder=2)
+        axes.scatter(
+            [one[name] for name in names], y, 70, colour, marker=marker, label=label, zorder=2
+        )
     axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names])
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Mean average precision (0 to 1)")
@@ -197,11 +199,16 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
     axes.tick_params(labelsize=12)
     axes.xaxis.label.set_fontsize(13)
     axes.yaxis.label.set_fontsize(13)
+    small_print(figure, note)
+    return figure, axes
+
+
+def small_print(figure: Figure, note: str) -> None:
+    """What the numbers rest on, below a figure."""
     # Names may hold a dollar sign, which would start mathematics.
     figure.supxlabel(
         note.replace("$", r"\$"), fontsize=8, color="#55606a", x=0.01, ha="left", wrap=True
     )
-    return figure, axes
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:

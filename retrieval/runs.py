@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import time
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -243,8 +244,10 @@ def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndar
             return array
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
+    # The last ones are what numpy raises for headers that nobody writes by accident.
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zlib.error,
-            zipfile.BadZipFile) as error:
+            zipfile.BadZipFile, OverflowError, TypeError, AttributeError, SyntaxError,
+            tokenize.TokenError) as error:
         raise RetrievalError(
             f"{label} is not a readable .npz or .npy file of plain numbers.") from error
 
