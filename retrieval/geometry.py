@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
 
 SEED = 0
@@ -65,6 +66,19 @@ def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (M, 2) carried over by an affine map (2, 3) or a homography (3, 3): (M, 2) float64."""
     carried = points @ matrix[:, :2].T + matrix[:, 2]
     return carried if len(matrix) == 2 else carried[:, :2] / carried[:, 2:]
+
+
+def outlines(box: Box, found: Verification) -> tuple[np.ndarray, np.ndarray | None]:
+    """Corners (4, 2) of a box of a, and of where the map puts it in b, or None without a map."""
+    x1, y1, x2, y2 = box
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
+    if found.matrix is None:
+        return corners, None
+    if len(found.matrix) == 3:
+        depth = corners @ found.matrix[2, :2] + found.matrix[2, 2]
+        if (depth * depth[0] <= 0).any():  # the horizon goes through the box
+            return corners, None
+    return corners, project(found.matrix, corners)
 
 
 def verify(

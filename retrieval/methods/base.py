@@ -36,6 +36,12 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def __getitem__(self, rows: slice | np.ndarray) -> LocalFeatures:
+        """Some of them: a slice, positions or a mask."""
+        return LocalFeatures(
+            self.keypoints[rows], self.scales[rows], self.scores[rows], self.descriptors[rows]
+        )
+
 
 Features = np.ndarray | LocalFeatures
 
