@@ -13,10 +13,15 @@ with contextlib.suppress(ImportError):
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
 from retrieval import checkpoints, methods
 from retrieval.collections import Collection
+
+# A busy machine is no reason to fail: nothing here is about time.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def draw(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:

@@ -272,6 +272,19 @@ def test_a_damaged_journal_costs_no_more_than_its_end(folder, out, unfinished, d
     assert sorted(path.name for path in out.parent.iterdir()) == ["fresh", "one"]
 
 
+@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin"])
+def test_stopped_and_damaged_twice(folder, out, unfinished, name):
+    """What is written after the damage must be found again."""
+    append(unfinished / name, b'{"name": "half a line')
+    with pytest.raises(Stopped):
+        build(folder, out, Stopping())
+    append(unfinished / name, b"more garbage\n")
+    method = Thumbnail()
+    resumed = build(folder, out, method)
+    assert len(method.described) == 1
+    same(resumed, build(folder, out.with_name("fresh")))
+
+
 def test_an_unfinished_build_with_other_settings_is_not_used(folder, out, unfinished):
     method = Thumbnail(size=8)
     build(folder, out, method)
@@ -327,7 +340,7 @@ class Long(Thumbnail):
 class Longer(Long):
     """What fits as a journal, but not a second time as an index."""
 
-    width = 2500
+    width = 1200
 
 
 @pytest.mark.parametrize("kind", [Long, Longer])
