@@ -65,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "and what has ground truth is evaluated",
     )  # fmt: skip
 
+    index.set_defaults(wrong_usage=index.error)
+
     search = _command(commands, "search", _search, "rank an index by likeness to a picture")
     search.add_argument("index", type=Path, metavar="INDEX")
     search.add_argument("picture", type=Path, metavar="PICTURE")
@@ -134,7 +136,7 @@ def _index(args) -> None:
     from retrieval.index.store import PRECOMPUTED
 
     if args.out is None and args.collection not in {entry.name for entry in registered()}:
-        raise RetrievalError("Say where to put the index of a folder: --out INDEX")
+        args.wrong_usage("the index of a folder needs a place: --out INDEX")
     _bring(args)
     collection = open_collection(args.collection)
     method = _load_method(args)
@@ -286,6 +288,7 @@ def _checkpoints(args) -> None:
 def _fit(args) -> None:
     from retrieval.training import heads
 
+    _bring(args)
     collection = open_collection(args.collection)
     with _Bar(len(collection.names)) as bar:
         path = heads.fit(args.method, collection, bar.update, args.checkpoint)

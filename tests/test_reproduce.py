@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from PIL import Image
 
 from retrieval import checkpoints, cli, collections, downloads
 from retrieval.index import store
+from retrieval.training import heads
 
 LANDMARKS = ("all_souls", "magdalen", "radcliffe_camera")
 EACH = 4  # database pictures of each landmark; one more is a query of the first two
@@ -226,9 +228,38 @@ def test_download_of_a_saved_model(server, monkeypatch, tmp_path, capsys):
 
 
 def test_what_index_refuses(server, network, tmp_path, capsys):
-    assert cli.main(["index", str(tmp_path), "--method", "sir"]) == 1
-    assert "--out INDEX" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["index", str(tmp_path), "--method", "sir"])
+    assert "a folder needs a place: --out INDEX" in capsys.readouterr().err
     sir = ["index", str(tmp_path), "--method", "sir", "--checkpoint", "gl18-resnet152"]
     assert cli.main([*sir, "--out", str(tmp_path / "i")]) == 1
     assert "gl18-resnet152 is for cnn-irwnha, not for sir" in capsys.readouterr().err
     assert server.asked == []
+
+
+def test_layer_of_sir_is_fitted_for_another_trunk(server, roxford, tmp_path, monkeypatch, capsys):
+    """Without its head the checkpoint is refused; ``fit`` brings the weights and makes it."""
+    torch.manual_seed(0)
+    data = io.BytesIO()
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), data)
+    digest = hashlib.sha256(data.getvalue()).hexdigest()
+    (server.folder / f"resnet152-{digest[:8]}.pth").write_bytes(data.getvalue())
+    record = replace(
+        checkpoints.REGISTRY["resnet152-imagenet"], trunk="resnet18", weights_sha256=digest[:8],
+        address=f"{server.root}/resnet152-{digest[:8]}.pth", settings={"size": 64},
+    )  # fmt: skip
+    monkeypatch.setitem(checkpoints.REGISTRY, record.id, record)
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
+    monkeypatch.setattr(heads, "MIN_PICTURES", 5)
+    sir = ["roxford5k", "--method", "sir", "--checkpoint", "resnet152-imagenet"]
+    assert cli.main(["index", *sir]) == 1
+    assert (
+        "python -m retrieval fit COLLECTION --method sir --checkpoint resnet152-imagenet"
+        in capsys.readouterr().err
+    )
+    assert cli.main(["fit", *sir]) == 0
+    assert cli.main(["index", *sir]) == 0
+    made = json.loads((tmp_path / "heads" / "resnet152-imagenet.json").read_text())
+    assert made["command"].endswith("fit roxford5k --method sir --checkpoint resnet152-imagenet")
+    assert made["trunk_sha256"] == digest
+    assert "medium" in capsys.readouterr().out
