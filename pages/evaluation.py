@@ -209,6 +209,7 @@ def literature(collection: str, ours: set[str] = frozenset()) -> None:
         hide_index=True,
         height="content",
         column_config={f"mAP {kind.capitalize()}": numbers for kind in kinds},
+        placeholder="–",
         key=f"literature-{collection}",
     )
     downloads(f"{collection}-literature", table)
@@ -244,7 +245,7 @@ def chart(collection: Collection, scores: Mapping[str, Scores], by: str, chosen:
         row["Query"] = Path(row["Query"]).name
         row["Landmark"] = row["Landmark"].replace("_", " ")
         data.append(row | {f"ap{n}": row[label] for n, label in enumerate(labels)})
-    base = altair.Chart(altair.Data(values=data)).encode(
+    base = altair.Chart().encode(
         x=altair.X(
             "place:O",
             axis=altair.Axis(labels=False, ticks=False),
@@ -307,7 +308,7 @@ def chart(collection: Collection, scores: Mapping[str, Scores], by: str, chosen:
         )
         .add_params(pick)
     )
-    return altair.layer(*layers).properties(height=320)
+    return altair.layer(*layers, data=altair.Data(values=data)).properties(height=320)
 
 
 def picked() -> None:

@@ -1,0 +1,296 @@
+"""The evaluation page on a tiny collection with stored runs: what it shows is what was measured."""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.testing.v1 import AppTest
+
+from pages import common
+from retrieval import collections, index, methods, plots, runs
+from retrieval.evaluation import evaluate, explain
+
+ROOT = Path(__file__).parents[2]
+NAMES = tuple(f"{n}.png" for n in range(8))
+QUERIES = [
+    {"image": "q0.png", "landmark": "red_tower", "bbox": [0, 0, 20, 30],
+     "easy": ["0.png", "1.png"], "hard": ["2.png"], "junk": ["3.png"]},
+    {"image": "q1.png", "landmark": "blue_gate", "bbox": None,
+     "easy": ["4.png"], "hard": [], "junk": []},
+    {"image": "q2.png", "landmark": "blue_gate", "bbox": None,
+     "easy": ["5.png"], "hard": ["6.png"], "junk": ["4.png"]},
+]  # fmt: skip
+RANKS = {
+    "sir": np.array(
+        [[3, 0, 7, 1, 6, 2, 5, 4], [4, 0, 1, 2, 3, 5, 6, 7], [0, 6, 4, 5, 1, 2, 3, 7]]
+    ).T,
+    "cnn-irwnha": np.array(
+        [[0, 3, 1, 2, 4, 5, 6, 7], [0, 4, 1, 2, 3, 5, 6, 7], [5, 6, 0, 1, 2, 3, 4, 7]]
+    ).T,
+}
+
+
+class Grey:
+    """Says how bright a picture is."""
+
+    kind = "global"
+    settings: dict = {}
+
+    def __init__(self, name):
+        self.name, self.title = name, methods.METHODS[name].title
+        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
+
+    def describe(self, picture, box=None):
+        vector = np.asarray(picture.resize((2, 2)), np.float32).ravel() + 1
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture
+def little(tmp_path, monkeypatch):
+    """The collection is installed, with an evaluated index for two of the three methods."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    for n, name in enumerate((*NAMES, "q0.png", "q1.png", "q2.png")):
+        Image.new("RGB", (40, 30), (20 * n, 90, 255 - 20 * n)).save(folder / name)
+    (folder / "ground_truth.json").write_text(json.dumps({"database": NAMES, "queries": QUERIES}))
+    opened = dataclasses.replace(
+        collections.open_collection(folder), name="little", title="Little collection"
+    )
+    made = SimpleNamespace(collection=opened, indexes=[], built={})
+    for name, ranks in RANKS.items():
+        built = index.build(opened, Grey(name), tmp_path / "indexes" / name)
+        runs.record_run(built, opened, ranks, {"search": np.full(3, 0.01)})
+        made.built[name] = built
+        made.indexes.append((name, built.path))
+    for cached in (common._method, common._index, common._view, common._run, common.drawing):
+        cached.clear()
+    monkeypatch.setattr(methods, "load", lambda name, *_, **__: Grey(name))
+    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(common, "collection", lambda name: made.collection)
+    monkeypatch.setattr(index, "find_all", lambda name: made.indexes)
+    monkeypatch.setattr(index, "find", lambda name: dict(made.indexes))
+    return made
+
+
+def start(**link):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    app.run()
+    app.switch_page("pages/evaluation.py")
+    for name, value in link.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def table(app, column):
+    """The first table that has this column."""
+    return next(one.value for one in app.dataframe if column in one.value.columns)
+
+
+def text(app):
+    kinds = (app.markdown, app.caption, app.info, app.warning, app.error)
+    return "\n".join(one.value for kind in kinds for one in kind)
+
+
+def test_scores_are_those_of_evaluate(little):
+    app = start()
+    assert app.title[0].value == "Evaluation"
+    shown = table(app, "Measured").set_index("Method")
+    for name, ranks in RANKS.items():
+        row = shown.loc[methods.METHODS[name].title]
+        scores = evaluate(ranks, little.collection)
+        for protocol, one in scores.items():
+            assert row[f"mAP {protocol.capitalize()}"] == round(100 * one.map, 2)
+        for k, value in scores["medium"].mp.items():
+            assert row[f"mP@{k}"] == round(100 * value, 2)
+        assert row["Queries"] == 3
+        assert row["Checkpoint"] == methods.METHODS[name].default
+    assert "do not compare" in text(app)
+
+
+def test_protocol_changes_precision_and_queries(little):
+    app = start()
+    app.segmented_control(key="eval-protocol").set_value("hard").run()
+    row = table(app, "Measured").set_index("Method").loc["SIR"]
+    hard = evaluate(RANKS["sir"], little.collection)["hard"]
+    assert row["mP@1"] == round(100 * hard.mp[1], 2)
+    assert row["Queries"] == 2
+    assert app.selectbox(key="eval-query").options == ["red tower · q0", "blue gate · q2"]
+    assert app.query_params["protocol"] == "hard"
+
+
+def test_every_number_of_an_ap(little):
+    app = start(query="q0.png", method="sir", against="nothing", protocol="medium")
+    told = explain(RANKS["sir"][:, 0], little.collection.queries[0].labels, "medium")
+    shown = table(app, "Area")
+    assert shown["Listed at"].tolist() == [step.raw_rank for step in told.steps] == [2, 4, 6]
+    assert shown["Counts at"].tolist() == [step.rank for step in told.steps] == [1, 3, 5]
+    assert shown["Area"].sum() == pytest.approx(told.average_precision)
+    assert shown["p⁺"].tolist() == pytest.approx([1, 2 / 3, 3 / 5])
+    assert f"3 areas sum to **{told.average_precision:.4f}**" in text(app)
+    assert "stands at rank **3** (listed at 4, but 1 picture above it is not counted)" in text(app)
+    strips = [one.value for one in app.html if 'class="strip"' in one.value]
+    assert [one.count('class="chip positive"') for one in strips] == [3, 3]
+    assert [one.count('class="chip ignored"') for one in strips] == [1, 0]
+    assert "… 2 more" in strips[0]
+    assert any("mathrm{AP}" in one.value for one in app.latex)
+
+
+def test_ranked_list_is_marked(little):
+    app = start(query="q0.png", method="sir", against="nothing", protocol="medium")
+    hits = [one.label.replace("\\", "") for one in app.button if one.key.startswith("open-sir-")]
+    assert hits[:4] == [
+        "1: 3.png, not counted",
+        "2: 0.png, same landmark",
+        "3: 7.png, something else",
+        "4: 1.png, same landmark",
+    ]
+    app.button(key="open-sir-2").click().run()
+    assert not app.exception
+    assert "Rank **3** of SIR" in text(app)
+
+
+def test_chart_holds_the_aps_of_both_methods(little):
+    app = start(method="sir", against="cnn-irwnha", protocol="easy")
+    (chart,) = app.get("vega_lite_chart")
+    rows = convert_arrow_bytes_to_pandas_df(chart.proto.data.data).to_dict("records")
+    easy = {name: evaluate(ranks, little.collection)["easy"].aps for name, ranks in RANKS.items()}
+    for row in rows:
+        assert row["ap0"] == round(easy["sir"][row["number"]], 6)
+        assert row["ap1"] == round(easy["cnn-irwnha"][row["number"]], 6)
+    order = [row["number"] for row in rows]
+    assert order == sorted(order, key=lambda n: -easy["sir"][n])
+
+
+def test_link_and_search_link(little):
+    app = start(query="q0.png", method="sir", against="cnn-irwnha", protocol="easy")
+    assert app.query_params == {
+        "collection": "little",
+        "query": "q0.png",
+        "box": "0, 0, 20, 30",
+        "protocol": "easy",
+        "method": "sir",
+        "against": "cnn-irwnha",
+    }
+    app = start(query="nobody.png", method="nobody", against="nobody", protocol="nobody")
+    assert "no query here" in text(app)
+    app = start(collection="elsewhere")
+    assert "not on this machine" in text(app)
+
+
+@pytest.mark.parametrize(
+    "what", ["Precision and recall", "Distribution", "Landmarks", "Hardest and easiest"]
+)
+def test_all_queries_together(little, what):
+    app = start()
+    app.segmented_control(key="eval-together").set_value(what).run()
+    assert not app.exception
+    if what == "Hardest and easiest":
+        medium = evaluate(RANKS["cnn-irwnha"], little.collection)["medium"].aps
+        app.button(key=f"open-edge-Hardest-{medium.argmin()}").click().run()
+        assert app.selectbox(key="eval-query").value == medium.argmin()
+
+
+def test_an_index_without_a_run_is_evaluated_on_request(little):
+    path = dict(little.indexes)["sir"]
+    (path / "evaluation.json").unlink()
+    app = start()
+    assert table(app, "Measured")["Method"].tolist() == ["CNN-IRwNHA"]
+    assert "SIR index was not evaluated yet" in text(app)
+    app.button(key="run-sir").click().run()
+    assert not app.exception
+    assert table(app, "Measured")["Method"].tolist() == ["SIR", "CNN-IRwNHA"]
+    kept = runs.load_run(index.load(path), little.collection)
+    shown = table(app, "Measured").set_index("Method").loc["SIR"]
+    assert shown["mAP Medium"] == round(100 * kept.scores["medium"].map, 2)
+
+
+def test_a_run_of_other_labels_is_refused_with_the_reason(little):
+    path = dict(little.indexes)["sir"] / "evaluation.json"
+    path.write_text(path.read_text().replace('"labels_sha256": "', '"labels_sha256": "0'))
+    app = start()
+    assert "of an earlier index or other labels" in app.warning[0].value
+    assert table(app, "Measured")["Method"].tolist() == ["CNN-IRwNHA"]
+
+
+def test_without_pictures_names_are_shown(little):
+    little.collection = dataclasses.replace(little.collection, root=Path("/nowhere"))
+    app = start(query="q0.png", method="sir", against="nothing")
+    assert "you see their names" in text(app)
+    assert table(app, "Rank")["Picture"].tolist()[:2] == ["3.png", "0.png"]
+    app.segmented_control(key="eval-together").set_value("Hardest and easiest").run()
+    assert not app.exception
+
+
+def test_without_labels_or_indexes(little):
+    little.indexes = []
+    app = start()
+    assert "There is no index of Little collection" in text(app)
+    little.collection = dataclasses.replace(little.collection, queries=())
+    assert "has no ground truth" in text(start())
+
+
+def test_no_collection_at_all(little, monkeypatch):
+    monkeypatch.setattr(common, "shelf", dict)
+    app = start()
+    assert "nothing can be measured" in text(app)
+    assert table(app, "Stated by")["mAP Hard"].tolist()[0] == 2.34
+
+
+def upload(app, **arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    app.file_uploader(key="eval-upload").upload("mine.npz", file.getvalue(), "application/zip")
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_own_ranking_is_scored_and_can_be_looked_into(little):
+    app = upload(start(), ranks=RANKS["sir"])
+    medium = evaluate(RANKS["sir"], little.collection)["medium"]
+    shown = table(app, "Protocol").set_index("Protocol")
+    assert shown.loc["medium", "mAP"] == round(100 * medium.map, 2)
+    app.selectbox(key="eval-method").set_value("upload").run()
+    assert not app.exception
+    assert "mine.npz" in text(app)
+
+
+def test_own_ranking_that_does_not_fit(little):
+    app = upload(start(), ranks=RANKS["sir"].T)
+    assert "rankings have 8 columns for 3 queries; it looks transposed" in app.error[0].value
+    app.file_uploader(key="eval-upload").upload("x.npz", b"no archive", "application/zip").run()
+    assert "The file must be an .npz" in app.error[0].value
+
+
+def test_figures_are_drawn_once(little, monkeypatch):
+    start()
+    drawn = []
+    monkeypatch.setattr(plots, "encode", lambda *args: drawn.append(args) or b"")
+    start()
+    assert drawn == []
+
+
+def test_page_imports_no_deep_learning(tmp_path):
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest;"
+        "app = AppTest.from_file('app.py', default_timeout=60).run();"
+        "app.switch_page('pages/evaluation.py').run();"
+        "assert not app.exception, app.exception; assert app.title[0].value == 'Evaluation';"
+        "print({'torch', 'torchvision', 'tensorflow', 'faiss', 'cv2', 'scipy'} & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RETRIEVAL_DATA": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.strip().splitlines()[-1:] == ["set()"], run.stdout + run.stderr
