@@ -64,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         help="where to put it; default for collections with a name: precomputed/NAME/CHECKPOINT, "
         "and what has ground truth is evaluated",
     )  # fmt: skip
-
     index.set_defaults(wrong_usage=index.error)
 
     search = _command(commands, "search", _search, "rank an index by likeness to a picture")

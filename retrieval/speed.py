@@ -33,9 +33,9 @@ def extract() -> dict:
     they are, decoding before computing; in a process of its own, where nothing of ours is set.
     Ours is what ``index.build`` does. They take turns, so that other work slows both. Uses the
     first network on disk, else a ResNet-101 with random weights, on which speed does not depend.
-    Returns network, plain, ours, ratio, cosine (the least), peak (GFLOP/s of a matrix product
-    here), work (GFLOP a picture), threads; and processor_plain, processor_ours, which other work
-    on the machine disturbs least.
+    Returns network, plain, ours, ratio, cosine (the least), work (GFLOP a picture), threads; and
+    processor_plain, processor_ours, peak (GFLOP of a matrix product here) by seconds of processor
+    time, which other work on the machine disturbs least.
     """
     pictures = [_picture(seed) for seed in range(PICTURES)]
     seconds: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
@@ -72,13 +72,13 @@ def run() -> int:
     """The command ``bench extract``; 1 when the descriptors differ."""
     found = extract()
     print(f"{found['network']}, {SIZE}×{SIZE * 3 // 4} pixels, {found['threads']} threads")
-    print(f"this machine multiplies matrices at {found['peak']:.0f} GFLOP/s")
+    print(f"a matrix product runs at {found['peak']:.0f} GFLOP a second of processor time")
     for name, what in (("plain", "plain loop"), ("ours", "ours")):
-        share = found["work"] / found[name] / found["peak"]
         processor = found[f"processor_{name}"]
+        share = found["work"] / processor / found["peak"]
         print(
-            f"{what:11} {found[name]:7.3f} s a picture, {share:4.0%} of that; "
-            f"{processor:.3f} s of processor time"
+            f"{what:11} {found[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
+            f"{share:.0%} of a matrix product's speed"
         )
     ratio = found["processor_plain"] / found["processor_ours"]
     print(f"ratio {found['ratio']:.2f}, of processor time {ratio:.2f}")
@@ -191,13 +191,13 @@ def _network() -> Iterator[Path | str]:
 
 
 def _peak(size: int = 2048) -> float:
-    """GFLOP/s of the best of three products of square matrices in single precision."""
+    """GFLOP a second of processor time: the best of three square products, single precision."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     best = float("inf")
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         a @ b
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return 2 * size**3 / best / 1e9
 
 
