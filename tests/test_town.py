@@ -20,7 +20,6 @@ def _labels():
 
 
 labels = _labels()
-pytestmark = pytest.mark.skipif(not (TOWN / "views.csv").exists(), reason="still rendering")
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ THRESHOLDS = {
     "junk_visible_unless_frame_share": 0.30,  # a detail that fills the frame is not junk
     "junk_overlap": 0.08,
     # easy: clearly visible under conditions like the query's
-    "easy_visible": 0.45,
-    "easy_frame_share": 0.10,
-    "easy_azimuth": 35.0,
-    "easy_scale_ratio": 2.2,
+    "easy_visible": 0.60,
+    "easy_frame_share": 0.15,
+    "easy_azimuth": 45.0,
+    "easy_scale_ratio": 2.0,
     "easy_overlap": 0.40,
 }
 DAYLIGHT = ("noon", "evening", "overcast")

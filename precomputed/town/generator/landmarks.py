@@ -728,7 +728,9 @@ def cloister():
                 for z in (1.2, 6.2)
             ]
             wall(m, -length / 2, length / 2, 0, 9.4, rear, mat, trim)
-        gable_roof(m, -length / 2, length / 2, 0.6, 7.8, 9.6, 2.6, "stone_tile", over=0.1, ends=mat)
+        gable_roof(
+            m, 0.2 - length / 2, length / 2 - 0.2, 0.6, 7.8, 9.6, 2.6, "stone_tile", over=0.1
+        )
 
     with m.at(y=13):
         side(34.0, 9)
@@ -956,7 +958,7 @@ def chapel():
                     hood=True,
                     foils=6,
                     glass="stained",
-                    rise=4.2,
+                    rise=3.7,
                 ),
             ],
             mat,
@@ -1070,7 +1072,7 @@ def priory():
                         2,
                         0,
                         3.6,
-                        [opening(0, 0.1, 1.8, 2.0, "pointed", "door", hood=True, surround=0.3)],
+                        [opening(0, 0.1, 1.8, 1.85, "pointed", "door", hood=True, surround=0.3)],
                         mat,
                         trim,
                         top=lambda x: (2 - abs(x)) * 1.0,
@@ -1083,7 +1085,7 @@ def priory():
     with m.at(y=-4.0):
         lancets = [
             opening(x, 4.2, 1.3, hh, "pointed", "tracery", lights=2, hood=True, glass="stained")
-            for x, hh in ((-2.1, 3.6), (0, 4.8), (2.1, 3.6))
+            for x, hh in ((-2.1, 3.6), (0, 4.1), (2.1, 3.6))
         ]
         wall(
             m,

@@ -201,7 +201,7 @@ def main():
     parser.add_argument(
         "--folder", type=Path, default=Path(".town-render"), help="scratch folder for raw passes"
     )
-    parser.add_argument("--samples", type=int, default=6)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0, help="0: all")
     parser.add_argument("--only", nargs="*", help="view ids")
     parser.add_argument("--finish", action="store_true", help="do not render")

@@ -417,6 +417,11 @@ class Town:
                             self._put(name, f"car{rng.integers(3)}", cx, cy, 0 if axis else 90)
                 for way in (0, pi):
                     spots += [(rng.uniform(-3, 3), s, way), (s, rng.uniform(-3, 3), way + pi / 2)]
+            for _ in range(70):  # back gardens
+                x, y = rng.uniform(-95, 95, 2)
+                if min(abs(x), abs(y)) > 15 and self.free(name, x, y, 3):
+                    self._tree(name, rng, x, y, rng.uniform(0.8, 1.5))
+            self._ring(name, rng, 112, 0.2, (0, 0))
             self._people(name, rng, 20, (-6, 6, -80, 80))
         else:  # square
             self._patch(name, (-40, 40, -40, 40), "cobbles", 0.0)
@@ -601,7 +606,19 @@ class Town:
         self.scene.render.resolution_x, self.scene.render.resolution_y = pose["size"]
         return matrix
 
-    def clear_between(self, position, points, share=None):
+    def lens_is_free(self, pose, reach=2.2):
+        """Nothing within arm's reach of the lens: no leaf across half the picture."""
+        depsgraph = bpy.context.evaluated_depsgraph_get()
+        right, up, back = plan.look(pose["position"], np.array(pose["target"]))
+        half = 18 / pose["focal"]
+        for a in np.linspace(-0.9, 0.9, 7):
+            for b in np.linspace(-0.9, 0.9, 7):
+                ray = Vector(right * a * half + up * b * half - back).normalized()
+                if self.scene.ray_cast(depsgraph, Vector(pose["position"]), ray, distance=reach)[0]:
+                    return False
+        return True
+
+    def clear_between(self, position, points):
         """Share of the points that nothing but the landmark itself hides from a position."""
         depsgraph = bpy.context.evaluated_depsgraph_get()
         origin = Vector(position)
@@ -687,6 +704,8 @@ class Town:
                 ]
                 share = self.clear_between(pose["position"], fan)
                 enough = 0.9
+            if not self.lens_is_free(pose):
+                share *= 0.3
             if share > best_share:
                 best, best_share = pose, share
             if share >= enough:
