@@ -20,11 +20,11 @@ THRESHOLDS = {
     "junk_visible_unless_frame_share": 0.30,  # a detail that fills the frame is not junk
     "junk_overlap": 0.08,
     # easy: clearly visible under conditions like the query's
-    "easy_visible": 0.60,
-    "easy_frame_share": 0.15,
-    "easy_azimuth": 45.0,
-    "easy_scale_ratio": 2.0,
-    "easy_overlap": 0.40,
+    "easy_visible": 0.45,
+    "easy_frame_share": 0.06,
+    "easy_azimuth": 50.0,
+    "easy_scale_ratio": 3.0,
+    "easy_overlap": 0.35,
 }
 DAYLIGHT = ("noon", "evening", "overcast")
 
