@@ -60,6 +60,7 @@ class Bomb:
         return Path.write_text, (self.path, "executed")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_malicious_pickle_executes_nothing(tmp_path, zipped):
     mark = tmp_path / "mark"
