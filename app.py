@@ -8,6 +8,9 @@ st.navigation(
     [
         st.Page("pages/search.py", title="Search", icon=":material/image_search:", default=True),
         st.Page("pages/evaluation.py", title="Evaluation", icon=":material/query_stats:"),
+        st.Page(
+            "pages/keypoints.py", title="Keypoints and matches", icon=":material/scatter_plot:"
+        ),
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
     ],
     position="top",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +22,15 @@ from retrieval import search as search_module
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.methods.base import LocalFeatures
 from retrieval.search import Ranking
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
     from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+    from retrieval.methods.delf import Attention
 
 
 def through_app() -> None:
@@ -121,6 +125,55 @@ def search(
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
     return search_module.search(_index, _method, images.read(_source), box)
+
+
+def local_features(
+    source: Path | bytes, key: str, box: Box | None, checkpoint: str | None, settings: Mapping
+) -> LocalFeatures:
+    """DELF's features of a picture; the same again, with whatever thresholds, costs nothing.
+
+    key: stands for the picture, which is not hashed.
+    """
+    method = load_method("delf", checkpoint, **settings)
+    with st.spinner("Finding keypoints"):
+        return _local_features(key, box, method.checkpoint.id, json.dumps(settings), method, source)
+
+
+@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
+def _local_features(key, box, checkpoint, settings, _method, _source) -> LocalFeatures:
+    return _method.describe(images.read(_source), box)
+
+
+def attention(
+    source: Path | bytes, key: str, scale: float, checkpoint: str | None, settings: Mapping
+) -> Attention | None:
+    """DELF's attention all over one pyramid level; None where the checkpoint cannot tell."""
+    method = load_method("delf", checkpoint, **settings)
+    if not hasattr(method, "attention"):
+        return None
+    with st.spinner("Looking at every place of the picture"):
+        return _attention(key, scale, method.checkpoint.id, json.dumps(settings), method, source)
+
+
+@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
+def _attention(key, scale, checkpoint, settings, _method, _source) -> Attention | None:
+    return _method.attention(images.read(_source), scale)
+
+
+def local_ranking(
+    path: Path, collection: Collection, features: LocalFeatures, key: str, box: Box | None
+) -> tuple[Ranking, np.ndarray]:
+    """The ranking for a query's features, and the votes (N,) its shortlist was made by."""
+    opened = index_of(path, collection)
+    opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
+    with st.spinner("Searching"):
+        return _local_ranking(stamp(path / "manifest.json"), key, box, opened, features)
+
+
+@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
+def _local_ranking(changed, key, box, _index, _features) -> tuple[Ranking, np.ndarray]:
+    votes = _index.searcher.scores(_features.descriptors)
+    return search_module.rank_features(_index, _features), votes
 
 
 def run(path: Path, collection: Collection) -> runs.Run | None:

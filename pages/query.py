@@ -11,6 +11,7 @@ import streamlit as st
 
 from pages import common
 from pages.cropper import cropper
+from pages.gallery import plain
 from retrieval import collections, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -51,6 +52,22 @@ def ask_prepared(number: int) -> None:
 def ask_database(name: str) -> None:
     """Callback: search with a database picture."""
     state.source, state.database, state.searched = DATABASE, name, True
+
+
+def follow(collection: Collection, name: str, box: str) -> None:
+    """Ask what a link asks for: the query or database picture ``name``, with a box as written."""
+    same = [n for n, one in enumerate(collection.queries) if one.name == name]
+    if same:
+        same.sort(key=lambda n: written(collection.queries[n].box) != box)
+        ask_prepared(same[0])
+        question = prepared(collection, same[0])
+    elif name in collection.names:
+        ask_database(name)
+        question = Question(name, collection.path(name))
+    else:
+        st.warning(f"This link asks for {plain(name)}, which is not in the collection.")
+        return
+    put_box(collection, question, box)
 
 
 def label(query: collections.Query) -> str:

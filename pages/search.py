@@ -49,22 +49,8 @@ def follow_link(shelf: Mapping[str, str]) -> None:
 
 def follow_query(collection: Collection) -> None:
     """The rest of a link, which needs the collection: query and box."""
-    asked = state.pop("asked", None)
-    if not asked:
-        return
-    name, box = asked
-    same = [n for n, one in enumerate(collection.queries) if one.name == name]
-    if same:
-        same.sort(key=lambda n: query.written(collection.queries[n].box) != box)
-        query.ask_prepared(same[0])
-        question = query.prepared(collection, same[0])
-    elif name in collection.names:
-        query.ask_database(name)
-        question = query.Question(name, collection.path(name))
-    else:
-        st.warning(f"This link asks for {gallery.plain(name)}, which is not in the collection.")
-        return
-    query.put_box(collection, question, box)
+    if asked := state.pop("asked", None):
+        query.follow(collection, *asked)
 
 
 def write_link(collection: Collection, question: query.Question | None) -> None:
@@ -197,6 +183,15 @@ def large(collection: Collection, question: query.Question, name: str, caption: 
     with found:
         gallery.picture(collection, name, 1000)
         st.markdown(caption)
+        if "delf" in wanted and collection.name != own.NAME and isinstance(question.source, Path):
+            view = {"view": "pair", "collection": collection.name, "query": question.name}
+            view |= {"result": name} | ({"box": state.box} if state.box else {})
+            st.page_link(
+                "pages/keypoints.py",
+                label="See the matches",
+                icon=":material/scatter_plot:",
+                query_params=view,
+            )
         if st.button(
             "Make it the next query",
             key="next",

@@ -32,15 +32,16 @@ SHARP = 1400  # pixels of the longer side that a picture is drawn with at most
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures beside each other at one height, 1 in the units of ``axes``.
+    """Pictures of one area beside each other; the highest is 1 in the units of ``axes``.
 
-    left: where each begins; widths: of each. factors: from pixels of each original picture.
+    left: where each begins; widths, heights: of each. factors: from pixels of each original.
     """
 
     figure: Figure
     axes: Axes
     left: tuple[float, ...]
     widths: tuple[float, ...]
+    heights: tuple[float, ...]
     factors: tuple[float, ...]
 
     def place(self, number: int, points: np.ndarray) -> np.ndarray:
@@ -61,7 +62,10 @@ def images(
     from matplotlib.figure import Figure
 
     sizes = sizes or [picture.size for picture in pictures]
-    widths = [width / height for width, height in sizes]
+    # One area rather than one height: beside a wide picture a narrow one would be a stamp.
+    heights = np.array([(height / width) ** 0.5 for width, height in sizes])
+    heights /= heights.max()
+    widths = [high * width / height for high, (width, height) in zip(heights, sizes, strict=True)]
     left = tuple(sum(widths[:n]) + GAP * n for n in range(len(widths)))
     whole = left[-1] + widths[-1]
     height = min(WIDE / whole, TALL)
@@ -72,15 +76,16 @@ def images(
     axes = figure.add_axes(
         ((1 - share) / 2, below / (height + below), share, height / (height + below))
     )
-    for picture, start, wide in zip(pictures, left, widths, strict=True):
+    for picture, start, wide, high in zip(pictures, left, widths, heights, strict=True):
         small = picture.copy()
         small.thumbnail((SHARP, SHARP))
-        axes.imshow(small, extent=(start, start + wide, 1, 0), aspect="auto")
+        axes.imshow(small, extent=(start, start + wide, high, 0), aspect="auto")
     axes.set_xlim(0, whole)
     axes.set_ylim(1, 0)
     axes.set_axis_off()
     small_print(figure, note)
-    return Sheet(figure, axes, left, tuple(widths), tuple(1 / height for _, height in sizes))
+    factors = [high / height for high, (_, height) in zip(heights, sizes, strict=True)]
+    return Sheet(figure, axes, left, tuple(widths), tuple(heights), tuple(factors))
 
 
 def keypoints(
@@ -215,7 +220,9 @@ def matches(
         if outline is None or not np.isfinite(outline).all():
             continue
         corner = sheet.left[number], 0
-        frame = Rectangle(corner, sheet.widths[number], 1, transform=sheet.axes.transData)
+        frame = Rectangle(
+            corner, sheet.widths[number], sheet.heights[number], transform=sheet.axes.transData
+        )
         for width, colour in ((5, "black"), (2.8, BOX)):
             polygon = Polygon(
                 sheet.place(number, outline), closed=True, fill=False, color=colour,
@@ -228,7 +235,7 @@ def matches(
         label = f"{(~inliers).sum()} outliers"
         handles.append(Line2D([], [], color=OUTLIER, lw=1.5, ls="--", label=label))
     if outlines[0] is not None:
-        handles.append(Line2D([], [], color="#b5a800", lw=3, label="Query box, carried over"))
+        handles.append(Line2D([], [], color="#b5a800", lw=3, label="Query, carried over"))
     sheet.axes.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, fontsize=12,
         frameon=False, borderaxespad=0,

@@ -1,0 +1,239 @@
+"""The keypoint page without a browser, with a local method that needs no network.
+
+A feature is a cell of 10 pixels; its descriptor is what the cell looks like. The query is a
+database picture moved by two cells, so that the right map is known.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from pages import common
+from retrieval import checkpoints, collections, index, methods
+from retrieval.methods.base import LocalFeatures
+
+ROOT = Path(__file__).parents[2]
+SIZE = 160, 120
+
+
+class Cells:
+    name, title, kind = "delf", "DELF", "local"
+    checkpoint = SimpleNamespace(id="delf-lite0", sha256="0" * 64)
+    settings = {"scales": [1.0]}
+
+    def __init__(self):
+        self.described = []
+
+    def describe(self, picture, box=None):
+        self.described.append(box)
+        grey = np.asarray(picture.convert("L"), np.float32)
+        points, rows = [], []
+        for y in range(0, grey.shape[0] - 9, 10):
+            for x in range(0, grey.shape[1] - 9, 10):
+                cell = grey[y : y + 10, x : x + 10].reshape(2, 5, 2, 5).mean((1, 3)).ravel()
+                cell = np.concatenate([cell, grey[y : y + 10 : 5, x : x + 10].ravel()[:12]])
+                inside = box is None or (box[0] <= x + 5 < box[2] and box[1] <= y + 5 < box[3])
+                if inside and cell.std() > 1:
+                    points.append((x + 5, y + 5))
+                    rows.append((cell - cell.mean()) / np.linalg.norm(cell - cell.mean()))
+        count = len(points)
+        return LocalFeatures(
+            np.float32(points).reshape(-1, 2),
+            np.where(np.arange(count) % 2, 1, 2).astype(np.float32),
+            np.linspace(90, 10, count, dtype=np.float32),
+            np.float32(rows).reshape(-1, 16),
+        )
+
+    def attention(self, picture, scale=1.0):
+        x, y = np.arange(5, SIZE[0], 10.0), np.arange(5, SIZE[1], 10.0)
+        return SimpleNamespace(scores=np.outer(y, x).astype(np.float32), x=x, y=y, side=40.0)
+
+
+def noise(seed):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 255, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
+
+
+def encoded(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def little(tmp_path, monkeypatch):
+    """Five noises and a blank; the query is the second one, moved."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    for n in range(5):
+        noise(n).save(folder / f"noise_{n}.png")
+    Image.new("RGB", SIZE, "skyblue").save(folder / "sky.png")
+    moved = noise(9)
+    moved.paste(noise(1), (20, 10))
+    moved.save(folder / "ask.png")
+    names = [f"noise_{n}.png" for n in range(5)] + ["sky.png"]
+    query = {"image": "ask.png", "landmark": "noise", "bbox": None, "junk": [], "hard": []}
+    truth = {"database": names, "queries": [query | {"easy": ["noise_1.png"]}]}
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+
+    method = Cells()
+    monkeypatch.setattr(methods, "load", lambda *_, **__: method)
+    for cached in (common._method, common._index, common._view):
+        cached.clear()
+    opened = dataclasses.replace(
+        collections.open_collection(folder), name="little", title="Little collection"
+    )
+    path = tmp_path / "indexes" / "delf"
+    index.build(opened, method, path)
+    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(common, "collection", lambda name: opened)
+    found = {"delf": path}
+    monkeypatch.setattr(index, "find", lambda name: found)
+    method.described.clear()
+    yield SimpleNamespace(collection=opened, method=method, indexes=found)
+    common._method.clear()
+
+
+def start(**link):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    app.run()
+    app.query_params.clear()  # those of the search page, as in a browser
+    for name, value in link.items():
+        app.query_params[name] = value
+    app.switch_page("pages/keypoints.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def text(app):
+    return "\n".join(element.value for element in (*app.markdown, *app.caption, *app.info))
+
+
+def test_first_paint_imports_no_deep_learning():
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest;"
+        "app = AppTest.from_file('app.py', default_timeout=60).run();"
+        "app.switch_page('pages/keypoints.py');"
+        "import retrieval.plots_local, retrieval.geometry;"
+        "print({'torch', 'torchvision', 'tensorflow', 'faiss', 'cv2', 'scipy', 'matplotlib'}"
+        " & set(sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert run.stdout.strip().splitlines()[-1:] == ["set()"], run.stdout + run.stderr
+
+
+def test_a_database_picture_needs_no_network(little):
+    app = start()
+    assert app.title[0].value == "Keypoints and matches"
+    assert "192 of 192 keypoints" in text(app)
+    assert little.method.described == []
+    assert checkpoints.find("delf").trained_on in text(app)
+    assert "only DELF checkpoint on this machine" in text(app)
+
+
+def test_fewer_keypoints(little):
+    app = start(count="50")
+    assert "50 of 192 keypoints" in text(app)
+    app.slider(key="kp-count").set_value(20).run()
+    assert "20 of 192 keypoints" in text(app)
+    assert app.query_params["count"] in ("20", ["20"])
+    next(one for one in app.slider if one.label == "Least attention").set_value(89.0).run()
+    assert "3 of 192 keypoints" in text(app)
+
+
+@pytest.mark.parametrize("look", ["fields", "attention"])
+def test_what_a_keypoint_sees(little, look):
+    app = start(look=look)
+    assert not app.error
+    assert ("square of the picture" if look == "fields" else "every place") in text(app)
+
+
+@pytest.mark.parametrize("look", ["keypoints", "fields"])
+def test_a_blank_picture_has_no_keypoints(little, look):
+    app = start(query="sky.png", look=look)
+    assert "no keypoint here" in text(app)
+
+
+def test_an_upload_is_described(little):
+    app = start()
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("mine.png", encoded(noise(7)), "image/png").run()
+    assert not app.exception
+    assert len(little.method.described) == 1
+    assert "192 of 192 keypoints" in text(app)
+    assert "query" not in app.query_params
+
+
+def test_two_pictures(little):
+    app = start(view="pair", query="ask.png")
+    assert app.selectbox(key="kp-result").value == "noise_1.png"
+    assert "matches agree on one map" in text(app)
+    assert [metric.value for metric in app.metric][::2] == ["1 of 6", "1 of 6"]
+    assert int(app.metric[1].value) > 100
+    assert dict(app.query_params)["result"] in ("noise_1.png", ["noise_1.png"])
+
+
+def test_settings_need_no_new_extraction(little):
+    app = start(view="pair", query="ask.png")
+    before = len(little.method.described)
+    app.slider(key="kp-similarity").set_value(0.95).run()
+    app.segmented_control(key="kp-model").set_value("homography").run()
+    app.slider(key="kp-tolerance").set_value(0.5).run()
+    assert not app.exception
+    assert "matches agree on one map" in text(app)
+    assert len(little.method.described) == before
+    assert dict(app.query_params)["model"] in ("homography", ["homography"])
+
+
+def test_a_link_to_a_pair(little):
+    link = {"view": "pair", "query": "ask.png", "box": "20, 10, 100, 90", "result": "noise_3.png"}
+    app = start(**link, model="homography", tolerance="3")
+    assert app.selectbox(key="kp-result").value == "noise_3.png"
+    assert app.slider(key="kp-tolerance").value == 3
+    assert little.method.described == [(20, 10, 100, 90)]
+    assert "say nothing" in text(app)
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ({"query": "sky.png", "result": "noise_1.png"}, "no keypoint in the first picture"),
+        ({"query": "ask.png", "result": "sky.png"}, "no keypoint in the second picture"),
+        ({"query": "noise_2.png", "result": "noise_2.png"}, "192 of 192 matches agree"),
+    ],
+)
+def test_blank_and_identical_pictures(little, link, said):
+    assert said in text(start(view="pair", **link))
+
+
+def test_without_an_index_two_pictures_are_still_compared(little):
+    little.indexes.clear()
+    app = start(view="pair", query="ask.png", result="noise_1.png")
+    assert "matches agree on one map" in text(app)
+    assert not app.metric
+
+
+def test_an_index_that_cannot_be_used_is_named(little):
+    manifest = little.indexes["delf"] / "manifest.json"
+    manifest.write_text("{}")
+    app = start()
+    assert app.warning
+    assert "keypoints." in text(app)
+
+
+def test_a_link_to_what_is_not_there(little):
+    assert "not on this machine" in start(collection="gone").warning[0].value
+    assert "not in the collection" in start(query="gone.png").warning[0].value
