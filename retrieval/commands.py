@@ -135,6 +135,48 @@ def run_download(args: argparse.Namespace) -> int:
     return 0
 
 
+def add_plot_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
+    parser.add_argument("--collection", metavar="NAME or FOLDER",
+                        help="default: the one the indexes were made of")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="default: medium, or classic")
+    parser.add_argument("--figure", choices=("queries", "curves", "distribution", "landmarks"),
+                        default="queries", help="default: AP of every query")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png or .svg")
+
+
+def run_plot_evaluation(args: argparse.Namespace) -> int:
+    from retrieval import index as indexes
+    from retrieval import plots, runs
+
+    kind = plots.format_of(args.out)
+    scores, records = {}, []
+    for path in args.index:
+        index = indexes.load(path)
+        collection = runs.collection_of(index, args.collection)
+        run = runs.load_run(index, collection)
+        if run is None:
+            raise RetrievalError(
+                f"{path} was not evaluated; run: python -m retrieval evaluate {path}")
+        protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
+        if protocol not in run.scores:
+            raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
+        scores[f"{index.method}, {index.checkpoint}"] = run.scores[protocol]
+        records.append(run.record)
+    if len({len(one.aps) for one in scores.values()}) > 1:
+        raise RetrievalError("The indexes are of collections with different queries.")
+    note = plots.provenance(collection.title, protocol, records)
+    if args.figure == "queries":
+        figure = plots.per_query(scores, collection.queries, note, "AP")
+    elif args.figure == "landmarks":
+        figure = plots.landmarks(scores, collection.queries, note)
+    else:
+        figure = getattr(plots, args.figure)(scores, note)
+    with writing(args.out) as file:
+        file.write(plots.encode(figure, kind))
+    return 0
+
+
 def run_bench_evaluation(args: argparse.Namespace | None = None) -> int:
     from retrieval.runs import benchmark
 

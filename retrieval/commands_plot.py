@@ -1,4 +1,4 @@
-"""``plot keypoints`` and ``plot matches``: figures of local features from the command line."""
+"""``plot``: figures of local features, and of evaluations, from the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import geometry, images, methods, plots
-from retrieval.commands import writing
+from retrieval.commands import add_plot_evaluation_arguments, run_plot_evaluation, writing
 from retrieval.images import Box
 from retrieval.search import MIN_SIMILARITY, TOLERANCE
 
@@ -54,6 +54,11 @@ def add_plot_arguments(
     for figure in (one, two):
         figure.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
         figure.add_argument("--out", type=Path, required=True, metavar="FILE.png or FILE.svg")
+
+    text = "AP of every query, curves and means of indexes that were evaluated"
+    three = figures.add_parser("evaluation", help=text, description=text)
+    add_plot_evaluation_arguments(three)
+    three.set_defaults(run=run_plot_evaluation)
 
 
 def run_plot(args: argparse.Namespace) -> None:

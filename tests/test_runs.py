@@ -283,3 +283,20 @@ def test_download_bar_follows_a_restart(capsys):
 def test_bench(capsys):
     assert commands.run_bench_evaluation() == 0
     assert "largest difference of an AP" in capsys.readouterr().out
+
+
+def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
+    from retrieval.cli import main
+
+    out = tmp_path / "figure.svg"
+    asked = ["plot", "evaluation", str(index.path), "--collection", str(folder), "--out"]
+    assert main([*asked, str(out)]) == 1
+    assert "was not evaluated" in capsys.readouterr().err
+    runs.run(index, open_collection(folder), method)
+    for figure in ("queries", "curves", "distribution", "landmarks"):
+        assert main([*asked, str(out), "--figure", figure, "--protocol", "easy"]) == 0
+        assert out.read_bytes().startswith(b"<?xml")
+        out.unlink()
+    assert main([*asked, str(tmp_path / "figure.gif")]) == 1
+    assert main([*asked, str(out), "--protocol", "classic"]) == 1
+    assert "no labels for classic" in capsys.readouterr().err
