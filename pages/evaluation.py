@@ -391,6 +391,12 @@ def large(collection: Collection, number: int, name: str, caption: str) -> None:
     with found:
         gallery.picture(collection, name, 1000)
         st.markdown(caption)
+        st.page_link(
+            "pages/keypoints.py",
+            label="Match the two",
+            icon=":material/scatter_plot:",
+            query_params=view_of(collection, number) | {"view": "pair", "result": name},
+        )
 
 
 # ---- all queries together ------------------------------------------------------------------------
