@@ -26,8 +26,26 @@ CHUNK = 1 << 20
 MAX_DEPTH = 32  # folders in folders
 MAX_READ = 1 << 24  # tarfile reads a header of any announced size at once; true ones are small
 
-ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz", ".7z",
-                      ".rar", ".zst", ".lz4", ".lzma", ".cab", ".iso", ".jar"})
+ARCHIVES = frozenset(
+    {
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".bz2",
+        ".tbz2",
+        ".xz",
+        ".txz",
+        ".7z",
+        ".rar",
+        ".zst",
+        ".lz4",
+        ".lzma",
+        ".cab",
+        ".iso",
+        ".jar",
+    }
+)
 
 
 class _Refused(Exception):
@@ -70,14 +88,26 @@ def unpack(
             into.rmdir()
         if isinstance(error, _Refused):
             raise RetrievalError(f"{label} is refused: {error}.") from error
-        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile | zipfile.BadZipFile
-                      | tarfile.TarError | struct.error | RuntimeError | ValueError
-                      | LookupError | ArithmeticError):  # the standard library lets them out
+        if isinstance(
+            error,
+            EOFError
+            | zlib.error
+            | gzip.BadGzipFile
+            | zipfile.BadZipFile
+            | tarfile.TarError
+            | struct.error
+            | RuntimeError
+            | ValueError
+            | LookupError
+            | ArithmeticError,
+        ):  # the standard library lets them out
             raise RetrievalError(
-                f"{label} is damaged or not complete; make or download it again.") from error
+                f"{label} is damaged or not complete; make or download it again."
+            ) from error
         if isinstance(error, OSError):
             raise RetrievalError(
-                f"{label} could not be unpacked: {error.strerror or error}.") from error
+                f"{label} could not be unpacked: {error.strerror or error}."
+            ) from error
         raise
 
 
@@ -150,8 +180,12 @@ def _zip_entries(file: BinaryIO) -> Iterator[tuple]:
                 raise _Refused("it is encrypted; unpack it yourself and give the folder")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise _Refused("it is packed with a method other than deflate; pack it again")
-            yield (info.filename, not info.is_dir() and kind != stat.S_IFDIR, info.file_size,
-                   lambda info=info: archive.open(info))
+            yield (
+                info.filename,
+                not info.is_dir() and kind != stat.S_IFDIR,
+                info.file_size,
+                lambda info=info: archive.open(info),
+            )
 
 
 def _tar_entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
@@ -161,8 +195,12 @@ def _tar_entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tup
         while (member := archive.next()) is not None:
             if not (member.isreg() or member.isdir()) or member.issparse():
                 raise _Refused(f"{member.name!r} is a link or a device")
-            yield (member.name, member.isreg(), member.size,
-                   lambda member=member: archive.extractfile(member))
+            yield (
+                member.name,
+                member.isreg(),
+                member.size,
+                lambda member=member: archive.extractfile(member),
+            )
             archive.members.clear()  # it would remember every entry
     # tarfile takes a header that is cut off or damaged for the end. The true end is a block of
     # zeros, and what follows has to be read for the check sum of gzip.

@@ -306,7 +306,17 @@ def _bench_extract() -> int:
     return speed.run()
 
 
-BENCHMARKS = {"evaluation": run_bench_evaluation, "extract": _bench_extract}
+def _bench_delf() -> int:
+    from retrieval import speed_local
+
+    return speed_local.delf()
+
+
+BENCHMARKS = {
+    "delf": _bench_delf,
+    "evaluation": run_bench_evaluation,
+    "extract": _bench_extract,
+}
 
 
 def _bench(args) -> int:

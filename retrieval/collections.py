@@ -22,8 +22,16 @@ from retrieval.ground_truth import (
     read_ground_truth,
 )
 
-__all__ = ["Collection", "Entry", "GroundTruth", "Query", "data_folder", "open_collection",
-           "read_ground_truth", "registered"]
+__all__ = [
+    "Collection",
+    "Entry",
+    "GroundTruth",
+    "Query",
+    "data_folder",
+    "open_collection",
+    "read_ground_truth",
+    "registered",
+]
 
 PRECOMPUTED = Path(__file__).resolve().parents[1] / "precomputed"
 
@@ -60,8 +68,11 @@ class Collection:
     @cached_property
     def has_pictures(self) -> bool:
         """True when at least one database picture is on this machine."""
-        return self.root is not None and self.root.is_dir() and any(
-            self.path(name).is_file() for name in self.names)
+        return (
+            self.root is not None
+            and self.root.is_dir()
+            and any(self.path(name).is_file() for name in self.names)
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,15 +118,34 @@ _OXFORD = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2007; photographs from F
 _PARIS = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008; photographs from Flickr"
 _REVISITED = "; labels: Radenović, Iscen, Tolias, Avrithis, Chum, CVPR 2018"
 
-_ENTRIES = {entry.name: entry for entry in (
-    Entry("town", "Town (embedded)", credit="Rendered for this project"),
-    Entry("oxford5k", "Oxford5k", 5063, 55, "oxford5k/jpg", "oxford5k/gnd_oxford5k.pkl", _OXFORD),
-    Entry("paris6k", "Paris6k", 6392, 55, "paris6k/jpg", "paris6k/gnd_paris6k.pkl", _PARIS),
-    Entry("roxford5k", "ROxford5k", 4993, 70, "oxford5k/jpg", "roxford5k/gnd_roxford5k.pkl",
-          _OXFORD + _REVISITED),
-    Entry("rparis6k", "RParis6k", 6322, 70, "paris6k/jpg", "rparis6k/gnd_rparis6k.pkl",
-          _PARIS + _REVISITED),
-)}
+_ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("town", "Town (embedded)", credit="Rendered for this project"),
+        Entry(
+            "oxford5k", "Oxford5k", 5063, 55, "oxford5k/jpg", "oxford5k/gnd_oxford5k.pkl", _OXFORD
+        ),
+        Entry("paris6k", "Paris6k", 6392, 55, "paris6k/jpg", "paris6k/gnd_paris6k.pkl", _PARIS),
+        Entry(
+            "roxford5k",
+            "ROxford5k",
+            4993,
+            70,
+            "oxford5k/jpg",
+            "roxford5k/gnd_roxford5k.pkl",
+            _OXFORD + _REVISITED,
+        ),
+        Entry(
+            "rparis6k",
+            "RParis6k",
+            6322,
+            70,
+            "paris6k/jpg",
+            "rparis6k/gnd_rparis6k.pkl",
+            _PARIS + _REVISITED,
+        ),
+    )
+}
 
 
 def registered() -> tuple[Entry, ...]:
@@ -138,7 +168,8 @@ def open_collection(where: str | Path) -> Collection:
     if not folder.exists():
         raise RetrievalError(
             f"There is no folder and no collection called {where}; "
-            f"collections are {', '.join(_ENTRIES)}.")
+            f"collections are {', '.join(_ENTRIES)}."
+        )
     if not folder.is_dir():
         raise RetrievalError(f"{where} is a file; a collection is a folder of pictures.")
     folder = folder.resolve()
@@ -156,18 +187,27 @@ def _open_registered(entry: Entry) -> Collection:
     if entry.name == "town":
         if not path.is_file():
             raise RetrievalError(
-                f"The embedded collection is not in this checkout: {path} is missing.")
+                f"The embedded collection is not in this checkout: {path} is missing."
+            )
         return _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
     if not path.is_file():
         raise RetrievalError(
-            f"{entry.title} is not on this machine: python -m retrieval download {entry.name}")
+            f"{entry.title} is not on this machine: python -m retrieval download {entry.name}"
+        )
     truth = read_ground_truth(path, suffix=".jpg")
     if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
         raise RetrievalError(
             f"{path} lists {len(truth.names)} pictures and {len(truth.queries)} queries, but "
-            f"{entry.title} has {entry.images} and {entry.queries}; download it again.")
-    return Collection(entry.name, entry.title, data_folder() / entry.pictures, truth.names,
-                      truth.queries, entry.credit)
+            f"{entry.title} has {entry.images} and {entry.queries}; download it again."
+        )
+    return Collection(
+        entry.name,
+        entry.title,
+        data_folder() / entry.pictures,
+        truth.names,
+        truth.queries,
+        entry.credit,
+    )
 
 
 def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Collection:
@@ -203,6 +243,5 @@ def _scan(folder: Path) -> tuple[str, ...]:
                 names.append(path.relative_to(folder).as_posix())
     if not names:
         found = f"none of its {others} files ends in" if others else "it is empty; use files in"
-        raise RetrievalError(
-            f"{folder} holds no pictures: {found} {', '.join(sorted(SUFFIXES))}.")
+        raise RetrievalError(f"{folder} holds no pictures: {found} {', '.join(sorted(SUFFIXES))}.")
     return tuple(sorted(names))

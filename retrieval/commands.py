@@ -22,16 +22,28 @@ from retrieval.evaluation import PROTOCOLS, Scores
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", type=Path, nargs="?", metavar="INDEX")
-    parser.add_argument("--collection", metavar="NAME or FOLDER",
-                        help="default: the one the index was made of")
-    parser.add_argument("--protocol", action="append", choices=PROTOCOLS,
-                        help="may be given more than once; default: all there are labels for")
+    parser.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
+    )
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        choices=PROTOCOLS,
+        help="may be given more than once; default: all there are labels for",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="scores of every query")
-    parser.add_argument("--ranks", metavar="FILE.npz[:KEY]",
-                        help="with INDEX: where to write the rankings; without: the rankings to "
-                        "score, database x queries, best first, zero-based")
-    parser.add_argument("--ground-truth", type=Path, metavar="gnd_….pkl",
-                        help="what to score --ranks against (.pkl or .json)")
+    parser.add_argument(
+        "--ranks",
+        metavar="FILE.npz[:KEY]",
+        help="with INDEX: where to write the rankings; without: the rankings to "
+        "score, database x queries, best first, zero-based",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="gnd_….pkl",
+        help="what to score --ranks against (.pkl or .json)",
+    )
     parser.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
 
 
@@ -61,11 +73,14 @@ def run_evaluate(args: argparse.Namespace) -> int:
     if args.protocol:
         record["protocols"] = {name: record["protocols"][name] for name in args.protocol}
     _write_json(args.json, record)
-    print(f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
-          f"{len(collection)} pictures, {index.method} with {index.checkpoint}")
+    print(
+        f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
+        f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
+    )
     print_table({name: run.scores[name] for name in record["protocols"]})
-    seconds = ", ".join(f"{stage} {value:.3f} s" for stage, value in
-                        run.record["seconds_a_query"].items())
+    seconds = ", ".join(
+        f"{stage} {value:.3f} s" for stage, value in run.record["seconds_a_query"].items()
+    )
     print(f"a query: {seconds}; kept in {index.path / 'evaluation.json'}", file=sys.stderr)
     return 0
 
@@ -79,21 +94,30 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
 
     if not args.ranks or bool(args.ground_truth) == bool(args.collection):
         raise RetrievalError(
-            "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME.")
-    truth = (read_ground_truth(args.ground_truth) if args.ground_truth
-             else open_collection(args.collection))
+            "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME."
+        )
+    truth = (
+        read_ground_truth(args.ground_truth)
+        if args.ground_truth
+        else open_collection(args.collection)
+    )
     path, key = args.ranks, None
     if not Path(path).exists() and ":" in path:
         path, _, key = path.rpartition(":")
     scores = evaluate(runs.read_ranks(path, key), truth, args.protocol)
-    _write_json(args.json, {
-        "ranks": args.ranks,
-        "ground_truth": str(args.ground_truth or args.collection),
-        "labels_sha256": runs.labels_digest(truth.queries),
-        "queries": [{"name": query.name, "box": query.box, "landmark": query.landmark}
-                    for query in truth.queries],
-        "protocols": {name: one.to_json() for name, one in scores.items()},
-    })
+    _write_json(
+        args.json,
+        {
+            "ranks": args.ranks,
+            "ground_truth": str(args.ground_truth or args.collection),
+            "labels_sha256": runs.labels_digest(truth.queries),
+            "queries": [
+                {"name": query.name, "box": query.box, "landmark": query.landmark}
+                for query in truth.queries
+            ],
+            "protocols": {name: one.to_json() for name, one in scores.items()},
+        },
+    )
     print(f"{len(truth.queries)} queries, {len(truth.names)} pictures")
     print_table(scores)
     return 0
@@ -102,9 +126,12 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
 def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     from retrieval.downloads import SOURCES
 
-    parser.add_argument("name", metavar="NAME", help=", ".join(
-        [*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
-        + ", or a checkpoint: python -m retrieval checkpoints")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help=", ".join([*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
+        + ", or a checkpoint: python -m retrieval checkpoints",
+    )
 
 
 def run_download(args: argparse.Namespace) -> int:
@@ -118,7 +145,8 @@ def run_download(args: argparse.Namespace) -> int:
         networks = [one.id for one in checkpoints.REGISTRY.values() if one.address]
         raise RetrievalError(
             f"There is no download {args.name!r}; there are "
-            f"{', '.join([*downloads.SOURCES, *features.FEATURES, *networks])}.")
+            f"{', '.join([*downloads.SOURCES, *features.FEATURES, *networks])}."
+        )
     with DownloadBar() as bar:
         if args.name not in features.FEATURES:
             downloads.download(args.name, bar.update, bar.say)
@@ -137,11 +165,16 @@ def run_download(args: argparse.Namespace) -> int:
 
 def add_plot_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
-    parser.add_argument("--collection", metavar="NAME or FOLDER",
-                        help="default: the one the indexes were made of")
+    parser.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the indexes were made of"
+    )
     parser.add_argument("--protocol", choices=PROTOCOLS, help="default: medium, or classic")
-    parser.add_argument("--figure", choices=("queries", "curves", "distribution", "landmarks"),
-                        default="queries", help="default: AP of every query")
+    parser.add_argument(
+        "--figure",
+        choices=("queries", "curves", "distribution", "landmarks"),
+        default="queries",
+        help="default: AP of every query",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png or .svg")
 
 
@@ -157,7 +190,8 @@ def run_plot_evaluation(args: argparse.Namespace) -> int:
         run = runs.load_run(index, collection)
         if run is None:
             raise RetrievalError(
-                f"{path} was not evaluated; run: python -m retrieval evaluate {path}")
+                f"{path} was not evaluated; run: python -m retrieval evaluate {path}"
+            )
         protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
         if protocol not in run.scores:
             raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
@@ -181,9 +215,11 @@ def run_bench_evaluation(args: argparse.Namespace | None = None) -> int:
     from retrieval.runs import benchmark
 
     found = benchmark()
-    print(f"70 queries x 4993 pictures, 3 protocols: evaluate {1000 * found['evaluate']:.0f} ms "
-          f"(all measures), plain loop {1000 * found['loop']:.0f} ms (AP only), "
-          f"largest difference of an AP {found['difference']:.1e}")
+    print(
+        f"70 queries x 4993 pictures, 3 protocols: evaluate {1000 * found['evaluate']:.0f} ms "
+        f"(all measures), plain loop {1000 * found['loop']:.0f} ms (AP only), "
+        f"largest difference of an AP {found['difference']:.1e}"
+    )
     return 0
 
 
@@ -192,8 +228,10 @@ def print_table(scores: Mapping[str, Scores]) -> None:
     print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in ks))
     for protocol, one in scores.items():
         numbers = [one.map, *one.mp.values()]
-        print(f"{protocol:10}{one.counted.sum():8}"
-              + "".join(f"{100 * number:8.2f}" for number in numbers))
+        print(
+            f"{protocol:10}{one.counted.sum():8}"
+            + "".join(f"{100 * number:8.2f}" for number in numbers)
+        )
 
 
 def _check_early(wanted: list[str] | None, collection: Collection, needs_pictures: bool) -> None:
@@ -204,11 +242,13 @@ def _check_early(wanted: list[str] | None, collection: Collection, needs_picture
         if protocol not in collection.protocols:
             raise RetrievalError(
                 f"{collection.title} has no labels for {protocol}; it has them for "
-                f"{', '.join(collection.protocols)}.")
+                f"{', '.join(collection.protocols)}."
+            )
     for query in collection.queries if needs_pictures else ():
         if not collection.path(query.name).is_file():
             raise RetrievalError(
-                f"The query picture {query.name} of {collection.title} is not on this machine.")
+                f"The query picture {query.name} of {collection.title} is not on this machine."
+            )
 
 
 def _write_json(path: Path | None, content: Mapping[str, Any]) -> None:
@@ -229,7 +269,8 @@ class writing:
             self.file = open(self.new, "wb")
         except OSError as error:
             raise RetrievalError(
-                f"{self.path} cannot be written: {error.strerror or error}.") from error
+                f"{self.path} cannot be written: {error.strerror or error}."
+            ) from error
         return self.file
 
     def __exit__(self, kind, error, trace) -> None:
@@ -239,7 +280,8 @@ class writing:
                 os.replace(self.new, self.path)
         except OSError as problem:
             raise RetrievalError(
-                f"{self.path} cannot be written: {problem.strerror or problem}.") from problem
+                f"{self.path} cannot be written: {problem.strerror or problem}."
+            ) from problem
         finally:
             self.new.unlink(missing_ok=True)
 
@@ -268,8 +310,15 @@ class DownloadBar:
             self._close()
             self.name, self.here = name, here
             # initial: what was there before does not count as speed
-            self.bar = tqdm(desc=name, total=total, initial=here, unit="B", unit_scale=True,
-                            delay=0.5, disable=None)
+            self.bar = tqdm(
+                desc=name,
+                total=total,
+                initial=here,
+                unit="B",
+                unit_scale=True,
+                delay=0.5,
+                disable=None,
+            )
         elif here < self.here:
             self.bar.reset(total)  # the server began again
             self.here = 0

@@ -77,9 +77,14 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
 def _opener() -> urllib.request.OpenerDirector:
     """Follows http and https and nothing else: no file:, no ftp:, no data:."""
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler,
-                    urllib.request.HTTPSHandler, urllib.request.HTTPDefaultErrorHandler,
-                    urllib.request.HTTPErrorProcessor, _HttpOnly):
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _HttpOnly,
+    ):
         opener.add_handler(handler())
     return opener
 
@@ -129,7 +134,8 @@ def fetch(
             if failures >= RETRIES:
                 kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
                 raise RetrievalError(
-                    f"{address} cannot be downloaded now: {error}.{kept}") from error
+                    f"{address} cannot be downloaded now: {error}.{kept}"
+                ) from error
             time.sleep(min(PAUSE * 2**failures, TIMEOUT))
     digest = _digest(part)
     _stamp(part).unlink(missing_ok=True)
@@ -137,7 +143,8 @@ def fetch(
         part.unlink()
         raise RetrievalError(
             f"{address} has SHA-256 {digest[:16]}… instead of {sha256[:16]}… and was deleted: "
-            "it was damaged on the way or replaced by its owner.")
+            "it was damaged on the way or replaced by its owner."
+        )
     os.replace(part, target)
     return target
 
@@ -148,7 +155,8 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
     if not validator:
         have = 0
     request = urllib.request.Request(
-        address, headers={"User-Agent": "retrieval-demo", "Accept-Encoding": "identity"})
+        address, headers={"User-Agent": "retrieval-demo", "Accept-Encoding": "identity"}
+    )
     if have:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator)
@@ -168,7 +176,8 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
     except URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise RetrievalError(
-                f"{address} cannot be trusted: {error.reason.verify_message}.") from error
+                f"{address} cannot be trusted: {error.reason.verify_message}."
+            ) from error
         raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
     except (OSError, HTTPException) as error:
         raise _Broken(str(error) or type(error).__name__) from error
@@ -176,15 +185,17 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
     with response:
         start, total = 0, response.headers.get("Content-Length", "")
         if response.status == 206:
-            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)",
-                                 response.headers.get("Content-Range", "").strip())
+            match = re.fullmatch(
+                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+            )
             if not match or int(match[1]) != have:
                 part.unlink(missing_ok=True)
                 raise _Broken("the server sent another part than was asked for")
             start, total = have, match[2]
         elif response.status != 200:
             raise RetrievalError(
-                f"{address} cannot be downloaded: the server says {response.status}.")
+                f"{address} cannot be downloaded: the server says {response.status}."
+            )
         total = int(total) if total.isdigit() else None
         if (total or 0) > max_bytes:
             raise _too_large(address, part, max_bytes)
@@ -192,8 +203,9 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
             _check_room(part.parent, total - start, address)
         here = start
         try:
-            _stamp(part).write_text(json.dumps({
-                "address": address, "validator": _strong(response.headers)}))
+            _stamp(part).write_text(
+                json.dumps({"address": address, "validator": _strong(response.headers)})
+            )
             with open(part, "ab" if start else "wb") as file:
                 for chunk in _chunks(response):
                     here += len(chunk)
@@ -222,7 +234,8 @@ def _chunks(response) -> Iterator[bytes]:
 def _too_large(address: str, part: Path, max_bytes: int) -> RetrievalError:
     part.unlink(missing_ok=True)
     return RetrievalError(
-        f"{address} is larger than {max_bytes / 1e6:,.0f} MB, more than it should be.")
+        f"{address} is larger than {max_bytes / 1e6:,.0f} MB, more than it should be."
+    )
 
 
 def _strong(headers) -> str:
@@ -262,7 +275,8 @@ def _check_room(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise RetrievalError(
             f"{what} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are free; "
-            "make room, or set RETRIEVAL_DATA to another place.")
+            "make room, or set RETRIEVAL_DATA to another place."
+        )
 
 
 def download(name: str, progress: Progress | None = None, say: Say = lambda text: None) -> None:
@@ -279,15 +293,19 @@ def download(name: str, progress: Progress | None = None, say: Say = lambda text
             archives = sum(_size(folder / _file_name(url)) for url in source.archives)
             needed = 2 * source.size - archives
             free = shutil.disk_usage(folder).free
-            say(f"{entry.title} takes about {needed / 1e9:.1f} GB below {data_folder()} "
+            say(
+                f"{entry.title} takes about {needed / 1e9:.1f} GB below {data_folder()} "
                 f"({source.size / 1e9:.1f} GB to download, and as much unpacked; the archives are "
-                f"deleted afterwards); {free / 1e9:.1f} GB are free.")
+                f"deleted afterwards); {free / 1e9:.1f} GB are free."
+            )
             _check_room(folder, needed, entry.title)
         ensure_ground_truth(name, progress)
         if missing:
             _bring_pictures(entry, source, folder, pictures, progress, say)
-        say(f"{entry.title}: {entry.images} pictures and {entry.queries} queries "
-            f"in {data_folder()}.")
+        say(
+            f"{entry.title}: {entry.images} pictures and {entry.queries} queries "
+            f"in {data_folder()}."
+        )
 
 
 def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
@@ -295,14 +313,19 @@ def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
     entry = _entry(name)
     if not entry.available:
         path = entry.ground_truth_path
-        new = fetch(SOURCES[name].ground_truth, path.with_name(f"{path.stem}.new.pkl"),
-                    max_bytes=10_000_000, progress=progress)
+        new = fetch(
+            SOURCES[name].ground_truth,
+            path.with_name(f"{path.stem}.new.pkl"),
+            max_bytes=10_000_000,
+            progress=progress,
+        )
         try:
             truth = read_ground_truth(new)
             if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
                 raise RetrievalError(
                     f"{SOURCES[name].ground_truth} lists {len(truth.names)} pictures and "
-                    f"{len(truth.queries)} queries instead of {entry.images} and {entry.queries}.")
+                    f"{len(truth.queries)} queries instead of {entry.images} and {entry.queries}."
+                )
         except RetrievalError:
             new.unlink()
             raise
@@ -322,19 +345,26 @@ def _bring_pictures(
         flat.mkdir(parents=True)
         for number, archive in enumerate(archives):
             say(f"Unpacking {archive.name} …")
-            paths = unpack(archive, work / str(number), max_bytes=4 * source.size + CHUNK,
-                           max_files=20_000, suffixes={".jpg"})
+            paths = unpack(
+                archive,
+                work / str(number),
+                max_bytes=4 * source.size + CHUNK,
+                max_files=20_000,
+                suffixes={".jpg"},
+            )
             for path in paths:
                 if (flat / path.name).exists():
                     raise RetrievalError(
-                        f"The archives of {entry.title} hold {path.name} twice; they were deleted.")
+                        f"The archives of {entry.title} hold {path.name} twice; they were deleted."
+                    )
                 path.rename(flat / path.name)
         wanted = {*collection.names, *(query.name for query in collection.queries)}
         lacking = sorted(wanted - set(os.listdir(flat)))
         if lacking:
             raise RetrievalError(
                 f"The archives of {entry.title} lack {len(lacking)} of {len(wanted)} pictures, "
-                f"{lacking[0]} for one; they were deleted.")
+                f"{lacking[0]} for one; they were deleted."
+            )
         flat.rename(pictures)
     except RetrievalError as error:
         # Bad archives would be used again. A full disk is not their fault.
@@ -371,6 +401,7 @@ def working_folder() -> Iterator[Path]:
             yield folder
     except Timeout as error:
         raise RetrievalError(
-            f"Another download into {data_folder()} is running; wait for it.") from error
+            f"Another download into {data_folder()} is running; wait for it."
+        ) from error
     except OSError as error:
         raise _unwritable(data_folder(), error) from error

@@ -160,8 +160,9 @@ def ranks_from_scores(scores: np.ndarray) -> np.ndarray:
 
     nan is the worst score of all.
     """
-    return np.argsort(-np.asarray(scores, dtype=np.result_type(scores, np.float32)), axis=0,
-                      kind="stable")
+    return np.argsort(
+        -np.asarray(scores, dtype=np.result_type(scores, np.float32)), axis=0, kind="stable"
+    )
 
 
 def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
@@ -169,7 +170,8 @@ def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
     if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
         raise RetrievalError(
             f"Descriptors of shapes {queries.shape} and {database.shape} cannot be compared; "
-            "both must be rows of the same length.")
+            "both must be rows of the same length."
+        )
     return ranks_from_scores(database @ queries.T)
 
 
@@ -193,7 +195,8 @@ def evaluate(
         if protocol not in allowed:
             raise RetrievalError(
                 f"There are no labels for the protocol {protocol!r}; "
-                f"there are for {', '.join(allowed)}.")
+                f"there are for {', '.join(allowed)}."
+            )
     ks = tuple(ks)
     if not ks or min(ks) < 1:
         raise RetrievalError("Precision at k needs whole numbers from 1.")
@@ -217,20 +220,24 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
     if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
         raise RetrievalError(
             "Rankings must be whole numbers in two dimensions, database x queries, not "
-            f"{ranks.dtype} of shape {ranks.shape}.")
+            f"{ranks.dtype} of shape {ranks.shape}."
+        )
     if ranks.shape[1] != queries:
         turned = "; it looks transposed" if ranks.shape[0] == queries else ""
         raise RetrievalError(
-            f"The rankings have {ranks.shape[1]} columns for {queries} queries{turned}.")
+            f"The rankings have {ranks.shape[1]} columns for {queries} queries{turned}."
+        )
     if ranks.shape[0] > pictures:
         raise RetrievalError(
-            f"The rankings list {ranks.shape[0]} pictures, but the database has {pictures}.")
+            f"The rankings list {ranks.shape[0]} pictures, but the database has {pictures}."
+        )
     if ranks.size and (ranks.min() < -1 or ranks.max() >= pictures):
         worst = int(ranks.max()) if ranks.max() >= pictures else int(ranks.min())
         hint = "; positions count from zero" if worst == pictures and ranks.min() >= 1 else ""
         raise RetrievalError(
             f"The rankings hold position {worst}, but the database has {pictures} "
-            f"pictures, 0 to {pictures - 1}{hint}.")
+            f"pictures, 0 to {pictures - 1}{hint}."
+        )
     listed = ranks >= 0
     if (listed[1:] & ~listed[:-1]).any():
         raise RetrievalError("A ranking goes on after an empty entry (-1).")
@@ -239,7 +246,8 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
         seen = np.bincount(one, minlength=1)
         if seen.max() > 1:
             raise RetrievalError(
-                f"The ranking in column {column} lists position {int(seen.argmax())} twice.")
+                f"The ranking in column {column} lists position {int(seen.argmax())} twice."
+            )
     return ranks
 
 
@@ -269,20 +277,28 @@ def explain(ranking: np.ndarray, labels: Mapping[str, np.ndarray], protocol: str
     steps = []
     for found, place in enumerate(raw):
         position = int(ranking[place])
-        steps.append(Step(
-            position=position,
-            label=next(name for name in rule.positives if position in labels.get(name, ())),
-            raw_rank=int(place) + 1,
-            rank=int(ranks[found]) + 1,
-            ignored_above=int(ignored_above[found]),
-            precision_before=float(before[found]),
-            precision_after=float(after[found]),
-            recall=(found + 1) / len(positives),
-            area=float((before[found] + after[found]) / 2 / len(positives)),
-        ))
+        steps.append(
+            Step(
+                position=position,
+                label=next(name for name in rule.positives if position in labels.get(name, ())),
+                raw_rank=int(place) + 1,
+                rank=int(ranks[found]) + 1,
+                ignored_above=int(ignored_above[found]),
+                precision_before=float(before[found]),
+                precision_after=float(after[found]),
+                recall=(found + 1) / len(positives),
+                area=float((before[found] + after[found]) / 2 / len(positives)),
+            )
+        )
     missing = np.setdiff1d(positives, ranking)
-    return Explanation(protocol, kinds, tuple(steps), len(positives),
-                       tuple(missing.tolist()), average_precision(ranks, len(positives)))
+    return Explanation(
+        protocol,
+        kinds,
+        tuple(steps),
+        len(positives),
+        tuple(missing.tolist()),
+        average_precision(ranks, len(positives)),
+    )
 
 
 def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
@@ -291,8 +307,9 @@ def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
     Each positive gives two: precision just before it, at the recall so far, and with it.
     """
     steps = explanation.steps
-    recall = [level for step in steps
-              for level in (step.recall - 1 / explanation.positives, step.recall)]
+    recall = [
+        level for step in steps for level in (step.recall - 1 / explanation.positives, step.recall)
+    ]
     precision = [level for step in steps for level in (step.precision_before, step.precision_after)]
     return np.maximum(recall, 0.0), np.array(precision, dtype=np.float64)
 
@@ -365,8 +382,16 @@ def _gather(protocol: str, ks: tuple[int, ...], rows: list[tuple]) -> Scores:
     aps, prs, recalls, positives, listed, curves = zip(*rows, strict=True)
     counted = [curve for curve, count in zip(curves, positives, strict=True) if count]
     curve = np.mean(counted, axis=0) if counted else np.full(len(RECALL_LEVELS), np.nan)
-    return Scores(protocol, ks, np.array(aps), np.array(prs), np.array(recalls),
-                  np.array(positives), np.array(listed), curve)
+    return Scores(
+        protocol,
+        ks,
+        np.array(aps),
+        np.array(prs),
+        np.array(recalls),
+        np.array(positives),
+        np.array(listed),
+        curve,
+    )
 
 
 def _mean(values: np.ndarray) -> float:

@@ -38,17 +38,23 @@ class Features:
 _ADDRESS = "http://cmp.felk.cvut.cz/revisitop/data/features"
 FEATURES = {
     "roxford5k-gem-features": Features(
-        "roxford5k", f"{_ADDRESS}/roxford5k_resnet_rsfm120k_gem.mat", {
+        "roxford5k",
+        f"{_ADDRESS}/roxford5k_resnet_rsfm120k_gem.mat",
+        {
             "easy": (84.81, (97.06, 92.06, 86.49)),
             "medium": (64.67, (97.14, 90.67, 84.67)),
             "hard": (38.47, (81.43, 63.0, 53.0)),
-        }),
+        },
+    ),
     "rparis6k-gem-features": Features(
-        "rparis6k", f"{_ADDRESS}/rparis6k_resnet_rsfm120k_gem.mat", {
+        "rparis6k",
+        f"{_ADDRESS}/rparis6k_resnet_rsfm120k_gem.mat",
+        {
             "easy": (92.12, (100.0, 97.14, 96.14)),
             "medium": (77.2, (100.0, 98.86, 98.14)),
             "hard": (56.32, (94.29, 90.29, 89.14)),
-        }),
+        },
+    ),
 }
 CHECKPOINT = "rsfm120k-resnet101-gem-features"
 
@@ -69,8 +75,9 @@ def download(
     with downloads.working_folder() as folder:
         downloads.ensure_ground_truth(features.collection, progress)
         collection = open_collection(features.collection)
-        path = downloads.fetch(features.address, folder / f"{name}.mat", max_bytes=500_000_000,
-                               progress=progress)
+        path = downloads.fetch(
+            features.address, folder / f"{name}.mat", max_bytes=500_000_000, progress=progress
+        )
         try:
             queries, database = read_mat(path, len(collection.queries), len(collection.names))
         except RetrievalError:
@@ -82,8 +89,9 @@ def download(
         ranks = rank_descriptors(queries, database)
         seconds = (time.perf_counter() - started) / len(queries)
         path.unlink()
-    return runs.record_run(index, collection, ranks.astype(np.int32),
-                           {"search": np.full(len(queries), seconds)})
+    return runs.record_run(
+        index, collection, ranks.astype(np.int32), {"search": np.full(len(queries), seconds)}
+    )
 
 
 def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,13 +130,19 @@ def save(path: Path, features: Features, collection, queries: np.ndarray, databa
     try:
         np.save(new / "queries.npy", queries, allow_pickle=False)
         made_by = SimpleNamespace(
-            kind="global", name="cnn-irwnha",
+            kind="global",
+            name="cnn-irwnha",
             checkpoint=SimpleNamespace(id=CHECKPOINT, sha256=sha256),
-            settings={"source": features.address, "dimensions": DIMENSIONS,
-                      "queries_sha256": store.file_digest(new / "queries.npy")})
+            settings={
+                "source": features.address,
+                "dimensions": DIMENSIONS,
+                "queries_sha256": store.file_digest(new / "queries.npy"),
+            },
+        )
         # No picture is here: digests and sizes are unknown.
         images: list[dict[str, Any]] = [
-            {"name": name, "sha256": "", "width": 0, "height": 0} for name in collection.names]
+            {"name": name, "sha256": "", "width": 0, "height": 0} for name in collection.names
+        ]
         store.save(new, made_by, collection, images, {"descriptors": database.astype(np.float16)})
         store.replace_folder(new, out)
     except OSError as error:
@@ -141,7 +155,10 @@ def save(path: Path, features: Features, collection, queries: np.ndarray, databa
 def agreement(name: str, run: runs.Run) -> dict[str, tuple[float, float, bool]]:
     """protocol → (mAP found, mAP published, whether they agree), in per cent."""
     return {
-        protocol: (100 * run.scores[protocol].map, published,
-                   abs(100 * run.scores[protocol].map - published) <= TOLERANCE)
+        protocol: (
+            100 * run.scores[protocol].map,
+            published,
+            abs(100 * run.scores[protocol].map - published) <= TOLERANCE,
+        )
         for protocol, (published, _) in FEATURES[name].published.items()
     }

@@ -78,7 +78,8 @@ def read_ground_truth(
     if path.is_dir():
         if names is None:
             raise RetrievalError(
-                f"{path} holds text files that list no database; say which pictures it has.")
+                f"{path} holds text files that list no database; say which pictures it has."
+            )
         return _from_text_files(path, tuple(names))
     content = read_pickle(path) if path.suffix.lower() == ".pkl" else _read_json(path)
     try:
@@ -90,7 +91,8 @@ def read_ground_truth(
         raise RetrievalError(f"{path} is not usable ground truth: {error}.") from error
     raise RetrievalError(
         f"{path} is no ground truth: neither imlist, qimlist and gnd nor database and queries "
-        "are in it.")
+        "are in it."
+    )
 
 
 class _Contradiction(Exception):
@@ -126,7 +128,8 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
             raise _Contradiction(f"the entry for {name} is no dictionary")
         labels = {
             kind: _positions(entry[kind], len(names), name)
-            for kind in LABELS if entry.get(kind) is not None
+            for kind in LABELS
+            if entry.get(kind) is not None
         }
         if "good" in entry:
             good = _positions(entry["good"], len(names), name)
@@ -161,11 +164,13 @@ def _from_named(content: dict, suffix: str) -> GroundTruth:
                 except (KeyError, TypeError) as error:
                     raise _Contradiction(
                         f"{entry['image']} has a {kind} picture that is not in the database: "
-                        f"{error}") from error
+                        f"{error}"
+                    ) from error
         gnd.append(counted)
     return _from_gnd(
         {"imlist": list(names), "qimlist": [entry["image"] for entry in entries], "gnd": gnd},
-        suffix)
+        suffix,
+    )
 
 
 def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
@@ -184,7 +189,8 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
             raise RetrievalError(
-                f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}.")
+                f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}."
+            )
         try:
             lines = {kind: path.read_text("utf-8").split("\n") for kind, path in kinds.items()}
             stem, *numbers = lines["query"][0].split()
@@ -195,8 +201,10 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
             raise RetrievalError(f"{kinds['query']} is not a name and four numbers.") from error
         stem = stem.removeprefix("oxc1_")
         found = {
-            kind: np.array(sorted({stems[line.strip()] for line in lines[kind]
-                                   if line.strip() in stems}), dtype=np.int64)
+            kind: np.array(
+                sorted({stems[line.strip()] for line in lines[kind] if line.strip() in stems}),
+                dtype=np.int64,
+            )
             for kind in ("good", "ok", "junk")
         }
         labels = {"ok": np.union1d(found["good"], found["ok"]), "junk": found["junk"]}
@@ -270,7 +278,8 @@ def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str])
     Files are called after what was typed into Flickr, so oxford_002416 may show the Bodleian.
     """
     found = Counter(
-        stems[position] for kind in ("easy", "hard", "ok") for position in labels.get(kind, ()))
+        stems[position] for kind in ("easy", "hard", "ok") for position in labels.get(kind, ())
+    )
     telling = [stem for stem, _ in found.most_common() if stem not in _GENERIC]
     return (telling[0] if telling else _stem(name)).removeprefix("paris_")
 

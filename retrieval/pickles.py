@@ -25,14 +25,23 @@ _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
 _MARK = object()
 _NUMPY = {
     f"{package} {name}": f"numpy {name}"
-    for package in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray",
-                    "numpy.core.numeric", "numpy._core.numeric")
+    for package in (
+        "numpy",
+        "numpy.core.multiarray",
+        "numpy._core.multiarray",
+        "numpy.core.numeric",
+        "numpy._core.numeric",
+    )
     for name in ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
 }
 _GLOBALS = _NUMPY | {
-    "builtins set": "set", "builtins frozenset": "set", "__builtin__ set": "set",
-    "__builtin__ frozenset": "set", "_codecs encode": "encode",
-    "builtins bytes": "bytes", "__builtin__ bytes": "bytes",
+    "builtins set": "set",
+    "builtins frozenset": "set",
+    "__builtin__ set": "set",
+    "__builtin__ frozenset": "set",
+    "_codecs encode": "encode",
+    "builtins bytes": "bytes",
+    "__builtin__ bytes": "bytes",
 }
 
 
@@ -85,7 +94,8 @@ def read_pickle(path: Path) -> Any:
         if size > MAX_BYTES:
             raise RetrievalError(
                 f"{path} has {size / 1e6:.0f} MB, too much for ground truth; "
-                f"the limit is {MAX_BYTES // 1_000_000} MB.")
+                f"the limit is {MAX_BYTES // 1_000_000} MB."
+            )
         data = path.read_bytes()
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -94,9 +104,17 @@ def read_pickle(path: Path) -> Any:
     except _Refused as error:
         raise RetrievalError(
             f"{path} is refused: it contains {error}, and ground truth is made of lists, "
-            "dictionaries and numpy arrays only.") from error
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
-            MemoryError) as error:
+            "dictionaries and numpy arrays only."
+        ) from error
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise RetrievalError(f"{path} is not a readable pickle; download it again.") from error
 
 
@@ -111,10 +129,28 @@ def loads(data: bytes) -> Any:
                 pass
             case "STOP":
                 break
-            case ("INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4" | "FLOAT"
-                  | "BINFLOAT" | "STRING" | "BINSTRING" | "SHORT_BINSTRING" | "UNICODE"
-                  | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINBYTES"
-                  | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8"):
+            case (
+                "INT"
+                | "BININT"
+                | "BININT1"
+                | "BININT2"
+                | "LONG"
+                | "LONG1"
+                | "LONG4"
+                | "FLOAT"
+                | "BINFLOAT"
+                | "STRING"
+                | "BINSTRING"
+                | "SHORT_BINSTRING"
+                | "UNICODE"
+                | "BINUNICODE"
+                | "SHORT_BINUNICODE"
+                | "BINUNICODE8"
+                | "BINBYTES"
+                | "SHORT_BINBYTES"
+                | "BINBYTES8"
+                | "BYTEARRAY8"
+            ):
                 stack.append(arg)
             case "NONE":
                 stack.append(None)
@@ -241,7 +277,7 @@ def _above_mark(stack: list) -> list:
     """Take everything above the last mark, and the mark, from the stack."""
     for position in range(len(stack) - 1, -1, -1):
         if stack[position] is _MARK:
-            items = stack[position + 1:]
+            items = stack[position + 1 :]
             del stack[position:]
             return items
     raise IndexError("no mark")

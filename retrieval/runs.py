@@ -62,12 +62,13 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
         if where:
             raise
         raise RetrievalError(
-            f"The collection of {index.path} cannot be opened; name it with --collection. "
-            f"({error})") from error
+            f"The collection of {index.path} cannot be opened; name it with --collection. ({error})"
+        ) from error
     if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
         raise RetrievalError(
             f"The index {index.path} was made of another list of pictures than "
-            f"{collection.title} has now; index the collection again.")
+            f"{collection.title} has now; index the collection again."
+        )
     return collection
 
 
@@ -96,7 +97,8 @@ def rank_queries(
     if stored is not None and len(stored) != len(collection.queries):
         raise RetrievalError(
             f"The index {index.path} has descriptors of {len(stored)} queries, but "
-            f"{collection.title} has {len(collection.queries)}.")
+            f"{collection.title} has {len(collection.queries)}."
+        )
     for column, query in enumerate(collection.queries):
         if stored is not None:
             ranking = rank_features(index, stored[column])
@@ -133,7 +135,10 @@ def query_descriptors(index: Index) -> np.ndarray | None:
 
 
 def record_run(
-    index: Index, collection: Collection, ranks: np.ndarray, timings: Mapping[str, np.ndarray],
+    index: Index,
+    collection: Collection,
+    ranks: np.ndarray,
+    timings: Mapping[str, np.ndarray],
     ks: Sequence[int] = KS,
 ) -> Run:
     """Score rankings of an index and keep them beside it (each file is put there by a rename)."""
@@ -153,26 +158,35 @@ def record_run(
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "seconds_a_query": {stage: round(float(seconds.mean()), 5)
-                            for stage, seconds in timings.items()},
+        "seconds_a_query": {
+            stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()
+        },
         "not_in_the_index": [name for name in collection.names if name not in indexed],
-        "queries": [{"name": query.name, "box": query.box, "landmark": query.landmark}
-                    for query in collection.queries],
+        "queries": [
+            {"name": query.name, "box": query.box, "landmark": query.landmark}
+            for query in collection.queries
+        ],
         "protocols": {protocol: one.to_json() for protocol, one in scores.items()},
     }
     small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
     new = index.path / f"evaluation.{os.getpid()}.new"
     try:
         with open(new, "wb") as file:
-            np.savez_compressed(file, ranks=ranks.astype(small),
-                                **{f"seconds_{stage}": one for stage, one in timings.items()})
+            np.savez_compressed(
+                file,
+                ranks=ranks.astype(small),
+                **{f"seconds_{stage}": one for stage, one in timings.items()},
+            )
         os.replace(new, index.path / "evaluation.npz")
-        new.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-                       encoding="utf-8")
+        new.write_text(
+            json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
         os.replace(new, index.path / "evaluation.json")
     except OSError as error:
         raise RetrievalError(
-            f"The evaluation cannot be kept in {index.path}: {error.strerror or error}.") from error
+            f"The evaluation cannot be kept in {index.path}: {error.strerror or error}."
+        ) from error
     finally:
         new.unlink(missing_ok=True)
     return Run(ranks, timings, scores, record)
@@ -190,18 +204,24 @@ def load_run(index: Index, collection: Collection) -> Run | None:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         stated = record["provenance"]
-        same = (stated["index_sha256"] == _digest(index.path / "manifest.json")
-                and stated["labels_sha256"] == labels_digest(collection.queries)
-                and stated["collection_fingerprint"] == collection.fingerprint)
+        same = (
+            stated["index_sha256"] == _digest(index.path / "manifest.json")
+            and stated["labels_sha256"] == labels_digest(collection.queries)
+            and stated["collection_fingerprint"] == collection.fingerprint
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
         raise RetrievalError(
-            f"The evaluation in {index.path} is of an earlier index or other labels{again}.")
+            f"The evaluation in {index.path} is of an earlier index or other labels{again}."
+        )
     ranks = read_ranks(path.with_suffix(".npz"), "ranks").astype(np.int32)
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        timings = {key.removeprefix("seconds_"): arrays[key]
-                   for key in arrays.files if key.startswith("seconds_")}
+        timings = {
+            key.removeprefix("seconds_"): arrays[key]
+            for key in arrays.files
+            if key.startswith("seconds_")
+        }
     return Run(ranks, timings, evaluate(ranks, collection), record)
 
 
@@ -233,11 +253,13 @@ def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndar
             if key not in arrays.files:
                 asked = f"no array {key!r}" if key else "several arrays"
                 raise RetrievalError(
-                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)}.")
+                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)}."
+                )
             member = f"{key}.npy" if f"{key}.npy" in arrays.zip.namelist() else key
             if arrays.zip.getinfo(member).file_size > MAX_RANKS_BYTES:
                 raise RetrievalError(
-                    f"{key} in {label} is larger than {MAX_RANKS_BYTES // 1_000_000} MB.")
+                    f"{key} in {label} is larger than {MAX_RANKS_BYTES // 1_000_000} MB."
+                )
             array = arrays[key]
             if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
                 raise ValueError(key)
@@ -245,11 +267,24 @@ def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndar
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
     # The last ones are what numpy raises for headers that nobody writes by accident.
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zlib.error,
-            zipfile.BadZipFile, OverflowError, TypeError, AttributeError, SyntaxError,
-            tokenize.TokenError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+        zlib.error,
+        zipfile.BadZipFile,
+        OverflowError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:
         raise RetrievalError(
-            f"{label} is not a readable .npz or .npy file of plain numbers.") from error
+            f"{label} is not a readable .npz or .npy file of plain numbers."
+        ) from error
 
 
 def labels_digest(queries: Sequence[Query]) -> str:
@@ -275,8 +310,9 @@ def benchmark(pictures: int = 4993, queries: int = 70, seed: int = 0) -> dict[st
     kinds = ("easy", "hard", "junk")
     labelled = []
     for number in range(queries):
-        chosen = np.split(random.permutation(pictures)[: pictures // 20],
-                          [pictures // 60, pictures // 30])
+        chosen = np.split(
+            random.permutation(pictures)[: pictures // 20], [pictures // 60, pictures // 30]
+        )
         labels = {kind: np.sort(one) for kind, one in zip(kinds, chosen, strict=True)}
         labelled.append(Query(str(number), labels=labels))
     truth = GroundTruth(tuple(map(str, range(pictures))), tuple(labelled))
@@ -291,12 +327,17 @@ def benchmark(pictures: int = 4993, queries: int = 70, seed: int = 0) -> dict[st
     for column, query in enumerate(labelled):
         ranking = ranks[:, column].tolist()
         for protocol, one in scores.items():
-            sets = ({i for kind in group for i in query.labels[kind].tolist()}
-                    for group in PROTOCOLS[protocol])
+            sets = (
+                {i for kind in group for i in query.labels[kind].tolist()}
+                for group in PROTOCOLS[protocol]
+            )
             ap = average_precision_by_loop(ranking, *sets)
             differences.append(abs(ap - one.aps[column]))
-    return {"evaluate": min(times), "loop": time.perf_counter() - started,
-            "difference": float(max(differences))}
+    return {
+        "evaluate": min(times),
+        "loop": time.perf_counter() - started,
+        "difference": float(max(differences)),
+    }
 
 
 def _digest(path: Path) -> str:

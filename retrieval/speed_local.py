@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -27,14 +26,14 @@ GROWTH = (1, 5_000, 100_000)  # pictures; 1 stands for the collection itself
 SIGN_NOISE, WORD_NOISE = 0.1, 0.2  # of a repeated picture: bits flipped, words dropped
 
 
-def delf(index_path: Path | None = None) -> int:
-    """Print the comparison for a DELF index of a collection with queries; by default town's."""
-    if index_path is None:
-        found = indexes.find("town")
-        if "delf" not in found:
-            raise RetrievalError("There is no DELF index of town; name an index.")
-        index_path = found["delf"]
-    index = indexes.load(index_path)
+def delf() -> int:
+    """Print the comparison for the DELF index of the embedded collection."""
+    found = indexes.find("town")
+    if "delf" not in found:
+        raise RetrievalError(
+            "There is no DELF index of town: python -m retrieval index town --method delf"
+        )
+    index = indexes.load(found["delf"])
     collection = runs.collection_of(index)
     method = methods.for_index(index)
     queries = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]

@@ -82,16 +82,27 @@ def test_only_into_an_empty_folder_and_what_is_there_survives(tmp_path):
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-@pytest.mark.parametrize("name", [
-    "../evil.jpg", "sub/../../evil.jpg", "/tmp/evil.jpg", "\\evil.jpg", "..\\evil.jpg",
-    "C:\\evil.jpg", "c:evil.jpg", "sub/..", "a/\\../../evil.jpg",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.jpg",
+        "sub/../../evil.jpg",
+        "/tmp/evil.jpg",
+        "\\evil.jpg",
+        "..\\evil.jpg",
+        "C:\\evil.jpg",
+        "c:evil.jpg",
+        "sub/..",
+        "a/\\../../evil.jpg",
+    ],
+)
 def test_paths_that_leave_the_folder(pack, name, tmp_path):
     refused(pack([("good.jpg", b"x"), (name, b"x")]), tmp_path, "outside the folder")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
-                                  tarfile.BLKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
+)
 def test_tar_links_and_devices(kind, tmp_path):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -137,7 +148,7 @@ def test_announced_bomb(pack, tmp_path):
 def test_zip_that_lies_about_its_size(tmp_path):
     data = bytearray(zipped({"a.jpg": bytes(10_000_000)}))
     central = data.rindex(b"PK\1\2")
-    data[22:26] = data[central + 24:central + 28] = struct.pack("<I", 10)
+    data[22:26] = data[central + 24 : central + 28] = struct.pack("<I", 10)
     refused(bytes(data), tmp_path, "damaged|larger than")
 
 
@@ -172,8 +183,18 @@ def test_unusual_compression(tmp_path):
     refused(buffer.getvalue(), tmp_path, "other than deflate")
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"\x1f\x8b", b"<html>no</html>" * 100, bytes(2000),
-                                  gzip.compress(b""), gzip.compress(b"no tar" * 500)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK",
+        b"\x1f\x8b",
+        b"<html>no</html>" * 100,
+        bytes(2000),
+        gzip.compress(b""),
+        gzip.compress(b"no tar" * 500),
+    ],
+)
 def test_not_an_archive(data, tmp_path):
     refused(data, tmp_path, "damaged|neither a zip nor a tar")
 

@@ -92,8 +92,14 @@ def test_nothing_to_open(tmp_path):
 
 
 def test_folder_with_ground_truth(folder):
-    (folder / "ground_truth.json").write_text(json.dumps({
-        "database": ["a.png"], "queries": [{"image": "b.JPG", "bbox": None, "easy": ["a.png"]}]}))
+    (folder / "ground_truth.json").write_text(
+        json.dumps(
+            {
+                "database": ["a.png"],
+                "queries": [{"image": "b.JPG", "bbox": None, "easy": ["a.png"]}],
+            }
+        )
+    )
     found = open_collection(folder)
     assert found.names == ("a.png",)
     assert found.queries[0].name == "b.JPG"
@@ -119,9 +125,16 @@ def test_embedded_collection():
     town = collections.PRECOMPUTED / "town"
     (town / "images").mkdir(parents=True)
     (town / "images" / "a.jpg").write_bytes(b"x")
-    (town / "ground_truth.json").write_text(json.dumps({
-        "imlist": ["a.jpg"], "qimlist": ["a.jpg"], "landmarks": ["Gate"],
-        "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": []}]}))
+    (town / "ground_truth.json").write_text(
+        json.dumps(
+            {
+                "imlist": ["a.jpg"],
+                "qimlist": ["a.jpg"],
+                "landmarks": ["Gate"],
+                "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": []}],
+            }
+        )
+    )
     found = open_collection("town")
     assert (found.name, found.queries[0].landmark) == ("town", "Gate")
     assert found.path("a.jpg") == town / "images" / "a.jpg"
@@ -139,15 +152,18 @@ def test_registered_collections():
 def test_registered_collection_without_pictures():
     path = collections.data_folder() / "roxford5k" / "gnd_roxford5k.pkl"
     path.parent.mkdir(parents=True)
-    gnd = {"imlist": [f"oxford_{i:06}" for i in range(4993)],
-           "qimlist": [f"keble_{i:06}" for i in range(70)],
-           "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": []}] * 70}
+    gnd = {
+        "imlist": [f"oxford_{i:06}" for i in range(4993)],
+        "qimlist": [f"keble_{i:06}" for i in range(70)],
+        "gnd": [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": []}] * 70,
+    }
     path.write_bytes(pickle.dumps(gnd))
     found = open_collection("roxford5k")
     assert found.names[0] == "oxford_000000.jpg"
     assert not found.has_pictures
     assert found.path(found.names[0]) == (
-        collections.data_folder() / "oxford5k" / "jpg" / "oxford_000000.jpg")
+        collections.data_folder() / "oxford5k" / "jpg" / "oxford_000000.jpg"
+    )
     found.path(found.names[0]).parent.mkdir(parents=True)
     found.path(found.names[0]).write_bytes(b"x")
     assert open_collection("roxford5k").has_pictures
@@ -157,6 +173,8 @@ def test_registered_collection_without_pictures():
 
 
 def test_import_brings_nothing_heavy():
-    code = ("import sys, retrieval.collections; "
-            "print({'torch', 'PIL', 'scipy', 'tensorflow', 'streamlit'} & set(sys.modules))")
+    code = (
+        "import sys, retrieval.collections; "
+        "print({'torch', 'PIL', 'scipy', 'tensorflow', 'streamlit'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"

@@ -97,8 +97,12 @@ def listing(folder):
 def test_fetch(server, tmp_path):
     server.files["/a.bin"] = CONTENT
     told = []
-    path = fetch(f"{server.root}/a.bin", tmp_path / "sub" / "a.bin", sha256=SHA256,
-                 progress=lambda *args: told.append(args))
+    path = fetch(
+        f"{server.root}/a.bin",
+        tmp_path / "sub" / "a.bin",
+        sha256=SHA256,
+        progress=lambda *args: told.append(args),
+    )
     assert path.read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT), "a.bin")
     assert listing(tmp_path / "sub") == ["a.bin"]
@@ -187,14 +191,16 @@ def test_server_without_etag_or_length(server, tmp_path):
 def test_complete_part_that_was_not_renamed(server, tmp_path):
     server.files["/a.bin"] = CONTENT
     (tmp_path / "a.bin.part").write_bytes(CONTENT)
-    (tmp_path / "a.bin.part.json").write_text(json.dumps(
-        {"address": f"{server.root}/a.bin", "validator": '"v1"'}))
+    (tmp_path / "a.bin.part.json").write_text(
+        json.dumps({"address": f"{server.root}/a.bin", "validator": '"v1"'})
+    )
     assert fetch(f"{server.root}/a.bin", tmp_path / "a.bin", sha256=SHA256).is_file()
     assert listing(tmp_path) == ["a.bin"]
     # A part that is too long cannot be of this file.
     (tmp_path / "b.bin.part").write_bytes(CONTENT * 2)
-    (tmp_path / "b.bin.part.json").write_text(json.dumps(
-        {"address": f"{server.root}/a.bin", "validator": '"v1"'}))
+    (tmp_path / "b.bin.part.json").write_text(
+        json.dumps({"address": f"{server.root}/a.bin", "validator": '"v1"'})
+    )
     assert fetch(f"{server.root}/a.bin", tmp_path / "b.bin").read_bytes() == CONTENT
 
 
@@ -235,8 +241,9 @@ def test_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch)
         fetch(f"{server.root}/a.bin", tmp_path / "a.bin")
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x",
-                                    "gopher://x/"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "gopher://x/"]
+)
 def test_redirects_to_other_places_are_refused(server, tmp_path, target):
     server.answers["/a.bin"] = [(302, {"Location": target})]
     with pytest.raises(RetrievalError):
@@ -265,6 +272,7 @@ def test_nobody_listens(tmp_path, monkeypatch):
 
 # --- whole collections ---------------------------------------------------------------------
 
+
 def tgz(names):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
@@ -277,9 +285,14 @@ def tgz(names):
 
 def gnd(pictures, queries, prefix):
     names = [f"{prefix}_{i:06}" for i in range(pictures + queries)]
-    return {"imlist": names[:pictures], "qimlist": names[pictures:], "gnd": [
-        {"bbx": [0, 0, 10, 10], "easy": [i, i + 1], "hard": [i + 2], "junk": [i + 3]}
-        for i in range(queries)]}
+    return {
+        "imlist": names[:pictures],
+        "qimlist": names[pictures:],
+        "gnd": [
+            {"bbx": [0, 0, 10, 10], "easy": [i, i + 1], "hard": [i + 2], "junk": [i + 3]}
+            for i in range(queries)
+        ],
+    }
 
 
 @pytest.fixture
@@ -288,9 +301,12 @@ def roxford(server, monkeypatch):
     server.files["/gnd_roxford5k.pkl"] = pickle.dumps(truth)
     names = [*truth["imlist"], *truth["qimlist"]]
     server.files["/oxbuild_images-v1.tgz"] = tgz([f"{name}.jpg" for name in sorted(names)])
-    source = replace(downloads.SOURCES["roxford5k"], size=1_000_000,
-                     archives=(f"{server.root}/oxbuild_images-v1.tgz",),
-                     ground_truth=f"{server.root}/gnd_roxford5k.pkl")
+    source = replace(
+        downloads.SOURCES["roxford5k"],
+        size=1_000_000,
+        archives=(f"{server.root}/oxbuild_images-v1.tgz",),
+        ground_truth=f"{server.root}/gnd_roxford5k.pkl",
+    )
     monkeypatch.setitem(downloads.SOURCES, "roxford5k", source)
     return truth
 
@@ -322,22 +338,28 @@ def test_paris_lies_in_two_archives_with_folders(server, monkeypatch):
     server.files["/gnd.pkl"] = pickle.dumps(truth)
     server.files["/paris_1-v1.tgz"] = tgz([f"paris/defense/{name}.jpg" for name in names[:3000]])
     server.files["/paris_2-v1.tgz"] = tgz([f"paris/louvre/{name}.jpg" for name in names[3000:]])
-    source = downloads.Source((f"{server.root}/paris_1-v1.tgz", f"{server.root}/paris_2-v1.tgz"),
-                              f"{server.root}/gnd.pkl", 1_000_000)
+    source = downloads.Source(
+        (f"{server.root}/paris_1-v1.tgz", f"{server.root}/paris_2-v1.tgz"),
+        f"{server.root}/gnd.pkl",
+        1_000_000,
+    )
     monkeypatch.setitem(downloads.SOURCES, "rparis6k", source)
     downloads.download("rparis6k")
     assert len(list((data_folder() / "paris6k" / "jpg").iterdir())) == 6392
     assert open_collection("rparis6k").has_pictures
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (lambda data: data[: len(data) // 2], "damaged or not complete"),
-    (lambda data: b"<html>Please log in</html>", "neither a zip nor a tar"),
-    (lambda data: tgz(["../../evil.jpg"]), "outside the folder"),
-    (lambda data: tgz(["oxford_000000.jpg"]), "lack 5062 of 5063 pictures"),
-    (lambda data: tgz(["a/x.jpg", "b/x.jpg"]), r"hold x\.jpg twice"),
-    (lambda data: gzip.compress(bytes(150_000_000), 1), "larger than"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data[: len(data) // 2], "damaged or not complete"),
+        (lambda data: b"<html>Please log in</html>", "neither a zip nor a tar"),
+        (lambda data: tgz(["../../evil.jpg"]), "outside the folder"),
+        (lambda data: tgz(["oxford_000000.jpg"]), "lack 5062 of 5063 pictures"),
+        (lambda data: tgz(["a/x.jpg", "b/x.jpg"]), r"hold x\.jpg twice"),
+        (lambda data: gzip.compress(bytes(150_000_000), 1), "larger than"),
+    ],
+)
 def test_bad_archives_leave_no_collection(server, roxford, spoil, words):
     archive = "/oxbuild_images-v1.tgz"
     good = server.files[archive]
@@ -399,19 +421,24 @@ def test_every_source_has_a_collection_and_an_address():
 
 # --- published descriptors -----------------------------------------------------------------
 
+
 @pytest.fixture
 def published(server, roxford, monkeypatch, tmp_path):
     """A .mat of the true layout in which query i looks like pictures i, i + 1 and i + 2."""
     random = np.random.default_rng(0)
     database = random.standard_normal((4993, 2048))
-    queries = np.stack([database[i] + 0.8 * database[i + 1] + 0.6 * database[i + 2]
-                        for i in range(70)])
+    queries = np.stack(
+        [database[i] + 0.8 * database[i + 1] + 0.6 * database[i + 2] for i in range(70)]
+    )
     mat = io.BytesIO()
     savemat(mat, {"X": unit(database).T, "Q": unit(queries).T})
     server.files["/gem.mat"] = mat.getvalue()
     monkeypatch.setattr(features, "PRECOMPUTED", tmp_path / "precomputed")
-    monkeypatch.setitem(features.FEATURES, "roxford5k-gem-features", replace(
-        features.FEATURES["roxford5k-gem-features"], address=f"{server.root}/gem.mat"))
+    monkeypatch.setitem(
+        features.FEATURES,
+        "roxford5k-gem-features",
+        replace(features.FEATURES["roxford5k-gem-features"], address=f"{server.root}/gem.mat"),
+    )
     return server
 
 
@@ -425,8 +452,11 @@ def arguments(**given):
 
 def test_published_descriptors_end_to_end(published, monkeypatch, capsys, tmp_path):
     perfect = dict.fromkeys(("easy", "medium", "hard"), (100.0, (100.0, 100.0, 100.0)))
-    monkeypatch.setitem(features.FEATURES, "roxford5k-gem-features", replace(
-        features.FEATURES["roxford5k-gem-features"], published=perfect))
+    monkeypatch.setitem(
+        features.FEATURES,
+        "roxford5k-gem-features",
+        replace(features.FEATURES["roxford5k-gem-features"], published=perfect),
+    )
     assert commands.run_download(arguments(name="roxford5k-gem-features")) == 0
     out = capsys.readouterr().out
     assert "medium      100.00     100.00  agrees" in out
@@ -441,7 +471,10 @@ def test_published_descriptors_end_to_end(published, monkeypatch, capsys, tmp_pa
     assert not collection.has_pictures
     kept = runs.load_run(index, collection)
     assert {name: one.map for name, one in kept.scores.items()} == {
-        "easy": 1.0, "medium": 1.0, "hard": 1.0}
+        "easy": 1.0,
+        "medium": 1.0,
+        "hard": 1.0,
+    }
     assert kept.ranks[:3, 7].tolist() == [7, 8, 9]
     # The index alone gives the same, from its half-precision copy.
     again = runs.run(index, collection, None)
@@ -460,14 +493,20 @@ def test_scores_that_differ_from_the_published_ones_are_an_error(published, caps
     assert "easy        100.00      84.81  DIFFERS" in out
 
 
-@pytest.mark.parametrize("content", [
-    {"X": np.zeros((2048, 4993)), "Q": np.zeros((2048, 69))},
-    {"X": np.zeros((4993, 2048)), "Q": np.zeros((70, 2048))},
-    {"X": np.zeros((2048, 4993))},
-    {"X": np.full((2048, 4993), np.nan), "Q": np.zeros((2048, 70))},
-    {"X": np.array([["a", "b"]], object), "Q": np.zeros((2048, 70))},
-    b"", b"<html>", b"MATLAB 5.0 MAT-file" + bytes(500), b"\x89HDF\r\n\x1a\n" + bytes(500),
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"X": np.zeros((2048, 4993)), "Q": np.zeros((2048, 69))},
+        {"X": np.zeros((4993, 2048)), "Q": np.zeros((70, 2048))},
+        {"X": np.zeros((2048, 4993))},
+        {"X": np.full((2048, 4993), np.nan), "Q": np.zeros((2048, 70))},
+        {"X": np.array([["a", "b"]], object), "Q": np.zeros((2048, 70))},
+        b"",
+        b"<html>",
+        b"MATLAB 5.0 MAT-file" + bytes(500),
+        b"\x89HDF\r\n\x1a\n" + bytes(500),
+    ],
+)
 def test_mat_files_of_another_kind(published, content, tmp_path):
     if isinstance(content, dict):
         buffer = io.BytesIO()

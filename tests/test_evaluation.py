@@ -18,10 +18,18 @@ REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 
 def truth(pictures, *labels):
     names = tuple(f"{i}.jpg" for i in range(pictures))
-    return GroundTruth(names, tuple(
-        Query(f"q{i}.jpg", None, f"place {i // 2}", {
-            kind: np.array(sorted(positions), np.int64) for kind, positions in one.items()})
-        for i, one in enumerate(labels)))
+    return GroundTruth(
+        names,
+        tuple(
+            Query(
+                f"q{i}.jpg",
+                None,
+                f"place {i // 2}",
+                {kind: np.array(sorted(positions), np.int64) for kind, positions in one.items()},
+            )
+            for i, one in enumerate(labels)
+        ),
+    )
 
 
 def classic(ranking, ok, junk=(), pictures=None):
@@ -29,14 +37,17 @@ def classic(ranking, ok, junk=(), pictures=None):
     return evaluate(np.array(ranking)[:, None], one)["classic"]
 
 
-@pytest.mark.parametrize(("ranking", "ok", "junk", "expected"), [
-    ([3, 0, 1, 2], [3], [], 1),
-    ([3, 0, 1, 2], [0], [], 1 / 4),                # (0/1 + 1/2) / 2
-    ([3, 0, 1, 2], [0], [3], 1),                   # the ignored one moves it to the top
-    ([0, 1, 2, 3], [1, 3], [0], 19 / 24),          # (1 + 1)/2/2 + (1/2 + 2/3)/2/2
-    ([0, 1, 2, 3], [2, 3], [], 7 / 24),            # (0 + 1/3)/2/2 + (1/3 + 2/4)/2/2
-    ([0, 1, 2, 3], [0, 1, 2, 3], [], 1),
-])
+@pytest.mark.parametrize(
+    ("ranking", "ok", "junk", "expected"),
+    [
+        ([3, 0, 1, 2], [3], [], 1),
+        ([3, 0, 1, 2], [0], [], 1 / 4),  # (0/1 + 1/2) / 2
+        ([3, 0, 1, 2], [0], [3], 1),  # the ignored one moves it to the top
+        ([0, 1, 2, 3], [1, 3], [0], 19 / 24),  # (1 + 1)/2/2 + (1/2 + 2/3)/2/2
+        ([0, 1, 2, 3], [2, 3], [], 7 / 24),  # (0 + 1/3)/2/2 + (1/3 + 2/4)/2/2
+        ([0, 1, 2, 3], [0, 1, 2, 3], [], 1),
+    ],
+)
 def test_average_precision_by_hand(ranking, ok, junk, expected):
     assert classic(ranking, ok, junk).map == pytest.approx(expected, abs=1e-15)
 
@@ -61,9 +72,9 @@ def test_the_three_revisited_protocols_by_hand():
     one = truth(5, {"easy": [1], "hard": [3], "junk": [0]})
     scores = evaluate(np.arange(5)[:, None], one)
     assert list(scores) == ["easy", "medium", "hard"]
-    assert scores["easy"].map == 1                       # 0 ignored
+    assert scores["easy"].map == 1  # 0 ignored
     assert scores["medium"].map == pytest.approx(19 / 24)
-    assert scores["hard"].map == pytest.approx(1 / 4)    # 0, 1 ignored: 2 3 4 → (0 + 1/2) / 2
+    assert scores["hard"].map == pytest.approx(1 / 4)  # 0, 1 ignored: 2 3 4 → (0 + 1/2) / 2
 
 
 def test_queries_without_positives_are_not_counted():
@@ -121,19 +132,22 @@ def test_rank_descriptors():
         evaluation.rank_descriptors(queries[:, :2], database)
 
 
-@pytest.mark.parametrize(("ranks", "words"), [
-    (np.zeros((3, 2), int), "2 columns for 1 queries"),
-    (np.zeros((1, 3), int), "looks transposed"),
-    (np.zeros((4, 1), int), "list 4 pictures, but the database has 3"),
-    (np.array([[0], [1], [3]]), "position 3, but the database has 3 pictures, 0 to 2"),
-    (np.array([[1], [2], [3]]), "count from zero"),
-    (np.array([[0], [1], [-2]]), "position -2"),
-    (np.array([[0], [-1], [1]]), "after an empty entry"),
-    (np.array([[0], [2], [2]]), "column 0 lists position 2 twice"),
-    (np.array([[0.0], [1.0]]), "whole numbers"),
-    (np.array([0, 1, 2]), "whole numbers in two dimensions"),
-    (np.array([["a"]]), "whole numbers"),
-])
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        (np.zeros((3, 2), int), "2 columns for 1 queries"),
+        (np.zeros((1, 3), int), "looks transposed"),
+        (np.zeros((4, 1), int), "list 4 pictures, but the database has 3"),
+        (np.array([[0], [1], [3]]), "position 3, but the database has 3 pictures, 0 to 2"),
+        (np.array([[1], [2], [3]]), "count from zero"),
+        (np.array([[0], [1], [-2]]), "position -2"),
+        (np.array([[0], [-1], [1]]), "after an empty entry"),
+        (np.array([[0], [2], [2]]), "column 0 lists position 2 twice"),
+        (np.array([[0.0], [1.0]]), "whole numbers"),
+        (np.array([0, 1, 2]), "whole numbers in two dimensions"),
+        (np.array([["a"]]), "whole numbers"),
+    ],
+)
 def test_rankings_that_do_not_fit(ranks, words):
     with pytest.raises(RetrievalError, match=words):
         evaluate(ranks, truth(3, {"ok": [0]}))
@@ -177,10 +191,14 @@ def test_explanation_without_positives():
 def cases(draw):
     pictures = draw(st.integers(1, 30))
     ranking = draw(st.permutations(range(pictures)))[: draw(st.integers(0, pictures))]
-    kinds = draw(st.lists(st.sampled_from(["easy", "hard", "junk", ""]), min_size=pictures,
-                          max_size=pictures))
-    labels = {kind: [i for i, one in enumerate(kinds) if one == kind]
-              for kind in ("easy", "hard", "junk")}
+    kinds = draw(
+        st.lists(
+            st.sampled_from(["easy", "hard", "junk", ""]), min_size=pictures, max_size=pictures
+        )
+    )
+    labels = {
+        kind: [i for i, one in enumerate(kinds) if one == kind] for kind in ("easy", "hard", "junk")
+    }
     return pictures, ranking, labels
 
 
@@ -204,8 +222,7 @@ def test_agrees_with_the_plain_loop_and_the_explanation(case):
             clean = [i for i in ranking if i not in ignored]
             for k, value in zip((1, 5, 10), scores[name].recalls[0], strict=True):
                 assert value == len(positives & set(clean[:k])) / len(positives)
-            last = (max(clean.index(i) for i in positives) + 1
-                    if positives <= set(clean) else 100)
+            last = max(clean.index(i) for i in positives) + 1 if positives <= set(clean) else 100
             for k, value in zip((1, 5, 10), scores[name].prs[0], strict=True):
                 depth = min(k, last)
                 assert value == len(positives & set(clean[:depth])) / depth

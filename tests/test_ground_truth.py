@@ -32,7 +32,10 @@ def check_gnd(truth, suffix=""):
     assert (first.name, first.box) == ("tower_000009" + suffix, (1, 2.5, 30, 40))
     assert (second.name, second.box) == ("oxford_000010" + suffix, None)
     assert {kind: labels.tolist() for kind, labels in first.labels.items()} == {
-        "easy": [0, 2], "hard": [], "junk": [3]}
+        "easy": [0, 2],
+        "hard": [],
+        "junk": [3],
+    }
     assert all(labels.dtype == np.int64 for labels in first.labels.values())
     assert first.landmark == "tower"
     assert second.landmark == "bridge"  # 'oxford' says nothing
@@ -55,9 +58,19 @@ def test_gnd_as_json_with_landmarks(tmp_path):
 
 
 def test_json_by_name(tmp_path):
-    content = {"database": ["im/a.jpg", "im/b.jpg", "im/c.jpg"], "queries": [
-        {"image": "im/b.jpg", "landmark": "x", "bbox": [0, 0, 5, 5], "easy": ["im/c.jpg"],
-         "hard": ["im/a.jpg"], "junk": ["im/b.jpg"]}]}
+    content = {
+        "database": ["im/a.jpg", "im/b.jpg", "im/c.jpg"],
+        "queries": [
+            {
+                "image": "im/b.jpg",
+                "landmark": "x",
+                "bbox": [0, 0, 5, 5],
+                "easy": ["im/c.jpg"],
+                "hard": ["im/a.jpg"],
+                "junk": ["im/b.jpg"],
+            }
+        ],
+    }
     truth = read_ground_truth(write(tmp_path, json.dumps(content)))
     query = truth.queries[0]
     assert (query.name, query.landmark, query.box) == ("im/b.jpg", "x", (0, 0, 5, 5))
@@ -77,8 +90,12 @@ def classic(tmp_path):
     return tmp_path
 
 
-NAMES = ("all_souls_000001.jpg", "all_souls_000013.jpg", "all_souls_000026.jpg",
-         "x/oxford_000002.jpg")
+NAMES = (
+    "all_souls_000001.jpg",
+    "all_souls_000013.jpg",
+    "all_souls_000026.jpg",
+    "x/oxford_000002.jpg",
+)
 
 
 def test_classic_text_files(classic):
@@ -108,39 +125,54 @@ def test_classic_text_files_that_are_wrong(classic):
         read_ground_truth(classic, NAMES)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"imlist": "abc"}, "imlist is no list of names"),
-    ({"imlist": [1, 2, 3, 4]}, "imlist is no list of names"),
-    ({"imlist": ["a", "b", "c", "a"]}, "imlist has a twice"),
-    ({"imlist": ["a", "b", "c", "../d"]}, "path below the folder"),
-    ({"imlist": ["a", "b", "c", "/etc/passwd"]}, "path below the folder"),
-    ({"imlist": ["a", "b", "c", ""]}, "path below the folder"),
-    ({"qimlist": ["../../x", "y"]}, "path below the folder"),
-    ({"qimlist": ["x"]}, "one entry for each name"),
-    ({"gnd": None}, "one entry for each name"),
-    ({"gnd": [1, 2]}, "no dictionary"),
-    ({"gnd": [{"easy": [4]}, {}]}, "outside the 4 database pictures"),
-    ({"gnd": [{"easy": [-1]}, {}]}, "outside the 4 database pictures"),
-    ({"gnd": [{"easy": ["a"]}, {}]}, "labels of tower_000009 are not positions"),
-    ({"gnd": [{"easy": [0.5]}, {}]}, "not positions"),
-    ({"gnd": [{"easy": [float("nan")]}, {}]}, "not positions"),
-    ({"gnd": [{"easy": [[0, 1], [2]]}, {}]}, "not positions"),
-    ({"gnd": [{"easy": [2**70]}, {}]}, "not positions"),
-    ({"gnd": [{"easy": 3}, {}]}, "not positions"),
-    ({"gnd": [{"easy": {"a": 1}}, {}]}, "not positions"),
-    ({"gnd": [{"bbx": [1, 2, 3]}, {}]}, "not four numbers"),
-    ({"gnd": [{"bbx": [1, 2, 3, float("inf")]}, {}]}, "not four numbers"),
-    ({"gnd": [{"bbx": "1234"}, {}]}, "not four numbers"),
-    ({"gnd": [{"bbx": [5, 2, 3, 4]}, {}]}, "empty or inverted"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"imlist": "abc"}, "imlist is no list of names"),
+        ({"imlist": [1, 2, 3, 4]}, "imlist is no list of names"),
+        ({"imlist": ["a", "b", "c", "a"]}, "imlist has a twice"),
+        ({"imlist": ["a", "b", "c", "../d"]}, "path below the folder"),
+        ({"imlist": ["a", "b", "c", "/etc/passwd"]}, "path below the folder"),
+        ({"imlist": ["a", "b", "c", ""]}, "path below the folder"),
+        ({"qimlist": ["../../x", "y"]}, "path below the folder"),
+        ({"qimlist": ["x"]}, "one entry for each name"),
+        ({"gnd": None}, "one entry for each name"),
+        ({"gnd": [1, 2]}, "no dictionary"),
+        ({"gnd": [{"easy": [4]}, {}]}, "outside the 4 database pictures"),
+        ({"gnd": [{"easy": [-1]}, {}]}, "outside the 4 database pictures"),
+        ({"gnd": [{"easy": ["a"]}, {}]}, "labels of tower_000009 are not positions"),
+        ({"gnd": [{"easy": [0.5]}, {}]}, "not positions"),
+        ({"gnd": [{"easy": [float("nan")]}, {}]}, "not positions"),
+        ({"gnd": [{"easy": [[0, 1], [2]]}, {}]}, "not positions"),
+        ({"gnd": [{"easy": [2**70]}, {}]}, "not positions"),
+        ({"gnd": [{"easy": 3}, {}]}, "not positions"),
+        ({"gnd": [{"easy": {"a": 1}}, {}]}, "not positions"),
+        ({"gnd": [{"bbx": [1, 2, 3]}, {}]}, "not four numbers"),
+        ({"gnd": [{"bbx": [1, 2, 3, float("inf")]}, {}]}, "not four numbers"),
+        ({"gnd": [{"bbx": "1234"}, {}]}, "not four numbers"),
+        ({"gnd": [{"bbx": [5, 2, 3, 4]}, {}]}, "empty or inverted"),
+    ],
+)
 def test_contradictions(change, words, tmp_path):
     with pytest.raises(RetrievalError, match=words):
         read_ground_truth(write(tmp_path, GND | change))
 
 
-@pytest.mark.parametrize("content", ["", "[1", "[" * 100_000, "\x00", '"imlist"', "{}", "[]",
-                                     '{"database": 3}', '{"database": ["a"], "queries": 3}',
-                                     '{"database": ["a"], "queries": [{"easy": []}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1",
+        "[" * 100_000,
+        "\x00",
+        '"imlist"',
+        "{}",
+        "[]",
+        '{"database": 3}',
+        '{"database": ["a"], "queries": 3}',
+        '{"database": ["a"], "queries": [{"easy": []}]}',
+    ],
+)
 def test_no_ground_truth_at_all(content, tmp_path):
     with pytest.raises(RetrievalError):
         read_ground_truth(write(tmp_path, content))
@@ -153,8 +185,11 @@ def test_missing(tmp_path):
 
 def test_labels_shared_by_many_queries_are_limited(tmp_path):
     inner, count = list(range(10_000)), 10_000
-    bomb = {"imlist": [str(i) for i in range(10_000)], "qimlist": ["q"] * count,
-            "gnd": [{"ok": inner}] * count}
+    bomb = {
+        "imlist": [str(i) for i in range(10_000)],
+        "qimlist": ["q"] * count,
+        "gnd": [{"ok": inner}] * count,
+    }
     with pytest.raises(RetrievalError, match="more than 5,000,000 labels"):
         read_ground_truth(write(tmp_path, bomb))
 

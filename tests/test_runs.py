@@ -31,8 +31,11 @@ class Colour(Method):
 
 @pytest.fixture
 def method():
-    return Colour(checkpoints.Checkpoint(
-        "colour", "sir", "Colour", "none", "nothing", "nothing", "none", "here", "0" * 64))
+    return Colour(
+        checkpoints.Checkpoint(
+            "colour", "sir", "Colour", "none", "nothing", "nothing", "none", "here", "0" * 64
+        )
+    )
 
 
 @pytest.fixture
@@ -45,11 +48,19 @@ def folder(tmp_path):
     query = Image.new("RGB", (40, 30), "blue")
     query.paste("red", (0, 0, 20, 30))
     query.save(root / "q.jpg")
-    (root / "ground_truth.json").write_text(json.dumps({
-        "imlist": [*COLOURS, "broken.jpg"], "qimlist": ["q.jpg", "q.jpg"],
-        "landmarks": ["Red", "Blue"],
-        "gnd": [{"bbx": [0, 0, 20, 30], "easy": [2, 5], "hard": [3], "junk": [0]},
-                {"bbx": [20, 0, 40, 30], "easy": [1], "hard": [], "junk": []}]}))
+    (root / "ground_truth.json").write_text(
+        json.dumps(
+            {
+                "imlist": [*COLOURS, "broken.jpg"],
+                "qimlist": ["q.jpg", "q.jpg"],
+                "landmarks": ["Red", "Blue"],
+                "gnd": [
+                    {"bbx": [0, 0, 20, 30], "easy": [2, 5], "hard": [3], "junk": [0]},
+                    {"bbx": [20, 0, 40, 30], "easy": [1], "hard": [], "junk": []},
+                ],
+            }
+        )
+    )
     return root
 
 
@@ -150,12 +161,17 @@ def test_read_ranks(tmp_path):
 
 
 def header(shape):
-    return (b"\x93NUMPY\x01\x00v\x00" + f"{{'descr': '<i8', 'fortran_order': False, "
-            f"'shape': {shape}, }}".ljust(117).encode() + b"\n")
+    return (
+        b"\x93NUMPY\x01\x00v\x00"
+        + f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode()
+        + b"\n"
+    )
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"PK\x03\x04", b"text", b"\x93NUMPY", header("(3, 2)"), header("(10000000000, 1000)")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", b"text", b"\x93NUMPY", header("(3, 2)"), header("(10000000000, 1000)")],
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_read_ranks_refuses_other_files(content, zipped, tmp_path):
     path = tmp_path / "ranks.npz"
@@ -189,6 +205,7 @@ def test_benchmark_compares_equal_things():
 
 # --- the commands --------------------------------------------------------------------------
 
+
 def evaluate(*arguments):
     parser = argparse.ArgumentParser()
     commands.add_evaluate_arguments(parser)
@@ -198,8 +215,20 @@ def evaluate(*arguments):
 def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: method)
     out = tmp_path / "scores.json"
-    assert evaluate(index.path, "--collection", folder, "--json", out, "--protocol", "easy",
-                    "--ranks", tmp_path / "ranks.npz") == 0
+    assert (
+        evaluate(
+            index.path,
+            "--collection",
+            folder,
+            "--json",
+            out,
+            "--protocol",
+            "easy",
+            "--ranks",
+            tmp_path / "ranks.npz",
+        )
+        == 0
+    )
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "shapes: 2 queries, 5 of 6 pictures, sir with colour"
     assert printed[1].split() == ["protocol", "queries", "mAP", "mP@1", "mP@5", "mP@10"]
@@ -208,22 +237,37 @@ def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys)
     assert len(printed) == 3
     assert list(json.loads(out.read_text())["protocols"]) == ["easy"]
     assert list(json.loads((index.path / "evaluation.json").read_text())["protocols"]) == [
-        "easy", "medium", "hard"]
+        "easy",
+        "medium",
+        "hard",
+    ]
     # The rankings it wrote score the same when they come back from outside.
     capsys.readouterr()
-    assert evaluate("--ranks", tmp_path / "ranks.npz", "--ground-truth",
-                    folder / "ground_truth.json", "--protocol", "easy") == 0
+    assert (
+        evaluate(
+            "--ranks",
+            tmp_path / "ranks.npz",
+            "--ground-truth",
+            folder / "ground_truth.json",
+            "--protocol",
+            "easy",
+        )
+        == 0
+    )
     assert capsys.readouterr().out.splitlines()[2] == printed[2]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ([], "Give an index, or --ranks"),
-    (["--ranks", "a.npz"], "Give an index, or --ranks"),
-    (["--ranks", "a.npz", "--ground-truth", "g.pkl", "--collection", "town"], "Give an index"),
-    (["--ground-truth", "g.pkl"], "Give an index"),
-    (["nope", "--ground-truth", "g.pkl"], "either an index or --ranks"),
-    (["nope"], "There is no index in nope"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Give an index, or --ranks"),
+        (["--ranks", "a.npz"], "Give an index, or --ranks"),
+        (["--ranks", "a.npz", "--ground-truth", "g.pkl", "--collection", "town"], "Give an index"),
+        (["--ground-truth", "g.pkl"], "Give an index"),
+        (["nope", "--ground-truth", "g.pkl"], "either an index or --ranks"),
+        (["nope"], "There is no index in nope"),
+    ],
+)
 def test_evaluate_needs_one_or_the_other(arguments, words):
     with pytest.raises(RetrievalError, match=words):
         evaluate(*arguments)
@@ -251,8 +295,17 @@ def test_evaluate_writes_whole_files_or_none(folder, tmp_path):
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference")
 def test_evaluate_foreign_rankings(tmp_path, capsys):
     out = tmp_path / "o.json"
-    assert evaluate("--ranks", f"{REFERENCE}/ranks.npz:roxford5k", "--ground-truth",
-                    REFERENCE / "gnd_roxford5k.pkl", "--json", out) == 0
+    assert (
+        evaluate(
+            "--ranks",
+            f"{REFERENCE}/ranks.npz:roxford5k",
+            "--ground-truth",
+            REFERENCE / "gnd_roxford5k.pkl",
+            "--json",
+            out,
+        )
+        == 0
+    )
     assert "medium          70    4.77   17.14   15.43   12.57" in capsys.readouterr().out
     expected = json.loads((REFERENCE / "scores.json").read_text())["roxford5k"]
     found = json.loads(out.read_text())["protocols"]
@@ -260,8 +313,9 @@ def test_evaluate_foreign_rankings(tmp_path, capsys):
         assert found[protocol]["map"] == pytest.approx(one["map"], abs=1e-9)
         assert found[protocol]["mp@1,5,10"] == pytest.approx(one["mp@1,5,10"], abs=1e-9)
     with pytest.raises(RetrievalError, match="several arrays"):
-        evaluate("--ranks", REFERENCE / "ranks.npz", "--ground-truth",
-                 REFERENCE / "gnd_roxford5k.pkl")
+        evaluate(
+            "--ranks", REFERENCE / "ranks.npz", "--ground-truth", REFERENCE / "gnd_roxford5k.pkl"
+        )
 
 
 def test_unknown_download_names_all():
