@@ -49,10 +49,44 @@ for name, title in common.shelf().items():
                 "Skipped": len(made["skipped"]),
                 "MB": round(size / 1e6, 1),
                 "Made": made["made"][:10],
-                "Took, s": made["seconds"],
             }
         )
 if rows:
     st.dataframe(rows, hide_index=True)
 else:
     st.info("None yet. The search page can index pictures of your own.")
+
+st.subheader("Networks of the authors", anchor=False)
+st.markdown(
+    "The networks above come with the installation and stand in for these, which are downloaded "
+    "once, verified, and used by `python -m retrieval index`."
+)
+official = {one.id: one for one in checkpoints.REGISTRY.values() if one.address}
+st.dataframe(
+    [
+        {
+            "Network": one.id,
+            "Method": methods.METHODS[one.method].title,
+            "What it is": one.title,
+            "Size": one.size_text,
+            "On this machine": "yes" if one.available else "no",
+            "Trained on": one.trained_on,
+            "Licence": one.licence,
+        }
+        for one in official.values()
+    ],
+    hide_index=True,
+)
+missing = [name for name, one in official.items() if not one.available]
+if missing:
+    chosen = st.selectbox("Download a network", missing, key="network")
+    if st.button(f"Download, {official[chosen].size_text}", icon=":material/download:"):
+        bar = st.progress(0.0, "Connecting")
+
+        def show(done: int, total: int | None, name: str) -> None:
+            text = f"{name}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} MB" if total else "")
+            bar.progress(min(done / total, 1.0) if total else 0.0, text)
+
+        with common.explained():
+            checkpoints.download(official[chosen], show)
+        st.rerun()
