@@ -1,0 +1,76 @@
+"""The page "How it works": what is installed, and the networks that can be downloaded."""
+
+import hashlib
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from retrieval import checkpoints
+
+ROOT = Path(__file__).parents[2]
+NETWORK = "gl18-resnet50"
+CONTENT = b"not a network, but whole" * 1000
+
+
+@pytest.fixture
+def about(tmp_path, monkeypatch):
+    """The page, with one network to be had from a server on this machine."""
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "network.pth").write_bytes(CONTENT)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def offer(sha256):
+        record = replace(
+            checkpoints.REGISTRY[NETWORK],
+            address=f"http://127.0.0.1:{server.server_port}/network.pth",
+            weights_sha256=sha256,
+        )
+        monkeypatch.setitem(checkpoints.REGISTRY, NETWORK, record)
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+        return app.switch_page("pages/about.py").run()
+
+    yield offer
+    server.shutdown()
+
+
+def here(app):
+    """Network → 'yes' or 'no', from the last table of the page."""
+    table = app.dataframe[-1].value
+    return dict(zip(table["Network"], table["On this machine"], strict=True))
+
+
+def download(app):
+    app.selectbox(key="network").select(NETWORK).run()
+    [button] = [button for button in app.button if button.label.startswith("Download, ")]
+    return button.click().run()
+
+
+def test_a_network_is_downloaded_and_then_listed_as_here(about):
+    app = about(hashlib.sha256(CONTENT).hexdigest())
+    assert here(app)[NETWORK] == "no"
+    app = download(app)
+    assert not app.error
+    assert here(app)[NETWORK] == "yes"
+    assert checkpoints.REGISTRY[NETWORK].path.read_bytes() == CONTENT
+    assert NETWORK not in app.selectbox(key="network").options
+
+
+def test_a_network_with_another_hash_is_refused_in_a_sentence(about):
+    app = download(about("0" * 64))
+    assert len(app.error) == 1
+    assert not checkpoints.REGISTRY[NETWORK].path.exists()
+
+
+def test_every_method_and_index_is_named(about):
+    app = about("0" * 64)
+    titles = [heading.value for heading in app.subheader]
+    assert titles[:3] == ["SIR", "DELF", "CNN-IRwNHA"]
+    assert {"sir-lite0", "delf-lite0", "gem-lite0"} <= set(app.dataframe[0].value["Checkpoint"])
