@@ -224,7 +224,7 @@ def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.get_by_role("button", name="Search", exact=True).click()
     names = results(page)
     assert len(names) == 12
-    page.get_by_text("Same landmark").wait_for()
+    page.get_by_text("Same landmark").first.wait_for()
     sync_api.expect(page).to_have_url(re.compile("query="))
     link = parse_qs(urlsplit(page.url).query)
     assert link["box"] == [", ".join(map(str, box))]
