@@ -219,6 +219,8 @@ def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
 def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.locator(".stage").wait_for()
+    page.get_by_role("button", name="Clear box").click()  # the query brings a box of its own
+    sync_api.expect(page.get_by_label(BOX)).to_have_value("", timeout=WAIT)
     draw(page, (0.3, 0.25), (0.75, 0.8))
     box = drawn(page)
     page.get_by_role("button", name="Search", exact=True).click()
