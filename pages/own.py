@@ -16,7 +16,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages import common
+from pages import common, query
 from retrieval import archives, collections, images, index, methods
 from retrieval.errors import RetrievalError
 
@@ -103,17 +103,25 @@ def form(wanted: list[str]) -> None:
                 built = build(method)
             # The first query is a picture that can be read, with no box of one of the same name.
             st.session_state["database"], st.session_state["boxed"] = built.names[0], None
+            # An upload or photograph to ask with does not outlive this run of the page.
+            if st.session_state.get("source") in (query.UPLOAD, query.CAMERA):
+                st.session_state["source"], st.session_state["searched"] = query.DATABASE, False
         st.rerun()
     if own := current():
         st.markdown(f"{len(own.collection):,} pictures are in use. Bringing others replaces them.")
-        for skipped in own.skipped[:20]:
-            st.warning(f"Left out: {skipped['reason']}")
-        if len(own.skipped) > 20:
-            st.warning(f"… and {len(own.skipped) - 20} more.")
     st.caption(
         "They are kept in a private folder for this session only: nobody else sees them, and they "
         "are deleted when the session ends."
     )
+
+
+def left_out() -> None:
+    """Which of the pictures that were brought could not be read, and why."""
+    own = current()
+    for skipped in own.skipped[:20]:
+        st.warning(f"Left out: {skipped['reason']}")
+    if len(own.skipped) > 20:
+        st.warning(f"… and {len(own.skipped) - 20} more.")
 
 
 def build(name: str) -> index.Index:

@@ -268,6 +268,7 @@ if state.collection == own.NAME:
         own.form(wanted)
     if own.current() is None:
         st.stop()
+    own.left_out()
 with common.explained():
     collection = (
         own.current().collection
