@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where to put it; default for collections with a name: precomputed/NAME/CHECKPOINT, "
         "and what has ground truth is evaluated",
     )  # fmt: skip
+    index.add_argument(
+        "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
+    )
     index.set_defaults(wrong_usage=index.error)
 
     search = _command(commands, "search", _search, "rank an index by likeness to a picture")
@@ -131,9 +134,15 @@ def _load_method(args):
 
 
 def _index(args) -> None:
-    from retrieval.index import build
+    from retrieval.index import build, load
     from retrieval.index.store import PRECOMPUTED
 
+    codebook = None
+    if args.codebook:
+        donor = load(args.codebook)
+        if args.method != "delf" or donor.kind != "local":
+            raise RetrievalError("A codebook goes from one DELF index to another.")
+        codebook = donor.arrays["codebook"]
     if args.out is None and args.collection not in {entry.name for entry in registered()}:
         args.wrong_usage("the index of a folder needs a place: --out INDEX")
     _bring(args)
@@ -141,7 +150,7 @@ def _index(args) -> None:
     method = _load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with _Bar(len(collection.names)) as bar:
-        index = build(collection, method, out, bar.update)
+        index = build(collection, method, out, bar.update, codebook)
     skipped = index.manifest["skipped"]
     for entry in skipped:
         print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)

@@ -107,6 +107,15 @@ def test_index_into_a_bad_place(refused, folder, tmp_path):
     assert file.read_text() == "x"
 
 
+def test_index_with_the_codebook_of_another(run, refused, folder, indexes, tmp_path):
+    command = ["index", folder, "--method", "delf", "--size", 64, "--out", tmp_path / "own"]
+    code, _, _ = run(*command, "--codebook", indexes["delf"].path)
+    assert code == 0
+    words = indexes["delf"].arrays["codebook"]
+    assert np.array_equal(indexes_module.load(tmp_path / "own").arrays["codebook"], words)
+    refused("from one DELF index to another", *command, "--codebook", indexes["sir"].path)
+
+
 def test_index_of_another_method(refused, folder, indexes):
     path = indexes["sir"].path
     refused("was made with method sir, not delf", "index", folder, "--method", "delf",
