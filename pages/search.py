@@ -326,6 +326,8 @@ with answers:
             if truth is not None:
                 right = sum(verdict == "positive" for verdict in truth.values())
                 gallery.legend(f"Judged as {state.judge}: {right} right")
+            elif collection.protocols:
+                st.caption("Right and wrong are known for prepared queries only: no frames here.")
             st.button(
                 "Other pictures",
                 key="back",
