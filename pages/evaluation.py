@@ -53,16 +53,9 @@ class Measured:
 
 def follow_link(shelf: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = st.query_params.to_dict()
-    if not asked or asked == state.get("eval-link"):
+    asked = query.newly_asked(shelf, "eval-link", "eval-collection")
+    if not asked:
         return
-    state["eval-link"] = asked
-    if "collection" in asked and asked["collection"] not in shelf:
-        name = gallery.plain(asked["collection"])
-        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
-        return
-    if "collection" in asked:
-        state["eval-collection"] = asked["collection"]
     if asked.get("protocol") in PROTOCOLS:
         state["eval-protocol"] = asked["protocol"]
     for key in ("method", "against"):

@@ -63,16 +63,9 @@ class Engine(NamedTuple):
 
 def follow_link(shelf: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = st.query_params.to_dict()
-    if not asked or asked == state.get("kp-link"):
+    asked = query.newly_asked(shelf, "kp-link", "collection")
+    if not asked:
         return
-    state["kp-link"] = asked
-    if "collection" in asked and asked["collection"] not in shelf:
-        name = gallery.plain(asked["collection"])
-        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
-        return
-    if "collection" in asked:
-        state.collection = asked["collection"]
     for key, options in (("view", VIEWS), ("look", LOOKS), ("model", MODELS)):
         if asked.get(key) in options:
             state[f"kp-{key}"] = asked[key]

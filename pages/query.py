@@ -44,6 +44,25 @@ class Question:
         return name, self.own_box
 
 
+def newly_asked(shelf: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
+    """What the address asks for, with its collection put into the session under a key.
+
+    mark: the key under which a page keeps the address it last followed or wrote. Empty where there
+    is nothing new, or where the collection is not on this machine (said on the page).
+    """
+    asked = st.query_params.to_dict()
+    if not asked or asked == state.get(mark):
+        return {}
+    state[mark] = asked
+    if "collection" in asked and asked["collection"] not in shelf:
+        name = plain(asked["collection"])
+        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
+        return {}
+    if "collection" in asked:
+        state[collection_key] = asked["collection"]
+    return asked
+
+
 def ask_prepared(number: int) -> None:
     """Callback: search with one of the collection's own queries."""
     state.source, state.prepared, state.searched = PREPARED, number, True

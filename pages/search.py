@@ -24,16 +24,9 @@ state = st.session_state
 
 def follow_link(shelf: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = st.query_params.to_dict()
-    if not asked or asked == state.get("link"):
+    asked = query.newly_asked(shelf, "link", "collection")
+    if not asked:
         return
-    state.link = asked
-    if "collection" in asked and asked["collection"] not in shelf:
-        name = gallery.plain(asked["collection"])
-        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
-        return
-    if "collection" in asked:
-        state.collection = asked["collection"]
     if asked.get("method") in (*methods.METHODS, ALL):
         state.method = asked["method"]
     if asked.get("judge") in evaluation.PROTOCOLS:
