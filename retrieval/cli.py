@@ -135,7 +135,7 @@ def _load_method(args):
 
 def _index(args) -> None:
     from retrieval.index import build, load
-    from retrieval.index.store import PRECOMPUTED
+    from retrieval.index.store import PRECOMPUTED, find_same
 
     codebook = None
     if args.codebook:
@@ -150,7 +150,7 @@ def _index(args) -> None:
     method = _load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with _Bar(len(collection.names)) as bar:
-        index = build(collection, method, out, bar.update, codebook)
+        index = build(collection, method, out, bar.update, codebook, find_same(method))
     skipped = index.manifest["skipped"]
     for entry in skipped:
         print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)

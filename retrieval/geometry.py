@@ -41,26 +41,28 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
     """Mutual nearest neighbours by cosine.
 
     a: (N, d), b: (M, d) float32, unit length. Returns (K, 2) int64 rows (index in a, index in b),
-    ordered by the index in a; (0, 2) where either side is empty. Memory does not grow with N × M:
-    a is taken block by block.
+    ordered by the index in a; (0, 2) where either side is empty. Memory does not grow with N × M.
     """
     if len(a) == 0 or len(b) == 0:
         return np.empty((0, 2), np.int64)
-    rows, columns = np.arange(len(a)), np.arange(len(b))
-    best_b, likeness = np.empty(len(a), np.int64), np.empty(len(a), np.float32)
-    best_a, likeness_a = np.zeros(len(b), np.int64), np.full(len(b), -np.inf, np.float32)
+    nearest, similarity = _nearest(a, b)
+    rows = np.flatnonzero(similarity >= min_similarity)
+    # The way back is gone from those only that somebody chose: few, between unrelated pictures.
+    chosen, which = np.unique(nearest[rows], return_inverse=True)
+    mutual = _nearest(b[chosen], a)[0][which] == rows
+    return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
+
+
+def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The row of b (M, d) most like each of a (N, d), and how like: (N,) int64, (N,) float32."""
+    nearest, similarity = np.empty(len(a), np.int64), np.empty(len(a), np.float32)
     step = max(1, BLOCK // len(b))
     for start in range(0, len(a), step):
-        block = slice(start, start + step)
-        similarity = a[block] @ b.T
-        best_b[block] = similarity.argmax(axis=1)
-        likeness[block] = similarity[rows[: len(similarity)], best_b[block]]
-        nearest = similarity.argmax(axis=0)
-        value = similarity[nearest, columns]
-        better = value > likeness_a
-        best_a[better], likeness_a[better] = start + nearest[better], value[better]
-    keep = (best_a[best_b] == rows) & (likeness >= min_similarity)
-    return np.stack([rows[keep], best_b[keep]], axis=1)
+        products = a[start : start + step] @ b.T
+        found = products.argmax(axis=1)
+        nearest[start : start + step] = found
+        similarity[start : start + step] = products[np.arange(len(found)), found]
+    return nearest, similarity
 
 
 def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

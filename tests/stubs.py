@@ -16,6 +16,7 @@ class Thumbnail:
 
     name, kind = "sir", "global"
     checkpoint = CHECKPOINT
+    batch = 1
 
     def __init__(self, **settings):
         self.settings = {"size": 4} | settings
@@ -25,6 +26,9 @@ class Thumbnail:
         self.described.append(picture.size)
         vector = np.asarray(picture.resize((4, 4)), np.float32).ravel() + 1
         return vector / np.linalg.norm(vector)
+
+    def describe_batch(self, pictures):
+        return [self.describe(picture) for picture in pictures]
 
 
 class Grid(Thumbnail):

@@ -16,6 +16,7 @@ from stubs import Grid, Thumbnail, paint
 from retrieval import index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
+from retrieval.index import store
 
 
 @pytest.fixture
@@ -156,10 +157,10 @@ def test_only_what_changed_is_described_again(folder, out):
     paint(folder / "new.png", 10, (61, 30))
     paint(folder / "a.png", 11, (62, 30))  # other content
     (folder / "b b.png").unlink()
-    (folder / "sub" / "d.png").rename(folder / "sub" / "moved.png")  # known by another name
+    (folder / "sub" / "d.png").rename(folder / "sub" / "moved.png")  # known, by another name
     method = Thumbnail()
     updated = build(folder, out, method)
-    assert sorted(method.described) == [(43, 30), (61, 30), (62, 30)]
+    assert sorted(method.described) == [(61, 30), (62, 30)]
     same(updated, build(folder, out.with_name("fresh")))
     assert index.load(out).names == tuple(open_collection(folder).names)
     method = Thumbnail()
@@ -176,6 +177,40 @@ def test_local_index_is_updated(folder, out):
     updated = build(folder, out, method)
     assert sorted(method.described) == [(50, 40), (61, 30)]
     same(updated, build(folder, out.with_name("fresh"), Grid()))
+
+
+def test_features_are_taken_from_another_collection(folder, out, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "PRECOMPUTED", tmp_path / "shelf")
+    theirs = build(folder, tmp_path / "shelf" / "whole" / "stub", Grid())
+    part = tmp_path / "part"
+    (part / "deep").mkdir(parents=True)
+    shutil.copy(folder / "ç.png", part / "deep" / "renamed.png")
+    paint(part / "new.png", 77)
+    method = Grid()
+    found = build(part, out, method, donors=store.find_same(method, tmp_path / "shelf"))
+    assert found.names == ("deep/renamed.png", "new.png")
+    assert method.described == [(40, 30)], "only the picture that is nowhere else"
+    same(found, build(part, out.with_name("alone"), Grid()))
+    np.testing.assert_array_equal(
+        found.features(0).descriptors, theirs.features(theirs.positions["ç.png"]).descriptors
+    )
+    # Other settings, other numbers; and a damaged one is no donor.
+    assert store.find_same(Grid(size=9), tmp_path / "shelf") == []
+    (tmp_path / "shelf" / "whole" / "stub" / "scores.npy").write_bytes(b"")
+    assert store.find_same(method, tmp_path / "shelf") == []
+
+
+@pytest.mark.parametrize("size", [2, 3, 100])
+def test_batches_change_nothing(folder, out, size):
+    (folder / "broken.png").write_bytes(b"no picture")
+    method, given, calls = Thumbnail(), [], []
+    method.batch = size
+    one_by_one = method.describe_batch
+    method.describe_batch = lambda pictures: given.append(len(pictures)) or one_by_one(pictures)
+    build(folder, out, method, progress=lambda *call: calls.append(call))
+    assert (max(given), sum(given)) == (min(size, 5), 5)
+    assert [done for done, *_ in calls] == [1, 2, 3, 4, 5, 6]
+    same(index.load(out), build(folder, out.with_name("plain")))
 
 
 # Stops of every kind

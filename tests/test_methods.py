@@ -95,6 +95,15 @@ def test_different_pictures_have_different_features(load, drawn, picture, name):
     assert one @ far < one @ near - 0.1
 
 
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_batch_is_described_as_its_pictures(load, drawn, name):
+    method = load(name)
+    pictures = [drawn(seed, size) for seed, size in enumerate([(160, 120), (120, 160), (160, 120)])]
+    for found, picture in zip(method.describe_batch(pictures), pictures, strict=True):
+        same(found, method.describe(picture), atol=1e-5)
+    assert method.describe_batch([]) == []
+
+
 BOX = (40.4, 22.6, 150.2, 120.0)
 
 

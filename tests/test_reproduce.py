@@ -150,18 +150,18 @@ def test_from_download_to_table(server, roxford, network, capsys):
 def test_interrupted_index_goes_on(server, roxford, network, monkeypatch, capsys):
     from retrieval.methods.gem import GeM
 
-    described, describe = [], GeM.describe
+    described, describe = [], GeM._vectors
 
-    def stop_at_five(self, picture, box=None):
+    def stop_at_five(self, inputs):
         if len(described) == 5:
             raise KeyboardInterrupt
         described.append(1)
-        return describe(self, picture, box)
+        return describe(self, inputs)
 
-    monkeypatch.setattr(GeM, "describe", stop_at_five)
+    monkeypatch.setattr(GeM, "_vectors", stop_at_five)
     assert cli.main(COMMAND) == 130
     assert "the same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr(GeM, "describe", lambda *args: (described.append(1), describe(*args))[1])
+    monkeypatch.setattr(GeM, "_vectors", lambda *args: (described.append(1), describe(*args))[1])
     assert cli.main(COMMAND) == 0
     assert len(described) == 5 + 7 + 2  # each database picture once, then the queries
 

@@ -1,9 +1,10 @@
 """Build an index, resume it after any stop, and bring it up to date with its collection.
 
-One way for all three: every picture is looked up by its name and the SHA-256 of its file, first in
-the journal of an unfinished build, then in the index that is already there; only what is in
-neither is described. Work happens in ``<out>.building`` beside the target and is put in place by a
-rename, so that whoever reads the index sees the old one or the new one.
+One way for all three: every picture is looked up by the SHA-256 of its file, first in the journal
+of an unfinished build, then in the index that is already there and in those of other collections
+made with the same method (ROxford5k is nearly all of Oxford5k); only what is nowhere is described.
+Work happens in ``<out>.building`` beside the target and is put in place by a rename, so that
+whoever reads the index sees the old one or the new one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def build(
     out: str | Path,
     progress: Progress | None = None,
     codebook: np.ndarray | None = None,
+    donors: Sequence[store.Index] = (),
 ) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
@@ -45,6 +47,7 @@ def build(
     read are left out and listed in ``manifest['skipped']``.
     progress(done, total, name) is called after each picture.
     codebook: (k, d) float32 of another index, for local features; by default one is trained here.
+    donors: indexes of other collections to take features from, see ``store.find_same``.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
@@ -56,7 +59,7 @@ def build(
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(out), timeout=0):
             store.settle(_finished(out), out)
-            return _build(collection, method, out, progress, codebook)
+            return _build(collection, method, out, progress, codebook, donors)
     except Timeout as error:
         raise RetrievalError(
             f"Another build is writing to {out}; wait for it or choose another place."
@@ -98,24 +101,24 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
 
 
-def _build(collection, method, out: Path, progress: Progress | None, codebook) -> store.Index:
+def _build(
+    collection, method, out: Path, progress: Progress | None, codebook, donors
+) -> store.Index:
     started = time.perf_counter()
-    previous = _previous(out, method)
+    known = _known([*_previous(out, method), *donors])
     work = _work(out)
     with _Journal(work, store.identity(method)) as journal:
         total = len(collection.names)
         digests: dict[str, str] = {}
-        for done, (name, digest, picture) in enumerate(
-            _pictures(collection, journal, previous), start=1
-        ):
-            digests[name] = digest
-            if isinstance(picture, images.PictureError):
-                journal.skip(name, digest, str(picture))
-            elif picture is not None:
-                journal.add(name, digest, picture.size, method.describe(picture))
-            if progress:
-                progress(done, total, name)
-        records, arrays, skipped = _collect(digests, journal, previous, method.kind)
+        for batch in _batches(_pictures(collection, journal, known), method.batch):
+            described = iter(method.describe_batch([picture for *_, picture in batch if picture]))
+            for name, digest, picture in batch:
+                digests[name] = digest
+                if picture is not None:
+                    journal.add(name, digest, picture.size, next(described))
+                if progress:
+                    progress(len(digests), total, name)
+        records, arrays, skipped = _collect(digests, journal, known, method.kind)
     if method.kind == "local" and records:
         arrays |= _inverted_file(arrays, codebook)
     if not records:
@@ -134,21 +137,43 @@ def _build(collection, method, out: Path, progress: Progress | None, codebook) -
     return store.load(out)
 
 
-def _previous(out: Path, method) -> store.Index | None:
+def _previous(out: Path, method) -> list[store.Index]:
     """The index already there, if its numbers can be used again."""
     if not out.exists() or not any(out.iterdir()):
-        return None
+        return []
     previous = store.load(out)
     previous.check_method(method)
-    return previous
+    return [previous]
 
 
-def _pictures(collection, journal: _Journal, previous: store.Index | None) -> Iterator[tuple]:
-    """(name, digest, picture) of each database picture; reading runs one ahead of describing.
+def _known(indexes: Sequence[store.Index]) -> dict[str, tuple[store.Index, int]]:
+    """SHA-256 of a file → an index with its features, and the position there."""
+    return {
+        digest: (index, position)
+        for index in indexes
+        for position, digest in enumerate(index.digests)
+        if digest  # published features come without
+    }
 
-    picture is None where its features are known, and a PictureError where it cannot be read.
+
+def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
+    """Lists with ``size`` pictures that are to be described, and what comes between them."""
+    batch: list[tuple] = []
+    for one in pictures:
+        batch.append(one)
+        if sum(picture is not None for *_, picture in batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _pictures(collection, journal: _Journal, known: Mapping) -> Iterator[tuple]:
+    """(name, digest, picture) of each database picture; reading runs ahead of describing.
+
+    picture is None where its features are known, and where it cannot be read, which the journal
+    is told.
     """
-    known = dict(zip(previous.names, previous.digests, strict=True)) if previous else {}
 
     def read(name: str):
         try:
@@ -157,21 +182,27 @@ def _pictures(collection, journal: _Journal, previous: store.Index | None) -> It
             reason = images.PictureError(f"{name} cannot be read: {error.strerror or error}.")
             return name, "", reason
         digest = hashlib.sha256(data).hexdigest()
-        if known.get(name) == digest or journal.has(name, digest):
+        if digest in known or journal.has(name, digest):
             return name, digest, None
         try:
             return name, digest, images.read(data, name)
         except images.PictureError as error:
             return name, digest, error
 
+    def settled(name: str, digest: str, picture):
+        if isinstance(picture, images.PictureError):
+            journal.skip(name, digest, str(picture))
+            picture = None
+        return name, digest, picture
+
     with ThreadPoolExecutor(1) as reader:
         waiting = []
         for name in collection.names:
             waiting.append(reader.submit(read, name))
             if len(waiting) > 2:
-                yield waiting.pop(0).result()
+                yield settled(*waiting.pop(0).result())
         for future in waiting:
-            yield future.result()
+            yield settled(*future.result())
 
 
 class _Journal:
@@ -290,7 +321,7 @@ def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
     }
 
 
-def _collect(digests: dict[str, str], journal: _Journal, previous: store.Index | None, kind: str):
+def _collect(digests: dict[str, str], journal: _Journal, known: Mapping, kind: str):
     """Everything finished, in the order of the collection: records, arrays, skipped."""
     records, parts, skipped = [], [], []
     for name, digest in digests.items():
@@ -301,10 +332,10 @@ def _collect(digests: dict[str, str], journal: _Journal, previous: store.Index |
                 continue
             part = journal.features(entry, kind)
         else:
-            position = previous.positions[name]
-            width, height = previous.sizes[position].tolist()
+            index, position = known[digest]
+            width, height = index.sizes[position].tolist()
             entry = {"sha256": digest, "width": width, "height": height}
-            part = _rows(previous, position)
+            part = _rows(index, position)
         records.append({key: entry[key] for key in ("sha256", "width", "height")} | {"name": name})
         parts.append(part)
     if not parts:

@@ -16,6 +16,7 @@ manifest and refuses with a sentence that says what differs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -252,6 +253,23 @@ def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, 
             default = [one.id for one in checkpoints.of_method(method)[:1]]
             found.append((ORDER.index(method), [checkpoint] != default, method, manifest.parent))
     return [(method, path) for *_, method, path in sorted(found)]
+
+
+def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
+    """Indexes of any collection made with the very same method; those that are damaged are not.
+
+    ``build`` takes the features of pictures it meets again from them.
+    """
+    wanted = identity(method)
+    found = []
+    for manifest in sorted(Path(root).glob("*/*/manifest.json")):
+        with contextlib.suppress(
+            OSError, ValueError, RecursionError, AttributeError, RetrievalError
+        ):
+            data = json.loads(manifest.read_text("utf-8"))
+            if {key: data.get(key) for key in wanted} == wanted:
+                found.append(load(manifest.parent))
+    return found
 
 
 def write_json(path: Path, data: Any) -> None:

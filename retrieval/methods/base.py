@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,6 +57,7 @@ class Method(ABC):
     title: ClassVar[str]
     kind: ClassVar[str]  # 'global' or 'local'
     defaults: ClassVar[dict[str, Any]]
+    batch: int = 1  # pictures that ``describe_batch`` is best given at once
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
         unknown = settings.keys() - self.defaults.keys()
@@ -85,6 +87,10 @@ class Method(ABC):
         of the whole picture. Raises RetrievalError for a box that is not in the picture.
         """
 
+    def describe_batch(self, pictures: Sequence[Image.Image]) -> list[Features]:
+        """Features of several whole pictures, as ``describe`` gives them one by one."""
+        return [self.describe(picture) for picture in pictures]
+
     def _input(self, picture: Image.Image, box: Box | None) -> torch.Tensor:
         """The network's input (1, 3, H, W) float32: cropped, resized, normalised."""
         import torch
@@ -100,6 +106,45 @@ class Method(ABC):
         pixels = (pixels - np.float32(self.checkpoint.mean)) / np.float32(self.checkpoint.std)
         # (H, W, 3) in memory is channels-last already: no copy.
         return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+
+
+class GlobalMethod(Method):
+    """One descriptor a picture. Subclasses write ``__init__`` and ``_vectors``."""
+
+    kind = "global"
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
+        super().__init__(checkpoint, **settings)
+        from retrieval import trunks
+
+        # A network of the user's own need not take more than one picture.
+        self.batch = 1 if checkpoint.network is not None else trunks.batch()
+
+    @abstractmethod
+    def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Unit-length descriptors (B, D) of inputs (B, 3, H, W), both float32."""
+
+    def describe(self, picture, box=None):
+        return self._numpy(self._input(picture, box))[0]
+
+    def describe_batch(self, pictures):
+        import torch
+
+        inputs = [self._input(picture, None) for picture in pictures]
+        of_shape: dict[tuple[int, ...], list[int]] = {}
+        for position, one in enumerate(inputs):
+            of_shape.setdefault(tuple(one.shape), []).append(position)
+        found: dict[int, np.ndarray] = {}
+        for positions in of_shape.values():
+            rows = self._numpy(torch.cat([inputs[position] for position in positions]))
+            found |= zip(positions, rows, strict=True)
+        return [found[position] for position in range(len(inputs))]
+
+    def _numpy(self, inputs: torch.Tensor) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            return self._vectors(inputs).cpu().numpy()
 
 
 def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:

@@ -19,19 +19,18 @@ import torch.nn.functional as F
 from retrieval import checkpoints, trunks
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
-from retrieval.methods.base import Method
+from retrieval.methods.base import GlobalMethod
 
 Layer = tuple[torch.Tensor, torch.Tensor]  # weight (d, D) and bias (d,)
 
 LW = "retrieval-SfM-120k"  # the whitening used in the authors' tables, where a file has several
 
 
-class GeM(Method):
+class GeM(GlobalMethod):
     """Feature map → pooling → L2 → whitening → L2 at each scale, then their mean → L2 → Lw → L2."""
 
     name = "cnn-irwnha"
     title = "CNN-IRwNHA"
-    kind = "global"
     defaults = {"size": 1024, "scales": [1.0]}
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
@@ -49,26 +48,24 @@ class GeM(Method):
         self.msp = p.item() if several and plain and self.whiten is None else 1.0
         self.learned = _learned_whitening(meta, several, self.trunk.channels)
 
-    @torch.inference_mode()
-    def describe(self, picture, box=None):
-        full = self._input(picture, box)
-        total = sum(self._at(full, scale).pow(self.msp) for scale in self.settings["scales"])
+    def _vectors(self, inputs):
+        total = sum(self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
         mean = (total / len(self.settings["scales"])).pow(1 / self.msp)
-        vector = mean / mean.norm()
+        vectors = mean / mean.norm(dim=1, keepdim=True)
         if self.learned is not None:
-            vector = pooling.l2(F.linear(vector, *self.learned))
-        return vector[0].cpu().numpy()
+            vectors = pooling.l2(F.linear(vectors, *self.learned))
+        return vectors
 
-    def _at(self, full: torch.Tensor, scale: float) -> torch.Tensor:
-        """Descriptor (1, D) at one scale."""
+    def _at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
+        """Descriptors (B, D) at one scale."""
         if scale != 1:
-            full = F.interpolate(full, scale_factor=scale, mode="bilinear", align_corners=False)
-        features = self.trunk(full)
+            inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", align_corners=False)
+        features = self.trunk(inputs)
         if self.local is not None:
             weight, bias = self.local
             features = F.conv2d(features, weight[:, :, None, None], bias)
-        vector = pooling.l2(self.pool(features))
-        return vector if self.whiten is None else pooling.l2(F.linear(vector, *self.whiten))
+        vectors = pooling.l2(self.pool(features))
+        return vectors if self.whiten is None else pooling.l2(F.linear(vectors, *self.whiten))
 
 
 def _layer(

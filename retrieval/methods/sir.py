@@ -7,15 +7,14 @@ import torch
 
 from retrieval import checkpoints, trunks
 from retrieval.methods import pooling
-from retrieval.methods.base import Method
+from retrieval.methods.base import GlobalMethod
 
 
-class SIR(Method):
+class SIR(GlobalMethod):
     """Average-pooled features of a frozen classification network → 1024-d layer → L2."""
 
     name = "sir"
     title = "SIR"
-    kind = "global"
     defaults = {"size": 320}
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
@@ -29,9 +28,8 @@ class SIR(Method):
                 torch.from_numpy(weights.head[key].astype(np.float32)) for key in ("weight", "bias")
             )
 
-    @torch.inference_mode()
-    def describe(self, picture, box=None):
-        vector = pooling.l2(pooling.spoc(self.trunk(self._input(picture, box))).cpu())
+    def _vectors(self, inputs):
+        vectors = pooling.l2(pooling.spoc(self.trunk(inputs)).cpu())
         if self.layer is not None:
-            vector = pooling.l2(torch.nn.functional.linear(vector, *self.layer))
-        return vector[0].numpy()
+            vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.layer))
+        return vectors
