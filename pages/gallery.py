@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
+from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
 from pages import common
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
+from retrieval.images import Box
+from retrieval.plots_local import BOX
 from retrieval.search import Ranking
 
 Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
@@ -131,6 +134,19 @@ def picture(collection: Collection, name: str, side: int) -> None:
         st.info(f"No picture of {plain(Path(name).name)} here.", icon=":material/hide_image:")
     else:
         st.image(jpeg, width="stretch", alt=name)
+
+
+def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
+    """A picture with a box on it. size: (width, height) that the box is measured in."""
+    shown = Image.open(io.BytesIO(jpeg))
+    if box is not None:
+        x, y = shown.width / size[0], shown.height / size[1]
+        corners = (box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1)
+        width = max(2, shown.width // 150)
+        draw = ImageDraw.Draw(shown)
+        for wide, colour in ((width * 2, "black"), (width, BOX)):  # to be seen on any picture
+            draw.rectangle(corners, outline=colour, width=wide)
+    return shown
 
 
 def verdicts(

@@ -26,6 +26,8 @@ from retrieval.search import MIN_SIMILARITY, SHORTLIST, TOLERANCE, Ranking
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from retrieval.methods.delf import Attention
+
 VIEWS = {"sees": "What DELF sees", "pair": "Two pictures"}
 LOOKS = {"keypoints": "Keypoints", "fields": "Receptive fields", "attention": "Attention map"}
 MODELS = {"affine": "Affine map", "homography": "Homography"}
@@ -207,7 +209,8 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
             "Histograms of attention and scale",
             levels,
         )
-        other_checkpoints(question, engine, picture, size)
+    if look != "fields":
+        other_checkpoints(question, engine, picture, size, level)
     return question
 
 
@@ -281,13 +284,17 @@ def attention(question, engine, picture, size, level, note, stem) -> None:
         ("attention", question.key, note, level),
         lambda: plots_local.heat(picture, found, f"{note}, pyramid scale {level:.2g}", size),
         "Attention map",
-        [
-            {"x": round(float(x), 1), "y": round(float(y), 1), "attention": float(score)}
-            for y, line in zip(found.y, found.scores, strict=True)
-            for x, score in zip(found.x, line, strict=True)
-        ],
+        attention_rows(found),
     )
     st.caption("How much DELF would like a keypoint at every place, before the best are picked.")
+
+
+def attention_rows(found: Attention) -> list[dict]:
+    return [
+        {"x": round(float(x), 1), "y": round(float(y), 1), "attention": float(score)}
+        for y, line in zip(found.y, found.scores, strict=True)
+        for x, score in zip(found.x, line, strict=True)
+    ]
 
 
 def rows_of(features: LocalFeatures) -> list[dict]:
@@ -303,31 +310,47 @@ def rows_of(features: LocalFeatures) -> list[dict]:
     ]
 
 
-def other_checkpoints(question, engine: Engine, picture, size) -> None:
-    """The same picture through two checkpoints, where there are two."""
+def other_checkpoints(question, engine: Engine, picture, size, level: float | None) -> None:
+    """The same picture through two checkpoints: keypoints, or the attention map of a level."""
     here = engine.checkpoint or checkpoints.of_method("delf")[0].id
     others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
     if not others:
-        st.caption(
-            f"{here} is the only DELF checkpoint on this machine; with a second one, both are "
-            "shown here side by side."
-        )
         return
     st.subheader("The same picture through two checkpoints", anchor=False)
-    other = st.selectbox("Beside it", others, format_func=lambda one: one.title)
-    if not st.toggle("Compare", key="kp-compare"):
+    st.toggle("Compare with another checkpoint", key="kp-compare", persist_state="session")
+    if not state["kp-compare"]:
         return
+    other = others[0]
+    if len(others) > 1:
+        other = st.selectbox("Which", others, format_func=lambda one: f"{one.id} · {one.title}")
     pairs = [(here, engine.settings), (other.id, {})]
+    stem = Path(question.name).stem
     for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
         with column, common.explained():
-            found = common.local_features(question.source, question.key, None, name, settings)
-            best = found[: state["kp-count"]]
+            one = checkpoints.find("delf", name)
+            st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
+            if level is not None:
+                found = common.attention(question.source, question.key, level, name, settings)
+                note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
+                if found is None:
+                    st.info("This checkpoint has no attention map of this level.")
+                    continue
+                figure(
+                    f"{stem}-{name}-attention",
+                    ("attention", question.key, note),
+                    lambda found=found, note=note: plots_local.heat(picture, found, note, size),
+                    f"Attention map of {name}",
+                    attention_rows(found),
+                )
+                continue
+            features = common.local_features(question.source, question.key, None, name, settings)
+            best = features[: state["kp-count"]]
             note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
             figure(
-                f"{Path(question.name).stem}-{name}",
+                f"{stem}-{name}-keypoints",
                 ("keypoints", question.key, note),
                 lambda best=best, note=note: plots_local.keypoints(picture, best, note, size),
-                name,
+                f"{len(best)} keypoints of {name}",
                 rows_of(best),
             )
 

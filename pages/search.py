@@ -168,10 +168,13 @@ def enlarge(name: str, caption: str) -> None:
 
 
 @st.dialog("Query and result", width="large")
-def large(collection: Collection, question: query.Question, name: str, caption: str) -> None:
+def large(
+    collection: Collection, question: query.Question, box: Box | None, name: str, caption: str
+) -> None:
     asked, found = st.columns(2)
     with asked:
-        st.image(common.view(question.source, 1000, question.name)[0], width="stretch", alt="Query")
+        jpeg, size = common.view(question.source, 1000, question.name)
+        st.image(gallery.boxed(jpeg, size, box), width="stretch", alt="Query")
         st.markdown(f"Query · {gallery.plain(question.name)}")
     with found:
         gallery.picture(collection, name, 1000)
@@ -333,4 +336,4 @@ with answers:
                 answer(name, collection, question, box, truth)
 
 if enlarged and question:
-    large(collection, question, *enlarged)
+    large(collection, question, box, *enlarged)

@@ -164,6 +164,8 @@ _LITE0 = dict(
     std=LITE_STD,
 )
 
+_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 800, "nms_iou": 0.9}
+
 REGISTRY: dict[str, Checkpoint] = {
     checkpoint.id: checkpoint
     for checkpoint in (
@@ -180,11 +182,22 @@ REGISTRY: dict[str, Checkpoint] = {
         Checkpoint(
             id="delf-lite0",
             method="delf",
-            title="EfficientNet-Lite0 block 11, feature-norm attention, PCA to 40-d",
-            stands_in_for="DELF on ResNet-50 conv4 with trained attention (TF-Hub delf/1)",
-            trained_on="ImageNet-1k (trunk); attention is the feature norm, untrained; "
-            "the PCA is fitted without labels",
-            settings={"size": 384, "enlarge": True, "keypoints": 800, "nms_iou": 0.9},
+            title="EfficientNet-Lite0 block 11, trained attention, PCA to 40-d",
+            stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
+            "(TF-Hub delf/1)",
+            trained_on="ImageNet-1k (trunk); PCA and attention are learned without labels",
+            settings=_DELF_LITE0,
+            head="delf-lite0",
+            **_LITE0,
+        ),
+        Checkpoint(
+            id="delf-lite0-norm",
+            method="delf",
+            title="The same with untrained attention: the norm of the feature",
+            stands_in_for="delf-lite0 before its attention was trained, to compare",
+            trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted without "
+            "labels",
+            settings={**_DELF_LITE0, "trained_attention": False},
             head="delf-lite0",
             **_LITE0,
         ),

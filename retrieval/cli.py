@@ -21,7 +21,6 @@ from retrieval.commands import (
     add_download_arguments,
     add_evaluate_arguments,
     print_table,
-    run_bench_evaluation,
     run_download,
     run_evaluate,
 )
@@ -109,8 +108,18 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
 
-    bench = _command(commands, "bench", _bench, "measure speed on this machine")
-    bench.add_argument("what", choices=BENCHMARKS)
+    bench = commands.add_parser("bench", help="measure speed on this machine").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    _command(bench, "extract", _bench_extract, "extraction, beside the plain loop of PyTorch")
+    _command(bench, "evaluation", _bench_evaluation, "scoring, beside a plain loop")
+    local = _command(bench, "delf", _bench_delf, "DELF's search, beside the report's procedure")
+    local.add_argument(
+        "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
+    )
+    local.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
+    )
     return parser
 
 
@@ -125,10 +134,11 @@ def _method_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
     parser.add_argument("--size", type=_positive, metavar="PX", help="longer side, at most")
     parser.add_argument("--scales", type=_numbers, metavar="1,1.4142,0.7071")
+    parser.add_argument("--keypoints", type=_positive, metavar="N", help="of DELF, at most")
 
 
 def _load_method(args):
-    settings = {key: getattr(args, key) for key in ("size", "scales")}
+    settings = {key: getattr(args, key) for key in ("size", "scales", "keypoints")}
     given = {key: value for key, value in settings.items() if value is not None}
     return methods.load(args.method, args.checkpoint, **given)
 
@@ -150,7 +160,7 @@ def _index(args) -> None:
     method = _load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with _Bar(len(collection.names)) as bar:
-        index = build(collection, method, out, bar.update, codebook, find_same(method))
+        index = build(collection, method, out, bar.update, codebook, find_same(method, PRECOMPUTED))
     skipped = index.manifest["skipped"]
     for entry in skipped:
         print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)
@@ -300,7 +310,8 @@ def _fit(args) -> None:
     collection = open_collection(args.collection)
     with _Bar(len(collection.names)) as bar:
         path = heads.fit(args.method, collection, bar.update, args.checkpoint)
-    print(f"fitted on {len(collection.names)} pictures: {path}")
+    record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    print(f"fitted on {record['pictures']} pictures: {path}")
 
 
 def _reproduce(args) -> int:
@@ -309,27 +320,23 @@ def _reproduce(args) -> int:
     return reproduce.run()
 
 
-def _bench_extract() -> int:
-    from retrieval import speed
+def _bench_extract(args) -> int:
+    from retrieval.benchmarks import extraction
 
-    return speed.run()
-
-
-def _bench_delf() -> int:
-    from retrieval import speed_local
-
-    return speed_local.delf()
+    return extraction.run()
 
 
-BENCHMARKS = {
-    "delf": _bench_delf,
-    "evaluation": run_bench_evaluation,
-    "extract": _bench_extract,
-}
+def _bench_evaluation(args) -> None:
+    from retrieval.benchmarks import evaluation
+
+    evaluation.run()
 
 
-def _bench(args) -> int:
-    return BENCHMARKS[args.what]()
+def _bench_delf(args) -> None:
+    from retrieval.benchmarks import local
+
+    with _Bar(0, "picture") as bar:
+        local.run(args.index, args.collection, bar.update)
 
 
 def _size(index) -> str:
@@ -354,6 +361,7 @@ class _Bar:
         self.tqdm.close()
 
     def update(self, done: int, total: int, name: str) -> None:
+        self.tqdm.total = total
         self.tqdm.update(done - self.tqdm.n)
 
 

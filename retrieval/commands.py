@@ -1,4 +1,4 @@
-"""The parts of the command line that belong to evaluation: evaluate, download, bench evaluation.
+"""The parts of the command line that belong to evaluation: evaluate, download.
 
 Each command is a pair of functions, one that adds its arguments and one that runs it.
 """
@@ -208,18 +208,6 @@ def run_plot_evaluation(args: argparse.Namespace) -> int:
         figure = getattr(plots, args.figure)(scores, note)
     with writing(args.out) as file:
         file.write(plots.encode(figure, kind))
-    return 0
-
-
-def run_bench_evaluation(args: argparse.Namespace | None = None) -> int:
-    from retrieval.runs import benchmark
-
-    found = benchmark()
-    print(
-        f"70 queries x 4993 pictures, 3 protocols: evaluate {1000 * found['evaluate']:.0f} ms "
-        f"(all measures), plain loop {1000 * found['loop']:.0f} ms (AP only), "
-        f"largest difference of an AP {found['difference']:.1e}"
-    )
     return 0
 
 

@@ -143,6 +143,24 @@ NETWORKS: tuple[dict[str, Any], ...] = (
         overlap="not stated; its labels name no landmark",
     ),
     dict(
+        # The same release of torchvision's weights as above, for the same reason.
+        id="resnet50-imagenet",
+        method="delf",
+        title="ResNet-50 conv4, attention and PCA to 40-d of our own",
+        trunk="resnet50",
+        stands_in_for="the authors' DELF, with attention learned without labels",
+        trained_on="ImageNet-1k (trunk, IMAGENET1K_V1); PCA and attention are learned without "
+        "labels",
+        licence="not stated for the weights (torchvision's code is BSD-3-Clause)",
+        source="torchvision ResNet50_Weights.IMAGENET1K_V1",
+        weights_sha256="0676ba61",
+        settings={"size": 1024, "keypoints": 1000},
+        head="resnet50-imagenet",
+        address="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        size=102_530_000,
+        overlap="not stated; its labels name no landmark",
+    ),
+    dict(
         id="delf-tfhub",
         method="delf",
         title="DELF of its authors: ResNet-50 conv4, trained attention, PCA to 40-d",

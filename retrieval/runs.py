@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import time
 import tokenize
 import zipfile
 import zlib
@@ -294,50 +293,6 @@ def labels_digest(queries: Sequence[Query]) -> str:
         labels = {kind: query.labels[kind].tolist() for kind in sorted(query.labels)}
         digest.update(json.dumps([query.name, query.box, labels]).encode())
     return digest.hexdigest()
-
-
-def benchmark(pictures: int = 4993, queries: int = 70, seed: int = 0) -> dict[str, float]:
-    """Time the evaluation against a plain loop, on random rankings of the size of ROxford5k.
-
-    Returns seconds for 'evaluate' (three protocols, all measures, best of three) and for 'loop'
-    (three protocols, AP only), and 'difference', the largest between their APs.
-    """
-    from retrieval.evaluation import PROTOCOLS, average_precision_by_loop
-    from retrieval.ground_truth import GroundTruth
-
-    random = np.random.default_rng(seed)
-    ranks = np.argsort(random.random((pictures, queries)), axis=0)
-    kinds = ("easy", "hard", "junk")
-    labelled = []
-    for number in range(queries):
-        chosen = np.split(
-            random.permutation(pictures)[: pictures // 20], [pictures // 60, pictures // 30]
-        )
-        labels = {kind: np.sort(one) for kind, one in zip(kinds, chosen, strict=True)}
-        labelled.append(Query(str(number), labels=labels))
-    truth = GroundTruth(tuple(map(str, range(pictures))), tuple(labelled))
-
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        scores = evaluate(ranks, truth)
-        times.append(time.perf_counter() - started)
-    started = time.perf_counter()
-    differences = []
-    for column, query in enumerate(labelled):
-        ranking = ranks[:, column].tolist()
-        for protocol, one in scores.items():
-            sets = (
-                {i for kind in group for i in query.labels[kind].tolist()}
-                for group in PROTOCOLS[protocol]
-            )
-            ap = average_precision_by_loop(ranking, *sets)
-            differences.append(abs(ap - one.aps[column]))
-    return {
-        "evaluate": min(times),
-        "loop": time.perf_counter() - started,
-        "difference": float(max(differences)),
-    }
 
 
 def _digest(path: Path) -> str:

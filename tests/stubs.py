@@ -11,12 +11,20 @@ from retrieval.methods.base import LocalFeatures
 CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32)
 
 
-class Thumbnail:
+class OneByOne:
+    """What a stub needs besides ``describe`` to be built an index with."""
+
+    batch = 1
+
+    def describe_batch(self, pictures):
+        return [self.describe(picture) for picture in pictures]
+
+
+class Thumbnail(OneByOne):
     """A global method that needs no network, and counts what it describes."""
 
     name, kind = "sir", "global"
     checkpoint = CHECKPOINT
-    batch = 1
 
     def __init__(self, **settings):
         self.settings = {"size": 4} | settings
@@ -26,9 +34,6 @@ class Thumbnail:
         self.described.append(picture.size)
         vector = np.asarray(picture.resize((4, 4)), np.float32).ravel() + 1
         return vector / np.linalg.norm(vector)
-
-    def describe_batch(self, pictures):
-        return [self.describe(picture) for picture in pictures]
 
 
 class Grid(Thumbnail):

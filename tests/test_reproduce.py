@@ -18,7 +18,7 @@ from PIL import Image
 
 from retrieval import checkpoints, cli, collections, downloads
 from retrieval.index import store
-from retrieval.training import heads
+from retrieval.training import attention, heads
 
 LANDMARKS = ("all_souls", "magdalen", "radcliffe_camera")
 EACH = 4  # database pictures of each landmark; one more is a query of the first two
@@ -166,6 +166,38 @@ def test_interrupted_index_goes_on(server, roxford, network, monkeypatch, capsys
     assert len(described) == 5 + 7 + 2  # each database picture once, then the queries
 
 
+def test_oxford5k_takes_what_roxford5k_has(server, roxford, network, monkeypatch, capsys):
+    """The classic collection is the same files: only those the revisited one lacks are new."""
+    from retrieval.methods.gem import GeM
+
+    assert cli.main(COMMAND) == 0
+    with open(server.folder / "gnd_roxford5k.pkl", "rb") as file:
+        truth = pickle.load(file)
+    names = sorted([*truth["imlist"], *truth["qimlist"]])  # its queries are in its database
+    gnd = [
+        {"bbx": one["bbx"], "ok": np.array([names.index(truth["imlist"][n]) for n in one["easy"]]),
+         "junk": np.array([names.index(own)])}
+        for one, own in zip(truth["gnd"], truth["qimlist"], strict=True)
+    ]  # fmt: skip
+    classic = {"imlist": names, "qimlist": truth["qimlist"], "gnd": gnd}
+    (server.folder / "gnd_oxford5k.pkl").write_bytes(pickle.dumps(classic))
+    entry = replace(collections._ENTRIES["oxford5k"], images=len(names), queries=2)
+    monkeypatch.setitem(collections._ENTRIES, "oxford5k", entry)
+    source = replace(downloads.SOURCES["roxford5k"], ground_truth=f"{server.root}/gnd_oxford5k.pkl")
+    monkeypatch.setitem(downloads.SOURCES, "oxford5k", source)
+    described, vectors = [], GeM._vectors
+    monkeypatch.setattr(GeM, "_vectors", lambda *args: (described.append(1), vectors(*args))[1])
+    assert cli.main([COMMAND[0], "oxford5k", *COMMAND[2:]]) == 0
+    assert len(described) == 2 + 2  # the two pictures that were queries only, then the queries
+    found = store.load(store.PRECOMPUTED / "oxford5k" / "gl18-resnet152")
+    theirs = store.load(store.PRECOMPUTED / "roxford5k" / "gl18-resnet152")
+    for name in theirs.names:
+        np.testing.assert_array_equal(
+            found.features(found.positions[name]), theirs.features(theirs.positions[name])
+        )
+    assert "classic" in capsys.readouterr().out
+
+
 def test_evaluation_missing_is_made_up_for(server, roxford, network, capsys):
     cli.main(COMMAND)
     where = store.PRECOMPUTED / "roxford5k" / "gl18-resnet152"
@@ -237,29 +269,48 @@ def test_what_index_refuses(server, network, tmp_path, capsys):
     assert server.asked == []
 
 
-def test_layer_of_sir_is_fitted_for_another_trunk(server, roxford, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("method", "name", "settings", "fitted"),
+    [
+        ("sir", "resnet152-imagenet", {"size": 64}, {"weight", "bias"}),
+        (
+            "delf",
+            "resnet50-imagenet",
+            {"size": 160, "keypoints": 60, "scales": [1.0]},
+            {"pca.components", "pca.bias"}
+            | {f"attention.conv{n}.{part}" for n in (1, 2) for part in ("weight", "bias")},
+        ),
+    ],
+)
+def test_what_is_fitted_to_another_trunk(
+    server, roxford, tmp_path, monkeypatch, capsys, method, name, settings, fitted
+):
     """Without its head the checkpoint is refused; ``fit`` brings the weights and makes it."""
     torch.manual_seed(0)
     data = io.BytesIO()
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), data)
     digest = hashlib.sha256(data.getvalue()).hexdigest()
-    (server.folder / f"resnet152-{digest[:8]}.pth").write_bytes(data.getvalue())
+    file = f"{name.partition('-')[0]}-{digest[:8]}.pth"
+    (server.folder / file).write_bytes(data.getvalue())
     record = replace(
-        checkpoints.REGISTRY["resnet152-imagenet"], trunk="resnet18", weights_sha256=digest[:8],
-        address=f"{server.root}/resnet152-{digest[:8]}.pth", settings={"size": 64},
+        checkpoints.REGISTRY[name], trunk="resnet18", weights_sha256=digest[:8],
+        address=f"{server.root}/{file}", settings=settings,
     )  # fmt: skip
     monkeypatch.setitem(checkpoints.REGISTRY, record.id, record)
     monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
     monkeypatch.setattr(heads, "MIN_PICTURES", 5)
-    sir = ["roxford5k", "--method", "sir", "--checkpoint", "resnet152-imagenet"]
-    assert cli.main(["index", *sir]) == 1
+    monkeypatch.setattr(attention, "LEAST_PAIRS", 5)
+    command = ["roxford5k", "--method", method, "--checkpoint", name]
+    assert cli.main(["index", *command]) == 1
     assert (
-        "python -m retrieval fit COLLECTION --method sir --checkpoint resnet152-imagenet"
+        f"python -m retrieval fit COLLECTION --method {method} --checkpoint {name}"
         in capsys.readouterr().err
     )
-    assert cli.main(["fit", *sir]) == 0
-    assert cli.main(["index", *sir]) == 0
-    made = json.loads((tmp_path / "heads" / "resnet152-imagenet.json").read_text())
-    assert made["command"].endswith("fit roxford5k --method sir --checkpoint resnet152-imagenet")
+    assert cli.main(["fit", *command]) == 0
+    assert cli.main(["index", *command]) == 0
+    made = json.loads((tmp_path / "heads" / f"{name}.json").read_text())
+    assert made["command"].endswith(f"fit roxford5k --method {method} --checkpoint {name}")
     assert made["trunk_sha256"] == digest
+    with np.load(tmp_path / "heads" / f"{name}.npz") as head:
+        assert set(head.files) == fitted
     assert "medium" in capsys.readouterr().out

@@ -197,12 +197,6 @@ def test_read_ranks_is_limited(tmp_path, monkeypatch):
         runs.read_ranks(tmp_path / "a.npz")
 
 
-def test_benchmark_compares_equal_things():
-    found = runs.benchmark(pictures=300, queries=5)
-    assert found["difference"] < 1e-12
-    assert set(found) == {"evaluate", "loop", "difference"}
-
-
 # --- the commands --------------------------------------------------------------------------
 
 
@@ -332,11 +326,6 @@ def test_download_bar_follows_a_restart(capsys):
             assert (bar.here, bar.name) == (here, name)
         bar.say("done")
     assert capsys.readouterr().out == "done\n"
-
-
-def test_bench(capsys):
-    assert commands.run_bench_evaluation() == 0
-    assert "largest difference of an AP" in capsys.readouterr().out
 
 
 def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):

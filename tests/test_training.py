@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from retrieval import checkpoints, methods
+from retrieval import checkpoints, images, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.training import heads, views, whitening
+from retrieval.methods.base import LocalFeatures
+from retrieval.training import attention, heads, views, whitening
 
 
 def views_of(count=40, each=3, dimensions=6, seed=0):
@@ -117,6 +119,104 @@ def test_fit_writes_a_head_that_loads(twenty, drawn, tmp_path, monkeypatch):
             k: (v.shape, v.dtype) for k, v in ours.items()
         }
     assert {path: path.read_bytes() for path in real.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, drawn):
+    """Six scenes, four overlapping views of each: things in the upper half, a plain lower half."""
+    root = tmp_path_factory.mktemp("scenes")
+    for seed in range(6):
+        scene = drawn(seed + 50, (360, 300))
+        scene.paste(drawn(seed + 90, (360, 150)).resize((6, 2)).resize((360, 150)), (0, 150))
+        for n in range(4):
+            scene.crop((15 * n, 8 * n, 300 + 15 * n, 270 + 8 * n)).save(root / f"{seed}_{n}.png")
+    (root / "broken.png").write_bytes(b"no picture")
+    names = sorted(path.name for path in root.iterdir())
+    return Collection("scenes", "Scenes", root, tuple(names))
+
+
+def test_fit_learns_the_attention_of_delf(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    path = heads.fit("delf", scenes)
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["pictures"] == 24, "the broken one is left out"
+    made = record["attention"]
+    assert made["pairs"] >= 24
+    assert 0.02 < made["matchable"] < 0.9
+    told = made["auc_held_out"]
+    assert told["attention"] > max(0.6, told["feature norm"] + 0.05)
+    trained = methods.load("delf", size=192)
+    bare = methods.load("delf", "delf-lite0-norm", size=192)
+    picture = images.read(scenes.path("5_3.png"))
+    features = trained.describe(picture)
+    assert (features.scores > 0).all()
+    assert (np.diff(features.scores) <= 0).all()
+    with np.load(path) as head:
+        found = trained.dense(picture).raw[:5].double().numpy()
+        hidden = found @ head["attention.conv1.weight"].T + head["attention.conv1.bias"]
+        logits = hidden.clip(0) @ head["attention.conv2.weight"].T + head["attention.conv2.bias"]
+    scores = trained.attention_of(torch.from_numpy(found).float())
+    np.testing.assert_allclose(scores, np.log1p(np.exp(logits))[:, 0], rtol=1e-3)
+    # The norm, when asked for: other keypoints, the same descriptors.
+    other = bare.describe(picture)
+    np.testing.assert_allclose(bare.attention_of(torch.eye(112)), np.ones(112))
+    common = {
+        tuple(point): descriptor
+        for point, descriptor in zip(other.keypoints.tolist(), other.descriptors, strict=True)
+    }
+    both = [n for n, point in enumerate(features.keypoints.tolist()) if tuple(point) in common]
+    assert 0 < len(both) < len(features)
+    for n in both:
+        np.testing.assert_array_equal(
+            features.descriptors[n], common[tuple(features.keypoints[n].tolist())]
+        )
+
+
+def test_attention_is_not_learned_where_nothing_agrees(twenty, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    path = heads.fit("delf", twenty)
+    assert (
+        "too few pictures agree" in json.loads(path.with_suffix(".json").read_text())["attention"]
+    )
+    with np.load(path) as arrays:
+        assert set(arrays.files) == {"pca.components", "pca.bias"}
+    # Then the norm is what is left.
+    picture = images.read(twenty.path("03.png"))
+    trained, bare = methods.load("delf", size=96), methods.load("delf", "delf-lite0-norm", size=96)
+    np.testing.assert_array_equal(trained.describe(picture).scores, bare.describe(picture).scores)
+
+
+def seen_of(points, descriptors, size=(100, 80)):
+    places = np.arange(len(points))
+    features = LocalFeatures(*(np.empty((0, 2), np.float32),) * 4)
+    return attention.Seen(
+        size,
+        features,
+        np.float32(points),
+        torch.tensor(np.float32(descriptors)),
+        places,
+        torch.empty(0),
+    )
+
+
+def test_a_place_is_judged_by_where_it_matches():
+    east, north, up = np.eye(3, dtype=np.float32)
+    a = seen_of([[10, 10], [30, 10], [50, 10], [99, 10]], np.stack([east, north, up, east]))
+    # b shows a moved by (20, 0): the last place leaves the picture.
+    b = seen_of([[30, 10], [90, 70], [70, 12]], np.stack([east, north, up]))
+    shown, matchable = attention.judge(a, b, np.array([[1.0, 0, 20], [0, 1, 0]]))
+    assert shown.tolist() == [0, 1, 2]
+    assert matchable.tolist() == [True, False, True], "2 pixels off is near, 72 is not"
+    unlike = seen_of([[30, 10]], (0.5 * east + np.sqrt(0.75) * north)[None])
+    _, matchable = attention.judge(a, unlike, np.array([[1.0, 0, 20], [0, 1, 0]]))
+    assert matchable.tolist() == [False, False, False]
+
+
+def test_auc_by_hand():
+    labels = np.array([True, False, True, False])
+    assert attention.auc(np.array([4.0, 3, 2, 1]), labels) == 0.75
+    assert attention.auc(np.array([4.0, 1, 3, 2]), labels) == 1.0
+    assert attention.auc(np.array([1.0, 3, 2, 4]), labels) == 0.0
 
 
 def test_fit_is_refused_for_too_few_pictures(twenty, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ non-maximum suppression, then L2 → PCA to 40-d → L2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,8 +36,25 @@ class Attention(NamedTuple):
     side: float
 
 
+class Dense(NamedTuple):
+    """Features of every place of every pyramid level, before the best are picked.
+
+    raw: (n, C) float32. keypoints: (n, 2) float32, pixels of the original picture. scales: (n,).
+    fields: (n, 4) float32, x1, y1, x2, y2 of what each sees, in pixels of the network's input.
+    """
+
+    raw: torch.Tensor
+    keypoints: torch.Tensor
+    scales: torch.Tensor
+    fields: torch.Tensor
+
+
 class DELF(Method):
-    """Stride-16 features on a seven-scale pyramid, the best of them by attention."""
+    """Stride-16 features on a seven-scale pyramid, the best of them by attention.
+
+    The attention is trained where the head has one: two 1×1 convolutions with softplus, as in the
+    paper. Else, and with ``trained_attention=False``, it is the norm of the feature.
+    """
 
     name = "delf"
     title = "DELF"
@@ -48,6 +66,7 @@ class DELF(Method):
         "keypoints": 1000,
         "nms_iou": 0.8,
         "min_score": 0.0,
+        "trained_attention": True,
     }
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
@@ -57,45 +76,64 @@ class DELF(Method):
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "stride16", weights.trunk)
         # Without a PCA it gives the features before reduction: what the PCA is fitted on.
-        self.pca = None
-        if weights.head:
-            self.pca = tuple(
-                torch.from_numpy(weights.head[key].astype(np.float32))
-                for key in ("pca.components", "pca.bias")
-            )
+        self.pca = _layer(weights.head, "pca", "components")
+        self.attend = None
+        if "attention.conv1.weight" in weights.head and self.settings["trained_attention"]:
+            self.attend = [_layer(weights.head, f"attention.conv{n}") for n in (1, 2)]
 
     @torch.inference_mode()
     def describe(self, picture, box=None):
-        from torchvision.ops import nms
+        dense = self.dense(picture, box)
+        kept, scores = self.select(dense)
+        return LocalFeatures(
+            dense.keypoints[kept].numpy(),
+            dense.scales[kept].numpy(),
+            scores.numpy(),
+            self.reduce(dense.raw[kept]).numpy(),
+        )
 
+    @torch.inference_mode()
+    def dense(self, picture, box=None) -> Dense:
+        """Features of every place of a picture, or of the box in it."""
         full = self._input(picture, box)
         left, top, right, bottom = (0, 0, *picture.size)
         if box is not None:
             left, top, right, bottom = map(round, images.check_box(box, picture.size))
         levels = [self._level(full, scale) for scale in self.settings["scales"]]
-        levels = [level for level in levels if level is not None]
-        raw = torch.cat([level[0] for level in levels])
-        points = torch.cat([level[1] for level in levels])
-        radii = torch.cat([level[2] for level in levels])
-        scales = torch.cat([level[3] for level in levels])
-
-        scores = raw.norm(dim=1)
-        # Suppress by overlap of the receptive fields, as DELF does (IoU of boxes).
-        boxes = torch.cat([points - radii, points + radii], dim=1)
-        kept = nms(boxes, scores, self.settings["nms_iou"])
-        kept = kept[scores[kept] >= self.settings["min_score"]][: self.settings["keypoints"]]
-
+        raw, points, radii, scales = (
+            torch.cat(parts)
+            for parts in zip(*(level for level in levels if level is not None), strict=True)
+        )
         # From pixels of the network's input to pixels of the original picture.
         height, width = full.shape[2:]
-        points = points[kept].numpy() * [(right - left) / width, (bottom - top) / height]
-        points = (points + np.array([left, top])).astype(np.float32)
+        factor = torch.tensor([(right - left) / width, (bottom - top) / height])
+        keypoints = (points.double() * factor + torch.tensor([left, top])).float()
+        return Dense(raw, keypoints, scales, torch.cat([points - radii, points + radii], dim=1))
 
-        descriptors = pooling.l2(raw[kept])
-        if self.pca is not None:
-            descriptors = pooling.l2(F.linear(descriptors, *self.pca))
-        return LocalFeatures(
-            points, scales[kept].numpy(), scores[kept].numpy(), descriptors.numpy()
-        )
+    def select(self, dense: Dense) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of the keypoints, best first, and their scores: (k,) int64, (k,) float32.
+
+        Of places whose receptive fields overlap (IoU) the best is kept, as DELF does.
+        """
+        from torchvision.ops import nms
+
+        scores = self.attention_of(dense.raw)
+        kept = nms(dense.fields, scores, self.settings["nms_iou"])
+        kept = kept[scores[kept] >= self.settings["min_score"]][: self.settings["keypoints"]]
+        return kept, scores[kept]
+
+    def attention_of(self, raw: torch.Tensor) -> torch.Tensor:
+        """Attention (n,) of features (n, C)."""
+        if self.attend is None:
+            return raw.norm(dim=1)
+        hidden, last = self.attend
+        # A 1×1 convolution is a linear layer on every place.
+        return F.softplus(F.linear(F.linear(raw, *hidden).relu(), *last))[:, 0]
+
+    def reduce(self, raw: torch.Tensor) -> torch.Tensor:
+        """Descriptors (n, d) of features (n, C): L2 → PCA → L2."""
+        descriptors = pooling.l2(raw)
+        return descriptors if self.pca is None else pooling.l2(F.linear(descriptors, *self.pca))
 
     @torch.inference_mode()
     def attention(self, picture, scale: float = 1.0) -> Attention | None:
@@ -109,7 +147,7 @@ class DELF(Method):
         x, y = np.unique(points[:, 0]), np.unique(points[:, 1])
         factor = picture.width / full.shape[3]
         return Attention(
-            raw.norm(dim=1).numpy().reshape(len(y), len(x)),
+            self.attention_of(raw).numpy().reshape(len(y), len(x)),
             x * factor,
             y * (picture.height / full.shape[2]),
             2 * float(radii[0]) * factor,
@@ -139,3 +177,12 @@ class DELF(Method):
         raw = features.permute(1, 2, 0).reshape(count, -1)
         radius = fields[0].size / 2 / scale
         return raw, points, torch.full((count, 1), radius), torch.full((count,), scale)
+
+
+def _layer(head: Mapping[str, np.ndarray], name: str, weight: str = "weight"):
+    """Weight and bias of a layer of the head, in single precision; None where there is no head."""
+    if not head:
+        return None
+    return tuple(
+        torch.from_numpy(head[f"{name}.{key}"].astype(np.float32)) for key in (weight, "bias")
+    )

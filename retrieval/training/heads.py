@@ -2,17 +2,21 @@
 
 - SIR's layer and the whitening of CNN-IRwNHA: learned from synthetic second views of each picture,
   so that what changes with crop, perspective and light counts less (``whitening.learn``).
-- DELF: PCA of local descriptors to 40 dimensions (Noh et al., ICCV 2017).
+- DELF: PCA of local descriptors to 40 dimensions (Noh et al., ICCV 2017), and the attention, from
+  pictures that agree with each other (``attention.learn``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from retrieval import checkpoints, images, methods
 from retrieval.errors import RetrievalError
@@ -43,6 +47,7 @@ def fit(
     """Fit the head of a checkpoint on the database pictures of a collection.
 
     which: a registered checkpoint that has a head of ours; by default the method's embedded one.
+    Pictures that cannot be read are left out. progress(done, total, name): DELF sees them twice.
     Writes ``retrieval/heads/<checkpoint>.npz`` (half precision) and the record of how it was made.
     Indexes made with the former head are refused from then on.
     """
@@ -54,9 +59,9 @@ def fit(
     one_scale = {"scales": [1.0]} if method == "cnn-irwnha" else {}
     bare = methods.load_record(replace(checkpoint, head=None), **one_scale)
     rng = np.random.default_rng(SEED)
+    dimensions = DIMENSIONS[method]
     rows = []
-    for done, name in enumerate(collection.names, 1):
-        picture = images.read(collection.path(name))
+    for picture in _pictures(collection, progress):
         if bare.kind == "global":
             size = bare.settings["size"]
             several = [views.second_view(picture, rng, size) for _ in range(VIEWS)]
@@ -64,25 +69,26 @@ def fit(
         else:
             descriptors = bare.describe(picture).descriptors
             rows.append(descriptors[rng.permutation(len(descriptors))[:LOCAL_SAMPLE]])
-        if progress:
-            progress(done, len(collection.names), name)
-
-    dimensions = DIMENSIONS[method]
+    if len(rows) < MIN_PICTURES:
+        raise RetrievalError(f"Only {len(rows)} pictures can be read, and fitting needs more.")
     if bare.kind == "global":
         layer = whitening.learn(np.stack(rows), dimensions, SHRINKAGE)
         recipe = {"learned_from": f"{VIEWS} synthetic views a picture", "shrinkage": SHRINKAGE}
     else:
         layer = whitening.pca(np.concatenate(rows), dimensions)
         recipe = {"learned_from": f"at most {LOCAL_SAMPLE} local descriptors a picture"}
+    arrays = dict(zip(NAMES[method], layer, strict=True))
+    if bare.kind == "local":
+        layers, recipe["attention"] = _attention(bare, layer, collection, progress)
+        arrays |= layers
     path = checkpoints.HEADS / f"{checkpoint.head}.npz"
     path.parent.mkdir(exist_ok=True)
-    halves = [array.astype(np.float16) for array in layer]
-    np.savez(path, **dict(zip(NAMES[method], halves, strict=True)))
+    np.savez(path, **{name: array.astype(np.float16) for name, array in arrays.items()})
     record = {
         "command": f"python -m retrieval fit {collection.name} --method {method}"
         + (f" --checkpoint {which}" if which else ""),
         "collection": {"name": collection.name, "fingerprint": collection.fingerprint},
-        "pictures": len(collection.names),
+        "pictures": len(rows),
         "labels": "none",
         **recipe,
         "dimensions": dimensions,
@@ -94,3 +100,38 @@ def fit(
     }
     write_json(path.with_suffix(".json"), record)
     return path
+
+
+def _pictures(
+    collection, progress: Callable[[int, int, str], None] | None, most: int | None = None
+) -> Iterator[Image.Image]:
+    """The database pictures that can be read; of more than ``most``, as many evenly spread."""
+    names = collection.names
+    if most is not None and len(names) > most:
+        names = [names[position] for position in np.linspace(0, len(names) - 1, most, dtype=int)]
+    for done, name in enumerate(names, 1):
+        with contextlib.suppress(images.PictureError):
+            yield images.read(collection.path(name))
+        if progress:
+            progress(done, len(names), name)
+
+
+def _attention(bare, pca, collection, progress) -> tuple[dict[str, np.ndarray], Any]:
+    """Layers of the attention, and the record of how they were learned."""
+    import torch
+
+    from retrieval.training import attention
+
+    bare.pca = tuple(torch.from_numpy(array.astype(np.float32)) for array in pca)
+    rng = np.random.default_rng(SEED)
+    pictures = _pictures(collection, progress, attention.PICTURES)
+    learned = attention.learn([attention.look(bare, picture, rng) for picture in pictures])
+    if learned is None:
+        return {}, "the feature norm: too few pictures agree with each other to learn from"
+    return learned.layers, {
+        "learned_from": "places that match where geometry puts them, in pictures that agree",
+        "pairs": learned.pairs,
+        "examples": learned.examples,
+        "matchable": round(learned.matchable, 3),
+        "auc_held_out": {name: round(value, 3) for name, value in learned.auc.items()},
+    }

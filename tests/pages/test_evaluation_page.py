@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
+from stubs import OneByOne
 
 from pages import common
 from retrieval import collections, index, methods, plots, runs
@@ -39,7 +40,7 @@ RANKS = {
 }
 
 
-class Grey:
+class Grey(OneByOne):
     """Says how bright a picture is."""
 
     kind = "global"

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from stubs import OneByOne
 
 from pages import common
 from retrieval import checkpoints, collections, index, methods
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 SIZE = 160, 120
 
 
-class Cells:
+class Cells(OneByOne):
     name, title, kind = "delf", "DELF", "local"
     checkpoint = SimpleNamespace(id="delf-lite0", sha256="0" * 64)
     settings = {"scales": [1.0]}
@@ -141,7 +142,6 @@ def test_a_database_picture_needs_no_network(little):
     assert "192 of 192 keypoints" in text(app)
     assert little.method.described == []
     assert checkpoints.find("delf").trained_on in text(app)
-    assert "only DELF checkpoint on this machine" in text(app)
 
 
 def test_fewer_keypoints(little):
@@ -159,6 +159,21 @@ def test_what_a_keypoint_sees(little, look):
     app = start(look=look)
     assert not app.error
     assert ("square of the picture" if look == "fields" else "every place") in text(app)
+
+
+@pytest.mark.parametrize("look", ["keypoints", "attention"])
+def test_two_checkpoints_side_by_side(little, look):
+    app = start(look=look)
+    assert "delf-lite0-norm" not in text(app)
+    app.toggle(key="kp-compare").set_value(True).run()
+    assert not app.exception
+    assert "**delf-lite0**" in text(app)
+    assert "**delf-lite0-norm**" in text(app)
+    assert "attention is untrained" in text(app)
+    saved = [one.proto.id for one in app.get("download_button")]
+    for name in ("delf-lite0", "delf-lite0-norm"):
+        files = [one for one in saved if f"-{name}-{look}." in one]
+        assert [one.rpartition(".")[2] for one in files] == ["csv", "png", "svg"], saved
 
 
 @pytest.mark.parametrize("look", ["keypoints", "fields"])

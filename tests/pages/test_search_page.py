@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from stubs import OneByOne
 
 from pages import common, gallery, own
 from retrieval import checkpoints, collections, index, methods, search
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
 
 
-class Colours:
+class Colours(OneByOne):
     kind = "global"
     settings: dict = {}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -23,6 +25,7 @@ from retrieval import checkpoints, images, methods
 
 SIZE = 1024
 PICTURES, ROUNDS = 3, 2
+BATCH = 8
 MIN_COSINE = 0.9999
 
 
@@ -34,8 +37,9 @@ def extract() -> dict:
     Ours is what ``index.build`` does. They take turns, so that other work slows both. Uses the
     first network on disk, else a ResNet-101 with random weights, on which speed does not depend.
     Returns network, plain, ours, ratio, cosine (the least), work (GFLOP a picture), threads; and
-    processor_plain, processor_ours, peak (GFLOP of a matrix product here) by seconds of processor
-    time, which other work on the machine disturbs least.
+    processor_plain, processor_ours, peak (GFLOP that this machine reaches) by seconds of processor
+    time, which other work on the machine disturbs least; engines: seconds of the trunk alone, in
+    PyTorch as we run it and in others where they are installed.
     """
     pictures = [_picture(seed) for seed in range(PICTURES)]
     seconds: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
@@ -52,6 +56,7 @@ def extract() -> dict:
             found, spent = _timed(method.describe(picture) for picture in _read_ahead(pictures))
             seconds["ours"] += spent
             cosines += [float(a @ b) for a, b in zip(expected, found, strict=True)]
+        engines = _engines(method.trunk)
     medians = {}
     for name, spent in seconds.items():
         clock, processor = zip(*spent, strict=True)
@@ -65,6 +70,7 @@ def extract() -> dict:
         "peak": peak,
         "work": _work(method.checkpoint.trunk),
         "threads": torch.get_num_threads(),
+        "engines": engines,
     }
 
 
@@ -72,17 +78,25 @@ def run() -> int:
     """The command ``bench extract``; 1 when the descriptors differ."""
     found = extract()
     print(f"{found['network']}, {SIZE}×{SIZE * 3 // 4} pixels, {found['threads']} threads")
-    print(f"a matrix product runs at {found['peak']:.0f} GFLOP a second of processor time")
+    print(f"this machine reaches {found['peak']:.0f} GFLOP a second of processor time")
     for name, what in (("plain", "plain loop"), ("ours", "ours")):
         processor = found[f"processor_{name}"]
         share = found["work"] / processor / found["peak"]
         print(
             f"{what:11} {found[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
-            f"{share:.0%} of a matrix product's speed"
+            f"{share:.0%} of what the machine reaches"
         )
     ratio = found["processor_plain"] / found["processor_ours"]
     print(f"ratio {found['ratio']:.2f}, of processor time {ratio:.2f}")
     print(f"least cosine of the descriptors {found['cosine']:.6f}")
+    print("the trunk alone:")
+    for name, spent in found["engines"].items():
+        print(f"{name:14}" + (f"{spent:7.3f} s a picture" if spent else "not installed"))
+    alone, together = _batches()
+    print(
+        f"gem-lite0, pictures of 288×216: {1000 * alone:.1f} ms each alone, {1000 * together:.1f} "
+        f"ms in batches of {BATCH}"
+    )
     return 0 if found["cosine"] >= MIN_COSINE else 1
 
 
@@ -190,15 +204,94 @@ def _network() -> Iterator[Path | str]:
         yield path
 
 
-def _peak(size: int = 2048) -> float:
-    """GFLOP a second of processor time: the best of three square products, single precision."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    best = float("inf")
-    for _ in range(3):
-        started = time.process_time()
-        a @ b
-        best = min(best, time.process_time() - started)
-    return 2 * size**3 / best / 1e9
+def _peak() -> float:
+    """GFLOP a second of processor time: the best of a matrix product and a convolution."""
+    a = torch.rand(2048, 2048)
+    x = torch.rand(1, 512, 32, 32).contiguous(memory_format=torch.channels_last)
+    w = torch.rand(512, 512, 3, 3).contiguous(memory_format=torch.channels_last)
+    work = {
+        2 * 2048**3: lambda: a @ a,
+        2 * 512 * 512 * 9 * 32 * 32: lambda: F.conv2d(x, w, padding=1),
+    }
+    best = 0.0
+    with torch.inference_mode():
+        for flop, compute in work.items():
+            for _ in range(3):
+                started = time.process_time()
+                compute()
+                best = max(best, flop / (time.process_time() - started) / 1e9)
+    return best
+
+
+def _engines(trunk: nn.Module) -> dict[str, float | None]:
+    """Median seconds of a trunk on one picture by engine; None where one is not installed.
+
+    All take turns and compute in single precision.
+    """
+    x = torch.rand(1, 3, SIZE * 3 // 4, SIZE)
+    ours = x.contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(trunk).to(memory_format=torch.contiguous_format)
+    engines = {
+        "PyTorch": lambda: trunk(ours),
+        "ONNX Runtime": _onnx_runtime(plain, x),
+        "OpenVINO": _openvino(plain, x),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    with torch.inference_mode():
+        for _ in range(1 + ROUNDS * PICTURES):
+            for name, compute in engines.items():
+                if compute is not None:
+                    started = time.perf_counter()
+                    compute()
+                    seconds[name].append(time.perf_counter() - started)
+    # The first of each is a warm-up.
+    return {
+        name: statistics.median(spent[1:]) if spent else None for name, spent in seconds.items()
+    }
+
+
+def _onnx_runtime(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
+    try:
+        import onnx  # noqa: F401  what torch exports with
+        import onnxruntime
+    except ImportError:
+        return None
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(trunk, (x,), file, dynamo=False, opset_version=17, input_names=["x"])
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"x": x.numpy()})
+
+
+def _openvino(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
+    try:
+        import openvino
+    except ImportError:
+        return None
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(trunk, example_input=x)
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer({0: x.numpy()})
+
+
+def _batches() -> tuple[float, float]:
+    """Median seconds a picture of the embedded network's trunk: one at a time, and in batches."""
+    trunk = methods.load("cnn-irwnha").trunk
+    inputs = torch.rand(BATCH, 3, 216, 288).contiguous(memory_format=torch.channels_last)
+    alone, together = [], []
+    with torch.inference_mode():
+        for _ in range(4):
+            started = time.perf_counter()
+            for one in inputs:
+                trunk(one[None])
+            alone.append((time.perf_counter() - started) / BATCH)
+            started = time.perf_counter()
+            trunk(inputs)
+            together.append((time.perf_counter() - started) / BATCH)
+    return statistics.median(alone[1:]), statistics.median(together[1:])
 
 
 def _work(trunk: str) -> float:

@@ -8,7 +8,9 @@ extrapolated, and the output says so. Everything else is measured whole.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from retrieval import geometry, images, methods, runs, search
 from retrieval import index as indexes
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate
+from retrieval.index import Index
 from retrieval.index.asmk import InvertedFile
 from retrieval.index.store import human_bytes
 from retrieval.methods.base import LocalFeatures
@@ -25,18 +28,25 @@ QUERIES = 20  # queries of the timings and of the comparison of mAP
 GROWTH = (1, 5_000, 100_000)  # pictures; 1 stands for the collection itself
 SIGN_NOISE, WORD_NOISE = 0.1, 0.2  # of a repeated picture: bits flipped, words dropped
 
+Progress = Callable[[int, int, str], None]
 
-def delf() -> int:
-    """Print the comparison for the DELF index of the embedded collection."""
-    found = indexes.find("town")
-    if "delf" not in found:
-        raise RetrievalError(
-            "There is no DELF index of town: python -m retrieval index town --method delf"
-        )
-    index = indexes.load(found["delf"])
-    collection = runs.collection_of(index)
+
+def run(
+    path: Path | None = None, named: str | None = None, progress: Progress | None = None
+) -> None:
+    """The command: print the comparison for a DELF index, by default that of town.
+
+    named: the collection of the index, where its manifest does not lead there. progress(done,
+    total, name) is called for each database picture that is described in full precision.
+    """
+    index = indexes.load(path or _of_town())
+    if index.kind != "local":
+        raise RetrievalError(f"{index.path} is not a DELF index.")
+    collection = runs.collection_of(index, named)
     method = methods.for_index(index)
     queries = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
+    if not queries or not collection.protocols:
+        raise RetrievalError(f"{collection.title} has no labelled queries to compare with.")
     print(
         f"{index.checkpoint} on {len(index)} pictures of {collection.name}, "
         f"{len(index.arrays['descriptors']) / len(index):.0f} keypoints a picture, "
@@ -55,7 +65,6 @@ def delf() -> int:
         f"ours: {total:.3f} s a query (median), {1000 * shortlist:.0f} ms of it the shortlist, "
         f"the rest the verification of {min(search.SHORTLIST, len(index))}"
     )
-
     pair = _report_seconds(index, features)
     if pair is None:
         print("the report's procedure: not timed, pip install scikit-image to do so")
@@ -66,14 +75,64 @@ def delf() -> int:
             f"{whole:.0f} s a query: ours is {whole / total:.0f} times as fast"
         )
 
-    _compare_maps(index, collection, queries, features, rankings)
+    exact = _Exact(index, collection, method, progress)
+    print(f"{'mAP':44}" + "".join(f"{protocol:>8}" for protocol in collection.protocols))
+    truth = replace(collection, queries=tuple(queries))
+    started = time.perf_counter()
+    every = [_exhaustive(index, feature) for feature in features]
+    seconds = (time.perf_counter() - started) / len(queries)
+    votes = [index.searcher.rank(feature.descriptors, len(index))[0] for feature in features]
+    for label, positions in (
+        ("shortlist alone", votes),
+        (
+            f"shortlist and verification of {search.SHORTLIST}",
+            [ranking.positions for ranking in rankings],
+        ),
+        (
+            "  the same with descriptors in float32",
+            [search.rank_features(exact, feature).positions for feature in features],
+        ),
+        (f"verification of all, {seconds:.2f} s a query", every),
+    ):
+        scores = evaluate(_ranks(index, collection, positions), truth)
+        print(f"{label:44}" + "".join(f"{100 * one.map:8.1f}" for one in scores.values()))
     _sizes(index)
     for pictures in GROWTH:
-        _grow(index, features, max(pictures, len(index)))
-    return 0
+        _grow(index, features, max(pictures, len(index)), total - shortlist)
 
 
-def _report_seconds(index, features: list[LocalFeatures]) -> float | None:
+def _of_town() -> Path:
+    found = indexes.find("town")
+    if "delf" not in found:
+        raise RetrievalError(
+            "There is no DELF index of town: python -m retrieval index town --method delf"
+        )
+    return found["delf"]
+
+
+class _Exact(Index):
+    """The index with descriptors as they were before they were stored in 8 bits."""
+
+    def __init__(self, index: Index, collection, method, progress: Progress | None):
+        super().__init__(index.path, index.manifest, [], index.arrays)
+        self.names, self.sizes = index.names, index.sizes
+        self.described = []
+        for done, name in enumerate(index.names, 1):
+            self.described.append(method.describe(images.read(collection.path(name))))
+            if progress:
+                progress(done, len(index), name)
+        lengths = [len(one) for one in self.described]
+        self.searcher = InvertedFile.build(
+            index.arrays["codebook"],
+            np.concatenate([one.descriptors for one in self.described]),
+            np.concatenate([[0], np.cumsum(lengths)]),
+        )
+
+    def features(self, position: int) -> LocalFeatures:
+        return self.described[position]
+
+
+def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None:
     """Median seconds for a pair: KD-tree, distance below 0.8, RANSAC with an affine map."""
     try:
         from skimage.measure import ransac
@@ -97,42 +156,32 @@ def _report_seconds(index, features: list[LocalFeatures]) -> float | None:
     return float(np.median(seconds))
 
 
-def _compare_maps(index, collection, queries, features, rankings) -> None:
-    """mAP of the shortlist alone, with verification, and of verifying every picture."""
-    positions = {name: position for position, name in enumerate(collection.names)}
-    order = np.array([positions[name] for name in index.names])
-    every = np.full((len(collection.names), len(queries)), -1, np.int32)
-    ours, short = every.copy(), every.copy()
-    seconds = []
-    for column, (feature, ranking) in enumerate(zip(features, rankings, strict=True)):
-        started = time.perf_counter()
-        counts = [
-            geometry.verify_features(
-                feature,
-                index.features(position),
-                tuple(index.sizes[position]),
-                search.MIN_SIMILARITY,
-                search.TOLERANCE,
-            )[1].count
-            for position in range(len(index))
-        ]
-        seconds.append(time.perf_counter() - started)
-        every[: len(index), column] = order[np.argsort(-np.array(counts), kind="stable")]
-        ours[: len(index), column] = order[ranking.positions]
-        shortlist, _ = index.searcher.rank(feature.descriptors, len(index))
-        short[: len(index), column] = order[shortlist]
-    truth = replace(collection, queries=tuple(queries))
-    print(f"{'mAP':42}" + "".join(f"{protocol:>8}" for protocol in collection.protocols))
-    for label, ranks in (
-        ("shortlist alone", short),
-        (f"shortlist and verification of {search.SHORTLIST}", ours),
-        (f"verification of all, {np.median(seconds):.2f} s a query", every),
-    ):
-        scores = evaluate(ranks, truth)
-        print(f"{label:42}" + "".join(f"{100 * one.map:8.1f}" for one in scores.values()))
+def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
+    """Positions (N,) of all pictures by the inliers of each, every one of them verified."""
+    counts = [
+        geometry.verify_features(
+            query,
+            index.features(position),
+            tuple(index.sizes[position]),
+            search.MIN_SIMILARITY,
+            search.TOLERANCE,
+        )[1].count
+        for position in range(len(index))
+    ]
+    return np.argsort(-np.array(counts), kind="stable")
 
 
-def _sizes(index) -> None:
+def _ranks(index: Index, collection, positions: Sequence[np.ndarray]) -> np.ndarray:
+    """Rankings in the index as rankings (N, Q) in the collection."""
+    names = {name: position for position, name in enumerate(collection.names)}
+    translated = np.array([names[name] for name in index.names])
+    ranks = np.full((len(collection.names), len(positions)), -1, np.int32)
+    for column, one in enumerate(positions):
+        ranks[: len(one), column] = translated[one]
+    return ranks
+
+
+def _sizes(index: Index) -> None:
     files = index.manifest["files"]
     words = sum(files[f"{name}.npy"]["bytes"] for name in ("word_pictures", "word_signs"))
     local = sum(file["bytes"] for name, file in files.items() if name.endswith(".npy")) - words
@@ -143,8 +192,11 @@ def _sizes(index) -> None:
     )
 
 
-def _grow(index, features: list[LocalFeatures], pictures: int) -> None:
-    """Time the shortlist of a larger collection: this one repeated, with noise."""
+def _grow(index: Index, features: list[LocalFeatures], pictures: int, verification: float) -> None:
+    """Time the shortlist of a larger collection: this one repeated, with noise.
+
+    verification: seconds, which do not grow: it is of as many pictures whatever their number.
+    """
     base: InvertedFile = index.searcher
     copies = -(-pictures // len(index))
     rng = np.random.default_rng(0)
@@ -179,5 +231,6 @@ def _grow(index, features: list[LocalFeatures], pictures: int) -> None:
     how = "as it is" if copies == 1 else f"repeated {copies} times with noise"
     print(
         f"{copies * len(index):7,} pictures ({how}): shortlist {1000 * np.median(seconds):.0f} "
-        f"ms, inverted file {human_bytes(memory)}"
+        f"ms, with verification {np.median(seconds) + verification:.2f} s a query; "
+        f"inverted file {human_bytes(memory)}"
     )

@@ -1,0 +1,1 @@
+"""``python -m retrieval bench``: every claim of speed, for anyone to repeat on their machine."""

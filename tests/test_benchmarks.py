@@ -1,0 +1,82 @@
+"""The parts of ``bench``; the times themselves are nobody's to assert."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from retrieval import cli, images, index, methods
+from retrieval.benchmarks import evaluation, extraction, local
+from retrieval.collections import open_collection
+
+
+def test_plain_loop_and_ours_give_the_same_descriptors():
+    data = io.BytesIO()
+    images.read(extraction._picture(0)).resize((160, 120)).save(data, "JPEG")
+    with extraction._network() as path:
+        ours = methods.load("cnn-irwnha", path, size=extraction.SIZE, scales=[1.0])
+        plain = extraction._Plain(path)
+    (vector,) = (ours.describe(one) for one in extraction._read_ahead([data.getvalue()]))
+    assert vector @ plain.describe(data.getvalue()) > extraction.MIN_COSINE
+
+
+def test_work_is_counted():
+    # torchvision states 4.09 G multiply-adds for ResNet-50 at 224 × 224.
+    expected = 2 * 4.09 * 1024 * 768 / 224**2
+    assert extraction._work("resnet50") == pytest.approx(expected, rel=0.02)
+
+
+def test_evaluation_compares_equal_things():
+    found = evaluation.measure(pictures=300, queries=5)
+    assert found["difference"] < 1e-12
+    assert set(found) == {"evaluate", "loop", "difference"}
+
+
+def test_evaluation_says_what_it_found(capsys):
+    assert cli.main(["bench", "evaluation"]) == 0
+    assert "largest difference of an AP" in capsys.readouterr().out
+
+
+@pytest.fixture
+def labelled(folder, load, tmp_path):
+    """A DELF index of the drawn pictures, the first two of which are queries for themselves."""
+    names = ["a.png", "b.png", "c.png", "sub/e.png"]
+    labels = [{"easy": [n], "hard": [], "junk": [], "bbx": [20, 20, 200, 160]} for n in range(2)]
+    truth = {"imlist": names, "qimlist": names[:2], "gnd": labels}
+    root = tmp_path / "labelled"
+    root.mkdir()
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).symlink_to(folder / name)
+    (root / "ground_truth.json").write_text(json.dumps(truth))
+    made = index.build(open_collection(root), load("delf"), tmp_path / "index")
+    return root, made
+
+
+def test_delf_on_an_index_of_ones_own(labelled, monkeypatch, capsys):
+    root, made = labelled
+    monkeypatch.setattr(local, "GROWTH", (1, 9))
+    asked = ["bench", "delf", str(made.path)]
+    assert cli.main([*asked, "--collection", str(root)]) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "100.0" in line]
+    assert len(rows) == 4, "every way finds a picture by a part of it"
+    assert "12 pictures (repeated 3 times with noise)" in out
+    assert cli.main([*asked, "--collection", str(root / "nowhere")]) == 1
+
+
+def test_full_precision_is_what_the_method_gives(labelled, load):
+    root, made = labelled
+    exact = local._Exact(made, open_collection(root), load("delf"), None)
+    found = exact.features(2)
+    expected = load("delf").describe(images.read(root / "c.png"))
+    np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+    assert np.abs(made.features(2).descriptors - found.descriptors).max() <= 0.5 / 127 + 1e-6
+    own = exact.searcher.scores(found.descriptors)
+    assert own.argmax() == 2
+
+
+def test_delf_refuses_another_index(indexes, capsys):
+    assert cli.main(["bench", "delf", str(indexes["sir"].path)]) == 1
+    assert "is not a DELF index" in capsys.readouterr().err
