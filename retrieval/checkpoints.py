@@ -164,7 +164,7 @@ _LITE0 = dict(
     std=LITE_STD,
 )
 
-_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 800, "nms_iou": 0.9}
+_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9}
 
 REGISTRY: dict[str, Checkpoint] = {
     checkpoint.id: checkpoint

@@ -73,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("picture", type=Path, metavar="PICTURE")
     search.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="crop, in pixels")
     search.add_argument("--top", type=_positive, default=10, metavar="K", help="how many (10)")
+    search.add_argument(
+        "--verify", type=_positive, default=100, metavar="N",
+        help="pictures of DELF's shortlist whose geometry is verified (100); all: exhaustive search",
+    )  # fmt: skip
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     search.add_argument("--json", action="store_true", help="results, provenance and timings")
 
@@ -196,7 +200,7 @@ def _search(args) -> None:
     index = indexes.load(args.index)
     picture = images.read(args.picture)
     method = methods.for_index(index, args.checkpoint)
-    ranking = search(index, method, picture, args.box, args.top)
+    ranking = search(index, method, picture, args.box, args.top, args.verify)
     results = [
         {"rank": rank, "name": name, "score": round(float(score), 6)}
         | ({"inliers": int(ranking.inliers[rank - 1])} if ranking.inliers is not None else {})

@@ -48,11 +48,13 @@ def search(
     picture: Image.Image,
     box: Box | None = None,
     top: int | None = None,
+    verify: int = SHORTLIST,
 ) -> Ranking:
     """Rank the pictures of an index by their likeness to a picture, or to a box in it.
 
-    top: how many to return; None ranks the whole database.
-    The score of a global method is the cosine. DELF orders its shortlist of 100 by votes of local
+    top: how many to return; None ranks the whole database. verify: pictures of DELF's shortlist
+    whose geometry is verified; as many as there are is the exhaustive search of the report.
+    The score of a global method is the cosine. DELF orders its shortlist by votes of local
     features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
     Raises RetrievalError when method and index do not belong together, or for a bad box.
     """
@@ -60,12 +62,14 @@ def search(
     started = time.perf_counter()
     features = method.describe(picture, box)
     extraction = time.perf_counter() - started
-    ranking = rank_features(index, features, top)
+    ranking = rank_features(index, features, top, verify)
     return replace(ranking, timings={"extraction": extraction, **ranking.timings})
 
 
-def rank_features(index: Index, features: Features, top: int | None = None) -> Ranking:
-    """Rank the pictures of an index for features that are already there."""
+def rank_features(
+    index: Index, features: Features, top: int | None = None, verify: int = SHORTLIST
+) -> Ranking:
+    """Rank the pictures of an index for features that are already there, as ``search`` does."""
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))
@@ -75,9 +79,9 @@ def rank_features(index: Index, features: Features, top: int | None = None) -> R
         inliers = None
         timings = {"search": time.perf_counter() - started}
     else:
-        positions, votes = index.searcher.rank(features.descriptors, max(count, SHORTLIST))
+        positions, votes = index.searcher.rank(features.descriptors, max(count, verify))
         searched = time.perf_counter()
-        positions, scores, inliers = _verified(index, features, positions, votes)
+        positions, scores, inliers = _verified(index, features, positions, votes, verify)
         positions, scores, inliers = positions[:count], scores[:count], inliers[:count]
         timings = {
             "search": searched - started,
@@ -102,13 +106,15 @@ def provenance(index: Index) -> dict[str, Any]:
     }
 
 
-def _verified(index: Index, query: LocalFeatures, positions: np.ndarray, votes: np.ndarray):
-    """Re-order the head of a shortlist by inliers; the rest keeps its place.
+def _verified(
+    index: Index, query: LocalFeatures, positions: np.ndarray, votes: np.ndarray, verify: int
+):
+    """Re-order the first ``verify`` of a shortlist by inliers; the rest keeps its place.
 
     Returns positions, scores, inliers in the new order.
     """
     inliers = np.zeros(len(positions), np.int64)
-    for place, position in enumerate(positions[:SHORTLIST]):
+    for place, position in enumerate(positions[:verify]):
         _, found = geometry.verify_features(
             query,
             index.features(int(position)),

@@ -117,14 +117,27 @@ def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
     assert (np.floor(found.scores) == found.inliers).all()
 
 
-def test_beyond_the_shortlist_nothing_is_verified(indexes, load, folder, monkeypatch):
+def test_beyond_the_shortlist_nothing_is_verified(indexes, load, folder):
     loaded, method = indexes["delf"], load("delf")
     picture = images.read(folder / "d é.png")
-    monkeypatch.setattr(search, "SHORTLIST", 1)
-    found = search.search(loaded, method, picture)
+    found = search.search(loaded, method, picture, verify=1)
     assert len(found) == 6
     assert (found.inliers > 0).tolist() == [True] + [False] * 5
     assert (found.scores[1:] < 1).all()
+
+
+def test_exhaustive_search_verifies_every_picture(indexes, monkeypatch):
+    loaded, asked = indexes["delf"], []
+    real = geometry.verify_features
+    monkeypatch.setattr(
+        geometry, "verify_features", lambda *all_: (asked.append(1), real(*all_))[1]
+    )
+    features = loaded.features(3)
+    for verify, top, times in ((2, None, 2), (2, 1, 2), (len(loaded), 1, 6), (10**9, None, 6)):
+        asked.clear()
+        found = search.rank_features(loaded, features, top, verify)
+        assert len(asked) == times
+        assert found.names[0] == loaded.names[3]
 
 
 def test_features_already_there(indexes):
