@@ -37,7 +37,7 @@ for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), 
 st.subheader("Indexes on this machine", anchor=False)
 rows = []
 for name, title in common.shelf().items():
-    for method, path in index.find(name).items():
+    for method, path in index.find_all(name):
         made = json.loads((path / "manifest.json").read_text("utf-8"))
         size = sum(file["bytes"] for file in made["files"].values())
         rows.append(
@@ -56,10 +56,10 @@ if rows:
 else:
     st.info("None yet. The search page can index pictures of your own.")
 
-st.subheader("Networks of the authors", anchor=False)
+st.subheader("Networks to download", anchor=False)
 st.markdown(
-    "The networks above come with the installation and stand in for these, which are downloaded "
-    "once, verified, and used by `python -m retrieval index`."
+    "The networks above come with the installation and stand in for these: downloaded once, "
+    "verified, and used by `python -m retrieval index`."
 )
 official = {one.id: one for one in checkpoints.REGISTRY.values() if one.address}
 st.dataframe(

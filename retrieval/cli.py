@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--top", type=_positive, default=10, metavar="K", help="how many (10)")
     search.add_argument(
         "--verify", type=_positive, default=100, metavar="N",
-        help="pictures of DELF's shortlist whose geometry is verified (100); all: exhaustive search",
+        help="pictures of DELF's shortlist that geometry verifies (100); all: exhaustive search",
     )  # fmt: skip
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     search.add_argument("--json", action="store_true", help="results, provenance and timings")
