@@ -210,7 +210,7 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
             levels,
         )
     if look != "fields":
-        other_checkpoints(question, engine, picture, size, level)
+        other_checkpoints(question, engine, features, picture, size, level)
     return question
 
 
@@ -310,8 +310,13 @@ def rows_of(features: LocalFeatures) -> list[dict]:
     ]
 
 
-def other_checkpoints(question, engine: Engine, picture, size, level: float | None) -> None:
-    """The same picture through two checkpoints: keypoints, or the attention map of a level."""
+def other_checkpoints(
+    question, engine: Engine, features: LocalFeatures, picture, size, level: float | None
+) -> None:
+    """The same picture through two checkpoints: keypoints, or the attention map of a level.
+
+    features: of the checkpoint in use.
+    """
     here = engine.checkpoint or checkpoints.of_method("delf")[0].id
     others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
     if not others:
@@ -343,7 +348,9 @@ def other_checkpoints(question, engine: Engine, picture, size, level: float | No
                     attention_rows(found),
                 )
                 continue
-            features = common.local_features(question.source, question.key, None, name, settings)
+            if name != here:
+                source, key = question.source, question.key
+                features = common.local_features(source, key, None, name, settings)
             best = features[: state["kp-count"]]
             note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
             figure(
