@@ -110,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     plot = _command(commands, "plot", run_plot, "draw keypoints or matches as PNG or SVG")
     add_plot_arguments(plot, _box, _positive)
 
+    serve = _command(commands, "serve", _serve, "the REST service: this search for other clients")
+    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    serve.add_argument("--port", type=_positive, default=8000)
+
     _command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
 
     bench = commands.add_parser("bench", help="measure speed on this machine").add_subparsers(
@@ -201,11 +205,7 @@ def _search(args) -> None:
     picture = images.read(args.picture)
     method = methods.for_index(index, args.checkpoint)
     ranking = search(index, method, picture, args.box, args.top, args.verify)
-    results = [
-        {"rank": rank, "name": name, "score": round(float(score), 6)}
-        | ({"inliers": int(ranking.inliers[rank - 1])} if ranking.inliers is not None else {})
-        for rank, (name, score) in enumerate(zip(ranking.names, ranking.scores, strict=True), 1)
-    ]
+    results = ranking.rows()
     if args.json:
         answer = {
             "query": {"picture": str(args.picture), "box": args.box},
@@ -316,6 +316,12 @@ def _fit(args) -> None:
         path = heads.fit(args.method, collection, bar.update, args.checkpoint)
     record = json.loads(path.with_suffix(".json").read_text("utf-8"))
     print(f"fitted on {record['pictures']} pictures: {path}")
+
+
+def _serve(args) -> None:
+    from retrieval import server
+
+    server.run(args.host, args.port)
 
 
 def _reproduce(args) -> int:

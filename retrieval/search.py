@@ -41,6 +41,17 @@ class Ranking:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Rank (from 1), name, score and, for DELF, inliers of each: plain, for JSON."""
+        rows: list[dict[str, Any]] = [
+            {"rank": rank, "name": name, "score": round(float(score), 6)}
+            for rank, (name, score) in enumerate(zip(self.names, self.scores, strict=True), 1)
+        ]
+        if self.inliers is not None:
+            for row, inliers in zip(rows, self.inliers.tolist(), strict=True):
+                row["inliers"] = inliers
+        return rows
+
 
 def search(
     index: Index,

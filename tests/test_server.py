@@ -1,0 +1,244 @@
+"""The REST service, over HTTP as a client sees it."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import requests
+import uvicorn
+from PIL import Image
+
+from retrieval import cli, collections, images, index, search, server
+from retrieval.index import store
+
+DELF, GEM = "town/delf-lite0", "town/gem-lite0"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory, folder, load):
+    """``precomputed/`` with one small collection called town: five pictures, one query."""
+    root = tmp_path_factory.mktemp("shelf")
+    names = ["a.png", "b.png", "d é.png", "sub/e.png", "sub/f.jpg"]
+    truth = {"imlist": names, "qimlist": ["c.png"], "gnd": [{"easy": [0], "bbx": [5, 5, 200, 150]}]}
+    town = root / "town"
+    town.mkdir()
+    (town / "images").symlink_to(folder)
+    (town / "ground_truth.json").write_text(json.dumps(truth))
+    opened = collections._with_ground_truth(town, "town", "Town", "")
+    for name in ("delf", "cnn-irwnha"):
+        method = load(name)
+        index.build(opened, method, town / method.checkpoint.id)
+    return root
+
+
+class Client:
+    """A service that runs in another thread, on a port of its own."""
+
+    def __init__(self):
+        config = uvicorn.Config(server.create(), port=0, log_level="warning")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.root = f"http://127.0.0.1:{port}"
+
+    def get(self, path, **options):
+        return requests.get(self.root + path, timeout=120, **options)
+
+    def post(self, path, **options):
+        return requests.post(self.root + path, timeout=120, **options)
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture
+def client(shelf, monkeypatch):
+    monkeypatch.setattr(store, "PRECOMPUTED", shelf)
+    monkeypatch.setattr(collections, "PRECOMPUTED", shelf)
+    client = Client()
+    yield client
+    client.stop()
+
+
+def upload(client, path, data, name="mine.jpg", **form):
+    return client.post(f"/indexes/{path}/search", files={"picture": (name, data)}, data=form)
+
+
+def jpeg(picture):
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=95)
+    return data.getvalue()
+
+
+def test_what_there_is(client):
+    assert client.get("/health").json() == {"status": "ok"}
+    found = {one["id"]: one for one in client.get("/indexes").json()}
+    assert list(found) == [DELF, GEM]
+    assert found[DELF]["method"] == "delf"
+    assert found[DELF]["pictures"] == 5
+    assert found[GEM]["settings"]["scales"] == [1.0, 0.7071]
+    assert (
+        "/indexes/{collection}/{checkpoint}/search" in client.get("/openapi.json").json()["paths"]
+    )
+    assert client.get("/", allow_redirects=False).headers["location"] == "/docs"
+
+
+@pytest.mark.parametrize("path", [DELF, GEM])
+def test_the_answer_is_that_of_the_search(client, shelf, folder, path):
+    opened = index.load(shelf / path)
+    method = server.methods.for_index(opened)
+    data = (folder / "b.png").read_bytes()
+    box = (10.0, 20.0, 180.0, 170.0)
+    expected = search.search(opened, method, images.read(data), box, 4)
+    answer = upload(client, path, data, box="10,20,180,170", top=4).json()
+    assert answer["query"] == {"picture": "mine.jpg", "box": list(box)}
+    assert [one["name"] for one in answer["results"]] == list(expected.names)
+    assert [one["rank"] for one in answer["results"]] == [1, 2, 3, 4]
+    np.testing.assert_allclose(
+        [one["score"] for one in answer["results"]], expected.scores, atol=1e-6
+    )
+    if path == DELF:
+        assert [one["inliers"] for one in answer["results"]] == expected.inliers.tolist()
+    else:
+        assert "inliers" not in answer["results"][0]
+    assert answer["provenance"]["checkpoint"] == path.partition("/")[2]
+    assert set(answer["timings"]) == set(expected.timings)
+    assert answer["results"][0]["name"] == "b.png"
+
+
+def test_search_with_a_picture_of_the_collection(client):
+    for name in ("sub/e.png", "d é.png"):
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": name, "top": 2}).json()
+        assert [one["rank"] for one in answer["results"]] == [1, 2]
+        assert answer["results"][0]["name"] == name
+        picture = client.get(answer["results"][0]["picture"], params={"side": 64})
+        assert picture.headers["content-type"] == "image/jpeg"
+        assert max(Image.open(io.BytesIO(picture.content)).size) == 64
+    query = client.get(f"/indexes/{GEM}/search", params={"name": "c.png"})
+    assert query.status_code == 200, "queries need not be in the database"
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("nope.png", 404),
+        ("../ground_truth.json", 404),
+        ("/etc/passwd", 404),
+        ("..%2Fground_truth.json", 404),
+        ("a.png%00", 404),
+        ("", 404),
+    ],
+)
+def test_names_are_looked_up_and_never_opened(client, name, status):
+    assert client.get(f"/indexes/{GEM}/search?name={name}").status_code == status
+    assert client.get(f"/collections/town/pictures/{name}").status_code == status
+
+
+@pytest.mark.parametrize("path", ["town/nope", "nope/gem-lite0", "town/..", "..%2Ftown/gem-lite0"])
+def test_indexes_that_are_not_there(client, path):
+    assert upload(client, path, b"x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "status", "words"),
+    [
+        (b"", {}, 422, "empty"),
+        (b"<html></html>", {}, 422, "not a picture"),
+        (jpeg(Image.new("RGB", (90, 70)))[:300], {}, 422, "not a picture"),
+        (jpeg(Image.new("RGB", (4, 4))), {}, 422, "at least 8"),
+        (jpeg(Image.new("RGB", (90, 70))), {"box": "1,2,3"}, 422, "four numbers"),
+        (jpeg(Image.new("RGB", (90, 70))), {"box": "nan,0,9,9"}, 422, "finite"),
+        (jpeg(Image.new("RGB", (90, 70))), {"box": "80,0,10,60"}, 422, "inverted"),
+        (jpeg(Image.new("RGB", (90, 70))), {"top": "0"}, 422, "greater than or equal to 1"),
+        (jpeg(Image.new("RGB", (90, 70))), {"top": "1e99"}, 422, "valid integer"),
+    ],
+)
+def test_bad_requests_say_what_is_wrong(client, data, form, status, words):
+    answer = upload(client, GEM, data, **form)
+    assert answer.status_code == status
+    assert words in answer.text
+
+
+def test_a_body_that_is_too_long(monkeypatch, shelf, client):
+    monkeypatch.setattr(server, "MAX_UPLOAD", 2000)
+    small = Client()
+    try:
+        answer = upload(small, GEM, b"x" * 5000)
+        assert answer.status_code == 413
+        assert "smaller picture" in answer.json()["detail"]
+        # ... and without a length that says so beforehand.
+        parts = (b"x" * 500 for _ in range(9))
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = small.post(f"/indexes/{GEM}/search", data=parts, headers=kind)
+        assert answer.status_code in (400, 413)
+        assert upload(small, GEM, b"x" * 500).status_code == 422, "a short one is looked at"
+    finally:
+        small.stop()
+
+
+def test_a_blank_picture_is_an_answer(client):
+    answer = upload(client, DELF, jpeg(Image.new("RGB", (90, 70), "white"))).json()
+    assert len(answer["results"]) == 5
+
+
+def test_many_at_once(client, folder):
+    data = [(folder / f"{name}.png").read_bytes() for name in "ab"]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda n: upload(client, GEM, data[n % 2], top=1).json(), range(12))
+        )
+    assert [one["results"][0]["name"] for one in answers] == ["a.png", "b.png"] * 6
+
+
+def test_a_new_index_in_the_same_place_is_used(client, shelf, load, tmp_path):
+    opened = collections._with_ground_truth(shelf / "town", "town", "Town", "")
+    assert client.get(f"/indexes/{GEM}/search", params={"name": "a.png"}).status_code == 200
+    other = load("cnn-irwnha", scales=[1.0])
+    try:
+        index.build(opened, other, tmp_path / "gem-lite0")
+        (shelf / GEM).rename(tmp_path / "away")
+        (tmp_path / "gem-lite0").rename(shelf / GEM)
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": "a.png"}).json()
+        assert answer["provenance"]["settings"]["scales"] == [1.0]
+    finally:
+        (shelf / GEM).rename(tmp_path / "gem-lite0")
+        (tmp_path / "away").rename(shelf / GEM)
+
+
+def test_a_damaged_index_is_explained(client, shelf):
+    file = shelf / DELF / "scores.npy"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-4])
+        (shelf / DELF / "manifest.json").touch()  # it is read again
+        answer = client.get(f"/indexes/{DELF}/search", params={"name": "a.png"})
+        assert answer.status_code == 422
+        assert "index the collection again" in answer.json()["detail"]
+    finally:
+        file.write_bytes(whole)
+
+
+def test_the_command_starts_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **where: asked.append((app.title, where)))
+    assert cli.main(["serve", "--port", "8123"]) == 0
+    assert asked == [("Image retrieval", {"host": "127.0.0.1", "port": 8123})]
+
+
+def test_starting_imports_no_deep_learning():
+    code = (
+        "import sys; from retrieval import server; server.create();"
+        "print({'torch', 'tensorflow', 'faiss', 'cv2'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
