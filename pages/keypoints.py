@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,6 +77,8 @@ def follow_link(shelf: Mapping[str, str]) -> None:
             value = min(max(float(asked[key]), least), most)
         except (KeyError, ValueError):
             continue
+        if not math.isfinite(value):  # of "nan" there is no least and no most
+            continue
         state[f"kp-{key}"] = round(value / 10) * 10 if key == "count" else value
     if "result" in asked:
         state["kp-result"], state["kp-other"] = asked["result"], HERE
@@ -126,7 +129,11 @@ def pixels(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[int, int
 
 
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
-    """A figure at its size in inches, so that a tall picture fits the screen; its downloads."""
+    """A figure at its size in inches, so that a tall picture fits the screen; its downloads.
+
+    key: stands, with the rows, for all that is drawn.
+    """
+    key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
     with st.spinner("Drawing"):
         png = common.drawing("png", key, draw)
     width = Image.open(io.BytesIO(png)).width
@@ -318,7 +325,7 @@ def other_checkpoints(
     features: of the checkpoint in use.
     """
     here = engine.checkpoint or checkpoints.of_method("delf")[0].id
-    others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
+    others = [one for one in checkpoints.of_method("delf") if one.ready and one.id != here]
     if not others:
         return
     st.subheader("The same picture through two checkpoints", anchor=False)

@@ -14,8 +14,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,7 +93,7 @@ class Checkpoint:
 
     @property
     def available(self) -> bool:
-        """Whether the weights are on this machine (a head may still have to be fitted)."""
+        """Whether the weights are on this machine; a head may be missing, see ``ready``."""
         try:
             return self.path.exists()
         except RetrievalError:
@@ -108,9 +106,15 @@ class Checkpoint:
     def require(self) -> Path:
         """``path``, where it is there; else RetrievalError with the command that brings it."""
         if not self.available and self.address:
+            head = self.head is not None and not (HEADS / f"{self.head}.npz").is_file()
             raise RetrievalError(
                 f"The weights of {self.id} are not on this machine ({self.size_text}): "
-                f"python -m retrieval download {self.id}"
+                + (
+                    f"python -m retrieval fit COLLECTION --method {self.method} --checkpoint "
+                    f"{self.id} brings them and fits what it adds to them."
+                    if head
+                    else f"python -m retrieval download {self.id}"
+                )
             )
         return self.path
 
@@ -144,6 +148,11 @@ class Checkpoint:
         """How the head was fitted: command, pictures, date. Empty where there is none."""
         path = HEADS / f"{self.head}.json"
         return json.loads(path.read_text("utf-8")) if self.head and path.exists() else {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of it is on this machine: the weights, and the head if it has one."""
+        return self.available and (self.head is None or (HEADS / f"{self.head}.npz").is_file())
 
 
 @dataclass(frozen=True)
@@ -372,9 +381,12 @@ _NUMPY_GLOBALS = [
 def _read_head(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     path = HEADS / f"{checkpoint.head}.npz"
     try:
+        record = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        if record["head_sha256"] != _digest(path):
+            raise ValueError("not the file of its record")
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # numpy raises a dozen kinds on bad bytes
         raise RetrievalError(
             f"The fitted head {path} is missing or damaged; make it with: python -m retrieval fit "
             f"COLLECTION --method {checkpoint.method} --checkpoint {checkpoint.id}"

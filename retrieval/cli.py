@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. What is finished is kept: the same command goes on.", file=sys.stderr)
+        kept = " What is finished is kept: the same command goes on."
+        print("Stopped." + (kept if args.run in RESUMED else ""), file=sys.stderr)
         return 130
     except BrokenPipeError:  # … | head
         sys.stderr.close()
@@ -75,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--top", type=_positive, default=10, metavar="K", help="how many (10)")
     search.add_argument(
         "--verify", type=_positive, default=100, metavar="N",
-        help="pictures of DELF's shortlist that geometry verifies (100); all: exhaustive search",
+        help="pictures of DELF's shortlist that geometry verifies (100); as many as there are: "
+        "exhaustive search",
     )  # fmt: skip
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     search.add_argument("--json", action="store_true", help="results, provenance and timings")
@@ -310,12 +312,15 @@ def _checkpoints(args) -> None:
 def _fit(args) -> None:
     from retrieval.training import heads
 
+    heads.check(args.method, args.checkpoint)  # before anything is fetched for nothing
     _bring(args)
     collection = open_collection(args.collection)
     with _Bar(len(collection.names)) as bar:
         path = heads.fit(args.method, collection, bar.update, args.checkpoint)
     record = json.loads(path.with_suffix(".json").read_text("utf-8"))
     print(f"fitted on {record['pictures']} pictures: {path}")
+    if isinstance(record.get("attention"), str):
+        print(f"its attention is {record['attention']}")
 
 
 def _serve(args) -> None:
@@ -353,6 +358,9 @@ def _size(index) -> str:
     from retrieval.index.store import human_bytes
 
     return human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))
+
+
+RESUMED = (_index, run_download)  # commands that go on where they were stopped
 
 
 class _Bar:

@@ -37,14 +37,14 @@ def add_plot_arguments(
     two.add_argument("--model", choices=geometry.LEAST_PAIRS, default="affine")
     two.add_argument(
         "--min-similarity",
-        type=float,
+        type=_share,
         default=MIN_SIMILARITY,
         metavar="COSINE",
         help=f"from which nearest neighbours match ({MIN_SIMILARITY})",
     )
     two.add_argument(
         "--tolerance",
-        type=float,
+        type=_share,
         default=TOLERANCE,
         metavar="SHARE",
         help=f"of the longer side, within which a match agrees ({TOLERANCE})",
@@ -59,6 +59,16 @@ def add_plot_arguments(
     three = figures.add_parser("evaluation", help=text, description=text)
     add_plot_evaluation_arguments(three)
     three.set_defaults(run=run_plot_evaluation)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
+    return value
 
 
 def run_plot(args: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -49,17 +51,7 @@ def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Imag
     Raises PictureError for anything that is not a whole, reasonably sized picture.
     """
     name = name or _name_of(source)
-    try:
-        data = _bytes_of(source)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in a path, a closed file
-        reason = getattr(error, "strerror", None) or error
-        raise PictureError(f"{name} cannot be read: {reason}.") from error
-    if not data:
-        raise PictureError(f"{name} is empty (zero bytes).")
-    if len(data) > MAX_BYTES:
-        raise PictureError(
-            f"{name} is larger than {MAX_BYTES // 1_000_000} MB; use a smaller copy."
-        )
+    data = read_bytes(source, name)
     try:
         with warnings.catch_warnings():
             # Our own limit below speaks instead of Pillow's warning.
@@ -93,6 +85,22 @@ def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Imag
         raise PictureError(
             f"{name} is not a picture that can be read (damaged, cut off, or another kind of file)."
         ) from error
+
+
+def read_bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
+    """The bytes of one picture file. Raises PictureError where there are none, or too many."""
+    try:
+        data = _bytes_of(source)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a path, a closed file
+        reason = getattr(error, "strerror", None) or error
+        raise PictureError(f"{name} cannot be read: {reason}.") from error
+    if not data:
+        raise PictureError(f"{name} is empty (zero bytes).")
+    if len(data) > MAX_BYTES:
+        raise PictureError(
+            f"{name} is larger than {MAX_BYTES // 1_000_000} MB; use a smaller copy."
+        )
+    return data
 
 
 def check_box(box: Box, size: tuple[int, int]) -> Box:
@@ -160,6 +168,8 @@ def _bytes_of(source) -> bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, str | Path):
+        if stat.S_ISFIFO(os.stat(source).st_mode):
+            raise OSError("it is a pipe")  # which may never end
         with open(source, "rb") as file:
             return file.read(MAX_BYTES + 1)
     return source.read(MAX_BYTES + 1)

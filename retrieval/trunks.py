@@ -164,8 +164,12 @@ class EfficientNetLite(nn.Module):
         return F.relu6(self._bn1(self._conv_head(x))) if self.has_head else x
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take the tensors this trunk has from the state dict of the whole classifier."""
-        _load(self, {key: state[key] for key in self.state_dict() if key in state})
+        """Take the tensors this trunk has from the state dict of the whole classifier, or ours.
+
+        Files of our trainer put ``features.`` before each name, as cirtorch does.
+        """
+        bare = {key.removeprefix("features."): value for key, value in state.items()}
+        _load(self, {key: bare[key] for key in self.state_dict() if key in bare})
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:
@@ -310,6 +314,13 @@ def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) ->
     """
     if isinstance(state, nn.Module):
         return _placed(OwnTrunk(state))
+    trunk = unfolded(name, tap, state).requires_grad_(False)
+    _fold_batch_norms(trunk)
+    return _placed(trunk)
+
+
+def unfolded(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A trunk with weights as they are in a file, batch norms apart: for training."""
     if name in LITE:
         trunk = EfficientNetLite(name, tap)
     elif name in NAMES:
@@ -317,9 +328,7 @@ def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) ->
     else:
         raise RetrievalError(f"Unknown trunk {name!r}; there are: {', '.join(NAMES)}.")
     trunk.load(state)
-    trunk.eval().requires_grad_(False)
-    _fold_batch_norms(trunk)
-    return _placed(trunk)
+    return trunk.eval()
 
 
 def _keep_memory() -> None:

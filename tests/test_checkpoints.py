@@ -1,3 +1,6 @@
+import hashlib
+import io
+import json
 import pickle
 import shutil
 from dataclasses import replace
@@ -155,18 +158,68 @@ def test_tampered_embedded_weights_are_refused(tmp_path):
     refused("SHA-256", checkpoints.read_tensors, copy, record.weights_sha256)
 
 
+def put(folder, name, data, **record):
+    """A head and its record, which vouches for it unless told otherwise."""
+    (folder / f"{name}.npz").write_bytes(data)
+    record = {"head_sha256": hashlib.sha256(data).hexdigest()} | record
+    (folder / f"{name}.json").write_text(json.dumps(record))
+
+
+def packed(arrays):
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    return data.getvalue()
+
+
 def test_a_head_that_is_missing_or_damaged(tmp_path, monkeypatch):
     record = checkpoints.find("sir")
     good = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
     monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
-    path = tmp_path / f"{record.head}.npz"
     again = "missing or damaged; make it .*python -m retrieval fit"
     refused(again, methods.load, "sir")
     for data in (b"", b"junk", good[:3000], good[:-2000], good[:9000] + b"xxxx" + good[9004:]):
-        path.write_bytes(data)
+        put(tmp_path, record.head, data)
         refused(again, methods.load, "sir")
-    np.savez(path, weight=np.array([{}], dtype=object))
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for data in (packed({"weight": np.array([{}], dtype=object)}), array.getvalue()):
+        put(tmp_path, record.head, data)
+        refused(again, methods.load, "sir")
+    put(tmp_path, record.head, good, head_sha256="0" * 64)
     refused(again, methods.load, "sir")
+    (tmp_path / f"{record.head}.json").unlink()
+    refused(again, methods.load, "sir")
+
+
+@pytest.mark.parametrize("method", ["sir", "delf"])
+def test_a_head_that_does_not_fit_its_network(tmp_path, monkeypatch, method):
+    record = checkpoints.find(method)
+    with np.load(checkpoints.HEADS / f"{record.head}.npz") as arrays:
+        good = dict(arrays)
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    put(tmp_path, record.head, packed(good))
+    assert methods.load(method)
+    weights = [key for key in good if good[key].ndim == 2]
+    assert len(weights) == {"sir": 1, "delf": 3}[method]
+    for key in good:
+        bad = [None, good[key].T[..., None], good[key][:0], good[key] * np.float16("nan")]
+        bad += [good[key].astype(complex), good[key].astype(str)]
+        bad += [good[key][:, 1:], good[key].T] if key in weights else [good[key][1:]]
+        for array in bad:
+            others = {name: value for name, value in good.items() if name != key}
+            put(tmp_path, record.head, packed(others if array is None else others | {key: array}))
+            refused("fit it again", methods.load, method)
+
+
+def test_weights_that_need_a_head_as_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    record = checkpoints.REGISTRY["resnet50-imagenet"]
+    refused("fit COLLECTION --method delf --checkpoint resnet50-imagenet", record.require)
+    refused("download delf-tfhub", checkpoints.REGISTRY["delf-tfhub"].require)
+    record.path.parent.mkdir(parents=True)
+    record.path.touch()
+    assert (record.available, record.ready) == (True, False)
+    assert checkpoints.find("delf").ready
 
 
 def test_another_head_is_another_checkpoint(tmp_path, monkeypatch):

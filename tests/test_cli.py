@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -120,7 +121,7 @@ def test_index_of_another_method(refused, folder, indexes):
     path = indexes["sir"].path
     refused("was made with method sir, not delf", "index", folder, "--method", "delf",
             "--out", path)  # fmt: skip
-    refused("was made with settings", "index", folder, "--method", "sir", "--size", 64,
+    refused("was made with size 128, not size 64", "index", folder, "--method", "sir", "--size", 64,
             "--out", path)  # fmt: skip
 
 
@@ -194,6 +195,8 @@ def test_search_with_another_head(refused, folder, indexes, tmp_path, monkeypatc
         arrays = dict(arrays)
     arrays["bias"] = arrays["bias"] * 0
     np.savez(tmp_path / "sir-lite0.npz", **arrays)
+    digest = hashlib.sha256((tmp_path / "sir-lite0.npz").read_bytes()).hexdigest()
+    (tmp_path / "sir-lite0.json").write_text(json.dumps({"head_sha256": digest}))
     monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
     record = checkpoints.REGISTRY["sir-lite0"]
     # A new process would read the digest anew; a copy of the record has not cached it.
@@ -304,9 +307,9 @@ def test_methods(run):
     for name, entry in methods.METHODS.items():
         assert f"{name}: {entry.title}. {entry.summary}" in text
         assert f"{entry.default} (default)" in text
+        assert checkpoints.REGISTRY[entry.default].stands_in_for in text
     for record in checkpoints.REGISTRY.values():
         assert record.id in text
-        assert record.address or record.stands_in_for in text
 
 
 def test_fit(run, refused, drawn, tmp_path, monkeypatch):

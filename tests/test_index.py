@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from stubs import Grid, Thumbnail, paint
 
-from retrieval import index, methods
+from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import store
@@ -200,6 +201,18 @@ def test_features_are_taken_from_another_collection(folder, out, tmp_path, monke
     assert store.find_same(method, tmp_path / "shelf") == []
 
 
+def test_what_is_known_does_not_wait(folder, out):
+    """Progress goes on picture by picture, and a batch holds no more than it must."""
+    known = [(str(n), "digest", None) for n in range(3)]
+    new = [(str(n), "digest", "picture") for n in range(3, 6)]
+    batches = sys.modules["retrieval.index.build"]._batches(
+        iter([*known, new[0], known[0], new[1], new[2]]), 2
+    )
+    assert list(batches) == [
+        [known[0]], [known[1]], [known[2]], [new[0], known[0], new[1]], [new[2]],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("size", [2, 3, 100])
 def test_batches_change_nothing(folder, out, size):
     (folder / "broken.png").write_bytes(b"no picture")
@@ -282,6 +295,11 @@ def cut(path, count):
         file.truncate(path.stat().st_size - count)
 
 
+def line(**changes):
+    """A line of a journal that says nothing of what it should, for no bytes at all."""
+    return json.dumps({"name": "x.png", "bytes": 0, "crc32": 0} | changes).encode() + b"\n"
+
+
 @pytest.mark.parametrize(
     ("damage", "again"),
     [
@@ -289,6 +307,10 @@ def cut(path, count):
         (lambda work: append(work / "journal.jsonl", b'{"name": "sub/d.p'), 3),
         (lambda work: append(work / "journal.jsonl", b"\xff\0garbage\n[]\n"), 3),
         (lambda work: append(work / "journal.jsonl", b"[" * 100_000 + b"\n"), 3),
+        (lambda work: append(work / "journal.jsonl", line(bytes=10**15)), 3),
+        (lambda work: append(work / "journal.jsonl", line(bytes=10**40)), 3),
+        (lambda work: append(work / "journal.jsonl", line(name=[])), 3),
+        (lambda work: append(work / "journal.jsonl", line()), 3),
         (lambda work: append(work / "features.bin", b"half a feature"), 3),
         (lambda work: cut(work / "journal.jsonl", 5), 4),
         (lambda work: cut(work / "features.bin", 5), 4),
@@ -296,6 +318,7 @@ def cut(path, count):
         (lambda work: (work / "features.bin").unlink(), 5),
         (lambda work: (work / "journal.jsonl").unlink(), 5),
         (lambda work: (work / "identity.json").write_text("{"), 5),
+        (lambda work: (work / "identity.json").write_bytes(b"\xff"), 5),
     ],
 )
 def test_a_damaged_journal_costs_no_more_than_its_end(folder, out, unfinished, damage, again):
@@ -415,13 +438,33 @@ def test_a_full_disk_keeps_the_former_index(folder, small_disk):
     assert len(method.described) < 4
 
 
-def test_numbers_that_are_none(folder, out):
-    class Broken(Thumbnail):
+@pytest.mark.parametrize("where", ["descriptors", "scores"])
+@pytest.mark.parametrize("kind", [Thumbnail, Grid])
+def test_features_that_are_no_numbers_are_never_stored(folder, out, kind, where):
+    class Broken(kind):
         def describe(self, picture, box=None):
-            return super().describe(picture, box) * np.float32("nan")
+            features = super().describe(picture, box)
+            array = features if kind is Thumbnail else getattr(features, where)
+            array[:1] = np.nan
+            return features
 
     refused("features of a.png are not numbers", build, folder, out, Broken())
     assert not out.exists()
+
+
+def test_files_that_are_no_pictures_to_read(folder, out, monkeypatch):
+    """A pipe would never end, and a huge file fill the memory; both are left out."""
+    os.mkfifo(folder / "pipe.png")
+    names = ("a.png", "b b.png", "pipe.png")
+    collection = replace(open_collection(folder), names=names)
+    monkeypatch.setattr(images, "MAX_BYTES", (folder / "a.png").stat().st_size)
+    with open(folder / "b b.png", "ab") as file:
+        file.truncate(10**9)
+    built = index.build(collection, Thumbnail(), out)
+    reasons = {entry["name"]: entry["reason"] for entry in built.manifest["skipped"]}
+    assert built.names == ("a.png",)
+    assert "it is a pipe" in reasons["pipe.png"]
+    assert "larger than" in reasons["b b.png"]
 
 
 # Places that are somebody else's
@@ -705,8 +748,10 @@ def test_no_index_at_all(tmp_path):
         ({"checkpoint": SimpleNamespace(id="stub", sha256="cd" * 32)},
          r"checkpoint stub \(abababab\), not stub \(cdcdcdcd\)"),
         ({"checkpoint": SimpleNamespace(id="new", sha256="ab" * 32)}, "checkpoint stub .* not new"),
-        ({"settings": {"size": 5}}, 'settings {"size": 4}, not {"size": 5}'),
-        ({"settings": {}}, "settings"),
+        ({"settings": {"size": 5}}, "made with size 4, not size 5;"),
+        ({"settings": {"size": 4, "long": "x" * 500, "new": 1}},
+         "made with long None, new None, not long x+…, new 1;"),
+        ({"settings": {}}, "made with size 4, not size None;"),
         ({"name": "cnn-irwnha"}, "method sir, not cnn-irwnha"),
     ],
 )  # fmt: skip

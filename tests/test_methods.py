@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from retrieval import geometry, images, methods
 from retrieval.errors import RetrievalError
+from retrieval.methods import delf
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
 GLOBAL = ("sir", "cnn-irwnha")
@@ -27,15 +29,18 @@ def same(a, b, atol=0.0):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), atol=atol)
 
 
-def check(method, features, box):
-    """Everything that is promised of the features of a picture or of a box in it."""
+def check(method, features, box, least=1):
+    """Everything that is promised of the features of a picture or of a box in it.
+
+    least: keypoints.
+    """
     if method.kind == "global":
         assert features.shape == (DIMENSIONS[method.name],)
         assert features.dtype == np.float32
         assert np.linalg.norm(features) == pytest.approx(1, abs=1e-5)
         return
     count = len(features)
-    assert 0 < count <= method.settings["keypoints"]
+    assert least <= count <= method.settings["keypoints"]
     assert features.keypoints.shape == (count, 2)
     assert features.scales.shape == features.scores.shape == (count,)
     assert features.descriptors.shape == (count, 40)
@@ -65,14 +70,43 @@ def test_any_picture_has_features(load, drawn, name, size):
     method = load(name)
     check(method, method.describe(drawn(3, size)), (0, 0, *size))
     box = 0, 0, 8, 8
-    check(method, method.describe(drawn(3, size), box), box)
+    check(method, method.describe(drawn(3, size), box), box, least=0)  # it may be of one colour
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
 @pytest.mark.parametrize("colour", ["black", "white", "grey"])
 def test_blank_pictures(load, name, colour):
     method = load(name)
-    check(method, method.describe(Image.new("RGB", (90, 70), colour)), (0, 0, 90, 70))
+    features = method.describe(Image.new("RGB", (90, 70), colour))
+    if name != "delf":
+        check(method, features, (0, 0, 90, 70))
+        return
+    # Nothing to see, nothing to match.
+    assert len(features) == 0
+    assert features.keypoints.shape == (0, 2)
+    assert features.descriptors.shape == (0, 40)
+
+
+def test_keypoints_of_delf_are_where_something_is(load, picture):
+    """On plain paper the network sees its own padding, which any two pictures have in common."""
+    method = load("delf", size=384, scales=[0.5, 1.0])
+    paper = Image.new("RGB", (720, 480), "white")
+    paper.paste(picture, (500, 300))
+    features = method.describe(paper)
+    assert len(features) > 20
+    # No farther from the picture than two cells of the coarser level.
+    far = 2 * 16 * 720 / 384 / 0.5
+    assert (features.keypoints >= [500 - far, 300 - far]).all()
+
+
+def test_contrast_by_hand():
+    level = torch.zeros(1, 3, 40, 64)
+    level[..., 48:] = 1
+    found = delf._contrast(level, 16)
+    assert found.shape == (3, 4)
+    # Windows of three cells: none, none, a third and a half of each are white.
+    expected = [0, 0, (2 / 9) ** 0.5, 0.5]
+    np.testing.assert_allclose(found, np.tile(expected, (3, 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", methods.METHODS)

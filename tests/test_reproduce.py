@@ -50,10 +50,12 @@ def server(tmp_path, monkeypatch):
 
 
 def photograph(landmark: int, view: int) -> bytes:
-    """Coarse patches of the landmark under some noise of the view."""
+    """Coarse patches of the landmark under some noise of the view, and something in front."""
     patches = np.random.default_rng(landmark).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(patches).resize((160, 120), Image.NEAREST), np.int16)
-    noise = np.random.default_rng(1000 + view).integers(-20, 20, picture.shape)
+    random = np.random.default_rng(1000 + view)
+    noise = random.integers(-20, 20, picture.shape)
+    picture[:40, :40] = np.kron(random.integers(0, 256, (4, 4, 3)), np.ones((10, 10, 1)))
     data = io.BytesIO()
     Image.fromarray((picture + noise).clip(0, 255).astype(np.uint8)).save(data, "JPEG")
     return data.getvalue()

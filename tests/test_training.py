@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from retrieval import checkpoints, images, methods
 from retrieval.collections import Collection
@@ -217,6 +219,45 @@ def test_auc_by_hand():
     assert attention.auc(np.array([4.0, 3, 2, 1]), labels) == 0.75
     assert attention.auc(np.array([4.0, 1, 3, 2]), labels) == 1.0
     assert attention.auc(np.array([1.0, 3, 2, 4]), labels) == 0.0
+    assert attention.auc(np.zeros(4), labels) == 0.5, "equal scores say nothing"
+    assert np.isnan(attention.auc(np.zeros(4), labels | True))
+
+
+def test_copies_teach_no_attention(twenty, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
+    for n in range(20):
+        shutil.copy(twenty.path("00.png"), tmp_path / f"{n:02}.png")
+    copies = Collection("copies", "Copies", tmp_path, tuple(f"{n:02}.png" for n in range(20)))
+    record = json.loads(heads.fit("delf", copies).with_suffix(".json").read_text())
+    assert record["attention"].startswith("the feature norm")
+
+
+@pytest.mark.parametrize("what", ["head", "record"])
+def test_a_disk_that_is_full_leaves_the_head_whole(twenty, tmp_path, monkeypatch, what):
+    real = checkpoints.HEADS / "sir-lite0.npz"
+    for file in (real, real.with_suffix(".json")):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    monkeypatch.setattr(heads, "VIEWS", 2)
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((np, "savez") if what == "head" else (heads, "write_json")), full)
+    with pytest.raises(RetrievalError, match=r"sir-lite0.npz cannot be written: No space"):
+        heads.fit("sir", twenty)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sir-lite0.json", "sir-lite0.npz"]
+    if what == "head":
+        assert (tmp_path / "sir-lite0.npz").read_bytes() == real.read_bytes()
+
+
+def test_pictures_that_do_not_vary_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
+    for n in range(20):
+        Image.new("RGB", (64, 64), "white").save(tmp_path / f"{n:02}.png")
+    blank = Collection("blank", "Blank", tmp_path, tuple(f"{n:02}.png" for n in range(20)))
+    with pytest.raises(RetrievalError, match="too few keypoints in Blank"):
+        heads.fit("delf", blank)
 
 
 def test_fit_is_refused_for_too_few_pictures(twenty, tmp_path, monkeypatch):

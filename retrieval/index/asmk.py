@@ -15,12 +15,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from retrieval.errors import RetrievalError
+
 ALPHA = 3.0
 THRESHOLD = 0.0
 ASSIGNMENTS = 5  # words that each descriptor of a query goes to; of the database: one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
 ITERATIONS = 10
 SEED = 0
+MOST_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
 
 NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts")
 
@@ -107,6 +110,10 @@ class InvertedFile:
         cls, codebook: np.ndarray, descriptors: np.ndarray, offsets: np.ndarray
     ) -> InvertedFile:
         """From all descriptors (M, d) float32, picture i in rows offsets[i]:offsets[i + 1]."""
+        if codebook.shape[1] > MOST_DIMENSIONS:
+            raise RetrievalError(
+                f"Local descriptors may have {MOST_DIMENSIONS} dimensions, not {codebook.shape[1]}."
+            )
         nearest = assign(codebook, descriptors, 1)
         words, pictures, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
         for start, end in pairwise(offsets):

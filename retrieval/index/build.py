@@ -159,11 +159,13 @@ def _known(indexes: Sequence[store.Index]) -> dict[str, tuple[store.Index, int]]
 def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
     """Lists with ``size`` pictures that are to be described, and what comes between them."""
     batch: list[tuple] = []
+    waiting = 0
     for one in pictures:
         batch.append(one)
-        if sum(picture is not None for *_, picture in batch) == size:
+        waiting += one[2] is not None
+        if waiting in (0, size):  # what is known has nothing to wait for
             yield batch
-            batch = []
+            batch, waiting = [], 0
     if batch:
         yield batch
 
@@ -177,10 +179,9 @@ def _pictures(collection, journal: _Journal, known: Mapping) -> Iterator[tuple]:
 
     def read(name: str):
         try:
-            data = collection.path(name).read_bytes()
-        except OSError as error:
-            reason = images.PictureError(f"{name} cannot be read: {error.strerror or error}.")
-            return name, "", reason
+            data = images.read_bytes(collection.path(name), name)
+        except images.PictureError as error:
+            return name, "", error
         digest = hashlib.sha256(data).hexdigest()
         if digest in known or journal.has(name, digest):
             return name, digest, None
@@ -208,8 +209,8 @@ def _pictures(collection, journal: _Journal, known: Mapping) -> Iterator[tuple]:
 class _Journal:
     """Finished pictures of an unfinished build: one JSON line each, features in one file.
 
-    The features are written before their line, and every line carries a checksum, so after a kill
-    at any moment the journal ends with the last whole record.
+    The features are written before their line, which carries their checksum, so after a kill at any
+    moment the journal ends with the last whole record.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -219,7 +220,7 @@ class _Journal:
 
     def __enter__(self) -> _Journal:
         stamp = self.folder / "identity.json"
-        if stamp.is_file() and stamp.read_text() == json.dumps(self.identity):
+        if stamp.is_file() and stamp.read_bytes() == json.dumps(self.identity).encode():
             self._recover()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -239,15 +240,22 @@ class _Journal:
         path.touch()
         data.touch()
         lines_end = data_end = 0
+        size = data.stat().st_size
         with open(path, "rb") as lines, open(data, "rb") as features:
             for line in lines:
                 try:
                     entry = json.loads(line)
-                    payload = features.read(entry["bytes"])
-                    whole = line.endswith(b"\n") and zlib.crc32(payload) == entry["crc32"]
-                except (ValueError, KeyError, TypeError, RecursionError):
+                    payload = features.read(min(entry["bytes"], size))
+                    whole = (
+                        line.endswith(b"\n")
+                        and zlib.crc32(payload) == entry["crc32"]
+                        and len(payload) == entry["bytes"]
+                        and isinstance(entry["name"], str)
+                        and ("reason" in entry or entry.keys() >= {"sha256", "width", "rows"})
+                    )
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     break
-                if not whole or len(payload) != entry["bytes"]:
+                if not whole:
                     break
                 self.entries[entry["name"]] = entry | {"offset": data_end}
                 lines_end += len(line)
@@ -259,10 +267,12 @@ class _Journal:
         return self.entries.get(name, {}).get("sha256") == digest
 
     def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
-        arrays = _pack(features)
-        if not all(np.isfinite(array).all() for array in arrays.values()):
+        # Before they are rounded to whole numbers, which are always finite, and after.
+        packed = _pack(features) if _finite(features) else {}
+        arrays = packed.values()
+        if not arrays or not all(np.isfinite(array).all() for array in arrays):
             raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
-        payload = b"".join(array.tobytes() for array in arrays.values())
+        payload = b"".join(array.tobytes() for array in arrays)
         self._append(
             {
                 "name": name,
@@ -292,6 +302,12 @@ class _Journal:
             file.seek(entry["offset"])
             payload = file.read(entry["bytes"])
         return _unpack(payload, entry["rows"], kind)
+
+
+def _finite(features: Features) -> bool:
+    if isinstance(features, LocalFeatures):
+        features = features.descriptors
+    return bool(np.isfinite(features).all())
 
 
 def _pack(features: Features) -> dict[str, np.ndarray]:

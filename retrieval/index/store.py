@@ -121,18 +121,25 @@ class Index:
     def check_method(self, method) -> None:
         """Refuse a query method whose numbers cannot be compared with those in the index."""
         wanted = identity(method)
-        for key, what in (("method", "method"), ("settings", "settings")):
-            if self.manifest[key] != wanted[key]:
-                raise RetrievalError(
-                    f"The index {self.path} was made with {what} {_short(self.manifest[key])}, "
-                    f"not {_short(wanted[key])}{AGAIN}."
-                )
+
+        def refuse(was: str, wants: str) -> None:
+            raise RetrievalError(f"The index {self.path} was made with {was}, not {wants}{AGAIN}.")
+
+        if self.method != wanted["method"]:
+            refuse(f"method {self.method}", str(wanted["method"]))
         if self.manifest["checkpoint"] != wanted["checkpoint"]:
-            raise RetrievalError(
-                f"The index {self.path} was made with checkpoint {self.checkpoint} "
-                f"({self.manifest['checkpoint']['sha256'][:8]}), not {method.checkpoint.id} "
-                f"({method.checkpoint.sha256[:8]}){AGAIN}."
+            refuse(
+                f"checkpoint {self.checkpoint} ({self.manifest['checkpoint']['sha256'][:8]})",
+                f"{method.checkpoint.id} ({method.checkpoint.sha256[:8]})",
             )
+        ours, theirs = self.settings, wanted["settings"]
+        differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+        if differ:
+            was, wants = (
+                ", ".join(f"{key} {_short(one.get(key))}" for key in differ)
+                for one in (ours, theirs)
+            )
+            refuse(was, wants)
 
 
 def identity(method) -> dict[str, Any]:

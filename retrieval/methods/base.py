@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -145,6 +145,31 @@ class GlobalMethod(Method):
 
         with torch.inference_mode():
             return self._vectors(inputs).cpu().numpy()
+
+
+def head_layer(
+    head: Mapping[str, np.ndarray], weight: str, bias: str, inputs: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A linear layer of a head in single precision: weight (d, inputs), bias (d,).
+
+    Raises RetrievalError where the head has no such layer.
+    """
+    import torch
+
+    w, b = head.get(weight), head.get(bias)
+    if (
+        w is None
+        or b is None
+        or not all(np.issubdtype(one.dtype, np.floating) for one in (w, b))
+        or w.shape != (len(np.atleast_1d(b)), inputs)
+        or b.ndim != 1
+        or not b.size
+        or not (np.isfinite(w).all() and np.isfinite(b).all())
+    ):
+        raise RetrievalError(
+            f"The fitted head lacks a {weight} that fits its network: fit it again."
+        )
+    return torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))
 
 
 def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:

@@ -7,7 +7,6 @@ non-maximum suppression, then L2 → PCA to 40-d → L2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +16,13 @@ import torch.nn.functional as F
 from retrieval import checkpoints, images, trunks
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
-from retrieval.methods.base import LocalFeatures, Method
+from retrieval.methods.base import LocalFeatures, Method, head_layer
 
 PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]
 MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out
+# Contrast (standard deviation, of 0 to 1) around a place below which there is nothing to see: what
+# the network says of plain paper or a clear sky is its own padding, alike in every picture.
+FLAT = 0.01
 
 
 class Attention(NamedTuple):
@@ -37,7 +39,7 @@ class Attention(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Features of every place of every pyramid level, before the best are picked.
+    """Features of every place of every pyramid level that is not flat, before the best are picked.
 
     raw: (n, C) float32. keypoints: (n, 2) float32, pixels of the original picture. scales: (n,).
     fields: (n, 4) float32, x1, y1, x2, y2 of what each sees, in pixels of the network's input.
@@ -78,10 +80,15 @@ class DELF(Method):
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "stride16", weights.trunk)
         # Without a PCA it gives the features before reduction: what the PCA is fitted on.
-        self.pca = _layer(weights.head, "pca", "components")
-        self.attend = None
-        if "attention.conv1.weight" in weights.head and self.settings["trained_attention"]:
-            self.attend = [_layer(weights.head, f"attention.conv{n}") for n in (1, 2)]
+        self.pca = self.attend = None
+        head, channels = weights.head, self.trunk.channels
+        if head:
+            self.pca = head_layer(head, "pca.components", "pca.bias", channels)
+        if head and self.settings["trained_attention"] and any("attention" in key for key in head):
+            first = head_layer(head, "attention.conv1.weight", "attention.conv1.bias", channels)
+            hidden = len(first[1])
+            last = head_layer(head, "attention.conv2.weight", "attention.conv2.bias", hidden)
+            self.attend = first, last
 
     @torch.inference_mode()
     def describe(self, picture, box=None):
@@ -102,10 +109,12 @@ class DELF(Method):
         if box is not None:
             left, top, right, bottom = map(round, images.check_box(box, picture.size))
         levels = [self._level(full, scale) for scale in self.settings["scales"]]
-        raw, points, radii, scales = (
+        raw, points, radii, scales, contrast = (
             torch.cat(parts)
             for parts in zip(*(level for level in levels if level is not None), strict=True)
         )
+        seen = contrast >= FLAT
+        raw, points, radii, scales = raw[seen], points[seen], radii[seen], scales[seen]
         # From pixels of the network's input to pixels of the original picture.
         height, width = full.shape[2:]
         factor = torch.tensor([(right - left) / width, (bottom - top) / height])
@@ -120,6 +129,8 @@ class DELF(Method):
         from torchvision.ops import nms
 
         scores = self.attention_of(dense.raw)
+        if not torch.isfinite(scores).all():  # they would vanish in every comparison
+            raise RetrievalError(f"The attention that {self.checkpoint.id} gives is not a number.")
         kept = nms(dense.fields, scores, self.settings["nms_iou"])
         kept = kept[scores[kept] >= self.settings["min_score"]][: self.settings["keypoints"]]
         return kept, scores[kept]
@@ -144,7 +155,7 @@ class DELF(Method):
         level = self._level(full, scale)
         if level is None:
             return None
-        raw, points, radii, _ = level
+        raw, points, radii, *_ = level
         points = points.numpy()
         x, y = np.unique(points[:, 0]), np.unique(points[:, 1])
         factor = picture.width / full.shape[3]
@@ -158,7 +169,8 @@ class DELF(Method):
     def _level(self, full: torch.Tensor, scale: float):
         """Features of one pyramid level, with positions in pixels of the network's input.
 
-        Returns raw (n, C), points (n, 2), radii (n, 1) of receptive fields, scales (n,).
+        Returns raw (n, C), points (n, 2), radii (n, 1) of receptive fields, scales (n,), contrast
+        (n,) around each.
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
         if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):
@@ -178,13 +190,21 @@ class DELF(Method):
         count = len(points)
         raw = features.permute(1, 2, 0).reshape(count, -1)
         radius = fields[0].size / 2 / scale
-        return raw, points, torch.full((count, 1), radius), torch.full((count,), scale)
+        contrast = _contrast(level, fields[0].stride)[:rows, :columns].reshape(count)
+        contrast = contrast * float(np.mean(self.checkpoint.std))  # of 0 to 1 again
+        return raw, points, torch.full((count, 1), radius), torch.full((count,), scale), contrast
 
 
-def _layer(head: Mapping[str, np.ndarray], name: str, weight: str = "weight"):
-    """Weight and bias of a layer of the head, in single precision; None where there is no head."""
-    if not head:
-        return None
-    return tuple(
-        torch.from_numpy(head[f"{name}.{key}"].astype(np.float32)) for key in (weight, "bias")
-    )
+def _contrast(level: torch.Tensor, stride: int) -> torch.Tensor:
+    """Standard deviation of the pixels (1, 3, H, W) around each place of a feature map.
+
+    Of windows of three strides, and of all colours: (⌈H / stride⌉, ⌈W / stride⌉).
+    """
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        cells = F.avg_pool2d(x, stride, ceil_mode=True)
+        return F.avg_pool2d(cells, 3, 1, padding=1, count_include_pad=False)
+
+    middle = level - level.mean(dim=(2, 3), keepdim=True)  # differences of squares, kept small
+    variance = mean(middle.square()) - mean(middle).square()
+    return variance.clamp(min=0).mean(dim=1)[0].sqrt()

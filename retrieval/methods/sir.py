@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from retrieval import checkpoints, trunks
 from retrieval.methods import pooling
-from retrieval.methods.base import GlobalMethod
+from retrieval.methods.base import GlobalMethod, head_layer
 
 
 class SIR(GlobalMethod):
@@ -24,9 +23,7 @@ class SIR(GlobalMethod):
         # Without its layer it is the plain features: what the layer is fitted on.
         self.layer = None
         if weights.head:
-            self.layer = tuple(
-                torch.from_numpy(weights.head[key].astype(np.float32)) for key in ("weight", "bias")
-            )
+            self.layer = head_layer(weights.head, "weight", "bias", self.trunk.channels)
 
     def _vectors(self, inputs):
         vectors = pooling.l2(pooling.spoc(self.trunk(inputs)).cpu())

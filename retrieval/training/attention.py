@@ -20,15 +20,12 @@ from PIL import Image
 from torch import nn
 
 from retrieval import geometry, search
-from retrieval.index.asmk import InvertedFile, codebook_size, train_codebook
 from retrieval.methods.base import LocalFeatures
 from retrieval.methods.delf import DELF
+from retrieval.training.pairs import agreeing, matching
 
 PICTURES = 500  # that are looked at, at most
 PLACES = 1000  # of a picture that are examples, at most
-SHORTLIST = 15  # pictures by votes that geometry is asked about, for each
-PARTNERS = 5  # of each picture, those it agrees with best
-LEAST_INLIERS = 25  # two and a half times the noise floor
 LEAST_PAIRS = 50
 TOLERANCE = 0.03  # share of the longer side; the map is affine and the world is not
 HIDDEN = 128
@@ -49,14 +46,6 @@ class Seen(NamedTuple):
     descriptors: torch.Tensor
     sample: np.ndarray
     raw: torch.Tensor
-
-
-class Pair(NamedTuple):
-    """Pictures ``a`` and ``b`` by number, and the map from pixels of a to pixels of b."""
-
-    a: int
-    b: int
-    matrix: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -89,8 +78,8 @@ def look(method: DELF, picture: Image.Image, rng: np.random.Generator) -> Seen:
 
 
 def learn(seen: Sequence[Seen]) -> Learned | None:
-    """The attention of what was seen; None where too few pictures agree to learn from."""
-    pairs = agreeing(seen)
+    """The attention of what was seen; None where too little agrees, or all, to learn from."""
+    pairs = matching(agreeing([one.features for one in seen], [one.size for one in seen]))
     if len(pairs) < LEAST_PAIRS:
         return None
     starts = np.cumsum([0, *(len(one.sample) for one in seen)])
@@ -99,33 +88,11 @@ def learn(seen: Sequence[Seen]) -> Learned | None:
         places, matchable = judge(seen[pair.a], seen[pair.b], pair.matrix)
         rows.append(starts[pair.a] + places)
         labels.append(matchable)
+    row, label = np.concatenate(rows), np.concatenate(labels)
+    if label.all() or not label.any():  # copies of one picture agree everywhere
+        return None
     raw = torch.cat([one.raw for one in seen])
-    return _train(raw, np.concatenate(rows), np.concatenate(labels), starts, len(pairs))
-
-
-def agreeing(seen: Sequence[Seen]) -> list[Pair]:
-    """Pairs of pictures that agree on one map by many matches, in both orders."""
-    descriptors = np.concatenate([one.features.descriptors for one in seen])
-    offsets = np.concatenate([[0], np.cumsum([len(one.features) for one in seen])])
-    codebook = train_codebook(descriptors, codebook_size(len(descriptors)))
-    inverted = InvertedFile.build(codebook, descriptors, offsets)
-    pairs = []
-    for number, one in enumerate(seen):
-        candidates, _ = inverted.rank(one.features.descriptors, SHORTLIST + 1)
-        found = []
-        for other in candidates[candidates != number]:
-            _, verified = geometry.verify_features(
-                one.features,
-                seen[other].features,
-                seen[other].size,
-                search.MIN_SIMILARITY,
-                search.TOLERANCE,
-            )
-            if verified.count >= LEAST_INLIERS:
-                found.append((verified.count, Pair(number, int(other), verified.matrix)))
-        found.sort(key=lambda pair: -pair[0])
-        pairs += [pair for _, pair in found[:PARTNERS]]
-    return pairs
+    return _train(raw, row, label, starts, len(pairs))
 
 
 def judge(a: Seen, b: Seen, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,9 +150,14 @@ def _train(
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve: how often a true one (labels (n,) bool) is above a false one."""
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    """Area under the ROC curve: how often a true one (labels (n,) bool) is above a false one.
+
+    Equal scores count half. NaN where all labels are the same.
+    """
+    from scipy.stats import rankdata
+
     true = int(labels.sum())
-    below = ranks[labels].sum() - true * (true - 1) / 2
-    return float(below / max(true * (len(labels) - true), 1))
+    if true in (0, len(labels)):
+        return float("nan")
+    below = rankdata(scores)[labels].sum() - true * (true + 1) / 2
+    return float(below / (true * (len(labels) - true)))

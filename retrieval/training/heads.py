@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +39,14 @@ NAMES = {
 }
 
 
+def check(method: str, which: str | None = None) -> checkpoints.Checkpoint:
+    """The checkpoint whose head is to be fitted. Raises RetrievalError where it has none."""
+    checkpoint = checkpoints.find(method, which)
+    if checkpoint.head is None:
+        raise RetrievalError(f"Checkpoint {checkpoint.id} brings all its weights: nothing to fit.")
+    return checkpoint
+
+
 def fit(
     method: str,
     collection,
@@ -53,9 +62,7 @@ def fit(
     """
     if len(collection.names) < MIN_PICTURES:
         raise RetrievalError(f"Fitting needs at least {MIN_PICTURES} pictures.")
-    checkpoint = checkpoints.find(method, which)
-    if checkpoint.head is None:
-        raise RetrievalError(f"Checkpoint {checkpoint.id} brings all its weights: nothing to fit.")
+    checkpoint = check(method, which)
     one_scale = {"scales": [1.0]} if method == "cnn-irwnha" else {}
     bare = methods.load_record(replace(checkpoint, head=None), **one_scale)
     rng = np.random.default_rng(SEED)
@@ -75,15 +82,19 @@ def fit(
         layer = whitening.learn(np.stack(rows), dimensions, SHRINKAGE)
         recipe = {"learned_from": f"{VIEWS} synthetic views a picture", "shrinkage": SHRINKAGE}
     else:
-        layer = whitening.pca(np.concatenate(rows), dimensions)
+        sample = np.concatenate(rows)
+        if len(sample) <= dimensions:
+            raise RetrievalError(f"There are too few keypoints in {collection.title} to fit on.")
+        layer = whitening.pca(sample, dimensions)
         recipe = {"learned_from": f"at most {LOCAL_SAMPLE} local descriptors a picture"}
     arrays = dict(zip(NAMES[method], layer, strict=True))
     if bare.kind == "local":
         layers, recipe["attention"] = _attention(bare, layer, collection, progress)
         arrays |= layers
+    halves = {name: array.astype(np.float16) for name, array in arrays.items()}
+    if not all(np.isfinite(array).all() for array in halves.values()):
+        raise RetrievalError(f"The pictures of {collection.title} vary too little to fit on.")
     path = checkpoints.HEADS / f"{checkpoint.head}.npz"
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, **{name: array.astype(np.float16) for name, array in arrays.items()})
     record = {
         "command": f"python -m retrieval fit {collection.name} --method {method}"
         + (f" --checkpoint {which}" if which else ""),
@@ -95,11 +106,28 @@ def fit(
         "seed": SEED,
         "settings": bare.settings,
         "trunk_sha256": checkpoint.file_sha256,
-        "head_sha256": file_digest(path),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(path.with_suffix(".json"), record)
+    _put(path, halves, record)
     return path
+
+
+def _put(path: Path, head: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+    """Write a head and its record, each put in place by a rename: the former stays whole."""
+    new = path.with_name(f"{path.stem}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with open(new, "wb") as file:
+            np.savez(file, **head)
+        record["head_sha256"] = file_digest(new)
+        os.replace(new, path)
+        write_json(new, record)
+        os.replace(new, path.with_suffix(".json"))
+    except OSError as error:
+        reason = error.strerror or "the disk is full"
+        raise RetrievalError(f"{path} cannot be written: {reason}.") from error
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _pictures(
@@ -127,11 +155,14 @@ def _attention(bare, pca, collection, progress) -> tuple[dict[str, np.ndarray], 
     pictures = _pictures(collection, progress, attention.PICTURES)
     learned = attention.learn([attention.look(bare, picture, rng) for picture in pictures])
     if learned is None:
-        return {}, "the feature norm: too few pictures agree with each other to learn from"
+        return {}, "the feature norm: too few pictures agree with each other to learn from them"
     return learned.layers, {
         "learned_from": "places that match where geometry puts them, in pictures that agree",
         "pairs": learned.pairs,
         "examples": learned.examples,
         "matchable": round(learned.matchable, 3),
-        "auc_held_out": {name: round(value, 3) for name, value in learned.auc.items()},
+        "auc_held_out": {
+            name: None if np.isnan(value) else round(value, 3)
+            for name, value in learned.auc.items()
+        },
     }

@@ -249,6 +249,15 @@ def test_an_index_that_cannot_be_used_is_named(little):
     assert "keypoints." in text(app)
 
 
+@pytest.mark.parametrize("key", ["count", "similarity", "tolerance"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "x", "1e999"])
+def test_links_with_numbers_that_are_none(little, key, value):
+    app = start(view="pair", **{key: value})
+    assert "nan" not in str(app.query_params)
+    for look in (app.slider(key="kp-similarity"), app.slider(key="kp-tolerance")):
+        assert look.min <= look.value <= look.max
+
+
 def test_a_link_to_what_is_not_there(little):
     assert "not on this machine" in start(collection="gone").warning[0].value
     assert "not in the collection" in start(query="gone.png").warning[0].value
