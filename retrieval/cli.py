@@ -103,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", required=True, choices=methods.METHODS)
     fit.add_argument("--checkpoint", metavar="ID", help="default: the embedded one")
 
+    train = _command(commands, "train", _train, "train CNN-IRwNHA on a collection, no labels")
+    train.add_argument("collection", metavar="FOLDER", help="a folder, or a name: roxford5k")
+    train.add_argument("--out", type=Path, required=True, metavar="FILE.pth")
+    train.add_argument(
+        "--checkpoint", metavar="ID or FILE", help="to start from; default: gem-lite0-imagenet"
+    )
+    train.add_argument("--epochs", type=_positive, default=4, metavar="N", help="(4)")
+
     evaluate = _command(commands, "evaluate", run_evaluate, "score an index or given rankings")
     add_evaluate_arguments(evaluate)
 
@@ -323,6 +331,19 @@ def _fit(args) -> None:
         print(f"its attention is {record['attention']}")
 
 
+def _train(args) -> None:
+    args.method = "cnn-irwnha"
+    _bring(args)
+    collection = open_collection(args.collection)
+    from retrieval.training import siamese
+
+    with _Bar(len(collection.names)) as bar:
+        path = siamese.train(
+            collection, args.out, args.checkpoint, args.epochs, bar.update, bar.say
+        )
+    print(f"trained: {path}; use it with --method cnn-irwnha --checkpoint {path}")
+
+
 def _serve(args) -> None:
     from retrieval import server
 
@@ -360,7 +381,7 @@ def _size(index) -> str:
     return human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))
 
 
-RESUMED = (_index, run_download)  # commands that go on where they were stopped
+RESUMED = (_index, _train, run_download)  # commands that go on where they were stopped
 
 
 class _Bar:
@@ -379,8 +400,14 @@ class _Bar:
         self.tqdm.close()
 
     def update(self, done: int, total: int, name: str) -> None:
+        if done < self.tqdm.n:  # the next stage
+            self.tqdm.reset(total)
         self.tqdm.total = total
         self.tqdm.update(done - self.tqdm.n)
+
+    def say(self, text: str) -> None:
+        self.tqdm.clear()
+        print(text, flush=True)
 
 
 def _join_boxes(argv: Sequence[str]) -> list[str]:

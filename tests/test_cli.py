@@ -320,11 +320,13 @@ def test_fit(run, refused, drawn, tmp_path, monkeypatch):
     pictures.mkdir()
     for seed in range(20):
         drawn(seed, (96, 80)).save(pictures / f"{seed}.png")
-    code, text, _ = run("fit", pictures, "--method", "cnn-irwnha")
+    fit = ("fit", pictures, "--method", "cnn-irwnha")
+    refused("gem-lite0 brings all its weights: nothing to fit", *fit)
+    code, text, _ = run(*fit, "--checkpoint", "gem-lite0-imagenet")
     assert code == 0
-    assert text == f"fitted on 20 pictures: {tmp_path / 'heads' / 'gem-lite0.npz'}\n"
+    assert text == f"fitted on 20 pictures: {tmp_path / 'heads' / 'gem-lite0-imagenet.npz'}\n"
     assert sorted(path.name for path in (tmp_path / "heads").iterdir()) == [
-        "gem-lite0.json", "gem-lite0.npz",
+        "gem-lite0-imagenet.json", "gem-lite0-imagenet.npz",
     ]  # fmt: skip
     (pictures / "0.png").unlink()
     refused("at least 20 pictures", "fit", pictures, "--method", "sir")

@@ -279,3 +279,16 @@ def test_the_heads_in_the_repository_are_those_of_their_records():
         assert stated["head_sha256"] == file_digest(path), record.id
         assert stated["trunk_sha256"] == record.file_sha256
         assert stated["labels"] == "none"
+
+
+def test_the_trained_network_in_the_repository_is_that_of_its_record():
+    record = checkpoints.REGISTRY["gem-lite0"]
+    weights = checkpoints.load(record)  # its digest is checked
+    made = weights.meta["trained"]
+    assert made["labels"] == "none"
+    assert made["from"] == "gem-lite0-imagenet"
+    assert made["from_sha256"] == checkpoints.REGISTRY["gem-lite0-imagenet"].sha256
+    assert weights.meta["settings"]["size"] == record.settings["size"]
+    assert weights.meta["settings"]["scales"] == list(record.settings["scales"])
+    assert list(record.mean) == weights.meta["mean"]
+    assert f"--epochs {len(made['epochs'])}" in made["command"]

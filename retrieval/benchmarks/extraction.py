@@ -178,7 +178,8 @@ def _picture(seed: int) -> bytes:
 def _network() -> Iterator[Path | str]:
     """A network with a whitening layer: on disk, or made for the moment."""
     for checkpoint in checkpoints.of_method("cnn-irwnha"):
-        if checkpoint.format == "cirtorch" and "layer" in checkpoint.title and checkpoint.available:
+        downloaded = checkpoint.address and checkpoint.available
+        if downloaded and checkpoint.format == "cirtorch" and "layer" in checkpoint.title:
             yield checkpoint.path
             return
     torch.manual_seed(0)
