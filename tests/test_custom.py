@@ -126,7 +126,11 @@ def test_half_precision_gives_the_same_descriptors(picture, monkeypatch, method)
         assert found.dtype == np.float32
         assert found @ single > 0.99
         return
-    # The same places, if not in the same order.
-    places = {tuple(point) for point in single.keypoints.round().tolist()}
-    again = {tuple(point) for point in found.keypoints.round().tolist()}
-    assert len(places & again) > 0.8 * len(places)
+    # The same places with the same descriptors, but for some that are near the last in attention.
+    places, again = (
+        dict(zip(map(tuple, one.keypoints.round().tolist()), one.descriptors, strict=True))
+        for one in (single, found)
+    )
+    both = places.keys() & again.keys()
+    assert len(both) > 0.75 * len(places)
+    assert np.median([places[point] @ again[point] for point in both]) > 0.99

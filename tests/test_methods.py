@@ -214,7 +214,7 @@ def test_delf_on_pictures_too_small_for_any_level_asked_for(load, drawn):
 
 
 def test_attention_is_the_score_of_the_keypoints(load, picture):
-    method = load("delf")
+    method = load("delf", keypoints=1000)
     found = method.describe(picture)
     level = method.attention(picture, 0.5)
     assert level.scores.shape == (len(level.y), len(level.x))

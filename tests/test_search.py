@@ -184,7 +184,7 @@ def test_a_method_that_does_not_belong_to_the_index(indexes, load, many):
     picture = Image.new("RGB", (60, 60))
     with pytest.raises(RetrievalError, match="made with method sir, not delf"):
         search.search(indexes["sir"], load("delf"), picture)
-    with pytest.raises(RetrievalError, match="made with settings"):
+    with pytest.raises(RetrievalError, match="made with size 128, not size 160"):
         search.search(indexes["sir"], load("sir", size=160), picture)
     method = Thumbnail()
     method.settings = load("sir").settings

@@ -123,6 +123,7 @@ def little(engine, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
     monkeypatch.setattr(common, "collection", lambda name: opened)
     monkeypatch.setattr(index, "find", lambda name: found)
+    monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
     return SimpleNamespace(collection=opened, indexes=found)
 
 
