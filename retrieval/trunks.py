@@ -359,8 +359,8 @@ def placement() -> tuple[torch.device, torch.dtype]:
 def batch() -> int:
     """Pictures that a trunk is best given at once.
 
-    A GPU wants many. On a CPU more than one takes as long a picture or longer: the feature maps
-    leave the cache (``bench extract`` prints both).
+    A GPU wants many. On a CPU small inputs gain at times and larger ones lose, as their feature
+    maps leave the cache (``bench extract`` prints both for small ones).
     """
     return GPU_BATCH if placement()[0].type == "cuda" else 1
 
