@@ -635,7 +635,12 @@ if state.get("eval-method") not in measured:
     state["eval-method"] = best.id
 others = [NOTHING, *(name for name in measured if name != state["eval-method"])]
 if state.get("eval-against") not in others:
-    state["eval-against"] = NOTHING if "eval-against" in state else others[-1]
+    # Another method, by its default checkpoint, says more than another checkpoint of the same.
+    first: dict[str, str] = {}
+    for name, one in measured.items():
+        first.setdefault(one.run.record["provenance"].get("method", name), name)
+    rivals = [name for name in first.values() if name != state["eval-method"]]
+    state["eval-against"] = NOTHING if "eval-against" in state else (rivals or others)[-1]
 a, b, c, d = st.columns([3, 3, 3, 2], gap="small")
 a.selectbox(
     "Method",

@@ -70,12 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     index.set_defaults(wrong_usage=index.error)
 
     search = _command(commands, "search", _search, "rank an index by likeness to a picture")
-    search.add_argument("index", type=Path, metavar="INDEX")
-    search.add_argument("picture", type=Path, metavar="PICTURE")
+    search.add_argument(
+        "index", type=Path, metavar="INDEX", help="a folder: precomputed/town/gem-lite0"
+    )
+    search.add_argument("picture", type=Path, metavar="PICTURE", help="a file to search with")
     search.add_argument("--box", type=_box, metavar="X1,Y1,X2,Y2", help="crop, in pixels")
     search.add_argument("--top", type=_positive, default=10, metavar="K", help="how many (10)")
     search.add_argument(
-        "--verify", type=_positive, default=100, metavar="N",
+        "--verify", type=_positive, metavar="N",
         help="pictures of DELF's shortlist that geometry verifies (100); as many as there are: "
         "exhaustive search",
     )  # fmt: skip
@@ -209,12 +211,15 @@ def _bring(args) -> None:
 
 def _search(args) -> None:
     from retrieval import index as indexes
-    from retrieval.search import search
+    from retrieval.search import SHORTLIST, search
 
     index = indexes.load(args.index)
+    if args.verify and index.kind == "global":
+        raise RetrievalError("--verify is for DELF: one vector a picture has no geometry.")
     picture = images.read(args.picture)
     method = methods.for_index(index, args.checkpoint)
-    ranking = search(index, method, picture, args.box, args.top, args.verify)
+    verify = args.verify or SHORTLIST
+    ranking = search(index, method, picture, args.box, args.top, verify)
     results = ranking.rows()
     if args.json:
         answer = {

@@ -208,6 +208,7 @@ def run_plot_evaluation(args: argparse.Namespace) -> int:
         figure = getattr(plots, args.figure)(scores, note)
     with writing(args.out) as file:
         file.write(plots.encode(figure, kind))
+    print(f"{len(scores)} indexes, {protocol}: {args.out}")
     return 0
 
 

@@ -219,11 +219,13 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
+    handles, labels = axes.get_legend_handles_labels()
+    # As many beside each other as the figure is wide enough for: about ten letters an inch.
+    room = int(10 * axes.figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=max(1, min(3, len(handles))),
+        ncols=max(1, min(3, len(handles), room)),
         fontsize=12,
         frameon=False,
     )

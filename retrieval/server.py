@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi_offline import FastAPIOffline
 from PIL import Image
 from pydantic import BaseModel
 
@@ -77,7 +78,8 @@ Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
 
 def create() -> FastAPI:
     """The service, ready for uvicorn or any other ASGI server."""
-    app = FastAPI(
+    # The pages at /docs come from here, not from a server on the net.
+    app = FastAPIOffline(
         title="Image retrieval",
         description="Search photographs by example with SIR, DELF and CNN-IRwNHA.",
     )

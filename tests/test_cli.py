@@ -187,6 +187,14 @@ def test_search_that_fails(refused, folder, indexes, tmp_path):
     refused("no checkpoint", "search", path, picture, "--checkpoint", "nothing")
 
 
+def test_verify_is_for_local_features(run, refused, folder, indexes):
+    asked = ("search", indexes["sir"].path, folder / "a.png", "--verify", 3)
+    refused("--verify is for DELF", *asked)
+    code, text, _ = run("search", indexes["delf"].path, *asked[2:], "--json")
+    assert code == 0
+    assert sum(one["inliers"] > 0 for one in json.loads(text)["results"]) <= 3
+
+
 def test_search_with_another_head(refused, folder, indexes, tmp_path, monkeypatch):
     """An index made before the head was fitted anew."""
     for file in checkpoints.HEADS.iterdir():

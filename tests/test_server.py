@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -91,6 +92,15 @@ def test_what_there_is(client):
         "/indexes/{collection}/{checkpoint}/search" in client.get("/openapi.json").json()["paths"]
     )
     assert client.get("/", allow_redirects=False).headers["location"] == "/docs"
+
+
+def test_the_description_needs_no_network(client):
+    page = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(files) >= 2
+    for file in files:
+        assert file.startswith("/"), file
+        assert client.get(file).status_code == 200
 
 
 @pytest.mark.parametrize("path", [DELF, GEM])
