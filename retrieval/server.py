@@ -36,7 +36,7 @@ LONGEST = 2048  # pixels of the longer side of a picture that is sent
 
 # A search uses every core, so a second one at the same time would only slow both down.
 _searching = threading.Lock()
-_loading = threading.Lock()
+_loading = threading.RLock()  # loading a method asks for its index
 
 
 class IndexInfo(BaseModel):
@@ -212,7 +212,7 @@ def _index(path: Path, changed: int) -> Index:
 
 @_once
 def _method(path: Path, changed: int) -> methods.Method:
-    return methods.for_index(indexes.load(path))
+    return methods.for_index(_index(path, changed))
 
 
 def _answer(index: Index, picture: Image.Image, box: str, top: int, name: str) -> Answer:

@@ -68,7 +68,7 @@ def fit(
     rng = np.random.default_rng(SEED)
     dimensions = DIMENSIONS[method]
     rows = []
-    for picture in _pictures(collection, progress):
+    for picture in pictures_of(collection, progress):
         if bare.kind == "global":
             size = bare.settings["size"]
             several = [views.second_view(picture, rng, size) for _ in range(VIEWS)]
@@ -130,7 +130,7 @@ def _put(path: Path, head: dict[str, np.ndarray], record: dict[str, Any]) -> Non
         new.unlink(missing_ok=True)
 
 
-def _pictures(
+def pictures_of(
     collection, progress: Callable[[int, int, str], None] | None, most: int | None = None
 ) -> Iterator[Image.Image]:
     """The database pictures that can be read; of more than ``most``, as many evenly spread."""
@@ -152,7 +152,7 @@ def _attention(bare, pca, collection, progress) -> tuple[dict[str, np.ndarray], 
 
     bare.pca = tuple(torch.from_numpy(array.astype(np.float32)) for array in pca)
     rng = np.random.default_rng(SEED)
-    pictures = _pictures(collection, progress, attention.PICTURES)
+    pictures = pictures_of(collection, progress, attention.PICTURES)
     learned = attention.learn([attention.look(bare, picture, rng) for picture in pictures])
     if learned is None:
         return {}, "the feature norm: too few pictures agree with each other to learn from them"

@@ -23,11 +23,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retrieval import checkpoints, images, methods, trunks
+from retrieval import checkpoints, methods, trunks
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.training import views, whitening
-from retrieval.training.heads import MIN_PICTURES, SHRINKAGE, VIEWS
+from retrieval.training.heads import MIN_PICTURES, SHRINKAGE, VIEWS, pictures_of
 from retrieval.training.losses import contrastive
 from retrieval.training.pairs import LEAST_INLIERS, Pair, agreeing, clusters, matching
 
@@ -90,8 +90,12 @@ def train(
     Raises RetrievalError where the pictures have too little in common.
     """
     checkpoint = checkpoints.find("cnn-irwnha", which or "gem-lite0-imagenet")
-    size = min(SIZE, methods.load_record(checkpoint).settings["size"])
+    size = min(SIZE, checkpoint.settings.get("size", SIZE))
     method = methods.load_record(checkpoint, size=size, scales=[1.0])
+
+    def prepare(picture: Image.Image) -> torch.Tensor:
+        return method._input(picture, None)
+
     network = Network(checkpoint).to(trunks.placement()[0])
     _check_place(out)
     state = _State(out, collection, checkpoint)
@@ -117,17 +121,16 @@ def train(
     for number in range(len(log), epochs):
         log.append(
             run_epoch(
-                network, optimiser, pictures, lambda one: method._input(one, None), positives,
-                groups, size, number, progress,
+                network, optimiser, pictures, prepare, positives, groups, size, number, progress
             )
-        )  # fmt: skip
+        )
         state.keep(network, optimiser, log)
         last = log[-1]
         say(
             f"epoch {number + 1} of {epochs}: loss {last.loss:.3f}, p {last.p:.3f}, cosine of the "
             f"negatives {last.hard:.3f}"
         )
-    layer = _whitening(network, pictures, lambda one: method._input(one, None), size, progress)
+    layer = _whitening(network, pictures, prepare, size, progress)
     record = {
         "command": f"python -m retrieval train {collection.name} --epochs {epochs}"
         + (f" --checkpoint {which}" if which else ""),
@@ -212,22 +215,15 @@ def _pairs(
     collection, size: int, state: _State, progress: Progress | None
 ) -> tuple[list[Image.Image], list[Pair]]:
     """The pictures, small, and what geometry finds in common between them."""
-    names = collection.names
-    if len(names) > PICTURES:
-        names = [names[n] for n in np.linspace(0, len(names) - 1, PICTURES, dtype=int)]
     delf = None if state.pairs else methods.load("delf")
     pictures, features, sizes = [], [], []
-    for done, name in enumerate(names, 1):
-        with contextlib.suppress(images.PictureError):
-            picture = images.read(collection.path(name))
-            if delf is not None:
-                features.append(delf.describe(picture))
-                sizes.append(picture.size)
-            # Enough for a view that takes a part of it.
-            picture.thumbnail((2 * size, 2 * size))
-            pictures.append(picture)
-        if progress:
-            progress(done, len(names), name)
+    for picture in pictures_of(collection, progress, PICTURES):
+        if delf is not None:
+            features.append(delf.describe(picture))
+            sizes.append(picture.size)
+        # Enough for a view that takes a part of it.
+        picture.thumbnail((2 * size, 2 * size))
+        pictures.append(picture)
     if len(pictures) < MIN_PICTURES:
         raise RetrievalError(f"Training needs at least {MIN_PICTURES} pictures that can be read.")
     if delf is not None:
