@@ -5,7 +5,8 @@ import json
 import streamlit as st
 
 from pages import common, gallery
-from retrieval import checkpoints, index, methods
+from retrieval import index, methods
+from retrieval.networks import checkpoints
 
 STEPS = {
     "sir": ["Network", "Average of the feature map", "1024-unit layer", "Cosine"],

@@ -10,10 +10,10 @@ import streamlit as st
 
 from pages import common, gallery
 from pages.downloads import downloads
-from retrieval import plots
 from retrieval.collections import Collection
 from retrieval.evaluation import Explanation, Step, explain
-from retrieval.runs import Run
+from retrieval.evaluation.runs import Run
+from retrieval.figures import evaluation as plots
 
 FOLD = 20  # ranks that the strip shows one by one; further down, long runs become one mark
 RULES = {

@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 
-from retrieval import collections, images, index, methods, plots, runs, submissions
-from retrieval import search as search_module
+from retrieval import images, index, methods
 from retrieval.collections import Collection
+from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
+from retrieval.evaluation import runs, submissions
+from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
-from retrieval.search import Ranking
+from retrieval.ranking import search as search_module
+from retrieval.ranking.search import Ranking
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages import common
-from retrieval import plots
+from retrieval.figures import evaluation as plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

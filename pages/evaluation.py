@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw
 from pages import average_precision, common, gallery, query
 from pages.average_precision import RULES
 from pages.downloads import as_csv, download, downloads, figure
-from retrieval import index, methods, plots, published, submissions
+from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import PROTOCOLS, Scores, explain
-from retrieval.runs import Run
+from retrieval.evaluation import PROTOCOLS, Scores, explain, published, submissions
+from retrieval.evaluation.runs import Run
+from retrieval.figures import evaluation as plots
 
 NOTHING, UPLOAD = "nothing", "upload"
 SHOWN = 12, 8  # pictures of a ranked list: of one method, of two side by side

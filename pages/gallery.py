@@ -17,9 +17,9 @@ from pages import common
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
+from retrieval.figures.local_features import BOX
 from retrieval.images import Box
-from retrieval.plots_local import BOX
-from retrieval.search import Ranking
+from retrieval.ranking.search import Ranking
 
 Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 

@@ -15,14 +15,17 @@ from PIL import Image
 
 from pages import common, gallery, own, query
 from pages.downloads import downloads
-from retrieval import checkpoints, geometry, images, index, plots_local
+from retrieval import images, index
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.geometry import NOISE_FLOOR
+from retrieval.figures import local_features as plots_local
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods.base import LocalFeatures
-from retrieval.search import MIN_SIMILARITY, SHORTLIST, TOLERANCE, Ranking
+from retrieval.networks import checkpoints
+from retrieval.ranking import geometry
+from retrieval.ranking.geometry import NOISE_FLOOR
+from retrieval.ranking.search import MIN_SIMILARITY, SHORTLIST, TOLERANCE, Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

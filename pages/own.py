@@ -17,7 +17,9 @@ from threading import Timer
 import streamlit as st
 
 from pages import common, query
-from retrieval import archives, collections, images, index, methods
+from retrieval import images, index, methods
+from retrieval.collections import archives
+from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 
 NAME, TITLE = "mine", "My pictures"

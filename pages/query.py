@@ -12,8 +12,9 @@ import streamlit as st
 from pages import common
 from pages.cropper import cropper
 from pages.gallery import plain
-from retrieval import collections, images
+from retrieval import images
 from retrieval.collections import Collection
+from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 

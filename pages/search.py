@@ -8,11 +8,12 @@ from pathlib import Path
 import streamlit as st
 
 from pages import common, gallery, own, query
-from retrieval import evaluation, index, methods
+from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
+from retrieval.evaluation import protocols as evaluation
 from retrieval.images import Box
-from retrieval.search import Ranking
+from retrieval.ranking.search import Ranking
 
 ALL = "all"
 FEWEST, MOST, PER_PAGE = 3, 60, 24

@@ -22,13 +22,14 @@ from fastapi_offline import FastAPIOffline
 from PIL import Image
 from pydantic import BaseModel
 
-from retrieval import collections, images, methods
+from retrieval import images, methods
 from retrieval import index as indexes
-from retrieval import search as search_module
 from retrieval.collections import Collection
+from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index, store
+from retrieval.ranking import search as search_module
 
 MAX_UPLOAD = 50_000_000  # bytes of a request, the picture and what surrounds it
 MOST = 1000  # results

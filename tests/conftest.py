@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageDraw
 
-from retrieval import checkpoints, methods
+from retrieval import methods
 from retrieval.collections import Collection
+from retrieval.networks import checkpoints
 
 # A busy machine is no reason to fail: nothing here is about time.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -15,8 +15,10 @@ import requests
 import uvicorn
 from PIL import Image
 
-from retrieval import cli, collections, images, index, search, server
+from retrieval import cli, images, index, server
+from retrieval.collections import collection as collections
 from retrieval.index import store
+from retrieval.ranking import search
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
 

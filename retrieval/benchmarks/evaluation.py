@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
+from retrieval.collections.ground_truth import GroundTruth, Query
 from retrieval.evaluation import PROTOCOLS, average_precision_by_loop, evaluate
-from retrieval.ground_truth import GroundTruth, Query
 
 
 def run() -> None:

@@ -21,7 +21,8 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from retrieval import checkpoints, images, methods
+from retrieval import images, methods
+from retrieval.networks import checkpoints
 
 SIZE = 1024
 PICTURES, ROUNDS = 3, 2

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import geometry, images, methods, runs, search
+from retrieval import images, methods
 from retrieval import index as indexes
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import evaluate
+from retrieval.evaluation import evaluate, runs
 from retrieval.index import Index
 from retrieval.index.asmk import InvertedFile
 from retrieval.index.store import human_bytes
 from retrieval.methods.base import LocalFeatures
+from retrieval.ranking import geometry, search
 
 SAMPLE = 40  # pairs the report's procedure is timed on
 QUERIES = 20  # queries of the timings and of the comparison of mAP

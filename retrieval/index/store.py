@@ -32,9 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval import checkpoints
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Features, LocalFeatures
+from retrieval.networks import checkpoints
 
 FORMAT = 1
 ORDER = ("sir", "delf", "cnn-irwnha")

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from retrieval import checkpoints
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Method
+from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
     import torch

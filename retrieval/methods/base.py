@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from retrieval import checkpoints, images
+from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ class GlobalMethod(Method):
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
         super().__init__(checkpoint, **settings)
-        from retrieval import trunks
+        from retrieval.networks import trunks
 
         # A network of the user's own need not take more than one picture.
         self.batch = 1 if checkpoint.network is not None else trunks.batch()

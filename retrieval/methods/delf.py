@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retrieval import checkpoints, images, trunks
+from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.methods.base import LocalFeatures, Method, head_layer
+from retrieval.networks import checkpoints, trunks
 
 PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]
 MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out

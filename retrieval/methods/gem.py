@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from retrieval import checkpoints, trunks
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.methods.base import GlobalMethod
+from retrieval.networks import checkpoints, trunks
 
 Layer = tuple[torch.Tensor, torch.Tensor]  # weight (d, D) and bias (d,)
 

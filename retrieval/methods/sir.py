@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from retrieval import checkpoints, trunks
 from retrieval.methods import pooling
 from retrieval.methods.base import GlobalMethod, head_layer
+from retrieval.networks import checkpoints, trunks
 
 
 class SIR(GlobalMethod):

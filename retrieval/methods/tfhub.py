@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import checkpoints, images
+from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import LocalFeatures, Method
+from retrieval.networks import checkpoints
 
 # A SavedModel is a graph that TensorFlow runs. These operations reach beyond tensors, and no
 # feature extractor needs them.

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from retrieval import geometry, search
 from retrieval.methods.base import LocalFeatures
 from retrieval.methods.delf import DELF
+from retrieval.ranking import geometry, search
 from retrieval.training.pairs import agreeing, matching
 
 PICTURES = 500  # that are looked at, at most

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retrieval import checkpoints, images, methods
+from retrieval import images, methods
 from retrieval.errors import RetrievalError
 from retrieval.index.store import file_digest, write_json
+from retrieval.networks import checkpoints
 from retrieval.training import views, whitening
 
 SEED = 0
@@ -57,7 +58,7 @@ def fit(
 
     which: a registered checkpoint that has a head of ours; by default the method's embedded one.
     Pictures that cannot be read are left out. progress(done, total, name): DELF sees them twice.
-    Writes ``retrieval/heads/<checkpoint>.npz`` (half precision) and the record of how it was made.
+    Writes ``networks/heads/<checkpoint>.npz`` (half precision) and the record of how it was made.
     Indexes made with the former head are refused from then on.
     """
     if len(collection.names) < MIN_PICTURES:

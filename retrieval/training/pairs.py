@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retrieval import geometry, search
 from retrieval.index.asmk import InvertedFile, codebook_size, train_codebook
 from retrieval.methods.base import LocalFeatures
+from retrieval.ranking import geometry, search
 
 SHORTLIST = 15  # pictures by votes that geometry is asked about, for each
 PARTNERS = 5  # of each picture, those it agrees with best

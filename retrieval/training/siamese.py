@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retrieval import checkpoints, methods, trunks
+from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
+from retrieval.networks import checkpoints, trunks
 from retrieval.training import views, whitening
 from retrieval.training.heads import MIN_PICTURES, SHRINKAGE, VIEWS, pictures_of
 from retrieval.training.losses import contrastive

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from retrieval import checkpoints
+from retrieval.networks import checkpoints
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "gl18-resnet50"

@@ -17,8 +17,10 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages import common
-from retrieval import collections, index, methods, plots, runs
-from retrieval.evaluation import evaluate, explain
+from retrieval import index, methods
+from retrieval.collections import collection as collections
+from retrieval.evaluation import evaluate, explain, runs
+from retrieval.figures import evaluation as plots
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(f"{n}.png" for n in range(8))

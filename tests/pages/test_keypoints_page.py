@@ -20,8 +20,10 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages import common
-from retrieval import checkpoints, collections, index, methods
+from retrieval import index, methods
+from retrieval.collections import collection as collections
 from retrieval.methods.base import LocalFeatures
+from retrieval.networks import checkpoints
 
 ROOT = Path(__file__).parents[2]
 SIZE = 160, 120
@@ -125,7 +127,7 @@ def test_first_paint_imports_no_deep_learning():
         "import sys; from streamlit.testing.v1 import AppTest;"
         "app = AppTest.from_file('app.py', default_timeout=60).run();"
         "app.switch_page('pages/keypoints.py');"
-        "import retrieval.plots_local, retrieval.geometry;"
+        "import retrieval.figures.local_features, retrieval.ranking.geometry;"
         "print({'torch', 'torchvision', 'tensorflow', 'faiss', 'cv2', 'scipy', 'matplotlib'}"
         " & set(sys.modules))"
     )

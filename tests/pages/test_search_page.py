@@ -21,7 +21,10 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages import common, gallery, own
-from retrieval import checkpoints, collections, index, methods, search
+from retrieval import index, methods
+from retrieval.collections import collection as collections
+from retrieval.networks import checkpoints
+from retrieval.ranking import search
 
 ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)

@@ -1,0 +1,23 @@
+"""Collections of pictures, their ground truth, and how public ones are brought here."""
+
+from retrieval.collections.collection import (
+    PRECOMPUTED,
+    Collection,
+    Entry,
+    data_folder,
+    open_collection,
+    registered,
+)
+from retrieval.collections.ground_truth import GroundTruth, Query, read_ground_truth
+
+__all__ = [
+    "PRECOMPUTED",
+    "Collection",
+    "Entry",
+    "GroundTruth",
+    "Query",
+    "data_folder",
+    "open_collection",
+    "read_ground_truth",
+    "registered",
+]

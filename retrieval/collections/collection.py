@@ -1,0 +1,247 @@
+"""Collections: a named, ordered set of database pictures, with queries where there are some.
+
+Three kinds: the embedded one (``town``, in the repository), the public benchmarks (Oxford and
+Paris, classic and revisited; fetched by ``python -m retrieval download``), and any folder.
+Downloads lie below ``$RETRIEVAL_DATA``, by default ``~/.cache/retrieval``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from retrieval.collections.ground_truth import (
+    GroundTruth,
+    Query,
+    check_name,
+    protocols_of,
+    read_ground_truth,
+)
+from retrieval.errors import RetrievalError
+
+__all__ = [
+    "Collection",
+    "Entry",
+    "GroundTruth",
+    "Query",
+    "data_folder",
+    "open_collection",
+    "read_ground_truth",
+    "registered",
+]
+
+PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
+
+
+def data_folder() -> Path:
+    """Where downloaded collections live: ``$RETRIEVAL_DATA`` or ``~/.cache/retrieval``."""
+    return Path(os.environ.get("RETRIEVAL_DATA") or "~/.cache/retrieval").expanduser().absolute()
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Database pictures by name (relative posix paths below ``root``), and the queries.
+
+    ``root`` is None, or a folder that does not exist, where the pictures are not on this
+    machine: everything that needs no pixels still works.
+    """
+
+    name: str
+    title: str
+    root: Path | None
+    names: tuple[str, ...]
+    queries: tuple[Query, ...] = ()
+    credit: str = ""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, name: str) -> Path:
+        """File of a database or query picture; it need not exist."""
+        if self.root is None:
+            raise RetrievalError(f"The pictures of {self.title} are not on this machine.")
+        return self.root / check_name(name)
+
+    @cached_property
+    def has_pictures(self) -> bool:
+        """True when at least one database picture is on this machine."""
+        return (
+            self.root is not None
+            and self.root.is_dir()
+            and any(self.path(name).is_file() for name in self.names)
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the ordered list of database names: what positions mean."""
+        names = "\0".join(self.names).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(names).hexdigest()
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """How rankings can be scored: (), ('easy', 'medium', 'hard') or ('classic',)."""
+        return protocols_of(self.queries)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about a collection before it is opened.
+
+    pictures, ground_truth: paths below ``data_folder()``; Oxford's two share their pictures.
+    images, queries: the counts that a complete ground truth has.
+    """
+
+    name: str
+    title: str
+    images: int | None = None
+    queries: int | None = None
+    pictures: str = ""
+    ground_truth: str = ""
+    credit: str = ""
+
+    @property
+    def ground_truth_path(self) -> Path:
+        if self.name == "town":
+            return PRECOMPUTED / "town" / "ground_truth.json"
+        return data_folder() / self.ground_truth
+
+    @property
+    def available(self) -> bool:
+        """Whether ``open_collection`` can open it now (its pictures may still be absent)."""
+        return self.ground_truth_path.is_file()
+
+
+_OXFORD = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2007; photographs from Flickr"
+_PARIS = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008; photographs from Flickr"
+_REVISITED = "; labels: Radenović, Iscen, Tolias, Avrithis, Chum, CVPR 2018"
+
+_ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("town", "Town (embedded)", credit="Rendered for this project"),
+        Entry(
+            "oxford5k", "Oxford5k", 5063, 55, "oxford5k/jpg", "oxford5k/gnd_oxford5k.pkl", _OXFORD
+        ),
+        Entry("paris6k", "Paris6k", 6392, 55, "paris6k/jpg", "paris6k/gnd_paris6k.pkl", _PARIS),
+        Entry(
+            "roxford5k",
+            "ROxford5k",
+            4993,
+            70,
+            "oxford5k/jpg",
+            "roxford5k/gnd_roxford5k.pkl",
+            _OXFORD + _REVISITED,
+        ),
+        Entry(
+            "rparis6k",
+            "RParis6k",
+            6322,
+            70,
+            "paris6k/jpg",
+            "rparis6k/gnd_rparis6k.pkl",
+            _PARIS + _REVISITED,
+        ),
+    )
+}
+
+
+def registered() -> tuple[Entry, ...]:
+    """Every collection that goes by a name, the embedded one first."""
+    return tuple(_ENTRIES.values())
+
+
+def open_collection(where: str | Path) -> Collection:
+    """Open a registered collection by name, or a folder.
+
+    A folder with ``ground_truth.json`` is read through that; any other is searched for
+    pictures, subfolders included, in the order of their names, and labelled by the classic
+    authors' ``*_query.txt`` if it holds them. Hidden files and links that leave the folder are
+    left out. A name wins over a folder of the same name: write ``./town`` for the folder.
+    Raises RetrievalError when there is nothing to open, and says what to do.
+    """
+    if isinstance(where, str) and where in _ENTRIES:
+        return _open_registered(_ENTRIES[where])
+    folder = Path(where).expanduser()
+    if not folder.exists():
+        raise RetrievalError(
+            f"There is no folder and no collection called {where}; "
+            f"collections are {', '.join(_ENTRIES)}."
+        )
+    if not folder.is_dir():
+        raise RetrievalError(f"{where} is a file; a collection is a folder of pictures.")
+    folder = folder.resolve()
+    if (folder / "ground_truth.json").is_file():
+        return _with_ground_truth(folder, folder.name, folder.name, "")
+    names = _scan(folder)
+    queries = ()
+    if any(folder.glob("*_query.txt")):
+        queries = read_ground_truth(folder, names).queries
+    return Collection(folder.name, folder.name, folder, names, queries)
+
+
+def _open_registered(entry: Entry) -> Collection:
+    path = entry.ground_truth_path
+    if entry.name == "town":
+        if not path.is_file():
+            raise RetrievalError(
+                f"The embedded collection is not in this checkout: {path} is missing."
+            )
+        return _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
+    if not path.is_file():
+        raise RetrievalError(
+            f"{entry.title} is not on this machine: python -m retrieval download {entry.name}"
+        )
+    truth = read_ground_truth(path, suffix=".jpg")
+    if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
+        raise RetrievalError(
+            f"{path} lists {len(truth.names)} pictures and {len(truth.queries)} queries, but "
+            f"{entry.title} has {entry.images} and {entry.queries}; download it again."
+        )
+    return Collection(
+        entry.name,
+        entry.title,
+        data_folder() / entry.pictures,
+        truth.names,
+        truth.queries,
+        entry.credit,
+    )
+
+
+def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Collection:
+    truth = read_ground_truth(folder / "ground_truth.json")
+    if not truth.names:
+        raise RetrievalError(f"{folder / 'ground_truth.json'} lists no pictures.")
+    # Names may count from the folder itself or from images/ in it.
+    inside = not (folder / truth.names[0]).is_file() and (folder / "images").is_dir()
+    root = folder / "images" if inside else folder
+    return Collection(name, title, root, truth.names, truth.queries, credit)
+
+
+def _scan(folder: Path) -> tuple[str, ...]:
+    """Names of the pictures below ``folder`` (already resolved), sorted."""
+    from retrieval.images import SUFFIXES  # brings Pillow, which opening by name can do without
+
+    names, others = [], 0
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise RetrievalError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            path = Path(here, file)
+            if file.startswith("."):
+                continue
+            if path.suffix.lower() not in SUFFIXES:
+                others += 1
+            elif path.is_file() and (
+                not path.is_symlink() or path.resolve().is_relative_to(folder)
+            ):
+                names.append(path.relative_to(folder).as_posix())
+    if not names:
+        found = f"none of its {others} files ends in" if others else "it is empty; use files in"
+        raise RetrievalError(f"{folder} holds no pictures: {found} {', '.join(sorted(SUFFIXES))}.")
+    return tuple(sorted(names))

@@ -1,0 +1,407 @@
+"""Fetch files and public collections: resumed, verified, unpacked safely, put in place at once.
+
+Everything goes below ``retrieval.collections.data_folder()``. A collection is there or it is
+not: pictures are unpacked beside their place and moved in with one rename.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+from retrieval.collections import Entry, data_folder, open_collection, registered
+from retrieval.collections.archives import unpack
+from retrieval.collections.ground_truth import read_ground_truth
+from retrieval.errors import RetrievalError
+
+CHUNK = 1 << 18
+TIMEOUT = 30  # seconds without a byte
+RETRIES = 5  # in a row without getting any further
+PAUSE = 0.5  # seconds before the first retry; doubled each time
+MAX_BYTES = 10_000_000_000
+TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
+
+Progress = Callable[[int, int | None, str], None]  # bytes here, bytes in all, file name
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a collection comes from. Sizes in bytes are estimates for the disk check.
+
+    archives: of pictures, which lie flat or in folders; only the file names matter.
+    """
+
+    archives: tuple[str, ...]
+    ground_truth: str
+    size: int
+
+
+_VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+_OXFORD = (f"{_VGG}/oxbuildings/oxbuild_images-v1.tgz",)
+_PARIS = (f"{_VGG}/parisbuildings/paris_1-v1.tgz", f"{_VGG}/parisbuildings/paris_2-v1.tgz")
+_CLASSIC = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/test"
+_REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
+
+SOURCES = {
+    "oxford5k": Source(_OXFORD, f"{_CLASSIC}/oxford5k/gnd_oxford5k.pkl", 2_000_000_000),
+    "paris6k": Source(_PARIS, f"{_CLASSIC}/paris6k/gnd_paris6k.pkl", 2_600_000_000),
+    "roxford5k": Source(_OXFORD, f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl", 2_000_000_000),
+    "rparis6k": Source(_PARIS, f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl", 2_600_000_000),
+}
+
+
+class _Broken(Exception):
+    """A transfer that may well work when tried again."""
+
+
+class _HttpOnly(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, request, file, code, message, headers, address):
+        check_address(address)
+        return super().redirect_request(request, file, code, message, headers, address)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Follows http and https and nothing else: no file:, no ftp:, no data:."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _HttpOnly,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def check_address(address: str) -> str:
+    """``address`` if it is http or https; RetrievalError otherwise."""
+    try:
+        parts = urlsplit(address)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise RetrievalError(f"{address} is not an http or https address.")
+    return address
+
+
+def fetch(
+    address: str,
+    target: str | Path,
+    *,
+    sha256: str = "",
+    max_bytes: int = MAX_BYTES,
+    progress: Progress | None = None,
+) -> Path:
+    """Download one file to ``target``, unless it is there already; returns its path.
+
+    Bytes gather in ``<target>.part``, which an interrupted download goes on with as long as the
+    server says that the file has not changed. The file is renamed when it is complete.
+    sha256: the digest it must have, or how that begins.
+    Raises RetrievalError when the server refuses, the connection keeps breaking (what has arrived
+    is kept), the digest is wrong (the file is deleted), or there is no room.
+    """
+    check_address(address)
+    target = Path(target)
+    if target.is_file() and _digest(target).startswith(sha256):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _transfer(address, part, max_bytes, progress)
+            break
+        except _Broken as error:
+            failures = 0 if _size(part) > before else failures + 1
+            if failures >= RETRIES:
+                kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
+                raise RetrievalError(
+                    f"{address} cannot be downloaded now: {error}.{kept}"
+                ) from error
+            time.sleep(min(PAUSE * 2**failures, TIMEOUT))
+    digest = _digest(part)
+    _stamp(part).unlink(missing_ok=True)
+    if not digest.startswith(sha256):
+        part.unlink()
+        raise RetrievalError(
+            f"{address} has SHA-256 {digest[:16]}… instead of {sha256[:16]}… and was deleted: "
+            "it was damaged on the way or replaced by its owner."
+        )
+    os.replace(part, target)
+    return target
+
+
+def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
+    """Add to ``part`` what is missing. _Broken when that may work later."""
+    have, validator = _size(part), _validator(part, address)
+    if not validator:
+        have = 0
+    request = urllib.request.Request(
+        address, headers={"User-Agent": "retrieval-demo", "Accept-Encoding": "identity"}
+    )
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", validator)
+    try:
+        response = _opener().open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416:
+            if error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
+                return  # it was complete already
+            part.unlink(missing_ok=True)
+            raise _Broken("the server has a shorter file") from error
+        if error.code in TEMPORARY:
+            raise _Broken(f"the server says {error.code} {error.reason}") from error
+        raise RetrievalError(
+            f"{address} cannot be downloaded: the server says {error.code} {error.reason}."
+        ) from error
+    except URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise RetrievalError(
+                f"{address} cannot be trusted: {error.reason.verify_message}."
+            ) from error
+        raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
+    except (OSError, HTTPException) as error:
+        raise _Broken(str(error) or type(error).__name__) from error
+
+    with response:
+        start, total = 0, response.headers.get("Content-Length", "")
+        if response.status == 206:
+            match = re.fullmatch(
+                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+            )
+            if not match or int(match[1]) != have:
+                part.unlink(missing_ok=True)
+                raise _Broken("the server sent another part than was asked for")
+            start, total = have, match[2]
+        elif response.status != 200:
+            raise RetrievalError(
+                f"{address} cannot be downloaded: the server says {response.status}."
+            )
+        total = int(total) if total.isdigit() else None
+        if (total or 0) > max_bytes:
+            raise _too_large(address, part, max_bytes)
+        if total is not None:
+            _check_room(part.parent, total - start, address)
+        here = start
+        try:
+            _stamp(part).write_text(
+                json.dumps({"address": address, "validator": _strong(response.headers)})
+            )
+            with open(part, "ab" if start else "wb") as file:
+                for chunk in _chunks(response):
+                    here += len(chunk)
+                    if here > max_bytes:
+                        raise _too_large(address, part, max_bytes)
+                    file.write(chunk)
+                    if progress:
+                        progress(here, total, part.name.removesuffix(".part"))
+        except OSError as error:
+            raise _unwritable(part, error) from error
+        if total is not None and here != total:
+            raise _Broken(f"the connection broke off after {here:,} of {total:,} bytes")
+
+
+def _chunks(response) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _Broken(f"the connection broke off ({error})") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _too_large(address: str, part: Path, max_bytes: int) -> RetrievalError:
+    part.unlink(missing_ok=True)
+    return RetrievalError(
+        f"{address} is larger than {max_bytes / 1e6:,.0f} MB, more than it should be."
+    )
+
+
+def _strong(headers) -> str:
+    """What identifies this version of a file: a strong ETag, else its date; '' for neither."""
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _stamp(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _validator(part: Path, address: str) -> str:
+    """The version that the bytes in ``part`` are of; '' if unknown or of another address."""
+    try:
+        stamp = json.loads(_stamp(part).read_text())
+        return stamp["validator"] if stamp["address"] == address else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unwritable(path: Path, error: OSError) -> RetrievalError:
+    return RetrievalError(f"{path} cannot be written: {error.strerror or error}.")
+
+
+def _check_room(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RetrievalError(
+            f"{what} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are free; "
+            "make room, or set RETRIEVAL_DATA to another place."
+        )
+
+
+def download(name: str, progress: Progress | None = None, say: Say = lambda text: None) -> None:
+    """Bring a registered collection to this machine: ground truth, then pictures.
+
+    say is told, before anything is fetched, how much disk it takes. Does nothing for what is
+    there. Raises RetrievalError, and leaves nothing half done where others would see it.
+    """
+    entry, source = _entry(name), SOURCES[name]
+    with working_folder() as folder:
+        pictures = data_folder() / entry.pictures
+        missing = not pictures.is_dir()
+        if missing:
+            archives = sum(_size(folder / _file_name(url)) for url in source.archives)
+            needed = 2 * source.size - archives
+            free = shutil.disk_usage(folder).free
+            say(
+                f"{entry.title} takes about {needed / 1e9:.1f} GB below {data_folder()} "
+                f"({source.size / 1e9:.1f} GB to download, and as much unpacked; the archives are "
+                f"deleted afterwards); {free / 1e9:.1f} GB are free."
+            )
+            _check_room(folder, needed, entry.title)
+        ensure_ground_truth(name, progress)
+        if missing:
+            _bring_pictures(entry, source, folder, pictures, progress, say)
+        say(
+            f"{entry.title}: {entry.images} pictures and {entry.queries} queries "
+            f"in {data_folder()}."
+        )
+
+
+def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
+    """Fetch the ground truth of a registered collection if it is not there, and check it."""
+    entry = _entry(name)
+    if not entry.available:
+        path = entry.ground_truth_path
+        new = fetch(
+            SOURCES[name].ground_truth,
+            path.with_name(f"{path.stem}.new.pkl"),
+            max_bytes=10_000_000,
+            progress=progress,
+        )
+        try:
+            truth = read_ground_truth(new)
+            if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
+                raise RetrievalError(
+                    f"{SOURCES[name].ground_truth} lists {len(truth.names)} pictures and "
+                    f"{len(truth.queries)} queries instead of {entry.images} and {entry.queries}."
+                )
+        except RetrievalError:
+            new.unlink()
+            raise
+        os.replace(new, path)
+    open_collection(name)
+
+
+def _bring_pictures(
+    entry: Entry, source: Source, folder: Path, pictures: Path, progress: Progress | None, say: Say
+) -> None:
+    collection = open_collection(entry.name)
+    archives = [fetch(url, folder / _file_name(url), progress=progress) for url in source.archives]
+    work = pictures.with_name(pictures.name + ".new")
+    shutil.rmtree(work, ignore_errors=True)  # left by a kill
+    try:
+        flat = work / "flat"
+        flat.mkdir(parents=True)
+        for number, archive in enumerate(archives):
+            say(f"Unpacking {archive.name} …")
+            paths = unpack(
+                archive,
+                work / str(number),
+                max_bytes=4 * source.size + CHUNK,
+                max_files=20_000,
+                suffixes={".jpg"},
+            )
+            for path in paths:
+                if (flat / path.name).exists():
+                    raise RetrievalError(
+                        f"The archives of {entry.title} hold {path.name} twice; they were deleted."
+                    )
+                path.rename(flat / path.name)
+        wanted = {*collection.names, *(query.name for query in collection.queries)}
+        lacking = sorted(wanted - set(os.listdir(flat)))
+        if lacking:
+            raise RetrievalError(
+                f"The archives of {entry.title} lack {len(lacking)} of {len(wanted)} pictures, "
+                f"{lacking[0]} for one; they were deleted."
+            )
+        flat.rename(pictures)
+    except RetrievalError as error:
+        # Bad archives would be used again. A full disk is not their fault.
+        if getattr(error.__cause__, "errno", None) is None:
+            for archive in archives:
+                archive.unlink()
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    for archive in archives:
+        archive.unlink()
+
+
+def _entry(name: str) -> Entry:
+    for entry in registered():
+        if entry.name == name and name in SOURCES:
+            return entry
+    raise RetrievalError(f"There is no download {name!r}; there are {', '.join(SOURCES)}.")
+
+
+def _file_name(address: str) -> str:
+    return urlsplit(address).path.rpartition("/")[2]
+
+
+@contextmanager
+def working_folder() -> Iterator[Path]:
+    """The folder where downloads gather, for one process at a time."""
+    from filelock import FileLock, Timeout
+
+    folder = data_folder() / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            yield folder
+    except Timeout as error:
+        raise RetrievalError(
+            f"Another download into {data_folder()} is running; wait for it."
+        ) from error
+    except OSError as error:
+        raise _unwritable(data_folder(), error) from error

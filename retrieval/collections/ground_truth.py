@@ -1,0 +1,288 @@
+"""Ground truth files: what is asked, and which pictures are right answers.
+
+Labels are positions into the list of database names. The revisited benchmarks say ``easy``,
+``hard`` and ``junk``; the classic ones ``ok`` (the authors' good and ok together) and ``junk``.
+Boxes are ``x1, y1, x2, y2`` in pixels of the query picture, as published (floats, not rounded).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from retrieval.collections.pickles import read_pickle
+from retrieval.errors import RetrievalError
+
+LABELS = ("easy", "hard", "ok", "junk")
+MAX_BYTES = 128_000_000
+MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
+
+# Names that say nothing about the landmark, e.g. oxford_002416, paris_general_001729.
+_GENERIC = frozenset({"oxford", "paris_general", ""})
+_TEXT_FILE = re.compile(r"(?P<query>.+_\d+)_(?P<kind>query|good|ok|junk)\.txt")
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One question put to a collection.
+
+    name: relative posix path of the query picture.
+    box: part of the picture that is meant, or None for all of it.
+    labels: 'easy', 'hard', 'junk' or 'ok', 'junk' -> sorted int64 positions into the database
+    names; empty where nothing is known.
+    """
+
+    name: str
+    box: tuple[float, float, float, float] | None = None
+    landmark: str = ""
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Names of the database pictures, in the order labels count in, and the queries."""
+
+    names: tuple[str, ...]
+    queries: tuple[Query, ...]
+
+
+def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
+    """Protocols that these labels allow: none, the revisited three, or the classic one."""
+    kinds = {kind for query in queries for kind in query.labels}
+    revisited = ("easy", "medium", "hard") if kinds & {"easy", "hard"} else ()
+    return revisited + (("classic",) if "ok" in kinds else ())
+
+
+def read_ground_truth(
+    path: str | Path, names: Sequence[str] | None = None, suffix: str = ""
+) -> GroundTruth:
+    """Read ground truth in any of the forms people have it in.
+
+    path: a ``gnd_*.pkl`` or the same as JSON (``imlist``, ``qimlist``, ``gnd``, optionally
+    ``landmarks``); a JSON file with ``database`` and ``queries`` that go by name; or a folder
+    with the classic authors' ``<landmark>_<n>_{query,good,ok,junk}.txt``.
+    names: the database pictures, needed by (and only used for) the classic text files, which
+    list none. A picture they mention that is not among ``names`` is left out.
+    suffix: appended to every name, for files that leave out ``.jpg``.
+    Raises RetrievalError for a file that is missing, damaged, or contradicts itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if names is None:
+            raise RetrievalError(
+                f"{path} holds text files that list no database; say which pictures it has."
+            )
+        return _from_text_files(path, tuple(names))
+    content = read_pickle(path) if path.suffix.lower() == ".pkl" else _read_json(path)
+    try:
+        if isinstance(content, dict) and "imlist" in content:
+            return _from_gnd(content, suffix)
+        if isinstance(content, dict) and "database" in content:
+            return _from_named(content, suffix)
+    except _Contradiction as error:
+        raise RetrievalError(f"{path} is not usable ground truth: {error}.") from error
+    raise RetrievalError(
+        f"{path} is no ground truth: neither imlist, qimlist and gnd nor database and queries "
+        "are in it."
+    )
+
+
+class _Contradiction(Exception):
+    """What is wrong with the contents, to be completed with the name of the file."""
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RetrievalError(f"{path} is too large for ground truth.")
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RetrievalError(f"{path} is not readable JSON: {error}.") from error
+
+
+def _from_gnd(content: dict, suffix: str) -> GroundTruth:
+    names = _names(content["imlist"], "imlist", suffix)
+    query_names = _names(content.get("qimlist"), "qimlist", suffix, unique=False)
+    entries = content.get("gnd")
+    if not isinstance(entries, list) or len(entries) != len(query_names):
+        raise _Contradiction("gnd does not have one entry for each name in qimlist")
+    landmarks = content.get("landmarks")
+    if isinstance(landmarks, dict):
+        landmarks = [landmarks.get(name) for name in query_names]
+    if not isinstance(landmarks, list) or len(landmarks) != len(query_names):
+        landmarks = [None] * len(query_names)
+    stems = None
+    queries, total = [], 0
+    for name, entry, landmark in zip(query_names, entries, landmarks, strict=True):
+        if not isinstance(entry, dict):
+            raise _Contradiction(f"the entry for {name} is no dictionary")
+        labels = {
+            kind: _positions(entry[kind], len(names), name)
+            for kind in LABELS
+            if entry.get(kind) is not None
+        }
+        if "good" in entry:
+            good = _positions(entry["good"], len(names), name)
+            labels["ok"] = np.union1d(good, labels.get("ok", good))
+        total += sum(map(len, labels.values()))
+        if total > MAX_LABELS:
+            raise _Contradiction(f"it has more than {MAX_LABELS:,} labels")
+        landmark = entry.get("landmark", landmark)
+        if not isinstance(landmark, str) or not landmark:
+            stems = stems or [_stem(name) for name in names]
+            landmark = _landmark(name, labels, stems)
+        queries.append(Query(name, _box(entry.get("bbx"), name), landmark, labels))
+    return GroundTruth(names, tuple(queries))
+
+
+def _from_named(content: dict, suffix: str) -> GroundTruth:
+    """The form that names pictures instead of counting them: put it into the counted form."""
+    names = _names(content["database"], "database", "")
+    position = {name: index for index, name in enumerate(names)}
+    entries = content.get("queries", [])
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("image"), str) for entry in entries
+    ):
+        raise _Contradiction("every query needs an image")
+    gnd = []
+    for entry in entries:
+        counted = {"bbx": entry.get("bbox"), "landmark": entry.get("landmark")}
+        for kind in (*LABELS, "good"):
+            if kind in entry:
+                try:
+                    counted[kind] = [position[name] for name in entry[kind]]
+                except (KeyError, TypeError) as error:
+                    raise _Contradiction(
+                        f"{entry['image']} has a {kind} picture that is not in the database: "
+                        f"{error}"
+                    ) from error
+        gnd.append(counted)
+    return _from_gnd(
+        {"imlist": list(names), "qimlist": [entry["image"] for entry in entries], "gnd": gnd},
+        suffix,
+    )
+
+
+def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
+    """The classic form (Philbin et al., CVPR 2007): four text files a query.
+
+    The query file holds ``oxc1_all_souls_000013 136.5 34.1 648.5 955.7`` (Paris: no prefix),
+    the others one name a line, all without ``.jpg``.
+    """
+    stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if match := _TEXT_FILE.fullmatch(path.name):
+            files.setdefault(match["query"], {})[match["kind"]] = path
+    queries = []
+    for key, kinds in files.items():
+        missing = {"query", "good", "ok", "junk"} - set(kinds)
+        if missing:
+            raise RetrievalError(
+                f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}."
+            )
+        try:
+            lines = {kind: path.read_text("utf-8").split("\n") for kind, path in kinds.items()}
+            stem, *numbers = lines["query"][0].split()
+            box = tuple(float(number) for number in numbers)
+        except OSError as error:
+            raise RetrievalError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise RetrievalError(f"{kinds['query']} is not a name and four numbers.") from error
+        stem = stem.removeprefix("oxc1_")
+        found = {
+            kind: np.array(
+                sorted({stems[line.strip()] for line in lines[kind] if line.strip() in stems}),
+                dtype=np.int64,
+            )
+            for kind in ("good", "ok", "junk")
+        }
+        labels = {"ok": np.union1d(found["good"], found["ok"]), "junk": found["junk"]}
+        name = names[stems[stem]] if stem in stems else f"{stem}.jpg"
+        try:
+            queries.append(Query(name, _box(list(box), name), key.rpartition("_")[0], labels))
+        except _Contradiction as error:
+            raise RetrievalError(f"{kinds['query']}: {error}.") from error
+    if not queries:
+        raise RetrievalError(f"{folder} holds no <landmark>_<n>_query.txt.")
+    return GroundTruth(names, tuple(queries))
+
+
+def check_name(name: str) -> str:
+    """``name`` if it is a relative path that stays below its folder."""
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
+        raise RetrievalError(f"{name!r} is no picture name: it must be a path below the folder.")
+    return name
+
+
+def _names(values: Any, key: str, suffix: str, unique: bool = True) -> tuple[str, ...]:
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _Contradiction(f"{key} is no list of names")
+    names = tuple(value + suffix for value in values)
+    try:
+        for name in names:
+            check_name(name)
+    except RetrievalError as error:
+        raise _Contradiction(str(error).rstrip(".")) from error
+    if unique and len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise _Contradiction(f"{key} has {twice} twice")
+    return names
+
+
+def _positions(values: Any, count: int, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        if array.size == 0:
+            return np.zeros(0, np.int64)
+        if array.ndim != 1 or array.dtype.kind not in "iuf" or (array != array.round()).any():
+            raise ValueError
+        array = np.unique(array).astype(np.int64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _Contradiction(f"the labels of {name} are not positions") from error
+    if array[0] < 0 or array[-1] >= count:
+        raise _Contradiction(f"a label of {name} is outside the {count} database pictures")
+    return array
+
+
+def _box(value: Any, name: str) -> tuple[float, float, float, float] | None:
+    if value is None:
+        return None
+    try:
+        box = tuple(float(number) for number in np.asarray(value).ravel())
+        if len(box) != 4 or not all(map(math.isfinite, box)):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _Contradiction(f"the box of {name} is not four numbers") from error
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise _Contradiction(f"the box of {name} is empty or inverted")
+    return box
+
+
+def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str]) -> str:
+    """A name for what the query shows: the commonest telling name among its positives.
+
+    Files are called after what was typed into Flickr, so oxford_002416 may show the Bodleian.
+    """
+    found = Counter(
+        stems[position] for kind in ("easy", "hard", "ok") for position in labels.get(kind, ())
+    )
+    telling = [stem for stem, _ in found.most_common() if stem not in _GENERIC]
+    return (telling[0] if telling else _stem(name)).removeprefix("paris_")
+
+
+def _stem(name: str) -> str:
+    return re.sub(r"[_-]?\d+$", "", PurePosixPath(name).stem)

@@ -1,0 +1,33 @@
+"""How well rankings do: protocols, stored runs, and the figures that others publish."""
+
+from retrieval.evaluation.protocols import (
+    KS,
+    PROTOCOLS,
+    RECALL_LEVELS,
+    Explanation,
+    Rule,
+    Scores,
+    Step,
+    average_precision_by_loop,
+    check_ranks,
+    evaluate,
+    explain,
+    precision_recall,
+    rank_descriptors,
+)
+
+__all__ = [
+    "KS",
+    "PROTOCOLS",
+    "RECALL_LEVELS",
+    "Explanation",
+    "Rule",
+    "Scores",
+    "Step",
+    "average_precision_by_loop",
+    "check_ranks",
+    "evaluate",
+    "explain",
+    "precision_recall",
+    "rank_descriptors",
+]

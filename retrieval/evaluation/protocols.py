@@ -1,0 +1,404 @@
+"""Score rankings by the classic and the revisited protocols of Oxford and Paris.
+
+A ranking is one column of ``ranks`` (K, Q), integers: zero-based positions into the database
+names, best first. Ignored pictures are taken out of it, which moves everything below them up;
+then average precision is the area under the precision-recall curve by the trapezoid rule
+(Philbin et al., CVPR 2007; labels and Easy, Medium, Hard: Radenović et al., "Revisiting Oxford
+and Paris", CVPR 2018, whose code this agrees with to rounding).
+
+What the papers leave open:
+
+- Ties. ``ranks_from_scores`` puts pictures of equal score in the order of the database.
+- Missing entries. A ranking need not list every picture: K may be smaller than the database, and
+  a column may end in -1. What is not listed ranks below everything that is: a positive among it
+  adds no area but still counts in the number of positives, so AP is at most the full ranking's.
+- mP@k divides by min(k, rank of the last positive), so that a query with three positives can
+  reach 1 at k = 10. Where a positive is missing that rank is unknown and it divides by k.
+- A query without positives under a protocol has no AP (nan) and counts in no mean.
+- A picture labelled both positive and ignored is a positive that does not push others down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from retrieval.collections.ground_truth import Query, protocols_of
+from retrieval.errors import RetrievalError
+
+KS = (1, 5, 10)
+RECALL_LEVELS = np.arange(101) / 100  # where mean precision-recall curves are sampled
+
+
+class Rule(NamedTuple):
+    """Which label sets a protocol counts as right, and which it takes out of the ranking."""
+
+    positives: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+PROTOCOLS: dict[str, Rule] = {
+    "easy": Rule(("easy",), ("hard", "junk")),
+    "medium": Rule(("easy", "hard"), ("junk",)),
+    "hard": Rule(("hard",), ("easy", "junk")),
+    "classic": Rule(("ok",), ("junk",)),
+}
+
+
+class Truth(Protocol):
+    """What rankings are scored against: a Collection or a GroundTruth."""
+
+    names: tuple[str, ...]
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of all queries under one protocol. Fractions from 0 to 1; nan: no positives.
+
+    aps: (Q,) float64. prs, recalls: (Q, len(ks)) float64, precision and recall at each k.
+    positives, listed: (Q,) int64, how many positives there are and how many the ranking lists.
+    curve: (101,) float64, interpolated precision at RECALL_LEVELS, mean over the queries.
+    """
+
+    protocol: str
+    ks: tuple[int, ...]
+    aps: np.ndarray
+    prs: np.ndarray
+    recalls: np.ndarray
+    positives: np.ndarray
+    listed: np.ndarray
+    curve: np.ndarray
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(Q,) bool: queries that have positives."""
+        return self.positives > 0
+
+    @property
+    def map(self) -> float:
+        return _mean(self.aps[self.counted])
+
+    @property
+    def mp(self) -> dict[int, float]:
+        """Mean precision at each k."""
+        return dict(zip(self.ks, map(_mean, self.prs[self.counted].T), strict=True))
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """Mean over the queries of the share of their positives among the first k."""
+        return dict(zip(self.ks, map(_mean, self.recalls[self.counted].T), strict=True))
+
+    def by_landmark(self, queries: Sequence[Query]) -> dict[str, float]:
+        """Mean AP of the counted queries of each landmark, in the order of the queries."""
+        groups: dict[str, list[float]] = {}
+        for query, ap, counted in zip(queries, self.aps, self.counted, strict=True):
+            if counted:
+                groups.setdefault(query.landmark, []).append(ap)
+        return {landmark: _mean(np.array(aps)) for landmark, aps in groups.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values; None for nan."""
+        ks = ",".join(map(str, self.ks))
+        return {
+            "map": _plain(self.map),
+            f"mp@{ks}": _plain(list(self.mp.values())),
+            f"recall@{ks}": _plain(list(self.recall.values())),
+            "queries": int(self.counted.sum()),
+            "aps": _plain(self.aps.tolist()),
+            "prs": _plain(self.prs.tolist()),
+            "recalls": _plain(self.recalls.tolist()),
+            "positives": self.positives.tolist(),
+            "listed": self.listed.tolist(),
+            "curve": _plain(self.curve.tolist()),
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One positive of a ranking and what it adds to AP. Ranks count from 1.
+
+    position: into the database. label: the label set it is in.
+    raw_rank: in the ranking as it is; rank: once the ``ignored_above`` ignored are taken out.
+    precision_before: of everything above it; precision_after: with it. recall: with it.
+    area: of the trapezoid, (precision_before + precision_after) / 2 / number of positives.
+    """
+
+    position: int
+    label: str
+    raw_rank: int
+    rank: int
+    ignored_above: int
+    precision_before: float
+    precision_after: float
+    recall: float
+    area: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How one AP comes about.
+
+    kinds: (K,) str, 'positive', 'ignored' or 'wrong' for each listed picture, in raw order.
+    positives: how many the query has; missing: positions of those the ranking does not list.
+    average_precision: the sum of the areas of the steps; nan without positives.
+    """
+
+    protocol: str
+    kinds: np.ndarray
+    steps: tuple[Step, ...]
+    positives: int
+    missing: tuple[int, ...]
+    average_precision: float
+
+
+def ranks_from_scores(scores: np.ndarray) -> np.ndarray:
+    """Rankings (N, Q) int64 for scores (N, Q), the higher the better; equal scores by position.
+
+    nan is the worst score of all.
+    """
+    return np.argsort(
+        -np.asarray(scores, dtype=np.result_type(scores, np.float32)), axis=0, kind="stable"
+    )
+
+
+def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
+    """Rankings (N, Q) by inner product of descriptors: queries (Q, D), database (N, D)."""
+    if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
+        raise RetrievalError(
+            f"Descriptors of shapes {queries.shape} and {database.shape} cannot be compared; "
+            "both must be rows of the same length."
+        )
+    return ranks_from_scores(database @ queries.T)
+
+
+def evaluate(
+    ranks: np.ndarray,
+    truth: Truth,
+    protocols: Sequence[str] | None = None,
+    ks: Sequence[int] = KS,
+) -> dict[str, Scores]:
+    """Score rankings (K, Q) against a collection or ground truth, protocol by protocol.
+
+    protocols: by default all that the labels allow.
+    Raises RetrievalError for rankings that do not fit the ground truth (see ``check_ranks``),
+    for labels that are not there, and for an unknown protocol.
+    """
+    allowed = protocols_of(truth.queries)
+    if not allowed:
+        raise RetrievalError("There is nothing to score: no query has labelled pictures.")
+    protocols = tuple(protocols or allowed)
+    for protocol in protocols:
+        if protocol not in allowed:
+            raise RetrievalError(
+                f"There are no labels for the protocol {protocol!r}; "
+                f"there are for {', '.join(allowed)}."
+            )
+    ks = tuple(ks)
+    if not ks or min(ks) < 1:
+        raise RetrievalError("Precision at k needs whole numbers from 1.")
+    # Column by column from here: keep each in one piece.
+    ranks = np.asfortranarray(check_ranks(ranks, len(truth.names), len(truth.queries)))
+
+    rows: dict[str, list] = {protocol: [] for protocol in protocols}
+    for column, query in enumerate(truth.queries):
+        places = _places(ranks[:, column], len(truth.names))
+        for protocol in protocols:
+            rows[protocol].append(_score(places, query.labels, PROTOCOLS[protocol], ks))
+    return {protocol: _gather(protocol, ks, rows[protocol]) for protocol in protocols}
+
+
+def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
+    """``ranks`` if it is (K, queries) integers from 0 to pictures - 1, each once a column.
+
+    A column may be filled up with -1 at its end. Raises RetrievalError with what is wrong.
+    """
+    ranks = np.asarray(ranks)
+    if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
+        raise RetrievalError(
+            "Rankings must be whole numbers in two dimensions, database x queries, not "
+            f"{ranks.dtype} of shape {ranks.shape}."
+        )
+    if ranks.shape[1] != queries:
+        turned = "; it looks transposed" if ranks.shape[0] == queries else ""
+        raise RetrievalError(
+            f"The rankings have {ranks.shape[1]} columns for {queries} queries{turned}."
+        )
+    if ranks.shape[0] > pictures:
+        raise RetrievalError(
+            f"The rankings list {ranks.shape[0]} pictures, but the database has {pictures}."
+        )
+    if ranks.size and (ranks.min() < -1 or ranks.max() >= pictures):
+        worst = int(ranks.max()) if ranks.max() >= pictures else int(ranks.min())
+        hint = "; positions count from zero" if worst == pictures and ranks.min() >= 1 else ""
+        raise RetrievalError(
+            f"The rankings hold position {worst}, but the database has {pictures} "
+            f"pictures, 0 to {pictures - 1}{hint}."
+        )
+    listed = ranks >= 0
+    if (listed[1:] & ~listed[:-1]).any():
+        raise RetrievalError("A ranking goes on after an empty entry (-1).")
+    for column in range(queries):
+        one = ranks[: listed[:, column].sum(), column]
+        seen = np.bincount(one, minlength=1)
+        if seen.max() > 1:
+            raise RetrievalError(
+                f"The ranking in column {column} lists position {int(seen.argmax())} twice."
+            )
+    return ranks
+
+
+def average_precision(ranks: np.ndarray, positives: int) -> float:
+    """AP from the zero-based ranks (n,) of the n listed positives, ascending, ignored taken out.
+
+    positives: how many there are in all. nan when there are none.
+    """
+    if not positives:
+        return float("nan")
+    before, after = _precisions(ranks)
+    return float((before + after).sum() / 2 / positives)
+
+
+def explain(ranking: np.ndarray, labels: Mapping[str, np.ndarray], protocol: str) -> Explanation:
+    """Every number behind one AP: ``ranking`` (K,) integers, -1 at its end where it is short."""
+    rule = PROTOCOLS[protocol]
+    ranking = ranking[ranking >= 0]
+    positives, ignored = _label_sets(labels, rule)
+    kinds = np.full(len(ranking), "wrong", dtype="<U8")
+    kinds[np.isin(ranking, ignored)] = "ignored"
+    kinds[np.isin(ranking, positives)] = "positive"
+    raw = np.flatnonzero(np.isin(ranking, positives))
+    ignored_above = np.searchsorted(np.flatnonzero(np.isin(ranking, ignored)), raw)
+    ranks = raw - ignored_above
+    before, after = _precisions(ranks)
+    steps = []
+    for found, place in enumerate(raw):
+        position = int(ranking[place])
+        steps.append(
+            Step(
+                position=position,
+                label=next(name for name in rule.positives if position in labels.get(name, ())),
+                raw_rank=int(place) + 1,
+                rank=int(ranks[found]) + 1,
+                ignored_above=int(ignored_above[found]),
+                precision_before=float(before[found]),
+                precision_after=float(after[found]),
+                recall=(found + 1) / len(positives),
+                area=float((before[found] + after[found]) / 2 / len(positives)),
+            )
+        )
+    missing = np.setdiff1d(positives, ranking)
+    return Explanation(
+        protocol,
+        kinds,
+        tuple(steps),
+        len(positives),
+        tuple(missing.tolist()),
+        average_precision(ranks, len(positives)),
+    )
+
+
+def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the curve whose area AP is: recall and precision, (2 n,) float64 each.
+
+    Each positive gives two: precision just before it, at the recall so far, and with it.
+    """
+    steps = explanation.steps
+    recall = [
+        level for step in steps for level in (step.recall - 1 / explanation.positives, step.recall)
+    ]
+    precision = [level for step in steps for level in (step.precision_before, step.precision_after)]
+    return np.maximum(recall, 0.0), np.array(precision, dtype=np.float64)
+
+
+def average_precision_by_loop(
+    ranking: Sequence[int], positives: set[int], ignored: set[int]
+) -> float:
+    """AP as one would write it on a blackboard: the yardstick for the fast way."""
+    if not positives:
+        return float("nan")
+    rank = found = 0
+    area = 0.0
+    for position in ranking:
+        if position in positives:
+            before = found / rank if rank else 1.0
+            found += 1
+            after = found / (rank + 1)
+            area += (before + after) / 2 / len(positives)
+        if position not in ignored:
+            rank += 1
+    return area
+
+
+def _places(ranking: np.ndarray, pictures: int) -> np.ndarray:
+    """(pictures,) int64: the zero-based rank of every database picture, -1 if not listed."""
+    places = np.full(pictures, -1, dtype=np.int64)
+    ranking = ranking[ranking >= 0]
+    places[ranking] = np.arange(len(ranking))
+    return places
+
+
+def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    nothing = np.zeros(0, np.int64)
+    return tuple(
+        np.unique(np.concatenate([nothing, *(labels.get(name, nothing) for name in names)]))
+        for names in rule
+    )
+
+
+def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule, ks: tuple) -> tuple:
+    """One query: AP, precisions at ks, recalls at ks, positives, listed, curve."""
+    positives, ignored = _label_sets(labels, rule)
+    total = len(positives)
+    if not total:
+        nan = np.full(len(ks), np.nan)
+        return np.nan, nan, nan, 0, 0, np.full(len(RECALL_LEVELS), np.nan)
+    raw, out = np.sort(places[positives]), np.sort(places[ignored])
+    raw, out = raw[raw >= 0], out[out >= 0]
+    ranks = raw - np.searchsorted(out, raw)
+    last = ranks[-1] + 1 if len(ranks) == total else np.inf
+    depth = np.minimum(ks, last)
+    precisions = np.searchsorted(ranks, depth) / depth
+    recalls = np.searchsorted(ranks, ks) / total
+    # Interpolated: the best precision at this recall or any higher.
+    best = np.zeros(total)
+    best[: len(ranks)] = np.maximum.accumulate(_precisions(ranks)[1][::-1])[::-1]
+    needed = -(-np.arange(101) * total // 100)  # positives to reach each level, rounded up
+    curve = best[np.maximum(needed, 1) - 1]
+    return average_precision(ranks, total), precisions, recalls, total, len(ranks), curve
+
+
+def _precisions(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision just before and at each of the ascending zero-based ``ranks`` of positives."""
+    found = np.arange(len(ranks))
+    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
+    return before, (found + 1) / (ranks + 1)
+
+
+def _gather(protocol: str, ks: tuple[int, ...], rows: list[tuple]) -> Scores:
+    aps, prs, recalls, positives, listed, curves = zip(*rows, strict=True)
+    counted = [curve for curve, count in zip(curves, positives, strict=True) if count]
+    curve = np.mean(counted, axis=0) if counted else np.full(len(RECALL_LEVELS), np.nan)
+    return Scores(
+        protocol,
+        ks,
+        np.array(aps),
+        np.array(prs),
+        np.array(recalls),
+        np.array(positives),
+        np.array(listed),
+        curve,
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if value != value else value

@@ -1,0 +1,299 @@
+"""A run: every query of a collection put to one index, and the scores of the rankings.
+
+Kept beside the index: ``evaluation.npz`` (the rankings and the seconds each took) and
+``evaluation.json`` (scores, and everything they rest on). Scores are always computed from the
+rankings; the JSON is for readers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from retrieval import images
+from retrieval.collections import Collection, open_collection
+from retrieval.collections.ground_truth import Query
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import KS, Scores, evaluate
+
+if TYPE_CHECKING:
+    from retrieval.index import Index
+    from retrieval.methods.base import Method
+
+FORMAT = 1
+MAX_RANKS_BYTES = 1_000_000_000  # a million pictures × 70 queries as int64 are 0.56 GB
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Rankings (N, Q) int32 into the collection's names, -1 for pictures the index lacks.
+
+    timings: seconds (Q,) by stage. scores: by protocol. record: what evaluation.json holds.
+    """
+
+    ranks: np.ndarray
+    timings: Mapping[str, np.ndarray]
+    scores: Mapping[str, Scores]
+    record: Mapping[str, Any]
+
+
+def collection_of(index: Index, where: str | Path | None = None) -> Collection:
+    """The collection an index was made of: by the name in its manifest, or from ``where``.
+
+    Raises RetrievalError when its list of pictures is not the one that was indexed.
+    """
+    name = index.manifest["collection"]["name"]
+    try:
+        collection = open_collection(where or name)
+    except RetrievalError as error:
+        if where:
+            raise
+        raise RetrievalError(
+            f"The collection of {index.path} cannot be opened; name it with --collection. ({error})"
+        ) from error
+    if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
+        raise RetrievalError(
+            f"The index {index.path} was made of another list of pictures than "
+            f"{collection.title} has now; index the collection again."
+        )
+    return collection
+
+
+def rank_queries(
+    index: Index,
+    method: Method | None,
+    collection: Collection,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Put every query of the collection to the index.
+
+    method: the one that made the index; None where the index brings the descriptors of the
+    queries itself (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
+    progress(done, total, name) is called after each query.
+    Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
+    up with -1 where the index skipped pictures; and seconds (Q,) by stage.
+    """
+    from retrieval.ranking.search import rank_features, search
+
+    names = {name: position for position, name in enumerate(collection.names)}
+    # position in the index → position in the collection
+    translated = np.array([names[name] for name in index.names], np.int64)
+    ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
+    timings: dict[str, np.ndarray] = {}
+    stored = query_descriptors(index) if method is None else None
+    if stored is not None and len(stored) != len(collection.queries):
+        raise RetrievalError(
+            f"The index {index.path} has descriptors of {len(stored)} queries, but "
+            f"{collection.title} has {len(collection.queries)}."
+        )
+    for column, query in enumerate(collection.queries):
+        if stored is not None:
+            ranking = rank_features(index, stored[column])
+        else:
+            picture = images.read(collection.path(query.name))
+            ranking = search(index, method, picture, query.box)
+        positions = translated[ranking.positions]
+        # Equal scores come in no particular order from the search.
+        positions = positions[np.lexsort((positions, -ranking.scores))]
+        ranks[: len(positions), column] = positions
+        for stage, seconds in ranking.timings.items():
+            timings.setdefault(stage, np.zeros(len(collection.queries)))[column] = seconds
+        if progress:
+            progress(column + 1, len(collection.queries), query.name)
+    return ranks, timings
+
+
+def query_descriptors(index: Index) -> np.ndarray | None:
+    """(Q, D) float32 descriptors of the queries that an index brings itself, if it does.
+
+    Raises RetrievalError when they are not the ones that its manifest names.
+    """
+    stated = index.settings.get("queries_sha256")
+    if stated is None:
+        return None
+    path = index.path / "queries.npy"
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != stated:
+            raise RetrievalError(f"{path} was edited or damaged; download the features again.")
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RetrievalError(f"{path} cannot be read; download the features again.") from error
+
+
+def record_run(
+    index: Index,
+    collection: Collection,
+    ranks: np.ndarray,
+    timings: Mapping[str, np.ndarray],
+    ks: Sequence[int] = KS,
+) -> Run:
+    """Score rankings of an index and keep them beside it (each file is put there by a rename)."""
+    from retrieval.ranking.search import provenance
+
+    scores = evaluate(ranks, collection, ks=ks)
+    indexed = set(index.names)
+    record = {
+        "format": FORMAT,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": {
+            **provenance(index),
+            "collection_fingerprint": collection.fingerprint,
+            "labels_sha256": labels_digest(collection.queries),
+            "index_sha256": _digest(index.path / "manifest.json"),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        },
+        "seconds_a_query": {
+            stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()
+        },
+        "not_in_the_index": [name for name in collection.names if name not in indexed],
+        "queries": [
+            {"name": query.name, "box": query.box, "landmark": query.landmark}
+            for query in collection.queries
+        ],
+        "protocols": {protocol: one.to_json() for protocol, one in scores.items()},
+    }
+    small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
+    new = index.path / f"evaluation.{os.getpid()}.new"
+    try:
+        with open(new, "wb") as file:
+            np.savez_compressed(
+                file,
+                ranks=ranks.astype(small),
+                **{f"seconds_{stage}": one for stage, one in timings.items()},
+            )
+        os.replace(new, index.path / "evaluation.npz")
+        new.write_text(
+            json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
+        os.replace(new, index.path / "evaluation.json")
+    except OSError as error:
+        raise RetrievalError(
+            f"The evaluation cannot be kept in {index.path}: {error.strerror or error}."
+        ) from error
+    finally:
+        new.unlink(missing_ok=True)
+    return Run(ranks, timings, scores, record)
+
+
+def load_run(index: Index, collection: Collection) -> Run | None:
+    """The run kept beside an index, scored anew; None where there is none.
+
+    Raises RetrievalError when it is damaged, or belongs to an earlier index or other labels.
+    """
+    again = f"; run: python -m retrieval evaluate {index.path}"
+    path = index.path / "evaluation.json"
+    if not path.is_file() or not path.with_suffix(".npz").is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        stated = record["provenance"]
+        same = (
+            stated["index_sha256"] == _digest(index.path / "manifest.json")
+            and stated["labels_sha256"] == labels_digest(collection.queries)
+            and stated["collection_fingerprint"] == collection.fingerprint
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RetrievalError(f"{path} is damaged{again}.") from error
+    if not same:
+        raise RetrievalError(
+            f"The evaluation in {index.path} is of an earlier index or other labels{again}."
+        )
+    ranks = read_ranks(path.with_suffix(".npz"), "ranks").astype(np.int32)
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        timings = {
+            key.removeprefix("seconds_"): arrays[key]
+            for key in arrays.files
+            if key.startswith("seconds_")
+        }
+    return Run(ranks, timings, evaluate(ranks, collection), record)
+
+
+def run(
+    index: Index,
+    collection: Collection,
+    method: Method | None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Run:
+    """Put every query to an index, score the rankings, keep them beside the index."""
+    ranks, timings = rank_queries(index, method, collection, progress)
+    return record_run(index, collection, ranks, timings)
+
+
+def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndarray:
+    """Rankings from an ``.npz`` (key: which array; needless if there is one) or an ``.npy``.
+
+    Returns whatever integers are there: ``evaluate`` checks that they fit.
+    Raises RetrievalError for other files, missing keys, and more than MAX_RANKS_BYTES.
+    """
+    label = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The file")
+    try:
+        loaded = np.load(source, allow_pickle=False, mmap_mode=None)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as arrays:
+            if key is None and len(arrays.files) == 1:
+                key = arrays.files[0]
+            if key not in arrays.files:
+                asked = f"no array {key!r}" if key else "several arrays"
+                raise RetrievalError(
+                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)}."
+                )
+            member = f"{key}.npy" if f"{key}.npy" in arrays.zip.namelist() else key
+            if arrays.zip.getinfo(member).file_size > MAX_RANKS_BYTES:
+                raise RetrievalError(
+                    f"{key} in {label} is larger than {MAX_RANKS_BYTES // 1_000_000} MB."
+                )
+            array = arrays[key]
+            if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
+                raise ValueError(key)
+            return array
+    except FileNotFoundError as error:
+        raise RetrievalError(f"There is no file {label}.") from error
+    # The last ones are what numpy raises for headers that nobody writes by accident.
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        MemoryError,
+        RuntimeError,
+        zlib.error,
+        zipfile.BadZipFile,
+        OverflowError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        tokenize.TokenError,
+    ) as error:
+        raise RetrievalError(
+            f"{label} is not a readable .npz or .npy file of plain numbers."
+        ) from error
+
+
+def labels_digest(queries: Sequence[Query]) -> str:
+    """sha256 over everything that is asked: names, boxes, labels, in order."""
+    digest = hashlib.sha256()
+    for query in queries:
+        labels = {kind: query.labels[kind].tolist() for kind in sorted(query.labels)}
+        digest.update(json.dumps([query.name, query.box, labels]).encode())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,69 @@
+"""Rankings and descriptors that somebody made elsewhere, to be scored here.
+
+An ``.npz`` from a stranger: nothing in it is executed, sizes are limited before anything is
+unpacked, and what does not fit the collection is refused with a sentence that says why.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import numpy as np
+
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import check_ranks, evaluate, rank_descriptors
+from retrieval.evaluation.runs import Run, read_ranks
+
+MAX_BYTES = 400_000_000  # unpacked; 5000 × 70 rankings as int64 are 3 MB, 5000 × 2048 floats 41 MB
+FORM = (
+    "The file must be an .npz with `ranks` (database × queries, zero-based, best first), or with "
+    "`queries` and `database` (one descriptor a row)."
+)
+
+
+def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
+    """Rankings (K, Q) that fit the collection, from an ``.npz`` in one of two forms.
+
+    ``ranks`` (K, Q) integers as ``evaluate`` takes them; or ``queries`` (Q, D) and ``database``
+    (N, D) numbers, in the order of the collection, which are compared by inner product.
+    Raises RetrievalError for everything else.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise RetrievalError(FORM) from error
+    wanted = ("ranks",) if "ranks" in members else ("queries", "database")
+    if not members.keys() >= set(wanted):
+        raise RetrievalError(FORM)
+    if sum(members[name].file_size for name in wanted) > MAX_BYTES:
+        raise RetrievalError(f"The arrays are larger than {MAX_BYTES // 1_000_000} MB.")
+    arrays = []
+    for name in wanted:
+        file.seek(0)
+        arrays.append(read_ranks(file, name))
+    if len(arrays) == 1:
+        return check_ranks(arrays[0], len(collection.names), len(collection.queries))
+    for name, array, count in zip(
+        wanted, arrays, (len(collection.queries), len(collection.names)), strict=True
+    ):
+        if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != count:
+            raise RetrievalError(
+                f"`{name}` must be numbers in {count} rows, one for each of {collection.title}, "
+                f"not {array.dtype} of shape {array.shape}."
+            )
+        if not np.isfinite(array).all():
+            raise RetrievalError(f"`{name}` holds values that are not finite numbers.")
+    return rank_descriptors(*(array.astype(np.float32) for array in arrays))
+
+
+def as_run(ranks: np.ndarray, collection: Collection, name: str) -> Run:
+    """Score such rankings as those of an index are. name: of the file, for the small print."""
+    record = {
+        "made": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "provenance": {"method": "upload", "checkpoint": name},
+    }
+    return Run(ranks, {}, evaluate(ranks, collection), record)

@@ -1,0 +1,1 @@
+"""Figures for the pages and the command line."""

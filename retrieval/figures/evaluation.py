@@ -1,0 +1,236 @@
+"""Figures of an evaluation, for the page and the command line.
+
+Each function returns a matplotlib Figure that stands on its own: axes with units, colours that
+colour-blind people tell apart (Okabe and Ito), a shape for each method as well, and what the
+numbers rest on in small print. matplotlib is imported by the first one that is drawn. pyplot is
+left alone: it keeps figures in a global state, and a server draws in many threads.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.collections.ground_truth import Query
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import RECALL_LEVELS, Explanation, Scores, precision_recall
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+ORDERS = ("collection", "AP", "difference")
+FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
+_DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
+
+
+def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """The small print of a figure. records: what is kept with each run (``Run.record``)."""
+    networks = ", ".join(
+        dict.fromkeys(
+            f"{one['provenance']['method']} with {one['provenance']['checkpoint']}"
+            for one in records
+        )
+    )
+    days = sorted({str(one["made"])[:10] for one in records})
+    return f"{title}, {protocol} · {networks} · measured here, {' and '.join(days)}"
+
+
+def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
+    """Numbers of the queries that have an AP, (n,) int64, in the order they are drawn.
+
+    by: 'collection'; 'AP', of the first method, the best first; or 'difference', first minus
+    second method.
+    """
+    first, *others = scores.values()
+    numbers = np.flatnonzero(first.counted)
+    if by == "collection":
+        return numbers
+    values = first.aps[numbers]
+    if by == "difference" and others:
+        values = values - others[0].aps[numbers]
+    return numbers[np.argsort(-values, kind="stable")]
+
+
+def per_query(
+    scores: Mapping[str, Scores], queries: Sequence[Query], note: str, by: str = "collection"
+) -> Figure:
+    """AP of every query: bars for one method, a dot each and a line between them for more.
+
+    scores: label → scores of one protocol, the same for all.
+    """
+    order = queries_order(scores, by)
+    figure, axes = _figure(note, width=max(8.0, 2 + 0.17 * len(order)))
+    x = np.arange(len(order))
+    if len(scores) == 1:
+        axes.bar(x, next(iter(scores.values())).aps[order], 0.8, color=COLOURS[0])
+    else:
+        stacked = np.array([one.aps[order] for one in scores.values()])
+        axes.vlines(x, stacked.min(0), stacked.max(0), color="#9aa4ad", linewidth=2, zorder=1)
+        for (label, one), colour, marker in _styled(scores):
+            axes.scatter(x, one.aps[order], 42, colour, marker=marker, label=label, zorder=2)
+        _legend(axes)
+    labels = [Path(queries[number].name).stem for number in order]
+    axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11)
+    axes.set_xlim(-0.8, len(order) - 0.2)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("Query")
+    axes.set_ylabel("Average precision (0 to 1)")
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def curves(scores: Mapping[str, Scores], note: str) -> Figure:
+    """Interpolated precision over recall, mean over the queries, a line a method."""
+    figure, axes = _figure(note)
+    for (label, one), colour, marker in _styled(scores):
+        axes.plot(
+            RECALL_LEVELS,
+            one.curve,
+            color=colour,
+            marker=marker,
+            markevery=10,
+            linewidth=2.5,
+            markersize=7,
+            label=f"{label}, mAP {100 * one.map:.1f}",
+        )
+    _unit(axes, "Recall (share of the right pictures found)", "Precision (share that is right)")
+    _legend(axes)
+    return figure
+
+
+def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
+    """How many queries have which AP, in ten steps."""
+    figure, axes = _figure(note)
+    edges = np.linspace(0, 1, 11)
+    width = 0.09 / len(scores)
+    for place, ((label, one), colour, _) in enumerate(_styled(scores)):
+        counts, _ = np.histogram(one.aps[one.counted], edges)
+        axes.bar(
+            edges[:-1] + 0.005 + width * (place + 0.5), counts, width, color=colour, label=label
+        )
+    axes.set_xlim(0, 1)
+    axes.set_xticks(edges)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("Average precision (0 to 1)")
+    axes.set_ylabel("Number of queries")
+    axes.grid(axis="x", visible=False)
+    _legend(axes)
+    return figure
+
+
+def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str) -> Figure:
+    """Mean AP of the queries of each landmark, the hardest for the first method at the bottom."""
+    means = {label: one.by_landmark(queries) for label, one in scores.items()}
+    first = next(iter(means.values()))
+    names = sorted(first, key=first.get)
+    figure, axes = _figure(note, height=max(3.5, 1.6 + 0.36 * len(names)))
+    y = np.arange(len(names))
+    if len(means) > 1:
+        ends = np.array([[one[name] for name in names] for one in means.values()])
+        axes.hlines(y, ends.min(0), ends.max(0), color="#9aa4ad", linewidth=2, zorder=1)
+    for (label, one), colour, marker in _styled(means):
+        axes.scatter(
+            [one[name] for name in names], y, 70, colour, marker=marker, label=label, zorder=2
+        )
+    axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names])
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("Mean average precision (0 to 1)")
+    _legend(axes)
+    return figure
+
+
+def steps(explanation: Explanation, note: str) -> Figure:
+    """The precision-recall curve of one query; each right picture adds the trapezoid below it."""
+    figure, axes = _figure(note)
+    recall, precision = precision_recall(explanation)
+    for number in range(len(explanation.steps)):
+        part = slice(2 * number, 2 * number + 2)
+        axes.fill_between(
+            recall[part],
+            precision[part],
+            color=COLOURS[0],
+            alpha=0.16 if number % 2 else 0.3,
+            linewidth=0,
+        )
+    axes.plot(recall, precision, color=COLOURS[0], linewidth=2.5, marker="o", markersize=4)
+    _unit(axes, "Recall (share of the right pictures found)", "Precision (share that is right)")
+    axes.set_title(f"Shaded area = AP = {explanation.average_precision:.4f}", fontsize=14)
+    return figure
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """The figure as a file: kind 'png' or 'svg'. The same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with _DRAWING:
+        import matplotlib
+
+        with matplotlib.rc_context({"svg.hashsalt": "retrieval"}):
+            figure.savefig(
+                buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None
+            )
+    return buffer.getvalue()
+
+
+def format_of(path: Path) -> str:
+    """'png' or 'svg' by the end of a file's name."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise RetrievalError(f"{path} must end in .png or .svg.")
+    return kind
+
+
+def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
+    """An empty figure, in inches, with the small print below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.grid(color="#d9dfe4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=12)
+    axes.xaxis.label.set_fontsize(13)
+    axes.yaxis.label.set_fontsize(13)
+    small_print(figure, note)
+    return figure, axes
+
+
+def small_print(figure: Figure, note: str) -> None:
+    """What the numbers rest on, below a figure."""
+    # Names may hold a dollar sign, which would start mathematics.
+    figure.supxlabel(
+        note.replace("$", r"\$"), fontsize=8, color="#55606a", x=0.01, ha="left", wrap=True
+    )
+
+
+def _unit(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    # As many beside each other as the figure is wide enough for: about ten letters an inch.
+    room = int(10 * axes.figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=max(1, min(3, len(handles), room)),
+        fontsize=12,
+        frameon=False,
+    )
+
+
+def _styled(of: Mapping[str, Any]):
+    """Items, each with a colour and a marker."""
+    return zip(of.items(), COLOURS, MARKERS, strict=False)

@@ -1,0 +1,304 @@
+"""Figures of local features, for the page and the command line: images, keypoints, matches.
+
+The three verbs are those of Hierarchical-Localization (utils/viz.py). Coordinates are (x, y) in
+pixels of each original picture, whatever resolution it is drawn at. Everything returns a
+matplotlib Figure with what the numbers rest on in small print; see ``plots`` for pyplot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from retrieval.figures.evaluation import small_print
+from retrieval.methods.base import LocalFeatures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from retrieval.methods.delf import Attention
+
+INLIER, OUTLIER, BOX = "#0072B2", "#E69F00", "#F0E442"  # Okabe and Ito
+MAP = "viridis"  # even steps of lightness, and safe for colour-blind people
+DOT = 0.018  # radius of a keypoint of scale 1, as a share of the picture's longer side
+WIDE, TALL, FOOT, GAP = 10.0, 7.5, 0.3, 0.02  # inches; the gap as a share of the height
+SHARP = 1400  # pixels of the longer side that a picture is drawn with at most
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures of one area beside each other; the highest is 1 in the units of ``axes``.
+
+    left: where each begins; widths, heights: of each. factors: from pixels of each original.
+    """
+
+    figure: Figure
+    axes: Axes
+    left: tuple[float, ...]
+    widths: tuple[float, ...]
+    heights: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def place(self, number: int, points: np.ndarray) -> np.ndarray:
+        """Points (M, 2) of one of the pictures, on the sheet."""
+        return np.asarray(points) * self.factors[number] + [self.left[number], 0]
+
+
+def images(
+    pictures: Sequence[Image.Image],
+    note: str,
+    room: float = 0.0,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Sheet:
+    """Pictures side by side. note: the small print. room: inches to leave free at the bottom.
+
+    sizes: (width, height) of the originals, where the pictures are smaller copies.
+    """
+    from matplotlib.figure import Figure
+
+    sizes = sizes or [picture.size for picture in pictures]
+    # One area rather than one height: beside a wide picture a narrow one would be a stamp.
+    heights = np.array([(height / width) ** 0.5 for width, height in sizes])
+    heights /= heights.max()
+    widths = [high * width / height for high, (width, height) in zip(heights, sizes, strict=True)]
+    left = tuple(sum(widths[:n]) + GAP * n for n in range(len(widths)))
+    whole = left[-1] + widths[-1]
+    height = min(WIDE / whole, TALL)
+    below = room + FOOT
+    width = max(height * whole, 4.5)
+    figure = Figure((width, height + below), facecolor="white")
+    share = height * whole / width
+    axes = figure.add_axes(
+        ((1 - share) / 2, below / (height + below), share, height / (height + below))
+    )
+    for picture, start, wide, high in zip(pictures, left, widths, heights, strict=True):
+        small = picture.copy()
+        small.thumbnail((SHARP, SHARP))
+        axes.imshow(small, extent=(start, start + wide, high, 0), aspect="auto")
+    axes.set_xlim(0, whole)
+    axes.set_ylim(1, 0)
+    axes.set_axis_off()
+    small_print(figure, note)
+    factors = [high / height for high, (_, height) in zip(heights, sizes, strict=True)]
+    return Sheet(figure, axes, left, tuple(widths), tuple(heights), tuple(factors))
+
+
+def keypoints(
+    picture: Image.Image,
+    features: LocalFeatures,
+    note: str,
+    size: tuple[int, int] | None = None,
+) -> Figure:
+    """Keypoints as circles: the smaller the pyramid scale, the larger; attention as colour.
+
+    size: of the original, where the picture is a smaller copy; so below.
+    """
+    size = size or picture.size
+    sheet = images([picture], note, 0.75, [size])
+    if len(features):
+        longer = max(size)
+        radii = DOT * longer * features.scales.astype(float) ** -0.7
+        circles = _circles(sheet, features.keypoints, radii, 1.4, features.scores)
+        _colour_bar(sheet, circles, "Attention score")
+    return sheet.figure
+
+
+def fields(
+    picture: Image.Image,
+    features: LocalFeatures,
+    sides: np.ndarray,
+    note: str,
+    size: tuple[int, int] | None = None,
+) -> Figure:
+    """The square that each keypoint sees. sides: (N,) pixels of the original picture."""
+    from matplotlib.collections import PolyCollection
+
+    size = size or picture.size
+    sheet = images([picture], note, 0.75, [size])
+    if len(features):
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
+        squares = features.keypoints[:, None] + sides[:, None, None] * corners
+        squares = sheet.place(0, squares)
+        for width, colour in ((4, "white"), (2, None)):
+            drawn = PolyCollection(squares, facecolors="none", linewidths=width)
+            _coloured(drawn, features.scores, colour)
+            sheet.axes.add_collection(drawn, autolim=False)
+        dots = np.full(len(features), 0.008 * max(size))
+        _circles(sheet, features.keypoints, dots, 2, features.scores)
+        _colour_bar(sheet, drawn, "Attention score")
+    return sheet.figure
+
+
+def heat(
+    picture: Image.Image,
+    attention: Attention,
+    note: str,
+    size: tuple[int, int] | None = None,
+) -> Figure:
+    """The attention of one pyramid level, laid over the picture in grey."""
+    size = size or picture.size
+    sheet = images([picture.convert("L").convert("RGB")], note, 0.75, [size])
+
+    def edges(centres: np.ndarray, end: int) -> tuple[float, float]:
+        step = (centres[-1] - centres[0]) / (len(centres) - 1) if len(centres) > 1 else end
+        return centres[0] - step / 2, centres[-1] + step / 2
+
+    x, y = edges(attention.x, size[0]), edges(attention.y, size[1])
+    (x0, y0), (x1, y1) = sheet.place(0, [[x[0], y[0]], [x[1], y[1]]])
+    drawn = sheet.axes.imshow(
+        attention.scores, cmap=MAP, alpha=0.62, extent=(x0, x1, y1, y0), aspect="auto",
+        interpolation="bilinear",
+    )  # fmt: skip
+    sheet.axes.set_xlim(0, sheet.widths[0])
+    sheet.axes.set_ylim(1, 0)
+    _colour_bar(sheet, drawn, "Attention score")
+    return sheet.figure
+
+
+def histograms(features: LocalFeatures, note: str) -> Figure:
+    """How many keypoints have which attention, and which pyramid scale."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((10, 3.6), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2, sharey=False)
+    if len(features):
+        left.hist(features.scores, bins=30, color=INLIER)
+    left.set_xlabel("Attention score", fontsize=13)
+    levels, counts = np.unique(features.scales, return_counts=True)
+    right.bar([f"{level:.2g}" for level in levels], counts, color=INLIER)
+    right.set_xlabel("Pyramid scale (2: picture enlarged twice)", fontsize=13)
+    for axes in (left, right):
+        axes.set_ylabel("Keypoints", fontsize=13)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#d9dfe4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=12)
+    small_print(figure, note)
+    return figure
+
+
+def matches(
+    pictures: tuple[Image.Image, Image.Image],
+    points: tuple[np.ndarray, np.ndarray],
+    inliers: np.ndarray,
+    note: str,
+    outlines: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+    outliers: bool = True,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Figure:
+    """Lines between matched keypoints: inliers blue and solid, outliers orange and dashed.
+
+    points: (M, 2) of each picture, pair by pair; inliers: (M,) bool. outlines: (4, 2) of the query
+    box in the first picture, and of where the map puts it in the second.
+    """
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Polygon, Rectangle
+
+    sheet = images(pictures, note, 0.4, sizes)
+    lines = np.stack([sheet.place(n, side) for n, side in enumerate(points)], axis=1)
+    if outliers:
+        drawn = LineCollection(
+            lines[~inliers], colors=OUTLIER, linewidths=0.9, linestyles=(0, (4, 2)), alpha=0.8
+        )
+        sheet.axes.add_collection(drawn, autolim=False)
+    for width, colour in ((2.4, "white"), (1.2, INLIER)):  # a pale edge, to be seen on any picture
+        alpha = 1 if colour == INLIER else 0.5
+        drawn = LineCollection(lines[inliers], colors=colour, linewidths=width, alpha=alpha)
+        sheet.axes.add_collection(drawn, autolim=False)
+    for number in (0, 1):
+        sheet.axes.plot(
+            *lines[inliers, number].T, "o", color=INLIER, markersize=4, markeredgecolor="white",
+            markeredgewidth=0.7,
+        )  # fmt: skip
+    for number, outline in enumerate(outlines):
+        if outline is None or not np.isfinite(outline).all():
+            continue
+        corner = sheet.left[number], 0
+        frame = Rectangle(
+            corner, sheet.widths[number], sheet.heights[number], transform=sheet.axes.transData
+        )
+        for width, colour in ((5, "black"), (2.8, BOX)):
+            polygon = Polygon(
+                sheet.place(number, outline), closed=True, fill=False, color=colour,
+                linewidth=width, joinstyle="round",
+            )  # fmt: skip
+            sheet.axes.add_patch(polygon)
+            polygon.set_clip_path(frame)
+    handles = [Line2D([], [], color=INLIER, lw=2.5, label=f"{inliers.sum()} inliers")]
+    if outliers:
+        label = f"{(~inliers).sum()} outliers"
+        handles.append(Line2D([], [], color=OUTLIER, lw=1.5, ls="--", label=label))
+    if outlines[0] is not None:
+        handles.append(Line2D([], [], color="#b5a800", lw=3, label="Query, carried over"))
+    sheet.axes.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=3, fontsize=12,
+        frameon=False, borderaxespad=0,
+    )  # fmt: skip
+    return sheet.figure
+
+
+def laid_over(
+    picture_a: Image.Image,
+    size_a: tuple[int, int],
+    picture_b: Image.Image,
+    size_b: tuple[int, int],
+    matrix: np.ndarray,
+    opacity: float,
+) -> Image.Image:
+    """b with a over it, carried there by the map; both may be smaller copies of the originals.
+
+    matrix: (2, 3) or (3, 3), from pixels of the original a to those of the original b. opacity:
+    of a, 0 to 1.
+    """
+    import cv2
+
+    whole = np.vstack([matrix, [0, 0, 1]]) if len(matrix) == 2 else matrix
+    up = np.diag([size_a[0] / picture_a.width, size_a[1] / picture_a.height, 1])
+    down = np.diag([picture_b.width / size_b[0], picture_b.height / size_b[1], 1])
+    pixels = np.dstack([np.asarray(picture_a), np.full(picture_a.size[::-1], 255, np.uint8)])
+    moved = cv2.warpPerspective(pixels, down @ whole @ up, picture_b.size)
+    mask = Image.fromarray(moved[..., 3]).point(lambda value: round(value * opacity))
+    return Image.composite(Image.fromarray(moved[..., :3]), picture_b, mask)
+
+
+def _circles(sheet: Sheet, points, radii, width: float, scores):
+    """Circles with pale edges, coloured by score; the strongest on top."""
+    from matplotlib.collections import EllipseCollection
+
+    # Points come best first, and what is drawn last lies on top.
+    points, radii, scores = points[::-1], radii[::-1], scores[::-1]
+    diameters = 2 * radii * sheet.factors[0]
+    for extra, colour in ((1.4, "white"), (0, None)):
+        drawn = EllipseCollection(
+            diameters, diameters, np.zeros(len(points)), units="xy",
+            offsets=sheet.place(0, points), offset_transform=sheet.axes.transData,
+            facecolors="none", linewidths=width + extra,
+        )  # fmt: skip
+        _coloured(drawn, scores, colour)
+        sheet.axes.add_collection(drawn, autolim=False)
+    return drawn
+
+
+def _coloured(drawn, scores: np.ndarray, colour: str | None) -> None:
+    if colour:
+        drawn.set_edgecolor(colour)
+        drawn.set_alpha(0.6)
+        return
+    drawn.set_array(np.asarray(scores, float))
+    drawn.set_cmap(MAP)
+
+
+def _colour_bar(sheet: Sheet, drawn, label: str) -> None:
+    inches = sheet.figure.get_size_inches()
+    axes = sheet.figure.add_axes((0.2, (FOOT + 0.46) / inches[1], 0.6, 0.14 / inches[1]))
+    bar = sheet.figure.colorbar(drawn, cax=axes, orientation="horizontal")
+    bar.solids.set_alpha(1)
+    bar.outline.set_visible(False)
+    bar.set_label(label, fontsize=12, labelpad=2)
+    axes.tick_params(labelsize=11)

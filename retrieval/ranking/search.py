@@ -1,0 +1,141 @@
+"""From a picture to a ranking: describe, shortlist, verify. The one way every door goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.index.store import Index
+from retrieval.methods.base import Features, LocalFeatures, Method
+from retrieval.networks import checkpoints
+from retrieval.ranking import geometry
+
+SHORTLIST = 100  # pictures whose geometry is verified
+MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
+TOLERANCE = 0.015  # share of the longer side within which a match agrees with the map
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer to a query, best first.
+
+    positions: (K,) int64 into the index; names: theirs.
+    scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``search``.
+    inliers: (K,) int64, 0 where not verified or below the noise floor; None for global methods.
+    timings: seconds by stage ('extraction', 'search', 'verification').
+    provenance: what the numbers rest on: collection, method, checkpoint, settings, pictures.
+    """
+
+    positions: np.ndarray
+    scores: np.ndarray
+    names: tuple[str, ...]
+    inliers: np.ndarray | None
+    timings: dict[str, float]
+    provenance: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rank (from 1), name, score and, for DELF, inliers of each: plain, for JSON."""
+        rows: list[dict[str, Any]] = [
+            {"rank": rank, "name": name, "score": round(float(score), 6)}
+            for rank, (name, score) in enumerate(zip(self.names, self.scores, strict=True), 1)
+        ]
+        if self.inliers is not None:
+            for row, inliers in zip(rows, self.inliers.tolist(), strict=True):
+                row["inliers"] = inliers
+        return rows
+
+
+def search(
+    index: Index,
+    method: Method,
+    picture: Image.Image,
+    box: Box | None = None,
+    top: int | None = None,
+    verify: int = SHORTLIST,
+) -> Ranking:
+    """Rank the pictures of an index by their likeness to a picture, or to a box in it.
+
+    top: how many to return; None ranks the whole database. verify: pictures of DELF's shortlist
+    whose geometry is verified; as many as there are is the exhaustive search of the report.
+    The score of a global method is the cosine. DELF orders its shortlist by votes of local
+    features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
+    Raises RetrievalError when method and index do not belong together, or for a bad box.
+    """
+    index.check_method(method)
+    started = time.perf_counter()
+    features = method.describe(picture, box)
+    extraction = time.perf_counter() - started
+    ranking = rank_features(index, features, top, verify)
+    return replace(ranking, timings={"extraction": extraction, **ranking.timings})
+
+
+def rank_features(
+    index: Index, features: Features, top: int | None = None, verify: int = SHORTLIST
+) -> Ranking:
+    """Rank the pictures of an index for features that are already there, as ``search`` does."""
+    if top is not None and top < 1:
+        raise RetrievalError("Ask for at least one result.")
+    count = len(index) if top is None else min(top, len(index))
+    started = time.perf_counter()
+    if index.kind == "global":
+        positions, scores = index.searcher.rank(features, count)
+        inliers = None
+        timings = {"search": time.perf_counter() - started}
+    else:
+        positions, votes = index.searcher.rank(features.descriptors, max(count, verify))
+        searched = time.perf_counter()
+        positions, scores, inliers = _verified(index, features, positions, votes, verify)
+        positions, scores, inliers = positions[:count], scores[:count], inliers[:count]
+        timings = {
+            "search": searched - started,
+            "verification": time.perf_counter() - searched,
+        }
+    names = tuple(index.names[position] for position in positions)
+    return Ranking(positions, scores, names, inliers, timings, provenance(index))
+
+
+def provenance(index: Index) -> dict[str, Any]:
+    """What every number from an index rests on, for pages, JSON and CSV."""
+    record = checkpoints.REGISTRY.get(index.checkpoint)
+    return {
+        "collection": index.manifest["collection"]["name"],
+        "pictures": len(index),
+        "method": index.method,
+        "checkpoint": index.checkpoint,
+        "checkpoint_sha256": index.manifest["checkpoint"]["sha256"],
+        "stands_in_for": record.stands_in_for if record else None,
+        "settings": index.settings,
+        "index_made": index.manifest["made"],
+    }
+
+
+def _verified(
+    index: Index, query: LocalFeatures, positions: np.ndarray, votes: np.ndarray, verify: int
+):
+    """Re-order the first ``verify`` of a shortlist by inliers; the rest keeps its place.
+
+    Returns positions, scores, inliers in the new order.
+    """
+    inliers = np.zeros(len(positions), np.int64)
+    for place, position in enumerate(positions[:verify]):
+        _, found = geometry.verify_features(
+            query,
+            index.features(int(position)),
+            tuple(index.sizes[position]),
+            MIN_SIMILARITY,
+            TOLERANCE,
+        )
+        # Below the floor a count says nothing: such pictures keep the order of the votes.
+        inliers[place] = found.count if found.count >= geometry.NOISE_FLOOR else 0
+    scores = (inliers + np.minimum(votes, 0.999)).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return positions[order], scores[order], inliers[order]

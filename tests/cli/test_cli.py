@@ -1,0 +1,432 @@
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval import cli, images, methods
+from retrieval import index as indexes_module
+from retrieval.networks import checkpoints
+from retrieval.ranking import search
+from retrieval.training import heads
+
+REPOSITORY = Path(__file__).parents[2]
+REFERENCE = REPOSITORY.parent / "shared" / "reference"
+
+
+@pytest.fixture
+def run(capsys):
+    """``run(*words)``: exit code, standard output, standard error."""
+
+    def call(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """The command must end with code 1 and one sentence on standard error."""
+
+    def call(words, *command):
+        code, out, error = run(*command)
+        assert (code, out) == (1, "")
+        (line,) = error.splitlines()
+        assert line.startswith("error: ")
+        assert words in line
+
+    return call
+
+
+# index
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_index(run, folder, tmp_path, method):
+    out = tmp_path / "new" / "index"
+    small = ["--size", 64]
+    code, text, error = run("index", folder, "--method", method, *small, "--out", out)
+    assert (code, error) == (0, "")
+    assert text.startswith(f"6 pictures in {out} (")
+    loaded = indexes_module.load(out)
+    assert (loaded.method, len(loaded)) == (method, 6)
+    assert loaded.settings["size"] == 64
+    # Again: nothing to do, and one more picture.
+    assert run("index", folder, "--method", method, *small, "--out", out)[0] == 0
+    assert indexes_module.load(out).names == loaded.names
+
+
+def test_index_with_scales_and_bad_files(run, folder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    (mixed / "page.jpg").write_text("<html></html>")
+    (mixed / "notes.txt").write_text("text")
+    out = tmp_path / "index"
+    code, text, error = run(
+        "index", mixed, "--method", "cnn-irwnha", "--size", "64", "--scales", "1,0.5", "--out", out
+    )
+    assert code == 0
+    assert text.startswith("6 pictures")
+    assert ", 1 skipped" in text
+    assert "skipped page.jpg: page.jpg is not a picture" in error
+    assert indexes_module.load(out).settings == {"size": 64, "scales": [1.0, 0.5]}
+
+
+def test_index_of_no_pictures(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_text("x")
+    out = tmp_path / "index"
+    tail = ("--method", "sir", "--out", out)
+    refused("empty holds no pictures", "index", tmp_path / "empty", *tail)
+    refused("none of its 1 files ends in", "index", tmp_path / "texts", *tail)
+    refused("None of the 1 pictures of bad could be read", "index", tmp_path / "bad", *tail)
+    refused("There is no folder", "index", tmp_path / "nowhere", *tail)
+    refused("is a file", "index", tmp_path / "texts" / "a.txt", *tail)
+    assert not out.exists()
+
+
+def test_index_into_a_bad_place(refused, folder, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    refused("is not an index", "index", folder, "--method", "sir", "--out", tmp_path)
+    file = tmp_path / "precious.txt"
+    refused("is not an index", "index", folder, "--method", "sir", "--out", file)
+    refused("cannot be written", "index", folder, "--method", "sir", "--out", file / "below")
+    assert file.read_text() == "x"
+
+
+def test_index_with_the_codebook_of_another(run, refused, folder, indexes, tmp_path):
+    command = ["index", folder, "--method", "delf", "--size", 64, "--out", tmp_path / "own"]
+    code, _, _ = run(*command, "--codebook", indexes["delf"].path)
+    assert code == 0
+    words = indexes["delf"].arrays["codebook"]
+    assert np.array_equal(indexes_module.load(tmp_path / "own").arrays["codebook"], words)
+    refused("from one DELF index to another", *command, "--codebook", indexes["sir"].path)
+
+
+def test_index_of_another_method(refused, folder, indexes):
+    path = indexes["sir"].path
+    refused("was made with method sir, not delf", "index", folder, "--method", "delf",
+            "--out", path)  # fmt: skip
+    refused("was made with size 128, not size 64", "index", folder, "--method", "sir", "--size", 64,
+            "--out", path)  # fmt: skip
+
+
+# search
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_search_json(run, folder, indexes, load, method):
+    loaded = indexes[method]
+    picture, box = folder / "sub" / "f.jpg", (10.0, 20.0, 230.0, 170.0)
+    code, text, error = run(
+        "search", loaded.path, picture, "--json", "--top", 3, "--box", ",".join(map(str, box))
+    )
+    assert (code, error) == (0, "")
+    answer = json.loads(text)
+    expected = search.search(loaded, load(method), images.read(picture), box, 3)
+    assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
+    assert [result["name"] for result in answer["results"]] == list(expected.names)
+    scores = [result["score"] for result in answer["results"]]
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+    assert answer["provenance"] == json.loads(json.dumps(expected.provenance))
+    assert answer["timings"].keys() == expected.timings.keys()
+    assert answer["query"] == {"picture": str(picture), "box": list(box)}
+    inliers = [result.get("inliers") for result in answer["results"]]
+    assert inliers == (expected.inliers.tolist() if method == "delf" else [None] * 3)
+
+
+def test_search_table(run, folder, indexes):
+    code, text, error = run("search", indexes["sir"].path, folder / "d é.png")
+    assert code == 0
+    lines = text.splitlines()
+    assert len(lines) == 6
+    assert lines[0].split(None, 2)[::2] == ["1", "d é.png"]
+    assert error.startswith("sir-lite0 on 6 pictures: extraction ")
+    code, text, _ = run("search", indexes["delf"].path, folder / "d é.png", "--top", "1")
+    assert code == 0
+    assert "d é.png" in text
+    assert text.strip().endswith("inliers")
+
+
+def test_search_that_fails(refused, folder, indexes, tmp_path):
+    path, picture = indexes["sir"].path, folder / "a.png"
+    (tmp_path / "page.jpg").write_text("<html></html>")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    tiny = tmp_path / "tiny.png"
+    Image.new("RGB", (1, 1)).save(tiny)
+    refused("There is no index in", "search", tmp_path, picture)
+    refused("gone.png cannot be read", "search", path, folder / "gone.png")
+    refused("page.jpg is not a picture", "search", path, tmp_path / "page.jpg")
+    refused("empty.jpg is empty", "search", path, tmp_path / "empty.jpg")
+    refused("tiny.png has only 1 × 1 pixels", "search", path, tiny)
+    refused("cannot be read", "search", path, folder)
+    for box, words in {
+        "50,0,10,40": "empty or inverted",
+        "10,10,10,10": "empty or inverted",
+        "900,900,990,990": "covers less than",
+        "-50,-50,-10,-10": "covers less than",
+        "nan,0,10,10": "four finite numbers",
+        "0,0,1e999,10": "four finite numbers",
+    }.items():
+        refused(words, "search", path, picture, "--box", box)
+        refused(words, "search", path, picture, f"--box={box}")
+    refused("no checkpoint", "search", path, picture, "--checkpoint", "nothing")
+
+
+def test_verify_is_for_local_features(run, refused, folder, indexes):
+    asked = ("search", indexes["sir"].path, folder / "a.png", "--verify", 3)
+    refused("--verify is for DELF", *asked)
+    code, text, _ = run("search", indexes["delf"].path, *asked[2:], "--json")
+    assert code == 0
+    assert sum(one["inliers"] > 0 for one in json.loads(text)["results"]) <= 3
+
+
+def test_search_with_another_head(refused, folder, indexes, tmp_path, monkeypatch):
+    """An index made before the head was fitted anew."""
+    for file in checkpoints.HEADS.iterdir():
+        shutil.copy(file, tmp_path)
+    with np.load(tmp_path / "sir-lite0.npz") as arrays:
+        arrays = dict(arrays)
+    arrays["bias"] = arrays["bias"] * 0
+    np.savez(tmp_path / "sir-lite0.npz", **arrays)
+    digest = hashlib.sha256((tmp_path / "sir-lite0.npz").read_bytes()).hexdigest()
+    (tmp_path / "sir-lite0.json").write_text(json.dumps({"head_sha256": digest}))
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    record = checkpoints.REGISTRY["sir-lite0"]
+    # A new process would read the digest anew; a copy of the record has not cached it.
+    monkeypatch.setitem(checkpoints.REGISTRY, "sir-lite0", replace(record))
+    refused("was made with checkpoint sir-lite0", "search", indexes["sir"].path, folder / "a.png")
+
+
+# describe
+
+
+def test_describe(run, folder, load, tmp_path):
+    out = tmp_path / "descriptors.npz"
+    names = [folder / "c.png", folder / "a.png", folder / "c.png"]
+    code, text, _ = run("describe", *names, "--method", "sir", "--size", 128, "--out", out)
+    assert code == 0
+    assert text == f"3 × 1024 descriptors of sir-lite0 in {out}\n"
+    with np.load(out) as arrays:
+        assert arrays["names"].tolist() == [str(name) for name in names]
+        for name, row in zip(names, arrays["descriptors"], strict=True):
+            np.testing.assert_allclose(
+                row, load("sir", size=128).describe(images.read(name)), atol=1e-6
+            )
+
+
+def test_describe_local(run, folder, tmp_path):
+    out = tmp_path / "any name"
+    pictures = folder / "a.png", folder / "b.png"
+    command = ["describe", *pictures, "--method", "delf", "--size", 96, "--out", out]
+    code, _, _ = run(*command, "--box", "0,0,240,180", "--box", "20,30,200,170")
+    assert code == 0
+    with np.load(out) as arrays:
+        offsets = arrays["offsets"]
+        assert offsets[0] == 0
+        assert len(offsets) == 3
+        assert len(arrays["keypoints"]) == len(arrays["descriptors"]) == offsets[-1]
+        second = arrays["keypoints"][offsets[1] :]
+    assert (second >= [20, 30]).all()
+    assert (second <= [200, 170]).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["any name"], "under the name given"
+
+
+@pytest.mark.skipif(not (REFERENCE / "cirtorch.npz").is_file(), reason="no reference numbers here")
+def test_describe_with_a_network_of_ones_own(run, tmp_path):
+    with np.load(REFERENCE / "cirtorch.npz") as arrays:
+        expected, names, boxes = arrays["gem_w_ms_bbx"][:2], arrays["images"][:2], arrays["bbx"][:2]
+    paths = [next((REFERENCE / "images").glob(f"{Path(str(name)).stem}.*")) for name in names]
+    words = [word for box in boxes for word in ("--box", ",".join(map(str, box)))]
+    out = tmp_path / "d.npz"
+    code, text, _ = run(
+        "describe", *paths, "--method", "cnn-irwnha",
+        "--checkpoint", REFERENCE / "cirtorch-resnet18-gem-w.pth",
+        "--size", "1024", "--scales", "1,1.4142,0.7071", *words, "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    assert text.startswith("2 × 512 descriptors of cirtorch-resnet18-gem-w")
+    with np.load(out) as arrays:
+        found = arrays["descriptors"]
+    assert (np.sum(found * expected, axis=1) > 0.99999).all()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_describe_that_fails(refused, folder, tmp_path):
+    a, b, c = (folder / name for name in ("a.png", "b.png", "c.png"))
+    sir = ("--method", "sir")
+    out = tmp_path / "d.npz"
+    refused("no folder", "describe", a, *sir, "--out", tmp_path / "no" / "d.npz")
+    refused("cannot be written: Is a directory", "describe", a, *sir, "--out", tmp_path)
+    refused("2 boxes, 3 pictures", "describe", a, b, c, *sir, "--out", out,
+            "--box", "0,0,99,99", "--box", "0,0,99,99")  # fmt: skip
+    refused("gone.png cannot be read", "describe", a, folder / "gone.png", *sir, "--out", out)
+    refused("from 32 to 4096", "describe", a, *sir, "--size", 7, "--out", out)
+    refused("SIR has no setting scales", "describe", a, *sir, "--scales", "1,2", "--out", out)
+    refused("from 0.1 to 4", "describe", a, "--method", "cnn-irwnha", "--scales", "1,99",
+            "--out", out)  # fmt: skip
+    refused("is for cnn-irwnha, not for sir", "describe", a, *sir, "--checkpoint", "gem-lite0",
+            "--out", out)  # fmt: skip
+    refused("The box", "describe", a, *sir, "--box", "500,500,600,600", "--out", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+# info, methods, fit
+
+
+def test_info(run, refused, indexes, tmp_path):
+    for method, loaded in indexes.items():
+        code, text, _ = run("info", loaded.path)
+        assert code == 0
+        rows = dict(line.split(None, 1) for line in text.splitlines())
+        assert rows["pictures"] == "6"
+        assert rows["checksums"] == "all match"
+        assert rows["checkpoint"].startswith(methods.METHODS[method].default)
+        assert json.loads(rows["settings"]) == loaded.settings
+    copy = tmp_path / "copy"
+    shutil.copytree(indexes["sir"].path, copy)
+    data = bytearray((copy / "descriptors.npy").read_bytes())
+    data[-1] ^= 1
+    (copy / "descriptors.npy").write_bytes(data)
+    refused("does not have the checksum", "info", copy)
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"format": 99}), "utf-8")
+    refused("has format version 99", "info", copy)
+    refused("There is no index in", "info", tmp_path / "nowhere")
+
+
+def test_methods(run):
+    code, text, _ = run("methods")
+    assert code == 0
+    for name, entry in methods.METHODS.items():
+        assert f"{name}: {entry.title}. {entry.summary}" in text
+        assert f"{entry.default} (default)" in text
+        assert checkpoints.REGISTRY[entry.default].stands_in_for in text
+    for record in checkpoints.REGISTRY.values():
+        assert record.id in text
+
+
+def test_fit(run, refused, drawn, tmp_path, monkeypatch):
+    real = {path: path.read_bytes() for path in checkpoints.HEADS.iterdir()}
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
+    monkeypatch.setattr(heads, "VIEWS", 2)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed in range(20):
+        drawn(seed, (96, 80)).save(pictures / f"{seed}.png")
+    fit = ("fit", pictures, "--method", "cnn-irwnha")
+    refused("gem-lite0 brings all its weights: nothing to fit", *fit)
+    code, text, _ = run(*fit, "--checkpoint", "gem-lite0-imagenet")
+    assert code == 0
+    assert text == f"fitted on 20 pictures: {tmp_path / 'heads' / 'gem-lite0-imagenet.npz'}\n"
+    assert sorted(path.name for path in (tmp_path / "heads").iterdir()) == [
+        "gem-lite0-imagenet.json", "gem-lite0-imagenet.npz",
+    ]  # fmt: skip
+    (pictures / "0.png").unlink()
+    refused("at least 20 pictures", "fit", pictures, "--method", "sir")
+    assert {path: path.read_bytes() for path in real} == real
+
+
+# The door itself
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["index"],
+        ["index", "x", "--method", "sir"],
+        ["index", "x", "--out", "y"],
+        ["index", "x", "--method", "surf", "--out", "y"],
+        ["search", "x"],
+        ["search", "x", "y", "--top", "0"],
+        ["search", "x", "y", "--top", "many"],
+        ["search", "x", "y", "--box", "1,2,3"],
+        ["search", "x", "y", "--box", "a,b,c,d"],
+        ["search", "x", "y", "--box"],
+        ["describe", "x", "--method", "sir", "--size", "-5", "--out", "y"],
+        ["describe", "x", "--method", "sir", "--scales", "1,,2", "--out", "y"],
+        ["describe", "--method", "sir", "--out", "y"],
+    ],
+)
+def test_wrong_usage(run, words):
+    code, out, error = run(*words)
+    assert (code, out) == (2, "")
+    assert error.startswith("usage: python -m retrieval")
+    assert "Traceback" not in error
+
+
+def python(*words, **options):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, **options)
+
+
+HEAVY = ("torch", "torchvision", "tensorflow", "faiss", "cv2", "scipy", "matplotlib", "streamlit")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["methods"], ["search", "--help"]])
+def test_help_and_methods_are_quick(words):
+    code = (
+        "import sys\nfrom retrieval.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        f"sys.exit(repr([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    done = python("-c", code)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+def test_help_lists_the_commands():
+    done = python("-m", "retrieval", "--help")
+    assert done.returncode == 0
+    for command in ("index", "search", "describe", "info", "methods", "fit", "evaluate"):
+        assert f"\n    {command} " in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_no_text(run, folder, tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in (b"\xff.png", "é.png".encode()):
+        shutil.copy(folder / "a.png", os.path.join(os.fsencode(pictures), name))
+    (pictures / os.fsdecode(b"\xfe.png")).write_bytes(b"")
+    out = tmp_path / "index"
+    sir = ("--method", "sir", "--size", "32")
+    code, text, error = run("index", pictures, *sir, "--out", out)
+    assert code == 0
+    assert text.startswith("2 pictures")
+    assert "skipped \\udcfe.png" in error
+    command = ["search", str(out), os.fsdecode(os.path.join(os.fsencode(pictures), b"\xff.png"))]
+    assert "é.png" in run(*command)[1]
+    for encoding in ("utf-8", "ascii"):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main([*command, "--json"]) == 0
+        stream.flush()
+        answer = json.loads(stream.buffer.getvalue())
+        assert {result["name"] for result in answer["results"]} == {"\udcff.png", "é.png"}
+        assert cli.main(command) == 0
+
+
+def test_a_reader_that_goes_away(indexes, folder):
+    command = f"{sys.executable} -m retrieval methods | head -c 10"
+    done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout) == 10

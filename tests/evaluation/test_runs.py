@@ -1,0 +1,348 @@
+import argparse
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval import index as indexes
+from retrieval import methods
+from retrieval.cli import evaluation as commands
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import runs
+from retrieval.methods.base import Method
+from retrieval.networks import checkpoints
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+COLOURS = {"a.jpg": "red", "b.jpg": "blue", "c.jpg": "red", "d.jpg": "orange", "e.jpg": "lime"}
+
+
+class Colour(Method):
+    """The mean colour: real enough to be indexed and searched, and known by hand."""
+
+    name, title, kind, defaults = "sir", "Colour", "global", {"size": 64}
+
+    def describe(self, picture, box=None):
+        if box:
+            picture = picture.crop(box)
+        mean = np.asarray(picture, np.float32).mean((0, 1)) + 1
+        return mean / np.linalg.norm(mean)
+
+
+@pytest.fixture
+def method():
+    return Colour(
+        checkpoints.Checkpoint(
+            "colour", "sir", "Colour", "none", "nothing", "nothing", "none", "here", "0" * 64
+        )
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "shapes"
+    root.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (40, 30), colour).save(root / name)
+    (root / "broken.jpg").write_bytes(b"no picture")
+    query = Image.new("RGB", (40, 30), "blue")
+    query.paste("red", (0, 0, 20, 30))
+    query.save(root / "q.jpg")
+    (root / "ground_truth.json").write_text(
+        json.dumps(
+            {
+                "imlist": [*COLOURS, "broken.jpg"],
+                "qimlist": ["q.jpg", "q.jpg"],
+                "landmarks": ["Red", "Blue"],
+                "gnd": [
+                    {"bbx": [0, 0, 20, 30], "easy": [2, 5], "hard": [3], "junk": [0]},
+                    {"bbx": [20, 0, 40, 30], "easy": [1], "hard": [], "junk": []},
+                ],
+            }
+        )
+    )
+    return root
+
+
+@pytest.fixture
+def index(folder, method, tmp_path):
+    return indexes.build(open_collection(folder), method, tmp_path / "index")
+
+
+def test_rankings_by_hand(index, method, folder):
+    collection = open_collection(folder)
+    told = []
+    ranks, timings = runs.rank_queries(index, method, collection, lambda *args: told.append(args))
+    # Two equal reds in the order of the collection, then orange; the unreadable one is missing.
+    assert ranks.T.tolist()[0][:3] == [0, 2, 3]
+    assert ranks.T.tolist()[1][0] == 1
+    assert ranks[5].tolist() == [-1, -1]
+    assert sorted(ranks[:5, 0]) == [0, 1, 2, 3, 4]
+    assert told == [(1, 2, "q.jpg"), (2, 2, "q.jpg")]
+    assert set(timings) == {"extraction", "search"}
+    assert all(seconds.shape == (2,) for seconds in timings.values())
+
+
+def test_run_is_kept_and_found_again(index, method, folder):
+    collection = open_collection(folder)
+    assert runs.load_run(index, collection) is None
+    run = runs.run(index, collection, method)
+    # First query, easy: positives 2 and the unreadable 5; 3 and 0 ignored: 2 comes first.
+    assert run.scores["easy"].aps.tolist() == [0.5, 1]
+    assert run.scores["easy"].listed.tolist() == [1, 1]
+    assert run.scores["medium"].aps[0] == pytest.approx(2 / 3)
+    assert run.scores["hard"].counted.tolist() == [True, False]
+    assert sorted(path.name for path in index.path.glob("*.new")) == []
+
+    record = json.loads((index.path / "evaluation.json").read_text())
+    assert record["protocols"]["easy"]["map"] == 0.75
+    assert record["not_in_the_index"] == ["broken.jpg"]
+    stated = record["provenance"]
+    assert (stated["method"], stated["checkpoint"], stated["pictures"]) == ("sir", "colour", 5)
+    assert stated["checkpoint_sha256"] == "0" * 64
+    assert stated["settings"] == {"size": 64}
+    assert stated["collection_fingerprint"] == collection.fingerprint
+
+    again = runs.load_run(indexes.load(index.path), collection)
+    assert np.array_equal(again.ranks, run.ranks)
+    assert again.ranks.dtype == np.int32
+    assert set(again.timings) == {"extraction", "search"}
+    assert again.scores["medium"].map == run.scores["medium"].map
+
+
+def test_kept_run_of_something_else_is_refused(index, method, folder):
+    runs.run(index, open_collection(folder), method)
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    truth["gnd"][0]["easy"] = [2]
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(RetrievalError, match=r"earlier index or other labels; run: .* evaluate"):
+        runs.load_run(index, open_collection(folder))
+    for content in ("", "[]", "{}", '{"provenance": 3}'):
+        (index.path / "evaluation.json").write_text(content)
+        with pytest.raises(RetrievalError, match="is damaged"):
+            runs.load_run(index, open_collection(folder))
+
+
+def test_kept_rankings_that_were_cut_off(index, method, folder):
+    runs.run(index, open_collection(folder), method)
+    path = index.path / "evaluation.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(RetrievalError, match="not a readable"):
+        runs.load_run(index, open_collection(folder))
+
+
+def test_collection_of_an_index(index, folder):
+    with pytest.raises(RetrievalError, match=r"name it with --collection\. \(There is no folder"):
+        runs.collection_of(index)
+    assert runs.collection_of(index, folder).names[0] == "a.jpg"
+    (folder / "ground_truth.json").unlink()
+    with pytest.raises(RetrievalError, match="another list of pictures"):
+        runs.collection_of(index, folder)
+    with pytest.raises(RetrievalError, match="There is no folder and no collection called nope"):
+        runs.collection_of(index, "nope")
+
+
+def test_read_ranks(tmp_path):
+    ranks = np.arange(6, dtype=np.int16).reshape(3, 2)
+    np.savez(tmp_path / "one.npz", ranks)
+    np.savez(tmp_path / "two.npz", a=ranks, b=ranks + 1)
+    np.save(tmp_path / "plain.npy", ranks)
+    assert np.array_equal(runs.read_ranks(tmp_path / "one.npz"), ranks)
+    assert np.array_equal(runs.read_ranks(tmp_path / "plain.npy"), ranks)
+    assert np.array_equal(runs.read_ranks(tmp_path / "two.npz", "b"), ranks + 1)
+    with open(tmp_path / "one.npz", "rb") as file:
+        assert np.array_equal(runs.read_ranks(file), ranks)
+    with pytest.raises(RetrievalError, match="several arrays; name one of: a, b"):
+        runs.read_ranks(tmp_path / "two.npz")
+    with pytest.raises(RetrievalError, match="no array 'c'"):
+        runs.read_ranks(tmp_path / "two.npz", "c")
+    with pytest.raises(RetrievalError, match="There is no file"):
+        runs.read_ranks(tmp_path / "nope.npz")
+
+
+def header(shape):
+    return (
+        b"\x93NUMPY\x01\x00v\x00"
+        + f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode()
+        + b"\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", b"text", b"\x93NUMPY", header("(3, 2)"), header("(10000000000, 1000)")],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_read_ranks_refuses_other_files(content, zipped, tmp_path):
+    path = tmp_path / "ranks.npz"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("ranks.npy", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RetrievalError, match="not a readable"):
+        runs.read_ranks(path)
+
+
+def test_read_ranks_runs_no_pickle(tmp_path):
+    np.savez(tmp_path / "a.npz", ranks=np.array([{}, []], object))
+    with pytest.raises(RetrievalError, match="plain numbers"):
+        runs.read_ranks(tmp_path / "a.npz")
+
+
+def test_read_ranks_is_limited(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", ranks=np.zeros((1000, 1000), int))
+    monkeypatch.setattr(runs, "MAX_RANKS_BYTES", 1_000_000)
+    with pytest.raises(RetrievalError, match="larger than 1 MB"):
+        runs.read_ranks(tmp_path / "a.npz")
+
+
+# --- the commands --------------------------------------------------------------------------
+
+
+def evaluate(*arguments):
+    parser = argparse.ArgumentParser()
+    commands.add_evaluate_arguments(parser)
+    return commands.run_evaluate(parser.parse_args([str(one) for one in arguments]))
+
+
+def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: method)
+    out = tmp_path / "scores.json"
+    assert (
+        evaluate(
+            index.path,
+            "--collection",
+            folder,
+            "--json",
+            out,
+            "--protocol",
+            "easy",
+            "--ranks",
+            tmp_path / "ranks.npz",
+        )
+        == 0
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "shapes: 2 queries, 5 of 6 pictures, sir with colour"
+    assert printed[1].split() == ["protocol", "queries", "mAP", "mP@1", "mP@5", "mP@10"]
+    # mP@5: the second positive is missing, so 1/5; the other query 1/1.
+    assert printed[2].split() == ["easy", "2", "75.00", "100.00", "60.00", "55.00"]
+    assert len(printed) == 3
+    assert list(json.loads(out.read_text())["protocols"]) == ["easy"]
+    assert list(json.loads((index.path / "evaluation.json").read_text())["protocols"]) == [
+        "easy",
+        "medium",
+        "hard",
+    ]
+    # The rankings it wrote score the same when they come back from outside.
+    capsys.readouterr()
+    assert (
+        evaluate(
+            "--ranks",
+            tmp_path / "ranks.npz",
+            "--ground-truth",
+            folder / "ground_truth.json",
+            "--protocol",
+            "easy",
+        )
+        == 0
+    )
+    assert capsys.readouterr().out.splitlines()[2] == printed[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Give an index, or --ranks"),
+        (["--ranks", "a.npz"], "Give an index, or --ranks"),
+        (["--ranks", "a.npz", "--ground-truth", "g.pkl", "--collection", "town"], "Give an index"),
+        (["--ground-truth", "g.pkl"], "Give an index"),
+        (["nope", "--ground-truth", "g.pkl"], "either an index or --ranks"),
+        (["nope"], "There is no index in nope"),
+    ],
+)
+def test_evaluate_needs_one_or_the_other(arguments, words):
+    with pytest.raises(RetrievalError, match=words):
+        evaluate(*arguments)
+
+
+def test_evaluate_says_what_is_missing_before_it_works(index, folder):
+    with pytest.raises(RetrievalError, match="has no labels for classic; it has them for easy"):
+        evaluate(index.path, "--collection", folder, "--protocol", "classic")
+    (folder / "q.jpg").unlink()
+    with pytest.raises(RetrievalError, match=r"query picture q\.jpg of shapes is not on"):
+        evaluate(index.path, "--collection", folder)
+
+
+def test_evaluate_writes_whole_files_or_none(folder, tmp_path):
+    np.savez(tmp_path / "ranks.npz", np.arange(6)[:, None].repeat(2, 1))
+    arguments = ("--ranks", tmp_path / "ranks.npz", "--ground-truth", folder / "ground_truth.json")
+    with pytest.raises(RetrievalError, match="cannot be written: No such file or directory"):
+        evaluate(*arguments, "--json", tmp_path / "nope" / "out.json")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RetrievalError, match="cannot be written: Is a directory"):
+        evaluate(*arguments, "--json", tmp_path / "taken")
+    assert not list(tmp_path.glob("*.new"))
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference")
+def test_evaluate_foreign_rankings(tmp_path, capsys):
+    out = tmp_path / "o.json"
+    assert (
+        evaluate(
+            "--ranks",
+            f"{REFERENCE}/ranks.npz:roxford5k",
+            "--ground-truth",
+            REFERENCE / "gnd_roxford5k.pkl",
+            "--json",
+            out,
+        )
+        == 0
+    )
+    assert "medium          70    4.77   17.14   15.43   12.57" in capsys.readouterr().out
+    expected = json.loads((REFERENCE / "scores.json").read_text())["roxford5k"]
+    found = json.loads(out.read_text())["protocols"]
+    for protocol, one in expected.items():
+        assert found[protocol]["map"] == pytest.approx(one["map"], abs=1e-9)
+        assert found[protocol]["mp@1,5,10"] == pytest.approx(one["mp@1,5,10"], abs=1e-9)
+    with pytest.raises(RetrievalError, match="several arrays"):
+        evaluate(
+            "--ranks", REFERENCE / "ranks.npz", "--ground-truth", REFERENCE / "gnd_roxford5k.pkl"
+        )
+
+
+def test_unknown_download_names_all():
+    parser = argparse.ArgumentParser()
+    commands.add_download_arguments(parser)
+    with pytest.raises(RetrievalError, match="roxford5k, rparis6k, roxford5k-gem-features"):
+        commands.run_download(parser.parse_args(["nope"]))
+
+
+def test_download_bar_follows_a_restart(capsys):
+    with commands.DownloadBar() as bar:
+        for here, total, name in ((10, 100, "a"), (60, 100, "a"), (5, 100, "a"), (1, None, "b")):
+            bar.update(here, total, name)
+            assert (bar.here, bar.name) == (here, name)
+        bar.say("done")
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
+    from retrieval.cli import main
+
+    out = tmp_path / "figure.svg"
+    asked = ["plot", "evaluation", str(index.path), "--collection", str(folder), "--out"]
+    assert main([*asked, str(out)]) == 1
+    assert "was not evaluated" in capsys.readouterr().err
+    runs.run(index, open_collection(folder), method)
+    for figure in ("queries", "curves", "distribution", "landmarks"):
+        assert main([*asked, str(out), "--figure", figure, "--protocol", "easy"]) == 0
+        assert out.read_bytes().startswith(b"<?xml")
+        out.unlink()
+    assert main([*asked, str(tmp_path / "figure.gif")]) == 1
+    assert main([*asked, str(out), "--protocol", "classic"]) == 1
+    assert "no labels for classic" in capsys.readouterr().err

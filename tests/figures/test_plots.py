@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import evaluate, explain, published
+from retrieval.evaluation import published_descriptors as features
+from retrieval.figures import evaluation as plots
+
+NOTE = "Shapes, easy · sir with colour · measured here, 2026-11-23"
+
+
+@pytest.fixture
+def truth():
+    """Six pictures, three queries; the last has nothing right under 'hard'."""
+    labels = (
+        {"easy": [0, 1], "hard": [2], "junk": [3]},
+        {"easy": [4], "hard": [5], "junk": []},
+        {"easy": [2], "hard": [], "junk": []},
+    )
+    queries = tuple(
+        Query(f"q{n}.jpg", landmark="red_tower" if n else "gate $1", labels=one)
+        for n, one in enumerate(
+            {kind: np.array(where, np.int64) for kind, where in one.items()} for one in labels
+        )
+    )
+    return GroundTruth(tuple("abcdef"), queries)
+
+
+@pytest.fixture
+def scores(truth):
+    perfect = np.array([[0, 1, 2, 3, 4, 5], [4, 5, 0, 1, 2, 3], [2, 0, 1, 3, 4, 5]]).T
+    return {"SIR": perfect[::-1], "DELF": perfect}, {
+        protocol: {
+            "SIR": evaluate(perfect[::-1], truth)[protocol],
+            "DELF": evaluate(perfect, truth)[protocol],
+        }
+        for protocol in ("easy", "medium", "hard")
+    }
+
+
+def test_orders(scores):
+    hard = scores[1]["hard"]
+    assert plots.queries_order(hard, "collection").tolist() == [0, 1]
+    easy = scores[1]["easy"]
+    aps = easy["SIR"].aps
+    assert plots.queries_order(easy, "AP").tolist() == np.argsort(-aps, kind="stable").tolist()
+    lead = aps - easy["DELF"].aps
+    assert plots.queries_order(easy, "difference").tolist() == np.argsort(-lead).tolist()
+
+
+def test_every_figure_is_labelled_and_says_what_it_rests_on(truth, scores):
+    for chosen in (scores[1]["easy"], {"SIR": scores[1]["easy"]["SIR"]}):
+        for figure in (
+            plots.per_query(chosen, truth.queries, NOTE, "AP"),
+            plots.curves(chosen, NOTE),
+            plots.distribution(chosen, NOTE),
+            plots.landmarks(chosen, truth.queries, NOTE),
+        ):
+            (axes,) = figure.axes
+            assert axes.get_xlabel()
+            assert axes.get_ylabel() or axes.get_yticklabels()
+            assert NOTE in [text.get_text() for text in figure.texts] + [figure.get_supxlabel()]
+            assert plots.encode(figure, "png").startswith(b"\x89PNG")
+
+
+def test_drawn_values(truth, scores):
+    easy = scores[1]["easy"]
+    (axes,) = plots.per_query({"SIR": easy["SIR"]}, truth.queries, NOTE).axes
+    assert [bar.get_height() for bar in axes.patches] == easy["SIR"].aps.tolist()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["q0", "q1", "q2"]
+    (axes,) = plots.distribution(easy, NOTE).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 6
+    assert axes.patches[-1].get_height() == 3  # DELF is right everywhere
+    (axes,) = plots.curves(easy, NOTE).axes
+    assert np.array_equal(axes.lines[1].get_ydata(), easy["DELF"].curve)
+
+
+def test_shaded_area_is_the_ap(truth, scores):
+    told = explain(scores[0]["SIR"][:, 0], truth.queries[0].labels, "medium")
+    (axes,) = plots.steps(told, NOTE).axes
+    x, y = axes.lines[0].get_data()
+    assert np.trapezoid(y, x) == pytest.approx(told.average_precision, abs=1e-12)
+    assert f"{told.average_precision:.4f}" in axes.get_title()
+    none = explain(np.array([5, 4]), truth.queries[0].labels, "medium")
+    assert plots.encode(plots.steps(none, NOTE), "svg")
+
+
+def test_same_figure_same_svg(scores):
+    one, two = (plots.encode(plots.curves(scores[1]["easy"], NOTE), "svg") for _ in range(2))
+    assert one == two
+
+
+def test_kind_by_file_name():
+    assert plots.format_of(Path("a/b.SVG")) == "svg"
+    with pytest.raises(RetrievalError, match=r"must end in \.png or \.svg"):
+        plots.format_of(Path("figure.jpg"))
+
+
+def test_provenance():
+    record = {"made": "2026-11-23T10:00:00", "provenance": {"method": "sir", "checkpoint": "x"}}
+    note = plots.provenance("Town", "hard", [record, record])
+    assert note == "Town, hard · sir with x · measured here, 2026-11-23"
+
+
+def test_published_rows():
+    rows = published.rows("roxford5k")
+    report = {row.method: tuple(row.map.values()) for row in rows if row.origin == "report"}
+    assert report == {
+        "SIR": (14.4, 11.85, 2.34),
+        "DELF": (58.56, 42.04, 16.98),
+        "CNN-IRwNHA": (85.08, 68.65, 44.24),
+    }
+    (ours,) = (row for row in rows if row.checkpoint == features.CHECKPOINT)
+    assert ours.map == {"easy": 84.81, "medium": 64.67, "hard": 38.47}
+    assert ours.mp["hard"] == (81.43, 63.0, 53.0)
+    assert {row.checkpoint for row in rows} >= {"gl18-resnet152", "rsfm120k-resnet50"}
+    classic = [row.map for row in published.rows("oxford5k") if row.origin == "report"]
+    assert classic == [{"classic": 23.34}, {"classic": 66.69}, {"classic": 82.09}]
+    assert published.rows("town") == []

@@ -1,0 +1,178 @@
+"""DELF out of a SavedModel with the signature of TF Hub's, built here. TensorFlow takes seconds."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval import methods
+from retrieval.errors import RetrievalError
+from retrieval.methods.tfhub import tensorflow
+from retrieval.networks import checkpoints
+
+CELL = 16  # pixels of a level that one feature averages
+
+
+@pytest.fixture(scope="module")
+def tf():
+    return tensorflow()
+
+
+@pytest.fixture(scope="module")
+def saved(tf, tmp_path_factory):
+    """Bright cells are the features: known places, scores and descriptors."""
+
+    class Bright(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = tf.Variable(np.eye(3, 40, dtype=np.float32) * 5)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, None, 3], tf.float32, name="image"),
+                tf.TensorSpec([], tf.float32, name="score_threshold"),
+                tf.TensorSpec([None], tf.float32, name="image_scales"),
+                tf.TensorSpec([], tf.int32, name="max_feature_num"),
+            ]
+        )
+        def extract(self, image, score_threshold, image_scales, max_feature_num):
+            tf.debugging.assert_less_equal(image, 1.0)
+            places, colours, scales = tf.zeros([0, 2]), tf.zeros([0, 3]), tf.zeros([0])
+            for scale in image_scales:
+                tf.autograph.experimental.set_loop_options(
+                    shape_invariants=[
+                        (places, tf.TensorShape([None, 2])),
+                        (colours, tf.TensorShape([None, 3])),
+                        (scales, tf.TensorShape([None])),
+                    ]
+                )
+                size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
+                cells = tf.nn.avg_pool2d(tf.image.resize(image[None], size), CELL, CELL, "VALID")[0]
+                rows, columns = tf.meshgrid(
+                    tf.range(tf.shape(cells)[0]), tf.range(tf.shape(cells)[1]), indexing="ij"
+                )
+                grid = tf.cast(tf.reshape(tf.stack([rows, columns], -1), [-1, 2]), tf.float32)
+                places = tf.concat([places, (grid + 0.5) * CELL / scale], 0)
+                colours = tf.concat([colours, tf.reshape(cells, [-1, 3])], 0)
+                scales = tf.concat([scales, tf.fill([tf.shape(grid)[0]], scale)], 0)
+            scores = 1000 * tf.reduce_mean(colours, 1)
+            kept = tf.where(scores > score_threshold)[:max_feature_num, 0]
+            return {
+                "locations": tf.gather(places, kept),
+                "scales": tf.gather(scales, kept),
+                "scores": tf.gather(scores, kept)[:, None],  # as attention comes: (N, 1)
+                "descriptors": tf.gather(colours, kept) @ self.matrix,
+            }
+
+    module = Bright()
+    path = tmp_path_factory.mktemp("hub") / "bright"
+    tf.saved_model.save(module, str(path), signatures={"default": module.extract})
+    return path
+
+
+@pytest.fixture
+def picture():
+    """400 × 300, black, with a red square around (296, 104) and a dimmer green one at (56, 216)."""
+    picture = Image.new("RGB", (400, 300))
+    picture.paste((255, 0, 0), (272, 80, 320, 128))
+    picture.paste((0, 200, 0), (32, 192, 80, 240))
+    return picture
+
+
+def test_places_scores_and_descriptors(saved, picture):
+    delf = methods.load("delf", saved, scales=[0.5, 1.0])
+    assert delf.settings["min_score"] == 100.0
+    assert delf.settings["keypoints"] == 1000
+    found = delf.describe(picture)
+    assert found.keypoints.dtype == found.descriptors.dtype == np.float32
+    assert found.descriptors.shape == (len(found), 40)
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.scores.shape == found.scales.shape == (len(found),)
+    assert set(found.scales.tolist()) == {0.5, 1.0}
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-6)
+    red = found.descriptors[:, 0] > 0.99
+    green = found.descriptors[:, 1] > 0.99
+    assert (red | green).all()
+    assert red[0]  # the brighter first
+    # (x, y), not (y, x): every keypoint lies on its square.
+    assert (np.abs(found.keypoints[red] - [296, 104]).max(axis=1) <= 24).all()
+    assert (np.abs(found.keypoints[green] - [56, 216]).max(axis=1) <= 24).all()
+    assert len(delf.describe(Image.new("RGB", (400, 300)))) == 0
+
+
+@pytest.mark.parametrize("size", [400, 200, 100])
+def test_keypoints_of_crops_are_in_pixels_of_the_picture(saved, picture, size):
+    delf = methods.load("delf", saved, size=size, scales=[2.0])
+    box = (200, 20, 392, 180)
+    found = delf.describe(picture, box)
+    assert len(found)
+    error = np.abs(found.keypoints - [296, 104]).max(axis=1)
+    # Half the square and half a cell, which grows as the input shrinks.
+    assert (error <= 24 + CELL / 4 * 400 / size).all()
+    assert found.keypoints.mean(axis=0) == pytest.approx([296, 104], abs=6)
+
+
+def test_settings_reach_the_module(saved, picture):
+    few = methods.load("delf", saved, keypoints=3)
+    assert len(few.describe(picture)) == 3
+    none = methods.load("delf", saved, min_score=900.0)
+    assert len(none.describe(picture)) == 0
+    assert none.describe(picture).descriptors.shape == (0, 40)
+
+
+def test_index_and_search(saved, picture, tmp_path):
+    from retrieval import index as indexes
+    from retrieval.collections import open_collection
+    from retrieval.ranking.search import search
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture.save(folder / "a.png")
+    Image.new("RGB", (200, 200), "blue").save(folder / "b.png")
+    delf = methods.load("delf", saved)
+    index = indexes.build(open_collection(folder), delf, tmp_path / "index")
+    assert index.manifest["checkpoint"] == {"id": "bright", "sha256": delf.checkpoint.sha256}
+    ranking = search(index, methods.for_index(index, saved), picture)
+    assert ranking.names[0] == "a.png"
+
+
+def test_cache_of_tensorflow_hub(saved, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(RetrievalError, match="python -m retrieval download delf-tfhub"):
+        methods.load("delf", "delf-tfhub")
+    (tmp_path / "cache").mkdir()
+    name = hashlib.sha1(b"https://tfhub.dev/google/delf/1").hexdigest()
+    (tmp_path / "cache" / name).symlink_to(saved)
+    assert checkpoints.REGISTRY["delf-tfhub"].available
+    assert len(methods.load("delf", "delf-tfhub").describe(picture))
+
+
+def test_other_signatures_are_refused(tf, tmp_path):
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8, name="input_image")])
+        def extract(self, input_image):
+            return {"boxes": tf.cast(input_image, tf.float32)}
+
+    module = Other()
+    tf.saved_model.save(module, str(tmp_path / "other"), signatures={"default": module.extract})
+    with pytest.raises(RetrievalError, match="takes input_image; DELF of TF Hub takes image"):
+        methods.load("delf", tmp_path / "other")
+    with pytest.raises(RetrievalError, match="with --method delf only, not sir"):
+        methods.load("sir", tmp_path / "other")
+
+
+def test_graphs_that_touch_files_are_refused(tf, tmp_path):
+    class Spy(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string, name="image")])
+        def extract(self, image):
+            return {"locations": tf.io.read_file(image)}
+
+    module = Spy()
+    tf.saved_model.save(module, str(tmp_path / "spy"), signatures={"default": module.extract})
+    with pytest.raises(RetrievalError, match="refused: it uses ReadFile"):
+        methods.load("delf", tmp_path / "spy")
+    (tmp_path / "spy" / "saved_model.pb").write_bytes(b"<html>")
+    with pytest.raises(RetrievalError, match="SavedModel that can be read"):
+        methods.load("delf", tmp_path / "spy")

@@ -1,0 +1,234 @@
+import hashlib
+import io
+import json
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval import methods
+from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+NETWORK = REFERENCE / "cirtorch-resnet18-gem-w.pth"
+
+
+def refused(words, call, *arguments, **options):
+    with pytest.raises(RetrievalError, match=words) as caught:
+        call(*arguments, **options)
+    text = str(caught.value)
+    assert text.endswith((".", "requirements.txt")) or "python -m retrieval" in text
+    assert "\n" not in text
+
+
+def test_every_method_has_an_embedded_default():
+    for name, entry in methods.METHODS.items():
+        record = checkpoints.find(name)
+        assert record.id == entry.default
+        assert record is checkpoints.of_method(name)[0]
+        assert not record.address, "the default must work without a network"
+        assert record.available
+        assert len(record.sha256) == 64
+        assert record.stands_in_for
+
+
+def test_ids_and_files_that_are_not_there():
+    refused("Checkpoint gem-lite0 is for cnn-irwnha, not for sir", methods.load, "sir", "gem-lite0")
+    refused("no checkpoint 'nothing' for sir: .*sir-lite0", methods.load, "sir", "nothing")
+    refused("no checkpoint", methods.load, "sir", "x" * 300)
+    refused("no checkpoint", methods.load, "sir", "a\0b")
+    refused("no checkpoint", methods.load, "sir", "")
+    refused("no checkpoint", methods.load, "sir", Path("/tmp"))
+    refused("Unknown method 'surf'; there are: sir, delf, cnn-irwnha", methods.load, "surf")
+
+
+def test_a_file_is_for_one_method_only(tmp_path):
+    path = tmp_path / "network.pth"
+    torch.save({}, path)
+    refused("cnn-irwnha", methods.load, "sir", path)
+    refused("cnn-irwnha", methods.load, "delf", path)
+
+
+class Bomb:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "executed")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_malicious_pickle_executes_nothing(tmp_path, zipped):
+    mark = tmp_path / "mark"
+    path = tmp_path / "network.pth"
+    data = {"meta": {"architecture": "resnet18"}, "state_dict": {}, "x": Bomb(mark)}
+    torch.save(data, path, _use_new_zipfile_serialization=zipped)
+    refused("not a weights file that can be read safely", methods.load, "cnn-irwnha", path)
+    assert not mark.exists()
+    path.write_bytes(pickle.dumps(Bomb(mark)))
+    refused("not a weights file that can be read safely", methods.load, "cnn-irwnha", path)
+    assert not mark.exists()
+    pickle.loads(path.read_bytes())
+    assert mark.exists(), "the bomb itself works, or this test shows nothing"
+
+
+def network(**changes):
+    """The smallest file that passes for a network of cirtorch before its trunk is built."""
+    meta = {"architecture": "resnet18", "pooling": "gem", "mean": [0.5] * 3, "std": [0.2] * 3}
+    state = {"features.0.weight": torch.zeros(2), "pool.p": torch.full((1,), 3.0)}
+    return {"meta": meta, "state_dict": state} | changes
+
+
+def meta(**changes):
+    return network(meta=network()["meta"] | changes)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (network()["state_dict"], "not a cirtorch network: it lacks meta or state_dict"),
+        ([1, 2], "lacks meta or state_dict"),
+        (torch.zeros(3), "lacks meta or state_dict"),
+        (network(meta=[1]), "wrong meta or state_dict"),
+        (network(state_dict=[torch.zeros(1)]), "wrong meta or state_dict"),
+        (network(state_dict={"features.0.weight": 3}), "wrong meta or state_dict"),
+        (network(state_dict={5: torch.zeros(1)}), "wrong meta or state_dict"),
+        (network(state_dict={"pool.p": torch.tensor([float("nan")])}), "not numbers"),
+        (meta(architecture=None), "does not say its architecture and pooling"),
+        (meta(pooling=3), "does not say its architecture and pooling"),
+        (meta(mean=0.5), "mean and std"),
+        (meta(mean=[0.5]), "mean and std"),
+        (meta(mean=["a", "b", "c"]), "mean and std"),
+        (meta(std=[0.0, 0.0, 0.0]), "mean and std"),
+        (meta(std=[float("nan")] * 3), "mean and std"),
+        (meta(architecture="resnet999"), "Unknown trunk 'resnet999'"),
+        (network(), "do not fit this network: .* tensors are missing"),
+    ],
+)
+def test_files_that_are_no_network(tmp_path, data, words):
+    path = tmp_path / "network.pth"
+    torch.save(data, path)
+    refused(words, methods.load, "cnn-irwnha", path)
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "network.pth"
+    torch.save(network(), path)
+    whole = path.read_bytes()
+    for data in (whole[: len(whole) // 2], b"", b"<html></html>", bytes(5000)):
+        path.write_bytes(data)
+        refused("network.pth is not a weights file", methods.load, "cnn-irwnha", path)
+
+
+@pytest.mark.skipif(not NETWORK.is_file(), reason="the reference network is not here")
+def test_a_network_of_cirtorch(tmp_path):
+    record = checkpoints.find("cnn-irwnha", NETWORK)
+    assert record.id == "cirtorch-resnet18-gem-w"
+    assert record.trunk == "resnet18"
+    assert record.settings["size"] == 1024
+    weights = checkpoints.load(record)
+    assert weights.head["pool.p"] == pytest.approx(2.82, abs=0.01)
+    assert weights.head["whiten.weight"].shape == (512, 512)
+    assert all(key.startswith("features.") for key in weights.trunk)
+    # The record was made from other bytes than the file now has.
+    tampered = tmp_path / "network.pth"
+    data = torch.load(NETWORK, weights_only=True)
+    data["state_dict"]["pool.p"] += 1
+    torch.save(data, tampered)
+    refused("SHA-256", checkpoints.load, replace(record, file=tampered))
+
+
+def test_tampered_embedded_weights_are_refused(tmp_path):
+    record = checkpoints.find("sir")
+    copy = tmp_path / "weights.pth"
+    shutil.copy(record.path, copy)
+    assert checkpoints.read_tensors(copy, record.weights_sha256)
+    with open(copy, "r+b") as file:
+        file.seek(1_000_000)
+        byte = file.read(1)
+        file.seek(1_000_000)
+        file.write(bytes([byte[0] ^ 1]))
+    refused("SHA-256", checkpoints.read_tensors, copy, record.weights_sha256)
+
+
+def put(folder, name, data, **record):
+    """A head and its record, which vouches for it unless told otherwise."""
+    (folder / f"{name}.npz").write_bytes(data)
+    record = {"head_sha256": hashlib.sha256(data).hexdigest()} | record
+    (folder / f"{name}.json").write_text(json.dumps(record))
+
+
+def packed(arrays):
+    data = io.BytesIO()
+    np.savez(data, **arrays)
+    return data.getvalue()
+
+
+def test_a_head_that_is_missing_or_damaged(tmp_path, monkeypatch):
+    record = checkpoints.find("sir")
+    good = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    again = "missing or damaged; make it .*python -m retrieval fit"
+    refused(again, methods.load, "sir")
+    for data in (b"", b"junk", good[:3000], good[:-2000], good[:9000] + b"xxxx" + good[9004:]):
+        put(tmp_path, record.head, data)
+        refused(again, methods.load, "sir")
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for data in (packed({"weight": np.array([{}], dtype=object)}), array.getvalue()):
+        put(tmp_path, record.head, data)
+        refused(again, methods.load, "sir")
+    put(tmp_path, record.head, good, head_sha256="0" * 64)
+    refused(again, methods.load, "sir")
+    (tmp_path / f"{record.head}.json").unlink()
+    refused(again, methods.load, "sir")
+
+
+@pytest.mark.parametrize("method", ["sir", "delf"])
+def test_a_head_that_does_not_fit_its_network(tmp_path, monkeypatch, method):
+    record = checkpoints.find(method)
+    with np.load(checkpoints.HEADS / f"{record.head}.npz") as arrays:
+        good = dict(arrays)
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    put(tmp_path, record.head, packed(good))
+    assert methods.load(method)
+    weights = [key for key in good if good[key].ndim == 2]
+    assert len(weights) == {"sir": 1, "delf": 3}[method]
+    for key in good:
+        bad = [None, good[key].T[..., None], good[key][:0], good[key] * np.float16("nan")]
+        bad += [good[key].astype(complex), good[key].astype(str)]
+        bad += [good[key][:, 1:], good[key].T] if key in weights else [good[key][1:]]
+        for array in bad:
+            others = {name: value for name, value in good.items() if name != key}
+            put(tmp_path, record.head, packed(others if array is None else others | {key: array}))
+            refused("fit it again", methods.load, method)
+
+
+def test_weights_that_need_a_head_as_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    record = checkpoints.REGISTRY["resnet50-imagenet"]
+    refused("fit COLLECTION --method delf --checkpoint resnet50-imagenet", record.require)
+    refused("download delf-tfhub", checkpoints.REGISTRY["delf-tfhub"].require)
+    record.path.parent.mkdir(parents=True)
+    record.path.touch()
+    assert (record.available, record.ready) == (True, False)
+    assert checkpoints.find("delf").ready
+
+
+def test_another_head_is_another_checkpoint(tmp_path, monkeypatch):
+    record = checkpoints.find("sir")
+    before = replace(record).sha256
+    data = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
+    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
+    (tmp_path / f"{record.head}.npz").write_bytes(data)
+    assert replace(record).sha256 == before
+    (tmp_path / f"{record.head}.npz").write_bytes(data + b"\0")
+    assert replace(record).sha256 != before

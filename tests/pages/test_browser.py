@@ -1,0 +1,239 @@
+"""The running app in headless Chromium, with the real networks: pick, draw, search, see."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pages import common
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT = 120_000  # ms; loading a network on a busy machine takes its time
+BOX = "Box: left, top, right, bottom"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true"]
+    server = subprocess.Popen(
+        [*command, "--server.address", "127.0.0.1", "--server.port", str(port)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health"),
+            ):
+                break
+            time.sleep(0.25)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    context.set_default_timeout(WAIT)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """A zip of eight pictures that differ in colour and pattern; the last is like the first."""
+    random = np.random.default_rng(7)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for n in range(7):
+            image = Image.new("RGB", (320, 240), tuple(random.integers(0, 255, 3).tolist()))
+            draw = ImageDraw.Draw(image)
+            for _ in range(12):
+                x, y, r = random.integers(0, 300, 3) * (1, 0.7, 0.15)
+                colour = tuple(random.integers(0, 255, 3).tolist())
+                shape = draw.ellipse if n % 2 else draw.rectangle
+                shape((x, y, x + 10 + r, y + 10 + r), fill=colour)
+            copies = [image, image.crop((20, 15, 320, 240))] if n == 0 else [image]
+            for name, copy in zip((f"pattern {n}.jpg", "like pattern 0.jpg"), copies, strict=False):
+                data = io.BytesIO()
+                copy.save(data, "JPEG", quality=92)
+                archive.writestr(name, data.getvalue())
+    return buffer.getvalue()
+
+
+def bring(page, address, pictures):
+    """Index pictures of one's own with SIR, through the upload."""
+    page.goto(f"{address}?collection=mine&method=sir")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "mine.zip", "mimeType": "application/zip", "buffer": pictures}
+    )
+    page.get_by_role("button", name="Index with SIR").click()
+    page.locator(".stage").wait_for()
+
+
+def draw(page, start, stop):
+    """Drag over the query picture, between points given as shares of its sides."""
+    stage = page.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    area = stage.bounding_box()
+    points = [
+        (area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in (start, stop)
+    ]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    page.mouse.move(*points[1], steps=5)
+    page.mouse.up()
+
+
+def drawn(page):
+    """The box in the number field, once there is one."""
+    field = page.get_by_label(BOX)
+    sync_api.expect(field).to_have_value(re.compile(r"^\d+, \d+, \d+, \d+$"), timeout=WAIT)
+    return [int(part) for part in field.input_value().split(",")]
+
+
+def results(page, method="sir"):
+    """Names on the cards of an answer, once all of it is there."""
+    page.get_by_role("button", name="Ranking as CSV").first.wait_for()
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    cards = page.locator(f'[class*="st-key-open-{method}-"] button')
+    return [text.split(": ", 1)[1].split(",")[0] for text in cards.all_inner_texts()]
+
+
+def test_first_link_a_fresh_server_is_asked_for(page, address):
+    """Must stay the first test of this file: it needs a server that has shown nothing yet."""
+    page.goto(f"{address}about")
+    page.get_by_role("heading", name="How it works").wait_for()
+    page.get_by_role("link", name="Search").wait_for()
+    assert page.get_by_role("link", name="common").count() == 0
+
+
+def test_own_pictures_box_search_next_query_and_csv(page, address, pictures):
+    bring(page, address, pictures)
+    page.get_by_role("button", name="Search", exact=True).click()
+    names = results(page)
+    assert len(names) == 8
+    assert names[0] == "like pattern 0.jpg"  # the first of the collection asks
+    assert names[1] == "pattern 0.jpg"
+
+    draw(page, (0.1, 0.2), (0.6, 0.9))
+    assert drawn(page) == pytest.approx([30, 45, 180, 202], abs=3)
+    assert len(results(page)) == 8
+    page.get_by_role("button", name="Clear box").click()
+    sync_api.expect(page.get_by_label(BOX)).to_have_value("")
+
+    page.get_by_role("button", name="2: pattern 0.jpg").click()
+    page.get_by_role("button", name="Make it the next query").click()
+    sync_api.expect(page.get_by_role("button", name="1: pattern 0.jpg")).to_be_attached()
+    assert results(page)[:2] == ["pattern 0.jpg", "like pattern 0.jpg"]
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Ranking as CSV").click()
+    table = list(csv.DictReader(download.value.path().open(encoding="utf-8-sig")))
+    assert [Path(row["name"]).name for row in table[:2]] == ["pattern 0.jpg", "like pattern 0.jpg"]
+    assert "query" not in parse_qs(urlsplit(page.url).query)
+
+
+def test_a_finger_draws_and_keys_move(chromium, address, pictures):
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    context.set_default_timeout(WAIT)
+    page = context.new_page()
+    bring(page, address, pictures)
+    stage = page.locator(".stage")
+    stage.scroll_into_view_if_needed()
+    area = stage.bounding_box()
+    assert area["width"] <= 390
+    finger = context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.2), ("touchMove", 0.5), ("touchMove", 0.8)):
+        point = {"x": area["x"] + share * area["width"], "y": area["y"] + share * area["height"]}
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    box = drawn(page)
+    assert box == pytest.approx([60, 45, 240, 180], abs=3)
+
+    stage.focus()
+    page.keyboard.press("ArrowLeft")
+    moved = [box[0] - 6, box[1], box[2] - 6, box[3]]
+    sync_api.expect(page.get_by_label(BOX)).to_have_value(", ".join(map(str, moved)))
+    page.keyboard.press("Delete")
+    sync_api.expect(page.get_by_label(BOX)).to_have_value("")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+    context.close()
+
+
+def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
+    bring(page, address, pictures)
+    other = chromium.new_page()
+    other.goto(f"{address}?collection=mine&method=sir")
+    sync_api.expect(other.get_by_role("button", name="Index with SIR")).to_be_visible(timeout=WAIT)
+    assert other.locator(".stage").count() == 0
+    other.close()
+
+
+@pytest.mark.skipif("town" not in common.shelf(), reason="the embedded collection is not here")
+def test_embedded_collection_draw_search_and_share(page, chromium, address):
+    page.goto(f"{address}?collection=town&method=sir")
+    page.locator(".stage").wait_for()
+    page.get_by_role("button", name="Clear box").click()  # the query brings a box of its own
+    sync_api.expect(page.get_by_label(BOX)).to_have_value("", timeout=WAIT)
+    draw(page, (0.3, 0.25), (0.75, 0.8))
+    box = drawn(page)
+    page.get_by_role("button", name="Search", exact=True).click()
+    names = results(page)
+    assert len(names) == 12
+    page.get_by_text("Same landmark").first.wait_for()
+    sync_api.expect(page).to_have_url(re.compile("query="))
+    link = parse_qs(urlsplit(page.url).query)
+    assert link["box"] == [", ".join(map(str, box))]
+
+    other = chromium.new_page()
+    other.set_default_timeout(WAIT)
+    other.goto(page.url)
+    assert results(other) == names
+    assert drawn(other) == box
+    other.close()

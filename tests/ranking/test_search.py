@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+from PIL import Image
+from stubs import Grid, Thumbnail, paint
+
+from retrieval import images, index, methods
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.ranking import geometry, search
+
+NUMBERS = ("sir", "cnn-irwnha")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """An index of 60 small pictures under the stub of a global method."""
+    root = tmp_path_factory.mktemp("many")
+    for seed in range(60):
+        paint(root / "pictures" / f"{seed:02}.png", seed)
+    return index.build(open_collection(root / "pictures"), Thumbnail(), root / "index")
+
+
+def test_the_order_is_that_of_the_inner_product(many):
+    method = Thumbnail()
+    for seed in (3, 100, 101):
+        array = np.random.default_rng(seed).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        picture = Image.fromarray(array)
+        query = method.describe(picture)
+        products = [float(many.features(i) @ query) for i in range(len(many))]
+        expected = sorted(range(60), key=lambda i: -products[i])
+        found = search.search(many, method, picture)
+        assert found.positions.tolist() == expected
+        assert found.positions.dtype == np.int64
+        assert found.scores.dtype == np.float32
+        np.testing.assert_allclose(found.scores, [products[i] for i in expected], atol=1e-6)
+        assert found.names == tuple(many.names[i] for i in expected)
+        assert found.inliers is None
+        assert len(found) == 60
+
+
+def test_top(many):
+    method, picture = Thumbnail(), Image.new("RGB", (40, 30), "red")
+    whole = search.search(many, method, picture)
+    for top in (1, 7, 60, 61, 10**9):
+        found = search.search(many, method, picture, top=top)
+        assert found.names == whole.names[:top]
+        np.testing.assert_allclose(found.scores, whole.scores[:top], atol=1e-6)
+    for top in (0, -1):
+        with pytest.raises(RetrievalError, match="at least one result"):
+            search.search(many, method, picture, top=top)
+
+
+def test_equal_pictures_have_equal_scores_and_one_order(tmp_path):
+    for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 1), ("e", 3)):
+        paint(tmp_path / "pictures" / f"{name}.png", seed)
+    collection = open_collection(tmp_path / "pictures")
+    loaded = index.build(collection, Thumbnail(), tmp_path / "index")
+    with Image.open(tmp_path / "pictures" / "a.png") as picture:
+        found = search.search(loaded, Thumbnail(), picture)
+        again = search.search(index.load(loaded.path), Thumbnail(), picture)
+    assert found.names[:3] == ("a.png", "c.png", "d.png")
+    assert found.scores[0] == found.scores[1] == found.scores[2] > found.scores[3]
+    assert found.names == again.names
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_picture_finds_itself_first(indexes, load, folder, name):
+    loaded, method = indexes[name], load(name)
+    for picture_name in loaded.names:
+        found = search.search(loaded, method, images.read(folder / picture_name))
+        assert found.names[0] == picture_name
+        assert set(found.names) == set(loaded.names)
+        assert (np.diff(found.scores) <= 0).all()
+        if name in NUMBERS:
+            assert found.scores[0] == pytest.approx(1, abs=2e-3)
+        else:
+            assert found.inliers[0] > 5 * geometry.NOISE_FLOOR
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_box_is_searched_for(indexes, load, folder, name):
+    loaded, method = indexes[name], load(name)
+    picture = images.read(folder / "c.png")
+    box = 30, 20, 210, 160
+    found = search.search(loaded, method, picture, box)
+    if name in NUMBERS:
+        query = method.describe(picture, box)
+        products = np.array([loaded.features(i) @ query for i in range(6)])
+        assert found.positions.tolist() == np.argsort(-products).tolist()
+        assert products.max() < 0.999, "or the box was not looked at"
+    else:
+        assert found.names[0] == "c.png"
+        assert found.inliers[0] > geometry.NOISE_FLOOR
+    with pytest.raises(RetrievalError, match="covers less than"):
+        search.search(loaded, method, picture, (900, 900, 990, 990))
+
+
+def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
+    """Order, inliers and scores against a loop over every picture."""
+    loaded, method = indexes["delf"], load("delf")
+    # Half of one picture beside half of another: two are verified, the rest is not.
+    both = images.read(folder / "a.png")
+    both.paste(images.read(folder / "b.png").crop((120, 0, 240, 180)), (120, 0))
+    query = method.describe(both)
+    expected = {}
+    for position, name in enumerate(loaded.names):
+        size = tuple(loaded.sizes[position])
+        _, found = geometry.verify_features(
+            query, loaded.features(position), size, search.MIN_SIMILARITY, search.TOLERANCE
+        )
+        expected[name] = found.count if found.count >= geometry.NOISE_FLOOR else 0
+    found = search.search(loaded, method, both)
+    assert dict(zip(found.names, found.inliers.tolist(), strict=True)) == expected
+    assert set(found.names[:2]) == {"a.png", "b.png"}
+    assert found.inliers[1] >= geometry.NOISE_FLOOR
+    # Verified ones before the others, by inliers; the score is inliers + votes.
+    assert (np.diff(found.inliers) <= 0).all()
+    assert (np.floor(found.scores) == found.inliers).all()
+
+
+def test_beyond_the_shortlist_nothing_is_verified(indexes, load, folder):
+    loaded, method = indexes["delf"], load("delf")
+    picture = images.read(folder / "d é.png")
+    found = search.search(loaded, method, picture, verify=1)
+    assert len(found) == 6
+    assert (found.inliers > 0).tolist() == [True] + [False] * 5
+    assert (found.scores[1:] < 1).all()
+
+
+def test_exhaustive_search_verifies_every_picture(indexes, monkeypatch):
+    loaded, asked = indexes["delf"], []
+    real = geometry.verify_features
+    monkeypatch.setattr(
+        geometry, "verify_features", lambda *all_: (asked.append(1), real(*all_))[1]
+    )
+    features = loaded.features(3)
+    for verify, top, times in ((2, None, 2), (2, 1, 2), (len(loaded), 1, 6), (10**9, None, 6)):
+        asked.clear()
+        found = search.rank_features(loaded, features, top, verify)
+        assert len(asked) == times
+        assert found.names[0] == loaded.names[3]
+
+
+def test_features_already_there(indexes):
+    for loaded in indexes.values():
+        found = search.rank_features(loaded, loaded.features(2), top=3)
+        assert found.positions[0] == 2
+        assert len(found) == 3
+        assert "extraction" not in found.timings
+
+
+def test_timings_and_provenance(indexes, load, folder):
+    picture = images.read(folder / "a.png")
+    for name, loaded in indexes.items():
+        found = search.search(loaded, load(name), picture)
+        stages = ["extraction", "search"] + (["verification"] if name == "delf" else [])
+        assert list(found.timings) == stages
+        assert all(seconds >= 0 for seconds in found.timings.values())
+        record = load(name).checkpoint
+        expected = {
+            "collection": "drawn", "pictures": 6, "method": name, "checkpoint": record.id,
+            "checkpoint_sha256": record.sha256, "stands_in_for": record.stands_in_for,
+            "settings": loaded.settings,
+        }  # fmt: skip
+        assert expected.items() <= found.provenance.items()
+
+
+def test_nothing_to_match(tmp_path):
+    """Blank pictures have no local features, in the index or as a query."""
+    (tmp_path / "pictures").mkdir()
+    blank = Image.new("RGB", (40, 30), "grey")
+    blank.save(tmp_path / "pictures" / "blank.png")
+    only = index.build(open_collection(tmp_path / "pictures"), Grid(), tmp_path / "only")
+    paint(tmp_path / "pictures" / "noise.png", 1)
+    both = index.build(open_collection(tmp_path / "pictures"), Grid(), tmp_path / "both")
+    noise = images.read(tmp_path / "pictures" / "noise.png")
+    for loaded, picture in ((only, blank), (only, noise), (both, blank)):
+        found = search.search(loaded, Grid(), picture)
+        assert sorted(found.names) == sorted(loaded.names)
+        assert found.inliers.tolist() == [0] * len(loaded)
+        assert np.isfinite(found.scores).all()
+
+
+def test_a_method_that_does_not_belong_to_the_index(indexes, load, many):
+    picture = Image.new("RGB", (60, 60))
+    with pytest.raises(RetrievalError, match="made with method sir, not delf"):
+        search.search(indexes["sir"], load("delf"), picture)
+    with pytest.raises(RetrievalError, match="made with size 128, not size 160"):
+        search.search(indexes["sir"], load("sir", size=160), picture)
+    method = Thumbnail()
+    method.settings = load("sir").settings
+    with pytest.raises(RetrievalError, match="made with checkpoint sir-lite0"):
+        search.search(indexes["sir"], method, picture)
