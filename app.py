@@ -3,7 +3,7 @@
 import streamlit as st
 
 st.set_page_config("Image retrieval", "🔎", layout="wide")
-st.session_state.through_app = True  # see pages/common.py
+st.session_state.through_app = True  # see pages/parts/loaders.py
 st.navigation(
     [
         st.Page("pages/search.py", title="Search", icon=":material/image_search:", default=True),

@@ -4,7 +4,7 @@ import json
 
 import streamlit as st
 
-from pages import common, gallery
+from pages.parts import cards, loaders
 from retrieval import index, methods
 from retrieval.networks import checkpoints
 
@@ -14,8 +14,8 @@ STEPS = {
     "cnn-irwnha": ["Network at three scales", "GeM pooling", "Whitening", "Cosine"],
 }
 
-common.through_app()
-gallery.style()
+loaders.through_app()
+cards.style()
 st.title("How it works", anchor=False)
 st.markdown(
     "Each method turns a picture into numbers once, and keeps them in an index. A search does the "
@@ -37,7 +37,7 @@ for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), 
 
 st.subheader("Indexes on this machine", anchor=False)
 rows = []
-for name, title in common.shelf().items():
+for name, title in loaders.shelf().items():
     for method, path in index.find_all(name):
         made = json.loads((path / "manifest.json").read_text("utf-8"))
         size = sum(file["bytes"] for file in made["files"].values())
@@ -88,6 +88,6 @@ if missing:
             text = f"{name}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} MB" if total else "")
             bar.progress(min(done / total, 1.0) if total else 0.0, text)
 
-        with common.explained():
+        with loaders.explained():
             checkpoints.download(official[chosen], show)
         st.rerun()

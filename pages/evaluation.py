@@ -12,9 +12,10 @@ import altair
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from pages import average_precision, common, gallery, query
-from pages.average_precision import RULES
-from pages.downloads import as_csv, download, downloads, figure
+from pages.parts import cards, loaders, query
+from pages.parts.downloads import as_csv, download, downloads, figure
+from pages.parts.evaluation import average_precision
+from pages.parts.evaluation.average_precision import RULES
 from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -77,7 +78,7 @@ def follow_query(collection: Collection) -> None:
             same, key=lambda n: query.written(collection.queries[n].box) != box
         )
     else:
-        st.warning(f"This link asks for {gallery.plain(name)}, which is no query here.")
+        st.warning(f"This link asks for {cards.plain(name)}, which is no query here.")
 
 
 def view_of(collection: Collection, number: int) -> dict[str, str]:
@@ -111,7 +112,7 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
         title = methods.METHODS[method].title
         label = f"{title}, {path.name}" if method in several else title
         try:
-            run = common.run(path, collection)
+            run = loaders.run(path, collection)
         except RetrievalError as error:
             without.append((label, path, str(error)))
             continue
@@ -132,9 +133,9 @@ def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -
         st.info(f"The {label} index was not evaluated yet.")
     if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{path.name}"):
         return
-    with common.explained():
+    with loaders.explained():
         bar = st.progress(0.0, f"Putting {len(collection.queries)} queries to {label}")
-        common.evaluate(path, collection, lambda done, total, name: bar.progress(done / total))
+        loaders.evaluate(path, collection, lambda done, total, name: bar.progress(done / total))
     st.rerun()
 
 
@@ -324,9 +325,9 @@ def asked_picture(collection: Collection, number: int) -> None:
     """The query picture with its box."""
     asked = collection.queries[number]
     try:
-        jpeg, (width, _) = common.view(collection.path(asked.name), 800)
+        jpeg, (width, _) = loaders.view(collection.path(asked.name), 800)
     except RetrievalError:
-        name = gallery.plain(Path(asked.name).name)
+        name = cards.plain(Path(asked.name).name)
         st.info(f"No picture of {name} here.", icon=":material/hide_image:")
         return
     if asked.box:
@@ -349,7 +350,7 @@ def ranked_list(
     hits = [(n, collection.names[ranking[n]], str(kinds[n])) for n in range(len(kinds))]
     hits = hits[: SHOWN[not alone]]
     if not collection.has_pictures:
-        marks = gallery.VERDICTS
+        marks = cards.VERDICTS
         st.dataframe(
             [
                 {"Rank": n + 1, "": f"{marks[kind].symbol} {marks[kind].label}", "Picture": name}
@@ -360,11 +361,11 @@ def ranked_list(
             key=f"names-{one.id}",
         )
         return
-    with gallery.grid(4 if alone else 2, f"hits-{one.id}"):
+    with cards.grid(4 if alone else 2, f"hits-{one.id}"):
         for n, name, kind in hits:
-            short = gallery.plain(Path(name).name)
-            label = f"{n + 1}: {short}, {gallery.VERDICTS[kind].label.lower()}"
-            gallery.card(
+            short = cards.plain(Path(name).name)
+            label = f"{n + 1}: {short}, {cards.VERDICTS[kind].label.lower()}"
+            cards.card(
                 collection,
                 name,
                 f"**{n + 1}** :small[{short}]",
@@ -372,7 +373,7 @@ def ranked_list(
                 f"{one.id}-{n}",
                 kind,
                 lambda *args: state.update({"eval-enlarged": args}),
-                (name, f"Rank **{n + 1}** of {one.label}: {gallery.plain(name)}"),
+                (name, f"Rank **{n + 1}** of {one.label}: {cards.plain(name)}"),
             )
 
 
@@ -381,9 +382,9 @@ def large(collection: Collection, number: int, name: str, caption: str) -> None:
     asked, found = st.columns(2)
     with asked:
         asked_picture(collection, number)
-        st.markdown(f"Query: {gallery.plain(collection.queries[number].name)}")
+        st.markdown(f"Query: {cards.plain(collection.queries[number].name)}")
     with found:
-        gallery.picture(collection, name, 1000)
+        cards.picture(collection, name, 1000)
         st.markdown(caption)
         st.page_link(
             "pages/keypoints.py",
@@ -459,10 +460,10 @@ def edge(collection: Collection, scores: Scores, numbers: Iterable[int], title: 
             query_rows(collection, {"AP": scores}, numbers), hide_index=True, key=f"edge-{title}"
         )
         return
-    with gallery.grid(EDGE, f"edge-{title}"):
+    with cards.grid(EDGE, f"edge-{title}"):
         for number in map(int, numbers):
-            label = gallery.plain(query.label(collection.queries[number]))
-            gallery.card(
+            label = cards.plain(query.label(collection.queries[number]))
+            cards.card(
                 collection,
                 collection.queries[number].name,
                 f"**{scores.aps[number]:.3f}** :small[{label}]",
@@ -483,7 +484,7 @@ def uploaded(collection: Collection) -> Measured | str | None:
     if file is None:
         return None
     try:
-        run = common.submission(file, collection)
+        run = loaders.submission(file, collection)
     except RetrievalError as error:
         return str(error)
     return Measured(UPLOAD, "Your upload", run)
@@ -530,12 +531,12 @@ def bring(collection: Collection, mine: Measured | str | None) -> None:
 
 # ---- the page ------------------------------------------------------------------------------------
 
-common.through_app()
+loaders.through_app()
 enlarged = state.pop("eval-enlarged", None)
-gallery.style()
+cards.style()
 st.title("Evaluation", anchor=False)
 
-shelf = common.shelf()
+shelf = loaders.shelf()
 if not shelf:
     st.info("No collection with ground truth is on this machine, so nothing can be measured.")
     with st.expander("How others do on ROxford5k"):
@@ -549,8 +550,8 @@ place, way = st.columns([1, 2], gap="medium")
 place.selectbox(
     "Collection", shelf, format_func=shelf.get, key="eval-collection", persist_state="session"
 )
-with common.explained():
-    collection = common.collection(state["eval-collection"])
+with loaders.explained():
+    collection = loaders.collection(state["eval-collection"])
 if not collection.protocols:
     st.info(
         f"{collection.title} has no ground truth: nobody has said which pictures are right, so "
@@ -692,7 +693,7 @@ key = ("queries", collection.name, protocol, order, *(one.key for one in wanted)
 downloads(
     f"{collection.name}-{protocol}-queries",
     query_rows(collection, scores, plots.queries_order(scores, order)),
-    lambda kind: common.drawing(
+    lambda kind: loaders.drawing(
         kind, key, lambda: plots.per_query(scores, collection.queries, note, order)
     ),
 )
@@ -721,7 +722,7 @@ with asking:
 write_link(view)
 with answers:
     right = int(next(iter(scores.values())).positives[number])
-    gallery.legend(f"Judged as {protocol}: {right} right")
+    cards.legend(f"Judged as {protocol}: {right} right")
     for column, one in zip(st.columns(len(wanted)), wanted, strict=True):
         with column:
             st.markdown(f"**{one.label}** · AP {one.run.scores[protocol].aps[number]:.3f}")

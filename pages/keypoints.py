@@ -1,4 +1,4 @@
-"""Keypoints and matches: what DELF sees in a picture, and what two pictures have in common."""
+"""Keypoints and matches: what DELF sees in a picture, and what two pictures have in loaders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages import common, gallery, own, query
-from pages.downloads import downloads
+from pages.parts import cards, loaders, own_pictures, query
+from pages.parts.downloads import downloads
 from retrieval import images, index
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -56,7 +56,7 @@ class Engine(NamedTuple):
     settings: Mapping
 
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
-        return common.local_features(source, key, box, self.checkpoint, self.settings)
+        return loaders.local_features(source, key, box, self.checkpoint, self.settings)
 
     def stored(self, name: str) -> LocalFeatures | None:
         """Features of a database picture as the index keeps them: no network is needed."""
@@ -96,7 +96,7 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
         value = state[f"kp-{key}"]
         if value != DEFAULTS[f"kp-{key}"]:
             link[key] = value if isinstance(value, str) else f"{value:g}"
-    if collection.name != own.NAME:
+    if collection.name != own_pictures.NAME:
         link["collection"] = collection.name
         if question and isinstance(question.source, Path):
             link["query"] = question.name
@@ -115,10 +115,14 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
 
 def engine_of(collection: Collection) -> Engine:
     """DELF as the collection is indexed with it, or as it comes."""
-    paths = own.current().indexes if collection.name == own.NAME else index.find(collection.name)
+    paths = (
+        own_pictures.current().indexes
+        if collection.name == own_pictures.NAME
+        else index.find(collection.name)
+    )
     if "delf" in paths:
         try:
-            opened = common.index_of(paths["delf"], collection)
+            opened = loaders.index_of(paths["delf"], collection)
             return Engine(opened, opened.checkpoint, opened.settings)
         except RetrievalError as error:
             st.warning(str(error), icon=":material/warning:")
@@ -127,7 +131,7 @@ def engine_of(collection: Collection) -> Engine:
 
 def pixels(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
     """A picture to draw on, and the size it really has."""
-    jpeg, size = common.view(source, plots_local.SHARP, name)
+    jpeg, size = loaders.view(source, plots_local.SHARP, name)
     return Image.open(io.BytesIO(jpeg)), size
 
 
@@ -138,10 +142,10 @@ def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: li
     """
     key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
     with st.spinner("Drawing"):
-        png = common.drawing("png", key, draw)
+        png = loaders.drawing("png", key, draw)
     width = Image.open(io.BytesIO(png)).width
     st.image(png, width=round(width / 160 * INCH), alt=alt)
-    downloads(name, rows, lambda kind: common.drawing(kind, key, draw))
+    downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))
 
 
 # ---- one picture ---------------------------------------------------------------------------------
@@ -150,7 +154,7 @@ def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: li
 def sees(collection: Collection, engine: Engine) -> query.Question | None:
     """What DELF sees in one picture."""
     asking, answer = st.columns([1, 2], gap="medium")
-    with answer, common.explained(), asking:
+    with answer, loaders.explained(), asking:
         question = query.pick(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
@@ -174,7 +178,7 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
     stem = f"{Path(question.name).stem}-{look}"
     made = engine.checkpoint or checkpoints.of_method("delf")[0].id
     note = f"{Path(question.name).name} · {made}"
-    with answer, common.explained():
+    with answer, loaders.explained():
         if look != "attention" and not len(shown):
             st.info(
                 "DELF finds no keypoint here: the picture is blank or too small."
@@ -260,7 +264,9 @@ def fields(question, engine, picture, size, shown, note, stem) -> None:
     """The squares that the strongest keypoint of each level sees."""
     _, first = np.unique(shown.scales.round(2), return_index=True)
     best = shown[np.sort(first)]
-    whole = common.attention(question.source, question.key, 1.0, engine.checkpoint, engine.settings)
+    whole = loaders.attention(
+        question.source, question.key, 1.0, engine.checkpoint, engine.settings
+    )
     if whole is None:
         st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
         return
@@ -283,7 +289,7 @@ def fields(question, engine, picture, size, shown, note, stem) -> None:
 
 def attention(question, engine, picture, size, level, note, stem) -> None:
     """Attention of one level as a heat map."""
-    found = common.attention(
+    found = loaders.attention(
         question.source, question.key, level, engine.checkpoint, engine.settings
     )
     if found is None:
@@ -341,11 +347,11 @@ def other_checkpoints(
     pairs = [(here, engine.settings), (other.id, {})]
     stem = Path(question.name).stem
     for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
-        with column, common.explained():
+        with column, loaders.explained():
             one = checkpoints.find("delf", name)
             st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
             if level is not None:
-                found = common.attention(question.source, question.key, level, name, settings)
+                found = loaders.attention(question.source, question.key, level, name, settings)
                 note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
                 if found is None:
                     st.info("This checkpoint has no attention map of this level.")
@@ -360,7 +366,7 @@ def other_checkpoints(
                 continue
             if name != here:
                 source, key = question.source, question.key
-                features = common.local_features(source, key, None, name, settings)
+                features = loaders.local_features(source, key, None, name, settings)
             best = features[: state["kp-count"]]
             note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
             figure(
@@ -376,10 +382,10 @@ def other_checkpoints(
 
 
 def pair(collection: Collection, engine: Engine) -> query.Question | None:
-    """What two pictures have in common."""
+    """What two pictures have in loaders."""
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
-    with answer, common.explained(), asking:
+    with answer, loaders.explained(), asking:
         question = query.pick(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
@@ -389,7 +395,7 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
             a = engine.features(question.source, question.key, box)
             if engine.index:
                 path = engine.index.path
-                ranking, votes = common.local_ranking(path, collection, a, question.key, box)
+                ranking, votes = loaders.local_ranking(path, collection, a, question.key, box)
         other = second(collection, question, ranking)
         if other is None:
             answer.info("Bring the second picture on the left.")
@@ -571,7 +577,7 @@ def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
     elif not inliers:
         text = "Geometry says nothing here, so it stays behind all pictures that were verified."
     elif place:
-        ahead = gallery.plain(ranking.names[place - 1])
+        ahead = cards.plain(ranking.names[place - 1])
         text = f"The picture just ahead, {ahead}, has {ranking.inliers[place - 1]} matches."
     else:
         text = "No other picture has as many matches that agree."
@@ -583,11 +589,13 @@ def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
 
 # ---- the page ------------------------------------------------------------------------------------
 
-common.through_app()
-gallery.style()
+loaders.through_app()
+cards.style()
 st.title("Keypoints and matches", anchor=False)
 
-shelf = common.shelf() | ({own.NAME: own.TITLE} if own.current() else {})
+shelf = loaders.shelf() | (
+    {own_pictures.NAME: own_pictures.TITLE} if own_pictures.current() else {}
+)
 if not shelf:
     st.info("No collection is installed here yet. The search page can take pictures of your own.")
     st.stop()
@@ -605,11 +613,11 @@ view = way.segmented_control(
     "View", VIEWS, format_func=VIEWS.get, key="kp-view", required=True, persist_state="session",
     label_visibility="collapsed",
 )  # fmt: skip
-with common.explained():
+with loaders.explained():
     collection = (
-        own.current().collection
-        if state.collection == own.NAME
-        else common.collection(state.collection)
+        own_pictures.current().collection
+        if state.collection == own_pictures.NAME
+        else loaders.collection(state.collection)
     )
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages import common, gallery, own, query
+from pages.parts import cards, loaders, own_pictures, query
 from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -54,7 +54,7 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
         link["least"] = f"{state.least:g}"
     if collection.protocols:
         link["judge"] = state.judge
-    if collection.name != own.NAME:
+    if collection.name != own_pictures.NAME:
         link["collection"] = collection.name
         if state.get("searched") and question and isinstance(question.source, Path):
             link["query"] = question.name
@@ -69,13 +69,17 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
 
 
 def indexes(collection: Collection) -> dict[str, Path]:
-    return own.current().indexes if collection.name == own.NAME else index.find(collection.name)
+    return (
+        own_pictures.current().indexes
+        if collection.name == own_pictures.NAME
+        else index.find(collection.name)
+    )
 
 
-def judge(collection: Collection, question: query.Question) -> gallery.Truth:
+def judge(collection: Collection, question: query.Question) -> cards.Truth:
     if not question.labels or not collection.protocols:
         return None
-    return gallery.verdicts(collection, question.labels, evaluation.PROTOCOLS[state.judge])
+    return cards.verdicts(collection, question.labels, evaluation.PROTOCOLS[state.judge])
 
 
 def answer(
@@ -83,7 +87,7 @@ def answer(
     collection: Collection,
     question: query.Question,
     box: Box | None,
-    truth: gallery.Truth,
+    truth: cards.Truth,
 ) -> None:
     """One method's answer: its pictures, best first, and what they cost."""
     st.subheader(methods.METHODS[name].title, anchor=False)
@@ -92,7 +96,7 @@ def answer(
         offer_index(name, collection)
         return
     try:
-        ranking = common.search(path, name, collection, question.source, question.key, box)
+        ranking = loaders.search(path, name, collection, question.source, question.key, box)
     except RetrievalError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -100,7 +104,7 @@ def answer(
     cost(ranking)
     st.download_button(
         "Ranking as CSV",
-        lambda: gallery.as_csv(ranking, truth),
+        lambda: cards.as_csv(ranking, truth),
         f"{collection.name}-{name}-{Path(question.name).stem}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -109,7 +113,7 @@ def answer(
     )
 
 
-def show(name: str, collection: Collection, ranking: Ranking, truth: gallery.Truth) -> None:
+def show(name: str, collection: Collection, ranking: Ranking, truth: cards.Truth) -> None:
     """The best pictures as a grid of cards."""
     hits = range(min(state.count, len(ranking.names)))
     if state.method != ALL and state.get("least") is not None:
@@ -117,17 +121,17 @@ def show(name: str, collection: Collection, ranking: Ranking, truth: gallery.Tru
     if not hits:
         st.info("No picture scores that much; lower the least score in the options.")
         return
-    with gallery.grid(2 if state.method == ALL else 3, name):
+    with cards.grid(2 if state.method == ALL else 3, name):
         for n in hits:
             hit = ranking.names[n]
-            short = gallery.plain(Path(hit).name)
+            short = cards.plain(Path(hit).name)
             caption = f"**{n + 1}** · {score(ranking, n)}  \n:small[{short}]"
             verdict = truth.get(hit, "wrong") if truth is not None else None
             label = f"{n + 1}: {short}"
             if verdict:
-                label += f", {gallery.VERDICTS[verdict].label.lower()}"
-            said = (hit, f"**{n + 1}** · {score(ranking, n)} · {gallery.plain(hit)}")
-            gallery.card(collection, hit, caption, label, f"{name}-{n}", verdict, enlarge, said)
+                label += f", {cards.VERDICTS[verdict].label.lower()}"
+            said = (hit, f"**{n + 1}** · {score(ranking, n)} · {cards.plain(hit)}")
+            cards.card(collection, hit, caption, label, f"{name}-{n}", verdict, enlarge, said)
 
 
 def score(ranking: Ranking, n: int) -> str:
@@ -154,12 +158,12 @@ def duration(seconds: float) -> str:
 def offer_index(name: str, collection: Collection) -> None:
     """There is no index: make one of a visitor's own pictures, else say how."""
     title = methods.METHODS[name].title
-    if collection.name != own.NAME:
+    if collection.name != own_pictures.NAME:
         st.info(f"There is no {title} index of {collection.title} on this machine yet.")
         return
     if st.button(f"Index my pictures with {title}", key=f"build-{name}"):
-        with common.explained():
-            own.build(name)
+        with loaders.explained():
+            own_pictures.build(name)
         st.rerun()
 
 
@@ -174,13 +178,17 @@ def large(
 ) -> None:
     asked, found = st.columns(2)
     with asked:
-        jpeg, size = common.view(question.source, 1000, question.name)
-        st.image(gallery.boxed(jpeg, size, box), width="stretch", alt="Query")
-        st.markdown(f"Query · {gallery.plain(question.name)}")
+        jpeg, size = loaders.view(question.source, 1000, question.name)
+        st.image(cards.boxed(jpeg, size, box), width="stretch", alt="Query")
+        st.markdown(f"Query · {cards.plain(question.name)}")
     with found:
-        gallery.picture(collection, name, 1000)
+        cards.picture(collection, name, 1000)
         st.markdown(caption)
-        if "delf" in wanted and collection.name != own.NAME and isinstance(question.source, Path):
+        if (
+            "delf" in wanted
+            and collection.name != own_pictures.NAME
+            and isinstance(question.source, Path)
+        ):
             view = {"view": "pair", "collection": collection.name, "query": question.name}
             view |= {"result": name} | ({"box": state.box} if state.box else {})
             st.page_link(
@@ -209,11 +217,11 @@ def browse(collection: Collection) -> None:
     page = state.get("page", 1)
     if page > pages:
         page = state.page = 1
-    with gallery.grid(3, "browse"):
+    with cards.grid(3, "browse"):
         for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
             one = collection.queries[choice] if prepared else None
-            label = gallery.plain(query.label(one) if one else Path(choice).name)
-            gallery.card(
+            label = cards.plain(query.label(one) if one else Path(choice).name)
+            cards.card(
                 collection,
                 one.name if one else choice,
                 f":small[{label}]",
@@ -230,14 +238,14 @@ def browse(collection: Collection) -> None:
 # ---- the page ------------------------------------------------------------------------------------
 
 enlarged = state.pop("enlarged", None)
-common.through_app()
-gallery.style()
+loaders.through_app()
+cards.style()
 head = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
 )
 head.title("Search by example", anchor=False, width="content")
 
-shelf = common.shelf() | {own.NAME: own.TITLE}
+shelf = loaders.shelf() | {own_pictures.NAME: own_pictures.TITLE}
 follow_link(shelf)
 state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
@@ -258,19 +266,19 @@ way.segmented_control(
 )
 wanted = list(methods.METHODS) if state.method == ALL else [state.method]
 
-if state.collection == own.NAME:
-    if len(shelf) == 1 and own.current() is None:
+if state.collection == own_pictures.NAME:
+    if len(shelf) == 1 and own_pictures.current() is None:
         st.info("No collection is installed here yet. Bring pictures of your own to search in.")
-    with st.expander("Bring pictures", expanded=own.current() is None):
-        own.form(wanted)
-    if own.current() is None:
+    with st.expander("Bring pictures", expanded=own_pictures.current() is None):
+        own_pictures.form(wanted)
+    if own_pictures.current() is None:
         st.stop()
-    own.left_out()
-with common.explained():
+    own_pictures.left_out()
+with loaders.explained():
     collection = (
-        own.current().collection
-        if state.collection == own.NAME
-        else common.collection(state.collection)
+        own_pictures.current().collection
+        if state.collection == own_pictures.NAME
+        else loaders.collection(state.collection)
     )
 follow_query(collection)
 if not collection.has_pictures:
@@ -299,7 +307,7 @@ with head.popover("Options", icon=":material/tune:"):
         )
 
 asking, answers = st.columns([1, 2], gap="medium")
-with answers, common.explained(), asking.container(key="asking"):  # what is wrong, at the top
+with answers, loaders.explained(), asking.container(key="asking"):  # what is wrong, at the top
     question = query.pick(collection)
     box = query.frame(collection, question) if question else None
     if question and st.button("Search", type="primary", width="stretch", key="go"):
@@ -322,7 +330,7 @@ with answers:
             truth = judge(collection, question)
             if truth is not None:
                 right = sum(verdict == "positive" for verdict in truth.values())
-                gallery.legend(f"Judged as {state.judge}: {right} right")
+                cards.legend(f"Judged as {state.judge}: {right} right")
             elif collection.protocols:
                 st.caption("Right and wrong are known for prepared queries only: no frames here.")
             st.button(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pages import common
+from pages.parts import loaders
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -215,7 +215,7 @@ def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
     other.close()
 
 
-@pytest.mark.skipif("town" not in common.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
 def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.locator(".stage").wait_for()

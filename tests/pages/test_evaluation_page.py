@@ -16,7 +16,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
-from pages import common
+from pages.parts import loaders
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs
@@ -74,11 +74,11 @@ def little(tmp_path, monkeypatch):
         runs.record_run(built, opened, ranks, {"search": np.full(3, 0.01)})
         made.built[name] = built
         made.indexes.append((name, built.path))
-    for cached in (common._method, common._index, common._view, common._run, common.drawing):
+    for cached in (loaders._method, loaders._index, loaders._view, loaders._run, loaders.drawing):
         cached.clear()
     monkeypatch.setattr(methods, "load", lambda name, *_, **__: Grey(name))
-    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
-    monkeypatch.setattr(common, "collection", lambda name: made.collection)
+    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection", lambda name: made.collection)
     monkeypatch.setattr(index, "find_all", lambda name: made.indexes)
     monkeypatch.setattr(index, "find", lambda name: dict(made.indexes))
     return made
@@ -244,7 +244,7 @@ def test_without_labels_or_indexes(little):
 
 
 def test_no_collection_at_all(little, monkeypatch):
-    monkeypatch.setattr(common, "shelf", dict)
+    monkeypatch.setattr(loaders, "shelf", dict)
     app = start()
     assert "nothing can be measured" in text(app)
     assert table(app, "Stated by")["mAP Hard"].tolist()[0] == 2.34

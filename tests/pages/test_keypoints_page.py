@@ -19,7 +19,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
-from pages import common
+from pages.parts import loaders
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.methods.base import LocalFeatures
@@ -91,20 +91,20 @@ def little(tmp_path, monkeypatch):
 
     method = Cells()
     monkeypatch.setattr(methods, "load", lambda *_, **__: method)
-    for cached in (common._method, common._index, common._view):
+    for cached in (loaders._method, loaders._index, loaders._view):
         cached.clear()
     opened = dataclasses.replace(
         collections.open_collection(folder), name="little", title="Little collection"
     )
     path = tmp_path / "indexes" / "delf"
     index.build(opened, method, path)
-    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
-    monkeypatch.setattr(common, "collection", lambda name: opened)
+    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection", lambda name: opened)
     found = {"delf": path}
     monkeypatch.setattr(index, "find", lambda name: found)
     method.described.clear()
     yield SimpleNamespace(collection=opened, method=method, indexes=found)
-    common._method.clear()
+    loaders._method.clear()
 
 
 def start(**link):

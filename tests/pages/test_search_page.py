@@ -20,7 +20,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
-from pages import common, gallery, own
+from pages.parts import cards, loaders, own_pictures
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.networks import checkpoints
@@ -107,10 +107,10 @@ def folder(tmp_path):
 def engine(monkeypatch):
     """The stand-in method instead of the networks."""
     monkeypatch.setattr(methods, "load", lambda name, *_, **__: Colours(name))
-    for cached in (common._method, common._index, common._view):
+    for cached in (loaders._method, loaders._index, loaders._view):
         cached.clear()
     yield
-    common._method.clear()
+    loaders._method.clear()
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def little(engine, folder, tmp_path, monkeypatch):
     for name in ("sir", "cnn-irwnha"):
         found[name] = tmp_path / "indexes" / name
         index.build(opened, Colours(name), found[name])
-    monkeypatch.setattr(common, "shelf", lambda: {"little": "Little collection"})
-    monkeypatch.setattr(common, "collection", lambda name: opened)
+    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection", lambda name: opened)
     monkeypatch.setattr(index, "find", lambda name: found)
     monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
     return SimpleNamespace(collection=opened, indexes=found)
@@ -317,7 +317,7 @@ def test_ranking_as_csv(little):
     opened = index.load(little.indexes["sir"])
     ranking = search.search(opened, Colours("sir"), asked, (0, 0, 32, 48))
     truth = {"red_0.png": "positive"}
-    lines = gallery.as_csv(ranking, truth).decode("utf-8-sig").splitlines()
+    lines = cards.as_csv(ranking, truth).decode("utf-8-sig").splitlines()
     assert lines[0] == "rank,name,score,verdict"
     assert lines[1].startswith("1,red_0.png,0.99")
     assert lines[1].endswith(",positive")
@@ -365,7 +365,7 @@ def test_an_index_deleted_while_running(little):
 
 def test_an_index_of_another_list_of_pictures(little, monkeypatch):
     fewer = dataclasses.replace(little.collection, names=little.collection.names[:5], queries=())
-    monkeypatch.setattr(common, "collection", lambda name: fewer)
+    monkeypatch.setattr(loaders, "collection", lambda name: fewer)
     app = go(start())
     assert "another list of pictures" in app.error[0].value
 
@@ -383,8 +383,8 @@ def test_names_are_text_not_markup(engine, tmp_path, monkeypatch):
         picture((60 * n + 40, 90, 30)).save(folder / name)
     opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
     index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
-    monkeypatch.setattr(common, "shelf", lambda: {"odd": "Odd"})
-    monkeypatch.setattr(common, "collection", lambda name: opened)
+    monkeypatch.setattr(loaders, "shelf", lambda: {"odd": "Odd"})
+    monkeypatch.setattr(loaders, "collection", lambda name: opened)
     monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
     app = go(start())
     assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
@@ -403,8 +403,8 @@ def bring(app, name, data, kind="application/zip"):
 
 @pytest.fixture
 def bare(engine, monkeypatch):
-    monkeypatch.setattr(common, "shelf", dict)
-    monkeypatch.delenv(own.FOLDERS, raising=False)
+    monkeypatch.setattr(loaders, "shelf", dict)
+    monkeypatch.delenv(own_pictures.FOLDERS, raising=False)
 
 
 def test_nothing_installed_explains_itself(bare):
@@ -451,7 +451,7 @@ def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
 
 def test_pictures_that_are_not_here(little, monkeypatch, tmp_path):
     away = dataclasses.replace(little.collection, root=tmp_path / "gone")
-    monkeypatch.setattr(common, "collection", lambda name: away)
+    monkeypatch.setattr(loaders, "collection", lambda name: away)
     app = start()
     assert "not on this machine" in app.info[0].value
     app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
@@ -501,9 +501,10 @@ def test_the_private_folder_goes_with_the_session(bare):
 
 
 def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeypatch):
-    monkeypatch.setattr(own, "GRACE", 0.2)
+    monkeypatch.setattr(own_pictures, "GRACE", 0.2)
     kept, dropped = (
-        own.Own(collections.open_collection(folder), TemporaryDirectory()) for _ in range(2)
+        own_pictures.Own(collections.open_collection(folder), TemporaryDirectory())
+        for _ in range(2)
     )
     kept.leave()
     kept.stay()
@@ -515,7 +516,7 @@ def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeyp
 
 
 def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv(own.FOLDERS, str(folder))
+    monkeypatch.setenv(own_pictures.FOLDERS, str(folder))
     app = start()
     app.radio(key="own_from").set_value("A folder on this machine").run()
     app.text_input(key="own_folder").set_value(str(tmp_path)).run()

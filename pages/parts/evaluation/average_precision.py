@@ -8,8 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages import common, gallery
-from pages.downloads import downloads
+from pages.parts import cards, loaders
+from pages.parts.downloads import downloads
 from retrieval.collections import Collection
 from retrieval.evaluation import Explanation, Step, explain
 from retrieval.evaluation.runs import Run
@@ -43,7 +43,7 @@ def strip(kinds: Iterable[str], what: str) -> str:
         folded = length > 3 and start + length > FOLD
         step = length if folded else 1
         for first in range(start, start + length, step):
-            verdict = gallery.VERDICTS[kind]
+            verdict = cards.VERDICTS[kind]
             ranks = f"{first + 1}–{first + length}" if folded else str(first + 1)
             count = f" × {length}" if folded else ""
             marks.append(
@@ -87,7 +87,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
         f"{RULES[protocol]} Going down the list, each right picture adds a little area: much "
         "while all above it is right, less after mistakes. The areas sum to the AP."
     )
-    gallery.legend(f"AP of {label}: {told.average_precision:.4f}")
+    cards.legend(f"AP of {label}: {told.average_precision:.4f}")
     st.html(STRIP)
     st.markdown("**1. The list as ranked**")
     st.html(strip(told.kinds, "The list as ranked"))
@@ -109,7 +109,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     key = ("steps", collection.name, protocol, label, run.record["made"], number)
     with drawn:
         st.image(
-            common.drawing("png", key, lambda: plots.steps(told, note)),
+            loaders.drawing("png", key, lambda: plots.steps(told, note)),
             width="stretch",
             alt=f"Precision over recall; the shaded area is {told.average_precision:.4f}",
         )
@@ -142,7 +142,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
         "have a right picture. Trapezoid rule: Philbin et al., CVPR 2007. Easy, Medium, Hard: "
         "Radenović et al., CVPR 2018."
     )
-    downloads(name, rows, lambda kind: common.drawing(kind, key, lambda: plots.steps(told, note)))
+    downloads(name, rows, lambda kind: loaders.drawing(kind, key, lambda: plots.steps(told, note)))
 
 
 def step_rows(collection: Collection, told: Explanation) -> list[dict]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages import common
-from pages.cropper import cropper
-from pages.gallery import plain
+from pages.parts import loaders
+from pages.parts.cards import plain
+from pages.parts.cropper import cropper
 from retrieval import images
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
@@ -36,7 +36,7 @@ class Question:
         """Stands for the pixels."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
-        return str(common.stamp(self.source))
+        return str(loaders.stamp(self.source))
 
     @property
     def identity(self) -> tuple:
@@ -154,7 +154,7 @@ def frame(collection: Collection, question: Question) -> Box | None:
     """
     if state.get("boxed") != (collection.name, *question.identity):
         put_box(collection, question, written(question.own_box))
-    jpeg, size = common.view(question.source, 1000, question.name)
+    jpeg, size = loaders.view(question.source, 1000, question.name)
     try:
         box = parse(state.get("box", ""))
         box, trouble = box and images.check_box(box, size), None

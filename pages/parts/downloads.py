@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pages import common
+from pages.parts import loaders
 from retrieval.figures import evaluation as plots
 
 if TYPE_CHECKING:
@@ -54,5 +54,5 @@ def downloads(
 
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
     """A figure as it is downloaded, with its downloads."""
-    st.image(common.drawing("png", key, draw), width=WIDTH, alt=alt)
-    downloads(name, rows, lambda kind: common.drawing(kind, key, draw))
+    st.image(loaders.drawing("png", key, draw), width=WIDTH, alt=alt)
+    downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))

@@ -16,7 +16,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages import common, query
+from pages.parts import loaders, query
 from retrieval import images, index, methods
 from retrieval.collections import archives
 from retrieval.collections import collection as collections
@@ -96,7 +96,7 @@ def form(wanted: list[str]) -> None:
     if st.button(
         f"Index with {names}", type="primary", disabled=not (files or folder), key="own_index"
     ):
-        with common.explained():
+        with loaders.explained():
             brought, before = _bring(files) if files else _bring_folder(folder), current()
             st.session_state["own"] = brought
             if before:
@@ -129,7 +129,7 @@ def left_out() -> None:
 def build(name: str) -> index.Index:
     """Index the session's pictures with one method, showing how far it is."""
     own = current()
-    method = common.load_method(name)
+    method = loaders.load_method(name)
     title = methods.METHODS[name].title
     bar = st.progress(0.0, f"{title}: starting")
     start = time.monotonic()

@@ -43,7 +43,7 @@ def through_app() -> None:
     app, and opens a link to a page without app.py.
     """
     if not st.session_state.get("through_app"):
-        runpy.run_path(str(Path(__file__).parents[1] / "app.py"))
+        runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
         st.stop()
 
 

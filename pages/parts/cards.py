@@ -13,7 +13,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
-from pages import common
+from pages.parts import loaders
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
@@ -129,7 +129,7 @@ def card(
 def picture(collection: Collection, name: str, side: int) -> None:
     """The picture, or a plain note where it is not on this machine."""
     try:
-        jpeg, _ = common.view(collection.path(name), side)
+        jpeg, _ = loaders.view(collection.path(name), side)
     except RetrievalError:
         st.info(f"No picture of {plain(Path(name).name)} here.", icon=":material/hide_image:")
     else:
