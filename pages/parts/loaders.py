@@ -25,6 +25,7 @@ from retrieval.evaluation import runs, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
+from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
 from retrieval.ranking.search import Ranking
 
@@ -83,7 +84,7 @@ def _collection(name: str, changed: tuple[str, int]) -> Collection:
     return collections.open_collection(name)
 
 
-def load_method(name: str, checkpoint: str | None = None, **settings) -> methods.Method:
+def load_method(name: str, checkpoint: str | None = None, /, **settings) -> methods.Method:
     """A method with its network, shared by all sessions."""
     title = methods.METHODS[name].title
     with st.spinner(f"Loading the network of {title}: some seconds, once for everybody"):
@@ -92,7 +93,8 @@ def load_method(name: str, checkpoint: str | None = None, **settings) -> methods
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
-    return methods.load(name, checkpoint, **json.loads(settings))
+    # An index names it, perhaps a stranger's: a path in it must not be opened.
+    return methods.load_record(checkpoints.registered(name, checkpoint), **json.loads(settings))
 
 
 @st.cache_resource(max_entries=12, show_spinner="Opening the index")

@@ -118,20 +118,21 @@ class Index:
             dequantise(self.arrays["descriptors"][rows]),
         )
 
+    def check_checkpoint(self, checkpoint) -> None:
+        """Refuse weights that are not those of the index, before they are loaded."""
+        ours = self.manifest["checkpoint"]
+        if ours != {"id": checkpoint.id, "sha256": checkpoint.sha256}:
+            self._refuse(
+                f"checkpoint {self.checkpoint} ({ours['sha256'][:8]})",
+                f"{checkpoint.id} ({checkpoint.sha256[:8]})",
+            )
+
     def check_method(self, method) -> None:
         """Refuse a query method whose numbers cannot be compared with those in the index."""
         wanted = identity(method)
-
-        def refuse(was: str, wants: str) -> None:
-            raise RetrievalError(f"The index {self.path} was made with {was}, not {wants}{AGAIN}.")
-
         if self.method != wanted["method"]:
-            refuse(f"method {self.method}", str(wanted["method"]))
-        if self.manifest["checkpoint"] != wanted["checkpoint"]:
-            refuse(
-                f"checkpoint {self.checkpoint} ({self.manifest['checkpoint']['sha256'][:8]})",
-                f"{method.checkpoint.id} ({method.checkpoint.sha256[:8]})",
-            )
+            self._refuse(f"method {self.method}", str(wanted["method"]))
+        self.check_checkpoint(method.checkpoint)
         ours, theirs = self.settings, wanted["settings"]
         differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if differ:
@@ -139,7 +140,10 @@ class Index:
                 ", ".join(f"{key} {_short(one.get(key))}" for key in differ)
                 for one in (ours, theirs)
             )
-            refuse(was, wants)
+            self._refuse(was, wants)
+
+    def _refuse(self, was: str, wants: str) -> None:
+        raise RetrievalError(f"The index {self.path} was made with {was}, not {wants}{AGAIN}.")
 
 
 def identity(method) -> dict[str, Any]:

@@ -69,7 +69,7 @@ METHODS: dict[str, Entry] = {
 }
 
 
-def load(method: str, checkpoint: str | Path | None = None, **settings) -> Method:
+def load(method: str, checkpoint: str | Path | None = None, /, **settings) -> Method:
     """A method with its weights, ready to describe pictures.
 
     method: 'sir', 'delf' or 'cnn-irwnha'. checkpoint: a registered id, a file, or the default.
@@ -80,14 +80,19 @@ def load(method: str, checkpoint: str | Path | None = None, **settings) -> Metho
     return load_record(checkpoints.find(method, checkpoint), **settings)
 
 
-def load_record(record: checkpoints.Checkpoint, **settings) -> Method:
+def load_record(record: checkpoints.Checkpoint, /, **settings) -> Method:
     """The method of a checkpoint record, with its weights."""
     entry = METHODS[record.method]
+    module, name = entry.module, entry.class_name
     if record.format == "saved-model":
-        from retrieval.methods.tfhub import HubDELF
-
-        return HubDELF(record, **settings)
-    cls = getattr(import_module(f"retrieval.methods.{entry.module}"), entry.class_name)
+        module, name = "tfhub", "HubDELF"
+    cls = getattr(import_module(f"retrieval.methods.{module}"), name)
+    # Settings may come out of a file: before they are passed on as arguments.
+    if unknown := settings.keys() - cls.defaults.keys():
+        raise RetrievalError(
+            f"{cls.title} has no setting {', '.join(sorted(unknown))}; "
+            f"it has: {', '.join(cls.defaults)}."
+        )
     return cls(record, **settings)
 
 
@@ -144,5 +149,15 @@ def custom(
 
 
 def for_index(index, checkpoint: str | Path | None = None) -> Method:
-    """The method that made an index. checkpoint: its file, where it is not a registered one."""
-    return load(index.method, checkpoint or index.checkpoint, **index.settings)
+    """The method that made an index.
+
+    The index may be a stranger's, so the checkpoint that it names is looked up among the registered
+    ones and never opened as a path. checkpoint: the user's own file, where it was made with one.
+    Raises RetrievalError, before any weights are loaded, where they are not those of the index.
+    """
+    if checkpoint is None:
+        record = checkpoints.registered(index.method, index.checkpoint)
+    else:
+        record = checkpoints.find(index.method, checkpoint)
+    index.check_checkpoint(record)
+    return load_record(record, **index.settings)

@@ -61,12 +61,6 @@ class Method(ABC):
     batch: int = 1  # pictures that ``describe_batch`` is best given at once
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
-        unknown = settings.keys() - self.defaults.keys()
-        if unknown:
-            raise RetrievalError(
-                f"{self.title} has no setting {', '.join(sorted(unknown))}; "
-                f"it has: {', '.join(self.defaults)}."
-            )
         self.checkpoint = checkpoint
         self.settings = {**self.defaults, **checkpoint.settings, **settings}
         for key, default in self.defaults.items():

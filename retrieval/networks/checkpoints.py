@@ -250,17 +250,33 @@ def of_method(method: str) -> list[Checkpoint]:
     return [checkpoint for checkpoint in REGISTRY.values() if checkpoint.method == method]
 
 
+def registered(method: str, name: str) -> Checkpoint:
+    """The registered checkpoint called ``name``; nothing is opened.
+
+    This is the lookup for names that come out of a file, which may be a stranger's.
+    """
+    if name not in REGISTRY:
+        raise RetrievalError(
+            f"{name!r} is no registered checkpoint; if it is a file of yours, name it with "
+            "--checkpoint."
+        )
+    checkpoint = REGISTRY[name]
+    if checkpoint.method != method:
+        raise RetrievalError(
+            f"Checkpoint {checkpoint.id} is for {checkpoint.method}, not for {method}."
+        )
+    return checkpoint
+
+
 def find(method: str, which: str | Path | None = None) -> Checkpoint:
-    """A registered checkpoint by id, a weights file or SavedModel by path, or the default."""
+    """What the user asks for: a registered id, a weights file or SavedModel by path, or nothing.
+
+    A path is opened: never pass on what a file names, see ``registered``.
+    """
     if which is None:
         return of_method(method)[0]
     if str(which) in REGISTRY:
-        checkpoint = REGISTRY[str(which)]
-        if checkpoint.method != method:
-            raise RetrievalError(
-                f"Checkpoint {checkpoint.id} is for {checkpoint.method}, not for {method}."
-            )
-        return checkpoint
+        return registered(method, str(which))
     path = Path(which)
     if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long
         return _describe_file(path, method)

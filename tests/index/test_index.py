@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from attack.indexes import edit, forge
 from PIL import Image
 from stubs import Grid, Thumbnail, paint
 
@@ -543,25 +543,6 @@ def damaged(whole, tmp_path):
         return tmp_path / kind
 
     return copy
-
-
-def edit(path, change):
-    """Change a JSON file with a function of its content."""
-    data = json.loads(path.read_text("utf-8"))
-    new = change(data)
-    path.write_text(json.dumps(data if new is None else new), "utf-8")
-
-
-def forge(path):
-    """Recompute every checksum, as somebody would who means to deceive."""
-    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    for name, stated in manifest["files"].items():
-        data = (path / name).read_bytes()
-        stated |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    del manifest["sha256"]
-    text = json.dumps(manifest, sort_keys=True)
-    manifest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
 
 
 def flip(path, place):
