@@ -1,18 +1,21 @@
 """Collections: a named, ordered set of database pictures, with queries where there are some.
 
-Three kinds: the embedded one (``town``, in the repository), the public benchmarks (Oxford and
-Paris, classic and revisited; fetched by ``python -m retrieval download``), and any folder.
-Downloads lie below ``$RETRIEVAL_DATA``, by default ``~/.cache/retrieval``.
+Four kinds: the embedded one (``town``, in the repository), the public benchmarks (Oxford and
+Paris, classic and revisited), photographs from Wikimedia Commons, and any folder. Benchmarks and
+photographs are fetched by ``python -m retrieval download`` and lie below ``$RETRIEVAL_DATA``, by
+default ``~/.cache/retrieval``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from retrieval.collections.credits import Credit, read_credits
 from retrieval.collections.ground_truth import (
     GroundTruth,
     Query,
@@ -47,6 +50,7 @@ class Collection:
 
     ``root`` is None, or a folder that does not exist, where the pictures are not on this
     machine: everything that needs no pixels still works.
+    credit: of the collection. credits: picture name → who made that one, where this is known.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Collection:
     names: tuple[str, ...]
     queries: tuple[Query, ...] = ()
     credit: str = ""
+    credits: Mapping[str, Credit] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,7 +96,8 @@ class Entry:
     """What is known about a collection before it is opened.
 
     pictures, ground_truth: paths below ``data_folder()``; Oxford's two share their pictures.
-    images, queries: the counts that a complete ground truth has.
+    images, queries: the counts that a complete ground truth has; None where they may differ.
+    download: what ``python -m retrieval download`` wants to hear, where that is not the name.
     """
 
     name: str
@@ -101,6 +107,7 @@ class Entry:
     pictures: str = ""
     ground_truth: str = ""
     credit: str = ""
+    download: str = ""
 
     @property
     def ground_truth_path(self) -> Path:
@@ -144,6 +151,17 @@ _ENTRIES = {
             "rparis6k/gnd_rparis6k.pkl",
             _PARIS + _REVISITED,
         ),
+        *(
+            Entry(
+                f"{preset}-commons",
+                f"{preset.capitalize()} (Wikimedia Commons)",
+                pictures=f"{preset}-commons",
+                ground_truth=f"{preset}-commons/ground_truth.json",
+                credit="Photographs from Wikimedia Commons, each with its own author and licence",
+                download=f"commons --preset {preset}",
+            )
+            for preset in ("oxford", "paris", "world")
+        ),
     )
 }
 
@@ -179,7 +197,9 @@ def open_collection(where: str | Path) -> Collection:
     queries = ()
     if any(folder.glob("*_query.txt")):
         queries = read_ground_truth(folder, names).queries
-    return Collection(folder.name, folder.name, folder, names, queries)
+    return Collection(
+        folder.name, folder.name, folder, names, queries, credits=read_credits(folder)
+    )
 
 
 def _open_registered(entry: Entry) -> Collection:
@@ -192,8 +212,11 @@ def _open_registered(entry: Entry) -> Collection:
         return _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
     if not path.is_file():
         raise RetrievalError(
-            f"{entry.title} is not on this machine: python -m retrieval download {entry.name}"
+            f"{entry.title} is not on this machine: "
+            f"python -m retrieval download {entry.download or entry.name}"
         )
+    if entry.images is None:
+        return _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
     truth = read_ground_truth(path, suffix=".jpg")
     if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
         raise RetrievalError(
@@ -217,7 +240,7 @@ def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Coll
     # Names may count from the folder itself or from images/ in it.
     inside = not (folder / truth.names[0]).is_file() and (folder / "images").is_dir()
     root = folder / "images" if inside else folder
-    return Collection(name, title, root, truth.names, truth.queries, credit)
+    return Collection(name, title, root, truth.names, truth.queries, credit, read_credits(folder))
 
 
 def _scan(folder: Path) -> tuple[str, ...]:

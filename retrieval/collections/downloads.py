@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -31,6 +32,8 @@ CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
 RETRIES = 5  # in a row without getting any further
 PAUSE = 0.5  # seconds before the first retry; doubled each time
+MAX_WAIT = 120  # seconds that a server may make us wait before the next try
+AGENT = "retrieval-demo"
 MAX_BYTES = 10_000_000_000
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
@@ -64,8 +67,16 @@ SOURCES = {
 }
 
 
+class Unavailable(RetrievalError):
+    """This one file cannot be had, now or later; others of the same server may be."""
+
+
 class _Broken(Exception):
-    """A transfer that may well work when tried again."""
+    """A transfer that may well work when tried again, after so many seconds at least."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
@@ -108,16 +119,20 @@ def fetch(
     sha256: str = "",
     max_bytes: int = MAX_BYTES,
     progress: Progress | None = None,
+    agent: str = AGENT,
 ) -> Path:
     """Download one file to ``target``, unless it is there already; returns its path.
 
     Bytes gather in ``<target>.part``, which an interrupted download goes on with as long as the
     server says that the file has not changed. The file is renamed when it is complete.
-    sha256: the digest it must have, or how that begins.
-    Raises RetrievalError when the server refuses, the connection keeps breaking (what has arrived
-    is kept), the digest is wrong (the file is deleted), or there is no room.
+    sha256: the digest it must have, or how that begins. agent: the User-Agent to send.
+    A server that is busy is asked again, not before it wants to be (Retry-After).
+    Raises Unavailable when there is no such file, it is too large, or its digest is wrong (it is
+    deleted); RetrievalError when the server refuses, the connection keeps breaking (what has
+    arrived is kept), or there is no room.
     """
     check_address(address)
+    shown = address.partition("?")[0]
     target = Path(target)
     if target.is_file() and _digest(target).startswith(sha256):
         return target
@@ -127,21 +142,24 @@ def fetch(
     while True:
         before = _size(part)
         try:
-            _transfer(address, part, max_bytes, progress)
+            _transfer(address, part, max_bytes, progress, agent)
             break
         except _Broken as error:
             failures = 0 if _size(part) > before else failures + 1
-            if failures >= RETRIES:
-                kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
+            kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
+            if error.wait > MAX_WAIT:
+                minutes = f"{error.wait / 60:.0f} minutes"
                 raise RetrievalError(
-                    f"{address} cannot be downloaded now: {error}.{kept}"
+                    f"{shown} cannot be downloaded now: the server asks to wait {minutes}.{kept}"
                 ) from error
-            time.sleep(min(PAUSE * 2**failures, TIMEOUT))
+            if failures >= RETRIES:
+                raise RetrievalError(f"{shown} cannot be downloaded now: {error}.{kept}") from error
+            time.sleep(max(min(PAUSE * 2**failures, TIMEOUT), error.wait))
     digest = _digest(part)
     _stamp(part).unlink(missing_ok=True)
     if not digest.startswith(sha256):
         part.unlink()
-        raise RetrievalError(
+        raise Unavailable(
             f"{address} has SHA-256 {digest[:16]}… instead of {sha256[:16]}… and was deleted: "
             "it was damaged on the way or replaced by its owner."
         )
@@ -149,13 +167,15 @@ def fetch(
     return target
 
 
-def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
+def _transfer(
+    address: str, part: Path, max_bytes: int, progress: Progress | None, agent: str
+) -> None:
     """Add to ``part`` what is missing. _Broken when that may work later."""
     have, validator = _size(part), _validator(part, address)
     if not validator:
         have = 0
     request = urllib.request.Request(
-        address, headers={"User-Agent": "retrieval-demo", "Accept-Encoding": "identity"}
+        address, headers={"User-Agent": agent, "Accept-Encoding": "identity"}
     )
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -169,8 +189,10 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
             part.unlink(missing_ok=True)
             raise _Broken("the server has a shorter file") from error
         if error.code in TEMPORARY:
-            raise _Broken(f"the server says {error.code} {error.reason}") from error
-        raise RetrievalError(
+            wait = _retry_after(error.headers.get("Retry-After", ""))
+            raise _Broken(f"the server says {error.code} {error.reason}", wait) from error
+        final = Unavailable if error.code in (404, 410) else RetrievalError
+        raise final(
             f"{address} cannot be downloaded: the server says {error.code} {error.reason}."
         ) from error
     except URLError as error:
@@ -200,7 +222,7 @@ def _transfer(address: str, part: Path, max_bytes: int, progress: Progress | Non
         if (total or 0) > max_bytes:
             raise _too_large(address, part, max_bytes)
         if total is not None:
-            _check_room(part.parent, total - start, address)
+            check_room(part.parent, total - start, address)
         here = start
         try:
             _stamp(part).write_text(
@@ -231,9 +253,19 @@ def _chunks(response) -> Iterator[bytes]:
         yield chunk
 
 
-def _too_large(address: str, part: Path, max_bytes: int) -> RetrievalError:
+def _retry_after(value: str) -> float:
+    """Seconds until a server wants to be asked again: it says a number or a date (RFC 9110)."""
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _too_large(address: str, part: Path, max_bytes: int) -> Unavailable:
     part.unlink(missing_ok=True)
-    return RetrievalError(
+    return Unavailable(
         f"{address} is larger than {max_bytes / 1e6:,.0f} MB, more than it should be."
     )
 
@@ -270,7 +302,8 @@ def _unwritable(path: Path, error: OSError) -> RetrievalError:
     return RetrievalError(f"{path} cannot be written: {error.strerror or error}.")
 
 
-def _check_room(folder: Path, needed: int, what: str) -> None:
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Raise RetrievalError when the disk of ``folder`` has less than ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RetrievalError(
@@ -298,7 +331,7 @@ def download(name: str, progress: Progress | None = None, say: Say = lambda text
                 f"({source.size / 1e9:.1f} GB to download, and as much unpacked; the archives are "
                 f"deleted afterwards); {free / 1e9:.1f} GB are free."
             )
-            _check_room(folder, needed, entry.title)
+            check_room(folder, needed, entry.title)
         ensure_ground_truth(name, progress)
         if missing:
             _bring_pictures(entry, source, folder, pictures, progress, say)

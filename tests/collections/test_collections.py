@@ -143,10 +143,14 @@ def test_embedded_collection():
 
 def test_registered_collections():
     names = [entry.name for entry in collections.registered()]
-    assert names == ["town", "oxford5k", "paris6k", "roxford5k", "rparis6k"]
+    benchmarks = ["oxford5k", "paris6k", "roxford5k", "rparis6k"]
+    photographs = ["oxford-commons", "paris-commons", "world-commons"]
+    assert names == ["town", *benchmarks, *photographs]
     assert not any(entry.available for entry in collections.registered())
     with pytest.raises(RetrievalError, match="python -m retrieval download roxford5k"):
         open_collection("roxford5k")
+    with pytest.raises(RetrievalError, match="download commons --preset paris"):
+        open_collection("paris-commons")
 
 
 def test_registered_collection_without_pictures():

@@ -1,0 +1,149 @@
+"""Questions to the MediaWiki API of Wikimedia Commons, asked as Commons wants to be asked.
+
+One request at a time, with a pause before each; ``maxlag``; Retry-After; a User-Agent that says
+whom to write to (mediawiki.org, API:Etiquette; wikitech.wikimedia.org, Robot policy).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from retrieval.collections.credits import one_line
+from retrieval.collections.downloads import RETRIES, fetch
+from retrieval.errors import RetrievalError
+
+API = "https://commons.wikimedia.org/w/api.php"
+WIDTH = 960  # px; one of the widths Commons keeps ready (mediawiki.org, Common thumbnail sizes)
+MAX_BYTES = 20_000_000  # of one answer, and of one picture
+PAUSE = 0.5  # seconds before each request
+LAG = 5.0  # seconds to wait, at least, when Commons says that its databases lag
+BUSY = ("maxlag", "ratelimited", "readonly")  # errors that pass
+AT_ONCE = 50  # files in an answer
+MOST_ANSWERS = 100  # to one question
+MOVED = "Category redirects"  # the category of notes that say where another category is now
+
+
+class Site:
+    """The API, and the pictures it names. Answers are kept in ``work`` until ``forget``."""
+
+    def __init__(self, contact: str, work: Path) -> None:
+        self.agent, self.answers = user_agent(contact), work / "answers"
+
+    def fetch(self, address: str, path: Path) -> None:
+        """Download to ``path`` what is not there yet; errors as of ``downloads.fetch``."""
+        if not path.is_file():
+            time.sleep(PAUSE)
+            fetch(address, path, max_bytes=MAX_BYTES, agent=self.agent)
+
+    def forget(self) -> None:
+        shutil.rmtree(self.answers, ignore_errors=True)
+
+    def ask(self, **parameters: str | int) -> dict:
+        """One answer. Waits where Commons is busy; RetrievalError where it refuses."""
+        fixed = {"action": "query", "format": "json", "formatversion": 2, "maxlag": 5}
+        address = f"{API}?{urlencode(fixed | parameters)}"
+        path = self.answers / f"{hashlib.sha256(address.encode()).hexdigest()[:24]}.json"
+        for attempt in range(1, RETRIES + 1):
+            self.fetch(address, path)
+            try:
+                answer = json.loads(path.read_bytes())
+            except (ValueError, RecursionError):
+                answer = None
+            if not isinstance(answer, dict):
+                path.unlink()
+                raise RetrievalError(
+                    "Wikimedia Commons did not answer, something in between did: is there a log-in "
+                    "page or a proxy between this machine and the internet?"
+                )
+            if "error" not in answer:
+                return answer
+            path.unlink()
+            error = answer["error"] if isinstance(answer["error"], dict) else {}
+            if error.get("code") not in BUSY:
+                raise RetrievalError(f"Commons refuses: {one_line(str(error.get('info')))}")
+            time.sleep(LAG * attempt)
+        raise RetrievalError(
+            "Wikimedia Commons is busy; what is here is kept: try the same again later."
+        )
+
+    def pages(self, **parameters: str | int) -> Iterator[dict]:
+        """All pages of a question, over as many answers as it takes; each when it is complete."""
+        pages: dict[Any, dict] = {}
+        more: dict = {}
+        for _ in range(MOST_ANSWERS):
+            answer = self.ask(**parameters, **more)
+            for page in _dicts(answer.get("query"), "pages"):
+                pages.setdefault(page.get("pageid"), {}).update(page)
+            following = answer.get("continue")
+            if not isinstance(following, dict):
+                break
+            more = following
+            if answer.get("batchcomplete"):  # else the pages so far may lack something
+                yield from pages.values()
+                pages = {}
+        yield from pages.values()
+
+    def files(self, category: str) -> Iterator[dict]:
+        """Pages of the files in a category, with what ``choice.judge`` needs to know of each."""
+        return self.pages(
+            generator="categorymembers",
+            gcmtitle=f"Category:{category}",
+            gcmtype="file",
+            gcmlimit=AT_ONCE,
+            prop="imageinfo",
+            iiprop="url|size|mime|sha1|extmetadata",
+            iiurlwidth=WIDTH,
+            iiextmetadatalanguage="en",
+            iiextmetadatafilter="License|LicenseShortName|Artist|Attribution|AuthorCount|NonFree|"
+            "Restrictions|DeletionReason|Categories",
+        )
+
+    def subcategories(self, category: str) -> list[str]:
+        answer = self.ask(
+            list="categorymembers", cmtitle=f"Category:{category}", cmtype="subcat", cmlimit=500
+        )
+        return [title_of(row) for row in _dicts(answer.get("query"), "categorymembers")]
+
+    def current(self, category: str) -> str:
+        """What a category is called now: Commons leaves a note where it has moved one."""
+        notes = self.pages(
+            titles=f"Category:{category}", prop="categories|links", cllimit=50, plnamespace=14,
+            pllimit=50,
+        )  # fmt: skip
+        for note in notes:
+            if MOVED in map(title_of, _dicts(note, "categories")):
+                links = map(title_of, _dicts(note, "links"))
+                return next((one for one in links if one and one != MOVED), category)
+        return category
+
+
+def _dicts(holder: Any, key: str) -> list[dict]:
+    """The dictionaries in the list ``holder[key]``, whatever there is."""
+    rows = holder.get(key) if isinstance(holder, dict) else None
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def title_of(page: dict) -> str:
+    """The title of a page without its kind."""
+    return one_line(re.sub("^(Category|File):", "", str(page.get("title", ""))))
+
+
+def user_agent(contact: str) -> str:
+    """What to call ourselves, in the form of Wikimedia's User-Agent policy."""
+    fine = "@" in contact or contact.startswith("https://")
+    if not fine or not re.fullmatch(r"[!-~]{5,200}", contact) or set(contact) & set('()<>"\\'):
+        raise RetrievalError(
+            "Wikimedia asks every program to say whom to write to: give an e-mail address or an "
+            "https address of yours as contact. It is sent to Wikimedia and nowhere else."
+        )
+    version = ".".join(map(str, sys.version_info[:2]))
+    return f"retrieval-demo/1.0 ({contact}) Python-urllib/{version}"

@@ -1,0 +1,95 @@
+"""Who made a picture and under which licence it may be shown: ``credits.json`` in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from retrieval.errors import RetrievalError
+
+FILE = "credits.json"
+MAX_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Credit:
+    """All plain text of one line; ``licence_url`` and ``page`` are https addresses or empty.
+
+    note: what else the source says, for example that a trade mark is in the picture.
+    """
+
+    title: str
+    author: str
+    licence: str
+    licence_url: str
+    page: str
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The credit as one line, for small print."""
+        return ", ".join(filter(None, (self.author, self.licence, self.page)))
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """``text`` without control, direction and other invisible characters, in one line, cut."""
+    shown = "".join(
+        " " if character.isspace() else character
+        for character in text[: 10 * most]
+        if character.isspace() or unicodedata.category(character)[0] != "C"
+    )
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def read_credits(folder: Path) -> dict[str, Credit]:
+    """Picture name → credit; {} where the folder has none.
+
+    The file may be anybody's: what is no text is refused, and only https addresses are kept.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError("it is too large")
+        pictures = json.loads(path.read_bytes())["pictures"]
+        return {str(name): _credit(entry) for name, entry in pictures.items()}
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RetrievalError(
+            f"{path} is damaged; download the collection again, or delete the file if the "
+            "pictures are yours."
+        ) from error
+
+
+def _credit(entry: Mapping[str, str]) -> Credit:
+    values = {one.name: one_line(entry.get(one.name, "")) for one in fields(Credit)}
+    for name in ("licence_url", "page"):
+        address = entry.get(name, "")
+        fine = address.startswith("https://") and address.isascii() and address.isprintable()
+        values[name] = address if fine and " " not in address else ""
+    return Credit(**values)
+
+
+def as_csv(credits: Mapping[str, Credit]) -> bytes:
+    """A table with one line for each picture, as spreadsheets read it."""
+    columns = [one.name for one in fields(Credit)]
+    rows = ([name, *(getattr(credit, key) for key in columns)] for name, credit in credits.items())
+    return table(["picture", *columns], rows)
+
+
+def table(columns: list[str], rows: Iterable[list[str]]) -> bytes:
+    """CSV in UTF-8. What a spreadsheet would take for a formula gets an apostrophe in front."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow("'" + cell if cell.startswith(tuple("=+-@")) else cell for cell in row)
+    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8

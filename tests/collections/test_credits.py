@@ -1,0 +1,83 @@
+"""Credits: what a strange file may do, and what a spreadsheet sees."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from retrieval.collections import credits
+from retrieval.collections.credits import Credit, one_line, read_credits
+from retrieval.errors import RetrievalError
+
+
+def write(folder, pictures):
+    (folder / "credits.json").write_text(json.dumps({"pictures": pictures}))
+
+
+def test_absent_file_is_no_credits(tmp_path):
+    assert read_credits(tmp_path) == {}
+
+
+def test_read(tmp_path):
+    entry = {
+        "title": "Radcliffe Camera.jpg",
+        "author": "A. Photographer",
+        "licence": "CC BY-SA 4.0",
+        "licence_url": "https://creativecommons.org/licenses/by-sa/4.0/",
+        "page": "https://commons.wikimedia.org/wiki/File:Radcliffe_Camera.jpg",
+    }
+    write(tmp_path, {"a.jpg": entry})
+    assert read_credits(tmp_path) == {"a.jpg": Credit(**entry)}
+    assert read_credits(tmp_path)["a.jpg"].line == (
+        "A. Photographer, CC BY-SA 4.0, "
+        "https://commons.wikimedia.org/wiki/File:Radcliffe_Camera.jpg"
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "javascript:alert(1)",
+        "http://example.org/",
+        "https://example.org/a b",
+        "https://example.org/\n[x](y)",
+        "https://ex\u202eample.org/",
+    ],
+)
+def test_addresses_other_than_plain_https_are_dropped(tmp_path, address):
+    write(tmp_path, {"a.jpg": {"author": "x", "page": address, "licence_url": address}})
+    found = read_credits(tmp_path)["a.jpg"]
+    assert (found.page, found.licence_url, found.author) == ("", "", "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[]",
+        '{"pictures": [1]}',
+        '{"pictures": {"a.jpg": 3}}',
+        '{"pictures": {"a.jpg": {"author": 3}}}',
+        '{"pictures": {"a.jpg": {"page": ["https://"]}}}',
+        "[" * 100_000,
+    ],
+)
+def test_damaged_file_is_explained(tmp_path, text):
+    (tmp_path / "credits.json").write_text(text)
+    with pytest.raises(RetrievalError, match="is damaged; download the collection again"):
+        read_credits(tmp_path)
+
+
+def test_one_line():
+    assert one_line(" a\n\tb\u00a0c ") == "a b c"
+    assert one_line("evil\u202egpj.exe\x1b[31m\u200b") == "evilgpj.exe[31m"
+    assert one_line("Übermäßig 東京") == "Übermäßig 東京"
+    assert one_line("x" * 500, 10) == "xxxxxxxxx…"
+
+
+def test_table_has_no_formulas():
+    data = credits.as_csv({"a.jpg": Credit("=cmd|' /C calc'!A0", "+1", "@x", "", "", "-2")})
+    header, row = csv.reader(io.StringIO(data.decode("utf-8-sig")))
+    assert header == ["picture", "title", "author", "licence", "licence_url", "page", "note"]
+    assert row == ["a.jpg", "'=cmd|' /C calc'!A0", "'+1", "'@x", "", "", "'-2"]
