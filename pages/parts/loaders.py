@@ -1,4 +1,4 @@
-"""What the pages share: cached loaders, errors in one sentence, and the pictures on show.
+"""Cached loaders of collections, methods, indexes, answers and pictures, for all pages.
 
 Everything heavy is loaded here and only when it is needed, so that the first paint of a page
 imports no deep learning library. Models and indexes are loaded once and shared by all sessions.

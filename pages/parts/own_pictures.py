@@ -65,6 +65,16 @@ def current() -> Own | None:
     return _present(own, own.folder.name)
 
 
+def opened(name: str) -> collections.Collection:
+    """A collection of the shelf by name, the visitor's own pictures included."""
+    return current().collection if name == NAME else loaders.collection(name)
+
+
+def indexes(collection: collections.Collection) -> dict[str, Path]:
+    """The index of a collection for each method that has one."""
+    return current().indexes if collection.name == NAME else index.find(collection.name)
+
+
 def allowed_folders() -> list[Path]:
     """Folders on this machine that a visitor may name a folder in; none unless the owner says so.
 

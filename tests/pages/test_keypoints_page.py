@@ -7,9 +7,6 @@ database picture moved by two cells, so that the right map is known.
 import dataclasses
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,22 +117,6 @@ def start(**link):
 
 def text(app):
     return "\n".join(element.value for element in (*app.markdown, *app.caption, *app.info))
-
-
-def test_first_paint_imports_no_deep_learning():
-    code = (
-        "import sys; from streamlit.testing.v1 import AppTest;"
-        "app = AppTest.from_file('app.py', default_timeout=60).run();"
-        "app.switch_page('pages/keypoints.py');"
-        "import retrieval.figures.local_features, retrieval.ranking.geometry;"
-        "print({'torch', 'torchvision', 'tensorflow', 'faiss', 'cv2', 'scipy', 'matplotlib'}"
-        " & set(sys.modules))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert run.stdout.strip().splitlines()[-1:] == ["set()"], run.stdout + run.stderr
 
 
 def test_a_database_picture_needs_no_network(little):

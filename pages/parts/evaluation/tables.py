@@ -1,0 +1,96 @@
+"""The tables of the evaluation page: our scores, the figures of others, the AP of each query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+import streamlit as st
+
+from pages.parts.downloads import downloads
+from pages.parts.evaluation.runs import Measured
+from retrieval.collections import Collection
+from retrieval.evaluation import PROTOCOLS, Scores, published
+
+
+def percent(value: float) -> float:
+    return round(100 * value, 2)
+
+
+def summary(measured: Iterable[Measured], protocols: Iterable[str]) -> list[dict]:
+    """A row for each method and protocol."""
+    rows = []
+    for one in measured:
+        made = one.run.record["provenance"]
+        for protocol in protocols:
+            scores = one.run.scores[protocol]
+            rows.append(
+                {
+                    "Method": one.label,
+                    "Protocol": protocol,
+                    "mAP": percent(scores.map),
+                    **{f"mP@{k}": percent(value) for k, value in scores.mp.items()},
+                    "Queries": int(scores.counted.sum()),
+                    "Checkpoint": made["checkpoint"],
+                    "Measured": str(one.run.record["made"])[:10],
+                }
+            )
+    return rows
+
+
+def wide(rows: list[dict], protocol: str) -> list[dict]:
+    """The same with a row for each method: mAP of all protocols, precision of one."""
+    table = []
+    for _, group in groupby(rows, key=lambda row: row["Method"]):
+        group = list(group)
+        here = next(row for row in group if row["Protocol"] == protocol)
+        table.append(
+            {"Method": here["Method"]}
+            | {f"mAP {row['Protocol'].capitalize()}": row["mAP"] for row in group}
+            | {key: here[key] for key in here if key.startswith("mP@")}
+            | {key: here[key] for key in ("Queries", "Checkpoint", "Measured")}
+        )
+    return table
+
+
+def literature(collection: str, ours: set[str] = frozenset()) -> None:
+    """What others state for a collection. ours: checkpoints that were measured here."""
+    rows = published.rows(collection)
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row.map))
+    kinds.sort(key=list(PROTOCOLS).index)
+    table = [
+        {
+            "Stated by": "The report" if row.origin == published.REPORT else "Published",
+            "Method": row.method,
+            **{f"mAP {kind.capitalize()}": row.map.get(kind) for kind in kinds},
+            "Network": row.network,
+            **({"Measured above": row.checkpoint in ours} if ours else {}),
+            "Source": row.source,
+        }
+        for row in sorted(rows, key=lambda row: not (row.checkpoint and row.checkpoint in ours))
+    ]
+    numbers = st.column_config.NumberColumn(format="%.2f")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        column_config={f"mAP {kind.capitalize()}": numbers for kind in kinds},
+        placeholder="–",
+        key=f"literature-{collection}",
+    )
+    downloads(f"{collection}-literature", table)
+
+
+def query_rows(
+    collection: Collection, scores: Mapping[str, Scores], order: Iterable[int]
+) -> list[dict]:
+    """Name, landmark and AP of each query, in this order."""
+    rows = []
+    for number in order:
+        asked = collection.queries[number]
+        rows.append(
+            {"Query": asked.name, "Landmark": asked.landmark}
+            | {label: round(float(one.aps[number]), 6) for label, one in scores.items()}
+            | {"Right pictures": int(next(iter(scores.values())).positives[number])}
+        )
+    return rows

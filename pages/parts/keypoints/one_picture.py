@@ -1,0 +1,180 @@
+"""What DELF sees in one picture."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from pages.parts import loaders, query
+from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_of
+from pages.parts.keypoints.link import LOOKS
+from pages.parts.keypoints.two_checkpoints import other_checkpoints
+from retrieval.collections import Collection
+from retrieval.figures import local_features as plots_local
+from retrieval.methods.base import LocalFeatures
+from retrieval.networks import checkpoints
+
+if TYPE_CHECKING:
+    pass
+
+
+state = st.session_state
+
+
+def sees(collection: Collection, engine: Engine) -> query.Question | None:
+    """What DELF sees in one picture."""
+    asking, answer = st.columns([1, 2], gap="medium")
+    with answer, loaders.explained(), asking:
+        question = query.pick(collection)
+        if question is None:
+            answer.info("Choose a picture on the left.")
+            return None
+        picture, size = pixels(question.source, question.name)
+        stored = engine.stored(question.name) if isinstance(question.source, Path) else None
+        features = stored or engine.features(question.source, question.key)
+        look = st.segmented_control(
+            "Show",
+            LOOKS,
+            format_func=LOOKS.get,
+            key="kp-look",
+            required=True,
+            persist_state="session",
+        )
+        levels = np.unique(features.scales.round(2)).tolist()
+        if look == "attention":
+            level = chosen_level(engine)
+        else:
+            shown, level = select(features, levels), None
+    stem = f"{Path(question.name).stem}-{look}"
+    made = engine.checkpoint or checkpoints.of_method("delf")[0].id
+    note = f"{Path(question.name).name} · {made}"
+    with answer, loaders.explained():
+        if look != "attention" and not len(shown):
+            st.info(
+                "DELF finds no keypoint here: the picture is blank or too small."
+                if not len(features)
+                else "No keypoint is left; lower the least attention or choose more levels."
+            )
+            return question
+        if look == "keypoints":
+            digest = hashlib.sha256(shown.keypoints.tobytes()).hexdigest()
+            figure(
+                stem,
+                (look, question.key, note, digest),
+                lambda: plots_local.keypoints(
+                    picture, shown, f"{note}, {len(shown)} keypoints", size
+                ),
+                f"{len(shown)} keypoints",
+                rows_of(shown),
+            )
+            st.caption(
+                f"{len(shown)} of {len(features)} keypoints. A large circle was found in the "
+                "shrunken picture and stands for something large. This DELF is trained on: "
+                f"{checkpoints.find('delf', engine.checkpoint).trained_on}."
+            )
+        elif look == "fields":
+            fields(question, engine, picture, size, shown, note, stem)
+        else:
+            attention(question, engine, picture, size, level, note, stem)
+    if look == "keypoints":
+        st.subheader("How strong, and at which scale", anchor=False)
+        digest = hashlib.sha256(features.keypoints.tobytes()).hexdigest()
+        levels = [
+            {
+                "scale": level,
+                "keypoints": int((features.scales.round(2) == np.float32(level)).sum()),
+            }
+            for level in levels
+        ]
+        figure(
+            f"{stem}-histograms",
+            ("histograms", question.key, note, digest),
+            lambda: plots_local.histograms(features, f"{note}, all {len(features)} keypoints"),
+            "Histograms of attention and scale",
+            levels,
+        )
+    if look != "fields":
+        other_checkpoints(question, engine, features, picture, size, level)
+    return question
+
+
+def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
+    """The keypoints that the controls ask for."""
+    count = st.slider(
+        "Strongest keypoints", 10, 1000, step=10, key="kp-count", persist_state="session"
+    )
+    keep = np.ones(len(features), bool)
+    if len(features) > 1 and features.scores[-1] < features.scores[0]:
+        low, high = (
+            float(edge) for edge in (np.floor(features.scores[-1]), np.ceil(features.scores[0]))
+        )
+        with st.expander("Which of them"):
+            keep &= features.scores >= st.slider("Least attention", low, high, low)
+            chosen = st.pills(
+                "Pyramid levels",
+                levels,
+                default=levels,
+                selection_mode="multi",
+                format_func=lambda level: f"×{level:g}",
+                help="×2: found in the picture enlarged twice, so a small detail.",
+            )
+            keep &= np.isin(features.scales.round(2), np.float32(chosen))
+    return features[np.flatnonzero(keep)[:count]]
+
+
+def chosen_level(engine: Engine) -> float:
+    known = checkpoints.find("delf", engine.checkpoint).settings.get("scales")
+    scales = engine.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
+    return st.select_slider(
+        "Pyramid level", scales, 1.0 if 1.0 in scales else scales[0], format_func="×{:.2g}".format
+    )
+
+
+def fields(question, engine, picture, size, shown, note, stem) -> None:
+    """The squares that the strongest keypoint of each level sees."""
+    _, first = np.unique(shown.scales.round(2), return_index=True)
+    best = shown[np.sort(first)]
+    whole = loaders.attention(
+        question.source, question.key, 1.0, engine.checkpoint, engine.settings
+    )
+    if whole is None:
+        st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
+        return
+    sides = whole.side / best.scales
+    figure(
+        stem,
+        ("fields", question.key, note, best.keypoints.tobytes()),
+        lambda: plots_local.fields(picture, best, sides, note, size),
+        "Receptive fields",
+        [
+            row | {"side": round(float(side), 1)}
+            for row, side in zip(rows_of(best), sides, strict=True)
+        ],
+    )
+    st.caption(
+        "The strongest keypoint of each pyramid level, and the square of the picture that its "
+        "numbers depend on. Much of it counts little: the middle counts most."
+    )
+
+
+def attention(question, engine, picture, size, level, note, stem) -> None:
+    """Attention of one level as a heat map."""
+    found = loaders.attention(
+        question.source, question.key, level, engine.checkpoint, engine.settings
+    )
+    if found is None:
+        st.info("There is no attention map of this level: the picture is too small for it.")
+        return
+    figure(
+        f"{stem}-{level:g}",
+        ("attention", question.key, note, level),
+        lambda: plots_local.heat(picture, found, f"{note}, pyramid scale {level:.2g}", size),
+        "Attention map",
+        attention_rows(found),
+    )
+    st.caption("How much DELF would like a keypoint at every place, before the best are picked.")

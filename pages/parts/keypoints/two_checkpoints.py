@@ -1,0 +1,68 @@
+"""The same picture through two checkpoints of DELF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import loaders
+from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.figures import attention_rows, figure, rows_of
+from retrieval.figures import local_features as plots_local
+from retrieval.methods.base import LocalFeatures
+from retrieval.networks import checkpoints
+
+state = st.session_state
+
+
+def other_checkpoints(
+    question, engine: Engine, features: LocalFeatures, picture, size, level: float | None
+) -> None:
+    """The same picture through two checkpoints: keypoints, or the attention map of a level.
+
+    features: of the checkpoint in use.
+    """
+    here = engine.checkpoint or checkpoints.of_method("delf")[0].id
+    others = [one for one in checkpoints.of_method("delf") if one.ready and one.id != here]
+    if not others:
+        return
+    st.subheader("The same picture through two checkpoints", anchor=False)
+    st.toggle("Compare with another checkpoint", key="kp-compare", persist_state="session")
+    if not state["kp-compare"]:
+        return
+    other = others[0]
+    if len(others) > 1:
+        other = st.selectbox("Which", others, format_func=lambda one: f"{one.id} · {one.title}")
+    pairs = [(here, engine.settings), (other.id, {})]
+    stem = Path(question.name).stem
+    for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
+        with column, loaders.explained():
+            one = checkpoints.find("delf", name)
+            st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
+            if level is not None:
+                found = loaders.attention(question.source, question.key, level, name, settings)
+                note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
+                if found is None:
+                    st.info("This checkpoint has no attention map of this level.")
+                    continue
+                figure(
+                    f"{stem}-{name}-attention",
+                    ("attention", question.key, note),
+                    lambda found=found, note=note: plots_local.heat(picture, found, note, size),
+                    f"Attention map of {name}",
+                    attention_rows(found),
+                )
+                continue
+            if name != here:
+                source, key = question.source, question.key
+                features = loaders.local_features(source, key, None, name, settings)
+            best = features[: state["kp-count"]]
+            note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
+            figure(
+                f"{stem}-{name}-keypoints",
+                ("keypoints", question.key, note),
+                lambda best=best, note=note: plots_local.keypoints(picture, best, note, size),
+                f"{len(best)} keypoints of {name}",
+                rows_of(best),
+            )

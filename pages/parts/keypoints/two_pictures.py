@@ -1,0 +1,228 @@
+"""What two pictures have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from pages.parts import cards, loaders, query
+from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.figures import figure, pixels
+from pages.parts.keypoints.link import HERE, MODELS, UPLOAD
+from retrieval import images
+from retrieval.collections import Collection
+from retrieval.figures import local_features as plots_local
+from retrieval.networks import checkpoints
+from retrieval.ranking import geometry
+from retrieval.ranking.geometry import NOISE_FLOOR
+from retrieval.ranking.search import SHORTLIST, Ranking
+
+state = st.session_state
+
+
+def pair(collection: Collection, engine: Engine) -> query.Question | None:
+    """What two pictures have in loaders."""
+    asking, answer = st.columns([1, 2], gap="medium")
+    ranking = votes = None
+    with answer, loaders.explained(), asking:
+        question = query.pick(collection)
+        if question is None:
+            answer.info("Choose a picture on the left.")
+            return None
+        box = query.frame(collection, question)
+        with answer:  # what takes time says so where the answer will be
+            a = engine.features(question.source, question.key, box)
+            if engine.index:
+                path = engine.index.path
+                ranking, votes = loaders.local_ranking(path, collection, a, question.key, box)
+        other = second(collection, question, ranking)
+        if other is None:
+            answer.info("Bring the second picture on the left.")
+            return question
+        picture_a, size_a = pixels(question.source, question.name)
+        picture_b, size_b = pixels(other.source, other.name)
+        with answer:
+            stored = engine.stored(other.name) if isinstance(other.source, Path) else None
+            b = stored or engine.features(other.source, other.key)
+        similarity, tolerance, model, outliers = settings()
+    pairs, found = geometry.verify_features(a, b, size_b, similarity, tolerance / 100, model)
+    with answer:
+        verdict(len(a), len(b), len(pairs), found.count)
+        made = engine.checkpoint or checkpoints.of_method("delf")[0].id
+        note = (
+            f"{Path(question.name).name} and {Path(other.name).name} · {made}, similarity at least "
+            f"{similarity:g}, {model}, tolerance {tolerance:g} %"
+        )
+        points = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
+        outlines = geometry.outlines(box or (0, 0, *size_a), found)
+        likeness = (a.descriptors[pairs[:, 0]] * b.descriptors[pairs[:, 1]]).sum(axis=1)
+        figure(
+            f"{Path(question.name).stem}-{Path(other.name).stem}-matches",
+            ("matches", question.key, box, other.key, note, outliers),
+            lambda: plots_local.matches(
+                (picture_a, picture_b),
+                points,
+                found.inliers,
+                note,
+                outlines if box or found.matrix is not None else (None, None),
+                outliers,
+                (size_a, size_b),
+            ),
+            f"{found.count} of {len(pairs)} matches agree",
+            [
+                {
+                    "x_a": round(float(xa), 2),
+                    "y_a": round(float(ya), 2),
+                    "x_b": round(float(xb), 2),
+                    "y_b": round(float(yb), 2),
+                    "similarity": round(float(alike), 4),
+                    "inlier": int(inlier),
+                }
+                for (xa, ya), (xb, yb), alike, inlier in zip(
+                    *points, likeness, found.inliers, strict=True
+                )
+            ],
+        )
+        if found.matrix is not None:
+            laid_over(picture_a, size_a, picture_b, size_b, found.matrix)
+        if ranking is not None and isinstance(other.source, Path):
+            why(ranking, votes, other.name)
+    return question
+
+
+def second(
+    collection: Collection, question: query.Question, ranking: Ranking | None
+) -> query.Question | None:
+    """The picture to compare with."""
+    st.markdown("**Compare with**")
+    places = [HERE, UPLOAD] if collection.has_pictures else [UPLOAD]
+    if state.get("kp-other") not in places:
+        state["kp-other"] = places[0]
+    st.segmented_control(
+        "Compare with",
+        places,
+        key="kp-other",
+        required=True,
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    if state["kp-other"] == UPLOAD:
+        suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
+        file = st.file_uploader("The second picture", suffixes, key="kp-upload")
+        return query.Question(file.name, file.getvalue()) if file else None
+    names = ranking.names if ranking is not None else collection.names
+    if state.get("kp-result") not in names:
+        if state.get("kp-result") in collection.names:
+            st.caption("That picture is not in the index; here is the best of those that are.")
+        state["kp-result"] = next((name for name in names if name != question.name), names[0])
+    rank = {name: n for n, name in enumerate(names)}
+
+    def said(name: str) -> str:
+        if ranking is None:
+            return name
+        matches = ranking.inliers[rank[name]]
+        return f"{rank[name] + 1} · {f'{matches} matches' if matches else 'no match'} · {name}"
+
+    name = st.selectbox(
+        "Result",
+        names,
+        format_func=said,
+        key="kp-result",
+        label_visibility="collapsed",
+        persist_state="session",
+    )
+    return query.Question(name, collection.path(name))
+
+
+def settings() -> tuple[float, float, geometry.Model, bool]:
+    """Least similarity, tolerance in per cent, model, and whether to draw outliers."""
+    with st.expander("Matching and geometry"):
+        similarity = st.slider(
+            "Least similarity",
+            0.3,
+            0.95,
+            step=0.05,
+            key="kp-similarity",
+            help="Cosine from which two keypoints that are each other's nearest are a match.",
+            persist_state="session",
+        )
+        tolerance = st.slider(
+            "Tolerance, % of the longer side",
+            0.5,
+            5.0,
+            step=0.5,
+            key="kp-tolerance",
+            help="How near a match must come to where the map puts it.",
+            persist_state="session",
+        )
+        model = st.segmented_control(
+            "Map from one picture to the other",
+            MODELS,
+            format_func=MODELS.get,
+            key="kp-model",
+            required=True,
+            persist_state="session",
+        )
+        outliers = st.toggle("Show outliers", True, key="kp-outliers")
+    return similarity, tolerance, model, outliers
+
+
+def verdict(keypoints_a: int, keypoints_b: int, matches: int, count: int) -> None:
+    """What the number of inliers means, in words."""
+    for which, keypoints in (("first", keypoints_a), ("second", keypoints_b)):
+        if not keypoints:
+            st.info(f"DELF finds no keypoint in the {which} picture: it is blank or too small.")
+            return
+    floor = (
+        f"Two unrelated pictures agree on a few matches by chance, so fewer than **{NOISE_FLOOR}** "
+        "say nothing: that is the noise floor."
+    )
+    if count >= NOISE_FLOOR:
+        st.markdown(f"#### {count} of {matches} matches agree on one map\n{floor}")
+    elif count:
+        st.markdown(f"#### Only {count} of {matches} matches agree\n{floor}")
+    else:
+        st.markdown(
+            f"#### None of {matches} matches can be trusted\nNo map that keeps the picture in "
+            f"shape fits enough of them. {floor}"
+        )
+
+
+@st.fragment
+def laid_over(picture_a, size_a, picture_b, size_b, matrix: np.ndarray) -> None:
+    """The first picture, moved by the map, over the second."""
+    st.subheader("One over the other", anchor=False)
+    opacity = st.slider(
+        "How much of the first picture", 0, 100, 50, step=10, format="%d %%", key="kp-opacity"
+    )
+    over = plots_local.laid_over(picture_a, size_a, picture_b, size_b, matrix, opacity / 100)
+    st.image(over, width=min(820, round(560 * size_b[0] / size_b[1])), alt="One over the other")
+
+
+def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
+    """The place of a result in the shortlist and after verification."""
+    place = ranking.names.index(name)
+    position = ranking.positions[place]
+    before = int((votes > votes[position]).sum()) + 1
+    inliers = int(ranking.inliers[place])
+    st.subheader("Why this rank", anchor=False)
+    first, then, last = st.columns(3)
+    agree = str(inliers) if inliers else f"fewer than {NOISE_FLOOR}"
+    first.metric("1. Place by votes of visual words", f"{before:,} of {len(votes):,}", border=True)
+    then.metric("2. Matches that agree", agree, border=True)
+    last.metric("3. Rank in the search", f"{place + 1:,} of {len(ranking):,}", border=True)
+    if before > SHORTLIST and not inliers:
+        text = f"Only the first {SHORTLIST} by votes are verified, and this one is not among them."
+    elif not inliers:
+        text = "Geometry says nothing here, so it stays behind all pictures that were verified."
+    elif place:
+        ahead = cards.plain(ranking.names[place - 1])
+        text = f"The picture just ahead, {ahead}, has {ranking.inliers[place - 1]} matches."
+    else:
+        text = "No other picture has as many matches that agree."
+    st.caption(
+        f"{text} Votes: {votes[position]:.3f} of at most 1. "
+        "These figures are the search's own, whatever is set on this page."
+    )
