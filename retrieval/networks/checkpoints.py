@@ -3,8 +3,8 @@
 The embedded checkpoints come with the installation and are the defaults; those of
 ``retrieval.networks`` are downloaded to ``<data folder>/checkpoints``. Nothing is ever executed
 from a checkpoint: tensors are read with ``weights_only=True`` and heads with
-``allow_pickle=False``. (TensorFlow's SavedModel is a graph that must be run to be used: see
-``methods/tfhub.py`` for what is refused.)
+``allow_pickle=False``. (A SavedModel of TensorFlow is a program that must be run to be used: see
+``methods/tfhub.py`` for which part of it is, and what is refused.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,7 +87,7 @@ class Checkpoint:
         if self.format == "saved-model":
             cached = _hub_cache(self.source)
             own = data_folder() / "checkpoints" / self.id
-            return cached if cached.is_dir() and not own.is_dir() else own
+            return cached if cached and cached.is_dir() and not own.is_dir() else own
         return data_folder() / "checkpoints" / urlsplit(self.address).path.rpartition("/")[2]
 
     @property
@@ -349,10 +348,14 @@ def download(
         return target
 
 
-def _hub_cache(address: str) -> Path:
-    """Where tensorflow-hub keeps a module: ``$TFHUB_CACHE_DIR/<sha1 of its address>``."""
-    cache = os.environ.get("TFHUB_CACHE_DIR") or Path(tempfile.gettempdir(), "tfhub_modules")
-    return Path(cache, hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest())
+def _hub_cache(address: str) -> Path | None:
+    """Where tensorflow-hub keeps a module: ``$TFHUB_CACHE_DIR/<sha1 of its address>``.
+
+    Without that variable it is in the temporary folder, where anybody may have put one: not used.
+    """
+    cache = os.environ.get("TFHUB_CACHE_DIR")
+    name = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+    return Path(cache, name) if cache else None
 
 
 def _embedded_file() -> Path:
