@@ -305,6 +305,9 @@ def _methods(args) -> None:
         print(f"    trained on: {checkpoint.trained_on}; licence: {checkpoint.licence}")
         if others:
             print(f"  others: {', '.join(other.id for other in others)}")
+    print(f"To check what a method found: {methods.XFEAT.title}. {methods.XFEAT.summary}")
+    print(f"  {methods.XFEAT.paper}")
+    print(f"  {', '.join(one.id for one in checkpoints.of_method(methods.XFEAT.name))}")
 
 
 def _checkpoints(args) -> None:

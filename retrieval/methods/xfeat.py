@@ -1,0 +1,42 @@
+"""XFeat: local features that check what another method found.
+
+They see the same corner in two pictures very well, but know nothing of landmarks: a search of
+their own would be poor. Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching",
+CVPR 2024.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retrieval import images
+from retrieval.errors import RetrievalError
+from retrieval.methods.base import LocalFeatures, Method
+from retrieval.networks import checkpoints
+from retrieval.networks.xfeat import XFeatNetwork
+
+
+class XFeat(Method):
+    """Keypoints of one scale with 64 numbers each; a blank picture has none."""
+
+    name = "xfeat"
+    title = "XFeat"
+    kind = "keypoints"
+    defaults = {"size": 640, "keypoints": 1024}
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
+        super().__init__(checkpoint, **settings)
+        if self.settings["keypoints"] < 1:
+            raise RetrievalError("XFeat needs at least one keypoint a picture.")
+        self.network = XFeatNetwork(checkpoints.load(checkpoint).trunk)
+
+    def describe(self, picture, box=None):
+        pixels = self._input(picture, box)
+        found = self.network.detect(pixels, self.settings["keypoints"])
+        left, top, right, bottom = (0, 0, *picture.size)
+        if box is not None:
+            left, top, right, bottom = map(round, images.check_box(box, picture.size))
+        factor = [(right - left) / pixels.shape[3], (bottom - top) / pixels.shape[2]]
+        keypoints = found.points.numpy() * np.float32(factor) + np.float32([left, top])
+        scales = np.ones(len(keypoints), np.float32)
+        return LocalFeatures(keypoints, scales, found.scores.numpy(), found.descriptors.numpy())

