@@ -73,7 +73,7 @@ def little(tmp_path, monkeypatch):
         made.indexes.append((name, built.path))
     for cached in (loaders._method, loaders._index, loaders._view, loaders._run, loaders.drawing):
         cached.clear()
-    monkeypatch.setattr(methods, "load", lambda name, *_, **__: Grey(name))
+    monkeypatch.setattr(methods, "load_record", lambda record, **_: Grey(record.method))
     monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
     monkeypatch.setattr(loaders, "collection", lambda name: made.collection)
     monkeypatch.setattr(index, "find_all", lambda name: made.indexes)

@@ -87,7 +87,7 @@ def little(tmp_path, monkeypatch):
     (folder / "ground_truth.json").write_text(json.dumps(truth))
 
     method = Cells()
-    monkeypatch.setattr(methods, "load", lambda *_, **__: method)
+    monkeypatch.setattr(methods, "load_record", lambda *_, **__: method)
     for cached in (loaders._method, loaders._index, loaders._view):
         cached.clear()
     opened = dataclasses.replace(

@@ -103,7 +103,7 @@ def folder(tmp_path):
 @pytest.fixture
 def engine(monkeypatch):
     """The stand-in method instead of the networks."""
-    monkeypatch.setattr(methods, "load", lambda name, *_, **__: Colours(name))
+    monkeypatch.setattr(methods, "load_record", lambda record, **_: Colours(record.method))
     for cached in (loaders._method, loaders._index, loaders._view):
         cached.clear()
     yield
