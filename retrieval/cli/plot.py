@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from retrieval import images, methods
 from retrieval.cli.evaluation import add_plot_evaluation_arguments, run_plot_evaluation, writing
+from retrieval.collections.credits import Credit, read_credits, small_print
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.ranking import geometry
@@ -82,12 +83,18 @@ def run_plot(args: argparse.Namespace) -> None:
     print(f"{said}: {args.out}")
 
 
+def _credit(picture: Path) -> Credit | None:
+    """Who made a picture, if its folder says so."""
+    return read_credits(picture.parent).get(picture.name)
+
+
 def _keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
     from retrieval.figures import local_features as plots_local
 
     picture = images.read(args.picture)
     features = method.describe(picture)[: args.count]
     note = f"{args.picture.name} · {method.checkpoint.id}, the {len(features)} strongest keypoints"
+    note = small_print(note, _credit(args.picture))
     return plots_local.keypoints(picture, features, note), f"{len(features)} keypoints"
 
 
@@ -103,6 +110,7 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
         f"{args.picture.name} and {args.other.name} · {method.checkpoint.id}, similarity at least "
         f"{args.min_similarity:g}, {args.model}, tolerance {args.tolerance:.1%} of the longer side"
     )
+    note = small_print(note, _credit(args.picture), _credit(args.other))
     figure = plots_local.matches(
         (a, b),
         (features_a.keypoints[pairs[:, 0]], features_b.keypoints[pairs[:, 1]]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from retrieval.errors import RetrievalError
 
 FILE = "credits.json"
 MAX_BYTES = 64_000_000
+_ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]+", re.ASCII)  # nothing that ends a link
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ def read_credits(folder: Path) -> dict[str, Credit]:
 def _credit(entry: Mapping[str, str]) -> Credit:
     values = {one.name: one_line(entry.get(one.name, "")) for one in fields(Credit)}
     for name in ("licence_url", "page"):
-        address = entry.get(name, "")
-        fine = address.startswith("https://") and address.isascii() and address.isprintable()
-        values[name] = address if fine and " " not in address else ""
+        values[name] = entry.get(name, "") if _ADDRESS.fullmatch(entry.get(name, "")) else ""
     return Credit(**values)
+
+
+def small_print(note: str, *found: Credit | None) -> str:
+    """The small print of a figure, with a line in front for each picture whose author is known."""
+    return "\n".join([*(f"Photograph: {one.line}" for one in found if one), note])
 
 
 def as_csv(credits: Mapping[str, Credit]) -> bytes:

@@ -27,6 +27,7 @@ INLIER, OUTLIER, BOX = "#0072B2", "#E69F00", "#F0E442"  # Okabe and Ito
 MAP = "viridis"  # even steps of lightness, and safe for colour-blind people
 DOT = 0.018  # radius of a keypoint of scale 1, as a share of the picture's longer side
 WIDE, TALL, FOOT, GAP = 10.0, 7.5, 0.3, 0.02  # inches; the gap as a share of the height
+LINE = 0.15  # inches of one more line of small print
 SHARP = 1400  # pixels of the longer side that a picture is drawn with at most
 
 
@@ -55,7 +56,8 @@ def images(
     room: float = 0.0,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Sheet:
-    """Pictures side by side. note: the small print. room: inches to leave free at the bottom.
+    """Pictures side by side. note: the small print, of one line or more. room: inches to leave free
+    at the bottom.
 
     sizes: (width, height) of the originals, where the pictures are smaller copies.
     """
@@ -69,7 +71,7 @@ def images(
     left = tuple(sum(widths[:n]) + GAP * n for n in range(len(widths)))
     whole = left[-1] + widths[-1]
     height = min(WIDE / whole, TALL)
-    below = room + FOOT
+    below = room + FOOT + LINE * note.count("\n")
     width = max(height * whole, 4.5)
     figure = Figure((width, height + below), facecolor="white")
     share = height * whole / width

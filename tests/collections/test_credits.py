@@ -41,6 +41,8 @@ def test_read(tmp_path):
         "javascript:alert(1)",
         "http://example.org/",
         "https://example.org/a b",
+        "https://example.org/)![x](https://example.com/a.png",
+        "https://example.org/<b>",
         "https://example.org/\n[x](y)",
         "https://ex\u202eample.org/",
     ],
@@ -74,6 +76,14 @@ def test_one_line():
     assert one_line("evil\u202egpj.exe\x1b[31m\u200b") == "evilgpj.exe[31m"
     assert one_line("Übermäßig 東京") == "Übermäßig 東京"
     assert one_line("x" * 500, 10) == "xxxxxxxxx…"
+
+
+def test_small_print_of_a_figure():
+    credit = Credit("a.jpg", "A. Photographer", "CC0 1.0", "", "https://example.org/a")
+    assert credits.small_print("a.jpg · delf", None) == "a.jpg · delf"
+    assert credits.small_print("a and b", credit, None) == (
+        "Photograph: A. Photographer, CC0 1.0, https://example.org/a\na and b"
+    )
 
 
 def test_table_has_no_formulas():

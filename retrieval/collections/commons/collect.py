@@ -36,7 +36,10 @@ OF_ONE = 200  # files looked at in one category, so that subcategories have thei
 SPARE = 5  # times as many candidates as pictures are wanted
 MOST_CATEGORIES = 60  # looked into for one landmark
 QUERIES = 10  # one picture in so many asks
-SAME = 0.95  # cosine from which two pictures are the same photograph; see ``download``
+# Cosine from which two pictures are one photograph, for CNN-IRwNHA's embedded gem-lite0. Measured
+# on small photographs of Oxford and Paris: 60 saved again from 70 % of their size have a median of
+# 0.94 with the original and 9 in 10 more than 0.88; of 19 900 other pairs 50 have more than 0.9.
+SAME = 0.9
 
 # Guesses, not measurements: for a plan before anything is known.
 BYTES_EACH, SECONDS_EACH = 300_000, 1.5
@@ -85,9 +88,8 @@ def download(
     """Bring the photographs of ``order`` into the folder ``out``, and open it.
 
     contact: an e-mail or https address of whoever runs this; Wikimedia wants one in every request.
-    describe: picture → (D,) with length 1. Two pictures of one landmark with a cosine of ``SAME``
-    or more are the same photograph, and the later one is left out. The constant belongs to
-    CNN-IRwNHA's embedded checkpoint.
+    describe: picture → (D,) with length 1, of CNN-IRwNHA's embedded checkpoint. Two pictures of one
+    landmark with a cosine of ``SAME`` or more are the same photograph: the later is left out.
 
     May be stopped at any moment: the same call goes on, checks what is there against its SHA-256,
     and fetches what is damaged. Raises RetrievalError when Commons cannot be reached or refuses,
