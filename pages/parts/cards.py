@@ -15,6 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import loaders
 from retrieval.collections import Collection
+from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Rule
 from retrieval.figures.local_features import BOX
@@ -95,6 +96,20 @@ def grid(columns: int, key: str) -> DeltaGenerator:
 def plain(text: str) -> str:
     """Text of somebody's making, such as a file name, with nothing in it that Markdown acts on."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+def credit_line(credit: Credit | None) -> None:
+    """Who made a picture, below it, with the way to its licence and to where it came from."""
+    if credit is None:
+        return
+    licence = plain(credit.licence)
+    parts = [
+        plain(credit.author),
+        f"[{licence}](<{credit.licence_url}>)" if credit.licence_url else licence,
+        f"[source](<{credit.page}>)" if credit.page else "",
+        plain(credit.note),
+    ]
+    st.caption(" · ".join(filter(None, parts)))
 
 
 def legend(judged: str) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import loaders
-from pages.parts.cards import plain
+from pages.parts.cards import credit_line, plain
 from pages.parts.cropper import cropper
 from retrieval import images
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
+from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
@@ -24,12 +25,16 @@ state = st.session_state
 
 @dataclass(frozen=True)
 class Question:
-    """A picture to ask with. source: its file, or its bytes where a visitor uploaded it."""
+    """A picture to ask with. source: its file, or its bytes where a visitor uploaded it.
+
+    credit: who made it, where the collection says so.
+    """
 
     name: str
     source: Path | bytes
     own_box: Box | None = None
     labels: Mapping = field(default_factory=dict)
+    credit: Credit | None = None
 
     @property
     def key(self) -> str:
@@ -83,7 +88,7 @@ def follow(collection: Collection, name: str, box: str) -> None:
         question = prepared(collection, same[0])
     elif name in collection.names:
         ask_database(name)
-        question = Question(name, collection.path(name))
+        question = in_database(collection, name)
     else:
         st.warning(f"This link asks for {plain(name)}, which is not in the collection.")
         return
@@ -121,7 +126,7 @@ def pick(collection: Collection) -> Question | None:
         if state.get("database") not in collection.names:
             state.database = collection.names[0]
         name = _choose(collection.names, "database", str)
-        return Question(name, collection.path(name))
+        return in_database(collection, name)
     if state.get("prepared") not in range(len(collection.queries)):
         state.prepared = 0
     numbers = range(len(collection.queries))
@@ -133,7 +138,13 @@ def pick(collection: Collection) -> Question | None:
 def prepared(collection: Collection, number: int) -> Question:
     """One of the collection's own queries."""
     query = collection.queries[number]
-    return Question(query.name, collection.path(query.name), query.box, query.labels)
+    credit = collection.credits.get(query.name)
+    return Question(query.name, collection.path(query.name), query.box, query.labels, credit)
+
+
+def in_database(collection: Collection, name: str) -> Question:
+    """One of the collection's database pictures."""
+    return Question(name, collection.path(name), credit=collection.credits.get(name))
 
 
 def _choose(options, key: str, format_func):
@@ -161,6 +172,7 @@ def frame(collection: Collection, question: Question) -> Box | None:
     except RetrievalError as error:
         box, trouble = None, error
     cropper(jpeg, size, box, question.name, _set_box)
+    credit_line(question.credit)
     typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)
     typed.text_input(
         "Box: left, top, right, bottom",

@@ -20,6 +20,7 @@ from stubs import OneByOne
 from pages.parts import cards, loaders, own_pictures
 from retrieval import index, methods
 from retrieval.collections import collection as collections
+from retrieval.collections.credits import Credit
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
 
@@ -291,6 +292,36 @@ def test_a_result_large_and_as_the_next_query(little):
     assert app.query_params["query"] == name
     assert hits(app)[0] == f"1: {name}"
     assert "box" not in app.query_params
+
+
+def test_large_pictures_name_their_photographers(little, folder, monkeypatch):
+    entry = {
+        "title": "x",
+        "author": "![Eve](https://example.org/spy.png) <b>*",
+        "licence": "CC BY 4.0",
+        "licence_url": "https://creativecommons.org/licenses/by/4.0/",
+        "page": "https://commons.wikimedia.org/wiki/File:x.jpg",
+    }
+    found = {
+        "ask.png": Credit(**entry),
+        "red_1.png": Credit(**entry | {"author": "Adam", "note": "Other restrictions: insignia"}),
+    }
+    credited = dataclasses.replace(little.collection, credits=found)
+    monkeypatch.setattr(loaders, "collection", lambda name: credited)
+    app = go(start())
+    asked = (
+        r"\!\[Eve\]\(https\:\/\/example\.org\/spy\.png\) \<b\>\* · "
+        r"[CC BY 4\.0](<https://creativecommons.org/licenses/by/4.0/>) · "
+        "[source](<https://commons.wikimedia.org/wiki/File:x.jpg>)"
+    )
+    assert [one.value for one in app.caption if "source" in one.value] == [asked]
+    app.button(key="open-cnn-irwnha-1").click().run()
+    said = [one.value for one in app.caption if "source" in one.value]
+    assert said.count(asked) == 2  # in the column of the query, and large beside the result
+    assert [one for one in said if one.startswith("Adam · ") and "insignia" in one]
+    assert len(said) == 3
+    app.button(key="open-cnn-irwnha-0").click().run()  # of this one nothing is known
+    assert [one.value for one in app.caption if "source" in one.value] == [asked] * 2
 
 
 def test_ranking_as_csv(little):

@@ -37,6 +37,7 @@ def asked_picture(collection: Collection, number: int) -> None:
         st.image(picture, width="stretch", alt=f"Query {asked.name} with its box")
     else:
         st.image(jpeg, width="stretch", alt=f"Query {asked.name}")
+    cards.credit_line(collection.credits.get(asked.name))
 
 
 def ranked_list(
@@ -84,6 +85,7 @@ def large(collection: Collection, number: int, name: str, caption: str) -> None:
     with found:
         cards.picture(collection, name, 1000)
         st.markdown(caption)
+        cards.credit_line(collection.credits.get(name))
         st.page_link(
             "pages/keypoints.py",
             label="Match the two",

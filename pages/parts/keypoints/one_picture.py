@@ -15,6 +15,7 @@ from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_o
 from pages.parts.keypoints.link import LOOKS
 from pages.parts.keypoints.two_checkpoints import other_checkpoints
 from retrieval.collections import Collection
+from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
@@ -52,7 +53,8 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
             shown, level = select(features, levels), None
     stem = f"{Path(question.name).stem}-{look}"
     made = engine.checkpoint or checkpoints.of_method("delf")[0].id
-    note = f"{Path(question.name).name} · {made}"
+    numbers = f"{Path(question.name).name} · {made}"
+    note = small_print(numbers, question.credit)
     with answer, loaders.explained():
         if look != "attention" and not len(shown):
             st.info(
@@ -93,8 +95,8 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
         ]
         figure(
             f"{stem}-histograms",
-            ("histograms", question.key, note, digest),
-            lambda: plots_local.histograms(features, f"{note}, all {len(features)} keypoints"),
+            ("histograms", question.key, numbers, digest),
+            lambda: plots_local.histograms(features, f"{numbers}, all {len(features)} keypoints"),
             "Histograms of attention and scale",
             levels,
         )

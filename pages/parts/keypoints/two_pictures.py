@@ -13,6 +13,7 @@ from pages.parts.keypoints.figures import figure, pixels
 from pages.parts.keypoints.link import HERE, MODELS, UPLOAD
 from retrieval import images
 from retrieval.collections import Collection
+from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
 from retrieval.networks import checkpoints
 from retrieval.ranking import geometry
@@ -55,6 +56,7 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
             f"{Path(question.name).name} and {Path(other.name).name} · {made}, similarity at least "
             f"{similarity:g}, {model}, tolerance {tolerance:g} %"
         )
+        note = small_print(note, question.credit, other.credit)
         points = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
         outlines = geometry.outlines(box or (0, 0, *size_a), found)
         likeness = (a.descriptors[pairs[:, 0]] * b.descriptors[pairs[:, 1]]).sum(axis=1)
@@ -133,7 +135,7 @@ def second(
         label_visibility="collapsed",
         persist_state="session",
     )
-    return query.Question(name, collection.path(name))
+    return query.in_database(collection, name)
 
 
 def settings() -> tuple[float, float, geometry.Model, bool]:

@@ -22,9 +22,11 @@ def large(
         jpeg, size = loaders.view(question.source, 1000, question.name)
         st.image(cards.boxed(jpeg, size, box), width="stretch", alt="Query")
         st.markdown(f"Query · {cards.plain(question.name)}")
+        cards.credit_line(question.credit)
     with found:
         cards.picture(collection, name, 1000)
         st.markdown(caption)
+        cards.credit_line(collection.credits.get(name))
         if (
             state.method in ("delf", "all")
             and collection.name != own_pictures.NAME
