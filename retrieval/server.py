@@ -220,7 +220,7 @@ def _answer(index: Index, picture: Image.Image, box: str, top: int, name: str) -
     area = _box(box)
     method = _method(index.path, _stamp(index.path))
     with _searching:
-        ranking = search_module.search(index, method, picture, area, top)
+        ranking = search_module.rank_picture(index, method, picture, area, top)
     collection = ranking.provenance["collection"]
     return Answer(
         query={"picture": name, "box": area},

@@ -111,7 +111,7 @@ def test_the_answer_is_that_of_the_search(client, shelf, folder, path):
     method = server.methods.for_index(opened)
     data = (folder / "b.png").read_bytes()
     box = (10.0, 20.0, 180.0, 170.0)
-    expected = search.search(opened, method, images.read(data), box, 4)
+    expected = search.rank_picture(opened, method, images.read(data), box, 4)
     answer = upload(client, path, data, box="10,20,180,170", top=4).json()
     assert answer["query"] == {"picture": "mine.jpg", "box": list(box)}
     assert [one["name"] for one in answer["results"]] == list(expected.names)

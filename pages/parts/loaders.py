@@ -129,7 +129,7 @@ def search(
 
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
-    return search_module.search(_index, _method, images.read(_source), box)
+    return search_module.rank_picture(_index, _method, images.read(_source), box)
 
 
 def local_features(
@@ -204,7 +204,7 @@ def evaluate(
     method = (
         None if brings_queries else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
-    return runs.run(opened, collection, method, progress)
+    return runs.evaluate_index(opened, collection, method, progress)
 
 
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:

@@ -1,17 +1,17 @@
-"""``plot``: figures of local features, and of evaluations, from the command line."""
+"""``plot``: figures of local features and of evaluations."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import images, methods
-from retrieval.cli.evaluation import add_plot_evaluation_arguments, run_plot_evaluation, writing
+from retrieval.cli.arguments import box, positive, share
+from retrieval.cli.output import writing
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import PROTOCOLS
 from retrieval.collections.credits import Credit, read_credits, small_print
-from retrieval.figures import evaluation as plots
-from retrieval.images import Box
 from retrieval.ranking import geometry
 from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
 
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def add_plot_arguments(
-    parser: argparse.ArgumentParser,
-    box: Callable[[str], Box],
-    positive: Callable[[str], int],
-) -> None:
-    """box, positive: readers of an argument."""
+def add(commands) -> None:
+    text = "draw keypoints, matches or evaluations as PNG or SVG"
+    parser = commands.add_parser("plot", help=text, description=text)
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
     text = "where DELF looks: keypoints sized by scale and coloured by attention"
     one = figures.add_parser("keypoints", help=text, description=text)
@@ -40,14 +37,14 @@ def add_plot_arguments(
     two.add_argument("--model", choices=geometry.LEAST_PAIRS, default="affine")
     two.add_argument(
         "--min-similarity",
-        type=_share,
+        type=share,
         default=MIN_SIMILARITY,
         metavar="COSINE",
         help=f"from which nearest neighbours match ({MIN_SIMILARITY})",
     )
     two.add_argument(
         "--tolerance",
-        type=_share,
+        type=share,
         default=TOLERANCE,
         metavar="SHARE",
         help=f"of the longer side, within which a match agrees ({TOLERANCE})",
@@ -57,24 +54,28 @@ def add_plot_arguments(
     for figure in (one, two):
         figure.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
         figure.add_argument("--out", type=Path, required=True, metavar="FILE.png or FILE.svg")
+        figure.set_defaults(run=_local)
 
     text = "AP of every query, curves and means of indexes that were evaluated"
     three = figures.add_parser("evaluation", help=text, description=text)
-    add_plot_evaluation_arguments(three)
-    three.set_defaults(run=run_plot_evaluation)
+    three.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
+    three.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the indexes were made of"
+    )
+    three.add_argument("--protocol", choices=PROTOCOLS, help="default: medium, or classic")
+    three.add_argument(
+        "--figure",
+        choices=("queries", "curves", "distribution", "landmarks"),
+        default="queries",
+        help="default: AP of every query",
+    )
+    three.add_argument("--out", type=Path, required=True, metavar="FILE.png or .svg")
+    three.set_defaults(run=_evaluation)
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
-    return value
+def _local(args: argparse.Namespace) -> None:
+    from retrieval.figures import evaluation as plots
 
-
-def run_plot(args: argparse.Namespace) -> None:
     kind = plots.format_of(args.out)
     method = methods.load("delf", args.checkpoint)
     figure, said = args.draw(args, method)
@@ -122,3 +123,38 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
     if found.count < geometry.NOISE_FLOOR:
         said += f" (fewer than {geometry.NOISE_FLOOR} say nothing)"
     return figure, said
+
+
+def _evaluation(args: argparse.Namespace) -> int:
+    from retrieval import index as indexes
+    from retrieval.evaluation import runs
+    from retrieval.figures import evaluation as plots
+
+    kind = plots.format_of(args.out)
+    scores, records = {}, []
+    for path in args.index:
+        index = indexes.load(path)
+        collection = runs.collection_of(index, args.collection)
+        run = runs.load_run(index, collection)
+        if run is None:
+            raise RetrievalError(
+                f"{path} was not evaluated; run: python -m retrieval evaluate {path}"
+            )
+        protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
+        if protocol not in run.scores:
+            raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
+        scores[f"{index.method}, {index.checkpoint}"] = run.scores[protocol]
+        records.append(run.record)
+    if len({len(one.aps) for one in scores.values()}) > 1:
+        raise RetrievalError("The indexes are of collections with different queries.")
+    note = plots.provenance(collection.title, protocol, records)
+    if args.figure == "queries":
+        figure = plots.per_query(scores, collection.queries, note, "AP")
+    elif args.figure == "landmarks":
+        figure = plots.landmarks(scores, collection.queries, note)
+    else:
+        figure = getattr(plots, args.figure)(scores, note)
+    with writing(args.out) as file:
+        file.write(plots.encode(figure, kind))
+    print(f"{len(scores)} indexes, {protocol}: {args.out}")
+    return 0

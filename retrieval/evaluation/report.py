@@ -11,10 +11,10 @@ from pathlib import Path
 
 from retrieval import index as indexes
 from retrieval import methods
-from retrieval.collections import Collection, open_collection
+from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published, runs
-from retrieval.index import Index, store
+from retrieval.index import store
 
 COLLECTIONS = {"roxford5k": ("easy", "medium", "hard"), "oxford5k": ("classic",)}
 MEASURED = "measured here"
@@ -58,56 +58,10 @@ def _measured(name: str, progress: Progress | None) -> Iterator[Line]:
         title = methods.METHODS[method].title
         try:
             index = indexes.load(path)
-            scores = evaluated(index, open_collection(name), None, progress).scores
+            scores = runs.evaluated(index, open_collection(name), None, progress).scores
         except RetrievalError as error:
             yield Line(title, MEASURED, Path(path).name, {}, str(error))
         else:
             yield Line(title, MEASURED, index.checkpoint, {
                 protocol: 100 * one.map for protocol, one in scores.items()
             })  # fmt: skip
-
-
-def evaluated(
-    index: Index,
-    collection: Collection,
-    method: methods.Method | None = None,
-    progress: Progress | None = None,
-) -> runs.Run:
-    """The run kept beside an index, or a new one where there is none that fits.
-
-    method: that of the index, if it is loaded already.
-    """
-    if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
-        raise RetrievalError(
-            f"The index {index.path} was made of another list of pictures than {collection.title} "
-            "has now; index the collection again."
-        )
-    try:
-        kept = runs.load_run(index, collection)
-    except RetrievalError:  # of an earlier index, or of other labels
-        kept = None
-    if kept is not None:
-        return kept
-    if method is None and "queries_sha256" not in index.settings:
-        method = methods.for_index(index)
-    return runs.run(index, collection, method, progress)
-
-
-def run(progress: Progress | None = None) -> int:
-    """The command ``reproduce``."""
-    for name, protocols in COLLECTIONS.items():
-        lines = table(name, progress)
-        width = max(len(line.network) for line in lines)
-        print(f"{name}, mAP in per cent")
-        print(
-            f"{'method':18}{'origin':15}{'network':{width}}" + "".join(f"{p:>9}" for p in protocols)
-        )
-        for line in lines:
-            numbers = "".join(
-                f"{line.map[p]:9.2f}" if p in line.map else f"{'-':>9}" for p in protocols
-            )
-            print(f"{line.method:18}{line.origin:15}{line.network:{width}}{line.note or numbers}")
-        if not any(line.origin == MEASURED for line in lines):
-            print(f"nothing is measured here yet: python -m retrieval index {name} --method METHOD")
-        print()
-    return 0

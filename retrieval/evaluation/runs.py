@@ -85,7 +85,7 @@ def rank_queries(
     Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
     up with -1 where the index skipped pictures; and seconds (Q,) by stage.
     """
-    from retrieval.ranking.search import rank_features, search
+    from retrieval.ranking.search import rank_features, rank_picture
 
     names = {name: position for position, name in enumerate(collection.names)}
     # position in the index → position in the collection
@@ -103,7 +103,7 @@ def rank_queries(
             ranking = rank_features(index, stored[column])
         else:
             picture = images.read(collection.path(query.name))
-            ranking = search(index, method, picture, query.box)
+            ranking = rank_picture(index, method, picture, query.box)
         positions = translated[ranking.positions]
         # Equal scores come in no particular order from the search.
         positions = positions[np.lexsort((positions, -ranking.scores))]
@@ -224,7 +224,7 @@ def load_run(index: Index, collection: Collection) -> Run | None:
     return Run(ranks, timings, evaluate(ranks, collection), record)
 
 
-def run(
+def evaluate_index(
     index: Index,
     collection: Collection,
     method: Method | None,
@@ -233,6 +233,34 @@ def run(
     """Put every query to an index, score the rankings, keep them beside the index."""
     ranks, timings = rank_queries(index, method, collection, progress)
     return record_run(index, collection, ranks, timings)
+
+
+def evaluated(
+    index: Index,
+    collection: Collection,
+    method: Method | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Run:
+    """The run kept beside an index, or a new one where there is none that fits.
+
+    method: that of the index, if it is loaded already.
+    """
+    from retrieval import methods
+
+    if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
+        raise RetrievalError(
+            f"The index {index.path} was made of another list of pictures than {collection.title} "
+            "has now; index the collection again."
+        )
+    try:
+        kept = load_run(index, collection)
+    except RetrievalError:  # of an earlier index, or of other labels
+        kept = None
+    if kept is not None:
+        return kept
+    if method is None and "queries_sha256" not in index.settings:
+        method = methods.for_index(index)
+    return evaluate_index(index, collection, method, progress)
 
 
 def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndarray:

@@ -20,6 +20,7 @@ from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.methods.base import GlobalMethod
 from retrieval.networks import checkpoints, trunks
+from retrieval.networks.weights import Weights
 
 Layer = tuple[torch.Tensor, torch.Tensor]  # weight (d, D) and bias (d,)
 
@@ -68,9 +69,7 @@ class GeM(GlobalMethod):
         return vectors if self.whiten is None else pooling.l2(F.linear(vectors, *self.whiten))
 
 
-def _layer(
-    weights: checkpoints.Weights, channels: int, name: str, required: Any = False
-) -> Layer | None:
+def _layer(weights: Weights, channels: int, name: str, required: Any = False) -> Layer | None:
     """Weight and bias of a whitening layer of the head, if there is one."""
     weight, bias = (weights.head.get(f"{name}.{key}") for key in ("weight", "bias"))
     if weight is None and bias is None and not required:
@@ -83,7 +82,7 @@ def _layer(
 
 
 def _pooling(
-    weights: checkpoints.Weights, channels: int, layer: Callable[..., Layer | None]
+    weights: Weights, channels: int, layer: Callable[..., Layer | None]
 ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
     """The network's pooling of (B, C, H, W) into (B, C), and its exponents p (1,) or (C,)."""
     kind, regional = weights.meta.get("pooling", "gem"), weights.meta.get("regional")

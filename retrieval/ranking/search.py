@@ -26,7 +26,7 @@ class Ranking:
     """The answer to a query, best first.
 
     positions: (K,) int64 into the index; names: theirs.
-    scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``search``.
+    scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``rank_picture``.
     inliers: (K,) int64, 0 where not verified or below the noise floor; None for global methods.
     timings: seconds by stage ('extraction', 'search', 'verification').
     provenance: what the numbers rest on: collection, method, checkpoint, settings, pictures.
@@ -54,7 +54,7 @@ class Ranking:
         return rows
 
 
-def search(
+def rank_picture(
     index: Index,
     method: Method,
     picture: Image.Image,
@@ -81,7 +81,7 @@ def search(
 def rank_features(
     index: Index, features: Features, top: int | None = None, verify: int = SHORTLIST
 ) -> Ranking:
-    """Rank the pictures of an index for features that are already there, as ``search`` does."""
+    """Rank the pictures of an index for features at hand, as ``rank_picture`` does."""
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))

@@ -27,6 +27,7 @@ from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
+from retrieval.networks.weights import read_tensors
 from retrieval.training import views, whitening
 from retrieval.training.heads import MIN_PICTURES, SHRINKAGE, VIEWS, pictures_of
 from retrieval.training.losses import contrastive
@@ -261,7 +262,7 @@ class _State:
         self.kept: dict[str, Any] = {}
         if self.path.is_file():
             with contextlib.suppress(RetrievalError, KeyError, TypeError, ValueError):
-                kept = checkpoints.read_tensors(self.path)
+                kept = read_tensors(self.path)
                 if kept["identity"] == self.identity:
                     rows = kept["pairs"].tolist()
                     self.pairs = [Pair(a, b, np.eye(2, 3), inliers) for a, b, inliers in rows]

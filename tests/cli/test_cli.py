@@ -139,7 +139,7 @@ def test_search_json(run, folder, indexes, load, method):
     )
     assert (code, error) == (0, "")
     answer = json.loads(text)
-    expected = search.search(loaded, load(method), images.read(picture), box, 3)
+    expected = search.rank_picture(loaded, load(method), images.read(picture), box, 3)
     assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
     assert [result["name"] for result in answer["results"]] == list(expected.names)
     scores = [result["score"] for result in answer["results"]]

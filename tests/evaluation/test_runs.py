@@ -1,6 +1,6 @@
-import argparse
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ from PIL import Image
 
 from retrieval import index as indexes
 from retrieval import methods
-from retrieval.cli import evaluation as commands
+from retrieval.cli.output import DownloadBar
+from retrieval.cli.parser import _parser
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
@@ -89,7 +90,7 @@ def test_rankings_by_hand(index, method, folder):
 def test_run_is_kept_and_found_again(index, method, folder):
     collection = open_collection(folder)
     assert runs.load_run(index, collection) is None
-    run = runs.run(index, collection, method)
+    run = runs.evaluate_index(index, collection, method)
     # First query, easy: positives 2 and the unreadable 5; 3 and 0 ignored: 2 comes first.
     assert run.scores["easy"].aps.tolist() == [0.5, 1]
     assert run.scores["easy"].listed.tolist() == [1, 1]
@@ -114,7 +115,7 @@ def test_run_is_kept_and_found_again(index, method, folder):
 
 
 def test_kept_run_of_something_else_is_refused(index, method, folder):
-    runs.run(index, open_collection(folder), method)
+    runs.evaluate_index(index, open_collection(folder), method)
     truth = json.loads((folder / "ground_truth.json").read_text())
     truth["gnd"][0]["easy"] = [2]
     (folder / "ground_truth.json").write_text(json.dumps(truth))
@@ -127,7 +128,7 @@ def test_kept_run_of_something_else_is_refused(index, method, folder):
 
 
 def test_kept_rankings_that_were_cut_off(index, method, folder):
-    runs.run(index, open_collection(folder), method)
+    runs.evaluate_index(index, open_collection(folder), method)
     path = index.path / "evaluation.npz"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(RetrievalError, match="not a readable"):
@@ -203,10 +204,13 @@ def test_read_ranks_is_limited(tmp_path, monkeypatch):
 # --- the commands --------------------------------------------------------------------------
 
 
-def evaluate(*arguments):
-    parser = argparse.ArgumentParser()
-    commands.add_evaluate_arguments(parser)
-    return commands.run_evaluate(parser.parse_args([str(one) for one in arguments]))
+def run(*words):
+    """A command, whose errors are raised."""
+    args = _parser().parse_args([str(word) for word in words])
+    return args.run(args)
+
+
+evaluate = partial(run, "evaluate")
 
 
 def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys):
@@ -316,14 +320,12 @@ def test_evaluate_foreign_rankings(tmp_path, capsys):
 
 
 def test_unknown_download_names_all():
-    parser = argparse.ArgumentParser()
-    commands.add_download_arguments(parser)
     with pytest.raises(RetrievalError, match="roxford5k, rparis6k, roxford5k-gem-features"):
-        commands.run_download(parser.parse_args(["nope"]))
+        run("download", "nope")
 
 
 def test_download_bar_follows_a_restart(capsys):
-    with commands.DownloadBar() as bar:
+    with DownloadBar() as bar:
         for here, total, name in ((10, 100, "a"), (60, 100, "a"), (5, 100, "a"), (1, None, "b")):
             bar.update(here, total, name)
             assert (bar.here, bar.name) == (here, name)
@@ -338,7 +340,7 @@ def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
     asked = ["plot", "evaluation", str(index.path), "--collection", str(folder), "--out"]
     assert main([*asked, str(out)]) == 1
     assert "was not evaluated" in capsys.readouterr().err
-    runs.run(index, open_collection(folder), method)
+    runs.evaluate_index(index, open_collection(folder), method)
     for figure in ("queries", "curves", "distribution", "landmarks"):
         assert main([*asked, str(out), "--figure", figure, "--protocol", "easy"]) == 0
         assert out.read_bytes().startswith(b"<?xml")

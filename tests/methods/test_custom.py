@@ -12,7 +12,7 @@ from retrieval import methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.networks import trunks
-from retrieval.ranking.search import search
+from retrieval.ranking.search import rank_picture
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ def test_index_and_search(picture, tmp_path):
     plain = dict(pooling="spoc", mean=(0, 0, 0), std=(1, 1, 1))
     own = methods.custom("colours", Colours(), **plain)
     index = indexes.build(open_collection(folder), own, tmp_path / "index")
-    ranking = search(index, own, Image.new("RGB", (50, 50), (10, 200, 0)))
+    ranking = rank_picture(index, own, Image.new("RGB", (50, 50), (10, 200, 0)))
     assert ranking.names[0] == "green.png"
     other = methods.custom("colours", nn.Sequential(Colours(), nn.Conv2d(3, 3, 1)), **plain)
     with pytest.raises(RetrievalError, match="was made with checkpoint colours"):
-        search(index, other, picture)
+        rank_picture(index, other, picture)
 
 
 def test_what_cannot_be_used(picture):

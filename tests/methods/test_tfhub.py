@@ -127,7 +127,7 @@ def test_settings_reach_the_module(saved, picture):
 def test_index_and_search(saved, picture, tmp_path):
     from retrieval import index as indexes
     from retrieval.collections import open_collection
-    from retrieval.ranking.search import search
+    from retrieval.ranking.search import rank_picture
 
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -136,7 +136,7 @@ def test_index_and_search(saved, picture, tmp_path):
     delf = methods.load("delf", saved)
     index = indexes.build(open_collection(folder), delf, tmp_path / "index")
     assert index.manifest["checkpoint"] == {"id": "bright", "sha256": delf.checkpoint.sha256}
-    ranking = search(index, methods.for_index(index, saved), picture)
+    ranking = rank_picture(index, methods.for_index(index, saved), picture)
     assert ranking.names[0] == "a.png"
 
 

@@ -12,7 +12,7 @@ import torch
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
-from retrieval.networks import checkpoints
+from retrieval.networks import checkpoints, weights
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 NETWORK = REFERENCE / "cirtorch-resnet18-gem-w.pth"
@@ -150,13 +150,13 @@ def test_tampered_embedded_weights_are_refused(tmp_path):
     record = checkpoints.find("sir")
     copy = tmp_path / "weights.pth"
     shutil.copy(record.path, copy)
-    assert checkpoints.read_tensors(copy, record.weights_sha256)
+    assert weights.read_tensors(copy, record.weights_sha256)
     with open(copy, "r+b") as file:
         file.seek(1_000_000)
         byte = file.read(1)
         file.seek(1_000_000)
         file.write(bytes([byte[0] ^ 1]))
-    refused("SHA-256", checkpoints.read_tensors, copy, record.weights_sha256)
+    refused("SHA-256", weights.read_tensors, copy, record.weights_sha256)
 
 
 def put(folder, name, data, **record):

@@ -28,7 +28,7 @@ def test_the_order_is_that_of_the_inner_product(many):
         query = method.describe(picture)
         products = [float(many.features(i) @ query) for i in range(len(many))]
         expected = sorted(range(60), key=lambda i: -products[i])
-        found = search.search(many, method, picture)
+        found = search.rank_picture(many, method, picture)
         assert found.positions.tolist() == expected
         assert found.positions.dtype == np.int64
         assert found.scores.dtype == np.float32
@@ -40,14 +40,14 @@ def test_the_order_is_that_of_the_inner_product(many):
 
 def test_top(many):
     method, picture = Thumbnail(), Image.new("RGB", (40, 30), "red")
-    whole = search.search(many, method, picture)
+    whole = search.rank_picture(many, method, picture)
     for top in (1, 7, 60, 61, 10**9):
-        found = search.search(many, method, picture, top=top)
+        found = search.rank_picture(many, method, picture, top=top)
         assert found.names == whole.names[:top]
         np.testing.assert_allclose(found.scores, whole.scores[:top], atol=1e-6)
     for top in (0, -1):
         with pytest.raises(RetrievalError, match="at least one result"):
-            search.search(many, method, picture, top=top)
+            search.rank_picture(many, method, picture, top=top)
 
 
 def test_equal_pictures_have_equal_scores_and_one_order(tmp_path):
@@ -56,8 +56,8 @@ def test_equal_pictures_have_equal_scores_and_one_order(tmp_path):
     collection = open_collection(tmp_path / "pictures")
     loaded = index.build(collection, Thumbnail(), tmp_path / "index")
     with Image.open(tmp_path / "pictures" / "a.png") as picture:
-        found = search.search(loaded, Thumbnail(), picture)
-        again = search.search(index.load(loaded.path), Thumbnail(), picture)
+        found = search.rank_picture(loaded, Thumbnail(), picture)
+        again = search.rank_picture(index.load(loaded.path), Thumbnail(), picture)
     assert found.names[:3] == ("a.png", "c.png", "d.png")
     assert found.scores[0] == found.scores[1] == found.scores[2] > found.scores[3]
     assert found.names == again.names
@@ -67,7 +67,7 @@ def test_equal_pictures_have_equal_scores_and_one_order(tmp_path):
 def test_every_picture_finds_itself_first(indexes, load, folder, name):
     loaded, method = indexes[name], load(name)
     for picture_name in loaded.names:
-        found = search.search(loaded, method, images.read(folder / picture_name))
+        found = search.rank_picture(loaded, method, images.read(folder / picture_name))
         assert found.names[0] == picture_name
         assert set(found.names) == set(loaded.names)
         assert (np.diff(found.scores) <= 0).all()
@@ -82,7 +82,7 @@ def test_a_box_is_searched_for(indexes, load, folder, name):
     loaded, method = indexes[name], load(name)
     picture = images.read(folder / "c.png")
     box = 30, 20, 210, 160
-    found = search.search(loaded, method, picture, box)
+    found = search.rank_picture(loaded, method, picture, box)
     if name in NUMBERS:
         query = method.describe(picture, box)
         products = np.array([loaded.features(i) @ query for i in range(6)])
@@ -92,7 +92,7 @@ def test_a_box_is_searched_for(indexes, load, folder, name):
         assert found.names[0] == "c.png"
         assert found.inliers[0] > geometry.NOISE_FLOOR
     with pytest.raises(RetrievalError, match="covers less than"):
-        search.search(loaded, method, picture, (900, 900, 990, 990))
+        search.rank_picture(loaded, method, picture, (900, 900, 990, 990))
 
 
 def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
@@ -109,7 +109,7 @@ def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
             query, loaded.features(position), size, search.MIN_SIMILARITY, search.TOLERANCE
         )
         expected[name] = found.count if found.count >= geometry.NOISE_FLOOR else 0
-    found = search.search(loaded, method, both)
+    found = search.rank_picture(loaded, method, both)
     assert dict(zip(found.names, found.inliers.tolist(), strict=True)) == expected
     assert set(found.names[:2]) == {"a.png", "b.png"}
     assert found.inliers[1] >= geometry.NOISE_FLOOR
@@ -121,7 +121,7 @@ def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
 def test_beyond_the_shortlist_nothing_is_verified(indexes, load, folder):
     loaded, method = indexes["delf"], load("delf")
     picture = images.read(folder / "d é.png")
-    found = search.search(loaded, method, picture, verify=1)
+    found = search.rank_picture(loaded, method, picture, verify=1)
     assert len(found) == 6
     assert (found.inliers > 0).tolist() == [True] + [False] * 5
     assert (found.scores[1:] < 1).all()
@@ -152,7 +152,7 @@ def test_features_already_there(indexes):
 def test_timings_and_provenance(indexes, load, folder):
     picture = images.read(folder / "a.png")
     for name, loaded in indexes.items():
-        found = search.search(loaded, load(name), picture)
+        found = search.rank_picture(loaded, load(name), picture)
         stages = ["extraction", "search"] + (["verification"] if name == "delf" else [])
         assert list(found.timings) == stages
         assert all(seconds >= 0 for seconds in found.timings.values())
@@ -175,7 +175,7 @@ def test_nothing_to_match(tmp_path):
     both = index.build(open_collection(tmp_path / "pictures"), Grid(), tmp_path / "both")
     noise = images.read(tmp_path / "pictures" / "noise.png")
     for loaded, picture in ((only, blank), (only, noise), (both, blank)):
-        found = search.search(loaded, Grid(), picture)
+        found = search.rank_picture(loaded, Grid(), picture)
         assert sorted(found.names) == sorted(loaded.names)
         assert found.inliers.tolist() == [0] * len(loaded)
         assert np.isfinite(found.scores).all()
@@ -184,10 +184,10 @@ def test_nothing_to_match(tmp_path):
 def test_a_method_that_does_not_belong_to_the_index(indexes, load, many):
     picture = Image.new("RGB", (60, 60))
     with pytest.raises(RetrievalError, match="made with method sir, not delf"):
-        search.search(indexes["sir"], load("delf"), picture)
+        search.rank_picture(indexes["sir"], load("delf"), picture)
     with pytest.raises(RetrievalError, match="made with size 128, not size 160"):
-        search.search(indexes["sir"], load("sir", size=160), picture)
+        search.rank_picture(indexes["sir"], load("sir", size=160), picture)
     method = Thumbnail()
     method.settings = load("sir").settings
     with pytest.raises(RetrievalError, match="made with checkpoint sir-lite0"):
-        search.search(indexes["sir"], method, picture)
+        search.rank_picture(indexes["sir"], method, picture)

@@ -1,0 +1,77 @@
+"""Readers of arguments, and the arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from retrieval import methods
+from retrieval.images import Box
+
+
+def command(
+    commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def method_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", required=True, choices=methods.METHODS)
+    parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
+    parser.add_argument("--size", type=positive, metavar="PX", help="longer side, at most")
+    parser.add_argument("--scales", type=numbers, metavar="1,1.4142,0.7071")
+    parser.add_argument("--keypoints", type=positive, metavar="N", help="of DELF, at most")
+
+
+def load_method(args: argparse.Namespace) -> methods.Method:
+    settings = {key: getattr(args, key) for key in ("size", "scales", "keypoints")}
+    given = {key: value for key, value in settings.items() if value is not None}
+    return methods.load(args.method, args.checkpoint, **given)
+
+
+def join_boxes(argv: Sequence[str]) -> list[str]:
+    """``--box -5,0,9,9`` as ``--box=-5,0,9,9``: argparse would take it for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--box":
+            joined[-1] = f"--box={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def box(text: str) -> Box:
+    values = numbers(text)
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError("a box is four numbers: x1,y1,x2,y2")
+    x1, y1, x2, y2 = values
+    return x1, y1, x2, y2
+
+
+def numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
+def positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1")
+    return value

@@ -1,0 +1,99 @@
+"""``download`` and ``checkpoints`` and ``methods``: what there is, and how it comes here."""
+
+from __future__ import annotations
+
+import argparse
+
+from retrieval import methods
+from retrieval.cli.arguments import command
+from retrieval.cli.output import DownloadBar, print_table
+from retrieval.collections.downloads import SOURCES
+from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
+
+
+def add(commands) -> None:
+    command(commands, "methods", _methods, "list methods and their embedded checkpoints")
+    command(commands, "checkpoints", _checkpoints, "list all weights and what is on disk")
+    download = command(commands, "download", _download, "fetch a public collection or weights")
+    download.add_argument(
+        "name",
+        metavar="NAME",
+        help=", ".join([*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
+        + ", or a checkpoint: python -m retrieval checkpoints",
+    )
+    download.set_defaults(resumed=True)
+
+
+def _methods(args: argparse.Namespace) -> None:
+    for entry in methods.METHODS.values():
+        print(f"{entry.name}: {entry.title}. {entry.summary}\n  {entry.paper}")
+        checkpoint, *others = checkpoints.of_method(entry.name)
+        print(f"  {checkpoint.id} (default): {checkpoint.title}")
+        print(f"    stands in for: {checkpoint.stands_in_for}")
+        print(f"    trained on: {checkpoint.trained_on}; licence: {checkpoint.licence}")
+        if others:
+            print(f"  others: {', '.join(other.id for other in others)}")
+    print(f"To check what a method found: {methods.XFEAT.title}. {methods.XFEAT.summary}")
+    print(f"  {methods.XFEAT.paper}")
+    print(f"  {', '.join(one.id for one in checkpoints.of_method(methods.XFEAT.name))}")
+
+
+def _checkpoints(args: argparse.Namespace) -> None:
+    for checkpoint in checkpoints.REGISTRY.values():
+        where = f"not here, {checkpoint.size_text}"
+        if checkpoint.available:
+            where = "on disk" if checkpoint.address else "installed"
+        print(f"{checkpoint.id} ({where}): {checkpoint.method}, {checkpoint.title}")
+        print(f"    trained on: {checkpoint.trained_on}")
+        print(f"    overlap with test landmarks: {checkpoint.overlap}")
+        print(f"    licence: {checkpoint.licence}")
+        print(f"    from: {checkpoint.address or checkpoint.source}")
+        print(f"    SHA-256: {checkpoint.weights_sha256 or 'not stated'}")
+        for collection, scores in checkpoint.published.items():
+            numbers = ", ".join(f"{protocol} {value}" for protocol, value in scores.items())
+            print(f"    published mAP on {collection}: {numbers} ({checkpoint.source})")
+
+
+def _download(args: argparse.Namespace) -> int:
+    from retrieval.collections import downloads
+    from retrieval.evaluation import published_descriptors as features
+    from retrieval.networks import checkpoints
+
+    if args.name in checkpoints.REGISTRY:
+        with DownloadBar() as bar:
+            checkpoints.download(checkpoints.REGISTRY[args.name], bar.update, bar.say)
+        return 0
+    if args.name not in features.FEATURES and args.name not in downloads.SOURCES:
+        networks = [one.id for one in checkpoints.REGISTRY.values() if one.address]
+        raise RetrievalError(
+            f"There is no download {args.name!r}; there are "
+            f"{', '.join([*downloads.SOURCES, *features.FEATURES, *networks])}."
+        )
+    with DownloadBar() as bar:
+        if args.name not in features.FEATURES:
+            downloads.download(args.name, bar.update, bar.say)
+            return 0
+        run = features.download(args.name, bar.update, bar.say)
+    found = features.agreement(args.name, run)
+    print(f"{'mAP':10}{'here':>8}{'published':>11}")
+    for protocol, (here, published, agrees) in found.items():
+        print(f"{protocol:10}{here:8.2f}{published:11.2f}  {'agrees' if agrees else 'DIFFERS'}")
+    print_table(run.scores)
+    if not all(agrees for _, _, agrees in found.values()):
+        raise RetrievalError("The scores do not agree with the published ones.")
+    print("The scores agree with the published ones.")
+    return 0
+
+
+def bring(args: argparse.Namespace) -> None:
+    """Download what is asked for by name and not here: pictures, labels, weights."""
+    from retrieval.collections import downloads
+
+    with DownloadBar() as bar:
+        checkpoint = checkpoints.REGISTRY.get(args.checkpoint)
+        if checkpoint is not None and not checkpoint.available:
+            checkpoints.find(args.method, checkpoint.id)  # before it is fetched for nothing
+            checkpoints.download(checkpoint, bar.update, bar.say)
+        if args.collection in downloads.SOURCES:
+            downloads.download(args.collection, bar.update, bar.say)

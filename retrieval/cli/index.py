@@ -1,0 +1,92 @@
+"""``index`` and ``info``: make an index, and say what one is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from retrieval import methods
+from retrieval.cli.arguments import command, load_method, method_arguments
+from retrieval.cli.download import bring
+from retrieval.cli.output import Bar, index_size, print_table
+from retrieval.collections import open_collection, registered
+from retrieval.errors import RetrievalError
+
+
+def add(commands) -> None:
+    index = command(commands, "index", _index, "describe every picture of a collection")
+    index.add_argument("collection", metavar="FOLDER", help="a folder, or a name: town")
+    method_arguments(index)
+    index.add_argument(
+        "--out",
+        type=Path,
+        metavar="INDEX",
+        help="where to put it; default for collections with a name: precomputed/NAME/CHECKPOINT, "
+        "and what has ground truth is evaluated",
+    )
+    index.add_argument(
+        "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
+    )
+    index.set_defaults(wrong_usage=index.error, resumed=True)
+
+    info = command(commands, "info", _info, "check an index and say what it is")
+    info.add_argument("index", type=Path, metavar="INDEX")
+
+
+def _index(args: argparse.Namespace) -> None:
+    from retrieval.index import build, load
+    from retrieval.index.store import PRECOMPUTED, find_same
+
+    codebook = None
+    if args.codebook:
+        donor = load(args.codebook)
+        if args.method != "delf" or donor.kind != "local":
+            raise RetrievalError("A codebook goes from one DELF index to another.")
+        codebook = donor.arrays["codebook"]
+    if args.out is None and args.collection not in {entry.name for entry in registered()}:
+        args.wrong_usage("the index of a folder needs a place: --out INDEX")
+    bring(args)
+    collection = open_collection(args.collection)
+    method = load_method(args)
+    out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
+    with Bar(len(collection.names)) as bar:
+        index = build(collection, method, out, bar.update, codebook, find_same(method, PRECOMPUTED))
+    skipped = index.manifest["skipped"]
+    for entry in skipped:
+        print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)
+    print(
+        f"{len(index)} pictures in {out}"
+        + (f", {len(skipped)} skipped" if skipped else "")
+        + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
+    )
+    if args.out is None and collection.protocols:
+        from retrieval.evaluation.runs import evaluated
+
+        with Bar(len(collection.queries), "query") as bar:
+            print_table(evaluated(index, collection, method, bar.update).scores)
+
+
+def _info(args: argparse.Namespace) -> None:
+    from retrieval import index as indexes
+
+    index = indexes.load(args.index)
+    manifest = index.manifest
+    rows = {
+        "method": methods.METHODS[index.method].title if index.method in methods.METHODS else "?",
+        "checkpoint": f"{index.checkpoint} (SHA-256 {manifest['checkpoint']['sha256'][:16]}…)",
+        "collection": manifest["collection"]["name"],
+        "pictures": len(index),
+        "skipped": len(manifest["skipped"]),
+        "descriptors": " × ".join(map(str, index.arrays["descriptors"].shape)),
+        "settings": json.dumps(index.settings),
+        "size": index_size(index),
+        "made": f"{manifest['made']} in {manifest['seconds']} s",
+        "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
+        "checksums": "all match",
+    }
+    for key, value in rows.items():
+        print(f"{key:12} {value}")
+    for entry in manifest["skipped"]:
+        print(f"{'skipped':12} {entry['name']}: {entry['reason']}")

@@ -1,0 +1,134 @@
+"""What commands write: progress bars, tables, and files that appear when they are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import Scores
+
+
+class Bar:
+    """A progress bar with rate and time left, on stderr, as the ``progress`` of a build."""
+
+    def __init__(self, total: int, unit: str = "picture"):
+        from tqdm import tqdm
+
+        # Silent where nobody watches, unless it takes long enough to wonder.
+        self.tqdm = tqdm(total=total, unit=unit, delay=1.0, disable=None)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.tqdm.close()
+
+    def update(self, done: int, total: int, name: str) -> None:
+        if done < self.tqdm.n:  # the next stage
+            self.tqdm.reset(total)
+        self.tqdm.total = total
+        self.tqdm.update(done - self.tqdm.n)
+
+    def say(self, text: str) -> None:
+        self.tqdm.clear()
+        print(text, flush=True)
+
+
+class DownloadBar:
+    """A progress bar a file, with rate and time left, on stderr."""
+
+    def __init__(self) -> None:
+        self.name, self.bar, self.here = None, None, 0
+
+    def __enter__(self) -> DownloadBar:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.name = self.bar = None
+
+    def update(self, here: int, total: int | None, name: str) -> None:
+        from tqdm import tqdm
+
+        if name != self.name:
+            self._close()
+            self.name, self.here = name, here
+            # initial: what was there before does not count as speed
+            self.bar = tqdm(
+                desc=name,
+                total=total,
+                initial=here,
+                unit="B",
+                unit_scale=True,
+                delay=0.5,
+                disable=None,
+            )
+        elif here < self.here:
+            self.bar.reset(total)  # the server began again
+            self.here = 0
+        self.bar.update(here - self.here)
+        self.here = here
+
+    def say(self, text: str) -> None:
+        self._close()
+        print(text, flush=True)
+
+
+class writing:
+    """A binary file that appears under its name when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.new = path, path.with_name(f"{path.name}.{os.getpid()}.new")
+
+    def __enter__(self):
+        try:
+            self.file = open(self.new, "wb")
+        except OSError as error:
+            raise RetrievalError(
+                f"{self.path} cannot be written: {error.strerror or error}."
+            ) from error
+        return self.file
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.file.close()
+            if error is None:
+                os.replace(self.new, self.path)
+        except OSError as problem:
+            raise RetrievalError(
+                f"{self.path} cannot be written: {problem.strerror or problem}."
+            ) from problem
+        finally:
+            self.new.unlink(missing_ok=True)
+
+
+def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    if path is not None:
+        with writing(path) as file:
+            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write(text.encode() + b"\n")
+
+
+def print_table(scores: Mapping[str, Scores]) -> None:
+    ks = next(iter(scores.values())).ks
+    print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in ks))
+    for protocol, one in scores.items():
+        numbers = [one.map, *one.mp.values()]
+        print(
+            f"{protocol:10}{one.counted.sum():8}"
+            + "".join(f"{100 * number:8.2f}" for number in numbers)
+        )
+
+
+def index_size(index) -> str:
+    from retrieval.index.store import human_bytes
+
+    return human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))

@@ -1,0 +1,108 @@
+"""``search`` and ``describe``: rank an index, and write features."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from retrieval import images, methods
+from retrieval.cli.arguments import box, command, load_method, method_arguments, positive
+from retrieval.cli.output import Bar
+from retrieval.errors import RetrievalError
+
+
+def add(commands) -> None:
+    search = command(commands, "search", _search, "rank an index by likeness to a picture")
+    search.add_argument(
+        "index", type=Path, metavar="INDEX", help="a folder: precomputed/town/gem-lite0"
+    )
+    search.add_argument("picture", type=Path, metavar="PICTURE", help="a file to search with")
+    search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="crop, in pixels")
+    search.add_argument("--top", type=positive, default=10, metavar="K", help="how many (10)")
+    search.add_argument(
+        "--verify",
+        type=positive,
+        metavar="N",
+        help="pictures of DELF's shortlist that geometry verifies (100); as many as there are: "
+        "exhaustive search",
+    )
+    search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
+    search.add_argument("--json", action="store_true", help="results, provenance and timings")
+
+    describe = command(commands, "describe", _describe, "write the features of pictures")
+    describe.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE")
+    method_arguments(describe)
+    describe.add_argument(
+        "--box",
+        type=box,
+        action="append",
+        metavar="X1,Y1,X2,Y2",
+        help="crop, in pixels; once for all pictures, or once a picture",
+    )
+    describe.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+
+
+def _search(args: argparse.Namespace) -> None:
+    from retrieval import index as indexes
+    from retrieval.ranking.search import SHORTLIST, rank_picture
+
+    index = indexes.load(args.index)
+    if args.verify and index.kind == "global":
+        raise RetrievalError("--verify is for DELF: one vector a picture has no geometry.")
+    picture = images.read(args.picture)
+    method = methods.for_index(index, args.checkpoint)
+    verify = args.verify or SHORTLIST
+    ranking = rank_picture(index, method, picture, args.box, args.top, verify)
+    results = ranking.rows()
+    if args.json:
+        answer = {
+            "query": {"picture": str(args.picture), "box": args.box},
+            "results": results,
+            "provenance": ranking.provenance,
+            "timings": {stage: round(value, 4) for stage, value in ranking.timings.items()},
+        }
+        print(json.dumps(answer, indent=1))
+        return
+    for result in results:
+        note = f"  {result['inliers']} inliers" if "inliers" in result else ""
+        print(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}")
+    spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
+    print(f"{index.checkpoint} on {len(index)} pictures: {spent}", file=sys.stderr)
+
+
+def _describe(args: argparse.Namespace) -> None:
+    boxes = args.box or [None]
+    if len(boxes) not in (1, len(args.pictures)):
+        raise RetrievalError(
+            f"Give --box once for all pictures or once for each: {len(boxes)} boxes, "
+            f"{len(args.pictures)} pictures."
+        )
+    boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
+    if not args.out.parent.is_dir():
+        raise RetrievalError(f"There is no folder {args.out.parent} to write to.")
+    method = load_method(args)
+    rows = []
+    with Bar(len(args.pictures)) as bar:
+        for done, (path, box) in enumerate(zip(args.pictures, boxes, strict=True), 1):
+            rows.append(method.describe(images.read(path), box))
+            bar.update(done, len(args.pictures), path.name)
+    arrays = {"names": np.array([str(path) for path in args.pictures])}
+    if method.kind == "global":
+        arrays["descriptors"] = np.stack(rows)
+    else:
+        arrays["offsets"] = np.cumsum([0, *map(len, rows)])
+        for key in ("keypoints", "scales", "scores", "descriptors"):
+            arrays[key] = np.concatenate([getattr(row, key) for row in rows])
+    try:
+        with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise RetrievalError(
+            f"{args.out} cannot be written: {error.strerror or 'the disk is full'}."
+        ) from error
+    shape = " × ".join(map(str, arrays["descriptors"].shape))
+    print(f"{shape} descriptors of {method.checkpoint.id} in {args.out}")
