@@ -35,13 +35,13 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
 
 FORMAT = 1
 ORDER = ("sir", "delf", "cnn-irwnha")
-PRECOMPUTED = Path(__file__).parents[2] / "precomputed"
 
 # name → dtype and number of dimensions; the arrays that an index of each kind must have
 ARRAYS = {
