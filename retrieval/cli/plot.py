@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from retrieval import images, methods
 from retrieval.cli.arguments import box, positive, share
 from retrieval.cli.output import writing
+from retrieval.collections.credits import Credit, read_credits, small_print
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
-from retrieval.collections.credits import Credit, read_credits, small_print
 from retrieval.ranking import geometry
 from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
 
