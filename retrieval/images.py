@@ -7,17 +7,28 @@ exclusive: a box of the whole picture is ``(0, 0, width, height)``.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import math
 import os
+import re
 import stat
+import threading
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
 from retrieval.errors import RetrievalError
+
+with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems than Linux
+    # What is freed in blocks of 8 MB goes back to the system at once. By default glibc keeps it,
+    # and a few large pictures decoded in several threads would fill the memory for good.
+    ctypes.CDLL(None).mallopt(-3, 8 << 20)  # M_MMAP_THRESHOLD
 
 try:  # phones write HEIC; the decoder is a separate wheel
     from pillow_heif import register_heif_opener
@@ -32,59 +43,154 @@ Box = tuple[float, float, float, float]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}) | HEIC
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 
-MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; as RGB that is 0.36 GB
+MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; Pillow keeps 4 bytes a pixel
+MEGAPIXELS = "RETRIEVAL_MEGAPIXELS"  # environment variable: most that a visitor's picture has
 MAX_BYTES = 200_000_000
 MOST_ENLARGED = 4.0
 MIN_SIDE = 8  # below that no network of ours has a feature map worth the name
 MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
+MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
+MAX_SEGMENTS = 10_000  # of a JPEG
+MAX_SECONDS = 10.0  # of computing, after which a picture is given up
+
+BAND = 4_000_000  # pixels that are converted at once
+
+_decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8])")
 
 
 class PictureError(RetrievalError):
     """A file that is no picture, or one that we will not decode."""
 
 
-def read(source: str | Path | bytes | BinaryIO, name: str | None = None) -> Image.Image:
+def visitors_limit() -> int:
+    """Most pixels of a picture that a visitor brings: $RETRIEVAL_MEGAPIXELS millions, or 25."""
+    text = os.environ.get(MEGAPIXELS, "25")
+    if not re.fullmatch(r"[1-9]\d{0,2}", text):
+        raise RetrievalError(f"{MEGAPIXELS} is a whole number from 1 to 999, not {text!r}.")
+    return min(int(text) * 1_000_000, MAX_PIXELS)
+
+
+def read(
+    source: str | Path | bytes | BinaryIO, name: str | None = None, most: int = MAX_PIXELS
+) -> Image.Image:
     """Decode one picture into upright 8-bit RGB.
 
     source: a path, the bytes of a file, or an open binary file.
     name: what to call it in an error; by default the path's or the file's own name.
+    most: pixels it may have.
     Raises PictureError for anything that is not a whole, reasonably sized picture.
+    """
+    return _decode(source, name, most)[0]
+
+
+def thumbnail(
+    source: str | Path | bytes | BinaryIO,
+    side: int,
+    name: str | None = None,
+    most: int = MAX_PIXELS,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """A picture to look at: its longer side at most ``side``; and its true (width, height).
+
+    A JPEG is decoded at a reduced size, and ``most`` counts the pixels that are decoded.
+    """
+    picture, size = _decode(source, name, most, side)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture, size
+
+
+def _decode(
+    source: str | Path | bytes | BinaryIO, name: str | None, most: int, side: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """An upright RGB picture and the size that the file states, upright too.
+
+    side: where given, a picture about twice as large is enough.
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
     try:
-        with warnings.catch_warnings():
+        _check_jpeg(data, name)
+        with _decoding, warnings.catch_warnings():
             # Our own limit below speaks instead of Pillow's warning.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise PictureError(
-                        f"{name} has {width} × {height} pixels, more than the "
-                        f"{MAX_PIXELS // 1_000_000} megapixels allowed; use a smaller copy."
-                    )
-                if max(width, height) > MAX_SIDE:
-                    raise PictureError(
-                        f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}."
-                    )
-                if min(width, height) < MIN_SIDE:
-                    raise PictureError(
-                        f"{name} has only {width} × {height} pixels; "
-                        f"at least {MIN_SIDE} × {MIN_SIDE} are needed."
-                    )
+            with Image.open(_Clocked(data), formats=FORMATS) as picture:
+                size = picture.size
+                if side is not None:
+                    picture.draft(None, (2 * side, 2 * side))
+                _check_size(picture.size, name, most)
                 picture.load()
-                return _to_rgb(_upright(picture))
+                stated = picture.size
+                _make_upright(picture)
+                if picture.size != stated:
+                    size = size[::-1]
+                return _to_rgb(picture), size
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
+        raise _too_many_pixels(f"{name} has", most) from error
+    except TimeoutError as error:
         raise PictureError(
-            f"{name} has more than the {MAX_PIXELS // 1_000_000} megapixels allowed; "
-            "use a smaller copy."
+            f"{name} takes more than {MAX_SECONDS:g} s to read; save it as a plain JPEG."
         ) from error
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise PictureError(
             f"{name} is not a picture that can be read (damaged, cut off, or another kind of file)."
         ) from error
+
+
+class _Clocked(io.BytesIO):
+    """The bytes of a picture, which cannot be read for ever.
+
+    Files of a million empty parts keep Pillow busy, which reads them one by one.
+    """
+
+    def __init__(self, data: bytes):
+        super().__init__(data)
+        self.end = time.thread_time() + MAX_SECONDS  # computing counts, waiting does not
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.thread_time() > self.end:
+            raise TimeoutError
+        return super().read(size)
+
+
+def _check_size(size: tuple[int, int], name: str, most: int) -> None:
+    width, height = size
+    if width * height > most:
+        raise _too_many_pixels(f"{name} has {width} × {height} pixels,", most)
+    if max(size) > MAX_SIDE:
+        raise PictureError(f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}.")
+    if min(size) < MIN_SIDE:
+        raise PictureError(
+            f"{name} has only {width} × {height} pixels; "
+            f"at least {MIN_SIDE} × {MIN_SIDE} are needed."
+        )
+
+
+def _too_many_pixels(what: str, most: int) -> PictureError:
+    return PictureError(
+        f"{what} more than the {most // 1_000_000} megapixels allowed; use a smaller copy."
+    )
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    """Refuse a JPEG whose scans or segments are many: each scan costs as much as the picture."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    position = 2
+    scans = segments = 0
+    while found := _MARKER.search(data, position):
+        if found[1] == b"\xd9":
+            return
+        scans += found[1] == b"\xda"
+        segments += 1
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise PictureError(
+                f"{name} has an unusual number of parts and would take long to read; "
+                "save it as a plain JPEG."
+            )
+        # Two bytes of length, which count themselves; what follows a scan is searched.
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
 
 
 def read_bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
@@ -175,27 +281,44 @@ def _bytes_of(source) -> bytes:
     return source.read(MAX_BYTES + 1)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # damaged EXIF says nothing about the pixels, which are already decoded
-        return picture
+def _make_upright(picture: Image.Image) -> None:
+    # Damaged EXIF says nothing about the pixels, which are already decoded.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB. Transparent parts become white; 16-bit grey keeps its full range."""
-    mode = picture.mode
+    """8-bit RGB. Transparent parts become white; 16-bit grey keeps its full range.
+
+    Goes band by band, so that no second copy of a large picture is needed on the way.
+    """
+    mode, (width, height) = picture.mode, picture.size
+    scale = None
     if mode.startswith("I") or mode == "F":
         # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
-        picture = picture.convert("F")
-        _, high = picture.getextrema()
+        high = max(picture.convert("F").getextrema()[1] for picture in _bands(picture))
         if mode == "F":
             top = max(high, 1)
         else:
             top = next((top for top in (255, 65535) if high <= top), high)
         scale = 255 / top
-        return picture.point(lambda value: value * scale).convert("L").convert("RGB")
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        layers = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return picture.copy() if mode == "RGB" else picture.convert("RGB")
+    layered = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+    result = Image.new("RGB", (width, height), "white")
+    row = 0
+    for band in _bands(picture):
+        if scale is not None:
+            band = band.convert("F").point(lambda value: value * scale).convert("L")
+        elif layered:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        result.paste(band.convert("RGB"), (0, row))
+        row += band.height
+    return result
+
+
+def _bands(picture: Image.Image) -> Iterator[Image.Image]:
+    """The picture from top to bottom, a few million pixels at a time."""
+    width, height = picture.size
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        yield picture.crop((0, top, width, min(top + rows, height)))

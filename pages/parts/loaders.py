@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from PIL import Image
 
 from retrieval import images, index, methods
 from retrieval.collections import Collection
@@ -32,6 +31,7 @@ from retrieval.ranking.search import Ranking
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
+    from PIL import Image
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from retrieval.methods.delf import Attention
@@ -127,9 +127,13 @@ def search(
         return _search(changed, key, box, opened, method, source)
 
 
+def _decoded(source: Path | bytes) -> Image.Image:
+    return images.read(source, most=images.visitors_limit())
+
+
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
-    return search_module.rank_picture(_index, _method, images.read(_source), box)
+    return search_module.rank_picture(_index, _method, _decoded(_source), box)
 
 
 def local_features(
@@ -146,7 +150,7 @@ def local_features(
 
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _local_features(key, box, checkpoint, settings, _method, _source) -> LocalFeatures:
-    return _method.describe(images.read(_source), box)
+    return _method.describe(_decoded(_source), box)
 
 
 def attention(
@@ -162,7 +166,7 @@ def attention(
 
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _attention(key, scale, checkpoint, settings, _method, _source) -> Attention | None:
-    return _method.attention(images.read(_source), scale)
+    return _method.attention(_decoded(_source), scale)
 
 
 def local_ranking(
@@ -238,9 +242,8 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
 def _view(
     source: tuple[str, int] | bytes, side: int, name: str | None
 ) -> tuple[bytes, tuple[int, int]]:
-    picture = images.read(source if isinstance(source, bytes) else Path(source[0]), name)
-    size = picture.size
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    data = source if isinstance(source, bytes) else Path(source[0])
+    picture, size = images.thumbnail(data, side, name, images.visitors_limit())
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return buffer.getvalue(), size

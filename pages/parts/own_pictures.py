@@ -150,7 +150,7 @@ def build(name: str) -> index.Index:
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
     out = Path(own.folder.name) / "indexes" / name
-    built = index.build(own.collection, method, out, progress)
+    built = index.build(own.collection, method, out, progress, max_pixels=images.visitors_limit())
     own.indexes[name], own.skipped = out, built.manifest["skipped"]
     bar.empty()
     return built

@@ -39,6 +39,7 @@ def build(
     progress: Progress | None = None,
     codebook: np.ndarray | None = None,
     donors: Sequence[store.Index] = (),
+    max_pixels: int = images.MAX_PIXELS,
 ) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
@@ -48,6 +49,7 @@ def build(
     progress(done, total, name) is called after each picture.
     codebook: (k, d) float32 of another index, for local features; by default one is trained here.
     donors: indexes of other collections to take features from, see ``store.find_same``.
+    max_pixels: of a picture; larger ones are left out.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
@@ -59,7 +61,7 @@ def build(
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(out), timeout=0):
             store.settle(_finished(out), out)
-            return _build(collection, method, out, progress, codebook, donors)
+            return _build(collection, method, out, progress, codebook, donors, max_pixels)
     except Timeout as error:
         raise RetrievalError(
             f"Another build is writing to {out}; wait for it or choose another place."
@@ -102,7 +104,7 @@ def _check_target(out: Path) -> None:
 
 
 def _build(
-    collection, method, out: Path, progress: Progress | None, codebook, donors
+    collection, method, out: Path, progress: Progress | None, codebook, donors, max_pixels: int
 ) -> store.Index:
     started = time.perf_counter()
     known = _known([*_previous(out, method), *donors])
@@ -110,7 +112,7 @@ def _build(
     with _Journal(work, store.identity(method)) as journal:
         total = len(collection.names)
         digests: dict[str, str] = {}
-        for batch in _batches(_pictures(collection, journal, known), method.batch):
+        for batch in _batches(_pictures(collection, journal, known, max_pixels), method.batch):
             described = iter(method.describe_batch([picture for *_, picture in batch if picture]))
             for name, digest, picture in batch:
                 digests[name] = digest
@@ -170,7 +172,7 @@ def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
         yield batch
 
 
-def _pictures(collection, journal: _Journal, known: Mapping) -> Iterator[tuple]:
+def _pictures(collection, journal: _Journal, known: Mapping, max_pixels: int) -> Iterator[tuple]:
     """(name, digest, picture) of each database picture; reading runs ahead of describing.
 
     picture is None where its features are known, and where it cannot be read, which the journal
@@ -186,7 +188,7 @@ def _pictures(collection, journal: _Journal, known: Mapping) -> Iterator[tuple]:
         if digest in known or journal.has(name, digest):
             return name, digest, None
         try:
-            return name, digest, images.read(data, name)
+            return name, digest, images.read(data, name, max_pixels)
         except images.PictureError as error:
             return name, digest, error
 

@@ -1,0 +1,96 @@
+"""Pictures that are small as files: what they cost is bounded."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attack import pictures
+from PIL import Image
+
+from retrieval import images
+
+MEASURE = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from retrieval import images
+
+def read(_):
+    images.read(Path(sys.argv[1]), most=images.visitors_limit()).thumbnail((64, 64))
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(read, range(4)))
+rest = next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, int(rest) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
+def test_four_large_pictures_at_once(tmp_path):
+    path = tmp_path / "white.webp"
+    path.write_bytes(pictures.plain_webp(4999))
+    assert path.stat().st_size < 100
+    command = [sys.executable, "-c", MEASURE, path]
+    root = Path(images.__file__).parents[1]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    most, rest = map(int, run.stdout.split())
+    assert most < 900, "MB: a decoder's 450, and what the others have not yet made smaller"
+    assert rest < 150, "MB: what is freed goes back to the system"
+
+
+def test_visitors_have_a_lower_limit(monkeypatch, tmp_path):
+    path = tmp_path / "white.webp"
+    path.write_bytes(pictures.plain_webp(5100))
+    with pytest.raises(images.PictureError, match="more than the 25 megapixels allowed"):
+        images.read(path, most=images.visitors_limit())
+    monkeypatch.setenv(images.MEGAPIXELS, "30")
+    assert images.read(path, most=images.visitors_limit()).size == (5100, 5100)
+    monkeypatch.setenv(images.MEGAPIXELS, "many")
+    with pytest.raises(images.RetrievalError, match="a whole number from 1 to 999"):
+        images.visitors_limit()
+
+
+def test_a_thumbnail_of_a_large_jpeg_is_decoded_small():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wide = Image.new("RGB", (1600, 1000), "red")
+    data = pictures.encode(wide, "JPEG", exif=exif)
+    small, size = images.thumbnail(data, 100, most=500_000)
+    assert size == (1000, 1600), "upright, as it is stated"
+    assert max(small.size) == 100
+    assert small.getpixel((30, 50))[0] > 240
+    with pytest.raises(images.PictureError, match="megapixels"):
+        images.read(data, most=500_000)
+    with pytest.raises(images.PictureError, match="megapixels"):
+        images.thumbnail(pictures.encode(wide, "PNG"), 100, most=500_000)
+
+
+def test_many_scans():
+    for scans in (3, 20):
+        assert images.read(pictures.many_scans(scans)).size == (1000, 1000)
+    data = pictures.many_scans(4000)
+    assert len(data) < 300_000
+    with pytest.raises(images.PictureError, match="unusual number of parts"):
+        images.read(data)
+
+
+def test_scans_are_counted_in_the_picture_only():
+    """A thumbnail in it, and a film behind it, are no scans of it."""
+    exif = Image.Exif()
+    exif[0x010E] = b"\xff\xda" * 500
+    data = pictures.encode(Image.new("RGB", (16, 16)), "JPEG", exif=exif)
+    assert data.count(b"\xff\xda") > 500
+    assert images.read(data + b"\xff\xda" * 500).size == (16, 16)
+
+
+def test_many_empty_parts(monkeypatch):
+    with pytest.raises(images.PictureError, match="unusual number of parts"):
+        images.read(pictures.many_comments(20_000))
+    assert images.read(pictures.many_comments(500)).size == (16, 16)
+    data = pictures.many_chunks(200_000)
+    monkeypatch.setattr(images, "MAX_SECONDS", 0.05)
+    with pytest.raises(images.PictureError, match=r"takes more than 0\.05 s to read"):
+        images.read(data)
+    assert images.read(io.BytesIO(pictures.many_chunks(10))).size == (16, 16)
