@@ -36,7 +36,7 @@ def test_four_large_pictures_at_once(tmp_path):
     root = Path(images.__file__).parents[1]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     most, rest = map(int, run.stdout.split())
-    assert most < 900, "MB: a decoder's 450, and what the others have not yet made smaller"
+    assert most < 1200, "MB: one decoder of 450, and pictures that are not yet small"
     assert rest < 150, "MB: what is freed goes back to the system"
 
 
