@@ -37,9 +37,7 @@ def imported_rooms(path: Path) -> set[str]:
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
             found |= {
-                name.name.split(".")[1]
-                for name in node.names
-                if name.name.startswith("retrieval.")
+                name.name.split(".")[1] for name in node.names if name.name.startswith("retrieval.")
             }
     return found
 

@@ -142,7 +142,8 @@ def save(path: Path, features: Features, collection, queries: np.ndarray, databa
         images: list[dict[str, Any]] = [
             {"name": name, "sha256": "", "width": 0, "height": 0} for name in collection.names
         ]
-        store.save(new, made_by, collection, images, {"descriptors": database.astype(np.float16)})
+        half = {"descriptors": database.astype(np.float16)}
+        store.save(new, out, made_by, collection, images, half)
         store.replace_folder(new, out)
     except OSError as error:
         raise RetrievalError(f"{out} cannot be written: {error.strerror or error}.") from error

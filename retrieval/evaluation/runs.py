@@ -50,13 +50,14 @@ class Run:
 
 
 def collection_of(index: Index, where: str | Path | None = None) -> Collection:
-    """The collection an index was made of: by the name in its manifest, or from ``where``.
+    """The collection an index was made of: from ``where``, or as its manifest says.
 
     Raises RetrievalError when its list of pictures is not the one that was indexed.
     """
-    name = index.manifest["collection"]["name"]
+    stated = index.manifest["collection"]
+    folder = index.path / stated["folder"] if "folder" in stated else None
     try:
-        collection = open_collection(where or name)
+        collection = open_collection(where or folder or stated["name"])
     except RetrievalError as error:
         if where:
             raise
@@ -140,10 +141,18 @@ def record_run(
     timings: Mapping[str, np.ndarray],
     ks: Sequence[int] = KS,
 ) -> Run:
-    """Score rankings of an index and keep them beside it (each file is put there by a rename)."""
+    """Score rankings of an index and keep them beside it (each file is put there by a rename).
+
+    Nothing is written where the same rankings are kept already: how long they took and when is not
+    worth a changed file.
+    """
     from retrieval.ranking.search import provenance
 
     scores = evaluate(ranks, collection, ks=ks)
+    try:
+        kept = load_run(index, collection)
+    except RetrievalError:  # damaged, of an earlier index, or of other labels
+        kept = None
     indexed = set(index.names)
     record = {
         "format": FORMAT,
@@ -167,6 +176,8 @@ def record_run(
         ],
         "protocols": {protocol: one.to_json() for protocol, one in scores.items()},
     }
+    if kept is not None and tuple(ks) == KS and np.array_equal(kept.ranks, ranks):
+        return Run(ranks, timings, scores, record)
     small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
     new = index.path / f"evaluation.{os.getpid()}.new"
     try:

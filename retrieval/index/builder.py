@@ -133,7 +133,7 @@ def _build(
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
     seconds = time.perf_counter() - started
-    store.save(finished, method, collection, records, arrays, skipped, seconds)
+    store.save(finished, out, method, collection, records, arrays, skipped, seconds)
     store.replace_folder(finished, out)
     shutil.rmtree(work)
     return store.load(out)

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.collections import PRECOMPUTED
+from retrieval.collections import PRECOMPUTED, registered
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
@@ -171,6 +171,7 @@ def identity(method) -> dict[str, Any]:
 
 def save(
     folder: Path,
+    out: Path,
     method,
     collection,
     images: list[dict],
@@ -180,8 +181,9 @@ def save(
 ) -> None:
     """Write an index into an existing empty folder, the manifest last.
 
+    out: where it will be put.
     method: anything with kind, name, checkpoint (id, sha256) and settings.
-    collection: anything with name and fingerprint. images: name, sha256, width, height each.
+    collection: anything with name, fingerprint and root. images: name, sha256, width, height each.
     """
     for name, array in arrays.items():
         try:
@@ -199,7 +201,11 @@ def save(
     manifest = {
         "format": FORMAT,
         **identity(method),
-        "collection": {"name": collection.name, "fingerprint": collection.fingerprint},
+        "collection": {
+            "name": collection.name,
+            "fingerprint": collection.fingerprint,
+            **_whereabouts(collection, out),
+        },
         "pictures": len(images),
         "skipped": list(skipped),
         "files": files,
@@ -208,6 +214,17 @@ def save(
         "seconds": round(seconds, 1),
     }
     write_json(folder / "manifest.json", manifest | {"sha256": _manifest_digest(manifest)})
+
+
+def _whereabouts(collection, out: Path) -> dict[str, str]:
+    """Where the pictures of a collection without a registered name lie, seen from its index."""
+    if collection.root is None or collection.name in {entry.name for entry in registered()}:
+        return {}
+    root = os.path.abspath(collection.root)
+    try:
+        return {"folder": Path(os.path.relpath(root, out)).as_posix()}
+    except ValueError:  # another drive of Windows
+        return {"folder": Path(root).as_posix()}
 
 
 def load(path: str | Path) -> Index:
@@ -370,6 +387,7 @@ def _check_manifest(manifest: dict, path: Path) -> None:
             and isinstance(manifest["checkpoint"]["id"], str)
             and isinstance(manifest["checkpoint"]["sha256"], str)
             and isinstance(manifest["collection"]["name"], str)
+            and isinstance(manifest["collection"].get("folder", ""), str)
             and isinstance(manifest["skipped"], list)
             and isinstance(manifest["pictures"], int)
             and manifest["sha256"] == _manifest_digest(manifest)

@@ -135,10 +135,27 @@ def test_kept_rankings_that_were_cut_off(index, method, folder):
         runs.load_run(index, open_collection(folder))
 
 
+def test_a_run_with_the_same_rankings_is_not_written_again(index, method, folder):
+    collection = open_collection(folder)
+    first = runs.evaluate_index(index, collection, method)
+    files = [index.path / "evaluation.npz", index.path / "evaluation.json"]
+    before = [path.stat() for path in files]
+    again = runs.evaluate_index(index, collection, method)
+    assert [path.stat().st_mtime_ns for path in files] == [one.st_mtime_ns for one in before]
+    assert [path.stat().st_ino for path in files] == [one.st_ino for one in before]
+    assert np.array_equal(again.ranks, first.ranks)
+    other = first.ranks[:, ::-1]
+    runs.record_run(index, collection, other, first.timings)
+    assert np.array_equal(runs.load_run(index, collection).ranks, other)
+
+
 def test_collection_of_an_index(index, folder):
+    assert runs.collection_of(index).root == runs.collection_of(index, folder).root == folder
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(RetrievalError, match=r"name it with --collection\. \(There is no folder"):
         runs.collection_of(index)
-    assert runs.collection_of(index, folder).names[0] == "a.jpg"
+    assert runs.collection_of(index, elsewhere).names[0] == "a.jpg"
+    elsewhere.rename(folder)
     (folder / "ground_truth.json").unlink()
     with pytest.raises(RetrievalError, match="another list of pictures"):
         runs.collection_of(index, folder)
