@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from retrieval import methods
-from retrieval.cli.arguments import command
-from retrieval.cli.output import DownloadBar, print_table
+from retrieval.cli.arguments import command, positive
+from retrieval.cli.output import Bar, DownloadBar, print_table
+from retrieval.collections import commons, data_folder
 from retrieval.collections.downloads import SOURCES
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
@@ -20,9 +22,34 @@ def add(commands) -> None:
         "name",
         metavar="NAME",
         help=", ".join([*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
-        + ", or a checkpoint: python -m retrieval checkpoints",
+        + ", commons, or a checkpoint: python -m retrieval checkpoints",
     )
-    download.set_defaults(resumed=True)
+    download.set_defaults(resumed=True, wrong_usage=download.error)
+    photographs = download.add_argument_group(
+        "commons", "photographs of landmarks from Wikimedia Commons, under free licences"
+    )
+    photographs.add_argument("--preset", choices=commons.PRESETS, help="a list of landmarks")
+    photographs.add_argument(
+        "--category", action="append", metavar="NAME", help="a landmark; may be given again"
+    )
+    photographs.add_argument(
+        "--per", type=positive, metavar="N", help=f"photographs of each ({commons.Order.per})"
+    )
+    photographs.add_argument(
+        "--depth", type=int, metavar="N", choices=range(4),
+        help=f"how far down subcategories are looked into ({commons.Order.depth})",
+    )  # fmt: skip
+    photographs.add_argument(
+        "--licence", action="append", choices=commons.LICENCES, help="only these; may be repeated"
+    )
+    photographs.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="where to put them; default of a preset: its place below RETRIEVAL_DATA",
+    )  # fmt: skip
+    photographs.add_argument(
+        "--contact", metavar="ADDRESS",
+        help="your e-mail or https address; Wikimedia wants one, it is sent nowhere else",
+    )  # fmt: skip
 
 
 def _methods(args: argparse.Namespace) -> None:
@@ -60,6 +87,11 @@ def _download(args: argparse.Namespace) -> int:
     from retrieval.evaluation import published_descriptors as features
     from retrieval.networks import checkpoints
 
+    own = (args.preset, args.category, args.per, args.depth, args.licence, args.out, args.contact)
+    if args.name == "commons":
+        return _commons(args)
+    if any(value is not None for value in own):
+        args.wrong_usage("these options are for: download commons")
     if args.name in checkpoints.REGISTRY:
         with DownloadBar() as bar:
             checkpoints.download(checkpoints.REGISTRY[args.name], bar.update, bar.say)
@@ -68,7 +100,7 @@ def _download(args: argparse.Namespace) -> int:
         networks = [one.id for one in checkpoints.REGISTRY.values() if one.address]
         raise RetrievalError(
             f"There is no download {args.name!r}; there are "
-            f"{', '.join([*downloads.SOURCES, *features.FEATURES, *networks])}."
+            f"{', '.join([*downloads.SOURCES, 'commons', *features.FEATURES, *networks])}."
         )
     with DownloadBar() as bar:
         if args.name not in features.FEATURES:
@@ -83,6 +115,31 @@ def _download(args: argparse.Namespace) -> int:
     if not all(agrees for _, _, agrees in found.values()):
         raise RetrievalError("The scores do not agree with the published ones.")
     print("The scores agree with the published ones.")
+    return 0
+
+
+def _commons(args: argparse.Namespace) -> int:
+    named = [one.removeprefix("Category:").replace("_", " ") for one in args.category or ()]
+    categories = tuple(dict.fromkeys([*commons.PRESETS.get(args.preset, ()), *named]))
+    if not categories:
+        args.wrong_usage("name a --preset or a --category")
+    if args.out is None and (args.preset is None or args.category):
+        args.wrong_usage("photographs of your choice need a place: --out FOLDER")
+    given = {"per": args.per, "depth": args.depth, "licences": args.licence and tuple(args.licence)}
+    order = commons.Order(
+        categories, **{key: value for key, value in given.items() if value is not None}
+    )
+    out = args.out or data_folder() / f"{args.preset}-commons"
+    # Of two photographs that look the same to it, one is left out.
+    describe = methods.load("cnn-irwnha").describe
+    with Bar(len(categories) * order.per) as bar:
+        found = commons.download(order, out, args.contact or "", describe, bar.update, bar.say)
+    where = f"{args.preset}-commons" if args.out is None else out
+    print(
+        f"{len(found)} photographs and {len(found.queries)} queries in {out}; authors and licences "
+        f"in credits.csv\nnext: python -m retrieval index {where} --method cnn-irwnha"
+        + ("" if args.out is None else " --out INDEX")
+    )
     return 0
 
 
