@@ -14,11 +14,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,13 @@ def build(
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
-    from filelock import FileLock, Timeout
-
     out = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
     try:
         _check_target(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock(out), timeout=0):
+        with _alone(out):
             store.settle(_finished(out), out)
             return _build(collection, method, out, progress, codebook, donors, max_pixels)
-    except Timeout as error:
-        raise RetrievalError(
-            f"Another build is writing to {out}; wait for it or choose another place."
-        ) from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RetrievalError(
@@ -77,11 +71,24 @@ def build(
         ) from error
 
 
-def _lock(out: Path) -> Path:
-    """The lock of a target, away from it so that nothing is left beside an index."""
-    digest = hashlib.sha256(os.fsencode(out)).hexdigest()[:16]
-    user = os.getuid() if hasattr(os, "getuid") else "user"  # which may have no name
-    return Path(tempfile.gettempdir()) / f"retrieval-{user}-{digest}.lock"
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a target, which lies beside it: all who can write there meet at it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RetrievalError(
+            f"Another build is writing to {out}; wait for it or choose another place."
+        ) from error
+    try:
+        yield
+    finally:
+        # Whoever has opened it meanwhile notices that it is gone, and makes another.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _work(out: Path) -> Path:
@@ -94,6 +101,8 @@ def _finished(out: Path) -> Path:
 
 def _check_target(out: Path) -> None:
     """Never replace a folder that is not an index, or one that is not an unfinished build."""
+    if not out.name:
+        raise RetrievalError(f"An index cannot take the place of {out}; name a folder below it.")
     work = _work(out)
     if work.is_dir() and any(work.iterdir()) and not (work / "identity.json").is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")

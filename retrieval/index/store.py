@@ -21,11 +21,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -68,6 +70,7 @@ ARRAYS = {
     },
 }
 AGAIN = "; delete it and index the collection again"
+PATIENCE = 20  # times that an index is looked for while another takes its place
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
 
@@ -233,6 +236,33 @@ def load(path: str | Path) -> Index:
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
     path = Path(path)
+    for _ in range(PATIENCE):
+        before = _version(path)
+        try:
+            return _load(path)
+        except RetrievalError:
+            # Another process may be putting a new one in its place, which takes two renames.
+            if _version(path) == before and (before or not _old_places(path)):
+                raise
+            time.sleep(0.05)
+    return _load(path)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Tells one index in this place from the next; None where there is none."""
+    try:
+        state = (path / "manifest.json").stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def _old_places(path: Path) -> list[Path]:
+    """Where ``replace_folder`` has put the index that was here, while it is at work."""
+    return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
+
+
+def _load(path: Path) -> Index:
     if not (path / "manifest.json").is_file():
         raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
     manifest = _read_json(path / "manifest.json")

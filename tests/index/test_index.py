@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -370,6 +371,43 @@ def test_two_builds_at_once(folder, out):
     assert len(build(folder, out, Greedy())) == 5
 
 
+def test_two_builds_by_other_users_or_in_containers(folder, out, tmp_path):
+    """What they have in common is the place, not a temporary folder or a name."""
+
+    class Meanwhile(Thumbnail):
+        def describe(self, picture, box=None):
+            code = (
+                f"import sys; sys.path[:0] = {sys.path!r}\n"
+                "from stubs import Thumbnail\n"
+                "from retrieval import index\n"
+                "from retrieval.collections import open_collection\n"
+                f"index.build(open_collection({str(folder)!r}), Thumbnail(), {str(out)!r})"
+            )
+            run = subprocess.run(
+                [sys.executable, "-c", code],
+                env=os.environ | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+            )
+            assert "Another build is writing to" in run.stderr
+            return super().describe(picture, box)
+
+    (folder / "sub" / "d.png").rename(folder.parent / "d.png")
+    assert len(build(folder, out, Meanwhile())) == 4
+    assert sorted(path.name for path in out.parent.iterdir()) == ["one"]
+
+
+def test_a_reader_between_the_two_renames(folder, out):
+    before = build(folder, out)
+    old = out.with_name("one.building") / "index.old"
+    old.parent.mkdir()
+    out.rename(old)
+    timer = threading.Timer(0.2, old.rename, [out])
+    timer.start()
+    same(index.load(out), before)
+    timer.join()
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 40 kB; ``small_disk.grow()`` makes it large."""
@@ -485,6 +523,7 @@ def test_places_that_are_refused(folder, tmp_path):
     refused("cannot be written", build, folder, file / "below")
     refused("cannot be written .*too long", build, folder, tmp_path / ("long" * 80))
     refused("my pictures exists and is not an index", build, folder, folder)
+    refused("cannot take the place of /; name a folder below it", build, folder, "/")
     assert snapshot(tmp_path) == before
 
 
