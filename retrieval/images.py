@@ -33,7 +33,7 @@ with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems t
 try:  # phones write HEIC; the decoder is a separate wheel
     from pillow_heif import register_heif_opener
 except ImportError:
-    HEIC = frozenset()
+    HEIC: frozenset[str] = frozenset()
 else:
     register_heif_opener(thumbnails=False)
     HEIC = frozenset({".heic", ".heif"})
@@ -234,11 +234,12 @@ def check_box(box: Box, size: tuple[int, int]) -> Box:
 
 def crop(picture: Image.Image, box: Box) -> Image.Image:
     """Cut ``box`` out of ``picture``, with its corners rounded to whole pixels."""
-    return picture.crop(tuple(round(value) for value in check_box(box, picture.size)))
+    x1, y1, x2, y2 = (round(value) for value in check_box(box, picture.size))
+    return picture.crop((x1, y1, x2, y2))
 
 
 def fit(
-    picture: Image.Image, size: int, box: Box | None = None, enlarge: bool = False
+    picture: Image.Image, size: float, box: Box | None = None, enlarge: bool = False
 ) -> Image.Image:
     """Resize so that the longer side of the *full* picture is at most ``size``.
 

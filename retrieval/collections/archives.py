@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from retrieval.errors import RetrievalError
 
@@ -188,10 +188,11 @@ def _zip_entries(file: BinaryIO) -> Iterator[tuple]:
             )
 
 
-def _tar_entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
+def _tar_entries(file: _Readable, max_bytes: int, max_files: int) -> Iterator[tuple]:
     # Headers and padding: two or three blocks of 512 bytes a file.
     stream = _Forward(file, max_bytes + 4096 * max_files + MAX_READ, max_bytes)
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
+    # The stubs ask for a file that can be written and closed too, even to read it.
+    with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
         while (member := archive.next()) is not None:
             if not (member.isreg() or member.isdir()) or member.issparse():
                 raise _Refused(f"{member.name!r} is a link or a device")
@@ -210,10 +211,14 @@ def _tar_entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tup
         pass
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 class _Forward:
     """A file that is read once from front to back, and only so far."""
 
-    def __init__(self, file: BinaryIO, limit: int, max_bytes: int) -> None:
+    def __init__(self, file: _Readable, limit: int, max_bytes: int) -> None:
         self.file, self.limit, self.max_bytes = file, limit, max_bytes
         self.position, self.last = 0, b""
 

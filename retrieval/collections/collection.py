@@ -194,7 +194,7 @@ def open_collection(where: str | Path) -> Collection:
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
     names = _scan(folder)
-    queries = ()
+    queries: tuple[Query, ...] = ()
     if any(folder.glob("*_query.txt")):
         queries = read_ground_truth(folder, names).queries
     return Collection(

@@ -12,7 +12,7 @@ import math
 import pickletools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -190,13 +190,13 @@ def loads(data: bytes) -> Any:
                 items = _above_mark(stack)
                 _set_items(stack[-1], items)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[arg] = stack[-1]
+                memo[_of_kind(arg, int)] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(memo[arg])
+                stack.append(memo[_of_kind(arg, int)])
             case "GLOBAL":
-                stack.append(_known(arg))
+                stack.append(_known(_of_kind(arg, str)))
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 stack.append(_known(f"{module} {attribute}"))
@@ -221,7 +221,7 @@ def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, _Array):
-        result = value.value
+        result: np.ndarray | list | dict = value.value
     elif isinstance(value, _Name | _Dtype) or value is _MARK:
         raise _Refused("a function or class")
     elif not isinstance(value, list | dict):
@@ -263,7 +263,7 @@ def _made(function: str, args: list) -> Any:
     raise _Refused(f"a call of {function}")
 
 
-def _array(raw: Any, dtype: Any, shape: list, order: str) -> np.ndarray:
+def _array(raw: Any, dtype: Any, shape: list, order: Literal["C", "F"]) -> np.ndarray:
     """A private copy of ``raw`` as an array; the bytes must be exactly as many as it needs."""
     numpy_dtype = _of_kind(dtype, _Dtype).numpy
     if isinstance(raw, str):  # protocol 2 written by Python 2
