@@ -7,6 +7,7 @@ import pytest
 
 ENGINE = Path(__file__).parents[1] / "retrieval"
 ROOMS = (
+    "threads",  # how many threads libraries use, and how they wait
     "errors",  # the one error that a user can act on
     "images",  # the only way in for pixels
     "collections",  # pictures by name, ground truth, downloads

@@ -15,6 +15,7 @@ def add(commands) -> None:
     )
     command(bench, "extract", _extract, "extraction, beside the plain loop of PyTorch")
     command(bench, "evaluation", _evaluation, "scoring, beside a plain loop")
+    command(bench, "threads", _threads, "indexing beside other work, by how threads wait")
     local = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
     local.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
@@ -34,6 +35,12 @@ def _evaluation(args: argparse.Namespace) -> None:
     from retrieval.benchmarks import evaluation
 
     evaluation.run()
+
+
+def _threads(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import threads
+
+    threads.run()
 
 
 def _delf(args: argparse.Namespace) -> None:

@@ -80,3 +80,11 @@ def test_full_precision_is_what_the_method_gives(labelled, load):
 def test_delf_refuses_another_index(indexes, capsys):
     assert cli.main(["bench", "delf", str(indexes["sir"].path)]) == 1
     assert "is not a DELF index" in capsys.readouterr().err
+
+
+def test_threads_are_compared_quiet_and_busy():
+    from retrieval.benchmarks import threads
+
+    found = threads.measure(pictures=1, rounds=1)
+    assert set(found) == set(threads.WAYS)
+    assert all(quiet > 0 and busy > 0 for quiet, busy in found.values())

@@ -1,0 +1,54 @@
+"""How many threads numeric libraries use, and how those wait. Set before the libraries are loaded.
+
+Torch, FAISS and MKL bring OpenMP, whose threads by default spin on a core for a while before they
+sleep. On a machine with other work that core is somebody else's: measured with
+``python -m retrieval bench threads``. A setting of the user's own always wins.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def configure() -> None:
+    """Let idle threads sleep, and start no more of them than there are cores to use."""
+    cores = str(usable_cores())
+    for name, value in {
+        "OMP_WAIT_POLICY": "PASSIVE",  # GNU's OpenMP, of the Linux wheels
+        "KMP_BLOCKTIME": "0",  # milliseconds; LLVM's and Intel's, of macOS and Windows
+        "OMP_NUM_THREADS": cores,  # MKL and FAISS follow it
+        "OPENBLAS_NUM_THREADS": cores,
+        "TF_NUM_INTRAOP_THREADS": cores,
+        "TF_NUM_INTEROP_THREADS": cores,
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: by its affinity and its control group, at least one."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota())))
+
+
+def _quota() -> float:
+    """Cores that the control group grants, a fraction at times; infinity without a limit."""
+    try:
+        granted, period = (CGROUP / "cpu.max").read_text().split()  # version 2: "50000 100000"
+    except (OSError, ValueError):
+        try:
+            granted = (CGROUP / "cpu/cpu.cfs_quota_us").read_text()  # version 1; -1: no limit
+            period = (CGROUP / "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return math.inf
+    try:
+        share = int(granted) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max"
+        return math.inf
+    return share if share > 0 else math.inf
