@@ -11,6 +11,7 @@ st.navigation(
         st.Page(
             "pages/keypoints.py", title="Keypoints and matches", icon=":material/scatter_plot:"
         ),
+        st.Page("pages/collections.py", title="Collections", icon=":material/photo_library:"),
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
     ],
     position="top",

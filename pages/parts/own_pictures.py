@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import loaders, query
+from pages.parts import indexing, loaders, query
 from retrieval import images, index, methods
 from retrieval.collections import archives
 from retrieval.collections import collection as collections
@@ -139,20 +138,9 @@ def left_out() -> None:
 def build(name: str) -> index.Index:
     """Index the session's pictures with one method, showing how far it is."""
     own = current()
-    method = loaders.load_method(name)
-    title = methods.METHODS[name].title
-    bar = st.progress(0.0, f"{title}: starting")
-    start = time.monotonic()
-
-    def progress(done: int, total: int, picture: str) -> None:
-        rate = done / max(time.monotonic() - start, 1e-6)
-        left = f", {(total - done) / rate:.0f} s left" if done > 2 else ""
-        bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
-
     out = Path(own.folder.name) / "indexes" / name
-    built = index.build(own.collection, method, out, progress, max_pixels=images.visitors_limit())
+    built = indexing.build(own.collection, name, out, images.visitors_limit())
     own.indexes[name], own.skipped = out, built.manifest["skipped"]
-    bar.empty()
     return built
 
 

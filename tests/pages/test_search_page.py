@@ -328,7 +328,7 @@ def test_ranking_as_csv(little):
     assert go(start()).download_button(key="csv-cnn-irwnha")
     asked = Image.open(little.collection.path("ask.png"))
     opened = index.load(little.indexes["sir"])
-    ranking = search.search(opened, Colours("sir"), asked, (0, 0, 32, 48))
+    ranking = search.rank_picture(opened, Colours("sir"), asked, (0, 0, 32, 48))
     truth = {"red_0.png": "positive"}
     lines = cards.as_csv(ranking, truth).decode("utf-8-sig").splitlines()
     assert lines[0] == "rank,name,score,verdict"

@@ -1,0 +1,179 @@
+"""Collections: what is here, photographs to download, and who made them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import streamlit as st
+
+from pages.parts import cards, loaders
+from pages.parts.downloads import download
+from pages.parts.indexing import build
+from retrieval import index, methods
+from retrieval.collections import commons, credits, data_folder, registered
+from retrieval.errors import RetrievalError
+from retrieval.index.store import PRECOMPUTED
+
+ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
+state = st.session_state
+
+
+def size_of(preset: str) -> str:
+    """How much a preset is, before anything of it is known."""
+    landmarks = len(commons.PRESETS[preset])
+    pictures = landmarks * commons.Order(()).per
+    needed, seconds = commons.estimate(pictures)
+    return (
+        f"{landmarks} landmarks, up to {pictures:,} photographs: roughly "
+        f"{needed / 1e6:.0f} MB and {seconds / 60:.0f} minutes"
+    )
+
+
+def command(preset: str) -> str:
+    return (
+        f"python -m retrieval download commons --preset {preset} "
+        f"--contact {state.get('contact') or 'you@example.org'}"
+    )
+
+
+def bring(preset: str) -> None:
+    """Download a preset, showing how far it is."""
+    name = f"{preset}-commons"
+    method = loaders.load_method("cnn-irwnha")  # it finds photographs that are there twice
+    bar, log = st.progress(0.0, "Asking Wikimedia Commons"), st.container()
+    start = time.monotonic()
+    before: list[int] = []  # pictures that an earlier try had brought
+
+    def progress(done: int, total: int, landmark: str) -> None:
+        before.append(done - 1)
+        rate = (done - before[0]) / max(time.monotonic() - start, 1e-6)
+        left = f", about {(total - done) / rate / 60:.0f} minutes left" if len(before) > 20 else ""
+        text = f"{cards.plain(landmark)}: {done} of {total} photographs{left}"
+        bar.progress(min(done / total, 1.0), text)
+
+    try:
+        commons.download(
+            commons.Order(commons.PRESETS[preset]),
+            data_folder() / name,
+            state.contact,
+            method.describe,
+            progress,
+            log.text,
+        )
+    except RetrievalError as error:
+        st.error(cards.plain(str(error)), icon=":material/error:")
+        st.info(
+            "What has arrived is kept, and the button goes on from there. Where this machine has "
+            "no way to the internet, run the command below on one that has, and copy the folder "
+            f"`{name}` that it makes to `{data_folder()}` here."
+        )
+        st.code(command(preset), language="sh")
+        st.stop()
+    st.rerun()
+
+
+def photographs() -> None:
+    """Offer the presets of Wikimedia Commons."""
+    st.subheader("Photographs from Wikimedia Commons", anchor=False)
+    st.markdown(
+        "Real photographs under free licences, each with its author. The category on Commons is "
+        "the label: good for a demo, too coarse for a benchmark."
+    )
+    preset = st.radio(
+        "Which",
+        commons.PRESETS,
+        format_func=str.capitalize,
+        captions=[size_of(name) for name in commons.PRESETS],
+        key="preset",
+    )
+    entry = next(one for one in registered() if one.name == f"{preset}-commons")
+    if not os.environ.get(ALLOWED):
+        st.info(
+            "The owner of this app brings them with a command on the machine that the app runs "
+            f"on. To have a button here instead, start the app with `{ALLOWED}=1`."
+        )
+        st.code(command(preset), language="sh")
+    elif not entry.available:
+        st.text_input(
+            "Your e-mail address or web page",
+            key="contact",
+            help="Wikimedia asks every program whom to write to. It is sent to Wikimedia only.",
+            persist_state="session",
+        )
+        if st.button("Download", type="primary", key="bring", disabled=not state.contact):
+            bring(preset)
+    else:
+        make_indexes(entry.name, entry.title)
+
+
+def make_indexes(name: str, title: str) -> None:
+    """Offer the indexes that an installed collection lacks."""
+    lacking = [method for method in methods.METHODS if method not in index.find(name)]
+    if not lacking:
+        st.success(f"{title} is here and indexed.", icon=":material/check:")
+        return
+    st.markdown(f"{title} is here. It is searched with the methods that it is indexed with.")
+    with st.container(horizontal=True):
+        for method in lacking:
+            if st.button(f"Index with {methods.METHODS[method].title}", key=f"make-{method}"):
+                with loaders.explained():
+                    out = PRECOMPUTED / name / methods.METHODS[method].default
+                    build(loaders.collection(name), method, out)
+                st.rerun()
+
+
+def photographers(shelf: dict[str, str]) -> None:
+    """Author, licence and source of every picture of a collection."""
+    with loaders.explained():
+        opened = {name: loaders.collection(name) for name in shelf}
+    named = {name: one for name, one in opened.items() if one.credits}
+    if not named:
+        return
+    st.subheader("Who made the photographs", anchor=False)
+    name = st.selectbox("Collection", named, format_func=shelf.get, key="credited")
+    st.dataframe(
+        [
+            {
+                "Picture": picture,
+                "Author": credit.author,
+                "Licence": credit.licence,
+                "Terms": credit.licence_url or None,
+                "Source": credit.page or None,
+                "Note": credit.note,
+            }
+            for picture, credit in named[name].credits.items()
+        ],
+        hide_index=True,
+        key="credits",
+        column_config={
+            "Terms": st.column_config.LinkColumn(display_text="licence"),
+            "Source": st.column_config.LinkColumn(display_text="page"),
+        },
+    )
+    csv = credits.as_csv(named[name].credits)
+    download("CSV", lambda: csv, f"{name}-credits.csv", "text/csv")
+
+
+loaders.through_app()
+cards.style()
+st.title("Collections", anchor=False)
+shelf = loaders.shelf()
+with loaders.explained():
+    rows = [
+        {
+            "Collection": title,
+            "Pictures": len(loaders.collection(name)),
+            "Queries": len(loaders.collection(name).queries),
+            "Indexed with": ", ".join(methods.METHODS[one].title for one in index.find(name)),
+            "From": loaders.collection(name).credit,
+        }
+        for name, title in shelf.items()
+    ]
+st.subheader("On this machine", anchor=False)
+if rows:
+    st.dataframe(rows, hide_index=True, key="here")
+else:
+    st.info("None yet. The search page can take pictures of your own.")
+photographs()
+photographers(shelf)
