@@ -8,7 +8,6 @@ exclusive: a box of the whole picture is ``(0, 0, width, height)``.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import math
 import os
@@ -23,12 +22,10 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
+from retrieval import memory
 from retrieval.errors import RetrievalError
 
-with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems than Linux
-    # What is freed in blocks of 8 MB goes back to the system at once. By default glibc keeps it,
-    # and a few large pictures decoded in several threads would fill the memory for good.
-    ctypes.CDLL(None).mallopt(-3, 8 << 20)  # M_MMAP_THRESHOLD
+memory.configure()
 
 try:  # phones write HEIC; the decoder is a separate wheel
     from pillow_heif import register_heif_opener

@@ -9,10 +9,7 @@ This module imports torch; import it late.
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import sys
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -20,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from retrieval import memory
 from retrieval.errors import RetrievalError
 
 Tap = Literal["final", "stride16"]
@@ -331,22 +329,7 @@ def unfolded(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Modul
     return trunk.eval()
 
 
-def _keep_memory() -> None:
-    """Let the C library keep freed feature maps for the next layer, up to 256 MB of them.
-
-    By default glibc gives each back to the system and gets it again page by page, cleared: 5 % of
-    the processor time of a ResNet-101 at 1024 px and a quarter of EfficientNet-Lite0's.
-    """
-    chosen = {"GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
-    if sys.platform == "linux" and not chosen & set(os.environ):
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, 32 << 20)
-            mallopt(M_TRIM_THRESHOLD, 256 << 20)
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_keep_memory()
+memory.keep_feature_maps()
 
 
 def placement() -> tuple[torch.device, torch.dtype]:

@@ -1,0 +1,138 @@
+"""A few threads that do the heavy work of everybody who asks, in fair order.
+
+The app and the REST service both put their searches here. Thirty searches at once would need thirty
+times the memory of one and get in each other's way; a few at a time are as quick in all.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, NamedTuple, TypeVar
+
+from retrieval import memory
+from retrieval.errors import RetrievalError
+
+T = TypeVar("T")
+
+LOOK = 0.5  # s between two looks at the queue of one who waits
+PAUSE = 2.0  # s without work, after which freed memory goes back to the system
+
+
+class Busy(RetrievalError):
+    """More wait already than may; ``retry_after`` is a number of seconds to try again in."""
+
+    def __init__(self, retry_after: int):
+        super().__init__(
+            f"Too many searches are waiting; try again in about {retry_after} seconds."
+        )
+        self.retry_after = retry_after
+
+
+class _Work(NamedTuple):
+    future: Future
+    do: Callable[[], Any]
+
+
+class Workers:
+    """Threads that take turns among those who wait: one piece of work of each, then the next.
+
+    count: pieces of work done at once. most: pieces that may wait before others are refused.
+    The threads start with the first piece of work.
+    """
+
+    def __init__(self, count: int, most: int):
+        self.count, self.most = count, most
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
+        self._threads: list[threading.Thread] = []
+        self._used = False  # since memory was given back
+        self._seconds = 1.0  # that a piece of work took of late
+
+    def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
+        """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
+
+        who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait.
+        """
+        work = _Work(Future(), do)
+        with self._changed:
+            waiting = sum(map(len, self._waiting.values()))
+            if waiting >= self.most:
+                raise Busy(max(1, round(waiting * self._seconds / self.count)))
+            self._waiting.setdefault(who, deque()).append(work)
+            while len(self._threads) < self.count:
+                self._threads.append(threading.Thread(target=self._run, daemon=True))
+                self._threads[-1].start()
+            self._changed.notify()
+        work.future.add_done_callback(lambda future: self._forget(who, future))
+        return work.future
+
+    def run(self, who: str, do: Callable[[], T], waiting: Callable[[int], None]) -> T:
+        """What ``do()`` returns or raises, once it was its turn.
+
+        waiting: called about twice a second with the place in the queue, 1 for the next and 0 while
+        the work is done. Where it raises, the work is given up unless it has begun.
+        """
+        future = self.submit(who, do)
+        try:
+            while not future.done():
+                waiting(self.place(who, future))
+                wait([future], LOOK)
+            return future.result()
+        finally:
+            future.cancel()
+
+    def place(self, who: str, future: Future) -> int:
+        """How many turns there are until that of a piece of work, 0 once it has begun."""
+        with self._changed:
+            mine = [work.future for work in self._waiting.get(who, ())]
+            if future not in mine:
+                return 0
+            turns, order = mine.index(future), list(self._waiting)
+            # Who comes earlier in the round has had one turn more by then.
+            others = (
+                min(len(self._waiting[other]), turns + (number < order.index(who)))
+                for number, other in enumerate(order)
+                if other != who
+            )
+            return 1 + turns + sum(others)
+
+    def _forget(self, who: str, future: Future) -> None:
+        """Cancelled work makes room; other work has left the queue by then."""
+        with self._changed:
+            mine = self._waiting.get(who, deque())
+            for work in [work for work in mine if work.future is future]:
+                mine.remove(work)
+                if not mine:
+                    del self._waiting[who]
+
+    def _run(self) -> None:
+        while True:
+            self._do(self._next())
+
+    def _next(self) -> _Work:
+        """Wait for the next piece of work and take it out of the queue."""
+        with self._changed:
+            while not self._waiting:
+                if not self._changed.wait(PAUSE if self._used else None) and self._used:
+                    self._used = False
+                    memory.give_back()
+            self._used = True
+            who, works = self._waiting.popitem(last=False)
+            work = works.popleft()
+            if works:
+                self._waiting[who] = works  # at the end of the round
+            return work
+
+    def _do(self, work: _Work) -> None:
+        if not work.future.set_running_or_notify_cancel():
+            return
+        started = time.monotonic()
+        try:
+            work.future.set_result(work.do())
+        except BaseException as error:  # belongs to the one who asked, whatever it is
+            work.future.set_exception(error)
+        self._seconds += (time.monotonic() - started - self._seconds) / 8

@@ -1,0 +1,105 @@
+"""A few threads that do everybody's work: fair, bounded, and left by who gives up."""
+
+import threading
+
+import pytest
+
+from retrieval.errors import RetrievalError
+from retrieval.workers import Busy, Workers
+
+
+class Door:
+    """Work that lasts until the door is opened."""
+
+    def __init__(self):
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.entered.set()
+        assert self.open.wait(30)
+
+
+@pytest.fixture
+def door():
+    door = Door()
+    yield door
+    door.open.set()
+
+
+def occupied(door, most=100):
+    """One thread, which is busy."""
+    workers = Workers(1, most)
+    workers.submit("somebody", door)
+    assert door.entered.wait(30)
+    return workers
+
+
+def test_result_and_error_go_to_the_one_who_asked():
+    workers = Workers(2, 10)
+    assert workers.run("a", lambda: 42, lambda place: None) == 42
+
+    def fails():
+        raise RetrievalError("The box is empty.")
+
+    with pytest.raises(RetrievalError, match="The box is empty"):
+        workers.run("a", fails, lambda place: None)
+    assert workers.run("a", lambda: 43, lambda place: None) == 43
+
+
+def test_turns_go_round(door):
+    workers, done = occupied(door), []
+    asked = [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("c", 1), ("b", 2)]
+    futures = [workers.submit(who, lambda one=(who, n): done.append(one)) for who, n in asked]
+    places = [workers.place(who, future) for (who, _), future in zip(asked, futures, strict=True)]
+    door.open.set()
+    for future in futures:
+        future.result(30)
+    expected = [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("a", 3)]
+    assert done == expected
+    assert places == [1 + expected.index(one) for one in asked]
+
+
+def test_as_many_at_once_as_there_are_threads():
+    workers, doors = Workers(2, 10), [Door() for _ in range(3)]
+    futures = [workers.submit(str(n), door) for n, door in enumerate(doors)]
+    assert all(door.entered.wait(30) for door in doors[:2])
+    assert workers.place("2", futures[2]) == 1
+    assert not doors[2].entered.is_set()
+    doors[0].open.set()
+    assert doors[2].entered.wait(30)
+    doors[1].open.set()
+    doors[2].open.set()
+
+
+def test_too_many_are_refused_at_once(door):
+    workers = occupied(door, most=2)
+    waiting = [workers.submit("a", int), workers.submit("b", int)]
+    with pytest.raises(Busy) as refused:
+        workers.submit("c", int)
+    assert refused.value.retry_after >= 1
+    waiting[0].cancel()
+    workers.submit("c", int)
+
+
+def test_who_gives_up_leaves_the_queue(door):
+    workers, seen = occupied(door), []
+
+    def gives_up(place):
+        seen.append(place)
+        raise KeyboardInterrupt
+
+    behind = workers.submit("b", int)
+    with pytest.raises(KeyboardInterrupt):
+        workers.run("a", pytest.fail, gives_up)
+    assert seen == [2]
+    assert workers.place("b", behind) == 1
+    door.open.set()
+    assert behind.result(30) == 0
+
+
+def test_nothing_of_finished_work_is_kept():
+    workers = Workers(1, 10)
+    future = workers.submit("a", lambda: 1)
+    assert future.result(30) == 1
+    assert workers.place("a", future) == 0
+    assert not workers._waiting
