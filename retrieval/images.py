@@ -294,7 +294,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     scale = None
     if mode.startswith("I") or mode == "F":
         # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
-        high = max(picture.convert("F").getextrema()[1] for picture in _bands(picture))
+        high = max(_brightest(band) for band in _bands(picture))
         if mode == "F":
             top = max(high, 1)
         else:
@@ -312,6 +312,12 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         result.paste(band.convert("RGB"), (0, row))
         row += band.height
     return result
+
+
+def _brightest(grey: Image.Image) -> float:
+    value = grey.convert("F").getextrema()[1]
+    assert isinstance(value, float)  # of one channel
+    return value
 
 
 def _bands(picture: Image.Image) -> Iterator[Image.Image]:

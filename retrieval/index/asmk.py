@@ -47,6 +47,7 @@ def train_codebook(descriptors: np.ndarray, words: int) -> np.ndarray:
         max_points_per_centroid=10**9,  # the sample above is the limit
     )
     kmeans.train(np.ascontiguousarray(descriptors, np.float32))
+    assert kmeans.centroids is not None  # once it is trained
     return kmeans.centroids
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Method
 from retrieval.networks import checkpoints
+from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+__all__ = ["METHODS", "XFEAT", "Entry", "Method", "custom", "for_index", "load", "load_record"]
 
 
 class Entry(NamedTuple):
@@ -114,8 +117,8 @@ def custom(
     *,
     method: str = "cnn-irwnha",
     pooling: str = "gem",
-    mean: Sequence[float] = checkpoints.IMAGENET_MEAN,
-    std: Sequence[float] = checkpoints.IMAGENET_STD,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
     **settings,
 ) -> Method:
     """A network of your own as a checkpoint of SIR or CNN-IRwNHA, to index and search with.
@@ -149,8 +152,8 @@ def custom(
         licence="not stated",
         source="brought by the user",
         weights_sha256=digest.hexdigest(),
-        mean=tuple(mean),
-        std=tuple(std),
+        mean=mean,
+        std=std,
         overlap="not stated",
         network=model,
         transform=transform,

@@ -48,6 +48,12 @@ class LocalFeatures:
 Features = np.ndarray | LocalFeatures
 
 
+def as_local(features: Features) -> LocalFeatures:
+    """Features out of a method or an index that is known to be local."""
+    assert isinstance(features, LocalFeatures)
+    return features
+
+
 class Method(ABC):
     """A way of describing a picture. Subclasses write ``__init__`` and ``describe``.
 
@@ -82,7 +88,7 @@ class Method(ABC):
         of the whole picture. Raises RetrievalError for a box that is not in the picture.
         """
 
-    def describe_batch(self, pictures: Sequence[Image.Image]) -> list[Features]:
+    def describe_batch(self, pictures: Sequence[Image.Image]) -> Sequence[Features]:
         """Features of several whole pictures, as ``describe`` gives them one by one."""
         return [self.describe(picture) for picture in pictures]
 
@@ -98,7 +104,8 @@ class Method(ABC):
             factor = 32 / min(small.size)
             small = small.resize([max(32, round(side * factor)) for side in small.size])
         pixels = np.asarray(small, dtype=np.float32) / 255
-        pixels = (pixels - np.float32(self.checkpoint.mean)) / np.float32(self.checkpoint.std)
+        mean, std = np.array([self.checkpoint.mean, self.checkpoint.std], np.float32)
+        pixels = (pixels - mean) / std
         # (H, W, 3) in memory is channels-last already: no copy.
         return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
 
@@ -119,10 +126,10 @@ class GlobalMethod(Method):
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-length descriptors (B, D) of inputs (B, 3, H, W), both float32."""
 
-    def describe(self, picture, box=None):
+    def describe(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
         return self._numpy(self._input(picture, box))[0]
 
-    def describe_batch(self, pictures):
+    def describe_batch(self, pictures: Sequence[Image.Image]) -> Sequence[np.ndarray]:
         import torch
 
         inputs = [self._input(picture, None) for picture in pictures]

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from retrieval import images
 from retrieval.errors import RetrievalError
+from retrieval.images import Box
 from retrieval.methods import pooling
 from retrieval.methods.base import LocalFeatures, Method, head_layer
 from retrieval.networks import checkpoints, trunks
@@ -92,7 +94,7 @@ class DELF(Method):
             self.attend = first, last
 
     @torch.inference_mode()
-    def describe(self, picture, box=None):
+    def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
         dense = self.dense(picture, box)
         kept, scores = self.select(dense)
         return LocalFeatures(
@@ -103,7 +105,7 @@ class DELF(Method):
         )
 
     @torch.inference_mode()
-    def dense(self, picture, box=None) -> Dense:
+    def dense(self, picture: Image.Image, box: Box | None = None) -> Dense:
         """Features of every place of a picture, or of the box in it."""
         full = self._input(picture, box)
         left, top, right, bottom = (0, 0, *picture.size)
@@ -150,7 +152,7 @@ class DELF(Method):
         return descriptors if self.pca is None else pooling.l2(F.linear(descriptors, *self.pca))
 
     @torch.inference_mode()
-    def attention(self, picture, scale: float = 1.0) -> Attention | None:
+    def attention(self, picture: Image.Image, scale: float = 1.0) -> Attention | None:
         """Attention all over a picture at one pyramid level; None where it is too small for it."""
         full = self._input(picture, None)
         level = self._level(full, scale)

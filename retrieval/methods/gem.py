@@ -49,9 +49,9 @@ class GeM(GlobalMethod):
         self.msp = p.item() if several and plain and self.whiten is None else 1.0
         self.learned = _learned_whitening(meta, several, self.trunk.channels)
 
-    def _vectors(self, inputs):
-        total = sum(self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
-        mean = (total / len(self.settings["scales"])).pow(1 / self.msp)
+    def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
+        first, *rest = (self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
+        mean = (sum(rest, first) / len(self.settings["scales"])).pow(1 / self.msp)
         vectors = mean / mean.norm(dim=1, keepdim=True)
         if self.learned is not None:
             vectors = pooling.l2(F.linear(vectors, *self.learned))
@@ -78,7 +78,7 @@ def _layer(weights: Weights, channels: int, name: str, required: Any = False) ->
         raise RetrievalError(
             f"The whitening layer {name} of the weights does not fit their network."
         )
-    return _tensors(weight, bias)
+    return _tensor(weight), _tensor(bias)
 
 
 def _pooling(
@@ -89,10 +89,11 @@ def _pooling(
     if kind not in pooling.POOLINGS:
         raise RetrievalError(f"Unknown pooling {kind!r}; there are: {', '.join(pooling.POOLINGS)}.")
     pool = pooling.POOLINGS[kind]
-    p = weights.head.get("pool.rpool.p" if regional else "pool.p", np.array([3.0], np.float32))
-    if p.ndim != 1 or len(p) not in (1, channels) or not (p > 0).all():
+    name = "pool.rpool.p" if regional else "pool.p"
+    exponents = weights.head.get(name, np.array([3.0], np.float32))
+    if exponents.ndim != 1 or len(exponents) not in (1, channels) or not (exponents > 0).all():
         raise RetrievalError("The exponents of GeM pooling must be positive, one or one a channel.")
-    (p,) = _tensors(p)
+    p = _tensor(exponents)
     if pool is pooling.gem:
         pool = partial(pool, p=p)
     if regional:
@@ -118,10 +119,10 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         raise RetrievalError("The network's learned whitening (Lw) is damaged.") from error
     if not fine:
         raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")
-    return _tensors(p, bias)
+    return _tensor(p), _tensor(bias)
 
 
-def _tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
+def _tensor(array: np.ndarray) -> torch.Tensor:
     """In single precision, where the trunk computes."""
     device, _ = trunks.placement()
-    return tuple(torch.from_numpy(array.astype(np.float32)).to(device) for array in arrays)
+    return torch.from_numpy(array.astype(np.float32)).to(device)

@@ -25,7 +25,7 @@ class SIR(GlobalMethod):
         if weights.head:
             self.layer = head_layer(weights.head, "weight", "bias", self.trunk.channels)
 
-    def _vectors(self, inputs):
+    def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         vectors = pooling.l2(pooling.spoc(self.trunk(inputs)).cpu())
         if self.layer is not None:
             vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.layer))

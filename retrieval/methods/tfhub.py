@@ -13,13 +13,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from retrieval import images
 from retrieval.errors import RetrievalError
+from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, Method
 from retrieval.networks import checkpoints
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
 
 # Operations that turn tensors into tensors and reach nothing else: arithmetic, shapes, networks,
 # resizing, loops and calls of functions made of the same.
@@ -86,7 +93,7 @@ class HubDELF(Method):
         checkpoint.sha256  # noqa: B018  refuses what is not the registered file
         self.inputs, self.outputs, self.session = _open(path)
 
-    def describe(self, picture, box=None):
+    def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
         # The module normalises for itself: pixels go in as 0 to 1, (H, W, 3).
         pixels = self._input(picture, box)[0].permute(1, 2, 0).numpy()
         height, width = pixels.shape[:2]
@@ -182,7 +189,8 @@ def _needed(graph, tensors: list[str]):
     """The part of a graph that the tensors come from: those nodes and the functions they call."""
     nodes = {node.name: node for node in graph.node}
     functions = {one.signature.name: one for one in graph.library.function}
-    found, calls = {}, {}
+    found: dict[str, NodeDef] = {}
+    calls: dict[str, FunctionDef] = {}
     waiting = [name.partition(":")[0] for name in tensors]
     while waiting:
         name = waiting.pop()

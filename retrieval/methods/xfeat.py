@@ -8,9 +8,12 @@ CVPR 2024.
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
+from torch import nn
 
 from retrieval import images
 from retrieval.errors import RetrievalError
+from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, Method
 from retrieval.networks import checkpoints
 from retrieval.networks.xfeat import XFeatNetwork
@@ -28,15 +31,18 @@ class XFeat(Method):
         super().__init__(checkpoint, **settings)
         if self.settings["keypoints"] < 1:
             raise RetrievalError("XFeat needs at least one keypoint a picture.")
-        self.network = XFeatNetwork(checkpoints.load(checkpoint).trunk)
+        tensors = checkpoints.load(checkpoint).trunk
+        assert not isinstance(tensors, nn.Module)  # networks of the user's own are for SIR and GeM
+        self.network = XFeatNetwork(tensors)
 
-    def describe(self, picture, box=None):
+    def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
         pixels = self._input(picture, box)
         found = self.network.detect(pixels, self.settings["keypoints"])
         left, top, right, bottom = (0, 0, *picture.size)
         if box is not None:
             left, top, right, bottom = map(round, images.check_box(box, picture.size))
-        factor = [(right - left) / pixels.shape[3], (bottom - top) / pixels.shape[2]]
-        keypoints = found.points.numpy() * np.float32(factor) + np.float32([left, top])
+        sides = [(right - left) / pixels.shape[3], (bottom - top) / pixels.shape[2]]
+        factor, corner = np.array([sides, [left, top]], np.float32)
+        keypoints = found.points.numpy() * factor + corner
         scales = np.ones(len(keypoints), np.float32)
         return LocalFeatures(keypoints, scales, found.scores.numpy(), found.descriptors.numpy())

@@ -1,8 +1,7 @@
 """The convolutional trunks: a picture tensor in, a feature map out, fully convolutional.
 
-A trunk is a module with ``channels`` (of its feature map) and ``receptive_field(size)``. Two taps:
-``final`` (stride 32, the last activations: for global descriptors) and ``stride16`` (conv4 of a
-ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV 2017).
+Two taps: ``final`` (stride 32, the last activations: for global descriptors) and ``stride16``
+(conv4 of a ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV 2017).
 
 This module imports torch; import it late.
 """
@@ -73,6 +72,13 @@ def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+class Trunk(nn.Module):
+    """channels: of its feature map. layers: of its longest path, empty where they are not known."""
+
+    channels: int
+    layers: list[Layer]
+
+
 class _SameConv(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding."""
 
@@ -108,7 +114,7 @@ class _MBConv(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Trunk):
     """EfficientNet-Lite 0, 1 or 2 without its classifier (Tan and Le, ICML 2019; Lite: 2020).
 
     Module names are those of the weights files, so that a state dict loads by name.
@@ -175,7 +181,7 @@ def _round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-class TorchvisionTrunk(nn.Module):
+class TorchvisionTrunk(Trunk):
     """A ResNet or VGG of torchvision, cut before its pooling.
 
     ``features`` is the plain sequence of its children, which is also how cirtorch names them.
@@ -190,18 +196,16 @@ class TorchvisionTrunk(nn.Module):
             self.features = nn.Sequential(*list(net.children())[: -2 if tap == "final" else -3])
             self.names = [child for child, _ in net.named_children()]
             self.layers = _resnet_layers(self.features)
-            last = list(self.features[-1].children())[-1]
-            self.channels = (getattr(last, "conv3", None) or last.conv2).out_channels
+            block = list(self.features[-1].children())[-1]
+            last = getattr(block, "conv3", None) or block.conv2
+            assert isinstance(last, nn.Conv2d)
+            self.channels = last.out_channels
         else:
             # Both taps of VGG are its last activations, at stride 16 without the last pooling.
             self.features = net.features[:-1]
             self.names = []
             self.layers = [
-                Layer(m.kernel_size[0], m.stride[0], m.padding[0])
-                if isinstance(m, nn.Conv2d)
-                else Layer(m.kernel_size, m.stride, m.padding)
-                for m in self.features
-                if isinstance(m, nn.Conv2d | nn.MaxPool2d)
+                _layer(m) for m in self.features if isinstance(m, nn.Conv2d | nn.MaxPool2d)
             ]
             self.channels = 512
 
@@ -224,12 +228,23 @@ class TorchvisionTrunk(nn.Module):
 def _resnet_layers(features: nn.Sequential) -> list[Layer]:
     layers = [Layer(7, 2, 3), Layer(3, 2, 1)]
     for stage in features[4:]:
-        for block in stage:
+        for block in stage.children():
             for name in ("conv1", "conv2", "conv3"):
                 conv = getattr(block, name, None)
                 if conv is not None:
-                    layers.append(Layer(conv.kernel_size[0], conv.stride[0], conv.padding[0]))
+                    layers.append(_layer(conv))
     return layers
+
+
+def _layer(module: nn.Conv2d | nn.MaxPool2d) -> Layer:
+    """Of one that treats both axes alike, as all of these networks' do."""
+
+    def vertical(value: int | str | tuple[int, ...]) -> int:
+        first = value[0] if isinstance(value, tuple) else value
+        assert isinstance(first, int)  # torchvision names no padding "same"
+        return first
+
+    return Layer(vertical(module.kernel_size), vertical(module.stride), vertical(module.padding))
 
 
 def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -251,7 +266,7 @@ def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise RetrievalError(f"The weights do not fit this network: {reason}") from error
 
 
-class OwnTrunk(nn.Module):
+class OwnTrunk(Trunk):
     """A network from elsewhere, cut before its pooling where it is known how.
 
     timm networks by ``forward_features``; torchvision's before ``avgpool``, or by ``features``;
@@ -261,6 +276,7 @@ class OwnTrunk(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.features = _without_classifier(model)
+        self.layers = []
         first = next(self.features.parameters(), torch.zeros(1))
         try:
             with torch.inference_mode():
@@ -288,10 +304,11 @@ def _without_classifier(model: nn.Module) -> nn.Module:
     names = [name for name, _ in model.named_children()]
     if "avgpool" in names:
         return nn.Sequential(*list(model.children())[: names.index("avgpool")])
-    if isinstance(getattr(model, "features", None), nn.Module) and hasattr(model, "classifier"):
+    features = getattr(model, "features", None)
+    if isinstance(features, nn.Module) and hasattr(model, "classifier"):
         # DenseNet's last activation is not a module of its own.
         dense = type(model).__name__ == "DenseNet"
-        return nn.Sequential(model.features, nn.ReLU()) if dense else model.features
+        return nn.Sequential(features, nn.ReLU()) if dense else features
     return model
 
 
@@ -304,7 +321,7 @@ class _ForwardFeatures(nn.Module):
         return self.model.forward_features(x)
 
 
-def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> nn.Module:
+def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> Trunk:
     """A trunk with weights, ready for inference: batch norm folded, channels-last memory.
 
     Folding and the memory layout change the speed, not the features (to rounding).
@@ -317,10 +334,12 @@ def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) ->
     return _placed(trunk)
 
 
-def unfolded(name: str, tap: Tap, state: Mapping[str, torch.Tensor]) -> nn.Module:
+def unfolded(
+    name: str, tap: Tap, state: Mapping[str, torch.Tensor]
+) -> EfficientNetLite | TorchvisionTrunk:
     """A trunk with weights as they are in a file, batch norms apart: for training."""
     if name in LITE:
-        trunk = EfficientNetLite(name, tap)
+        trunk: EfficientNetLite | TorchvisionTrunk = EfficientNetLite(name, tap)
     elif name in NAMES:
         trunk = TorchvisionTrunk(name, tap)
     else:
@@ -348,13 +367,13 @@ def batch() -> int:
     return GPU_BATCH if placement()[0].type == "cuda" else 1
 
 
-def _placed(trunk: nn.Module) -> nn.Module:
+def _placed(trunk: Trunk) -> Trunk:
     """Features stay on the device, in single precision: pooling xᵖ would overflow in half."""
     device, dtype = placement()
     if dtype != torch.float32:
         trunk.register_forward_pre_hook(lambda module, args: (args[0].to(device, dtype),))
         trunk.register_forward_hook(lambda module, args, features: features.float())
-    return trunk.to(device, dtype, memory_format=torch.channels_last)
+    return trunk.to(device, dtype).to(memory_format=torch.channels_last)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
@@ -368,6 +387,8 @@ def _fold_batch_norms(module: nn.Module) -> None:
             previous = (module, name, child)
         elif isinstance(child, nn.BatchNorm2d) and previous is not None:
             parent, conv_name, conv = previous
+            assert child.running_mean is not None  # every norm here has statistics
+            assert child.running_var is not None
             weight, bias = torch.nn.utils.fuse_conv_bn_weights(
                 conv.weight, conv.bias,
                 child.running_mean, child.running_var, child.eps, child.weight, child.bias,

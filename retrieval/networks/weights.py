@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy._core import multiarray
 
 from retrieval.errors import RetrievalError
 from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
@@ -37,8 +38,8 @@ def digest(path: Path) -> str:
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         total = hashlib.sha256()
-        for file in sorted(one for one in path.rglob("*") if one.is_file()):
-            total.update(f"{file.relative_to(path).as_posix()} {digest(file)}\n".encode())
+        for inner in sorted(one for one in path.rglob("*") if one.is_file()):
+            total.update(f"{inner.relative_to(path).as_posix()} {digest(inner)}\n".encode())
         return total.hexdigest()
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
@@ -68,13 +69,13 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
 
 
 # cirtorch keeps its learned whitening as numpy arrays, which numpy rebuilds with these.
-_NUMPY_GLOBALS = [
+_NUMPY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     np.ndarray,
     np.dtype,
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np._core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (multiarray.scalar, "numpy._core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
 ]
 
