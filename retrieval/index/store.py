@@ -33,7 +33,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,9 @@ from retrieval.collections import PRECOMPUTED, registered
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
+
+if TYPE_CHECKING:
+    from retrieval.index.neighbours import Neighbours
 
 FORMAT = 1
 ORDER = ("sir", "delf", "cnn-irwnha")
@@ -119,6 +122,20 @@ class Index:
         from retrieval.index.asmk import InvertedFile
 
         return InvertedFile.of(self.arrays)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The nearest pictures of each picture; found at the first need and kept beside it."""
+        from retrieval.index import neighbours
+
+        return neighbours.of(self)
+
+    @cached_property
+    def nearest_sample(self) -> np.ndarray:
+        """How alike some pictures of the index are to their nearest: (n,) float32."""
+        from retrieval.index import neighbours
+
+        return neighbours.nearest_sample(self)
 
     def features(self, position: int) -> Features:
         """Features of one database picture, as float32."""

@@ -19,6 +19,7 @@ SEED = 0
 NOISE_FLOOR = 10
 Model = Literal["affine", "homography"]
 LEAST_PAIRS: dict[Model, int] = {"affine": 3, "homography": 4}
+PLACES = 32  # of the longer side: inliers in one of 32 × 32 places are one piece of evidence
 BLOCK = 1 << 23  # similarities in one block: 32 MB
 
 
@@ -131,6 +132,24 @@ def verify(
     else:
         plausible = _plausible_homography(matrix, a[inliers])
     return Verification(matrix, inliers) if plausible else nothing
+
+
+def distinct(
+    found: Verification, points_a: np.ndarray, points_b: np.ndarray, side_a: float, side_b: float
+) -> Verification:
+    """The same with one inlier a place: of those that share one in a or in b, the first.
+
+    Dense keypoints on one window or on grass agree with each other whatever the map is.
+    points_a, points_b: (M, 2), pair by pair. side_a, side_b: longer sides in pixels; a place is
+    1/32 of it wide and high.
+    """
+    rows = np.flatnonzero(found.inliers)
+    for points, side in ((points_a, side_a), (points_b, side_b)):
+        cells = np.floor(points[rows] * (PLACES / side)).astype(np.int64)
+        rows = rows[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
+    inliers = np.zeros_like(found.inliers)
+    inliers[rows] = True
+    return Verification(found.matrix, inliers)
 
 
 def _on_one_line(points: np.ndarray, least: float = 1e-3) -> bool:

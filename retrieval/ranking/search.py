@@ -1,10 +1,11 @@
-"""From a picture to a ranking: describe, shortlist, verify. The one way every door goes."""
+"""From a picture to a ranking: describe, shortlist, verify, re-rank. The way of every door."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,44 +15,15 @@ from retrieval.images import Box
 from retrieval.index.store import Index
 from retrieval.methods.base import Features, LocalFeatures, Method
 from retrieval.networks import checkpoints
-from retrieval.ranking import geometry
+from retrieval.ranking import chain, confidence, geometry
+from retrieval.ranking.ranking import Query, Ranking
+
+if TYPE_CHECKING:
+    from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
 MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
 TOLERANCE = 0.015  # share of the longer side within which a match agrees with the map
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """The answer to a query, best first.
-
-    positions: (K,) int64 into the index; names: theirs.
-    scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``rank_picture``.
-    inliers: (K,) int64, 0 where not verified or below the noise floor; None for global methods.
-    timings: seconds by stage ('extraction', 'search', 'verification').
-    provenance: what the numbers rest on: collection, method, checkpoint, settings, pictures.
-    """
-
-    positions: np.ndarray
-    scores: np.ndarray
-    names: tuple[str, ...]
-    inliers: np.ndarray | None
-    timings: dict[str, float]
-    provenance: dict[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Rank (from 1), name, score and, for DELF, inliers of each: plain, for JSON."""
-        rows: list[dict[str, Any]] = [
-            {"rank": rank, "name": name, "score": round(float(score), 6)}
-            for rank, (name, score) in enumerate(zip(self.names, self.scores, strict=True), 1)
-        ]
-        if self.inliers is not None:
-            for row, inliers in zip(rows, self.inliers.tolist(), strict=True):
-                row["inliers"] = inliers
-        return rows
 
 
 def rank_picture(
@@ -61,27 +33,43 @@ def rank_picture(
     box: Box | None = None,
     top: int | None = None,
     verify: int = SHORTLIST,
+    then: Sequence[str] = (),
+    *,
+    collection: Collection | None = None,
+    own: str | None = None,
 ) -> Ranking:
     """Rank the pictures of an index by their likeness to a picture, or to a box in it.
 
     top: how many to return; None ranks the whole database. verify: pictures of DELF's shortlist
     whose geometry is verified; as many as there are is the exhaustive search of the report.
+    then: re-rankers, see ``chain.RERANKERS`` and ``chain.parse_chain``.
+    collection: where those of them that look at pictures find them, unless their features are
+    beside the index. own: name of the picture, where it is one of the index.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
     features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
     Raises RetrievalError when method and index do not belong together, or for a bad box.
     """
     index.check_method(method)
+    chain.check_chain(then, index)
     started = time.perf_counter()
     features = method.describe(picture, box)
     extraction = time.perf_counter() - started
-    ranking = rank_features(index, features, top, verify)
-    return replace(ranking, timings={"extraction": extraction, **ranking.timings})
+    first = rank_features(index, features, None if then else top, verify)
+    first = replace(first, timings={"extraction": extraction, **first.timings})
+    position = index.positions.get(own) if own is not None else None
+    query = Query(index, features, picture, box, position, collection)
+    ranking = chain.rerank(first, query, then)
+    return replace(ranking, confidence=confidence.judge(ranking, index, picture, box)).best(top)
 
 
 def rank_features(
     index: Index, features: Features, top: int | None = None, verify: int = SHORTLIST
 ) -> Ranking:
     """Rank the pictures of an index for features at hand, as ``rank_picture`` does."""
+    if index.kind == "keypoints":
+        raise RetrievalError(
+            f"{index.path} holds features to check other indexes with; search one of those."
+        )
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))

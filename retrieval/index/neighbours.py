@@ -1,0 +1,134 @@
+"""The nearest pictures of every picture of an index: made once, and kept beside it.
+
+``neighbours.npz`` holds what ``Neighbours`` does and the checksum of the manifest that it belongs
+to. A file that is damaged or of another index is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.methods.base import LocalFeatures
+
+if TYPE_CHECKING:
+    from retrieval.index.store import Index
+
+COUNT = 20  # neighbours of each picture, where there are so many
+BLOCK = 1024  # pictures asked at once
+SAMPLE = 64  # pictures that say how alike neighbours are
+FILE = "neighbours.npz"
+
+
+@dataclass(frozen=True, eq=False)  # one object, one key of a cache
+class Neighbours:
+    """positions: (N, k) int32, nearest first, never the picture itself; similarity: (N, k) float32.
+
+    k is COUNT, or N - 1 in a smaller collection. Similarity is the cosine, or the votes of DELF.
+    """
+
+    positions: np.ndarray
+    similarity: np.ndarray
+
+
+def of(index: Index) -> Neighbours:
+    """Those kept beside the index, or new ones, which are kept where the folder can be written."""
+    path = index.path / FILE
+    found = _read(path, index)
+    if found is None:
+        found = _local(index) if index.kind == "local" else _global(index)
+        new = path.with_name(f"{FILE}.{os.getpid()}.new")
+        with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
+            with open(new, "wb") as file:
+                np.savez(
+                    file,
+                    positions=found.positions,
+                    similarity=found.similarity,
+                    index=np.frombuffer(bytes.fromhex(index.manifest["sha256"]), np.uint8),
+                )
+            os.replace(new, path)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+    return found
+
+
+def nearest_sample(index: Index) -> np.ndarray:
+    """Similarity of some pictures (at most SAMPLE, evenly spread) to their nearest: (n,) float32.
+
+    Empty in a collection of one picture. It costs so many searches, once.
+    """
+    rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64))
+    if len(index) < 2:
+        return np.empty(0, np.float32)
+    found = [_nearest(index, row, 1)[1][0] for row in rows.tolist()]
+    return np.array(found, np.float32)
+
+
+def _nearest(index: Index, row: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``count`` nearest of one picture, without itself: positions and similarity."""
+    features = index.features(row)
+    asked = features.descriptors if isinstance(features, LocalFeatures) else features
+    others, scores = index.searcher.rank(asked, count + 1)
+    return _without(row, others, scores, count)
+
+
+def _global(index: Index) -> Neighbours:
+    vectors = np.asarray(index.arrays["descriptors"])
+    count = min(COUNT, len(vectors) - 1)
+    positions = np.empty((len(vectors), count), np.int32)
+    similarity = np.empty((len(vectors), count), np.float32)
+    for start in range(0, len(vectors), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(vectors)))
+        found = index.searcher.flat.search(vectors[rows].astype(np.float32), count + 1)
+        for row, scores, others in zip(rows, *found, strict=True):
+            positions[row], similarity[row] = _without(row, others, scores, count)
+    return Neighbours(positions, similarity)
+
+
+def _local(index: Index) -> Neighbours:
+    count = min(COUNT, len(index) - 1)
+    positions = np.empty((len(index), count), np.int32)
+    similarity = np.empty((len(index), count), np.float32)
+    for row in range(len(index)):
+        positions[row], similarity[row] = _nearest(index, row, count)
+    return Neighbours(positions, similarity)
+
+
+def _without(
+    row: int, others: np.ndarray, scores: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``count`` of the others but the picture itself, equal ones in their order."""
+    order = np.lexsort((others, -scores))
+    order = order[others[order] != row][:count]
+    return others[order], scores[order]
+
+
+def _read(path: Path, index: Index) -> Neighbours | None:
+    count = min(COUNT, len(index) - 1)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > len(index) * count * 8 + 10_000:
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            positions, similarity = arrays["positions"], arrays["similarity"]
+            stated = arrays["index"].tobytes().hex()
+    except Exception:  # zipfile and numpy raise a dozen kinds on bad bytes
+        return None
+    shape = len(index), count
+    fine = (
+        stated == index.manifest["sha256"]
+        and positions.shape == similarity.shape == shape
+        and positions.dtype == np.int32
+        and similarity.dtype == np.float32
+        and np.isfinite(similarity).all()
+        and (count == 0 or 0 <= positions.min() <= positions.max() < len(index))
+        and not (positions == np.arange(len(index))[:, None]).any()
+    )
+    return Neighbours(positions, similarity) if fine else None

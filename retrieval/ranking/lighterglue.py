@@ -1,0 +1,75 @@
+"""LighterGlue: a network that matches the keypoints of two pictures, seeing both at once.
+
+The small LightGlue of XFeat's authors (Lindenberger, Sarlin and Pollefeys, "LightGlue: Local
+Feature Matching at Light Speed", ICCV 2023), with kornia's implementation of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retrieval.errors import RetrievalError
+from retrieval.methods.base import LocalFeatures
+from retrieval.networks import checkpoints
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LEAST = 0.1  # probability from which two keypoints are a match
+NETWORK = dict(
+    input_dim=64,
+    descriptor_dim=96,
+    n_layers=6,
+    num_heads=1,
+    depth_confidence=-1,  # all layers, always
+    width_confidence=0.95,  # keypoints that surely have no match are dropped on the way
+    filter_threshold=LEAST,
+    weights=None,  # or kornia would fetch its own
+)
+
+
+def match(
+    a: LocalFeatures, b: LocalFeatures, size_a: tuple[int, int], size_b: tuple[int, int]
+) -> np.ndarray:
+    """Pairs (K, 2) int64 of XFeat's features of two pictures: index in a, index in b.
+
+    size_a, size_b: (width, height) of the whole pictures, in pixels, as the keypoints are.
+    (0, 2) where either has no keypoint.
+    """
+    import torch
+
+    if len(a) == 0 or len(b) == 0:
+        return np.empty((0, 2), np.int64)
+    data = {
+        f"image{side}": {
+            # Coordinates out of an index are rounded, perhaps to just outside the picture.
+            "keypoints": torch.from_numpy(np.clip(one.keypoints, 0, size).astype(np.float32))[None],
+            "descriptors": torch.from_numpy(one.descriptors)[None],
+            "image_size": torch.tensor([size]),
+        }
+        for side, (one, size) in enumerate(((a, size_a), (b, size_b)))
+    }
+    with torch.inference_mode():
+        return _network()(data)["matches"][0].numpy()
+
+
+@lru_cache(maxsize=1)
+def _network() -> nn.Module:
+    from kornia.feature.lightglue import LightGlue
+
+    state = checkpoints.load(checkpoints.REGISTRY["xfeat-lighterglue"]).trunk
+    assert isinstance(state, Mapping)
+    network = LightGlue(None, **NETWORK)  # type: ignore[arg-type]  # kornia's own "no features"
+    own = {
+        key.removeprefix("matcher."): value
+        for key, value in state.items()
+        if key.startswith("matcher.")
+    }
+    missing, unknown = network.load_state_dict(own, strict=False)
+    if unknown or set(missing) - {"confidence_thresholds"}:
+        raise RetrievalError("The weights are not those of LighterGlue: install them again.")
+    return network.eval().requires_grad_(False)

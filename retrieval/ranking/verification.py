@@ -1,0 +1,199 @@
+"""Re-rankers that look whether two pictures show the same thing from two sides: geometry.
+
+Each of the best pictures is matched to the query, and a map that most matches agree with is
+looked for (``geometry.verify``). Pictures with enough agreeing matches come first, in the order of
+their number; all others stay as they were. Score: inliers + likeness, the latter below 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from retrieval import images
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.methods.base import LocalFeatures
+from retrieval.ranking import geometry, lighterglue, verifiers
+from retrieval.ranking.geometry import NOISE_FLOOR, Verification
+from retrieval.ranking.ranking import Query, Ranking, Stage
+
+# Chosen on town and on the photographs of ../shared/photos, so that geometry loses on neither.
+SHORTLIST = 100
+MIN_SIMILARITY = 0.81  # cosine from which mutual nearest neighbours are a match (the wheel: 0.82)
+TOLERANCE = 0.0075  # share of the longer side within which a match agrees with the map
+LEAST = 12  # inliers from which a picture is confirmed
+
+LIGHTERGLUE_SHORTLIST = 20  # each takes 60 ms and more
+
+Compare = Callable[[int], int | None]  # position → inliers; None: no features of that picture
+
+
+def xfeat_pair(
+    a: LocalFeatures, b: LocalFeatures, size_a: tuple[int, int], size_b: tuple[int, int]
+) -> tuple[np.ndarray, Verification]:
+    """Match two pictures by XFeat's descriptors and verify the matches.
+
+    size_a, size_b: (width, height) in pixels. Features of a box are best given as those of a
+    picture of its own, see ``of_box``.
+    Returns the pairs (K, 2) and their verification, one inlier a place (``geometry.distinct``).
+    """
+    pairs = geometry.mutual_matches(a.descriptors, b.descriptors, MIN_SIMILARITY)
+    return pairs, verify_pairs(a, b, pairs, size_a, size_b)
+
+
+def lighterglue_pair(
+    a: LocalFeatures, b: LocalFeatures, size_a: tuple[int, int], size_b: tuple[int, int]
+) -> tuple[np.ndarray, Verification]:
+    """The same with the matches of LighterGlue, a network that sees both pictures at once."""
+    pairs = lighterglue.match(a, b, size_a, size_b)
+    return pairs, verify_pairs(a, b, pairs, size_a, size_b)
+
+
+def verify_pairs(
+    a: LocalFeatures,
+    b: LocalFeatures,
+    pairs: np.ndarray,
+    size_a: tuple[int, int],
+    size_b: tuple[int, int],
+) -> Verification:
+    """A homography that most pairs (K, 2) agree with; several in one place count as one."""
+    points_a, points_b = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
+    found = geometry.verify(points_a, points_b, TOLERANCE * max(size_b), "homography")
+    return geometry.distinct(found, points_a, points_b, max(size_a), max(size_b))
+
+
+def geometry_xfeat(ranking: Ranking, query: Query) -> Ranking:
+    """XFeat: mutual nearest neighbours, then a homography.
+
+    Potje et al., CVPR 2024; map: Baráth et al., MAGSAC++, CVPR 2020.
+    """
+    settings = {
+        "features": "xfeat",
+        "shortlist": SHORTLIST,
+        "min_similarity": MIN_SIMILARITY,
+        "tolerance": TOLERANCE,
+        "least": LEAST,
+    }
+    return _with_xfeat("geometry", ranking, query, xfeat_pair, settings)
+
+
+def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
+    """XFeat matched by LighterGlue, then a homography.
+
+    Lindenberger et al., LightGlue, ICCV 2023; the weights are those of XFeat's authors.
+    """
+    settings = {
+        "features": "xfeat",
+        "matcher": "lighterglue",
+        "shortlist": LIGHTERGLUE_SHORTLIST,
+        "tolerance": TOLERANCE,
+        "least": LEAST,
+    }
+    return _with_xfeat("geometry-lighterglue", ranking, query, lighterglue_pair, settings)
+
+
+def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
+    """DELF's own features, as in its search: mutual nearest neighbours, then an affine map."""
+    from retrieval.ranking import search
+
+    settings = {
+        "features": "delf",
+        "shortlist": SHORTLIST,
+        "min_similarity": search.MIN_SIMILARITY,
+        "tolerance": search.TOLERANCE,
+        "least": NOISE_FLOOR,
+    }
+    stage = Stage("geometry-delf", ranking, settings)
+    index = query.index if query.index.kind == "local" else verifiers.delf_beside(query.index.path)
+    if index is None:
+        raise RetrievalError(
+            f"geometry-delf needs a DELF index beside {query.index.path}: index the collection "
+            "with --method delf."
+        )
+    local = (
+        query.features
+        if index is query.index
+        else verifiers.of_query(query, "delf", lambda: verifiers.method_of(index))
+    )
+    if not isinstance(local, LocalFeatures):
+        return stage.unchanged("geometry-delf needs the picture that is searched with.")
+    places = {digest: place for place, digest in enumerate(index.digests) if digest}
+
+    def compare(position: int) -> int | None:
+        place = places.get(query.index.digests[position])
+        if place is None:
+            return None
+        theirs = index.features(place)
+        assert isinstance(theirs, LocalFeatures)
+        _, found = geometry.verify_features(
+            local,
+            theirs,
+            tuple(index.sizes[place]),
+            search.MIN_SIMILARITY,
+            search.TOLERANCE,
+        )
+        return found.count
+
+    return _verified(stage, local, compare)
+
+
+def _with_xfeat(
+    name: str, ranking: Ranking, query: Query, pair: Callable, settings: dict[str, Any]
+) -> Ranking:
+    stage = Stage(name, ranking, settings)
+    found = verifiers.of_query(query, "xfeat", verifiers.xfeat)
+    if found is None or query.picture is None:
+        return stage.unchanged(f"{name} needs the picture that is searched with.")
+    local, size = of_box(found, query.picture.size, query.box)
+    database = verifiers.Database(query)
+
+    def compare(position: int) -> int | None:
+        features = database.features(position)
+        if features is None:
+            return None
+        return pair(local, features, size, tuple(query.index.sizes[position]))[1].count
+
+    return _verified(stage, local, compare)
+
+
+def of_box(
+    features: LocalFeatures, size: tuple[int, int], box: Box | None
+) -> tuple[LocalFeatures, tuple[int, int]]:
+    """Features of a box as those of a picture of its own, and its (width, height)."""
+    if box is None:
+        return features, size
+    x1, y1, x2, y2 = map(round, images.check_box(box, size))
+    moved = replace(features, keypoints=features.keypoints - np.array([x1, y1], np.float32))
+    return moved, (x2 - x1, y2 - y1)
+
+
+def _verified(stage: Stage, local: LocalFeatures, compare: Compare) -> Ranking:
+    """Compare the query with the first pictures of a ranking and put the confirmed ones first."""
+    before = stage.before
+    inliers = np.zeros(len(before), np.int64)
+    if not len(local):
+        return stage.ordered(
+            np.arange(len(before)),
+            before.scores,
+            inliers,
+            "The picture shows nothing that could be recognised again: no keypoint was found.",
+        )
+    missing = 0
+    for place, position in enumerate(before.positions[: stage.settings["shortlist"]].tolist()):
+        count = compare(position)
+        missing += count is None
+        # Below that a count says nothing: such pictures stay as they were.
+        if count is not None and count >= stage.settings["least"]:
+            inliers[place] = count
+    looked = min(stage.settings["shortlist"], len(before))
+    note = ""
+    if missing:
+        note = (
+            f"{missing} of {looked} pictures could not be checked: their features are not beside "
+            "the index, and the pictures cannot be read."
+        )
+    return stage.by_inliers(inliers, before.scores, note)

@@ -1,0 +1,134 @@
+"""Local features of the query and of database pictures, for the re-rankers that check geometry.
+
+Features of database pictures come from an index of keypoints that lies beside the index that is
+searched (``python -m retrieval index … --verifier xfeat``), found by the SHA-256 of each picture.
+Where it has none, pictures are described when they are needed, and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from retrieval import images, methods
+from retrieval.collections import PRECOMPUTED
+from retrieval.errors import RetrievalError
+from retrieval.index import store
+from retrieval.index.store import Index
+from retrieval.methods.base import LocalFeatures, Method
+from retrieval.networks import checkpoints
+from retrieval.ranking.ranking import Query
+
+QUERY_KEYPOINTS = 1024  # of a query; a database picture has fewer, see the registry
+REMEMBERED = 4000  # pictures described on demand: 0.3 GB of memory at most
+
+
+def beside(path: Path) -> list[Path]:
+    """Where the index of keypoints that belongs to an index may lie, the best place first."""
+    return [path.with_name("xfeat"), path.with_name(f"{path.name}.xfeat")]
+
+
+def place(index_path: Path) -> Path:
+    """Where ``index --verifier xfeat`` puts it: one for all indexes of an installed collection."""
+    shared = PRECOMPUTED in index_path.resolve().parents
+    return beside(index_path)[0 if shared else 1]
+
+
+@lru_cache(maxsize=1)
+def xfeat() -> Method:
+    """XFeat with as many keypoints as a query has; loaded once."""
+    return methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=QUERY_KEYPOINTS)
+
+
+def method_of(index: Index) -> Method:
+    """The method that made an index; loaded once."""
+    return _method(index.path, _stamp(index.path))
+
+
+@lru_cache(maxsize=2)
+def _method(path: Path, changed: int) -> Method:
+    return methods.for_index(_load(path, changed))
+
+
+def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeatures | None:
+    """Local features of the query; None where the picture itself is not known."""
+    if name not in query.local:
+        if query.picture is None:
+            return None
+        found = method().describe(query.picture, query.box)
+        assert isinstance(found, LocalFeatures)
+        query.local[name] = found
+    return query.local[name]
+
+
+class Database:
+    """Features of the pictures of an index, by their position in it."""
+
+    def __init__(self, query: Query):
+        self.index, self.collection = query.index, query.collection
+        self.kept = _keypoints_beside(self.index.path)
+
+    def features(self, position: int) -> LocalFeatures | None:
+        """XFeat's features of one picture; None where there are none and it cannot be read."""
+        digest = self.index.digests[position]
+        if self.kept is not None and digest in self.kept[1]:
+            index, positions = self.kept
+            found = index.features(positions[digest])
+            assert isinstance(found, LocalFeatures)
+            return found
+        if self.collection is None or not digest:
+            return None
+        try:
+            path = self.collection.path(self.index.names[position])
+            keypoints, descriptors, scores = _described(path, digest)
+        except RetrievalError:
+            return None
+        ones = np.ones(len(scores), np.float32)
+        return LocalFeatures(keypoints, ones, scores, store.dequantise(descriptors))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keypoints, int8 descriptors and scores of a picture, as an index of keypoints has them."""
+    most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
+    found = xfeat().describe(images.read(path))
+    assert isinstance(found, LocalFeatures)
+    found = found[:most]
+    return found.keypoints, store.quantise(found.descriptors), found.scores
+
+
+def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
+    for candidate in beside(path):
+        if (candidate / "manifest.json").is_file():
+            return _keypoints(candidate, _stamp(candidate))
+    return None
+
+
+@lru_cache(maxsize=4)
+def _keypoints(path: Path, changed: int) -> tuple[Index, dict[str, int]]:
+    index = _load(path, changed)
+    if index.kind != methods.XFEAT.kind or index.arrays["descriptors"].shape[1] != 64:
+        raise RetrievalError(f"{path} is not an index of keypoints; move it away.")
+    index.check_checkpoint(checkpoints.REGISTRY["xfeat"])
+    return index, {digest: position for position, digest in enumerate(index.digests)}
+
+
+def delf_beside(path: Path) -> Index | None:
+    """The first DELF index in the folder of an index, its default checkpoint before others."""
+    for method, found in store.find_all(path.parent.name, path.parent.parent):
+        if method == "delf":
+            return _load(found, _stamp(found))
+    return None
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, changed: int) -> Index:
+    return store.load(path)
+
+
+def _stamp(path: Path) -> int:
+    """Another index in the same place is another index."""
+    return (path / "manifest.json").stat().st_mtime_ns

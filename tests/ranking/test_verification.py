@@ -1,0 +1,205 @@
+"""Geometry as a re-ranker, with the features of small drawn pictures."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval import images, index, methods
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
+from retrieval.ranking import chain, geometry, search, verification, verifiers
+from retrieval.ranking.geometry import Verification
+from retrieval.ranking.ranking import Query
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory, drawn):
+    """Five pictures; ``d`` shows the same as ``b``, from another side and darker."""
+    root = tmp_path_factory.mktemp("scenes")
+    for seed, name in enumerate("abc"):
+        drawn(seed, (320, 256)).save(root / f"{name}.png")
+    turned = drawn(1, (320, 256)).transform(
+        (320, 256), Image.Transform.PERSPECTIVE, (1, 0.1, 12, 0.03, 1.08, -6, 0.0002, 0.0003)
+    )
+    turned.point(lambda value: value * 0.8).save(root / "d.png")
+    Image.new("RGB", (320, 256), "grey").save(root / "e.png")
+    names = tuple(f"{name}.png" for name in "abcde")
+    return Collection("scenes", "Scenes", root, names)
+
+
+@pytest.fixture(scope="module")
+def opened(scenes, load, tmp_path_factory):
+    return index.build(scenes, load("sir"), tmp_path_factory.mktemp("index") / "sir")
+
+
+def asked(opened, scenes, load, name="b.png", box=None, **options):
+    picture = images.read(scenes.path(name))
+    options = {"own": name, "collection": scenes} | options
+    return search.rank_picture(opened, load("sir"), picture, box, **options)
+
+
+def test_the_same_thing_from_another_side_comes_first(opened, scenes, load):
+    found = asked(opened, scenes, load, then=["geometry"])
+    assert found.names[:2] == ("b.png", "d.png")
+    assert found.inliers[1] >= verification.LEAST
+    assert (found.inliers[2:] == 0).all()
+    assert found.moved[1] == found.before.names.index("d.png") - 1
+    assert found.confidence.level == "sure"
+    assert found.notes == []
+    assert set(found.timings) == {"extraction", "search", "geometry"}
+
+
+@pytest.mark.parametrize("name", ["geometry", "geometry-lighterglue"])
+def test_order_and_inliers_against_a_loop(opened, scenes, load, name):
+    found = asked(opened, scenes, load, then=[name])
+    pair = verification.lighterglue_pair if "glue" in name else verification.xfeat_pair
+    query = verifiers.xfeat().describe(images.read(scenes.path("b.png")))
+    for place, other in enumerate(found.names):
+        picture = images.read(scenes.path(other))
+        most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
+        theirs = verifiers.xfeat().describe(picture)[:most]
+        rounded = index.store.dequantise(index.store.quantise(theirs.descriptors))
+        theirs = replace(theirs, descriptors=rounded)
+        count = pair(query, theirs, (320, 256), picture.size)[1].count
+        if other == "b.png":
+            continue  # the query itself is left out
+        assert found.inliers[place] == (count if count >= verification.LEAST else 0)
+
+
+def test_a_box_is_checked(opened, scenes, load):
+    found = asked(opened, scenes, load, box=(40, 30, 280, 220), then=["geometry"])
+    assert found.names[:2] == ("b.png", "d.png")
+    assert found.inliers[1] >= verification.LEAST
+
+
+def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, load, tmp_path):
+    shutil.copytree(opened.path, tmp_path / "index" / "sir")
+    copy = index.load(tmp_path / "index" / "sir")
+    expected = asked(copy, scenes, load, then=["geometry"])
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"])
+    index.build(scenes, xfeat, verifiers.beside(copy.path)[1])
+    found = asked(copy, scenes, load, then=["geometry"], collection=None)
+    assert found.names == expected.names
+    # Coordinates are rounded on disk.
+    np.testing.assert_allclose(found.inliers, expected.inliers, atol=5)
+    assert found.inliers[1] >= verification.LEAST
+
+
+def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
+    nowhere = replace(scenes, root=tmp_path / "nothing")
+    found = asked(opened, scenes, load, then=["geometry"], collection=nowhere, own=None)
+    assert found.names == found.before.names
+    assert found.notes == [
+        "5 of 5 pictures could not be checked: their features are not beside the index, and the "
+        "pictures cannot be read."
+    ]
+
+
+@pytest.mark.parametrize("then", [["geometry"], ["geometry", "diffusion"]])
+def test_a_query_without_keypoints(opened, scenes, load, then):
+    found = asked(opened, scenes, load, "e.png", then=then)
+    assert found.stages[1].names == found.stages[0].names
+    assert found.notes[0].startswith("The picture shows nothing that could be recognised")
+    assert found.confidence.level == "nothing"
+    assert found.confidence.reason == "The picture is blank: there is nothing to search for."
+
+
+def test_without_the_picture_the_ranking_stays_as_it_was(opened, load, scenes):
+    features = load("sir").describe(images.read(scenes.path("a.png")))
+    first = search.rank_features(opened, features)
+    for name in ("geometry", "geometry-lighterglue"):
+        found = chain.rerank(first, Query(opened, features), [name])
+        assert found.names == first.names
+        assert found.inliers is None
+        assert found.notes == [f"{name} needs the picture that is searched with."]
+
+
+def test_delf_features_for_another_index(scenes, load, tmp_path):
+    built = index.build(scenes, load("sir"), tmp_path / "scenes" / "sir")
+    with pytest.raises(RetrievalError, match="needs a DELF index beside"):
+        asked(built, scenes, load, then=["geometry-delf"])
+    delf = index.build(scenes, load("delf"), tmp_path / "scenes" / "delf")
+    found = asked(built, scenes, load, then=["geometry-delf"])
+    query = load("delf").describe(images.read(scenes.path("b.png")))
+    for place, name in enumerate(found.names):
+        if name == "b.png":
+            continue
+        _, map_ = geometry.verify_features(
+            query, delf.features(delf.positions[name]), (320, 256),
+            search.MIN_SIMILARITY, search.TOLERANCE,
+        )  # fmt: skip
+        assert found.inliers[place] == (map_.count if map_.count >= geometry.NOISE_FLOOR else 0)
+    assert found.names[1] == "d.png"
+
+
+def test_geometry_after_the_search_of_delf(scenes, load, tmp_path):
+    delf = index.build(scenes, load("delf"), tmp_path / "delf")
+    picture = images.read(scenes.path("b.png"))
+    found = search.rank_picture(
+        delf, load("delf"), picture, then=chain.BEST, collection=scenes, own="b.png"
+    )
+    assert found.names[:2] == ("b.png", "d.png")
+    assert [one.stage for one in found.stages] == ["search", "geometry", "diffusion"]
+    assert set(found.names) == set(scenes.names)
+
+
+def test_an_index_of_keypoints_is_not_searched(scenes, tmp_path):
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=50)
+    built = index.build(scenes, xfeat, tmp_path / "xfeat")
+    with pytest.raises(RetrievalError, match="features to check other indexes with"):
+        search.rank_picture(built, xfeat, images.read(scenes.path("a.png")))
+
+
+@pytest.mark.parametrize("what", ["damaged", "another kind"])
+def test_a_folder_beside_the_index_that_is_no_index_of_keypoints(
+    opened, scenes, load, tmp_path, what
+):
+    shutil.copytree(opened.path, tmp_path / "index" / "sir")
+    beside = tmp_path / "index" / "xfeat"
+    shutil.copytree(opened.path, beside)
+    if what == "damaged":
+        (beside / "descriptors.npy").write_bytes(b"")
+    copy = index.load(tmp_path / "index" / "sir")
+    expected = "cut off or edited" if what == "damaged" else "not an index of keypoints"
+    with pytest.raises(RetrievalError, match=expected):
+        asked(copy, scenes, load, then=["geometry"])
+
+
+def test_one_inlier_a_place():
+    a = np.array([[0, 0], [9, 9], [11, 0], [300, 200], [301, 201], [100, 100]], float)
+    b = np.array([[0, 0], [50, 50], [90, 0], [200, 100], [90, 90], [91, 1]], float)
+    inliers = np.array([True, True, True, True, True, False])
+    found = geometry.distinct(Verification(None, inliers), a, b, 320, 320)
+    # 0 and 1 share a place of 10 pixels in a; 3 and 4 another; 5 is no inlier anyway.
+    assert found.inliers.tolist() == [True, False, True, True, False, False]
+    crowded = geometry.distinct(Verification(None, inliers), a, b * 0, 320, 320)
+    assert crowded.count == 1
+    none = geometry.distinct(Verification(None, ~inliers[:0]), a[:0], b[:0], 320, 320)
+    assert none.count == 0
+
+
+def test_features_of_a_box_as_a_picture_of_its_own(drawn):
+    picture = drawn(1, (320, 256))
+    features = verifiers.xfeat().describe(picture, (64, 32, 256, 224))
+    moved, size = verification.of_box(features, picture.size, (64, 32, 256, 224))
+    assert size == (192, 192)
+    assert (moved.keypoints >= 0).all()
+    assert (moved.keypoints <= 192).all()
+    assert verification.of_box(features, picture.size, None) == (features, picture.size)
+
+
+def test_confidence(opened, scenes, load, drawn):
+    plain = asked(opened, scenes, load)
+    assert plain.confidence.level == "unsure"
+    assert "geometry was not asked" in plain.confidence.reason
+    blank = search.rank_picture(opened, load("sir"), Image.new("RGB", (90, 90), "white"), top=2)
+    assert blank.confidence.level == "nothing"
+    assert blank.confidence.text == "Nothing here looks like it"
+    corner = drawn(3, (320, 256))
+    corner.paste("white", (0, 0, 100, 100))
+    boxed = search.rank_picture(opened, load("sir"), corner, (5, 5, 95, 95))
+    assert boxed.confidence.reason.startswith("The picture is blank")
