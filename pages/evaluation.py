@@ -94,8 +94,8 @@ if measured:
         column_config={name: numbers for name in table[0] if name.startswith("m")},
     )
     st.caption(
-        f"Measured here on {collection.title}, {len(collection.names):,} pictures. mP@k and the "
-        f"number of queries are those of {protocol}."
+        f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
+        f"mP@k and Queries are for the protocol {protocol}."
     )
     downloads(f"{collection.name}-scores", rows)
 elif not without:
@@ -217,7 +217,8 @@ with asking:
 link.write_link(view)
 with answers:
     right = int(next(iter(scores.values())).positives[number])
-    cards.legend(f"Judged as {protocol}: {right} right")
+    many = "picture is" if right == 1 else "pictures are"
+    cards.legend(f"{right} {many} right for this query ({protocol})")
     for column, one in zip(st.columns(len(wanted)), wanted, strict=True):
         with column:
             st.markdown(f"**{one.label}** · AP {one.run.scores[protocol].aps[number]:.3f}")

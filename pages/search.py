@@ -5,33 +5,46 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
-from pages.parts.search.answer import answer, judge
+from pages.parts.judging import judge
+from pages.parts.search.answer import answers
 from pages.parts.search.browse import browse
-from pages.parts.search.dialog import large
-from pages.parts.search.link import ALL, FEWEST, MOST, follow_link, follow_query, write_link
+from pages.parts.search.dialog import result
+from pages.parts.search.link import ALL, follow_link, follow_query, write_link
+from pages.parts.search.options import options
 from retrieval import methods
 
 state = st.session_state
 
 enlarged = state.pop("enlarged", None)
 loaders.through_app()
+own_pictures.sweep()
 cards.style()
 head = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
 )
 head.title("Search by example", anchor=False, width="content")
 
-shelf = loaders.shelf() | {own_pictures.NAME: own_pictures.TITLE}
-follow_link(shelf)
+shelf = loaders.shelf()
+follow_link(shelf | {own_pictures.NAME: own_pictures.TITLE})
+if not shelf or own_pictures.current() or state.get("collection") == own_pictures.NAME:
+    shelf[own_pictures.NAME] = own_pictures.TITLE
 state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
 if state.get("collection") not in shelf:
     state.collection = next(iter(shelf))
 
 place, way = st.columns([1, 2], gap="medium")
-place.selectbox(
-    "Collection", shelf, format_func=shelf.get, key="collection", persist_state="session"
-)
+with place.container(horizontal=True, vertical_alignment="bottom"):
+    st.selectbox(
+        "Collection", shelf, format_func=shelf.get, key="collection", persist_state="session"
+    )
+    if state.collection != own_pictures.NAME:
+        st.button(
+            "Use my photos",
+            key="use-own",
+            icon=":material/add_photo_alternate:",
+            on_click=own_pictures.choose,
+        )
 way.segmented_control(
     "Method",
     [*methods.METHODS, ALL],
@@ -40,16 +53,9 @@ way.segmented_control(
     required=True,
     persist_state="session",
 )
-wanted = list(methods.METHODS) if state.method == ALL else [state.method]
 
 if state.collection == own_pictures.NAME:
-    if len(shelf) == 1 and own_pictures.current() is None:
-        st.info("No collection is installed here yet. Bring pictures of your own to search in.")
-    with st.expander("Bring pictures", expanded=own_pictures.current() is None):
-        own_pictures.form(wanted)
-    if own_pictures.current() is None:
-        st.stop()
-    own_pictures.left_out()
+    own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])
 with loaders.explained():
     collection = own_pictures.opened(state.collection)
 follow_query(collection)
@@ -57,64 +63,43 @@ if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
 with head.popover("Options", icon=":material/tune:"):
-    st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
-    st.number_input(
-        "Least score",
-        value=None,
-        key="least",
-        disabled=state.method == ALL,
-        help="Leave out results below it. Scores of different methods do not compare.",
-        persist_state="session",
-    )
-    if collection.protocols:
-        if state.get("judge") not in collection.protocols:
-            state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]
-        st.segmented_control(
-            "Judge results as",
-            collection.protocols,
-            format_func=str.capitalize,
-            key="judge",
-            required=True,
-            persist_state="session",
-        )
+    options(collection)
 
-asking, answers = st.columns([1, 2], gap="medium")
-with answers, loaders.explained(), asking.container(key="asking"):  # what is wrong, at the top
+asking, answering = st.columns([1, 2], gap="medium")
+searched = state.get("searched", False)
+with asking.container(key="asking" if searched else "asking-idle"):
     question = query.pick(collection)
-    box = query.frame(collection, question) if question else None
-    if question and st.button("Search", type="primary", width="stretch", key="go"):
-        state.searched = True
+    with loaders.explained():  # what is wrong with a picture or a box stands beside it
+        box = query.frame(collection, question) if question else None
     if question and isinstance(question.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")
 
 write_link(collection, question)
-with answers:
+with answering:
     if question is None:
         st.info("Choose a picture on the left to search with.")
-    elif not state.get("searched") and isinstance(question.source, bytes):
-        st.info("Draw a box around what you mean, or leave it, and press Search.")
-    elif not state.get("searched"):
+        st.stop()
+    if not searched and not isinstance(question.source, bytes):
         browse(collection)
-    else:
-        with st.container(
-            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
-        ):
-            truth = judge(collection, question)
-            if truth is not None:
-                right = sum(verdict == "positive" for verdict in truth.values())
-                cards.legend(f"Judged as {state.judge}: {right} right")
-            elif collection.protocols:
-                st.caption("Right and wrong are known for prepared queries only: no frames here.")
-            st.button(
-                "Other pictures",
-                key="back",
-                type="tertiary",
-                icon=":material/apps:",
-                on_click=lambda: state.update(searched=False),
-            )
-        for column, name in zip(st.columns(len(wanted)), wanted, strict=True):
-            with column:
-                answer(name, collection, question, box, truth)
+        st.stop()
+    judged = judge(collection, question, state.get("judge", ""))
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+    ):
+        if isinstance(judged, str):
+            st.caption(judged)
+            judged = None
+        else:
+            cards.legend(judged.sentence)
+        st.button(
+            "Other pictures",
+            key="back",
+            type="tertiary",
+            icon=":material/apps:",
+            on_click=query.browse_again,
+        )
+    answers(collection, question, box, judged)
 
-if enlarged and question:
-    large(collection, question, box, *enlarged)
+if enlarged:
+    state.result = enlarged
+    result(collection, question, box, judged)

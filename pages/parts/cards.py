@@ -17,7 +17,6 @@ from pages.parts import loaders
 from retrieval.collections import Collection
 from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import Rule
 from retrieval.figures.local_features import BOX
 from retrieval.images import Box
 from retrieval.ranking.search import Ranking
@@ -33,8 +32,8 @@ class Verdict(NamedTuple):
 
 VERDICTS = {
     "positive": Verdict("✓", "Same landmark", "#009E73"),
-    "ignored": Verdict("–", "Not counted", "#0072B2"),
-    "wrong": Verdict("✗", "Something else", "#D55E00"),
+    "ignored": Verdict("–", "Left out of the score", "#0072B2"),
+    "wrong": Verdict("✗", "Another place", "#D55E00"),
 }
 
 _STYLE = (
@@ -62,6 +61,24 @@ div[class*="st-key-card-"]:hover img {filter: brightness(1.06)}
 div[class*="st-key-card-"]:has(button:focus-visible) {
   outline: 3px solid #0b5f94; outline-offset: 4px; border-radius: .3rem;
 }
+div[class*="st-key-heading-"] {min-height: 2.6rem}
+div[class*="st-key-heading-"] h4 {padding: 0; font-size: 1.1rem}
+.skeleton {display: grid; grid-template-columns: repeat(auto-fill, minmax(max(150px, 32%), 1fr));
+  gap: .5rem}
+.skeleton i, .skeleton b {display: block; border-radius: .5rem;
+  background: color-mix(in srgb, currentColor 9%, transparent)}
+.skeleton i {aspect-ratio: 4 / 3}
+.skeleton b {height: 1.9rem; margin: .6rem 0 .5rem; width: 60%}
+/* A strip: ten small pictures beside each other; narrow screens scroll it sideways. */
+div[class*="st-key-strip-"], .skeleton.strip {display: flex; flex-flow: row nowrap !important;
+  gap: .35rem !important; overflow-x: auto}
+div[class*="st-key-strip-"] > *, .skeleton.strip > * {flex: 1 0 4.6rem !important;
+  min-width: 4.6rem !important}
+.skeleton.strip b {height: 1rem; margin: .3rem 0 .2rem}
+div[class*="st-key-strip-"] p {font-size: .8rem}
+div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; height: 1.2rem;
+  font-size: .75rem}
+div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
 .legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
 .legend span {white-space: nowrap}
 .chip, div[class*="st-key-card-"]::before {
@@ -84,13 +101,19 @@ div[class*="st-key-card-{name}-"]::before
 
 
 def style() -> None:
-    """The look of the cards; once a page."""
-    st.html(_STYLE)
+    """The look of the cards; once a page, and first: as Markdown it is there at the first paint."""
+    st.markdown(_STYLE, unsafe_allow_html=True)
 
 
 def grid(columns: int, key: str) -> DeltaGenerator:
     """Cells in at most so many columns, two on a phone."""
     return st.grid(columns, min_column_width=150, gap="xsmall", key=f"grid-{key}")
+
+
+def skeleton(count: int, strip: bool) -> str:
+    """HTML: grey cards where pictures will be, as high as those."""
+    cells = "<span><i></i><b></b></span>" * count
+    return f'<div class="skeleton{" strip" if strip else ""}" aria-hidden="true">{cells}</div>'
 
 
 def plain(text: str) -> str:
@@ -129,16 +152,17 @@ def card(
     verdict: str | None,
     on_click: Callable[..., None],
     args: tuple,
+    tip: str | None = None,
 ) -> None:
     """One picture with a caption; a click anywhere on it calls ``on_click(*args)``.
 
-    caption, label: Markdown; the label is what screen readers say of the card.
-    key: unlike that of any other card on the page.
+    caption, label, tip: Markdown; the label is what screen readers say of the card, the tip what
+    the mouse is told. key: unlike that of any other card on the page.
     """
     with st.container(key=f"card-{verdict or 'plain'}-{key}"):
         picture(collection, name, 480)
         st.markdown(caption)
-        st.button(label, key=f"open-{key}", on_click=on_click, args=args)
+        st.button(label, key=f"open-{key}", on_click=on_click, args=args, help=tip)
 
 
 def picture(collection: Collection, name: str, side: int) -> None:
@@ -162,20 +186,6 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
         for wide, colour in ((width * 2, "black"), (width, BOX)):  # to be seen on any picture
             draw.rectangle(corners, outline=colour, width=wide)
     return shown
-
-
-def verdicts(
-    collection: Collection,
-    labels: Mapping[str, list],
-    rule: Rule,
-) -> dict[str, str]:
-    """Name → 'positive' or 'ignored' for a labelled query; every other name is wrong."""
-    return {
-        collection.names[position]: verdict
-        for verdict, kinds in (("ignored", rule.ignored), ("positive", rule.positives))
-        for kind in kinds
-        for position in labels.get(kind, ())
-    }
 
 
 def as_csv(ranking: Ranking, truth: Truth) -> bytes:

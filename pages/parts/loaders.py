@@ -11,9 +11,11 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from retrieval import images, index, methods
@@ -29,11 +31,11 @@ from retrieval.ranking import search as search_module
 from retrieval.ranking.search import Ranking
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
     from PIL import Image
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+    from pages.parts.query import Question
     from retrieval.methods.delf import Attention
 
 
@@ -114,17 +116,18 @@ def index_of(path: Path, collection: Collection) -> index.Index:
 
 
 def search(
-    path: Path, name: str, collection: Collection, source: Path | bytes, key: str, box: Box | None
+    path: Path, name: str, collection: Collection, question: Question, box: Box | None
 ) -> Ranking:
     """Rank a whole collection for a picture; the same question again costs nothing.
 
-    path: of the index. name: of the method. key: stands for the picture, which is not hashed.
+    path: of the index. name: of the method. A picture of the collection does not find itself.
     """
     changed = stamp(path / "manifest.json")
     opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
     with st.spinner("Searching"):
-        return _search(changed, key, box, opened, method, source)
+        ranking = _search(changed, question.key, box, opened, method, question.source)
+    return without(ranking, question.name) if isinstance(question.source, Path) else ranking
 
 
 def _decoded(source: Path | bytes) -> Image.Image:
@@ -134,6 +137,18 @@ def _decoded(source: Path | bytes) -> Image.Image:
 @st.cache_resource(scope="session", max_entries=32, show_spinner=False)
 def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
     return search_module.rank_picture(_index, _method, _decoded(_source), box)
+
+
+def without(ranking: Ranking, name: str) -> Ranking:
+    """A ranking without the picture that asks."""
+    keep = np.array([one != name for one in ranking.names])
+    return replace(
+        ranking,
+        positions=ranking.positions[keep],
+        scores=ranking.scores[keep],
+        names=tuple(one for one in ranking.names if one != name),
+        inliers=None if ranking.inliers is None else ranking.inliers[keep],
+    )
 
 
 def local_features(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from threading import Timer
 
 import streamlit as st
@@ -83,6 +84,32 @@ def allowed_folders() -> list[Path]:
     return [Path(root).expanduser().resolve() for root in roots if root.strip()]
 
 
+def choose() -> None:
+    """Callback: search in pictures of one's own."""
+    st.session_state.update(collection=NAME, searched=False)
+
+
+def section(wanted: list[str]) -> None:
+    """The pictures in use and the way to bring others; ends the page where there are none."""
+    own = current()
+    with st.expander("Use other pictures" if own else "Use my photos", expanded=own is None):
+        form(wanted)
+    if own is None:
+        if not loaders.shelf():
+            st.info("No collection is installed here yet: bring pictures of your own.")
+        if st.query_params.get("collection") == NAME:
+            st.info(
+                "No pictures of yours are here. They are deleted when a session ends, and a "
+                "reload of the page ends it. Bring them again."
+            )
+        st.stop()
+    if own.skipped:
+        many = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
+        with st.expander(f"{many} could not be read and cannot be found"):
+            for skipped in own.skipped:
+                st.markdown(query.plain(skipped["reason"]))
+
+
 def form(wanted: list[str]) -> None:
     """Ask for pictures, and index them with the ``wanted`` methods."""
     ways = ["Files or a zip", "A folder on this machine"]
@@ -101,17 +128,18 @@ def form(wanted: list[str]) -> None:
             key="own_folder",
             help="Below " + " or ".join(map(str, allowed_folders())) + ", subfolders included.",
         )
-    names = " and ".join(methods.METHODS[name].title for name in wanted)
     if st.button(
-        f"Index with {names}", type="primary", disabled=not (files or folder), key="own_index"
+        f"Index with {methods.METHODS[wanted[0]].title}",
+        type="primary",
+        disabled=not (files or folder),
+        key="own_index",
     ):
         with loaders.explained():
             brought, before = _bring(files) if files else _bring_folder(folder), current()
             st.session_state["own"] = brought
             if before:
                 before.folder.cleanup()
-            for method in wanted:
-                built = build(method)
+            built = build(wanted[0])  # the others when their results are asked for
             # The first query is a picture that can be read, with no box of one of the same name.
             st.session_state["database"], st.session_state["boxed"] = built.names[0], None
             # An upload or photograph to ask with does not outlive this run of the page.
@@ -119,20 +147,15 @@ def form(wanted: list[str]) -> None:
                 st.session_state["source"], st.session_state["searched"] = query.DATABASE, False
         st.rerun()
     if own := current():
-        st.markdown(f"{len(own.collection):,} pictures are in use. Bringing others replaces them.")
+        used = len(own.collection)
+        st.markdown(
+            f"{used:,} {'picture is' if used == 1 else 'pictures are'} in use. "
+            "Bringing others replaces them."
+        )
     st.caption(
         "They are kept in a private folder for this session only: nobody else sees them, and they "
         "are deleted when the session ends."
     )
-
-
-def left_out() -> None:
-    """Which of the pictures that were brought could not be read, and why."""
-    own = current()
-    for skipped in own.skipped[:20]:
-        st.warning(f"Left out: {skipped['reason']}")
-    if len(own.skipped) > 20:
-        st.warning(f"… and {len(own.skipped) - 20} more.")
 
 
 def build(name: str) -> index.Index:
@@ -140,13 +163,47 @@ def build(name: str) -> index.Index:
     own = current()
     out = Path(own.folder.name) / "indexes" / name
     built = indexing.build(own.collection, name, out, images.visitors_limit())
-    own.indexes[name], own.skipped = out, built.manifest["skipped"]
+    if built.manifest["skipped"]:
+        # What cannot be read is no part of the collection; the features of the rest are kept.
+        own.skipped = built.manifest["skipped"]
+        own.collection = replace(own.collection, names=built.names)
+        built = indexing.build(own.collection, name, out, images.visitors_limit())
+    own.indexes[name] = out
     return built
+
+
+PREFIX = "retrieval-own-"
+
+
+def _private_folder() -> TemporaryDirectory:
+    """A new folder, named after this server, so that a later one knows what was left behind."""
+    return TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
+
+
+@st.cache_resource(show_spinner=False)
+def sweep() -> None:
+    """Delete, once a server, what servers left that were killed."""
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        number = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere a signal of 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, but is not ours
+        return True
+    return True
 
 
 def _bring(files: list) -> Own:
     """Copy uploads into a new private folder, unpacking zips."""
-    folder = TemporaryDirectory(prefix="retrieval-own-")
+    folder = _private_folder()
     root = Path(folder.name) / "pictures"
     root.mkdir()
     if len(files) > OWN_FILES:
@@ -179,9 +236,7 @@ def _bring_folder(text: str) -> Own:
     folder = Path(text).expanduser().resolve()
     if not any(folder.is_relative_to(root) for root in allowed_folders()):
         raise RetrievalError(f"The owner of this app has not opened the folder {text} to it.")
-    return Own(
-        _named(collections.open_collection(folder)), TemporaryDirectory(prefix="retrieval-own-")
-    )
+    return Own(_named(collections.open_collection(folder)), _private_folder())
 
 
 def _named(collection: collections.Collection) -> collections.Collection:

@@ -79,6 +79,14 @@ def ask_database(name: str) -> None:
     state.source, state.database, state.searched = DATABASE, name, True
 
 
+def browse_again() -> None:
+    """Callback: back to the pictures to choose from."""
+    state.searched = False
+    state.pop("kept-upload", None)
+    if state.get("source") in (UPLOAD, CAMERA):
+        del state.source
+
+
 def follow(collection: Collection, name: str, box: str) -> None:
     """Ask what a link asks for: the query or database picture ``name``, with a box as written."""
     same = [n for n, one in enumerate(collection.queries) if one.name == name]
@@ -96,8 +104,11 @@ def follow(collection: Collection, name: str, box: str) -> None:
 
 
 def label(query: collections.Query) -> str:
-    name = Path(query.name).stem
-    return f"{query.landmark.replace('_', ' ')} · {name}" if query.landmark else name
+    """What people call a query: its landmark, and what its file name adds to that."""
+    name, landmark = Path(query.name).stem, query.landmark
+    if landmark and name.startswith(landmark) and name != landmark:
+        return f"{landmark} {name.removeprefix(landmark).strip('_- ')}".replace("_", " ")
+    return f"{landmark.replace('_', ' ')} · {name}" if landmark else name
 
 
 def pick(collection: Collection) -> Question | None:
@@ -116,9 +127,7 @@ def pick(collection: Collection) -> Question | None:
         persist_state="session",
     )
     if state.source == UPLOAD:
-        suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
-        file = st.file_uploader("A picture of yours", suffixes, key="upload")
-        return Question(file.name, file.getvalue()) if file else None
+        return _uploaded()
     if state.source == CAMERA:
         file = st.camera_input("Take a picture", key="camera")
         return Question("Camera picture", file.getvalue()) if file else None
@@ -135,6 +144,19 @@ def pick(collection: Collection) -> Question | None:
     )
 
 
+def _uploaded() -> Question | None:
+    """A visitor's picture. It outlives a visit to another page, which empties the uploader."""
+    suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
+    file = st.file_uploader(
+        "A picture of yours", suffixes, key="upload", on_change=lambda: state.pop("kept-upload", 0)
+    )
+    if file:
+        state["kept-upload"] = file.name, file.getvalue()
+    elif "kept-upload" in state:
+        st.caption(f"Still in use: {plain(state['kept-upload'][0])}")
+    return Question(*state["kept-upload"]) if "kept-upload" in state else None
+
+
 def prepared(collection: Collection, number: int) -> Question:
     """One of the collection's own queries."""
     query = collection.queries[number]
@@ -149,11 +171,12 @@ def in_database(collection: Collection, name: str) -> Question:
 
 def _choose(options, key: str, format_func):
     return st.selectbox(
-        "Which picture",
+        "Query picture from the list",
         options,
         format_func=format_func,
         key=key,
         label_visibility="collapsed",
+        on_change=lambda: state.update(searched=True),
         persist_state="session",
     )
 

@@ -61,6 +61,30 @@ def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
     return revisited + (("classic",) if "ok" in kinds else ())
 
 
+def same_landmark(
+    queries: Sequence[Query], position: int
+) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """What the labels of the queries say about a database picture.
+
+    Returns its landmark, the other pictures of that landmark, and those that its queries call junk:
+    two sorted int64 arrays of positions. None where no query has the picture as a right answer.
+    """
+
+    def right(query: Query) -> set[int]:
+        return {int(n) for kind, which in query.labels.items() if kind != "junk" for n in which}
+
+    mine = [query for query in queries if position in right(query)]
+    if not mine:
+        return None
+    landmark = mine[0].landmark
+    if landmark:  # without a name, only the queries that list the picture are known to belong
+        mine = [query for query in queries if query.landmark == landmark]
+    positives = set().union(*map(right, mine))
+    junk = {int(n) for query in mine for n in query.labels.get("junk", ())} - positives
+    both = (np.array(sorted(one - {position}), np.int64) for one in (positives, junk))
+    return landmark, *both
+
+
 def read_ground_truth(
     path: str | Path, names: Sequence[str] | None = None, suffix: str = ""
 ) -> GroundTruth:

@@ -138,7 +138,7 @@ def test_every_number_of_an_ap(little):
     assert shown["Area"].sum() == pytest.approx(told.average_precision)
     assert shown["p⁺"].tolist() == pytest.approx([1, 2 / 3, 3 / 5])
     assert f"3 areas sum to **{told.average_precision:.4f}**" in text(app)
-    assert "stands at rank **3** (listed at 4, but 1 picture above it is not counted)" in text(app)
+    assert "stands at rank **3** (listed at 4, but 1 picture above it is left out)" in text(app)
     strips = [one.value for one in app.html if 'class="strip"' in one.value]
     assert [one.count('class="chip positive"') for one in strips] == [3, 3]
     assert [one.count('class="chip ignored"') for one in strips] == [1, 0]
@@ -150,9 +150,9 @@ def test_ranked_list_is_marked(little):
     app = start(query="q0.png", method="sir", against="nothing", protocol="medium")
     hits = [one.label.replace("\\", "") for one in app.button if one.key.startswith("open-sir-")]
     assert hits[:4] == [
-        "1: 3.png, not counted",
+        "1: 3.png, left out of the score",
         "2: 0.png, same landmark",
-        "3: 7.png, something else",
+        "3: 7.png, another place",
         "4: 1.png, same landmark",
     ]
     app.button(key="open-sir-2").click().run()
@@ -264,6 +264,12 @@ def test_own_ranking_is_scored_and_can_be_looked_into(little):
     app.selectbox(key="eval-method").set_value("upload").run()
     assert not app.exception
     assert "mine.npz" in text(app)
+
+
+def test_own_ranking_that_is_short_says_so(little):
+    app = upload(start(), ranks=RANKS["sir"][:4])
+    assert "ranks only 4 of the 8 pictures" in app.warning[0].value
+    assert not upload(start(), ranks=RANKS["sir"]).warning
 
 
 def test_own_ranking_that_does_not_fit(little):

@@ -115,6 +115,11 @@ def start(**link):
     return app
 
 
+def result(app):
+    [box] = [one for one in app.selectbox if one.key and one.key.startswith("kp-result-")]
+    return box.value
+
+
 def text(app):
     return "\n".join(element.value for element in (*app.markdown, *app.caption, *app.info))
 
@@ -133,7 +138,7 @@ def test_fewer_keypoints(little):
     app.slider(key="kp-count").set_value(20).run()
     assert "20 of 192 keypoints" in text(app)
     assert app.query_params["count"] in ("20", ["20"])
-    next(one for one in app.slider if one.label == "Least attention").set_value(89.0).run()
+    next(one for one in app.slider if one.label == "Lowest attention").set_value(89.0).run()
     assert "3 of 192 keypoints" in text(app)
 
 
@@ -177,11 +182,38 @@ def test_an_upload_is_described(little):
 
 def test_two_pictures(little):
     app = start(view="pair", query="ask.png")
-    assert app.selectbox(key="kp-result").value == "noise_1.png"
-    assert "matches agree on one map" in text(app)
+    assert result(app) == "noise_1.png"
+    assert "matches are inliers" in text(app)
     assert [metric.value for metric in app.metric][::2] == ["1 of 6", "1 of 6"]
     assert int(app.metric[1].value) > 100
     assert dict(app.query_params)["result"] in ("noise_1.png", ["noise_1.png"])
+
+
+def test_a_pair_that_the_search_did_not_verify(little, monkeypatch):
+    """It must not read as if geometry had been asked and found nothing."""
+    from pages.parts.keypoints import two_pictures
+    from retrieval.ranking import search
+
+    monkeypatch.setattr(search, "SHORTLIST", 1)
+    monkeypatch.setattr(search.rank_features, "__defaults__", (None, 1))
+    monkeypatch.setattr(two_pictures, "SHORTLIST", 1)
+    app = start(view="pair", query="noise_2.png", result="noise_1.png")
+    assert app.metric[1].value == "not verified"
+    assert "did not verify this picture" in text(app)
+    assert "only the best 1 are verified" in text(app)
+    [box] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
+    assert [one.split(" · ")[1] for one in box.options] == ["192 inliers"] + ["not verified"] * 5
+
+
+def test_the_results_of_another_query_have_labels_of_their_own(little):
+    app = start(view="pair", query="ask.png", result="noise_3.png")
+    [before] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
+    app.segmented_control(key="source").set_value("Database").run()
+    app.selectbox(key="database").set_value("noise_3.png").run()
+    [after] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
+    assert before.key != after.key
+    assert after.value == "noise_3.png"
+    assert "1 · 192 inliers · noise_3.png" in after.options
 
 
 def test_settings_need_no_new_extraction(little):
@@ -191,7 +223,7 @@ def test_settings_need_no_new_extraction(little):
     app.segmented_control(key="kp-model").set_value("homography").run()
     app.slider(key="kp-tolerance").set_value(0.5).run()
     assert not app.exception
-    assert "matches agree on one map" in text(app)
+    assert "matches are inliers" in text(app)
     assert len(little.method.described) == before
     assert dict(app.query_params)["model"] in ("homography", ["homography"])
 
@@ -199,7 +231,7 @@ def test_settings_need_no_new_extraction(little):
 def test_a_link_to_a_pair(little):
     link = {"view": "pair", "query": "ask.png", "box": "20, 10, 100, 90", "result": "noise_3.png"}
     app = start(**link, model="homography", tolerance="3")
-    assert app.selectbox(key="kp-result").value == "noise_3.png"
+    assert result(app) == "noise_3.png"
     assert app.slider(key="kp-tolerance").value == 3
     assert little.method.described == [(20, 10, 100, 90)]
     assert "say nothing" in text(app)
@@ -210,7 +242,7 @@ def test_a_link_to_a_pair(little):
     [
         ({"query": "sky.png", "result": "noise_1.png"}, "no keypoint in the first picture"),
         ({"query": "ask.png", "result": "sky.png"}, "no keypoint in the second picture"),
-        ({"query": "noise_2.png", "result": "noise_2.png"}, "192 of 192 matches agree"),
+        ({"query": "noise_2.png", "result": "noise_2.png"}, "192 of 192 matches are inliers"),
     ],
 )
 def test_blank_and_identical_pictures(little, link, said):
@@ -220,7 +252,7 @@ def test_blank_and_identical_pictures(little, link, said):
 def test_without_an_index_two_pictures_are_still_compared(little):
     little.indexes.clear()
     app = start(view="pair", query="ask.png", result="noise_1.png")
-    assert "matches agree on one map" in text(app)
+    assert "matches are inliers" in text(app)
     assert not app.metric
 
 

@@ -17,9 +17,9 @@ from retrieval.figures import evaluation as plots
 
 FOLD = 20  # ranks that the strip shows one by one; further down, long runs become one mark
 RULES = {
-    "easy": "Easy: the clearly visible views are right; the difficult ones are not counted.",
+    "easy": "Easy: the clearly visible views are right; difficult ones are left out of the score.",
     "medium": "Medium: the clearly visible and the difficult views are right.",
-    "hard": "Hard: only the difficult views are right; the clearly visible ones are not counted.",
+    "hard": "Hard: only the difficult views are right; clearly visible ones are left out.",
     "classic": "Classic: the good and the partly hidden views are right.",
 }
 STRIP = """
@@ -67,7 +67,7 @@ def example(step: Step, found: int, positives: int) -> str:
         many = "picture" if step.ignored_above == 1 else "pictures"
         moved = (
             f" (listed at {step.raw_rank}, but {step.ignored_above} {many} above it "
-            f"{'is' if step.ignored_above == 1 else 'are'} not counted)"
+            f"{'is' if step.ignored_above == 1 else 'are'} left out)"
         )
     return (
         f"For instance number {found} of the right pictures: it stands at rank **{step.rank}**"
@@ -93,9 +93,9 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     st.html(strip(told.kinds, "The list as ranked"))
     out = int(sum(kind == "ignored" for kind in told.kinds))
     st.markdown(
-        f"**2. The {out} pictures that are not counted are taken out**, and all below move up"
+        f"**2. {out} pictures are left out of the score**, and all below them move up"
         if out
-        else "**2. Nothing is taken out**: this query has no picture that is not counted"
+        else "**2. No picture is left out of the score** of this query"
     )
     if out:
         st.html(strip((kind for kind in told.kinds if kind != "ignored"), "The list as counted"))
@@ -137,8 +137,8 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     )
     st.latex(r"\mathrm{mAP}=\frac{1}{Q}\sum_{q=1}^{Q}\mathrm{AP}_q")
     st.caption(
-        "n: number of right pictures. r: rank of the j-th of them, those not counted taken out. "
-        "p⁻ and p⁺: precision just before it and with it (p⁻ is 1 at rank 1). Q: queries that "
+        "n: number of right pictures. r: rank of the j-th of them, without those left "
+        "out. p⁻ and p⁺: precision just before it and with it (p⁻ is 1 at rank 1). Q: queries that "
         "have a right picture. Trapezoid rule: Philbin et al., CVPR 2007. Easy, Medium, Hard: "
         "Radenović et al., CVPR 2018."
     )

@@ -43,7 +43,7 @@ def asked_picture(collection: Collection, number: int) -> None:
 def ranked_list(
     collection: Collection, one: Measured, number: int, protocol: str, alone: bool
 ) -> None:
-    """The best pictures of a stored ranking, each right, wrong or not counted."""
+    """The best pictures of a stored ranking, each marked right, wrong or left out of the score."""
     ranking = one.run.ranks[:, number]
     kinds = explain(ranking, collection.queries[number].labels, protocol).kinds
     hits = [(n, collection.names[ranking[n]], str(kinds[n])) for n in range(len(kinds))]

@@ -23,6 +23,12 @@ def bring(collection: Collection, mine: Measured | str | None) -> None:
         if isinstance(mine, str):
             st.error(mine, icon=":material/error:")
         elif mine is not None:
+            listed = mine.run.ranks.shape[0]
+            if listed < len(collection.names):
+                st.warning(
+                    f"Your file ranks only {listed:,} of the {len(collection.names):,} pictures. A "
+                    "right picture that it does not list adds nothing to the score."
+                )
             st.success("Scored: choose “Your upload” as a method above to see it query by query.")
             rows = summary([mine], collection.protocols)
             shown = [

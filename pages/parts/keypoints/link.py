@@ -14,7 +14,7 @@ from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
 
 VIEWS = {"sees": "What DELF sees", "pair": "Two pictures"}
 LOOKS = {"keypoints": "Keypoints", "fields": "Receptive fields", "attention": "Attention map"}
-MODELS = {"affine": "Affine map", "homography": "Homography"}
+MODELS = {"affine": "Affine", "homography": "Homography"}
 HERE, UPLOAD = "From the collection", "Upload"
 DEFAULTS = {
     "kp-view": "sees",

@@ -60,7 +60,7 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
             st.info(
                 "DELF finds no keypoint here: the picture is blank or too small."
                 if not len(features)
-                else "No keypoint is left; lower the least attention or choose more levels."
+                else "No keypoint is left: lower the limit of attention or choose more levels."
             )
             return question
         if look == "keypoints":
@@ -75,8 +75,9 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
                 rows_of(shown),
             )
             st.caption(
-                f"{len(shown)} of {len(features)} keypoints. A large circle was found in the "
-                "shrunken picture and stands for something large. This DELF is trained on: "
+                f"{len(shown)} of {len(features)} keypoints. A large circle is a keypoint that was "
+                "found with the picture made small: it describes a large part of the picture. "
+                "Trained on: "
                 f"{checkpoints.find('delf', engine.checkpoint).trained_on}."
             )
         elif look == "fields":
@@ -115,15 +116,16 @@ def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
         low, high = (
             float(edge) for edge in (np.floor(features.scores[-1]), np.ceil(features.scores[0]))
         )
-        with st.expander("Which of them"):
-            keep &= features.scores >= st.slider("Least attention", low, high, low)
+        with st.expander("Filter"):
+            keep &= features.scores >= st.slider("Lowest attention", low, high, low)
             chosen = st.pills(
                 "Pyramid levels",
                 levels,
                 default=levels,
                 selection_mode="multi",
                 format_func=lambda level: f"×{level:g}",
-                help="×2: found in the picture enlarged twice, so a small detail.",
+                help="DELF looks at the picture in several sizes. ×2 is the picture enlarged "
+                "twice, where small details are found.",
             )
             keep &= np.isin(features.scales.round(2), np.float32(chosen))
     return features[np.flatnonzero(keep)[:count]]
@@ -160,7 +162,7 @@ def fields(question, engine, picture, size, shown, note, stem) -> None:
     )
     st.caption(
         "The strongest keypoint of each pyramid level, and the square of the picture that its "
-        "numbers depend on. Much of it counts little: the middle counts most."
+        "descriptor depends on, its receptive field. The middle of the square counts most."
     )
 
 
@@ -179,4 +181,7 @@ def attention(question, engine, picture, size, level, note, stem) -> None:
         "Attention map",
         attention_rows(found),
     )
-    st.caption("How much DELF would like a keypoint at every place, before the best are picked.")
+    st.caption(
+        "Attention at every place of the picture. DELF keeps the places with the highest attention "
+        "as keypoints."
+    )

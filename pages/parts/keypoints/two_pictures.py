@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,11 @@ from retrieval.ranking import geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.search import SHORTLIST, Ranking
 
+INLIERS = (
+    "A match joins two keypoints that look alike. Matches that agree on one transformation, a "
+    "shift, turn and stretch from one picture to the other, are **inliers**; the others are "
+    "outliers."
+)
 state = st.session_state
 
 
@@ -72,7 +78,7 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
                 outliers,
                 (size_a, size_b),
             ),
-            f"{found.count} of {len(pairs)} matches agree",
+            f"{found.count} of {len(pairs)} matches are inliers",
             [
                 {
                     "x_a": round(float(xa), 2),
@@ -122,32 +128,33 @@ def second(
     rank = {name: n for n, name in enumerate(names)}
 
     def said(name: str) -> str:
-        if ranking is None:
-            return name
-        matches = ranking.inliers[rank[name]]
-        return f"{rank[name] + 1} · {f'{matches} matches' if matches else 'no match'} · {name}"
+        return name if ranking is None else f"{rank[name] + 1} · {found(ranking, name)} · {name}"
 
+    # Of each query its own box: the labels of another query say nothing about this one.
+    key = hashlib.sha256(f"{question.key} {state.get('box')}".encode()).hexdigest()[:16]
     name = st.selectbox(
         "Result",
         names,
+        names.index(state["kp-result"]),
         format_func=said,
-        key="kp-result",
+        key=f"kp-result-{key}",
         label_visibility="collapsed",
-        persist_state="session",
     )
+    state["kp-result"] = name
     return query.in_database(collection, name)
 
 
 def settings() -> tuple[float, float, geometry.Model, bool]:
-    """Least similarity, tolerance in per cent, model, and whether to draw outliers."""
+    """Lowest similarity, tolerance in per cent, model, and whether to draw outliers."""
     with st.expander("Matching and geometry"):
         similarity = st.slider(
-            "Least similarity",
+            "Lowest similarity",
             0.3,
             0.95,
             step=0.05,
             key="kp-similarity",
-            help="Cosine from which two keypoints that are each other's nearest are a match.",
+            help="Two keypoints are a match when each is the other's nearest neighbour and the "
+            "cosine of their descriptors is at least this.",
             persist_state="session",
         )
         tolerance = st.slider(
@@ -156,11 +163,11 @@ def settings() -> tuple[float, float, geometry.Model, bool]:
             5.0,
             step=0.5,
             key="kp-tolerance",
-            help="How near a match must come to where the map puts it.",
+            help="An inlier may lie this far from where the transformation puts it.",
             persist_state="session",
         )
         model = st.segmented_control(
-            "Map from one picture to the other",
+            "Transformation",
             MODELS,
             format_func=MODELS.get,
             key="kp-model",
@@ -178,29 +185,39 @@ def verdict(keypoints_a: int, keypoints_b: int, matches: int, count: int) -> Non
             st.info(f"DELF finds no keypoint in the {which} picture: it is blank or too small.")
             return
     floor = (
-        f"Two unrelated pictures agree on a few matches by chance, so fewer than **{NOISE_FLOOR}** "
-        "say nothing: that is the noise floor."
+        f"Two unrelated pictures share a few inliers by chance, so fewer than **{NOISE_FLOOR}** "
+        "say nothing."
     )
     if count >= NOISE_FLOOR:
-        st.markdown(f"#### {count} of {matches} matches agree on one map\n{floor}")
+        st.markdown(f"#### {count} of {matches} matches are inliers\n{floor}", help=INLIERS)
     elif count:
-        st.markdown(f"#### Only {count} of {matches} matches agree\n{floor}")
+        st.markdown(f"#### Only {count} of {matches} matches are inliers\n{floor}", help=INLIERS)
     else:
         st.markdown(
-            f"#### None of {matches} matches can be trusted\nNo map that keeps the picture in "
-            f"shape fits enough of them. {floor}"
+            f"#### None of {matches} matches is an inlier\nNo plausible transformation from one "
+            f"picture to the other fits enough of them. {floor}",
+            help=INLIERS,
         )
 
 
 @st.fragment
 def laid_over(picture_a, size_a, picture_b, size_b, matrix: np.ndarray) -> None:
-    """The first picture, moved by the map, over the second."""
+    """The first picture, moved by the transformation, over the second."""
     st.subheader("One over the other", anchor=False)
     opacity = st.slider(
         "How much of the first picture", 0, 100, 50, step=10, format="%d %%", key="kp-opacity"
     )
     over = plots_local.laid_over(picture_a, size_a, picture_b, size_b, matrix, opacity / 100)
     st.image(over, width=min(820, round(560 * size_b[0] / size_b[1])), alt="One over the other")
+
+
+def found(ranking: Ranking, name: str) -> str:
+    """What the search knows of a picture: its inliers, too few, or that nobody looked."""
+    place = ranking.names.index(name)
+    if ranking.inliers[place]:
+        return f"{ranking.inliers[place]} inliers"
+    # Inliers come before votes, so the verified ones are the first of the ranking.
+    return f"fewer than {NOISE_FLOOR} inliers" if place < SHORTLIST else "not verified"
 
 
 def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
@@ -211,20 +228,25 @@ def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
     inliers = int(ranking.inliers[place])
     st.subheader("Why this rank", anchor=False)
     first, then, last = st.columns(3)
-    agree = str(inliers) if inliers else f"fewer than {NOISE_FLOOR}"
     first.metric("1. Place by votes of visual words", f"{before:,} of {len(votes):,}", border=True)
-    then.metric("2. Matches that agree", agree, border=True)
+    then.metric("2. Inliers", found(ranking, name).removesuffix(" inliers"), border=True)
     last.metric("3. Rank in the search", f"{place + 1:,} of {len(ranking):,}", border=True)
-    if before > SHORTLIST and not inliers:
-        text = f"Only the first {SHORTLIST} by votes are verified, and this one is not among them."
+    if found(ranking, name) == "not verified":
+        text = (
+            f"The search did not verify this picture: it is place {before:,} by votes, and only "
+            f"the best {SHORTLIST} are verified. The inliers above were counted just now."
+        )
     elif not inliers:
-        text = "Geometry says nothing here, so it stays behind all pictures that were verified."
+        text = (
+            f"Fewer than {NOISE_FLOOR} inliers can be chance, so the picture stays behind all "
+            "that have more."
+        )
     elif place:
         ahead = cards.plain(ranking.names[place - 1])
-        text = f"The picture just ahead, {ahead}, has {ranking.inliers[place - 1]} matches."
+        text = f"The picture just ahead, {ahead}, has {ranking.inliers[place - 1]} inliers."
     else:
-        text = "No other picture has as many matches that agree."
+        text = "No other picture has more inliers."
     st.caption(
-        f"{text} Votes: {votes[position]:.3f} of at most 1. "
-        "These figures are the search's own, whatever is set on this page."
+        f"{text} Votes: {votes[position]:.3f} of at most 1. These numbers belong to the search, "
+        "which has settings of its own."
     )

@@ -1,4 +1,4 @@
-"""One method's answer: its pictures, best first, and what they cost."""
+"""The answers to a query: the best pictures of each method, what they cost, how many are right."""
 
 from __future__ import annotations
 
@@ -7,46 +7,163 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
-from pages.parts.search.link import ALL
+from pages.parts.judging import Judged
+from pages.parts.search.link import ALL, least_key
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import PROTOCOLS
 from retrieval.images import Box
+from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.search import Ranking
 
+STRIP = 10  # pictures of each method when all are compared
 state = st.session_state
 
 
-def judge(collection: Collection, question: query.Question) -> cards.Truth:
-    if not question.labels or not collection.protocols:
-        return None
-    return cards.verdicts(collection, question.labels, PROTOCOLS[state.judge])
-
-
-def answer(
-    name: str,
-    collection: Collection,
-    question: query.Question,
-    box: Box | None,
-    truth: cards.Truth,
+def answers(
+    collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
 ) -> None:
-    """One method's answer: its pictures, best first, and what they cost."""
-    st.subheader(methods.METHODS[name].title, anchor=False)
-    path = own_pictures.indexes(collection).get(name)
-    if path is None:
-        offer_index(name, collection)
+    """The answer of the chosen method, or a strip for each of them."""
+    together = state.method == ALL
+    names = list(methods.METHODS) if together else [state.method]
+    paths = own_pictures.indexes(collection)
+    # All headings and grey cards first: the answer to the last query is gone at once.
+    slots = {name: _slot(name, together, paths) for name in names}
+    rankings: dict[str, Ranking] = {}
+    for name, (heading, status, slot) in slots.items():
+        if name not in paths:
+            continue
+        try:
+            with status:
+                rankings[name] = loaders.search(paths[name], name, collection, question, box)
+        except RetrievalError as error:
+            slot.error(str(error), icon=":material/error:")
+        heading.markdown(_heading(name, rankings.get(name), judged, together))
+        if not together and name in rankings:
+            with slot.container():
+                _grid(name, collection, rankings[name], judged)
+                _below(name, collection, question, rankings[name], judged)
+    if together:
+        for name in rankings:
+            with slots[name][-1].container():
+                _strip(name, collection, rankings, judged)
+    # Last, as it may take minutes: meanwhile the methods that are ready can be looked at.
+    for name in names:
+        if name not in paths:
+            with slots[name][-1].container():
+                offer_index(name, collection, together)
+
+
+def _slot(name: str, together: bool, paths) -> tuple:
+    """A heading and a place for the pictures, grey until they are there."""
+    row = st.container(key=f"heading-{name}", horizontal=True, vertical_alignment="center")
+    heading, status = row.empty(), row.empty()
+    heading.markdown(_heading(name, None, None, together))
+    slot = st.empty()
+    if name in paths:
+        slot.html(cards.skeleton(STRIP if together else state.count, together))
+    return heading, status, slot
+
+
+def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together: bool) -> str:
+    """'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s'"""
+    parts = [f"#### {methods.METHODS[name].title}"]
+    if ranking is not None and judged is not None:
+        shown = ranking.names[: STRIP if together else state.count]
+        right = sum(judged.verdict(one) == "positive" for one in shown)
+        parts.append(f"{right} of the first {len(shown)} right")
+        value = judged.average_precision(ranking)
+        if value == value:  # without a right picture there is no AP
+            parts.append(f"AP {value:.2f}")
+    if ranking is not None:
+        parts.append(duration(sum(ranking.timings.values())))
+    return " · ".join(parts)
+
+
+def _grid(name: str, collection: Collection, ranking: Ranking, judged: Judged | None) -> None:
+    """The best pictures of one method as large cards."""
+    hits = list(range(min(state.count, len(ranking))))
+    least = state.get(least_key(name))
+    if least is not None:
+        hits = [n for n in hits if ranking.scores[n] >= least]
+        st.button(
+            f"Only scores of {least:g} or more",
+            key="clear-least",
+            icon=":material/close:",
+            help="Show all results again",
+            on_click=lambda: state.update({least_key(name): None}),
+        )
+    if not hits:
+        st.info(
+            "No result has such a score: remove the limit above."
+            if least is not None
+            else "There is no other picture to find."
+        )
         return
-    try:
-        ranking = loaders.search(path, name, collection, question.source, question.key, box)
-    except RetrievalError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    show(name, collection, ranking, truth)
-    cost(ranking)
+    with cards.grid(3, name):
+        for n in hits:
+            hit = ranking.names[n]
+            short = cards.plain(Path(hit).name)
+            _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
+
+
+def _strip(
+    name: str, collection: Collection, rankings: dict[str, Ranking], judged: Judged | None
+) -> None:
+    """The best pictures of one method as a row of small cards."""
+    ranking = rankings[name]
+    with st.container(horizontal=True, gap="xsmall", key=f"strip-{name}"):
+        for n in range(min(STRIP, len(ranking))):
+            hit = ranking.names[n]
+            places = [
+                f"{methods.METHODS[other].title} {one.names.index(hit) + 1}"
+                for other, one in rankings.items()
+                if hit in one.names
+            ]
+            tip = f"{cards.plain(Path(hit).name)}: rank " + ", ".join(places)
+            _card(name, collection, ranking, n, judged, "", tip)
+
+
+def _card(name, collection, ranking, n, judged, more: str, tip: str | None = None) -> None:
+    hit = ranking.names[n]
+    verdict = judged.verdict(hit) if judged else None
+    label = f"{n + 1}: {cards.plain(Path(hit).name)}"
+    if verdict:
+        label += f", {cards.VERDICTS[verdict].label.lower()}"
+    cards.card(
+        collection,
+        hit,
+        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}{more}",
+        label,
+        f"{name}-{n}",
+        verdict,
+        enlarge,
+        (name, n),
+        tip,
+    )
+
+
+def score(ranking: Ranking, n: int, short: bool = False) -> str:
+    """The score of a result as people say it."""
+    if ranking.inliers is None:
+        return f"{ranking.scores[n]:.3f}"
+    if ranking.inliers[n]:
+        return f"{ranking.inliers[n]}" if short else f"{ranking.inliers[n]} inliers"
+    return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
+
+
+def _below(name, collection, question, ranking: Ranking, judged: Judged | None) -> None:
+    """Which network answered, on how many pictures, how long each stage took; the CSV."""
+    made = ranking.provenance
+    times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
+    stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
+    st.markdown(
+        f":small[{times} · {made['pictures']:,} pictures]  \n"
+        f":small[Checkpoint **{made['checkpoint']}**{stands_in}]"
+    )
     st.download_button(
         "Ranking as CSV",
-        lambda: cards.as_csv(ranking, truth),
+        lambda: cards.as_csv(ranking, judged.truth if judged else None),
         f"{collection.name}-{name}-{Path(question.name).stem}.csv",
         "text/csv",
         key=f"csv-{name}",
@@ -55,60 +172,22 @@ def answer(
     )
 
 
-def show(name: str, collection: Collection, ranking: Ranking, truth: cards.Truth) -> None:
-    """The best pictures as a grid of cards."""
-    hits = range(min(state.count, len(ranking.names)))
-    if state.method != ALL and state.get("least") is not None:
-        hits = [n for n in hits if ranking.scores[n] >= state.least]
-    if not hits:
-        st.info("No picture scores that much; lower the least score in the options.")
-        return
-    with cards.grid(2 if state.method == ALL else 3, name):
-        for n in hits:
-            hit = ranking.names[n]
-            short = cards.plain(Path(hit).name)
-            caption = f"**{n + 1}** · {score(ranking, n)}  \n:small[{short}]"
-            verdict = truth.get(hit, "wrong") if truth is not None else None
-            label = f"{n + 1}: {short}"
-            if verdict:
-                label += f", {cards.VERDICTS[verdict].label.lower()}"
-            said = (hit, f"**{n + 1}** · {score(ranking, n)} · {cards.plain(hit)}")
-            cards.card(collection, hit, caption, label, f"{name}-{n}", verdict, enlarge, said)
-
-
-def score(ranking: Ranking, n: int) -> str:
-    if ranking.inliers is not None:
-        return f"{ranking.inliers[n]} matches" if ranking.inliers[n] else "no match"
-    return f"{ranking.scores[n]:.3f}"
-
-
-def cost(ranking: Ranking) -> None:
-    """Which network answered, on how many pictures, and how long each stage took."""
-    made = ranking.provenance
-    times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
-    stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
-    st.markdown(
-        f":small[{times} · {made['pictures']:,} pictures]  \n"
-        f":small[Checkpoint **{made['checkpoint']}**{stands_in}]"
-    )
-
-
 def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-def offer_index(name: str, collection: Collection) -> None:
+def offer_index(name: str, collection: Collection, together: bool) -> None:
     """There is no index: make one of a visitor's own pictures, else say how."""
     title = methods.METHODS[name].title
     if collection.name != own_pictures.NAME:
         st.info(f"There is no {title} index of {collection.title} on this machine yet.")
         return
-    if st.button(f"Index my pictures with {title}", key=f"build-{name}"):
+    if together or st.button(f"Index my pictures with {title}", key=f"build-{name}"):
         with loaders.explained():
             own_pictures.build(name)
         st.rerun()
 
 
-def enlarge(name: str, caption: str) -> None:
-    """Callback of a card: show it large once the page is drawn."""
-    state.enlarged = name, caption
+def enlarge(name: str, n: int) -> None:
+    """Callback of a card: open the dialog with this result once the page is drawn."""
+    state.enlarged = name, n

@@ -1,4 +1,4 @@
-"""A query and one of its results, large."""
+"""A query and one of its results, large: why it was found, and the results before and after it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
+from pages.parts.judging import Judged
+from pages.parts.search.answer import score
+from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.images import Box
 
@@ -14,9 +17,23 @@ state = st.session_state
 
 
 @st.dialog("Query and result", width="large")
-def large(
-    collection: Collection, question: query.Question, box: Box | None, name: str, caption: str
+def result(
+    collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
 ) -> None:
+    """The result that ``state.result`` says: a method, and a place in its ranking."""
+    name, n = state.result
+    path = own_pictures.indexes(collection)[name]
+    with loaders.explained():
+        ranking = loaders.search(path, name, collection, question, box)
+    hit = ranking.names[n]
+    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}"
+    if judged:
+        verdict = cards.VERDICTS[judged.verdict(hit)]
+        title += f" · {verdict.symbol} {verdict.label}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
+        st.markdown(title, width="stretch", text_alignment="center")
+        _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     asked, found = st.columns(2)
     with asked:
         jpeg, size = loaders.view(question.source, 1000, question.name)
@@ -24,16 +41,17 @@ def large(
         st.markdown(f"Query · {cards.plain(question.name)}")
         cards.credit_line(question.credit)
     with found:
-        cards.picture(collection, name, 1000)
-        st.markdown(caption)
-        cards.credit_line(collection.credits.get(name))
+        cards.picture(collection, hit, 1000)
+        st.markdown(cards.plain(hit))
+        cards.credit_line(collection.credits.get(hit))
+    with st.container(horizontal=True):
         if (
-            state.method in ("delf", "all")
+            name == "delf"
             and collection.name != own_pictures.NAME
             and isinstance(question.source, Path)
         ):
             view = {"view": "pair", "collection": collection.name, "query": question.name}
-            view |= {"result": name} | ({"box": state.box} if state.box else {})
+            view |= {"result": hit} | ({"box": state.box} if state.box else {})
             st.page_link(
                 "pages/keypoints.py",
                 label="See the matches",
@@ -44,8 +62,18 @@ def large(
             "Make it the next query",
             key="next",
             type="primary",
-            width="stretch",
             on_click=query.ask_database,
-            args=(name,),
+            args=(hit,),
         ):
             st.rerun()
+
+
+def _step(label: str, icon: str, n: int, count: int) -> None:
+    """A button to the result before or after this one."""
+    st.button(
+        label,
+        key=f"step-{label}",
+        icon=icon,
+        disabled=not 0 <= n < count,
+        on_click=lambda: state.update(result=(state.result[0], n)),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,11 @@ FEWEST, MOST = 3, 60
 state = st.session_state
 
 
+def least_key(method: str) -> str:
+    """Where the lowest score on show is kept: a cosine says nothing about DELF's inliers."""
+    return f"least-{method}"
+
+
 def follow_link(shelf: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
     asked = query.newly_asked(shelf, "link", "collection")
@@ -28,11 +34,19 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state.judge = asked["judge"]
     if asked.get("count", "").isdecimal():
         state.count = min(max(int(asked["count"][:4]), FEWEST), MOST)
-    try:
-        state.least = float(asked["least"])
-    except (KeyError, ValueError):
-        state.least = None
+    for method in methods.METHODS:
+        state[least_key(method)] = None
+    if asked.get("method") in methods.METHODS:
+        state[least_key(asked["method"])] = _number(asked.get("least", ""))
     state.asked = (asked["query"], asked.get("box", "")) if "query" in asked else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def follow_query(collection: Collection) -> None:
@@ -44,16 +58,16 @@ def follow_query(collection: Collection) -> None:
 def write_link(collection: Collection, question: query.Question | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"method": state.method, "count": str(state.count)}
-    if state.get("least") is not None:
-        link["least"] = f"{state.least:g}"
+    if state.get(least_key(state.method)) is not None:
+        link["least"] = f"{state[least_key(state.method)]:g}"
     if collection.protocols:
         link["judge"] = state.judge
-    if collection.name != own_pictures.NAME:
-        link["collection"] = collection.name
-        if state.get("searched") and question and isinstance(question.source, Path):
-            link["query"] = question.name
-            if state.box:
-                link["box"] = state.box
+    link["collection"] = collection.name
+    shared = collection.name != own_pictures.NAME and question
+    if shared and state.get("searched") and isinstance(question.source, Path):
+        link["query"] = question.name
+        if state.box:
+            link["box"] = state.box
     state.link = link
     if link != st.query_params.to_dict():
         st.query_params.from_dict(link)

@@ -1,0 +1,70 @@
+"""Which pictures are right answers to the query on show, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pages.parts import query
+from pages.parts.cards import plain
+from retrieval.collections import Collection
+from retrieval.collections.ground_truth import same_landmark
+from retrieval.evaluation import PROTOCOLS, explain
+from retrieval.ranking.search import Ranking
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of the right answers to one query.
+
+    labels: positions by kind, as a query has them. truth: name → 'positive' or 'ignored'; every
+    other picture is wrong. sentence: how many are right, and whose labels these are.
+    """
+
+    collection: Collection
+    labels: Mapping[str, np.ndarray]
+    protocol: str
+    truth: Mapping[str, str]
+    sentence: str
+
+    def verdict(self, name: str) -> str:
+        return self.truth.get(name, "wrong")
+
+    def average_precision(self, ranking: Ranking) -> float:
+        """AP of a ranking, whose index may lack pictures of the collection."""
+        where = {name: n for n, name in enumerate(self.collection.names)}
+        ranks = np.array([where[name] for name in ranking.names], np.int64)
+        return explain(ranks, self.labels, self.protocol).average_precision
+
+
+def judge(collection: Collection, question: query.Question, protocol: str) -> Judged | str:
+    """The right answers to a query, or a sentence that says why they are not known."""
+    if not collection.protocols:
+        return ""
+    if question.labels:
+        labels, who = question.labels, f"by the labels of this query ({protocol})"
+    elif isinstance(question.source, Path) and question.name in collection.names:
+        known = same_landmark(collection.queries, collection.names.index(question.name))
+        if known is None:
+            return "Nobody has said which pictures show the same place as this one: no marks."
+        landmark, right, junk = known
+        # Easy and hard are said of a picture for one query: here all of the landmark are right.
+        kind, protocol = ("ok", "classic") if protocol == "classic" else ("easy", "medium")
+        labels = {kind: right, "junk": junk}
+        name = plain(landmark.replace("_", " ")) or "the same place"
+        who = f"by landmark: every picture that the prepared queries of {name} count as right"
+    else:
+        return "Right and wrong are not known for a picture of your own: no marks."
+    rule = PROTOCOLS[protocol]
+    truth = {
+        collection.names[position]: verdict
+        for verdict, kinds in (("ignored", rule.ignored), ("positive", rule.positives))
+        for kind in kinds
+        for position in labels.get(kind, ())
+    }
+    right = sum(verdict == "positive" for verdict in truth.values())
+    can = "1 picture is right" if right == 1 else f"{right} pictures are right"
+    return Judged(collection, labels, protocol, truth, f"{can}, {who}")

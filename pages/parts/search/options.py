@@ -1,0 +1,37 @@
+"""The options of a search: how many results, from which score on, judged by which protocol."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.search.link import ALL, FEWEST, MOST, least_key
+from retrieval import methods
+from retrieval.collections import Collection
+
+state = st.session_state
+
+
+def options(collection: Collection) -> None:
+    st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
+    if state.method != ALL:
+        score = "inliers" if methods.METHODS[state.method].kind == "local" else "a cosine"
+        st.number_input(
+            f"Lowest {methods.METHODS[state.method].title} score to show",
+            value=None,
+            key=least_key(state.method),
+            help=f"Results with a lower score are hidden. This score is {score}; each method "
+            "keeps a limit of its own.",
+            persist_state="session",
+        )
+    if collection.protocols:
+        if state.get("judge") not in collection.protocols:
+            state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]
+        st.segmented_control(
+            "Which pictures count as right",
+            collection.protocols,
+            format_func=str.capitalize,
+            key="judge",
+            required=True,
+            help="Easy: clearly visible views. Hard: difficult views only. Medium: both.",
+            persist_state="session",
+        )
