@@ -1,0 +1,64 @@
+"""demo.ipynb: what a reader sees in the file, and that all of it runs."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "demo.ipynb"
+ELSEWHERE = {"colab", "gpu"}  # tags of cells that do nothing on this machine
+
+
+@pytest.fixture(scope="module")
+def saved():
+    return nbformat.read(FILE, as_version=4)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(cell):
+    """The text of a cell's outputs, which pictures come without."""
+    return "".join(
+        output.text if output.output_type == "stream" else output.data.get("text/plain", "")
+        for output in cell.outputs
+    )
+
+
+def test_every_cell_is_explained_by_the_text_above_it(saved):
+    for above, cell in zip([None, *saved.cells], saved.cells, strict=False):
+        if cell.cell_type == "code":
+            assert above is not None
+            assert above.cell_type == "markdown"
+            assert above.source.rstrip().endswith(".")
+
+
+def test_the_file_can_be_read_without_running_it(saved):
+    assert FILE.stat().st_size < 1_500_000
+    assert [cell.execution_count for cell in code_of(saved)] == list(
+        range(1, len(code_of(saved)) + 1)
+    )
+    pictures = sum(
+        "image/jpeg" in output.get("data", {}) for cell in code_of(saved) for output in cell.outputs
+    )
+    assert pictures >= 5
+    for cell in code_of(saved):
+        assert all(output.get("name") != "stderr" for output in cell.outputs)
+
+
+def test_it_runs_from_top_to_bottom(saved):
+    fresh = nbformat.from_dict(saved)
+    client = NotebookClient(fresh, timeout=1200, resources={"metadata": {"path": str(ROOT)}})
+    client.execute()  # raises where a cell does
+    for was, now in zip(code_of(saved), code_of(fresh), strict=True):
+        if ELSEWHERE & set(was.metadata.get("tags", ())):
+            assert now.outputs == []
+        else:
+            # The same kinds of output, with as many lines; last digits may differ by machine.
+            assert [one.output_type for one in now.outputs] == [
+                one.output_type for one in was.outputs
+            ]
+            assert len(printed(now).splitlines()) == len(printed(was).splitlines())
