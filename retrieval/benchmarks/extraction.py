@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -22,7 +22,9 @@ from PIL import Image
 from torch import nn
 
 from retrieval import images, methods
+from retrieval.methods.gem import GeM
 from retrieval.networks import checkpoints
+from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 1024
 PICTURES, ROUNDS = 3, 2
@@ -50,6 +52,7 @@ def extract() -> dict:
         ProcessPoolExecutor(1, get_context("spawn"), _load_plain, (path,)) as other,
     ):
         method = methods.load("cnn-irwnha", path, size=SIZE, scales=[1.0])
+        assert isinstance(method, GeM)
         for _ in range(ROUNDS):
             peak = max(peak, _peak())
             expected, spent = other.submit(_run_plain, pictures).result()
@@ -102,7 +105,7 @@ def run() -> int:
 
 
 def _timed(
-    results: Iterator[np.ndarray],
+    results: Iterable[np.ndarray],
 ) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
     """The results, and the seconds that each took: by the clock, and of the processor."""
     found, seconds = [], []
@@ -125,6 +128,7 @@ class _Plain:
 
     def __init__(self, path: Path):
         weights = checkpoints.load(checkpoints.find("cnn-irwnha", path))
+        assert not isinstance(weights.trunk, nn.Module)  # it is a file
         name = weights.meta["architecture"]
         net = getattr(torchvision.models, name)(weights=None)
         self.features = (
@@ -176,7 +180,7 @@ def _picture(seed: int) -> bytes:
 
 
 @contextmanager
-def _network() -> Iterator[Path | str]:
+def _network() -> Iterator[Path]:
     """A network with a whitening layer: on disk, or made for the moment."""
     for checkpoint in checkpoints.of_method("cnn-irwnha"):
         downloaded = checkpoint.address and checkpoint.available
@@ -187,6 +191,7 @@ def _network() -> Iterator[Path | str]:
     net = nn.Sequential(*[*torchvision.models.resnet101(weights=None).children()][:-2])
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):  # or there would be nothing to fold
+            assert module.running_var is not None
             module.running_var.uniform_(1, 2)
             module.weight.data.uniform_(0.5, 1)
     layer = nn.Linear(2048, 2048)
@@ -197,8 +202,8 @@ def _network() -> Iterator[Path | str]:
         "architecture": "resnet101",
         "pooling": "gem",
         "whitening": True,
-        "mean": list(checkpoints.IMAGENET_MEAN),
-        "std": list(checkpoints.IMAGENET_STD),
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "resnet101-random-weights.pth")
@@ -261,7 +266,14 @@ def _onnx_runtime(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | N
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(trunk, (x,), file, dynamo=False, opset_version=17, input_names=["x"])
+        torch.onnx.export(
+            trunk,
+            (x,),
+            file,  # type: ignore[arg-type]  # without dynamo it writes to open files too
+            dynamo=False,
+            opset_version=17,
+            input_names=["x"],
+        )
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": x.numpy()})
 
@@ -281,17 +293,18 @@ def _openvino(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
 
 def _batches() -> tuple[float, float]:
     """Median seconds a picture of the embedded network's trunk: one at a time, and in batches."""
-    trunk = methods.load("cnn-irwnha").trunk
+    method = methods.load("cnn-irwnha")
+    assert isinstance(method, GeM)
     inputs = torch.rand(BATCH, 3, 216, 288).contiguous(memory_format=torch.channels_last)
     alone, together = [], []
     with torch.inference_mode():
         for _ in range(4):
             started = time.perf_counter()
             for one in inputs:
-                trunk(one[None])
+                method.trunk(one[None])
             alone.append((time.perf_counter() - started) / BATCH)
             started = time.perf_counter()
-            trunk(inputs)
+            method.trunk(inputs)
             together.append((time.perf_counter() - started) / BATCH)
     return statistics.median(alone[1:]), statistics.median(together[1:])
 

@@ -21,7 +21,7 @@ from retrieval.evaluation import evaluate, runs
 from retrieval.index import Index
 from retrieval.index.asmk import InvertedFile
 from retrieval.index.store import human_bytes
-from retrieval.methods.base import LocalFeatures
+from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry, search
 
 SAMPLE = 40  # pairs the report's procedure is timed on
@@ -56,7 +56,8 @@ def run(
     )
     started = time.perf_counter()
     features = [
-        method.describe(images.read(collection.path(query.name)), query.box) for query in queries
+        as_local(method.describe(images.read(collection.path(query.name)), query.box))
+        for query in queries
     ]
     print(f"extraction of a query: {(time.perf_counter() - started) / len(queries):.2f} s (mean)")
 
@@ -144,9 +145,12 @@ def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None
     from scipy.spatial import cKDTree
 
     rng = np.random.default_rng(0)
-    seconds = []
+    seconds: list[float] = []
     for position in rng.choice(len(index), SAMPLE):
-        query, other = features[len(seconds) % len(features)], index.features(int(position))
+        query, other = (
+            features[len(seconds) % len(features)],
+            as_local(index.features(int(position))),
+        )
         started = time.perf_counter()
         tree = cKDTree(other.descriptors)
         distance, nearest = tree.query(query.descriptors, distance_upper_bound=0.8)
@@ -163,7 +167,7 @@ def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
     counts = [
         geometry.verify_features(
             query,
-            index.features(position),
+            as_local(index.features(position)),
             tuple(index.sizes[position]),
             search.MIN_SIMILARITY,
             search.TOLERANCE,

@@ -11,7 +11,7 @@ from retrieval import methods
 from retrieval.cli.arguments import command, load_method, method_arguments
 from retrieval.cli.download import bring
 from retrieval.cli.output import Bar, index_size, print_table
-from retrieval.collections import open_collection, registered
+from retrieval.collections import PRECOMPUTED, open_collection, registered
 from retrieval.errors import RetrievalError
 
 
@@ -37,7 +37,7 @@ def add(commands) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     from retrieval.index import build, load
-    from retrieval.index.store import PRECOMPUTED, find_same
+    from retrieval.index.store import find_same
 
     codebook = None
     if args.codebook:

@@ -6,10 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Scores
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 class Bar:
@@ -42,7 +45,9 @@ class DownloadBar:
     """A progress bar a file, with rate and time left, on stderr."""
 
     def __init__(self) -> None:
-        self.name, self.bar, self.here = None, None, 0
+        self.name: str | None = None
+        self.bar: tqdm | None = None
+        self.here = 0
 
     def __enter__(self) -> DownloadBar:
         return self
@@ -71,7 +76,8 @@ class DownloadBar:
                 delay=0.5,
                 disable=None,
             )
-        elif here < self.here:
+        assert self.bar is not None
+        if here < self.here:
             self.bar.reset(total)  # the server began again
             self.here = 0
         self.bar.update(here - self.here)

@@ -12,6 +12,7 @@ from retrieval.cli.output import writing
 from retrieval.collections.credits import Credit, read_credits, small_print
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
+from retrieval.methods.base import as_local
 from retrieval.ranking import geometry
 from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
 
@@ -93,7 +94,7 @@ def _keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure
     from retrieval.figures import local_features as plots_local
 
     picture = images.read(args.picture)
-    features = method.describe(picture)[: args.count]
+    features = as_local(method.describe(picture))[: args.count]
     note = f"{args.picture.name} · {method.checkpoint.id}, the {len(features)} strongest keypoints"
     note = small_print(note, _credit(args.picture))
     return plots_local.keypoints(picture, features, note), f"{len(features)} keypoints"
@@ -103,7 +104,8 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
     from retrieval.figures import local_features as plots_local
 
     a, b = images.read(args.picture), images.read(args.other)
-    features_a, features_b = method.describe(a, args.box), method.describe(b)
+    features_a = as_local(method.describe(a, args.box))
+    features_b = as_local(method.describe(b))
     pairs, found = geometry.verify_features(
         features_a, features_b, b.size, args.min_similarity, args.tolerance, args.model
     )

@@ -13,6 +13,7 @@ from retrieval import images, methods
 from retrieval.cli.arguments import box, command, load_method, method_arguments, positive
 from retrieval.cli.output import Bar
 from retrieval.errors import RetrievalError
+from retrieval.methods.base import as_vector
 
 
 def add(commands) -> None:
@@ -92,14 +93,14 @@ def _describe(args: argparse.Namespace) -> None:
             bar.update(done, len(args.pictures), path.name)
     arrays = {"names": np.array([str(path) for path in args.pictures])}
     if method.kind == "global":
-        arrays["descriptors"] = np.stack(rows)
+        arrays["descriptors"] = np.stack([as_vector(row) for row in rows])
     else:
         arrays["offsets"] = np.cumsum([0, *map(len, rows)])
         for key in ("keypoints", "scales", "scores", "descriptors"):
             arrays[key] = np.concatenate([getattr(row, key) for row in rows])
     try:
         with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise RetrievalError(
             f"{args.out} cannot be written: {error.strerror or 'the disk is full'}."

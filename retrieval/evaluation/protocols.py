@@ -51,8 +51,11 @@ PROTOCOLS: dict[str, Rule] = {
 class Truth(Protocol):
     """What rankings are scored against: a Collection or a GroundTruth."""
 
-    names: tuple[str, ...]
-    queries: tuple[Query, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    @property
+    def queries(self) -> tuple[Query, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,10 +346,11 @@ def _places(ranking: np.ndarray, pictures: int) -> np.ndarray:
 
 def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     nothing = np.zeros(0, np.int64)
-    return tuple(
+    positives, ignored = (
         np.unique(np.concatenate([nothing, *(labels.get(name, nothing) for name in names)]))
         for names in rule
     )
+    return positives, ignored
 
 
 def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule, ks: tuple) -> tuple:

@@ -72,10 +72,10 @@ def rows(collection: str) -> list[Row]:
                 "README of revisitop, Radenović et al.",
                 {protocol: values for protocol, (_, values) in one.published.items()},
                 features.CHECKPOINT))  # fmt: skip
-    for one in checkpoints.REGISTRY.values():
-        if collection in one.published:
+    for record in checkpoints.REGISTRY.values():
+        if collection in record.published:
             found.append(Row(
-                collection, PUBLISHED, methods.METHODS[one.method].title,
-                f"{one.title}; {one.trained_on}", one.published[collection], one.source,
-                checkpoint=one.id))  # fmt: skip
+                collection, PUBLISHED, methods.METHODS[record.method].title,
+                f"{record.title}; {record.trained_on}", record.published[collection], record.source,
+                checkpoint=record.id))  # fmt: skip
     return found

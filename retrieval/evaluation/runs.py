@@ -103,6 +103,7 @@ def rank_queries(
         if stored is not None:
             ranking = rank_features(index, stored[column])
         else:
+            assert method is not None
             picture = images.read(collection.path(query.name))
             ranking = rank_picture(index, method, picture, query.box)
         positions = translated[ranking.positions]
@@ -184,6 +185,7 @@ def record_run(
         with open(new, "wb") as file:
             np.savez_compressed(
                 file,
+                allow_pickle=False,
                 ranks=ranks.astype(small),
                 **{f"seconds_{stage}": one for stage, one in timings.items()},
             )

@@ -108,6 +108,8 @@ def curves(scores: Mapping[str, Scores], note: str) -> Figure:
 
 def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
     """How many queries have which AP, in ten steps."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(note)
     edges = np.linspace(0, 1, 11)
     width = 0.09 / len(scores)
@@ -118,7 +120,9 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
         )
     axes.set_xlim(0, 1)
     axes.set_xticks(edges)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    locator = axes.yaxis.get_major_locator()
+    assert isinstance(locator, MaxNLocator)
+    locator.set_params(integer=True)
     axes.set_xlabel("Average precision (0 to 1)")
     axes.set_ylabel("Number of queries")
     axes.grid(axis="x", visible=False)
@@ -130,7 +134,7 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
     """Mean AP of the queries of each landmark, the hardest for the first method at the bottom."""
     means = {label: one.by_landmark(queries) for label, one in scores.items()}
     first = next(iter(means.values()))
-    names = sorted(first, key=first.get)
+    names = sorted(first, key=first.__getitem__)
     figure, axes = _figure(note, height=max(3.5, 1.6 + 0.36 * len(names)))
     y = np.arange(len(names))
     if len(means) > 1:
@@ -221,7 +225,9 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 def _legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     # As many beside each other as the figure is wide enough for: about ten letters an inch.
-    room = int(10 * axes.figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = int(10 * figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),

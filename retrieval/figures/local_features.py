@@ -127,7 +127,7 @@ def fields(
         squares = features.keypoints[:, None] + sides[:, None, None] * corners
         squares = sheet.place(0, squares)
         for width, colour in ((4, "white"), (2, None)):
-            drawn = PolyCollection(squares, facecolors="none", linewidths=width)
+            drawn = PolyCollection(list(squares), facecolors="none", linewidths=width)
             _coloured(drawn, features.scores, colour)
             sheet.axes.add_collection(drawn, autolim=False)
         dots = np.full(len(features), 0.008 * max(size))
@@ -151,7 +151,7 @@ def heat(
         return centres[0] - step / 2, centres[-1] + step / 2
 
     x, y = edges(attention.x, size[0]), edges(attention.y, size[1])
-    (x0, y0), (x1, y1) = sheet.place(0, [[x[0], y[0]], [x[1], y[1]]])
+    (x0, y0), (x1, y1) = sheet.place(0, np.array([[x[0], y[0]], [x[1], y[1]]]))
     drawn = sheet.axes.imshow(
         attention.scores, cmap=MAP, alpha=0.62, extent=(x0, x1, y1, y0), aspect="auto",
         interpolation="bilinear",
@@ -300,6 +300,7 @@ def _colour_bar(sheet: Sheet, drawn, label: str) -> None:
     inches = sheet.figure.get_size_inches()
     axes = sheet.figure.add_axes((0.2, (FOOT + 0.46) / inches[1], 0.6, 0.14 / inches[1]))
     bar = sheet.figure.colorbar(drawn, cax=axes, orientation="horizontal")
+    assert bar.solids is not None
     bar.solids.set_alpha(1)
     bar.outline.set_visible(False)
     bar.set_label(label, fontsize=12, labelpad=2)

@@ -54,6 +54,12 @@ def as_local(features: Features) -> LocalFeatures:
     return features
 
 
+def as_vector(features: Features) -> np.ndarray:
+    """The descriptor (D,) out of a method or an index that is known to be global."""
+    assert isinstance(features, np.ndarray)
+    return features
+
+
 class Method(ABC):
     """A way of describing a picture. Subclasses write ``__init__`` and ``describe``.
 
