@@ -156,7 +156,7 @@ def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None
         distance, nearest = tree.query(query.descriptors, distance_upper_bound=0.8)
         near = np.isfinite(distance)
         if near.sum() > 3:
-            pairs = other.keypoints[nearest[near]], query.keypoints[near]
+            pairs = other.keypoints[np.asarray(nearest)[near]], query.keypoints[near]
             ransac(pairs, AffineTransform, min_samples=3, residual_threshold=20, max_trials=1000)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
