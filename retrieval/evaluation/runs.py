@@ -8,6 +8,7 @@ rankings; the JSON is for readers.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -90,7 +91,13 @@ def rank_queries(
 
     names = {name: position for position, name in enumerate(collection.names)}
     # position in the index → position in the collection
-    translated = np.array([names[name] for name in index.names], np.int64)
+    try:
+        translated = np.array([names[name] for name in index.names], np.int64)
+    except KeyError as error:
+        raise RetrievalError(
+            f"The index {index.path} holds {error}, which is not in {collection.title}; index the "
+            "collection again."
+        ) from error
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}
     stored = query_descriptors(index) if method is None else None
@@ -126,13 +133,17 @@ def query_descriptors(index: Index) -> np.ndarray | None:
     if stated is None:
         return None
     path = index.path / "queries.npy"
+    again = "; download the features again"
     try:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != stated:
-            raise RetrievalError(f"{path} was edited or damaged; download the features again.")
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RetrievalError(f"{path} cannot be read; download the features again.") from error
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read{again}.") from error
+    if hashlib.sha256(data).hexdigest() != stated:
+        raise RetrievalError(f"{path} was edited or damaged{again}.")
+    queries = read_ranks(io.BytesIO(data))
+    if queries.ndim != 2 or queries.dtype.kind != "f" or not np.isfinite(queries).all():
+        raise RetrievalError(f"{path} holds no descriptors{again}.")
+    return queries
 
 
 def record_run(
@@ -167,15 +178,13 @@ def record_run(
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "seconds_a_query": {
-            stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()
-        },
+        "seconds_a_query": _means(timings),
         "not_in_the_index": [name for name in collection.names if name not in indexed],
         "queries": [
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
         ],
-        "protocols": {protocol: one.to_json() for protocol, one in scores.items()},
+        "protocols": _rounded(scores),
     }
     if kept is not None and tuple(ks) == KS and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
@@ -220,6 +229,8 @@ def load_run(index: Index, collection: Collection) -> Run | None:
             stated["index_sha256"] == _digest(index.path / "manifest.json")
             and stated["labels_sha256"] == labels_digest(collection.queries)
             and stated["collection_fingerprint"] == collection.fingerprint
+            and isinstance(record["seconds_a_query"], dict)
+            and isinstance(record["made"], str)
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
@@ -227,14 +238,37 @@ def load_run(index: Index, collection: Collection) -> Run | None:
         raise RetrievalError(
             f"The evaluation in {index.path} is of an earlier index or other labels{again}."
         )
-    ranks = read_ranks(path.with_suffix(".npz"), "ranks").astype(np.int32)
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+    arrays = path.with_suffix(".npz")
+    try:
+        ranks = read_ranks(arrays, "ranks")
+        scores = evaluate(ranks, collection)
         timings = {
-            key.removeprefix("seconds_"): arrays[key]
-            for key in arrays.files
-            if key.startswith("seconds_")
+            stage: read_ranks(arrays, f"seconds_{stage}") for stage in record["seconds_a_query"]
         }
-    return Run(ranks, timings, evaluate(ranks, collection), record)
+    except RetrievalError as error:
+        raise RetrievalError(f"{arrays} is damaged{again}.") from error
+    fine = (
+        stated.get("method") == index.method
+        and stated.get("checkpoint") == index.checkpoint
+        and all(
+            one.shape == (len(collection.queries),)
+            and one.dtype.kind == "f"
+            and np.isfinite(one).all()
+            for one in timings.values()
+        )
+    )
+    if not fine:
+        raise RetrievalError(f"{path} is damaged{again}.")
+    record |= {"seconds_a_query": _means(timings), "protocols": _rounded(scores)}
+    return Run(ranks.astype(np.int32), timings, scores, record)
+
+
+def _means(timings: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()}
+
+
+def _rounded(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    return {protocol: one.to_json() for protocol, one in scores.items()}
 
 
 def evaluate_index(

@@ -38,7 +38,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval.collections import PRECOMPUTED, registered
+from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
+from retrieval.index.asmk import MOST_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
 
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
 
 FORMAT = 1
-ORDER = ("sir", "delf", "cnn-irwnha")
+KINDS = {"sir": "global", "delf": "local", "cnn-irwnha": "global"}
+ORDER = tuple(KINDS)
 
 # name → dtype and number of dimensions; the arrays that an index of each kind must have
 ARRAYS = {
@@ -429,13 +432,20 @@ def _check_manifest(manifest: dict, path: Path) -> None:
                 isinstance(stated["bytes"], int) and isinstance(stated["sha256"], str)
                 for stated in manifest["files"].values()
             )
+            and KINDS.get(manifest["method"], kind) == kind
             and isinstance(manifest["method"], str)
             and isinstance(manifest["settings"], dict)
             and isinstance(manifest["checkpoint"]["id"], str)
             and isinstance(manifest["checkpoint"]["sha256"], str)
             and isinstance(manifest["collection"]["name"], str)
             and isinstance(manifest["collection"].get("folder", ""), str)
-            and isinstance(manifest["skipped"], list)
+            and isinstance(manifest["made"], str)
+            and isinstance(manifest["seconds"], int | float)
+            and isinstance(manifest["versions"], dict)
+            and all(
+                isinstance(entry["name"], str) and isinstance(entry["reason"], str)
+                for entry in manifest["skipped"]
+            )
             and isinstance(manifest["pictures"], int)
             and manifest["sha256"] == _manifest_digest(manifest)
         )
@@ -464,6 +474,11 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
             raise wrong
     if len({image["name"] for image in images}) != count:
         raise wrong
+    try:
+        for image in images:
+            check_name(image["name"])
+    except RetrievalError as error:
+        raise wrong from error
     for name, (dtype, dimensions) in ARRAYS[manifest["kind"]].items():
         if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
             raise wrong
@@ -487,19 +502,36 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         raise wrong
     if manifest["kind"] == "keypoints":
         return
+    if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
+        raise wrong
+
+
+def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
+    """Whether the word arrays fit ``count`` pictures and descriptors of ``width`` dimensions."""
     codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
+    words, dimensions = codebook.shape
     if (
-        len(arrays["word_counts"]) != count
-        or len(starts) != len(codebook) + 1
+        not words
+        or width not in (dimensions, None)
+        or not 1 <= dimensions <= MOST_DIMENSIONS
+        or not np.isfinite(codebook).all()
+        or len(starts) != words + 1
         or starts[0] != 0
         or starts[-1] != len(pictures)
         or (np.diff(starts) < 0).any()
         or len(arrays["word_signs"]) != len(pictures)
-        or (len(pictures) and not (0 <= pictures.min() <= pictures.max() < count))
-        or (rows and codebook.shape[1] != descriptors.shape[1])
-        or not np.isfinite(codebook).all()
+        or len(arrays["word_counts"]) != count
+        or (len(pictures) and not 0 <= pictures.min() <= pictures.max() < count)
     ):
-        raise wrong
+        return False
+    # Within a word the pictures ascend, each once; a new word may begin anywhere.
+    descends = np.flatnonzero(np.diff(pictures) <= 0) + 1
+    unused = np.uint64(2**64 - 2**dimensions)
+    return (
+        bool(np.isin(descends, starts).all())
+        and not (arrays["word_signs"] & unused).any()
+        and np.array_equal(np.bincount(pictures, minlength=count), arrays["word_counts"])
+    )
 
 
 def _short(value: Any, most: int = 120) -> str:

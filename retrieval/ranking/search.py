@@ -73,6 +73,13 @@ def rank_features(
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))
+    given = features if index.kind == "global" else features.descriptors
+    width = index.arrays["descriptors"].shape[1]
+    if given.shape[-1] != width and len(index.arrays["descriptors"]):
+        raise RetrievalError(
+            f"The index {index.path} holds descriptors of {width} numbers and not of "
+            f"{given.shape[-1]}; index the collection again."
+        )
     started = time.perf_counter()
     if index.kind == "global":
         positions, scores = index.searcher.rank(features, count)

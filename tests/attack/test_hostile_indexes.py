@@ -1,17 +1,23 @@
 """Indexes from strangers: they may be refused, but nothing that they name is opened or run."""
 
 import hashlib
+import json
+import random
 import shutil
 
+import numpy as np
 import pytest
-from attack.indexes import edited
-from stubs import paint
+from attack.indexes import edit, edited, forge, mutate
+from PIL import Image
+from stubs import Grid, Thumbnail, paint
 
+from retrieval import cli, images, methods
 from retrieval import index as indexes
-from retrieval import methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
+from retrieval.evaluation import runs
 from retrieval.networks import checkpoints
+from retrieval.ranking.search import rank_picture
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +71,123 @@ def test_settings_are_not_arguments(forged, name):
     index = indexes.load(forged(lambda m: m["settings"].update({name: "/tmp/x"})))
     with pytest.raises(RetrievalError, match=f"has no setting {name}"):
         methods.for_index(index)
+
+
+@pytest.fixture(scope="module", params=[Thumbnail, Grid])
+def town(request, tmp_path_factory):
+    """A labelled folder and its index with a stub, evaluated: (method, index, collection)."""
+    root = tmp_path_factory.mktemp("town")
+    names = [f"{seed}.png" for seed in range(4)]
+    for seed, name in enumerate(names):
+        paint(root / "pictures" / name, seed)
+    truth = {"imlist": names, "qimlist": names[:2], "gnd": [{"easy": [1]}, {"hard": [2]}]}
+    (root / "pictures" / "ground_truth.json").write_text(json.dumps(truth))
+    collection = open_collection(root / "pictures")
+    method = request.param()
+    index = indexes.build(collection, method, root / "index")
+    runs.evaluate_index(index, collection, method)
+    return method, root / "index", collection
+
+
+def use(path, method, collection):
+    """Everything that doors do with an index; the errors that users see come out."""
+    index = indexes.load(path)
+    cli.main(["info", str(path)])
+    picture = images.read(collection.path("0.png"))
+    ranking = rank_picture(index, method, picture)
+    json.dumps([ranking.rows(), ranking.provenance])
+    run = runs.load_run(index, collection)
+    if run is not None:
+        json.dumps(run.record)
+    runs.rank_queries(index, method, collection)
+    runs.collection_of(index)
+
+
+def attack(town, tmp_path, rounds, seed):
+    method, honest, collection = town
+    chance = random.Random(seed)
+    passed = 0
+    for number in range(rounds):
+        path = shutil.copytree(honest, tmp_path / str(number))
+        said = mutate(path, chance)
+        try:
+            use(path, method, collection)
+            passed += 1
+        except RetrievalError:
+            pass
+        except Exception as error:
+            raise AssertionError(f"{type(error).__name__} after {said}") from error
+        shutil.rmtree(path)
+    assert 0 < passed < 0.6 * rounds
+
+
+def test_edited_indexes_with_matching_checksums(town, tmp_path):
+    attack(town, tmp_path, 200, 1)
+
+
+@pytest.mark.long
+def test_many_edited_indexes_with_matching_checksums(town, tmp_path):
+    for seed in range(2, 32):
+        attack(town, tmp_path, 200, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("word_counts", lambda a: a.__setitem__(0, -4)),
+        ("word_counts", lambda a: a.__setitem__(0, a[0] + 1)),
+        ("word_signs", lambda a: a.__setitem__(0, 2**63)),
+        ("word_pictures", lambda a: a.__setitem__(slice(None), 0)),
+        ("codebook", lambda a: a[:0]),
+    ],
+)
+def test_an_inverted_file_that_is_none(tmp_path, town, name, change):
+    method, honest, _ = town
+    if method.kind == "global":
+        pytest.skip("has none")
+    path = shutil.copytree(honest, tmp_path / "index")
+    array = np.load(path / f"{name}.npy")
+    new = change(array)
+    np.save(path / f"{name}.npy", array if new is None else new)
+    forge(path)
+    with pytest.raises(RetrievalError, match="contradict its manifest"):
+        indexes.load(path)
+
+
+def test_descriptors_of_another_width(tmp_path, town):
+    method, honest, _ = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    for name in ("descriptors", "codebook") if method.kind == "local" else ("descriptors",):
+        np.save(path / f"{name}.npy", np.load(path / f"{name}.npy")[:, :3])
+    signs = path / "word_signs.npy"
+    if signs.exists():
+        np.save(signs, np.load(signs) & np.uint64(7))
+    forge(path)
+    with pytest.raises(RetrievalError, match="holds descriptors of 3 numbers and not of"):
+        rank_picture(indexes.load(path), method, Image.new("RGB", (40, 30), "red"))
+
+
+def test_pictures_that_are_not_in_the_collection(tmp_path, town):
+    method, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    edit(path / "images.json", lambda all_of_them: all_of_them[0].update(name="other.png"))
+    forge(path)
+    with pytest.raises(RetrievalError, match=r"holds 'other\.png', which is not in"):
+        runs.rank_queries(indexes.load(path), method, collection)
+
+
+@pytest.mark.parametrize("name", ["evaluation.npz", "evaluation.json"])
+def test_a_flipped_bit_in_an_evaluation(tmp_path, town, name):
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    whole = (path / name).read_bytes()
+    for place in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        (path / name).write_bytes(data)
+        try:
+            run = runs.load_run(indexes.load(path), collection)
+        except RetrievalError:
+            continue
+        assert all(len(one) == 2 for one in run.timings.values())
+        assert "easy" in run.record["protocols"]
