@@ -512,8 +512,8 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
     words, dimensions = codebook.shape
     if (
         not words
-        or width not in (dimensions, None)
-        or not 1 <= dimensions <= MOST_DIMENSIONS
+        or (width is not None and (width != dimensions or not width))
+        or dimensions > MOST_DIMENSIONS
         or not np.isfinite(codebook).all()
         or len(starts) != words + 1
         or starts[0] != 0

@@ -131,7 +131,7 @@ def test_kept_rankings_that_were_cut_off(index, method, folder):
     runs.evaluate_index(index, open_collection(folder), method)
     path = index.path / "evaluation.npz"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(RetrievalError, match="not a readable"):
+    with pytest.raises(RetrievalError, match="npz is damaged; run: python -m retrieval evaluate"):
         runs.load_run(index, open_collection(folder))
 
 
