@@ -11,23 +11,11 @@ from pages.parts import cards, loaders
 from pages.parts.downloads import download
 from pages.parts.indexing import build
 from retrieval import index, methods
-from retrieval.collections import commons, credits, data_folder, registered
+from retrieval.collections import PRECOMPUTED, commons, credits, data_folder, registered
 from retrieval.errors import RetrievalError
-from retrieval.index.store import PRECOMPUTED
 
 ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
 state = st.session_state
-
-
-def size_of(preset: str) -> str:
-    """How much a preset is, before anything of it is known."""
-    landmarks = len(commons.PRESETS[preset])
-    pictures = landmarks * commons.Order(()).per
-    needed, seconds = commons.estimate(pictures)
-    return (
-        f"{landmarks} landmarks, up to {pictures:,} photographs: roughly "
-        f"{needed / 1e6:.0f} MB and {seconds / 60:.0f} minutes"
-    )
 
 
 def command(preset: str) -> str:
@@ -41,7 +29,7 @@ def bring(preset: str) -> None:
     """Download a preset, showing how far it is."""
     name = f"{preset}-commons"
     method = loaders.load_method("cnn-irwnha")  # it finds photographs that are there twice
-    bar, log = st.progress(0.0, "Asking Wikimedia Commons"), st.container()
+    bar, news = st.progress(0.0, "Asking Wikimedia Commons"), st.empty()
     start = time.monotonic()
     before: list[int] = []  # pictures that an earlier try had brought
 
@@ -59,7 +47,7 @@ def bring(preset: str) -> None:
             state.contact,
             method.describe,
             progress,
-            log.text,
+            news.text,
         )
     except RetrievalError as error:
         st.error(cards.plain(str(error)), icon=":material/error:")
@@ -84,7 +72,10 @@ def photographs() -> None:
         "Which",
         commons.PRESETS,
         format_func=str.capitalize,
-        captions=[size_of(name) for name in commons.PRESETS],
+        captions=[
+            f"{len(names)} landmarks, {commons.Order(names).plan}"
+            for names in commons.PRESETS.values()
+        ],
         key="preset",
     )
     entry = next(one for one in registered() if one.name == f"{preset}-commons")
@@ -131,7 +122,7 @@ def photographers(shelf: dict[str, str]) -> None:
     if not named:
         return
     st.subheader("Who made the photographs", anchor=False)
-    name = st.selectbox("Collection", named, format_func=shelf.get, key="credited")
+    name = st.selectbox("Collection", named, format_func=shelf.__getitem__, key="credited")
     st.dataframe(
         [
             {

@@ -11,7 +11,6 @@ from retrieval.cli.output import Bar, DownloadBar, print_table
 from retrieval.collections import commons, data_folder
 from retrieval.collections.downloads import SOURCES
 from retrieval.errors import RetrievalError
-from retrieval.methods.base import as_vector
 from retrieval.networks import checkpoints
 
 
@@ -132,16 +131,9 @@ def _commons(args: argparse.Namespace) -> int:
     )
     out = args.out or data_folder() / f"{args.preset}-commons"
     # Of two photographs that look the same to it, one is left out.
-    method = methods.load("cnn-irwnha")
-    with Bar(len(categories) * order.per) as bar:
-        found = commons.download(
-            order,
-            out,
-            args.contact or "",
-            lambda picture: as_vector(method.describe(picture)),
-            bar.update,
-            bar.say,
-        )
+    describe = methods.load("cnn-irwnha").describe
+    with Bar(order.pictures) as bar:
+        found = commons.download(order, out, args.contact or "", describe, bar.update, bar.say)
     where = f"{args.preset}-commons" if args.out is None else out
     print(
         f"{len(found)} photographs and {len(found.queries)} queries in {out}; authors and licences "

@@ -38,7 +38,7 @@ MAX_BYTES = 10_000_000_000
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 Progress = Callable[[int, int | None, str], None]  # bytes here, bytes in all, file name
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)

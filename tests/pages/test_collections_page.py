@@ -79,14 +79,14 @@ def test_presets_say_their_size_first(site):
     app = start()
     assert app.radio(key="preset").options == ["Oxford", "Paris", "World"]
     captions = app.radio(key="preset").proto.captions
-    assert captions[0] == "2 landmarks, up to 120 photographs: roughly 36 MB and 3 minutes"
+    assert captions[0] == "2 landmarks, up to 120 photographs: roughly 40 MB and 3 minutes"
     assert captions[2].startswith("20 landmarks, up to 1,200 photographs: roughly 360 MB")
     assert app.button(key="bring").disabled  # until there is a contact
     assert site.asked == []
 
 
 def test_download_credits_and_index(site, tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.index.store.PRECOMPUTED", tmp_path / "precomputed")
+    monkeypatch.setattr("retrieval.collections.PRECOMPUTED", tmp_path / "precomputed")
     find = index.find
     monkeypatch.setattr(index, "find", lambda name: find(name, tmp_path / "precomputed"))
     app = bring(start())
@@ -121,7 +121,7 @@ def test_no_network_says_what_to_do_and_goes_on_later(site):
 
 def test_what_strangers_wrote_is_not_rendered(site):
     site.moved["Tower"] = "![x](https://example.org/spy.png)"
-    site.broken = 3
+    site.broken = 1
     app = bring(start())
     assert "![x]" in "".join(element.value for element in app.text)
     assert not any("![x]" in element.value for element in app.markdown)

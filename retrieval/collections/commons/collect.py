@@ -45,7 +45,7 @@ SAME = 0.9
 BYTES_EACH, SECONDS_EACH = 300_000, 1.5
 
 Progress = Callable[[int, int, str], None]  # pictures here, pictures in all, landmark
-Describe = Callable[[Image.Image], np.ndarray]
+Describe = Callable[[Image.Image], Any]  # an array (D,) float32
 Kept = dict[str, tuple[File, tuple[str, ...]]]  # picture name → file, and its landmarks
 
 
@@ -63,6 +63,18 @@ class Order:
     depth: int = 1
     licences: tuple[str, ...] = LICENCES
 
+    @property
+    def pictures(self) -> int:
+        """As many as there may be."""
+        return len(self.categories) * self.per
+
+    @property
+    def plan(self) -> str:
+        """What it will take, as words."""
+        megabytes = round(self.pictures * BYTES_EACH / 1e7) * 10
+        minutes = max(1, round(self.pictures * SECONDS_EACH / 60))
+        return f"up to {self.pictures:,} photographs: roughly {megabytes} MB and {minutes} minutes"
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -70,11 +82,6 @@ class Listing:
 
     files: list[File]
     left_out: list[tuple[str, str]]
-
-
-def estimate(pictures: int) -> tuple[int, float]:
-    """Bytes and seconds that so many pictures take, roughly. A plan, not a measurement."""
-    return pictures * BYTES_EACH, pictures * SECONDS_EACH
 
 
 def download(
@@ -102,13 +109,8 @@ def download(
         )
     site = Site(contact, out / WORK)
     with _workshop(order, out) as work:
-        pictures = len(order.categories) * order.per
-        needed, seconds = estimate(pictures)
-        say(
-            f"Up to {pictures} photographs: roughly {needed / 1e6:.0f} MB and "
-            f"{max(1, round(seconds / 60))} minutes, one request at a time."
-        )
-        check_room(out, needed, "The collection")
+        say(f"{order.plan[0].upper()}{order.plan[1:]}, one request at a time.")
+        check_room(out, order.pictures * BYTES_EACH, "The collection")
         listings = {name: _list(site, order, name, work, say) for name in order.categories}
         ledger = Ledger(work / "decided.json")
         kept = _bring(site, order, listings, out, work, describe, ledger, progress)
