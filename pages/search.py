@@ -81,6 +81,8 @@ with answering:
         st.stop()
     if not searched and not isinstance(question.source, bytes):
         browse(collection)
+        paths = own_pictures.indexes(collection)
+        loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     judged = judge(collection, question, state.get("judge", ""))
     with st.container(

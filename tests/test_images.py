@@ -318,3 +318,23 @@ def test_fit_may_enlarge_up_to_a_factor():
     assert fit(picture, 3000, enlarge=True).size == (400, 200)
     assert fit(picture, 50, enlarge=True).size == (50, 25)
     assert fit(picture, 200, (0, 0, 40, 20), enlarge=True).size == (80, 40)
+
+
+def test_a_small_jpeg_is_shown_as_it_is(tmp_path):
+    picture = Image.effect_noise((120, 90), 60).convert("RGB")
+    plain, turned = io.BytesIO(), io.BytesIO()
+    picture.save(plain, "JPEG", quality=90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    picture.save(turned, "JPEG", quality=90, exif=exif)
+
+    assert images.as_jpeg(plain.getvalue(), 100) == (plain.getvalue(), (120, 90))
+    data, size = images.as_jpeg(plain.getvalue(), 60)  # too large for that
+    assert size == (120, 90)
+    assert Image.open(io.BytesIO(data)).size == (60, 45)
+    data, size = images.as_jpeg(turned.getvalue(), 100)  # where it was taken is in there too
+    assert size == (90, 120)
+    assert Image.open(io.BytesIO(data)).size == (75, 100)
+    assert not Image.open(io.BytesIO(data)).getexif()
+    with pytest.raises(images.PictureError):
+        images.as_jpeg(plain.getvalue()[:200], 100)

@@ -19,7 +19,7 @@ def build(
 
     max_pixels: of a picture; larger ones are left out.
     """
-    method = loaders.load_method(name)
+    method = loaders.taking_turns(loaders.load_method(name))
     title = methods.METHODS[name].title
     bar = st.progress(0.0, f"{title}: starting")
     start = time.monotonic()

@@ -1,24 +1,33 @@
 """Cached loaders of collections, methods, indexes, answers and pictures, for all pages.
 
 Everything heavy is loaded here and only when it is needed, so that the first paint of a page
-imports no deep learning library. Models and indexes are loaded once and shared by all sessions.
+imports no deep learning library; the first network is loaded in the background once the page is
+there. Models and indexes are loaded once and shared by all sessions. What keeps a core busy goes
+through a few workers, which serve all sessions in turn.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import copy
+import hashlib
 import json
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Timer
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
-from retrieval import images, index, methods
+from pages.parts.kept import Kept
+from retrieval import images, index, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
@@ -29,14 +38,21 @@ from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
 from retrieval.ranking.search import Ranking
+from retrieval.workers import Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from pages.parts.query import Question
     from retrieval.methods.delf import Attention
+
+T = TypeVar("T")
+
+WORKERS = Workers(min(threads.usable_cores(), 4), 200)
+KEPT = Kept(128 << 20)  # pictures to look at, figures, and answers about pictures of collections
+OF_ONE_SESSION = 16 << 20  # bytes of the same about pictures that a visitor brought
+PAINTED = 1.0  # s after which a page that was sent is on the screen
 
 
 def through_app() -> None:
@@ -99,6 +115,75 @@ def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
     return methods.load_record(checkpoints.registered(name, checkpoint), **json.loads(settings))
 
 
+_ahead: set[Path] = set()
+
+
+def load_ahead(paths: list[Path]) -> None:
+    """Load what a search in some indexes needs, in the background, once the page is on the screen.
+
+    paths: of the indexes. A search that comes meanwhile waits for the same network.
+    """
+    new = [path for path in paths if path not in _ahead]
+    if new:
+        _ahead.update(new)
+        timer = Timer(PAINTED, _load_ahead, (new,))
+        timer.daemon = True
+        timer.start()
+
+
+def _load_ahead(paths: list[Path]) -> None:
+    # The first picture through a network takes longer than those after it.
+    blank = Image.new("RGB", (640, 480), "gray")
+    for path in paths:
+        with contextlib.suppress(RetrievalError):  # a search will say what is wrong
+            opened = _index(path, stamp(path / "manifest.json"))
+            method = _method(opened.method, opened.checkpoint, json.dumps(opened.settings))
+            rank = partial(search_module.rank_picture, opened, method, blank, top=1)
+            WORKERS.submit("nobody", rank)
+
+
+def in_turn(work: Callable[[], T]) -> T:
+    """What ``work()`` returns, done by a worker when it is this session's turn.
+
+    The page shows the place in the queue meanwhile. ``work`` must not draw anything.
+    """
+    slot = st.empty()
+
+    def waiting(place: int) -> None:
+        if place:
+            slot.caption(f"Others are searching too: yours is number {place} in the queue.")
+        else:
+            slot.empty()
+
+    try:
+        return WORKERS.run(_visitor(), work, waiting)
+    finally:
+        slot.empty()
+
+
+def taking_turns(method: methods.Method) -> methods.Method:
+    """The method for a build: each picture waits for its turn among the searches of others."""
+    polite, who = copy.copy(method), _visitor()
+    polite.describe_batch = lambda pictures: WORKERS.run(  # type: ignore[method-assign]
+        who, lambda: method.describe_batch(pictures), lambda place: None
+    )
+    return polite
+
+
+def _visitor() -> str:
+    return st.session_state.setdefault("visitor", uuid.uuid4().hex)
+
+
+def _kept(source: Path | bytes) -> Kept:
+    """Where answers about a picture are kept: those about visitors' own go with their session."""
+    return _kept_for_session() if isinstance(source, bytes) else KEPT
+
+
+@st.cache_resource(scope="session", show_spinner=False)
+def _kept_for_session() -> Kept:
+    return Kept(OF_ONE_SESSION)
+
+
 @st.cache_resource(max_entries=12, show_spinner="Opening the index")
 def _index(path: Path, changed: tuple[str, int]) -> index.Index:
     return index.load(path)
@@ -125,18 +210,18 @@ def search(
     changed = stamp(path / "manifest.json")
     opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
+    source = question.source
+
+    def rank() -> Ranking:
+        return search_module.rank_picture(opened, method, _decoded(source), box)
+
     with st.spinner("Searching"):
-        ranking = _search(changed, question.key, box, opened, method, question.source)
-    return without(ranking, question.name) if isinstance(question.source, Path) else ranking
+        ranking = _kept(source).get(("ranking", changed, question.key, box), lambda: in_turn(rank))
+    return without(ranking, question.name) if isinstance(source, Path) else ranking
 
 
 def _decoded(source: Path | bytes) -> Image.Image:
     return images.read(source, most=images.visitors_limit())
-
-
-@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
-def _search(changed, key: str, box: Box | None, _index, _method, _source) -> Ranking:
-    return search_module.rank_picture(_index, _method, _decoded(_source), box)
 
 
 def without(ranking: Ranking, name: str) -> Ranking:
@@ -160,12 +245,10 @@ def local_features(
     """
     method = load_method("delf", checkpoint, **settings)
     with st.spinner("Finding keypoints"):
-        return _local_features(key, box, method.checkpoint.id, json.dumps(settings), method, source)
-
-
-@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
-def _local_features(key, box, checkpoint, settings, _method, _source) -> LocalFeatures:
-    return _method.describe(_decoded(_source), box)
+        return _kept(source).get(
+            ("features", key, box, method.checkpoint.id, json.dumps(settings)),
+            lambda: in_turn(lambda: method.describe(_decoded(source), box)),
+        )
 
 
 def attention(
@@ -176,12 +259,10 @@ def attention(
     if not hasattr(method, "attention"):
         return None
     with st.spinner("Looking at every place of the picture"):
-        return _attention(key, scale, method.checkpoint.id, json.dumps(settings), method, source)
-
-
-@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
-def _attention(key, scale, checkpoint, settings, _method, _source) -> Attention | None:
-    return _method.attention(_decoded(_source), scale)
+        return _kept(source).get(
+            ("attention", key, scale, method.checkpoint.id, json.dumps(settings)),
+            lambda: in_turn(lambda: method.attention(_decoded(source), scale)),
+        )
 
 
 def local_ranking(
@@ -191,13 +272,15 @@ def local_ranking(
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
     with st.spinner("Searching"):
-        return _local_ranking(stamp(path / "manifest.json"), key, box, opened, features)
-
-
-@st.cache_resource(scope="session", max_entries=32, show_spinner=False)
-def _local_ranking(changed, key, box, _index, _features) -> tuple[Ranking, np.ndarray]:
-    votes = _index.searcher.scores(_features.descriptors)
-    return search_module.rank_features(_index, _features), votes
+        return _kept_for_session().get(
+            ("votes", stamp(path / "manifest.json"), key, box),
+            lambda: in_turn(
+                lambda: (
+                    search_module.rank_features(opened, features),
+                    opened.searcher.scores(features.descriptors),
+                )
+            ),
+        )
 
 
 def run(path: Path, collection: Collection) -> runs.Run | None:
@@ -237,28 +320,20 @@ def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collect
     return submissions.as_run(ranks, _collection, _file.name)
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
-def drawing(kind: str, key: tuple, _draw: Callable[[], Figure]) -> bytes:
+def drawing(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as 'png' or 'svg'. key: stands for everything that is drawn."""
-    return plots.encode(_draw(), kind)
+    return KEPT.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
-    """A picture as a JPEG of at most ``side`` pixels, and the size (width, height) it really has.
+    """A picture as a JPEG to be shown ``side`` pixels large, and the size (width, height) it has.
 
     Raises PictureError where it cannot be shown.
     """
     if isinstance(source, bytes):
-        return _view(source, side, name)
-    return _view(stamp(source), side, name)
-
-
-@st.cache_data(max_entries=1500, show_spinner=False)
-def _view(
-    source: tuple[str, int] | bytes, side: int, name: str | None
-) -> tuple[bytes, tuple[int, int]]:
-    data = source if isinstance(source, bytes) else Path(source[0])
-    picture, size = images.thumbnail(data, side, name, images.visitors_limit())
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue(), size
+        key: Hashable = hashlib.sha256(source).digest()
+    else:
+        key = stamp(source)
+    return _kept(source).get(
+        ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
+    )

@@ -71,7 +71,7 @@ def little(tmp_path, monkeypatch):
         runs.record_run(built, opened, ranks, {"search": np.full(3, 0.01)})
         made.built[name] = built
         made.indexes.append((name, built.path))
-    for cached in (loaders._method, loaders._index, loaders._view, loaders._run, loaders.drawing):
+    for cached in (loaders._method, loaders._index, loaders._run, loaders.KEPT):
         cached.clear()
     monkeypatch.setattr(methods, "load_record", lambda record, **_: Grey(record.method))
     monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})

@@ -88,7 +88,7 @@ def little(tmp_path, monkeypatch):
 
     method = Cells()
     monkeypatch.setattr(methods, "load_record", lambda *_, **__: method)
-    for cached in (loaders._method, loaders._index, loaders._view):
+    for cached in (loaders._method, loaders._index, loaders.KEPT):
         cached.clear()
     opened = dataclasses.replace(
         collections.open_collection(folder), name="little", title="Little collection"

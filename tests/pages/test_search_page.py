@@ -108,7 +108,7 @@ def folder(tmp_path):
 def engine(monkeypatch):
     """The stand-in method instead of the networks."""
     monkeypatch.setattr(methods, "load_record", lambda record, **_: Colours(record.method))
-    for cached in (loaders._method, loaders._index, loaders._view):
+    for cached in (loaders._method, loaders._index, loaders.KEPT):
         cached.clear()
     yield
     loaders._method.clear()

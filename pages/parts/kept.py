@@ -1,0 +1,71 @@
+"""Results that are kept because they may be asked for again, up to so many bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Kept:
+    """Values by key; what was not used for longest goes first. Safe to use from several threads."""
+
+    def __init__(self, most: int):
+        """most: bytes of all values."""
+        self.most, self.bytes = most, 0
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of a key, made where it is not kept.
+
+        Whoever asks while it is being made waits for it. What ``make`` raises is not kept.
+        """
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key][0]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:  # somebody else made it
+                    return self._values[key][0]
+            try:
+                value = make()
+                self._keep(key, value)
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+        return value
+
+    def _keep(self, key: Hashable, value: object) -> None:
+        size = size_of(value)
+        with self._lock:
+            self._values[key] = value, size
+            self.bytes += size
+            while self.bytes > self.most:
+                self.bytes -= self._values.popitem(last=False)[1][1]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+            self.bytes = 0
+
+
+def size_of(value: object) -> int:
+    """About how many bytes a value takes: of arrays, text and what is made of them."""
+    if isinstance(value, bytes | str):
+        return 50 + len(value)
+    if isinstance(value, tuple | list):
+        return 50 + sum(8 + size_of(each) for each in value)
+    if dataclasses.is_dataclass(value):
+        return sum(size_of(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return 50 + getattr(value, "nbytes", 0)

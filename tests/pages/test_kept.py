@@ -1,0 +1,68 @@
+"""Results that are kept, up to so many bytes."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from pages.parts.kept import Kept, size_of
+from retrieval.methods.base import LocalFeatures
+
+
+def test_made_once_and_the_longest_unused_goes_first():
+    kept, made = Kept(3 * (50 + 1000)), []
+
+    def make(name):
+        made.append(name)
+        return bytes(1000)
+
+    for name in ("a", "b", "c", "a", "d", "a", "b"):
+        kept.get(name, lambda name=name: make(name))
+    assert made == ["a", "b", "c", "d", "b"]
+    assert kept.bytes == 3 * 1050 and len(kept) == 3
+    kept.clear()
+    assert kept.bytes == 0 and len(kept) == 0
+
+
+def test_what_is_larger_than_all_is_not_kept():
+    kept = Kept(1000)
+    assert len(kept.get("large", lambda: bytes(5000))) == 5000
+    assert len(kept) == 0 and kept.bytes == 0
+
+
+def test_who_asks_meanwhile_waits_and_gets_the_same():
+    kept, making, go, found = Kept(1000), threading.Event(), threading.Event(), []
+
+    def make():
+        making.set()
+        assert go.wait(30)
+        return ["made"]
+
+    def ask(make):
+        found.append(kept.get("key", make))
+
+    first = threading.Thread(target=ask, args=(make,))
+    first.start()
+    assert making.wait(30)
+    second = threading.Thread(target=ask, args=(lambda: ["made again"],))
+    second.start()
+    go.set()
+    first.join(30)
+    second.join(30)
+    assert found == [["made"], ["made"]] and found[0] is found[1]
+
+
+def test_an_error_is_not_kept():
+    kept = Kept(1000)
+    with pytest.raises(ZeroDivisionError):
+        kept.get("key", lambda: 1 / 0)
+    assert kept.get("key", lambda: "fine") == "fine"
+
+
+def test_sizes():
+    points = np.zeros((100, 2), np.float32)
+    features = LocalFeatures(points, points[:, 0], points[:, 0], np.zeros((100, 40), np.float32))
+    arrays = 100 * 4 * (2 + 1 + 1 + 40)
+    assert arrays <= size_of(features) <= arrays + 400
+    assert size_of((b"x" * 1000, (640, 480))) >= 1000
+    assert size_of(None) < 100
