@@ -19,15 +19,18 @@ def test_made_once_and_the_longest_unused_goes_first():
     for name in ("a", "b", "c", "a", "d", "a", "b"):
         kept.get(name, lambda name=name: make(name))
     assert made == ["a", "b", "c", "d", "b"]
-    assert kept.bytes == 3 * 1050 and len(kept) == 3
+    assert kept.bytes == 3 * 1050
+    assert len(kept) == 3
     kept.clear()
-    assert kept.bytes == 0 and len(kept) == 0
+    assert kept.bytes == 0
+    assert len(kept) == 0
 
 
 def test_what_is_larger_than_all_is_not_kept():
     kept = Kept(1000)
     assert len(kept.get("large", lambda: bytes(5000))) == 5000
-    assert len(kept) == 0 and kept.bytes == 0
+    assert len(kept) == 0
+    assert kept.bytes == 0
 
 
 def test_who_asks_meanwhile_waits_and_gets_the_same():
@@ -49,7 +52,8 @@ def test_who_asks_meanwhile_waits_and_gets_the_same():
     go.set()
     first.join(30)
     second.join(30)
-    assert found == [["made"], ["made"]] and found[0] is found[1]
+    assert found == [["made"], ["made"]]
+    assert found[0] is found[1]
 
 
 def test_an_error_is_not_kept():
