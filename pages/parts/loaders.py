@@ -184,14 +184,15 @@ def _kept_for_session() -> Kept:
     return Kept(OF_ONE_SESSION)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Opening the index")
+@st.cache_resource(max_entries=12, show_spinner=False)
 def _index(path: Path, changed: tuple[str, int]) -> index.Index:
     return index.load(path)
 
 
 def index_of(path: Path, collection: Collection) -> index.Index:
     """An index of this very list of pictures. Raises RetrievalError when it is of another."""
-    opened = _index(path, stamp(path / "manifest.json"))
+    with st.spinner("Opening the index"):
+        opened = _index(path, stamp(path / "manifest.json"))
     if opened.manifest["collection"]["fingerprint"] != collection.fingerprint:
         raise RetrievalError(
             f"The {methods.METHODS[opened.method].title} index of {collection.title} was made "
