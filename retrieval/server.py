@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +20,6 @@ from urllib.parse import quote
 from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
-from PIL import Image
 from pydantic import BaseModel
 
 from retrieval import images, methods
@@ -30,6 +30,7 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index, store
 from retrieval.ranking import search as search_module
+from retrieval.ranking.chain import RERANKERS, parse_chain
 
 MAX_UPLOAD = 50_000_000  # bytes of a request, the picture and what surrounds it
 MOST = 1000  # results
@@ -53,20 +54,29 @@ class IndexInfo(BaseModel):
 
 
 class Result(BaseModel):
-    """score: cosine, or inliers + votes for DELF. inliers: matches that agree on one map (DELF)."""
+    """score: cosine, or inliers + votes for DELF. inliers: matches that agree on one map.
+
+    moved: places up from where the method alone had it, where it was re-ranked.
+    """
 
     rank: int
     name: str
     score: float
     inliers: int | None = None
+    moved: int | None = None
     picture: str
 
 
 class Answer(BaseModel):
-    """provenance: what the numbers rest on. timings: seconds by stage."""
+    """provenance: what the numbers rest on. timings: seconds by stage.
+
+    confidence: level (sure, unsure, nothing) and reason. notes: what could not be done.
+    """
 
     query: dict[str, Any]
     results: list[Result]
+    confidence: dict[str, str]
+    notes: list[str]
     provenance: dict[str, Any]
     timings: dict[str, float]
 
@@ -75,6 +85,8 @@ BoxText = Annotated[
     str, Query(description="Part to search for: x1,y1,x2,y2 in pixels of the upright picture")
 ]
 Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
+THEN = f"Re-rankers with commas between, or best: {', '.join(RERANKERS)}"
+Then = Annotated[str, Query(description=THEN)]
 
 
 def create() -> FastAPI:
@@ -106,12 +118,17 @@ def create() -> FastAPI:
 
     @app.get("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
     def search_by_name(
-        collection: str, checkpoint: str, name: str, box: BoxText = "", top: Top = 10
+        collection: str,
+        checkpoint: str,
+        name: str,
+        box: BoxText = "",
+        top: Top = 10,
+        then: Then = "",
     ) -> Answer:
         """Search with a picture of the collection: a database picture, or one of its queries."""
         index, opened = _open(collection, checkpoint)
-        picture = images.read(_path(opened, name))
-        return _answer(index, picture, box, top, name)
+        data = images.read_bytes(_path(opened, name), name)
+        return _answer(index, opened, data, box, top, then, name)
 
     @app.post("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
     def search_by_upload(
@@ -120,11 +137,13 @@ def create() -> FastAPI:
         picture: Annotated[UploadFile, File(description="JPEG, PNG, WebP, TIFF or HEIC")],
         box: Annotated[str, Form(description="x1,y1,x2,y2 in pixels")] = "",
         top: Annotated[int, Form(ge=1, le=MOST)] = 10,
+        then: Annotated[str, Form(description=THEN)] = "",
     ) -> Answer:
         """Search with a picture of your own."""
-        index, _ = _open(collection, checkpoint)
+        index, opened = _open(collection, checkpoint)
         name = Path(picture.filename or "picture").name
-        return _answer(index, images.read(picture.file, name), box, top, name)
+        data = images.read_bytes(picture.file, name)
+        return _answer(index, opened, data, box, top, then, name)
 
     @app.get("/collections/{collection}/pictures/{name:path}", response_class=Response)
     def picture(
@@ -216,11 +235,24 @@ def _method(path: Path, changed: int) -> methods.Method:
     return methods.for_index(_index(path, changed))
 
 
-def _answer(index: Index, picture: Image.Image, box: str, top: int, name: str) -> Answer:
-    area = _box(box)
+def _answer(
+    index: Index, opened: Collection, data: bytes, box: str, top: int, then: str, name: str
+) -> Answer:
+    area, chain = _box(box), parse_chain(then)
+    picture = images.read(data, name)
     method = _method(index.path, _stamp(index.path))
     with _searching:
-        ranking = search_module.rank_picture(index, method, picture, area, top)
+        ranking = search_module.rank_picture(
+            index,
+            method,
+            picture,
+            area,
+            top,
+            then=chain,
+            collection=opened,
+            own=index.name_of(data),
+        )
+    assert ranking.confidence is not None
     collection = ranking.provenance["collection"]
     return Answer(
         query={"picture": name, "box": area},
@@ -228,6 +260,8 @@ def _answer(index: Index, picture: Image.Image, box: str, top: int, name: str) -
             Result(**row, picture=f"/collections/{collection}/pictures/{quote(row['name'])}")
             for row in ranking.rows()
         ],
+        confidence=asdict(ranking.confidence),
+        notes=ranking.notes,
         provenance=ranking.provenance,
         timings=ranking.timings,
     )

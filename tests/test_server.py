@@ -254,3 +254,27 @@ def test_starting_imports_no_deep_learning():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+def test_then(client, folder):
+    found = client.get(f"/indexes/{GEM}/search", params={"name": "b.png", "then": "best"})
+    answer = found.json()
+    assert found.status_code == 200
+    assert answer["results"][0] == {
+        "rank": 1, "name": "b.png", "moved": 0, "inliers": 0,
+        "score": answer["results"][0]["score"], "picture": "/collections/town/pictures/b.png",
+    }  # fmt: skip
+    assert [one["name"] for one in answer["provenance"]["then"]] == ["geometry", "diffusion"]
+    part = images.read(folder / "b.png").crop((8, 8, 232, 172))
+    answer = upload(client, GEM, jpeg(part), then="geometry").json()
+    assert answer["results"][0]["name"] == "b.png"
+    assert answer["results"][0]["inliers"] >= 12
+    assert answer["confidence"]["level"] in ("sure", "unsure")
+    assert answer["notes"] == []
+    wrong = client.get(f"/indexes/{GEM}/search", params={"name": "b.png", "then": "magic"})
+    assert wrong.status_code == 422
+    assert "There is no re-ranker 'magic'" in wrong.json()["detail"]
+    local = client.get(f"/indexes/{DELF}/search", params={"name": "b.png", "then": "superglobal"})
+    assert local.status_code == 422
+    blank = upload(client, GEM, jpeg(Image.new("RGB", (64, 64), "white"))).json()
+    assert blank["confidence"]["level"] == "nothing"

@@ -169,8 +169,8 @@ def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
             query,
             as_local(index.features(position)),
             tuple(index.sizes[position]),
-            search.MIN_SIMILARITY,
-            search.TOLERANCE,
+            geometry.MIN_SIMILARITY,
+            geometry.TOLERANCE,
         )[1].count
         for position in range(len(index))
     ]

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from retrieval import methods
+from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
 
 def command(
@@ -55,6 +57,24 @@ def numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
+def then_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--then",
+        type=_chain,
+        default=(),
+        metavar="NAMES",
+        help=f"re-rank: {', '.join(RERANKERS)}, in the order given with commas between, or best "
+        f"for {','.join(BEST)}",
+    )
+
+
+def _chain(text: str) -> tuple[str, ...]:
+    try:
+        return parse_chain(text)
+    except RetrievalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

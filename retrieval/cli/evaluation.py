@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import methods
-from retrieval.cli.arguments import command
+from retrieval.cli.arguments import command, then_argument
 from retrieval.cli.output import Bar, print_table, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
@@ -42,6 +42,7 @@ def add(commands) -> None:
         help="what to score --ranks against (.pkl or .json)",
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
+    then_argument(parser)
 
     command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
 
@@ -61,7 +62,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     _check_early(args.protocol, collection, needs_pictures)
     method = methods.for_index(index, args.checkpoint) if needs_pictures else None
     with Bar(len(collection.queries), "query") as bar:
-        run = runs.evaluate_index(index, collection, method, bar.update)
+        run = runs.evaluate_index(index, collection, method, bar.update, args.then)
     if args.ranks:
         with writing(Path(args.ranks)) as file:
             np.savez_compressed(file, ranks=run.ranks)
@@ -72,12 +73,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(
         f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
         f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
+        + (f", then {', '.join(args.then)}" if args.then else "")
     )
     print_table({name: run.scores[name] for name in record["protocols"]})
+    if args.then:
+        alone = runs.evaluated(index, collection, method).scores
+        gains = (
+            f"{name} {100 * (run.scores[name].map - alone[name].map):+.2f}"
+            for name in record["protocols"]
+        )
+        print(f"mAP against the method alone: {', '.join(gains)}")
     seconds = ", ".join(
         f"{stage} {value:.3f} s" for stage, value in run.record["seconds_a_query"].items()
     )
-    print(f"a query: {seconds}; kept in {index.path / 'evaluation.json'}", file=sys.stderr)
+    print(f"a query: {seconds}; kept in {index.path}", file=sys.stderr)
     return 0
 
 

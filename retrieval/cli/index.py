@@ -11,8 +11,9 @@ from retrieval import methods
 from retrieval.cli.arguments import command, load_method, method_arguments
 from retrieval.cli.download import bring
 from retrieval.cli.output import Bar, index_size, print_table
-from retrieval.collections import PRECOMPUTED, open_collection, registered
+from retrieval.collections import PRECOMPUTED, Collection, open_collection, registered
 from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
 
 
 def add(commands) -> None:
@@ -29,6 +30,12 @@ def add(commands) -> None:
     index.add_argument(
         "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
     )
+    index.add_argument(
+        "--verifier",
+        choices=[methods.XFEAT.name],
+        help="also keep the features that --then geometry checks pictures with, beside the index: "
+        "33 kB a picture",
+    )
     index.set_defaults(wrong_usage=index.error, resumed=True)
 
     info = command(commands, "info", _info, "check an index and say what it is")
@@ -38,6 +45,7 @@ def add(commands) -> None:
 def _index(args: argparse.Namespace) -> None:
     from retrieval.index import build, load
     from retrieval.index.store import find_same
+    from retrieval.ranking import verifiers
 
     codebook = None
     if args.codebook:
@@ -61,6 +69,8 @@ def _index(args: argparse.Namespace) -> None:
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
     )
+    if args.verifier:
+        _keypoints(collection, verifiers.place(out))
     if args.out is None and collection.protocols:
         from retrieval.evaluation.runs import evaluated
 
@@ -68,13 +78,28 @@ def _index(args: argparse.Namespace) -> None:
             print_table(evaluated(index, collection, method, bar.update).scores)
 
 
+def _keypoints(collection: Collection, out: Path) -> None:
+    """The index of keypoints that re-rankers look for beside another index."""
+    from retrieval.index import build
+    from retrieval.index.store import find_same
+
+    method = methods.load_record(checkpoints.of_method(methods.XFEAT.name)[0])
+    with Bar(len(collection.names)) as bar:
+        made = build(collection, method, out, bar.update, donors=find_same(method, PRECOMPUTED))
+    print(
+        f"keypoints of {len(made)} pictures in {out} "
+        f"({made.manifest['seconds']:.0f} s, {index_size(made)})"
+    )
+
+
 def _info(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
 
     index = indexes.load(args.index)
     manifest = index.manifest
+    known = methods.METHODS | {methods.XFEAT.name: methods.XFEAT}
     rows = {
-        "method": methods.METHODS[index.method].title if index.method in methods.METHODS else "?",
+        "method": known[index.method].title if index.method in known else "?",
         "checkpoint": f"{index.checkpoint} (SHA-256 {manifest['checkpoint']['sha256'][:16]}…)",
         "collection": manifest["collection"]["name"],
         "pictures": len(index),

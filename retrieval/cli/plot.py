@@ -14,7 +14,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
 from retrieval.methods.base import as_local
 from retrieval.ranking import geometry
-from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
+from retrieval.ranking.geometry import MIN_SIMILARITY, TOLERANCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

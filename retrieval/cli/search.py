@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from retrieval import images, methods
-from retrieval.cli.arguments import box, command, load_method, method_arguments, positive
+from retrieval.cli.arguments import (
+    box,
+    command,
+    load_method,
+    method_arguments,
+    positive,
+    then_argument,
+)
 from retrieval.cli.output import Bar
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
@@ -32,6 +41,7 @@ def add(commands) -> None:
         "exhaustive search",
     )
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
+    then_argument(search)
     search.add_argument("--json", action="store_true", help="results, provenance and timings")
 
     describe = command(commands, "describe", _describe, "write the features of pictures")
@@ -49,20 +59,38 @@ def add(commands) -> None:
 
 def _search(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
+    from retrieval.evaluation.runs import collection_of
     from retrieval.ranking.search import SHORTLIST, rank_picture
 
     index = indexes.load(args.index)
     if args.verify and index.kind == "global":
         raise RetrievalError("--verify is for DELF: one vector a picture has no geometry.")
-    picture = images.read(args.picture)
+    data = images.read_bytes(args.picture, args.picture.name)
+    picture = images.read(data, args.picture.name)
     method = methods.for_index(index, args.checkpoint)
-    verify = args.verify or SHORTLIST
-    ranking = rank_picture(index, method, picture, args.box, args.top, verify)
+    collection = None
+    if args.then:
+        with suppress(RetrievalError):  # the features of its pictures may lie beside the index
+            collection = collection_of(index)
+    ranking = rank_picture(
+        index,
+        method,
+        picture,
+        args.box,
+        args.top,
+        args.verify or SHORTLIST,
+        args.then,
+        collection=collection,
+        own=index.name_of(data),
+    )
     results = ranking.rows()
+    assert ranking.confidence is not None
     if args.json:
         answer = {
             "query": {"picture": str(args.picture), "box": args.box},
             "results": results,
+            "confidence": asdict(ranking.confidence),
+            "notes": ranking.notes,
             "provenance": ranking.provenance,
             "timings": {stage: round(value, 4) for stage, value in ranking.timings.items()},
         }
@@ -70,9 +98,13 @@ def _search(args: argparse.Namespace) -> None:
         return
     for result in results:
         note = f"  {result['inliers']} inliers" if "inliers" in result else ""
+        note += f"  {result['moved']:+}" if result.get("moved") else ""
         print(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}")
+    for note in ranking.notes:
+        print(f"note: {note}", file=sys.stderr)
     spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
     print(f"{index.checkpoint} on {len(index)} pictures: {spent}", file=sys.stderr)
+    print(f"{ranking.confidence.text}: {ranking.confidence.reason}", file=sys.stderr)
 
 
 def _describe(args: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
 """A run: every query of a collection put to one index, and the scores of the rankings.
 
 Kept beside the index: ``evaluation.npz`` (the rankings and the seconds each took) and
-``evaluation.json`` (scores, and everything they rest on). Scores are always computed from the
-rankings; the JSON is for readers.
+``evaluation.json`` (scores, and everything they rest on); with re-rankers they are called
+``evaluation-geometry+diffusion``. Scores are always computed from the rankings; the JSON is for
+readers.
 """
 
 from __future__ import annotations
@@ -78,17 +79,23 @@ def rank_queries(
     method: Method | None,
     collection: Collection,
     progress: Callable[[int, int, str], None] | None = None,
+    then: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Put every query of the collection to the index.
 
     method: the one that made the index; None where the index brings the descriptors of the
     queries itself (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
     progress(done, total, name) is called after each query.
+    then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
+    their work, so that it does not help itself.
     Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
     up with -1 where the index skipped pictures; and seconds (Q,) by stage.
     """
+    from retrieval.ranking import chain
+    from retrieval.ranking.ranking import Query as Asked
     from retrieval.ranking.search import rank_features, rank_picture
 
+    chain.check_chain(then, index)
     names = {name: position for position, name in enumerate(collection.names)}
     # position in the index → position in the collection
     try:
@@ -108,15 +115,16 @@ def rank_queries(
         )
     for column, query in enumerate(collection.queries):
         if stored is not None:
-            ranking = rank_features(index, stored[column])
+            first = rank_features(index, stored[column])
+            own = index.positions.get(query.name)
+            ranking = chain.rerank(first, Asked(index, stored[column], own=own), then)
         else:
             assert method is not None
             picture = images.read(collection.path(query.name))
-            ranking = rank_picture(index, method, picture, query.box)
-        positions = translated[ranking.positions]
-        # Equal scores come in no particular order from the search.
-        positions = positions[np.lexsort((positions, -ranking.scores))]
-        ranks[: len(positions), column] = positions
+            ranking = rank_picture(
+                index, method, picture, query.box, then=then, collection=collection, own=query.name
+            )
+        ranks[: len(ranking), column] = translated[ranking.positions]
         for stage, seconds in ranking.timings.items():
             timings.setdefault(stage, np.zeros(len(collection.queries)))[column] = seconds
         if progress:
@@ -152,17 +160,19 @@ def record_run(
     ranks: np.ndarray,
     timings: Mapping[str, np.ndarray],
     ks: Sequence[int] = KS,
+    then: Sequence[str] = (),
 ) -> Run:
     """Score rankings of an index and keep them beside it (each file is put there by a rename).
 
     Nothing is written where the same rankings are kept already: how long they took and when is not
     worth a changed file.
     """
+    from retrieval.ranking.chain import stated
     from retrieval.ranking.search import provenance
 
     scores = evaluate(ranks, collection, ks=ks)
     try:
-        kept = load_run(index, collection)
+        kept = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
         kept = None
     indexed = set(index.names)
@@ -171,6 +181,7 @@ def record_run(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": {
             **provenance(index),
+            **({"then": stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
             "labels_sha256": labels_digest(collection.queries),
             "index_sha256": _digest(index.path / "manifest.json"),
@@ -189,7 +200,8 @@ def record_run(
     if kept is not None and tuple(ks) == KS and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
     small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
-    new = index.path / f"evaluation.{os.getpid()}.new"
+    name = _name(then)
+    new = index.path / f"{name}.{os.getpid()}.new"
     try:
         with open(new, "wb") as file:
             np.savez_compressed(
@@ -198,12 +210,12 @@ def record_run(
                 ranks=ranks.astype(small),
                 **{f"seconds_{stage}": one for stage, one in timings.items()},
             )
-        os.replace(new, index.path / "evaluation.npz")
+        os.replace(new, index.path / f"{name}.npz")
         new.write_text(
             json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             encoding="utf-8",
         )
-        os.replace(new, index.path / "evaluation.json")
+        os.replace(new, index.path / f"{name}.json")
     except OSError as error:
         raise RetrievalError(
             f"The evaluation cannot be kept in {index.path}: {error.strerror or error}."
@@ -213,13 +225,35 @@ def record_run(
     return Run(ranks, timings, scores, record)
 
 
-def load_run(index: Index, collection: Collection) -> Run | None:
+def kept_chains(index: Index) -> list[tuple[str, ...]]:
+    """Chains of re-rankers of which runs are kept beside an index, () for the method alone."""
+    from retrieval.ranking.chain import RERANKERS
+
+    found = []
+    for path in sorted(index.path.glob("evaluation*.json")):
+        names = path.stem.removeprefix("evaluation").removeprefix("-")
+        then = tuple(names.split("+")) if names else ()
+        if _name(then) == path.stem and RERANKERS.keys() >= set(then):
+            found.append(then)
+    return found
+
+
+def _name(then: Sequence[str]) -> str:
+    return "-".join(["evaluation", *(["+".join(then)] if then else [])])
+
+
+def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> Run | None:
     """The run kept beside an index, scored anew; None where there is none.
 
-    Raises RetrievalError when it is damaged, or belongs to an earlier index or other labels.
+    then: of these re-rankers. Raises RetrievalError when it is damaged, or belongs to an earlier
+    index, to other labels, or to re-rankers with other settings.
     """
+    from retrieval.ranking.chain import stated as stated_chain
+
     again = f"; run: python -m retrieval evaluate {index.path}"
-    path = index.path / "evaluation.json"
+    if then:
+        again += f" --then {','.join(then)}"
+    path = index.path / f"{_name(then)}.json"
     if not path.is_file() or not path.with_suffix(".npz").is_file():
         return None
     try:
@@ -231,12 +265,14 @@ def load_run(index: Index, collection: Collection) -> Run | None:
             and stated["collection_fingerprint"] == collection.fingerprint
             and isinstance(record["seconds_a_query"], dict)
             and isinstance(record["made"], str)
+            and stated.get("then", []) == stated_chain(then)
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
         raise RetrievalError(
-            f"The evaluation in {index.path} is of an earlier index or other labels{again}."
+            f"The evaluation in {index.path} is of an earlier index, other labels or other "
+            f"settings{again}."
         )
     arrays = path.with_suffix(".npz")
     try:
@@ -276,10 +312,11 @@ def evaluate_index(
     collection: Collection,
     method: Method | None,
     progress: Callable[[int, int, str], None] | None = None,
+    then: Sequence[str] = (),
 ) -> Run:
     """Put every query to an index, score the rankings, keep them beside the index."""
-    ranks, timings = rank_queries(index, method, collection, progress)
-    return record_run(index, collection, ranks, timings)
+    ranks, timings = rank_queries(index, method, collection, progress, then)
+    return record_run(index, collection, ranks, timings, then=then)
 
 
 def evaluated(
@@ -287,10 +324,11 @@ def evaluated(
     collection: Collection,
     method: Method | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    then: Sequence[str] = (),
 ) -> Run:
     """The run kept beside an index, or a new one where there is none that fits.
 
-    method: that of the index, if it is loaded already.
+    method: that of the index, if it is loaded already. then: re-rankers.
     """
     from retrieval import methods
 
@@ -300,14 +338,14 @@ def evaluated(
             "has now; index the collection again."
         )
     try:
-        kept = load_run(index, collection)
+        kept = load_run(index, collection, then)
     except RetrievalError:  # of an earlier index, or of other labels
         kept = None
     if kept is not None:
         return kept
     if method is None and "queries_sha256" not in index.settings:
         method = methods.for_index(index)
-    return evaluate_index(index, collection, method, progress)
+    return evaluate_index(index, collection, method, progress, then)
 
 
 def read_ranks(source: str | Path | BinaryIO, key: str | None = None) -> np.ndarray:

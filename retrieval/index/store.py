@@ -115,6 +115,11 @@ class Index:
     def positions(self) -> dict[str, int]:
         return {name: position for position, name in enumerate(self.names)}
 
+    def name_of(self, data: bytes) -> str | None:
+        """The name of the picture with this very content, where the index has it."""
+        digest = hashlib.sha256(data).hexdigest()
+        return self.names[self.digests.index(digest)] if digest in self.digests else None
+
     @cached_property
     def searcher(self):
         """What ranks the pictures, made at the first query: exact vectors or the inverted file."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Reranker(NamedTuple):
 
     vectors: whether it needs one vector a picture. pictures: whether it looks at the pictures.
     run: takes a whole ranking and the query, and returns a ranking that remembers the one before.
+    settings: every number that changes what it does; a ranking and a kept run carry them.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Reranker(NamedTuple):
     summary: str
     paper: str
     run: Callable[[Ranking, Query], Ranking]
+    settings: Mapping[str, Any]
     vectors: bool = False
     pictures: bool = False
 
@@ -39,6 +41,7 @@ RERANKERS: dict[str, Reranker] = {
             "Looks whether the best 100 show the same thing from another side (XFeat).",
             "Potje et al., CVPR 2024",
             verification.geometry_xfeat,
+            verification.XFEAT_SETTINGS,
             pictures=True,
         ),
         Reranker(
@@ -47,6 +50,7 @@ RERANKERS: dict[str, Reranker] = {
             "The same for the best 20, with matches that a network chose (LighterGlue).",
             "Lindenberger et al., ICCV 2023",
             verification.geometry_lighterglue,
+            verification.LIGHTERGLUE_SETTINGS,
             pictures=True,
         ),
         Reranker(
@@ -55,6 +59,7 @@ RERANKERS: dict[str, Reranker] = {
             "The same for the best 100 with the features of DELF.",
             "Noh et al., ICCV 2017",
             verification.geometry_delf,
+            verification.DELF_SETTINGS,
             pictures=True,
         ),
         Reranker(
@@ -63,6 +68,7 @@ RERANKERS: dict[str, Reranker] = {
             "Searches again with the query and what geometry confirmed, or the three nearest.",
             "Chum et al., ICCV 2007; Radenović et al., TPAMI 2018",
             expansion.expansion,
+            expansion.SETTINGS,
             vectors=True,
         ),
         Reranker(
@@ -71,6 +77,7 @@ RERANKERS: dict[str, Reranker] = {
             "Searches again with the average of the query and the five nearest.",
             "Chum et al., ICCV 2007",
             expansion.expansion_average,
+            expansion.AVERAGE_SETTINGS,
             vectors=True,
         ),
         Reranker(
@@ -79,6 +86,7 @@ RERANKERS: dict[str, Reranker] = {
             "Compares the query with averages of each picture and its three nearest.",
             "Arandjelović and Zisserman, CVPR 2012",
             expansion.augmentation,
+            expansion.AUGMENTATION_SETTINGS,
             vectors=True,
         ),
         Reranker(
@@ -87,6 +95,7 @@ RERANKERS: dict[str, Reranker] = {
             "Goes from picture to picture, from what geometry confirmed or the five nearest.",
             "Iscen et al., CVPR 2017",
             diffusion.diffusion,
+            diffusion.SETTINGS,
         ),
         Reranker(
             "k-reciprocal",
@@ -94,6 +103,7 @@ RERANKERS: dict[str, Reranker] = {
             "Prefers those of the best 100 that have the same neighbours as the query.",
             "Zhong et al., CVPR 2017",
             reciprocal.k_reciprocal,
+            reciprocal.SETTINGS,
             vectors=True,
         ),
         Reranker(
@@ -102,6 +112,7 @@ RERANKERS: dict[str, Reranker] = {
             "Refines the best 100 and the query by their neighbours, and compares again.",
             "Shao et al., ICCV 2023",
             superglobal.superglobal,
+            superglobal.SETTINGS,
             vectors=True,
         ),
     )
@@ -129,6 +140,11 @@ def parse_chain(text: str) -> tuple[str, ...]:
     if len(names) > MOST:
         raise RetrievalError(f"A chain may have {MOST} re-rankers, not {len(names)}.")
     return names
+
+
+def stated(chain: Sequence[str]) -> list[dict[str, Any]]:
+    """Names and settings of a chain, ready for JSON, as provenance and kept runs have them."""
+    return [{"name": name, "settings": dict(RERANKERS[name].settings)} for name in chain]
 
 
 def check_chain(chain: Sequence[str], index: Index) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval.index.neighbours import Neighbours
+from retrieval.index.neighbours import COUNT, Neighbours
 from retrieval.ranking.expansion import confirmed_first
 from retrieval.ranking.ranking import MOST_REST, Query, Ranking, Stage, likeness
 
@@ -29,6 +29,14 @@ NEAREST = 5  # pictures that it starts from where geometry confirmed none
 LEAST_WEIGHT = 1e-3  # of a source that the method itself finds unlike
 ACCURACY = 1e-6  # relative, of the solution
 
+SETTINGS = {
+    "alpha": ALPHA,
+    "gamma": GAMMA,
+    "neighbours": COUNT,
+    "sources": SOURCES,
+    "nearest": NEAREST,
+}
+
 
 def diffusion(ranking: Ranking, query: Query) -> Ranking:
     """Starts from what geometry confirmed, or from the five nearest, and follows the graph.
@@ -37,14 +45,7 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     those that none reaches keep their order. Score: inliers + share of the largest likeness.
     """
     neighbours = query.index.neighbours
-    settings = {
-        "alpha": ALPHA,
-        "gamma": GAMMA,
-        "neighbours": neighbours.positions.shape[1],
-        "sources": SOURCES,
-        "nearest": NEAREST,
-    }
-    stage = Stage("diffusion", ranking, settings)
+    stage = Stage("diffusion", ranking, SETTINGS)
     if not neighbours.positions.size:
         return stage.unchanged("Diffusion has no way to go in a collection of one picture.")
     sources = confirmed_first(ranking, SOURCES)

@@ -19,15 +19,17 @@ AVERAGED = 5  # of the plain average
 NEIGHBOURS = 3  # of each database picture
 BLOCK = 4096  # pictures augmented at once
 
+SETTINGS = {"confirmed": CONFIRMED, "nearest": NEAREST, "alpha": ALPHA}
+AVERAGE_SETTINGS = {"nearest": AVERAGED}
+AUGMENTATION_SETTINGS = {"neighbours": NEIGHBOURS}
+
 
 def expansion(ranking: Ranking, query: Query) -> Ranking:
     """The query and what geometry confirmed ask together; without geometry the three nearest do.
 
     Verified: plain average (Chum et al., ICCV 2007). Else: cosine^α as weights (TPAMI 2018).
     """
-    stage = Stage(
-        "expansion", ranking, {"confirmed": CONFIRMED, "nearest": NEAREST, "alpha": ALPHA}
-    )
+    stage = Stage("expansion", ranking, SETTINGS)
     confirmed = confirmed_first(ranking, CONFIRMED)
     if len(confirmed):
         others = vectors(query, ranking.positions[confirmed]).sum(axis=0)
@@ -39,13 +41,13 @@ def expansion(ranking: Ranking, query: Query) -> Ranking:
 
 def expansion_average(ranking: Ranking, query: Query) -> Ranking:
     """The plain average of the query and the five nearest, right or wrong."""
-    stage = Stage("expansion-average", ranking, {"nearest": AVERAGED})
+    stage = Stage("expansion-average", ranking, AVERAGE_SETTINGS)
     return _asked_again(stage, query, vectors(query, ranking.positions[:AVERAGED]).sum(axis=0))
 
 
 def augmentation(ranking: Ranking, query: Query) -> Ranking:
     """Every database picture is searched as the average of itself and its three nearest."""
-    stage = Stage("augmentation", ranking, {"neighbours": NEIGHBOURS})
+    stage = Stage("augmentation", ranking, AUGMENTATION_SETTINGS)
     nearest = query.index.neighbours.positions[ranking.positions]
     scores = np.empty(len(ranking), np.float32)
     for start in range(0, len(ranking), BLOCK):

@@ -17,6 +17,10 @@ SEED = 0
 # Two unrelated pictures agree on a few matches by chance, and repeated windows on a few more:
 # fewer than this says nothing. Of 6 to 30, ten ranked best on town and on real photographs.
 NOISE_FLOOR = 10
+# Of DELF: cosine from which mutual nearest neighbours are a putative match, and the share of the
+# longer side within which a match agrees with the map.
+MIN_SIMILARITY = 0.6
+TOLERANCE = 0.015
 Model = Literal["affine", "homography"]
 LEAST_PAIRS: dict[Model, int] = {"affine": 3, "homography": 4}
 PLACES = 32  # of the longer side: inliers in one of 32 × 32 places are one piece of evidence

@@ -16,14 +16,15 @@ from retrieval.ranking.ranking import Query, Ranking, Stage, best_first
 SHORTLIST = 100
 K1, K2, WEIGHT = 10, 3, 0.3
 
+SETTINGS = {"shortlist": SHORTLIST, "k1": K1, "k2": K2, "weight": WEIGHT}
+
 
 def k_reciprocal(ranking: Ranking, query: Query) -> Ranking:
     """The best 100 by Jaccard distance of k-reciprocal neighbours, mixed with that of cosine.
 
     Score: 1 − distance; the pictures behind the best 100 keep their order and have score 0.
     """
-    settings = {"shortlist": SHORTLIST, "k1": K1, "k2": K2, "weight": WEIGHT}
-    stage = Stage("k-reciprocal", ranking, settings)
+    stage = Stage("k-reciprocal", ranking, SETTINGS)
     first = vectors(query, ranking.positions[:SHORTLIST])
     first = unit(np.vstack([query.vector[None], first]).astype(np.float64))
     final = distances(2 - 2 * first @ first.T)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
-MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
-TOLERANCE = 0.015  # share of the longer side within which a match agrees with the map
 
 
 def rank_picture(
@@ -126,8 +124,8 @@ def _verified(
             query,
             index.features(int(position)),
             tuple(index.sizes[position]),
-            MIN_SIMILARITY,
-            TOLERANCE,
+            geometry.MIN_SIMILARITY,
+            geometry.TOLERANCE,
         )
         # Below the floor a count says nothing: such pictures keep the order of the votes.
         inliers[place] = found.count if found.count >= geometry.NOISE_FLOOR else 0

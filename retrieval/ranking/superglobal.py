@@ -15,14 +15,15 @@ from retrieval.ranking.ranking import Query, Ranking, Stage, best_first
 # wrong pictures of small collections.
 FIRST, NEIGHBOURS, WEIGHT = 100, 9, 0.15
 
+SETTINGS = {"first": FIRST, "neighbours": NEIGHBOURS, "weight": WEIGHT}
+
 
 def superglobal(ranking: Ranking, query: Query) -> Ranking:
     """The first 100, refined by their nine neighbours, compared with query and refined query.
 
     Score: mean of both products; the pictures behind keep their order and have score 0.
     """
-    settings = {"first": FIRST, "neighbours": NEIGHBOURS, "weight": WEIGHT}
-    stage = Stage("superglobal", ranking, settings)
+    stage = Stage("superglobal", ranking, SETTINGS)
     found = scores(vectors(query, ranking.positions[:FIRST]), query.vector)
     order = np.arange(len(ranking))
     order[: len(found)] = best_first(found)

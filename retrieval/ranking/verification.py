@@ -29,6 +29,28 @@ LEAST = 12  # inliers from which a picture is confirmed
 
 LIGHTERGLUE_SHORTLIST = 20  # each takes 60 ms and more
 
+XFEAT_SETTINGS = {
+    "features": "xfeat",
+    "shortlist": SHORTLIST,
+    "min_similarity": MIN_SIMILARITY,
+    "tolerance": TOLERANCE,
+    "least": LEAST,
+}
+LIGHTERGLUE_SETTINGS = {
+    "features": "xfeat",
+    "matcher": "xfeat-lighterglue",
+    "shortlist": LIGHTERGLUE_SHORTLIST,
+    "tolerance": TOLERANCE,
+    "least": LEAST,
+}
+DELF_SETTINGS = {
+    "features": "delf",
+    "shortlist": SHORTLIST,
+    "min_similarity": geometry.MIN_SIMILARITY,
+    "tolerance": geometry.TOLERANCE,
+    "least": NOISE_FLOOR,
+}
+
 Compare = Callable[[int], int | None]  # position → inliers; None: no features of that picture
 
 
@@ -71,14 +93,7 @@ def geometry_xfeat(ranking: Ranking, query: Query) -> Ranking:
 
     Potje et al., CVPR 2024; map: Baráth et al., MAGSAC++, CVPR 2020.
     """
-    settings = {
-        "features": "xfeat",
-        "shortlist": SHORTLIST,
-        "min_similarity": MIN_SIMILARITY,
-        "tolerance": TOLERANCE,
-        "least": LEAST,
-    }
-    return _with_xfeat("geometry", ranking, query, xfeat_pair, settings)
+    return _with_xfeat("geometry", ranking, query, xfeat_pair, XFEAT_SETTINGS)
 
 
 def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
@@ -86,28 +101,14 @@ def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
 
     Lindenberger et al., LightGlue, ICCV 2023; the weights are those of XFeat's authors.
     """
-    settings = {
-        "features": "xfeat",
-        "matcher": "lighterglue",
-        "shortlist": LIGHTERGLUE_SHORTLIST,
-        "tolerance": TOLERANCE,
-        "least": LEAST,
-    }
-    return _with_xfeat("geometry-lighterglue", ranking, query, lighterglue_pair, settings)
+    return _with_xfeat(
+        "geometry-lighterglue", ranking, query, lighterglue_pair, LIGHTERGLUE_SETTINGS
+    )
 
 
 def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
     """DELF's own features, as in its search: mutual nearest neighbours, then an affine map."""
-    from retrieval.ranking import search
-
-    settings = {
-        "features": "delf",
-        "shortlist": SHORTLIST,
-        "min_similarity": search.MIN_SIMILARITY,
-        "tolerance": search.TOLERANCE,
-        "least": NOISE_FLOOR,
-    }
-    stage = Stage("geometry-delf", ranking, settings)
+    stage = Stage("geometry-delf", ranking, DELF_SETTINGS)
     index = query.index if query.index.kind == "local" else verifiers.delf_beside(query.index.path)
     if index is None:
         raise RetrievalError(
@@ -133,8 +134,8 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
             local,
             theirs,
             tuple(index.sizes[place]),
-            search.MIN_SIMILARITY,
-            search.TOLERANCE,
+            geometry.MIN_SIMILARITY,
+            geometry.TOLERANCE,
         )
         return found.count
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from retrieval.methods.base import LocalFeatures
 from retrieval.methods.delf import DELF
-from retrieval.ranking import geometry, search
+from retrieval.ranking import geometry
 from retrieval.training.pairs import agreeing, matching
 
 PICTURES = 500  # that are looked at, at most
@@ -106,7 +106,7 @@ def judge(a: Seen, b: Seen, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     best, nearest = similarity.max(dim=1)
     error = np.linalg.norm(b.points[nearest.numpy()] - there[shown], axis=1)
     near = error < TOLERANCE * max(b.size)
-    return shown, near & (best.numpy() >= search.MIN_SIMILARITY)
+    return shown, near & (best.numpy() >= geometry.MIN_SIMILARITY)
 
 
 def _train(

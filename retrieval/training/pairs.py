@@ -14,7 +14,7 @@ import numpy as np
 
 from retrieval.index.asmk import InvertedFile, codebook_size, train_codebook
 from retrieval.methods.base import LocalFeatures
-from retrieval.ranking import geometry, search
+from retrieval.ranking import geometry
 
 SHORTLIST = 15  # pictures by votes that geometry is asked about, for each
 PARTNERS = 5  # of each picture, those it agrees with best
@@ -45,7 +45,7 @@ def agreeing(features: Sequence[LocalFeatures], sizes: Sequence[tuple[int, int]]
         found = []
         for other in candidates[candidates != number].tolist():
             _, verified = geometry.verify_features(
-                one, features[other], sizes[other], search.MIN_SIMILARITY, search.TOLERANCE
+                one, features[other], sizes[other], geometry.MIN_SIMILARITY, geometry.TOLERANCE
             )
             if verified.count >= geometry.NOISE_FLOOR:
                 found.append(Pair(number, other, verified.matrix, verified.count))

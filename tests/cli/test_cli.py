@@ -430,3 +430,63 @@ def test_a_reader_that_goes_away(indexes, folder):
     done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert len(done.stdout) == 10
+
+
+# re-rankers
+
+
+def test_search_then(run, folder, tmp_path):
+    out = tmp_path / "index"
+    small = ["--size", 96]
+    command = ["index", folder, "--method", "sir", *small, "--out", out, "--verifier", "xfeat"]
+    code, text, _ = run(*command)
+    assert code == 0
+    beside = out.with_name("index.xfeat")
+    assert f"keypoints of 6 pictures in {beside}" in text
+    assert "XFeat" in run("info", beside)[1]
+    picture = tmp_path / "part.png"
+    images.read(folder / "c.png").crop((10, 10, 230, 170)).save(picture)
+    code, text, error = run("search", out, picture, "--then", "best", "--json")
+    answer = json.loads(text)
+    assert (code, error) == (0, "")
+    assert answer["results"][0]["name"] == "c.png"
+    assert answer["results"][0]["inliers"] >= 12
+    assert "moved" in answer["results"][0]
+    assert answer["confidence"]["level"] == "sure"
+    assert answer["notes"] == []
+    assert list(answer["timings"]) == ["extraction", "search", "geometry", "diffusion"]
+    assert [one["name"] for one in answer["provenance"]["then"]] == ["geometry", "diffusion"]
+    code, text, error = run("search", out, picture, "--then", "geometry")
+    assert "inliers" in text.splitlines()[0]
+    assert "Sure: " in error
+
+
+def test_bad_chains(run, refused, folder, tmp_path):
+    out = tmp_path / "index"
+    run("index", folder, "--method", "delf", "--size", 96, "--out", out)
+    code, _, error = run("search", out, folder / "a.png", "--then", "magic")
+    assert code == 2
+    assert "There is no re-ranker 'magic'" in error
+    refused(
+        "needs an index with one vector", "search", out, folder / "a.png", "--then", "expansion"
+    )
+
+
+def test_evaluate_then(run, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "pictures")
+    truth = {
+        "imlist": ["a.png", "b.png", "c.png"],
+        "qimlist": ["a.png"],
+        "gnd": [{"easy": [1], "hard": [2], "junk": [0], "bbx": None}],
+    }
+    (tmp_path / "pictures" / "ground_truth.json").write_text(json.dumps(truth))
+    out = tmp_path / "index"
+    run("index", tmp_path / "pictures", "--method", "sir", "--size", 96, "--out", out)
+    code, text, error = run("evaluate", out, "--then", "diffusion")
+    assert (code, "diffusion " in error) == (0, True)
+    assert ", then diffusion" in text
+    assert "mAP against the method alone: easy +" in text or "alone: easy -" in text
+    assert {path.name for path in out.glob("evaluation*")} == {
+        "evaluation.npz", "evaluation.json",
+        "evaluation-diffusion.npz", "evaluation-diffusion.json",
+    }  # fmt: skip

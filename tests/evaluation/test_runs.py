@@ -16,6 +16,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
 from retrieval.methods.base import Method
 from retrieval.networks import checkpoints
+from retrieval.ranking import chain
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 COLOURS = {"a.jpg": "red", "b.jpg": "blue", "c.jpg": "red", "d.jpg": "orange", "e.jpg": "lime"}
@@ -119,7 +120,9 @@ def test_kept_run_of_something_else_is_refused(index, method, folder):
     truth = json.loads((folder / "ground_truth.json").read_text())
     truth["gnd"][0]["easy"] = [2]
     (folder / "ground_truth.json").write_text(json.dumps(truth))
-    with pytest.raises(RetrievalError, match=r"earlier index or other labels; run: .* evaluate"):
+    with pytest.raises(
+        RetrievalError, match=r"earlier index, other labels or other settings; run: .* evaluate"
+    ):
         runs.load_run(index, open_collection(folder))
     for content in ("", "[]", "{}", '{"provenance": 3}'):
         (index.path / "evaluation.json").write_text(content)
@@ -365,3 +368,51 @@ def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
     assert main([*asked, str(tmp_path / "figure.gif")]) == 1
     assert main([*asked, str(out), "--protocol", "classic"]) == 1
     assert "no labels for classic" in capsys.readouterr().err
+
+
+def test_runs_of_chains_are_kept_apart(index, method, folder, monkeypatch):
+    collection = open_collection(folder)
+    alone = runs.evaluate_index(index, collection, method)
+    assert runs.load_run(index, collection, ("diffusion",)) is None
+    run = runs.evaluate_index(index, collection, method, then=("expansion", "diffusion"))
+    assert set(run.timings) == {"extraction", "search", "expansion", "diffusion"}
+    assert [one["name"] for one in run.record["provenance"]["then"]] == ["expansion", "diffusion"]
+    assert (index.path / "evaluation-expansion+diffusion.npz").is_file()
+    again = runs.load_run(index, collection, ("expansion", "diffusion"))
+    assert np.array_equal(again.ranks, run.ranks)
+    kept = runs.load_run(index, collection)
+    assert np.array_equal(kept.ranks, alone.ranks)
+    assert "then" not in kept.record["provenance"]
+    (index.path / "evaluation-unknown.json").write_text("{}")
+    (index.path / "evaluation-.json").write_text("{}")
+    assert runs.kept_chains(index) == [("expansion", "diffusion"), ()]
+    # Another setting, another run: the kept one is refused, not shown.
+    changed = {**chain.RERANKERS["diffusion"].settings, "alpha": 0.9}
+    monkeypatch.setitem(
+        chain.RERANKERS, "diffusion", chain.RERANKERS["diffusion"]._replace(settings=changed)
+    )
+    with pytest.raises(RetrievalError, match=r"other settings; run: .* --then expansion,diffusion"):
+        runs.load_run(index, collection, ("expansion", "diffusion"))
+
+
+def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
+    """a.jpg asks, and is a picture of the index: its place stays, and others come as without it."""
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    truth["qimlist"] = ["a.jpg", "a.jpg"]
+    for labels in truth["gnd"]:
+        labels["bbx"] = None
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    collection = open_collection(folder)
+    plain, _ = runs.rank_queries(index, method, collection)
+    ranks, _ = runs.rank_queries(index, method, collection, then=("expansion-average",))
+    assert plain[0, 0] == ranks[0, 0] == 0
+    # The average of the query and the five nearest: here those are the four others.
+    vectors = {i: index.features(i) for i in range(5)}
+    asked = vectors[0] + sum(vectors[i] for i in range(1, 5))
+    expected = sorted(range(1, 5), key=lambda i: -round(float(vectors[i] @ asked), 4))
+    assert ranks[1:5, 0].tolist() == expected
+
+
+def test_a_chain_that_the_index_cannot_serve(index, method, folder):
+    with pytest.raises(RetrievalError, match="DELF index beside"):
+        runs.evaluate_index(index, open_collection(folder), method, then=["geometry-delf"])

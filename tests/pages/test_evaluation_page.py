@@ -219,7 +219,7 @@ def test_a_run_of_other_labels_is_refused_with_the_reason(little):
     path = dict(little.indexes)["sir"] / "evaluation.json"
     path.write_text(path.read_text().replace('"labels_sha256": "', '"labels_sha256": "0'))
     app = start()
-    assert "of an earlier index or other labels" in app.warning[0].value
+    assert "of an earlier index, other labels" in app.warning[0].value
     assert table(app, "Measured")["Method"].tolist() == ["CNN-IRwNHA"]
 
 

@@ -106,7 +106,7 @@ def test_delf_verifies_its_shortlist(indexes, load, folder, drawn):
     for position, name in enumerate(loaded.names):
         size = tuple(loaded.sizes[position])
         _, found = geometry.verify_features(
-            query, loaded.features(position), size, search.MIN_SIMILARITY, search.TOLERANCE
+            query, loaded.features(position), size, geometry.MIN_SIMILARITY, geometry.TOLERANCE
         )
         expected[name] = found.count if found.count >= geometry.NOISE_FLOOR else 0
     found = search.rank_picture(loaded, method, both)

@@ -130,7 +130,7 @@ def test_delf_features_for_another_index(scenes, load, tmp_path):
             continue
         _, map_ = geometry.verify_features(
             query, delf.features(delf.positions[name]), (320, 256),
-            search.MIN_SIMILARITY, search.TOLERANCE,
+            geometry.MIN_SIMILARITY, geometry.TOLERANCE,
         )  # fmt: skip
         assert found.inliers[place] == (map_.count if map_.count >= geometry.NOISE_FLOOR else 0)
     assert found.names[1] == "d.png"

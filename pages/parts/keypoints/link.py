@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.parts import own_pictures, query
 from retrieval.collections import Collection
-from retrieval.ranking.search import MIN_SIMILARITY, TOLERANCE
+from retrieval.ranking.geometry import MIN_SIMILARITY, TOLERANCE
 
 VIEWS = {"sees": "What DELF sees", "pair": "Two pictures"}
 LOOKS = {"keypoints": "Keypoints", "fields": "Receptive fields", "attention": "Attention map"}
