@@ -12,6 +12,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from commons_site import jpeg, serving
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval import images
@@ -292,6 +294,45 @@ def test_original_is_checked_against_its_sha1(two, tmp_path):
     assert (tmp_path / "out" / f"tower_{pageid}.jpg").read_bytes() == data
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text(max_size=9), one, max_size=3),
+    max_leaves=6,
+)
+GOOD = {
+    "mime": "image/jpeg",
+    "width": 2000,
+    "height": 1500,
+    "sha1": "0" * 40,
+    "url": f"{choice.MEDIA}a.jpg",
+    "thumburl": f"{choice.MEDIA}b.jpg",
+    "thumbwidth": 960,
+    "thumbheight": 720,
+    "extmetadata": {"License": {"value": "cc0"}, "Artist": {"value": "<b>A</b>"}},
+}
+META = ["License", "Artist", "Attribution", "Categories", "Restrictions", "AuthorCount"]
+
+
+@given(
+    page=st.fixed_dictionaries({}, optional={"title": VALUES, "pageid": VALUES}),
+    info=st.dictionaries(st.sampled_from(sorted(GOOD)), VALUES, max_size=2),
+    meta=st.dictionaries(st.sampled_from(META), VALUES | VALUES.map(lambda one: {"value": one})),
+)
+def test_a_description_of_any_kind_is_a_file_or_left_out(page, info, meta):
+    told = {**GOOD, "extmetadata": {**GOOD["extmetadata"], **meta}, **info}
+    page = {"title": "File:A.jpg", "pageid": 7, **page, "imageinfo": [told]}
+    try:
+        file = choice.judge(page, "Tower", ("Tower", "Bridge"), commons.LICENCES)
+    except choice.LeftOut:
+        return
+    assert choice.File.from_json(json.loads(json.dumps(file.to_json()).encode())) == file
+    assert file.address.startswith(choice.MEDIA)
+    assert file.credit.page.startswith("https://commons.wikimedia.org/wiki/File:")
+    assert file.credit.page.isascii()
+    assert all(text.isprintable() for text in (file.credit.author, file.credit.title))
+    assert file.credit.author
+
+
 def test_licences_can_be_narrowed(two, tmp_path):
     free = [two.add("Tower", meta={"License": "cc0", "Artist": None}) for _ in range(4)]
     found = run(tmp_path / "out", ["Tower"], licences=("cc0", "pd"))
@@ -403,6 +444,15 @@ def test_folder_that_holds_something_else(two, tmp_path):
     with pytest.raises(RetrievalError, match="with other settings"):
         run(tmp_path / "out", per=5)
     assert two.pictures_asked()[8:] == []
+
+
+def test_one_download_into_a_folder_at_a_time(two, tmp_path):
+    def second(done, total, name):
+        if done == 1:
+            with pytest.raises(RetrievalError, match=r"Another download into .* is running"):
+                run(tmp_path / "out")
+
+    assert len(run(tmp_path / "out", progress=second)) == 20
 
 
 def test_redirected_picture(two, tmp_path):

@@ -73,7 +73,7 @@ def judge(page: dict, landmark: str, landmarks: Collection[str], licences: Colle
     """
     try:
         return _judge(page, landmark, landmarks, licences)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise LeftOut("its description is incomplete") from error
 
 
@@ -114,16 +114,21 @@ def _judge(
         raise LeftOut("nobody is named whom the licence wants named")
     if said("AuthorCount"):
         author += " and others"
-    scaled = info["thumburl"] != info["url"]
-    if not info["thumburl"].startswith(MEDIA):
+    address, sha1, scaled = info["thumburl"], info["sha1"].lower(), info["thumburl"] != info["url"]
+    if not address.startswith(MEDIA) or not re.fullmatch("[!-~]+", address):
         raise LeftOut("it lies on another site")
+    if scaled:
+        width, height = int(info["thumbwidth"]), int(info["thumbheight"])
+    pageid = int(page["pageid"])
+    if min(width, height, pageid) < 1 or pageid > 10**12 or not re.fullmatch("[0-9a-f]{40}", sha1):
+        raise ValueError
     restrictions = re.sub(r"[^a-z0-9|-]", "", said("Restrictions").lower()).replace("|", ", ")
     return File(
-        pageid=int(page["pageid"]),
-        address=info["thumburl"],
-        size=(int(info["thumbwidth"]), int(info["thumbheight"])) if scaled else (width, height),
-        sha1="" if scaled else info["sha1"].lower(),
-        order=info["sha1"].lower(),
+        pageid=pageid,
+        address=address,
+        size=(width, height),
+        sha1="" if scaled else sha1,
+        order=sha1,
         artist=artist,
         credit=Credit(
             title=title,
