@@ -16,6 +16,13 @@ def add(commands) -> None:
     command(bench, "extract", _extract, "extraction, beside the plain loop of PyTorch")
     command(bench, "evaluation", _evaluation, "scoring, beside a plain loop")
     command(bench, "threads", _threads, "indexing beside other work, by how threads wait")
+    rerank = command(bench, "rerank", _rerank, "re-ranking, and how it grows")
+    rerank.add_argument(
+        "index", type=Path, nargs="?", metavar="INDEX", help="default: CNN-IRwNHA's of town"
+    )
+    rerank.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
+    )
     local = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
     local.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
@@ -41,6 +48,12 @@ def _threads(args: argparse.Namespace) -> None:
     from retrieval.benchmarks import threads
 
     threads.run()
+
+
+def _rerank(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import reranking
+
+    reranking.run(args.index, args.collection)
 
 
 def _delf(args: argparse.Namespace) -> None:

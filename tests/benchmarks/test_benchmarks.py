@@ -2,13 +2,16 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from retrieval import cli, images, index, methods
-from retrieval.benchmarks import evaluation, extraction, local
+from retrieval.benchmarks import evaluation, extraction, local, reranking
 from retrieval.collections import open_collection
+from retrieval.collections.ground_truth import Query
+from retrieval.ranking import chain
 
 
 def test_plain_loop_and_ours_give_the_same_descriptors():
@@ -88,3 +91,22 @@ def test_threads_are_compared_quiet_and_busy():
     found = threads.measure(pictures=1, rounds=1)
     assert set(found) == set(threads.WAYS)
     assert all(quiet > 0 and busy > 0 for quiet, busy in found.values())
+
+
+def test_rerank(indexes, collection, monkeypatch, capsys):
+    """Every re-ranker has its line; one that the index cannot serve says why."""
+    queries = tuple(Query(name, (10, 10, 200, 150), {}) for name in ("a.png", "b.png"))
+    asked = replace(collection, queries=queries)
+    monkeypatch.setattr(reranking.runs, "collection_of", lambda index, named: asked)
+    monkeypatch.setattr(reranking, "GROWTH", (60, 200))
+    monkeypatch.setattr(reranking, "SAMPLE", 20)
+    reranking.run(indexes["cnn-irwnha"].path)
+    text = capsys.readouterr().out
+    for name in [*chain.RERANKERS, "geometry,diffusion"]:
+        assert f"\n{name} " in text
+    assert "geometry, best 100" in text
+    assert "diffusion on 60 pictures: " in text
+    assert "diffusion on 204 pictures: " in text
+    assert "(extrapolated from 20)" in text
+    reranking.run(indexes["delf"].path)
+    assert "superglobal needs an index with one vector" in capsys.readouterr().out
