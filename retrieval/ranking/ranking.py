@@ -12,7 +12,7 @@ from PIL import Image
 
 from retrieval.images import Box
 from retrieval.index.store import Index
-from retrieval.methods.base import Features, LocalFeatures
+from retrieval.methods.base import Features, LocalFeatures, as_vector
 
 if TYPE_CHECKING:
     from retrieval.collections import Collection
@@ -116,8 +116,7 @@ class Query:
     @property
     def vector(self) -> np.ndarray:
         """The query's vector (D,), under a method that has one a picture."""
-        assert isinstance(self.features, np.ndarray)
-        return self.features
+        return as_vector(self.features)
 
 
 class Stage:

@@ -13,7 +13,7 @@ from PIL import Image
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index.store import Index
-from retrieval.methods.base import Features, LocalFeatures, Method
+from retrieval.methods.base import Features, LocalFeatures, Method, as_local, as_vector
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, confidence, geometry
 from retrieval.ranking.ranking import Query, Ranking
@@ -71,7 +71,7 @@ def rank_features(
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))
-    given = features if index.kind == "global" else features.descriptors
+    given = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     width = index.arrays["descriptors"].shape[1]
     if given.shape[-1] != width and len(index.arrays["descriptors"]):
         raise RetrievalError(
@@ -80,13 +80,13 @@ def rank_features(
         )
     started = time.perf_counter()
     if index.kind == "global":
-        positions, scores = index.searcher.rank(features, count)
+        positions, scores = index.searcher.rank(given, count)
         inliers = None
         timings = {"search": time.perf_counter() - started}
     else:
-        positions, votes = index.searcher.rank(features.descriptors, max(count, verify))
+        positions, votes = index.searcher.rank(given, max(count, verify))
         searched = time.perf_counter()
-        positions, scores, inliers = _verified(index, features, positions, votes, verify)
+        positions, scores, inliers = _verified(index, as_local(features), positions, votes, verify)
         positions, scores, inliers = positions[:count], scores[:count], inliers[:count]
         timings = {
             "search": searched - started,
@@ -122,7 +122,7 @@ def _verified(
     for place, position in enumerate(positions[:verify]):
         _, found = geometry.verify_features(
             query,
-            index.features(int(position)),
+            as_local(index.features(int(position))),
             tuple(index.sizes[position]),
             geometry.MIN_SIMILARITY,
             geometry.TOLERANCE,

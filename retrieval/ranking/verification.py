@@ -16,7 +16,7 @@ import numpy as np
 from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
-from retrieval.methods.base import LocalFeatures
+from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry, lighterglue, verifiers
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Query, Ranking, Stage
@@ -128,11 +128,9 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
         place = places.get(query.index.digests[position])
         if place is None:
             return None
-        theirs = index.features(place)
-        assert isinstance(theirs, LocalFeatures)
         _, found = geometry.verify_features(
             local,
-            theirs,
+            as_local(index.features(place)),
             tuple(index.sizes[place]),
             geometry.MIN_SIMILARITY,
             geometry.TOLERANCE,

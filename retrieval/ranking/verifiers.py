@@ -18,7 +18,7 @@ from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.index import store
 from retrieval.index.store import Index
-from retrieval.methods.base import LocalFeatures, Method
+from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
@@ -58,9 +58,7 @@ def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeat
     if name not in query.local:
         if query.picture is None:
             return None
-        found = method().describe(query.picture, query.box)
-        assert isinstance(found, LocalFeatures)
-        query.local[name] = found
+        query.local[name] = as_local(method().describe(query.picture, query.box))
     return query.local[name]
 
 
@@ -76,9 +74,7 @@ class Database:
         digest = self.index.digests[position]
         if self.kept is not None and digest in self.kept[1]:
             index, positions = self.kept
-            found = index.features(positions[digest])
-            assert isinstance(found, LocalFeatures)
-            return found
+            return as_local(index.features(positions[digest]))
         if self.collection is None or not digest:
             return None
         try:
@@ -94,9 +90,7 @@ class Database:
 def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints, int8 descriptors and scores of a picture, as an index of keypoints has them."""
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
-    found = xfeat().describe(images.read(path))
-    assert isinstance(found, LocalFeatures)
-    found = found[:most]
+    found = as_local(xfeat().describe(images.read(path)))[:most]
     return found.keypoints, store.quantise(found.descriptors), found.scores
 
 
