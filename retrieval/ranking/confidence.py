@@ -12,7 +12,9 @@ from retrieval.images import Box, crop
 from retrieval.index.store import Index
 from retrieval.ranking.ranking import Ranking, likeness
 
-SURE = 20  # inliers of the best picture: no unrelated one of ../shared/photos and town had so many
+# Inliers of the best picture. Of 71 queries put to the other one of town and ../shared/photos,
+# where nothing is right, the best had 18; of 71 put to their own, all with more were right.
+SURE = 20
 SHARE = 0.25  # of the pictures of a collection, which have no nearer neighbour than this
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see
 Level = Literal["sure", "unsure", "nothing"]

@@ -203,3 +203,12 @@ def test_confidence(opened, scenes, load, drawn):
     corner.paste("white", (0, 0, 100, 100))
     boxed = search.rank_picture(opened, load("sir"), corner, (5, 5, 95, 95))
     assert boxed.confidence.reason.startswith("The picture is blank")
+
+
+def test_every_picture_of_town_has_its_keypoints():
+    for _, path in index.find_all("town"):
+        opened = index.load(path)
+        kept = index.load(verifiers.beside(path)[0])
+        kept.check_checkpoint(checkpoints.REGISTRY["xfeat"])
+        assert set(opened.digests) <= set(kept.digests)
+    assert verifiers.place(path) == kept.path
