@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from retrieval.collections.commons.site import title_of
 from retrieval.collections.credits import Credit, one_line
 
 MEDIA = "https://upload.wikimedia.org/"  # where pictures lie; no other place is asked for one
-PAGES = "https://commons.wikimedia.org/wiki/"
+PAGES = "https://commons.wikimedia.org/w/index.php?curid="  # and the page id: short, and stays
 LICENCES = ("cc0", "pd", "cc-by", "cc-by-sa")
 LEAST_SIDE = 480  # px of the original's shorter side
 LONGEST = 3  # times as wide as high, or the other way round: beyond that it is a panorama
@@ -32,7 +31,7 @@ _UNWANTED = re.compile(
     r"exhibits?|objects|people|portraits?|interiors?|inside|indoors?)\b",
     re.IGNORECASE,
 )
-FROM = re.compile(r"\b(views?|panoramas?|seen) from\b", re.IGNORECASE)  # shows something else
+FROM = re.compile(r"\b(views?|panoramas?) from\b", re.IGNORECASE)  # shows something else
 _HOUSEKEEPING = ("Pages ", "Files ", "Images ", "Media ", "Taken ", "Uploaded ")
 
 
@@ -135,7 +134,7 @@ def _judge(
             author=author or "author unknown",
             licence=licence,
             licence_url=licence_url,
-            page=PAGES + quote(f"File:{title}".replace(" ", "_"), safe=":"),
+            page=f"{PAGES}{pageid}",
             note=f"Other restrictions: {restrictions}" if restrictions else "",
         ),
         landmarks=(landmark, *(one for one in landmarks if one in categories)),
