@@ -16,7 +16,6 @@ import runpy
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -218,23 +217,11 @@ def search(
 
     with st.spinner("Searching"):
         ranking = _kept(source).get(("ranking", changed, question.key, box), lambda: in_turn(rank))
-    return without(ranking, question.name) if isinstance(source, Path) else ranking
+    return ranking.without(question.name) if isinstance(source, Path) else ranking
 
 
 def _decoded(source: Path | bytes) -> Image.Image:
     return images.read(source, most=images.visitors_limit())
-
-
-def without(ranking: Ranking, name: str) -> Ranking:
-    """A ranking without the picture that asks."""
-    keep = np.array([one != name for one in ranking.names])
-    return replace(
-        ranking,
-        positions=ranking.positions[keep],
-        scores=ranking.scores[keep],
-        names=tuple(one for one in ranking.names if one != name),
-        inliers=None if ranking.inliers is None else ranking.inliers[keep],
-    )
 
 
 def local_features(

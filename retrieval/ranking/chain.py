@@ -172,7 +172,7 @@ def rerank(ranking: Ranking, query: Query, chain: Sequence[str]) -> Ranking:
     if not chain:
         return ranking
     own = np.flatnonzero(ranking.positions == query.own).tolist()
-    found = _without(ranking, own[0]) if own else ranking
+    found = ranking.without(ranking.names[own[0]]) if own else ranking
     for name in chain:
         found = RERANKERS[name].run(found, query)
     return _put_back(found, ranking, own[0]) if own else found
@@ -190,15 +190,4 @@ def _put_back(found: Ranking, first: Ranking, place: int) -> Ranking:
         names=(*found.names[:place], first.names[place], *found.names[place:]),
         inliers=None if inliers is None else np.insert(inliers, place, 0),
         before=_put_back(found.before, first, place),
-    )
-
-
-def _without(ranking: Ranking, place: int) -> Ranking:
-    others = np.delete(np.arange(len(ranking)), place)
-    return replace(
-        ranking,
-        positions=ranking.positions[others],
-        scores=ranking.scores[others],
-        names=tuple(ranking.names[other] for other in others.tolist()),
-        inliers=None if ranking.inliers is None else ranking.inliers[others],
     )

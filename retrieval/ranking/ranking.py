@@ -80,6 +80,18 @@ class Ranking:
             inliers=None if self.inliers is None else self.inliers[:count],
         )
 
+    def without(self, name: str) -> Ranking:
+        """The same without one picture, in every stage: it has not moved the others."""
+        keep = np.array([one != name for one in self.names], bool)
+        return replace(
+            self,
+            positions=self.positions[keep],
+            scores=self.scores[keep],
+            names=tuple(one for one in self.names if one != name),
+            inliers=None if self.inliers is None else self.inliers[keep],
+            before=self.before and self.before.without(name),
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """Rank (from 1), name, score, inliers and moved where there are any: plain, for JSON."""
         rows: list[dict[str, Any]] = [

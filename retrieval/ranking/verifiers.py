@@ -23,7 +23,7 @@ from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
 QUERY_KEYPOINTS = 1024  # of a query; a database picture has fewer, see the registry
-REMEMBERED = 4000  # pictures described on demand: 0.3 GB of memory at most
+REMEMBERED = 4000  # pictures described on demand: 0.15 GB of memory at most
 
 
 def beside(path: Path) -> list[Path]:

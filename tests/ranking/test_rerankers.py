@@ -369,6 +369,17 @@ def test_a_ranking_remembers_the_one_before(groups):
     assert "moved" not in first.rows()[0]
 
 
+def test_a_picture_taken_out_has_not_moved_the_others(groups):
+    opened, query = groups
+    found = chain.rerank(search.rank_features(opened, query), Query(opened, query), ["diffusion"])
+    gone = found.stages[0].names[0]
+    left = found.without(gone)
+    assert [gone in stage.names for stage in left.stages] == [False, False]
+    assert left.names == tuple(name for name in found.names if name != gone)
+    places = {name: place for place, name in enumerate(left.stages[0].names)}
+    assert left.moved.tolist() == [places[name] - place for place, name in enumerate(left.names)]
+
+
 @pytest.mark.parametrize("name", GLOBAL)
 def test_the_own_picture_of_a_query_keeps_its_place_and_helps_nobody(tmp_path, name):
     """With the query's own picture in the collection the others come as they do without it."""
