@@ -26,6 +26,7 @@ MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left
 # Contrast (standard deviation, of 0 to 1) around a place below which there is nothing to see: what
 # the network says of plain paper or a clear sky is its own padding, alike in every picture.
 FLAT = 0.01
+BLOCK = 256  # candidates that are compared with each other at once
 
 
 class Attention(NamedTuple):
@@ -129,13 +130,12 @@ class DELF(Method):
 
         Of places whose receptive fields overlap (IoU) the best is kept, as DELF does.
         """
-        from torchvision.ops import nms
-
         scores = self.attention_of(dense.raw)
         if not torch.isfinite(scores).all():  # they would vanish in every comparison
             raise RetrievalError(f"The attention that {self.checkpoint.id} gives is not a number.")
-        kept = nms(dense.fields, scores, self.settings["nms_iou"])
-        kept = kept[scores[kept] >= self.settings["min_score"]][: self.settings["keypoints"]]
+        iou, most = self.settings["nms_iou"], self.settings["keypoints"]
+        kept = torch.from_numpy(best_apart(dense.fields.numpy(), scores.numpy(), iou, most))
+        kept = kept[scores[kept] >= self.settings["min_score"]]
         return kept, scores[kept]
 
     def attention_of(self, raw: torch.Tensor) -> torch.Tensor:
@@ -196,6 +196,39 @@ class DELF(Method):
         contrast = _contrast(level, fields[0].stride)[:rows, :columns].reshape(count)
         contrast = contrast * float(np.mean(self.checkpoint.std))  # of 0 to 1 again
         return raw, points, torch.full((count, 1), radius), torch.full((count,), scale), contrast
+
+
+def best_apart(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> np.ndarray:
+    """Rows (k,) int64 of at most ``most`` boxes, best first, none overlapping a better one.
+
+    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,). iou: intersection over union, above which
+    the worse of two goes. The same rows as torchvision.ops.nms, whose import takes five seconds and
+    200 MB for this one function.
+    """
+    order = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = boxes[order].T.copy()
+    areas = (x2 - x1) * (y2 - y1)
+
+    def clash(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        width = np.minimum.outer(x2[a], x2[b]) - np.maximum.outer(x1[a], x1[b])
+        height = np.minimum.outer(y2[a], y2[b]) - np.maximum.outer(y1[a], y1[b])
+        shared = width.clip(min=0) * height.clip(min=0)
+        # The limit in double precision, as torchvision compares: it decides exact ties.
+        return shared / (np.add.outer(areas[a], areas[b]) - shared) > np.float64(iou)
+
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(order), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(order)))
+        block = block[~clash(block, kept).any(axis=1)]
+        among = clash(block, block)
+        stays = np.ones(len(block), bool)
+        for row in range(len(block)):
+            if stays[row]:
+                stays[row + 1 :] &= ~among[row, row + 1 :]
+        kept = np.concatenate([kept, block[stays]])
+        if len(kept) >= most:
+            break
+    return order[kept[:most]]
 
 
 def _contrast(level: torch.Tensor, stride: int) -> torch.Tensor:
