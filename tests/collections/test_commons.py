@@ -446,6 +446,12 @@ def test_folder_that_holds_something_else(two, tmp_path):
     assert two.pictures_asked()[8:] == []
 
 
+def test_a_category_that_was_spelt_wrong_can_be_put_right(two, tmp_path):
+    with pytest.raises(RetrievalError, match="how Commons spells"):
+        run(tmp_path / "out", ["Towr"])
+    assert len(run(tmp_path / "out", ["Tower"], licences=("cc-by-sa",))) == 10
+
+
 def test_one_download_into_a_folder_at_a_time(two, tmp_path):
     def second(done, total, name):
         if done == 1:

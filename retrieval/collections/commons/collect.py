@@ -133,13 +133,16 @@ def _workshop(order: Order, out: Path) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / ".lock", timeout=0):
             asked = json.loads(json.dumps(asdict(order)))
-            if _read_json(work / "order.json") is None:
-                _write_json(work / "order.json", asked)
-            elif _read_json(work / "order.json") != asked:
+            before = _read_json(work / "order.json")
+            if before not in (None, asked) and any(out.glob("*.jpg")):
                 raise RetrievalError(
                     f"{out} holds a download with other settings; choose a new folder, or ask for "
                     "the same again."
                 )
+            if before != asked:
+                for listed in work.glob("list-*.json"):
+                    listed.unlink()
+                _write_json(work / "order.json", asked)
             yield work
     except Timeout as error:
         raise RetrievalError(f"Another download into {out} is running; wait for it.") from error
