@@ -1,0 +1,212 @@
+"""Our own calls: indexes, searches, pictures.
+
+Uploads are checked as everywhere (``images.read``), live in memory or in a temporary file, and are
+gone with the answer.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from retrieval import images
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.ranking.chain import RERANKERS, parse_chain
+from retrieval.server import shelf
+
+MOST = 1000  # results
+LONGEST = 2048  # pixels of the longer side of a picture that is sent
+
+router = APIRouter()
+
+
+class Problem(BaseModel):
+    """Why a request is refused, in one sentence."""
+
+    detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The request cannot be read"},
+    401: {"model": Problem, "description": "The token is missing or wrong"},
+    404: {"model": Problem, "description": "There is no such thing here"},
+    408: {"model": Problem, "description": "The request came too slowly"},
+    413: {"model": Problem, "description": "The request is too large"},
+    422: {"model": Problem, "description": "Something in the request is wrong"},
+    429: {"model": Problem, "description": "Too many searches wait: see Retry-After"},
+    503: {"model": Problem, "description": "Not now"},
+}
+
+
+class IndexInfo(BaseModel):
+    """An index that can be searched, at /indexes/{id}/search."""
+
+    id: str
+    collection: str
+    method: str
+    checkpoint: str
+    pictures: int
+    settings: dict[str, Any]
+    made: str
+
+
+class Result(BaseModel):
+    """score: cosine, or inliers + votes for DELF. inliers: matches that agree on one map.
+
+    moved: places up from where the method alone had it, where it was re-ranked.
+    """
+
+    rank: int
+    name: str
+    score: float
+    inliers: int | None = None
+    moved: int | None = None
+    picture: str
+
+
+class Answer(BaseModel):
+    """provenance: what the numbers rest on. timings: seconds by stage.
+
+    confidence: level (sure, unsure, nothing) and reason. notes: what could not be done.
+    """
+
+    query: dict[str, Any]
+    results: list[Result]
+    confidence: dict[str, str]
+    notes: list[str]
+    provenance: dict[str, Any]
+    timings: dict[str, float]
+
+
+BoxText = Annotated[
+    str, Query(description="Part to search for: x1,y1,x2,y2 in pixels of the upright picture")
+]
+Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
+THEN = f"Re-rankers with commas between, or best: {', '.join(RERANKERS)}"
+Then = Annotated[str, Query(description=THEN)]
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the service is up; loads nothing, and waits for nobody."""
+    return {"status": "ok"}
+
+
+@router.get("/indexes")
+def list_indexes() -> list[IndexInfo]:
+    """The indexes on this machine; one that is damaged is left out."""
+    found = []
+    for name in shelf.paths():
+        try:
+            index = shelf.opened(name)
+        except HTTPException:
+            continue
+        found.append(
+            IndexInfo(
+                id=name,
+                collection=name.partition("/")[0],
+                method=index.method,
+                checkpoint=index.checkpoint,
+                pictures=len(index),
+                settings=index.settings,
+                made=index.manifest["made"],
+            )
+        )
+    return found
+
+
+@router.get("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
+async def search_by_name(
+    request: Request,
+    collection: str,
+    checkpoint: str,
+    name: str,
+    box: BoxText = "",
+    top: Top = 10,
+    then: Then = "",
+) -> Answer:
+    """Search with a picture of the collection: a database picture, or one of its queries."""
+    index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
+    path = await run_in_threadpool(lambda: shelf.picture(shelf.collection(collection), name))
+    return await _answer(request, index, path, name, box, top, then)
+
+
+@router.post("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
+async def search_by_upload(
+    request: Request,
+    collection: str,
+    checkpoint: str,
+    picture: Annotated[UploadFile, File(description="JPEG, PNG, WebP, TIFF or HEIC")],
+    box: Annotated[str, Form(description="x1,y1,x2,y2 in pixels")] = "",
+    top: Annotated[int, Form(ge=1, le=MOST)] = 10,
+    then: Annotated[str, Form(description=THEN)] = "",
+) -> Answer:
+    """Search with a picture of your own."""
+    index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
+    name = Path(picture.filename or "picture").name
+    # A name may come in an odd character set, and not every text can be sent back.
+    name = name.encode("utf-8", "replace").decode()
+    return await _answer(request, index, picture.file, name, box, top, then)
+
+
+@router.get(
+    "/collections/{collection}/pictures/{name:path}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}},
+)
+def picture(
+    collection: str, name: str, side: Annotated[int, Query(ge=16, le=LONGEST)] = 1024
+) -> Response:
+    """A picture of a collection as JPEG, its longer side at most ``side`` pixels."""
+    path = shelf.picture(shelf.collection(collection), name)
+    return Response(jpeg(path, side), media_type="image/jpeg")
+
+
+def jpeg(path: Path, side: int) -> bytes:
+    small, _ = images.thumbnail(path, side)
+    data = io.BytesIO()
+    small.save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+def link(collection: str, name: str) -> str:
+    """Where a picture of a collection is to be had."""
+    return f"/collections/{collection}/pictures/{quote(name)}"
+
+
+async def _answer(
+    request: Request, index, source, name: str, box: str, top: int, then: str
+) -> Answer:
+    area, chain = _box(box), parse_chain(then)
+    ranking = await shelf.in_turn(
+        request, lambda: shelf.search(index, source, name, area, top, chain)
+    )
+    assert ranking.confidence is not None
+    collection = index.path.parent.name
+    return Answer(
+        query={"picture": name, "box": area},
+        results=[Result(**row, picture=link(collection, row["name"])) for row in ranking.rows()],
+        confidence=asdict(ranking.confidence),
+        notes=ranking.notes,
+        provenance=ranking.provenance,
+        timings=ranking.timings,
+    )
+
+
+def _box(text: str) -> Box | None:
+    if not text.strip():
+        return None
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RetrievalError("A box is four numbers in pixels: x1,y1,x2,y2.") from error
+    return x1, y1, x2, y2

@@ -1,0 +1,122 @@
+"""Who may ask, how much they may send, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import socket
+from collections.abc import Collection
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
+MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
+MAX_HELD = 300_000_000  # bytes of all requests that are being answered
+BODY_SECONDS = 60.0  # for a request to arrive
+ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
+
+
+class Origins:
+    """CORS: any web page may use the calls of the report's client, named ones the others."""
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]):
+        self.app = app
+        options = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        self.any = CORSMiddleware(app, allow_origins=["*"], **options)
+        self.named = CORSMiddleware(app, allow_origins=list(origins), **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self.any if scope.get("path") == "/" else self.named)(scope, receive, send)
+
+
+class Guard:
+    """Checks host and token, and limits the bytes and seconds of a request.
+
+    The host that a browser believes to talk to is checked because any web page can give its own
+    name the address of this machine, and would then be taken for a page of ours.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
+        self.app, self.token = app, token.encode()
+        self.names = {"localhost", socket.gethostname().lower(), *map(str.lower, names)}
+        self.held = 0  # bytes of requests in memory or in temporary files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        request = _Request(self, receive, MAX_FORM if scope["path"] == "/" else MAX_BODY)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self.app(scope, request.receive, send)
+        finally:
+            self.held -= request.seen
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._is_ours(host):
+            text = f"This service is not known as {host}; start it with: serve --name {host}"
+            return JSONResponse({"detail": text}, 400)
+        given = headers.get(b"authorization", b"")
+        if self.token and scope["path"] != "/health":
+            kind, _, token = given.partition(b" ")
+            if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token):
+                return JSONResponse(
+                    {"detail": "This service asks for a token: Authorization: Bearer …"},
+                    401,
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Numbers are fine: a page of somebody else's comes under a name."""
+        name, _, port = host.lower().rpartition(":")
+        if not name or not port.isdigit():
+            name = host.lower()
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return name in self.names
+        return True
+
+
+class _Request:
+    """Counts the bytes and the time of a body as it arrives."""
+
+    def __init__(self, guard: Guard, receive: Receive, most: int):
+        self.guard, self.next, self.most = guard, receive, most
+        self.seen, self.whole = 0, False
+        self.end = asyncio.get_running_loop().time() + BODY_SECONDS
+
+    async def receive(self) -> Message:
+        if self.whole:
+            return await self.next()
+        try:
+            async with asyncio.timeout_at(self.end):
+                message = await self.next()
+        except TimeoutError as error:
+            raise _over(408, f"A request has {BODY_SECONDS:g} s to arrive.") from error
+        size = len(message.get("body", b""))
+        self.seen += size
+        self.guard.held += size
+        self.whole = not message.get("more_body", False)
+        if self.seen > self.most:
+            text = f"A request may have {self.most // 1_000_000} MB; send a smaller picture."
+            raise _over(413, text)
+        if self.guard.held > MAX_HELD:
+            raise _over(503, "Too much is being sent at once; try again.", {"Retry-After": "5"})
+        return message
+
+
+def _over(status: int, text: str, headers: dict[str, str] | None = None) -> HTTPException:
+    """The rest of the request is not wanted."""
+    return HTTPException(status, text, {"Connection": "close", **(headers or {})})

@@ -1,0 +1,126 @@
+"""The calls of the report's server, so that its client works with this one unchanged."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from pydantic import BaseModel
+
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.server import api, guard, shelf
+
+METHODS = {"0": "sir", "1": "cnn-irwnha", "2": "delf"}
+RESULTS = 20
+SIDE = 320  # pixels of the results: twenty of them stay below 2 MB
+BOX = ("x", "y", "x_max", "y_max")
+
+FIELDS = {
+    "type": "object",
+    "required": ["image", "method"],
+    "properties": {
+        "image": {"type": "string", "description": "PNG or JPEG: a data URL, or bare base64"},
+        "method": {"type": "string", "enum": list(METHODS), "description": "as in METHODS"},
+        **{key: {"type": "string", "description": "pixels; all 0: everything"} for key in BOX},
+    },
+}
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+BODY = {"required": True, "content": {kind: {"schema": FIELDS} for kind in FORMS}}
+
+
+class Item(BaseModel):
+    rank: int
+    name: str
+    score: float
+    link: str
+
+
+class Found(BaseModel):
+    """results: JPEGs in base64, best first; items: what each of them is."""
+
+    results: list[str]
+    items: list[Item]
+
+
+def router(collection: str) -> APIRouter:
+    """GET and POST at /; the searches go through ``collection``."""
+    routes = APIRouter()
+
+    @routes.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("docs")
+        return PlainTextResponse("Image retrieval; every call is described at /docs.\n")
+
+    @routes.post("/", openapi_extra={"requestBody": BODY})
+    async def search(request: Request) -> Found:
+        """Search as the report's client does: with 0 SIR, 1 CNN-IRwNHA, 2 DELF."""
+        form = await request.form(max_files=1, max_fields=20, max_part_size=guard.MAX_FORM)
+        fields = {}
+        for key, value in form.items():
+            fields[key] = value if isinstance(value, str) else await value.read()
+        box, method = _box(fields), METHODS.get(_text(fields, "method"))
+        if method is None:
+            raise RetrievalError("The field method is 0 (SIR), 1 (CNN-IRwNHA) or 2 (DELF).")
+        picture = _picture(fields.get("image", ""))
+        found = await run_in_threadpool(shelf.defaults, collection)
+        if method not in found:
+            raise RetrievalError(f"There is no index for method {method} here.")
+        index = await run_in_threadpool(shelf.opened, found[method])
+        return await shelf.in_turn(request, lambda: _found(index, picture, box))
+
+    return routes
+
+
+def _found(index, picture: bytes, box: Box | None) -> Found:
+    ranking = shelf.search(index, picture, "The picture", box, RESULTS)
+    name = index.path.parent.name
+    collection = shelf.collection(name)
+    results = [api.jpeg(collection.path(one), SIDE) for one in ranking.names]
+    return Found(
+        results=[base64.b64encode(data).decode() for data in results],
+        items=[
+            Item(
+                rank=row["rank"],
+                name=row["name"],
+                score=row["score"],
+                link=api.link(name, row["name"]),
+            )
+            for row in ranking.rows()
+        ],
+    )
+
+
+def _text(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key, "")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _picture(sent: str | bytes) -> bytes:
+    """The bytes of a picture that came as a file, a data URL or bare base64."""
+    if isinstance(sent, bytes):
+        return sent
+    if sent.startswith("data:"):
+        sent = sent.partition(",")[2]
+    try:
+        # A plus sign that was not escaped arrives as a blank.
+        return base64.b64decode(sent.strip().replace(" ", "+"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RetrievalError("The field image is no picture in base64.") from error
+
+
+def _box(fields: dict[str, Any]) -> Box | None:
+    """The box, or None for the whole picture: all four zero, empty or NaN, as clients send it."""
+    try:
+        x1, y1, x2, y2 = (float(_text(fields, key) or 0) for key in BOX)
+    except ValueError as error:
+        raise RetrievalError("The fields x, y, x_max and y_max are numbers of pixels.") from error
+    if all(not value or math.isnan(value) for value in (x1, y1, x2, y2)):
+        return None
+    return x1, y1, x2, y2

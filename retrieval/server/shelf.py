@@ -1,0 +1,142 @@
+"""The indexes below ``precomputed/``: what a client names is looked up here, never opened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi import HTTPException, Request
+
+from retrieval import images, methods, threads
+from retrieval import index as indexes
+from retrieval.collections import Collection
+from retrieval.collections import collection as collections
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+from retrieval.index import Index, store
+from retrieval.ranking import search as search_module
+from retrieval.ranking.ranking import Ranking
+from retrieval.workers import LOOK, Workers
+
+T = TypeVar("T")
+
+QUEUE = 50  # searches that may wait; at one a second the last has waited a minute
+WORKERS = Workers(min(threads.usable_cores(), 2), QUEUE)
+log = logging.getLogger("uvicorn.error")
+
+
+def paths() -> dict[str, Path]:
+    """id → folder of every index of a collection that can be opened here."""
+    return {
+        f"{entry.name}/{path.name}": path
+        for entry in collections.registered()
+        if entry.available
+        for _, path in indexes.find_all(entry.name, store.PRECOMPUTED)
+    }
+
+
+def defaults(collection: str = "") -> dict[str, str]:
+    """Method → id of its index in a collection, by default in the first that has any."""
+    names = [entry.name for entry in collections.registered() if entry.available]
+    for name in [collection] if collection else names:
+        found = indexes.find(name, store.PRECOMPUTED) if name in names else {}
+        if found:
+            return {method: f"{name}/{path.name}" for method, path in found.items()}
+    raise RetrievalError(
+        f"There is no index of {collection or 'any collection'} to search; make one with: "
+        "python -m retrieval index"
+    )
+
+
+def opened(name: str) -> Index:
+    """The index with an id. HTTPException where there is none, or where it is damaged."""
+    path = paths().get(name)
+    if path is None:
+        raise HTTPException(404, f"There is no index {name}; see /indexes.")
+    try:
+        return _index(path, _stamp(path))
+    except (RetrievalError, OSError) as error:
+        log.error("The index %s cannot be opened: %s", name, error)
+        raise HTTPException(
+            503, f"The index {name} is damaged; its owner finds the reason in the log."
+        ) from error
+
+
+def collection(name: str) -> Collection:
+    if name not in {entry.name for entry in collections.registered() if entry.available}:
+        raise HTTPException(404, f"There is no collection {name}.")
+    return collections.open_collection(name)
+
+
+def picture(collection: Collection, name: str) -> Path:
+    """File of a picture that the collection lists; nothing else is ever opened."""
+    if name not in collection.names and name not in {query.name for query in collection.queries}:
+        raise HTTPException(404, f"There is no picture {name} in {collection.name}.")
+    return collection.path(name)
+
+
+def search(
+    index: Index, source, name: str, box: Box | None, top: int, then: Sequence[str] = ()
+) -> Ranking:
+    """The ranking for a picture: a path, or the open file or bytes that a client sent."""
+    # The picture first: a bad one is no reason to load a network.
+    data = images.read_bytes(source, name)
+    picture = images.read(data, name, images.visitors_limit())
+    return search_module.rank_picture(
+        index,
+        _method(index.path, _stamp(index.path)),
+        picture,
+        box,
+        top,
+        then=then,
+        collection=collection(index.path.parent.name),
+        own=index.name_of(data),
+    )
+
+
+async def in_turn(request: Request, work: Callable[[], T]) -> T:
+    """What ``work()`` returns, once it was its turn among the searches of all clients.
+
+    Raises Busy where too many wait. When the client leaves, the work leaves the queue.
+    """
+    who = request.client.host if request.client else ""
+    future = WORKERS.submit(who, work)
+    waiting = asyncio.wrap_future(future)
+    try:
+        while not (await asyncio.wait([waiting], timeout=LOOK))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(499, "The client has left.")
+        return waiting.result()
+    finally:
+        waiting.cancel()
+
+
+def _stamp(path: Path) -> int:
+    """Another index in the same place is another index."""
+    return (path / "manifest.json").stat().st_mtime_ns
+
+
+def _once(load: Callable) -> Callable:
+    """Cached, and loaded by one thread only where several ask at the same time."""
+    cached, lock = lru_cache(maxsize=8)(load), threading.Lock()
+
+    def loader(*key):
+        with lock:
+            return cached(*key)
+
+    return loader
+
+
+@_once
+def _index(path: Path, changed: int) -> Index:
+    return indexes.load(path)
+
+
+@_once
+def _method(path: Path, changed: int) -> methods.Method:
+    return methods.for_index(_index(path, changed))

@@ -1,0 +1,222 @@
+"""Who is let in, limits, and what clients that misbehave do to the others."""
+
+import contextlib
+import io
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from PIL import Image
+
+from retrieval import cli, server
+from retrieval.server import connections, guard, shelf
+from retrieval.workers import Workers
+
+GEM = "town/gem-lite0"
+
+
+@pytest.fixture
+def picture(jpeg):
+    return jpeg(Image.new("RGB", (90, 70), "red"))
+
+
+def test_a_token(start, picture):
+    client = start(token="open sesame")
+    for path in ("/", "/indexes", "/docs", "/openapi.json", "/collections/town/pictures/a.png"):
+        answer = client.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/health").status_code == 200
+    assert client.upload(GEM, picture).status_code == 401
+    for wrong in ("Bearer open", "Bearer", "Basic open sesame", "open sesame"):
+        assert client.get("/indexes", headers={"Authorization": wrong}).status_code == 401
+    right = {"Authorization": "Bearer open sesame"}
+    assert client.get("/indexes", headers=right).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+def test_other_machines_need_a_token(host, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **where: started.append(where["host"]))
+    monkeypatch.delenv("RETRIEVAL_TOKEN", raising=False)
+    assert cli.main(["serve", "--host", host]) != 0
+    assert "--open" in capsys.readouterr().err
+    assert started == []
+    assert cli.main(["serve", "--host", host, "--open"]) == 0
+    assert cli.main(["serve", "--host", host, "--token", "x"]) == 0
+    monkeypatch.setenv("RETRIEVAL_TOKEN", "x")
+    assert cli.main(["serve", "--host", host]) == 0
+    monkeypatch.delenv("RETRIEVAL_TOKEN")
+    for own in ("127.0.0.1", "::1", "localhost"):
+        assert cli.main(["serve", "--host", own]) == 0
+    assert len(started) == 6
+
+
+def test_hosts(start):
+    client = start(names=("Retrieval.example",))
+    for host in ("localhost", "127.0.0.1:8000", "[::1]:8000", "retrieval.example:80", "192.0.2.1"):
+        assert client.get("/indexes", headers={"Host": host}).status_code == 200, host
+    for host in ("evil.example", "localhost.evil.example", "evil.example:8000", "a:b:c"):
+        answer = client.get("/indexes", headers={"Host": host})
+        assert answer.status_code == 400, host
+        assert "serve --name" in answer.json()["detail"]
+
+
+def test_web_pages_of_others(start):
+    closed, opened = start(), start(origins=("https://page.example",))
+    page = {"Origin": "https://page.example"}
+    allow = "access-control-allow-origin"
+    assert allow not in closed.get("/indexes", headers=page).headers
+    assert opened.get("/indexes", headers=page).headers[allow] == "https://page.example"
+    other = opened.get("/indexes", headers={"Origin": "https://evil.example"})
+    assert allow not in other.headers
+
+
+def test_a_body_that_is_too_long(monkeypatch, client):
+    monkeypatch.setattr(guard, "MAX_BODY", 2000)
+    monkeypatch.setattr(guard, "MAX_FORM", 3000)
+    answer = client.upload(GEM, b"x" * 5000)
+    assert answer.status_code == 413
+    assert "smaller picture" in answer.json()["detail"]
+    assert client.post("/", data={"image": "x" * 5000}).status_code == 413
+    # ... and without a length that says so beforehand.
+    parts = (b"x" * 500 for _ in range(9))
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post(f"/indexes/{GEM}/search", data=parts, headers=kind)
+    assert answer.status_code in (400, 413)
+    assert client.upload(GEM, b"x" * 500).status_code == 422, "a short one is looked at"
+
+
+def test_all_bodies_together_are_limited(monkeypatch, client, picture):
+    monkeypatch.setattr(guard, "MAX_HELD", 3000)
+    answer = client.upload(GEM, b"x" * 5000)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    for _ in range(5):
+        assert client.upload(GEM, picture).status_code == 200, "what was answered is forgotten"
+
+
+def connect(client, text=b""):
+    one = socket.create_connection(("127.0.0.1", client.port), timeout=60)
+    one.sendall(text)
+    return one
+
+
+def test_a_body_that_never_arrives(monkeypatch, client):
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
+    head = (
+        f"POST /indexes/{GEM}/search HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9999\r\n\r\n--x\r\n"
+    )
+    one = connect(client, head.encode())
+    answer = b""
+    while part := one.recv(4096):  # until the service hangs up
+        answer += part
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_headers_that_never_end(monkeypatch, client):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    for text in (b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "):
+        assert connect(client, text).recv(100) == b"", "it hangs up"
+    # The same behind a request that was answered.
+    whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    one = connect(client, whole)
+    assert one.recv(1000).startswith(b"HTTP/1.1 200")
+    one.sendall(b"GET /health HT")
+    rest = b""
+    while part := one.recv(1000):
+        rest += part
+    assert b"HTTP" not in rest
+
+
+def test_many_idle_connections_keep_nobody_out(monkeypatch, client):
+    monkeypatch.setattr(connections, "MOST", 20)
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 300)
+    idle = [connect(client, b"GET / HT") for _ in range(60)]
+    assert client.get("/health").status_code == 200
+    with contextlib.suppress(ConnectionResetError):
+        assert idle[0].recv(10) == b"", "the oldest had to go"
+    for one in idle:
+        one.close()
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Searches that go on until the event is set; ``held.begun`` counts those that began."""
+    event = threading.Event()
+    event.begun = 0
+    search = shelf.search
+
+    def slow(*arguments):
+        event.begun += 1
+        assert event.wait(60)
+        return search(*arguments)
+
+    monkeypatch.setattr(shelf, "search", slow)
+    monkeypatch.setattr(shelf, "WORKERS", Workers(1, 3))
+    yield event
+    event.set()
+
+
+def wait_until(true):
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def waiting():
+    return sum(map(len, shelf.WORKERS._waiting.values()))
+
+
+def test_health_and_lists_never_wait_behind_searches(client, picture, held):
+    with ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(client.upload, GEM, picture, top=1) for _ in range(60)]
+        wait_until(lambda: held.begun == 1 and waiting() == 3)
+        for path in ("/health", "/indexes", "/", "/collections/town/pictures/a.png"):
+            assert client.get(path).status_code == 200
+        wait_until(lambda: sum(one.done() for one in answers) == 56)
+        refused = [one.result() for one in answers if one.done()]
+        assert {one.status_code for one in refused} == {429}
+        assert all(int(one.headers["retry-after"]) > 0 for one in refused)
+        assert "Too many searches are waiting" in refused[0].json()["detail"]
+        held.set()
+        codes = [one.result().status_code for one in answers]
+        assert codes.count(200) == 4
+
+
+def test_the_search_of_a_client_that_left_is_dropped(client, picture, held):
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(client.upload, GEM, picture)
+        wait_until(lambda: held.begun == 1)
+        gone = connect(client, b"GET /indexes/" + GEM.encode() + b"/search?name=a.png HTTP/1.1\r\n"
+                       b"Host: localhost\r\n\r\n")  # fmt: skip
+        wait_until(lambda: waiting() == 1)
+        gone.close()
+        wait_until(lambda: waiting() == 0)
+        held.set()
+        assert first.result().status_code == 200
+    assert held.begun == 1
+
+
+def test_pictures_of_visitors_are_limited(client, jpeg):
+    data = io.BytesIO()
+    Image.new("RGB", (5100, 5100)).save(data, "PNG")
+    answer = client.upload(GEM, data.getvalue())
+    assert answer.status_code == 422
+    assert "25 megapixels" in answer.json()["detail"]
+
+
+def test_nothing_is_said_of_the_machine(client, shelf):
+    for path in ("/indexes", "/openapi.json", f"/indexes/{GEM}/search?name=nope", "/nothing"):
+        answer = requests.get(client.root + path, timeout=60)
+        assert str(shelf) not in answer.text
+        assert "server" not in answer.headers
+
+
+def test_settings_of_connections():
+    assert server.settings()["http"] is connections.Connection
