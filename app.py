@@ -2,7 +2,10 @@
 
 import streamlit as st
 
+from pages.parts import entrance
+
 st.set_page_config("Image retrieval", "🔎", layout="wide")
+entrance.ask()
 st.session_state.through_app = True  # see pages/parts/loaders.py
 st.navigation(
     [

@@ -23,7 +23,7 @@ from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 
 NAME, TITLE = "mine", "My pictures"
-OWN_FILES, OWN_BYTES = 2000, 500_000_000  # of one session, unpacked
+FILES, MEGABYTES = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"  # of one session, unpacked
 FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
 
 
@@ -201,14 +201,23 @@ def _runs(process: int) -> bool:
     return True
 
 
+def _limit(variable: str, default: int) -> int:
+    """What the owner of the app allows a session, by an environment variable."""
+    text = os.environ.get(variable, str(default))
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise RetrievalError(f"{variable} is a whole number from 1 to 999999, not {text!r}.")
+    return int(text)
+
+
 def _bring(files: list) -> Own:
     """Copy uploads into a new private folder, unpacking zips."""
+    most_files, megabytes = _limit(FILES, 2000), _limit(MEGABYTES, 500)
     folder = _private_folder()
     root = Path(folder.name) / "pictures"
     root.mkdir()
-    if len(files) > OWN_FILES:
-        raise RetrievalError(f"These are more than {OWN_FILES:,} files; bring fewer.")
-    left = OWN_BYTES
+    if len(files) > most_files:
+        raise RetrievalError(f"These are more than {most_files:,} files; bring fewer.")
+    left = megabytes * 1_000_000
     for number, file in enumerate(files, 1):
         target = root / _safe(file.name)
         is_zip = target.suffix.lower() == ".zip"
@@ -218,14 +227,14 @@ def _bring(files: list) -> Own:
             target = target.with_stem(f"{target.stem} ({number})")
         if is_zip:
             paths = archives.unpack(
-                file, target, max_bytes=left, max_files=OWN_FILES, suffixes=images.SUFFIXES
+                file, target, max_bytes=left, max_files=most_files, suffixes=images.SUFFIXES
             )
             left -= sum(path.stat().st_size for path in paths)
             continue
         left -= file.size
         if left < 0:
             raise RetrievalError(
-                f"These pictures are more than {OWN_BYTES // 1_000_000} MB together; bring fewer."
+                f"These pictures are more than {megabytes} MB together; bring fewer."
             )
         target.write_bytes(file.getbuffer())
     return Own(_named(collections.open_collection(root)), folder)

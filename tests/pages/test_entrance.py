@@ -1,0 +1,54 @@
+"""The passphrase: nothing of the app is seen before it is said."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.parts import entrance
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("app.py", "pages/search.py", "pages/evaluation.py", "pages/about.py")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(entrance, "SLOWLY", 0.0)
+
+
+def say(app, words):
+    app.text_input[0].input(words)
+    return app.button[0].click().run()
+
+
+# A link may lead to any page, before app.py has run.
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_seen_before(monkeypatch, page):
+    monkeypatch.setenv(entrance.PASSPHRASE, "Öffne dich")
+    app = AppTest.from_file(ROOT / page, default_timeout=60).run()
+    for _ in range(2):
+        assert not app.exception
+        assert [one.value for one in app.title] == ["Image retrieval"]
+        assert not app.selectbox
+        app = say(app, "open")
+        assert app.error[0].value == "This is not the passphrase."
+        assert "through_app" not in app.session_state
+
+
+def test_the_right_words_open_the_app_for_the_session(monkeypatch):
+    monkeypatch.setenv(entrance.PASSPHRASE, "Öffne dich")
+    app = say(AppTest.from_file(ROOT / "app.py", default_timeout=60).run(), "Öffne dich")
+    assert not app.exception
+    assert app.title[0].value == "Search by example"
+    app.switch_page("pages/evaluation.py").run()
+    assert app.title[0].value == "Evaluation"
+
+
+@pytest.mark.parametrize("unset", [None, ""])
+def test_without_one_nobody_is_asked(monkeypatch, unset):
+    if unset is None:
+        monkeypatch.delenv(entrance.PASSPHRASE, raising=False)
+    else:
+        monkeypatch.setenv(entrance.PASSPHRASE, unset)
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=60).run()
+    assert app.title[0].value == "Search by example"
