@@ -13,6 +13,7 @@ from pages.parts.indexing import build
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, commons, credits, data_folder, registered
 from retrieval.errors import RetrievalError
+from retrieval.methods.base import as_vector
 
 ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
 state = st.session_state
@@ -45,7 +46,7 @@ def bring(preset: str) -> None:
             commons.Order(commons.PRESETS[preset]),
             data_folder() / name,
             state.contact,
-            method.describe,
+            lambda picture: as_vector(method.describe(picture)),
             progress,
             news.text,
         )

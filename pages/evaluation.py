@@ -43,7 +43,11 @@ if state.get("eval-collection") not in shelf:
     state["eval-collection"] = searched if searched in shelf else next(iter(shelf))
 place, way = st.columns([1, 2], gap="medium")
 place.selectbox(
-    "Collection", shelf, format_func=shelf.get, key="eval-collection", persist_state="session"
+    "Collection",
+    shelf,
+    format_func=shelf.__getitem__,
+    key="eval-collection",
+    persist_state="session",
 )
 with loaders.explained():
     collection = loaders.collection(state["eval-collection"])
@@ -55,7 +59,7 @@ if not collection.protocols:
     st.stop()
 if state.get("eval-protocol") not in collection.protocols:
     state["eval-protocol"] = "medium" if "medium" in collection.protocols else "classic"
-protocol = way.segmented_control(
+way.segmented_control(
     "Protocol",
     collection.protocols,
     format_func=str.capitalize,
@@ -63,6 +67,7 @@ protocol = way.segmented_control(
     required=True,
     persist_state="session",
 )
+protocol: str = state["eval-protocol"]
 way.caption(RULES[protocol])
 if state.get("eval-of") != collection.name:
     state["eval-of"] = collection.name
@@ -161,9 +166,10 @@ wanted = [
 orders = [name for name in ORDERS if name != "difference" or len(wanted) > 1]
 if state.get("eval-order") not in orders:
     state["eval-order"] = "AP"
-order = c.segmented_control(
-    "Order by", orders, format_func=ORDERS.get, key="eval-order", required=True
+c.segmented_control(
+    "Order by", orders, format_func=ORDERS.__getitem__, key="eval-order", required=True
 )
+order: str = state["eval-order"]
 state.setdefault("eval-colour", "Method")
 if len(wanted) == 1:
     d.segmented_control("Colour", ("Method", "Landmark"), key="eval-colour", required=True)
@@ -205,14 +211,14 @@ with asking:
     )
     one_query.asked_picture(collection, number)
     view = link.view_of(collection, number)
-    first = next(iter(wanted)).run.record["provenance"]["method"]
+    method = next(iter(wanted)).run.record["provenance"]["method"]
     st.page_link(
         "pages/search.py",
         label="Open in search",
         icon=":material/image_search:",
         query_params=view
         | {"judge": protocol}
-        | ({"method": first} if first in methods.METHODS else {}),
+        | ({"method": method} if method in methods.METHODS else {}),
     )
 link.write_link(view)
 with answers:

@@ -30,11 +30,11 @@ if state.get("collection") not in shelf:
 
 place, way = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
 place.selectbox(
-    "Collection", shelf, format_func=shelf.get, key="collection", persist_state="session"
+    "Collection", shelf, format_func=shelf.__getitem__, key="collection", persist_state="session"
 )
 view = way.segmented_control(
-    "View", VIEWS, format_func=VIEWS.get, key="kp-view", required=True, persist_state="session",
-    label_visibility="collapsed",
+    "View", VIEWS, format_func=VIEWS.__getitem__, key="kp-view", required=True,
+    persist_state="session", label_visibility="collapsed",
 )  # fmt: skip
 with loaders.explained():
     collection = own_pictures.opened(state.collection)

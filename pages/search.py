@@ -36,7 +36,11 @@ if state.get("collection") not in shelf:
 place, way = st.columns([1, 2], gap="medium")
 with place.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
-        "Collection", shelf, format_func=shelf.get, key="collection", persist_state="session"
+        "Collection",
+        shelf,
+        format_func=shelf.__getitem__,
+        key="collection",
+        persist_state="session",
     )
     if state.collection != own_pictures.NAME:
         st.button(
@@ -84,15 +88,15 @@ with answering:
         paths = own_pictures.indexes(collection)
         loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
-    judged = judge(collection, question, state.get("judge", ""))
+    said = judge(collection, question, state.get("judge", ""))
+    judged = None if isinstance(said, str) else said
     with st.container(
         horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
     ):
-        if isinstance(judged, str):
-            st.caption(judged)
-            judged = None
+        if isinstance(said, str):
+            st.caption(said)
         else:
-            cards.legend(judged.sentence)
+            cards.legend(said.sentence)
         st.button(
             "Other pictures",
             key="back",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
 from retrieval.figures.local_features import BOX
 from retrieval.images import Box
-from retrieval.ranking.search import Ranking
+from retrieval.ranking.ranking import Ranking
 
 Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 
@@ -191,13 +191,13 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
 def as_csv(ranking: Ranking, truth: Truth) -> bytes:
     out = io.StringIO()
     table = csv.writer(out)
-    columns = {
+    columns: dict[str, Sequence[object]] = {
         "rank": range(1, len(ranking) + 1),
         "name": ranking.names,
         "score": [f"{score:.6g}" for score in ranking.scores],
     }
     if ranking.inliers is not None:
-        columns["inliers"] = ranking.inliers
+        columns["inliers"] = ranking.inliers.tolist()
     if truth is not None:
         columns["verdict"] = [truth.get(name, "wrong") for name in ranking.names]
     table.writerow(columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -48,8 +49,9 @@ def downloads(
     with st.container(horizontal=True, gap="small"):
         if rows is not None:
             download("CSV", lambda: as_csv(rows), f"{name}.csv", "text/csv")
-        for kind, mime in plots.FORMATS.items() if draw else ():
-            download(kind.upper(), lambda kind=kind: draw(kind), f"{name}.{kind}", mime)
+        if draw is not None:
+            for kind, mime in plots.FORMATS.items():
+                download(kind.upper(), partial(draw, kind), f"{name}.{kind}", mime)
 
 
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:

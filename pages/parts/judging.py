@@ -13,7 +13,7 @@ from pages.parts.cards import plain
 from retrieval.collections import Collection
 from retrieval.collections.ground_truth import same_landmark
 from retrieval.evaluation import PROTOCOLS, explain
-from retrieval.ranking.search import Ranking
+from retrieval.ranking.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,6 @@ def judge(collection: Collection, question: query.Question, protocol: str) -> Ju
         for kind in kinds
         for position in labels.get(kind, ())
     }
-    right = sum(verdict == "positive" for verdict in truth.values())
-    can = "1 picture is right" if right == 1 else f"{right} pictures are right"
+    count = sum(verdict == "positive" for verdict in truth.values())
+    can = "1 picture is right" if count == 1 else f"{count} pictures are right"
     return Judged(collection, labels, protocol, truth, f"{can}, {who}")

@@ -36,7 +36,7 @@ from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
-from retrieval.ranking.search import Ranking
+from retrieval.ranking.ranking import Ranking
 from retrieval.workers import Workers
 
 if TYPE_CHECKING:

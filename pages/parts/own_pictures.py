@@ -16,7 +16,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, query
+from pages.parts import cards, indexing, loaders, query
 from retrieval import images, index, methods
 from retrieval.collections import archives
 from retrieval.collections import collection as collections
@@ -67,12 +67,14 @@ def current() -> Own | None:
 
 def opened(name: str) -> collections.Collection:
     """A collection of the shelf by name, the visitor's own pictures included."""
-    return current().collection if name == NAME else loaders.collection(name)
+    own = current() if name == NAME else None
+    return own.collection if own else loaders.collection(name)
 
 
 def indexes(collection: collections.Collection) -> dict[str, Path]:
     """The index of a collection for each method that has one."""
-    return current().indexes if collection.name == NAME else index.find(collection.name)
+    own = current() if collection.name == NAME else None
+    return own.indexes if own else index.find(collection.name)
 
 
 def allowed_folders() -> list[Path]:
@@ -103,11 +105,11 @@ def section(wanted: list[str]) -> None:
                 "reload of the page ends it. Bring them again."
             )
         st.stop()
-    if own.skipped:
+    elif own.skipped:
         many = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
         with st.expander(f"{many} could not be read and cannot be found"):
             for skipped in own.skipped:
-                st.markdown(query.plain(skipped["reason"]))
+                st.markdown(cards.plain(skipped["reason"]))
 
 
 def form(wanted: list[str]) -> None:
@@ -161,6 +163,7 @@ def form(wanted: list[str]) -> None:
 def build(name: str) -> index.Index:
     """Index the session's pictures with one method, showing how far it is."""
     own = current()
+    assert own is not None  # it was brought just now
     out = Path(own.folder.name) / "indexes" / name
     built = indexing.build(own.collection, name, out, images.visitors_limit())
     if built.manifest["skipped"]:

@@ -81,8 +81,8 @@ def same_landmark(
         mine = [query for query in queries if query.landmark == landmark]
     positives = set().union(*map(right, mine))
     junk = {int(n) for query in mine for n in query.labels.get("junk", ())} - positives
-    both = (np.array(sorted(one - {position}), np.int64) for one in (positives, junk))
-    return landmark, *both
+    others, rejected = (np.array(sorted(one - {position}), np.int64) for one in (positives, junk))
+    return landmark, others, rejected
 
 
 def read_ground_truth(

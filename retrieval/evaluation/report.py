@@ -11,9 +11,10 @@ from pathlib import Path
 
 from retrieval import index as indexes
 from retrieval import methods
-from retrieval.collections import PRECOMPUTED, open_collection
+from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published, runs
+from retrieval.index import store
 
 COLLECTIONS = {"roxford5k": ("easy", "medium", "hard"), "oxford5k": ("classic",)}
 MEASURED = "measured here"
@@ -53,7 +54,7 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
 
 
 def _measured(name: str, progress: Progress | None) -> Iterator[Line]:
-    for method, path in indexes.find_all(name, PRECOMPUTED):
+    for method, path in indexes.find_all(name, store.PRECOMPUTED):
         title = methods.METHODS[method].title
         try:
             index = indexes.load(path)

@@ -37,7 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval.collections import PRECOMPUTED, registered
+from retrieval.collections import PRECOMPUTED as PRECOMPUTED  # others take it from here
+from retrieval.collections import registered
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index.asmk import MOST_DIMENSIONS

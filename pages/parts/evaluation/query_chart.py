@@ -46,14 +46,14 @@ def chart(collection: Collection, scores: Mapping[str, Scores], by: str, chosen:
     layers = []
     if len(labels) == 1:
         if state["eval-colour"] == "Landmark":
-            colour = altair.Color(
+            colour: altair.Color | altair.ColorValue = altair.Color(
                 "Landmark:N",
                 sort=None,
                 scale=altair.Scale(scheme="tableau20"),
                 legend=altair.Legend(orient="bottom", columns=4, title=None, symbolLimit=0),
             )
         else:
-            colour = altair.value(plots.COLOURS[0])
+            colour = altair.ColorValue(plots.COLOURS[0])
         layers.append(
             base.mark_bar().encode(y=altair.Y("ap0:Q", axis=axis, scale=scale), color=colour)
         )
@@ -63,8 +63,8 @@ def chart(collection: Collection, scores: Mapping[str, Scores], by: str, chosen:
                 y=altair.Y("ap0:Q", axis=axis, scale=scale), y2="ap1:Q"
             )
         )
-        style = {"domain": labels, "range": list(plots.COLOURS[:2])}
-        shapes = {"domain": labels, "range": ["circle", "square"]}
+        colours = altair.Scale(domain=labels, range=list(plots.COLOURS[:2]))
+        shapes = altair.Scale(domain=labels, range=["circle", "square"])
         legend = altair.Legend(orient="top", title=None, symbolSize=140)
         for n, label in enumerate(labels):
             layers.append(
@@ -72,12 +72,8 @@ def chart(collection: Collection, scores: Mapping[str, Scores], by: str, chosen:
                 .mark_point(filled=True, opacity=1, size=80)
                 .encode(
                     y=altair.Y(f"ap{n}:Q", axis=axis, scale=scale),
-                    color=altair.Color(
-                        "Method:N", scale=altair.Scale(**style), legend=legend, title=None
-                    ),
-                    shape=altair.Shape(
-                        "Method:N", scale=altair.Scale(**shapes), legend=legend, title=None
-                    ),
+                    color=altair.Color("Method:N", scale=colours, legend=legend, title=None),
+                    shape=altair.Shape("Method:N", scale=shapes, legend=legend, title=None),
                 )
             )
     # The whole column answers to the mouse, however small its mark is.

@@ -63,7 +63,11 @@ def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -
         return
     with loaders.explained():
         bar = st.progress(0.0, f"Putting {len(collection.queries)} queries to {label}")
-        loaders.evaluate(path, collection, lambda done, total, name: bar.progress(done / total))
+
+        def show(done: int, total: int, name: str) -> None:
+            bar.progress(done / total)
+
+        loaders.evaluate(path, collection, show)
     st.rerun()
 
 

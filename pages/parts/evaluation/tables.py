@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import groupby
 
 import streamlit as st
@@ -41,8 +41,8 @@ def summary(measured: Iterable[Measured], protocols: Iterable[str]) -> list[dict
 def wide(rows: list[dict], protocol: str) -> list[dict]:
     """The same with a row for each method: mAP of all protocols, precision of one."""
     table = []
-    for _, group in groupby(rows, key=lambda row: row["Method"]):
-        group = list(group)
+    for _, same in groupby(rows, key=lambda row: row["Method"]):
+        group = list(same)
         here = next(row for row in group if row["Protocol"] == protocol)
         table.append(
             {"Method": here["Method"]}
@@ -53,7 +53,7 @@ def wide(rows: list[dict], protocol: str) -> list[dict]:
     return table
 
 
-def literature(collection: str, ours: set[str] = frozenset()) -> None:
+def literature(collection: str, ours: Set[str] = frozenset()) -> None:
     """What others state for a collection. ours: checkpoints that were measured here."""
     rows = published.rows(collection)
     kinds = list(dict.fromkeys(kind for row in rows for kind in row.map))

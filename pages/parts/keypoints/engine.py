@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import streamlit as st
 
@@ -13,10 +13,11 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index
-from retrieval.methods.base import LocalFeatures
+from retrieval.methods.base import LocalFeatures, as_local
 
 
-class Engine(NamedTuple):
+@dataclass(frozen=True)
+class Engine:
     """Which DELF: that of the index, where there is one."""
 
     index: Index | None
@@ -28,8 +29,9 @@ class Engine(NamedTuple):
 
     def stored(self, name: str) -> LocalFeatures | None:
         """Features of a database picture as the index keeps them: no network is needed."""
-        position = self.index.positions.get(name) if self.index else None
-        return None if position is None else self.index.features(position)
+        if self.index is None or name not in self.index.positions:
+            return None
+        return as_local(self.index.features(self.index.positions[name]))
 
 
 def engine_of(collection: Collection) -> Engine:

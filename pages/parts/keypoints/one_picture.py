@@ -41,7 +41,7 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
         look = st.segmented_control(
             "Show",
             LOOKS,
-            format_func=LOOKS.get,
+            format_func=LOOKS.__getitem__,
             key="kp-look",
             required=True,
             persist_state="session",
@@ -127,7 +127,7 @@ def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
                 help="DELF looks at the picture in several sizes. ×2 is the picture enlarged "
                 "twice, where small details are found.",
             )
-            keep &= np.isin(features.scales.round(2), np.float32(chosen))
+            keep &= np.isin(features.scales.round(2), np.array(chosen, np.float32))
     return features[np.flatnonzero(keep)[:count]]
 
 

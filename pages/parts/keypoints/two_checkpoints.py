@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -51,7 +52,7 @@ def other_checkpoints(
                 figure(
                     f"{stem}-{name}-attention",
                     ("attention", question.key, note),
-                    lambda found=found, note=note: plots_local.heat(picture, found, note, size),
+                    partial(plots_local.heat, picture, found, note, size),
                     f"Attention map of {name}",
                     attention_rows(found),
                 )
@@ -65,7 +66,7 @@ def other_checkpoints(
             figure(
                 f"{stem}-{name}-keypoints",
                 ("keypoints", question.key, note),
-                lambda best=best, note=note: plots_local.keypoints(picture, best, note, size),
+                partial(plots_local.keypoints, picture, best, note, size),
                 f"{len(best)} keypoints of {name}",
                 rows_of(best),
             )

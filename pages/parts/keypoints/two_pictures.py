@@ -19,7 +19,8 @@ from retrieval.figures import local_features as plots_local
 from retrieval.networks import checkpoints
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
-from retrieval.ranking.search import SHORTLIST, Ranking
+from retrieval.ranking.ranking import Ranking
+from retrieval.ranking.search import SHORTLIST
 
 INLIERS = (
     "A match joins two keypoints that look alike. Matches that agree on one transformation, a "
@@ -95,7 +96,7 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
         )
         if found.matrix is not None:
             laid_over(picture_a, size_a, picture_b, size_b, found.matrix)
-        if ranking is not None and isinstance(other.source, Path):
+        if ranking is not None and votes is not None and isinstance(other.source, Path):
             why(ranking, votes, other.name)
     return question
 
@@ -166,16 +167,16 @@ def settings() -> tuple[float, float, geometry.Model, bool]:
             help="An inlier may lie this far from where the transformation puts it.",
             persist_state="session",
         )
-        model = st.segmented_control(
+        st.segmented_control(
             "Transformation",
             MODELS,
-            format_func=MODELS.get,
+            format_func=MODELS.__getitem__,
             key="kp-model",
             required=True,
             persist_state="session",
         )
         outliers = st.toggle("Show outliers", True, key="kp-outliers")
-    return similarity, tolerance, model, outliers
+    return similarity, tolerance, state["kp-model"], outliers
 
 
 def verdict(keypoints_a: int, keypoints_b: int, matches: int, count: int) -> None:
@@ -213,6 +214,7 @@ def laid_over(picture_a, size_a, picture_b, size_b, matrix: np.ndarray) -> None:
 
 def found(ranking: Ranking, name: str) -> str:
     """What the search knows of a picture: its inliers, too few, or that nobody looked."""
+    assert ranking.inliers is not None  # it is DELF's
     place = ranking.names.index(name)
     if ranking.inliers[place]:
         return f"{ranking.inliers[place]} inliers"
@@ -222,6 +224,7 @@ def found(ranking: Ranking, name: str) -> str:
 
 def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
     """The place of a result in the shortlist and after verification."""
+    assert ranking.inliers is not None  # it is DELF's
     place = ranking.names.index(name)
     position = ranking.positions[place]
     before = int((votes > votes[position]).sum()) + 1

@@ -14,7 +14,7 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.ranking.geometry import NOISE_FLOOR
-from retrieval.ranking.search import Ranking
+from retrieval.ranking.ranking import Ranking
 
 STRIP = 10  # pictures of each method when all are compared
 state = st.session_state

@@ -63,8 +63,8 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
     if collection.protocols:
         link["judge"] = state.judge
     link["collection"] = collection.name
-    shared = collection.name != own_pictures.NAME and question
-    if shared and state.get("searched") and isinstance(question.source, Path):
+    shared = collection.name != own_pictures.NAME and state.get("searched")
+    if shared and question and isinstance(question.source, Path):
         link["query"] = question.name
         if state.box:
             link["box"] = state.box
