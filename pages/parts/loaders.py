@@ -33,7 +33,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
-from retrieval.methods.base import LocalFeatures
+from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
@@ -235,7 +235,7 @@ def local_features(
     with st.spinner("Finding keypoints"):
         return _kept(source).get(
             ("features", key, box, method.checkpoint.id, json.dumps(settings)),
-            lambda: in_turn(lambda: method.describe(_decoded(source), box)),
+            lambda: in_turn(lambda: as_local(method.describe(_decoded(source), box))),
         )
 
 
