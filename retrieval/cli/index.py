@@ -11,7 +11,7 @@ from retrieval import methods
 from retrieval.cli.arguments import command, load_method, method_arguments
 from retrieval.cli.download import bring
 from retrieval.cli.output import Bar, index_size, print_table
-from retrieval.collections import PRECOMPUTED, Collection, open_collection, registered
+from retrieval.collections import Collection, open_collection, registered
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 
@@ -44,7 +44,7 @@ def add(commands) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     from retrieval.index import build, load
-    from retrieval.index.store import find_same
+    from retrieval.index.store import PRECOMPUTED, find_same
     from retrieval.ranking import verifiers
 
     codebook = None
@@ -81,7 +81,7 @@ def _index(args: argparse.Namespace) -> None:
 def _keypoints(collection: Collection, out: Path) -> None:
     """The index of keypoints that re-rankers look for beside another index."""
     from retrieval.index import build
-    from retrieval.index.store import find_same
+    from retrieval.index.store import PRECOMPUTED, find_same
 
     method = methods.load_record(checkpoints.of_method(methods.XFEAT.name)[0])
     with Bar(len(collection.names)) as bar:
