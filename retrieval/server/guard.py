@@ -25,9 +25,12 @@ class Origins:
 
     def __init__(self, app: ASGIApp, origins: Collection[str]):
         self.app = app
-        options = {"allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        self.any = CORSMiddleware(app, allow_origins=["*"], **options)
-        self.named = CORSMiddleware(app, allow_origins=list(origins), **options)
+        self.any, self.named = (
+            CORSMiddleware(
+                app, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"]
+            )
+            for allowed in (["*"], list(origins))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.any if scope.get("path") == "/" else self.named)(scope, receive, send)
