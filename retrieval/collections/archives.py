@@ -24,6 +24,7 @@ from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 20
 MAX_DEPTH = 32  # folders in folders
+MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
 MAX_READ = 1 << 24  # tarfile reads a header of any announced size at once; true ones are small
 
 ARCHIVES = frozenset(
@@ -165,7 +166,7 @@ def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
     elif head[257:262] == b"ustar":
         yield from _tar_entries(file, max_bytes, max_files)
     elif head[:2] == b"PK" or zipfile.is_zipfile(file):
-        yield from _zip_entries(file)
+        yield from _zip_entries(_Wary(file, max(2 * CHUNK, MAX_ENTRY * max_files)))
     else:
         raise _Refused("it is neither a zip nor a tar archive (plain or gzip)")
 
@@ -213,6 +214,23 @@ def _tar_entries(file: _Readable, max_bytes: int, max_files: int) -> Iterator[tu
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class _Wary:
+    """A zip of which zipfile cannot read much at once: it reads the list of files in one piece."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self.file, self.most = file, most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            # Without a size it is the end of the file, of which zipfile has gone to the last 64 kB.
+            data = self.file.read(self.most + 1)
+            if len(data) > self.most:
+                raise _Refused("the list of its files is too long")
+            return data
+        return self.file.read(size)
 
 
 class _Forward:

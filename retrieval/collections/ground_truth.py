@@ -22,7 +22,8 @@ from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
 
 LABELS = ("easy", "hard", "ok", "junk")
-MAX_BYTES = 128_000_000
+MAX_BYTES = 32_000_000  # of JSON, which takes up to thirty times as much in memory
+MAX_CHARACTERS = 128_000_000  # of all names together
 MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
 
 # Names that say nothing about the landmark, e.g. oxford_002416, paris_general_001729.
@@ -146,10 +147,9 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
     if not isinstance(landmarks, list) or len(landmarks) != len(query_names):
         landmarks = [None] * len(query_names)
     stems = None
-    queries, total = [], 0
+    queries = []
+    _check_labels(entries)
     for name, entry, landmark in zip(query_names, entries, landmarks, strict=True):
-        if not isinstance(entry, dict):
-            raise _Contradiction(f"the entry for {name} is no dictionary")
         labels = {
             kind: _positions(entry[kind], len(names), name)
             for kind in LABELS
@@ -158,9 +158,6 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
         if "good" in entry:
             good = _positions(entry["good"], len(names), name)
             labels["ok"] = np.union1d(good, labels.get("ok", good))
-        total += sum(map(len, labels.values()))
-        if total > MAX_LABELS:
-            raise _Contradiction(f"it has more than {MAX_LABELS:,} labels")
         landmark = entry.get("landmark", landmark)
         if not isinstance(landmark, str) or not landmark:
             stems = stems or [_stem(name) for name in names]
@@ -179,6 +176,7 @@ def _from_named(content: dict, suffix: str) -> GroundTruth:
     ):
         raise _Contradiction("every query needs an image")
     gnd = []
+    _check_labels(entries)
     for entry in entries:
         counted = {"bbx": entry.get("bbox"), "landmark": entry.get("landmark")}
         for kind in (*LABELS, "good"):
@@ -250,11 +248,29 @@ def check_name(name: str) -> str:
     return name
 
 
+def _check_labels(entries: list) -> None:
+    """Count all labels before any are looked at: entries and lists may be the same ones again."""
+    total = 0
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise _Contradiction("an entry for a query is no dictionary")
+        labels = [entry.get(kind) for kind in (*LABELS, "good")]
+        total += sum(
+            np.size(one) if isinstance(one, np.ndarray) else len(one)
+            for one in labels
+            if isinstance(one, list | np.ndarray)
+        )
+        if total > MAX_LABELS:
+            raise _Contradiction(f"it has more than {MAX_LABELS:,} labels")
+
+
 def _names(values: Any, key: str, suffix: str, unique: bool = True) -> tuple[str, ...]:
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise _Contradiction(f"{key} is no list of names")
+    if sum(map(len, values)) + len(suffix) * len(values) > MAX_CHARACTERS:
+        raise _Contradiction(f"the names in {key} are too long")
     names = tuple(value + suffix for value in values)
     try:
         for name in names:
@@ -269,7 +285,7 @@ def _names(values: Any, key: str, suffix: str, unique: bool = True) -> tuple[str
 
 def _positions(values: Any, count: int, name: str) -> np.ndarray:
     try:
-        array = np.asarray(values)
+        array = _numbers(values)
         if array.size == 0:
             return np.zeros(0, np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iuf" or (array != array.round()).any():
@@ -282,11 +298,21 @@ def _positions(values: Any, count: int, name: str) -> np.ndarray:
     return array
 
 
+def _numbers(values: Any) -> np.ndarray:
+    """An array of a list of numbers; lists in lists could be the same one many times over."""
+    if isinstance(values, np.ndarray):
+        return values
+    if not isinstance(values, list | tuple) or not all(isinstance(v, int | float) for v in values):
+        raise ValueError
+    return np.asarray(values)
+
+
 def _box(value: Any, name: str) -> tuple[float, float, float, float] | None:
     if value is None:
         return None
     try:
-        box = tuple(float(number) for number in np.asarray(value).ravel())
+        numbers = _numbers(value)
+        box = tuple(map(float, numbers.ravel())) if numbers.size == 4 else ()
         if len(box) != 4 or not all(map(math.isfinite, box)):
             raise ValueError
     except (ValueError, TypeError, OverflowError) as error:

@@ -20,6 +20,7 @@ from retrieval.errors import RetrievalError
 
 MAX_BYTES = 128_000_000  # ROxford5k's ground truth is 0.15 MB, one with a million names 30 MB
 MAX_DEPTH = 6
+MAX_STEPS = 4_000_000  # instructions; each makes an object of up to a hundred bytes
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
 _MARK = object()
@@ -122,8 +123,11 @@ def loads(data: bytes) -> Any:
     """The value pickled in ``data``. Raises _Refused, or the ordinary errors of broken input."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    for opcode, arg, _ in pickletools.genops(data):
+    copied = 0  # bytes and items that are in several places, because the pickle asks for copies
+    for step, (opcode, arg, _) in enumerate(pickletools.genops(data)):
         name = opcode.name
+        if step >= MAX_STEPS or copied > MAX_BYTES:
+            raise _Refused("more than ground truth can hold")
         match name:
             case "PROTO" | "FRAME":
                 pass
@@ -202,10 +206,12 @@ def loads(data: bytes) -> Any:
                 stack.append(_known(f"{module} {attribute}"))
             case "REDUCE":
                 args, function = stack.pop(), stack.pop()
+                copied += _length(args)
                 stack.append(_made(_of_kind(function, _Name), _of_kind(args, list)))
             case "BUILD":
                 state = stack.pop()
                 target = stack[-1]
+                copied += _length(state)
                 if not isinstance(target, _Array | _Dtype):
                     raise _Refused("an object with state of its own")
                 target.build(_of_kind(state, list))
@@ -271,6 +277,11 @@ def _array(raw: Any, dtype: Any, shape: list, order: Literal["C", "F"]) -> np.nd
     if numpy_dtype.itemsize * math.prod(shape) != len(_of_kind(raw, bytes | bytearray)):
         raise ValueError("array and bytes do not fit")
     return np.frombuffer(raw, numpy_dtype).reshape(shape, order=order).copy()
+
+
+def _length(args: Any) -> int:
+    """Bytes, characters and items in what a function is given."""
+    return sum(len(one) for one in _of_kind(args, list) if hasattr(one, "__len__"))
 
 
 def _above_mark(stack: list) -> list:

@@ -1,0 +1,44 @@
+"""A few kilobytes of pickle that want gigabytes: the same object, copied again and again."""
+
+import pickle
+import struct
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def copied_text(size: int, times: int) -> bytes:
+    """One long text, encoded ``times`` times."""
+    once = b"c_codecs\nencode\n" + b"h\0" + text("latin1") + b"\x86R"
+    return b"\x80\2" + text("x" * size) + b"q\0" + b"0" + b"(" + once * times + b"l."
+
+
+def copied_set(size: int, times: int) -> bytes:
+    """One long list, made into ``times`` sets."""
+    numbers = b"(" + b"K\0" * size + b"l" + b"q\0" + b"0"
+    return b"\x80\2" + numbers + b"(" + b"cbuiltins\nset\nh\0\x85R" * times + b"l."
+
+
+def many_lists(count: int) -> bytes:
+    """One byte a list."""
+    return b"\x80\2(" + b"]" * count + b"l."
+
+
+def long_names(size: int, times: int) -> bytes:
+    """Ground truth with one long name, again and again."""
+    name = "x" * size
+    return pickle.dumps({"imlist": [name] * times, "qimlist": [], "gnd": []}, 2)
+
+
+def shared_labels(labels: int, queries: int, kind: str = "gnd") -> bytes:
+    """Ground truth whose queries have the same labels: counted, nested, or by name."""
+    if kind == "named":
+        entry = {"image": "a", "easy": ["a"] * labels}
+        return pickle.dumps({"database": ["a"], "queries": [entry] * queries}, 2)
+    shared = [0] * labels
+    easy = [shared] * labels if kind == "nested" else shared
+    entry = {"easy": easy, "bbx": easy if kind == "box" else None}
+    if kind == "box":
+        entry["easy"] = []
+    return pickle.dumps({"imlist": ["a"], "qimlist": ["a"] * queries, "gnd": [entry] * queries}, 2)

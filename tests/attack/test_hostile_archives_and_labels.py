@@ -1,0 +1,70 @@
+"""Archives and ground truth that are small as files: what they cost is bounded."""
+
+import io
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from attack import archives, pickled
+
+from retrieval import images
+from retrieval.collections import read_ground_truth
+from retrieval.collections.archives import unpack
+from retrieval.errors import RetrievalError
+
+READ = """
+import sys, resource
+resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+from retrieval.collections import read_ground_truth
+from retrieval.errors import RetrievalError
+try:
+    read_ground_truth(sys.argv[1])
+except RetrievalError as error:
+    print(error)
+"""
+
+
+def test_a_zip_with_very_many_files(tmp_path):
+    data = archives.many_files(300_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RetrievalError, match="the list of its files is too long"):
+        unpack(io.BytesIO(data), tmp_path / "into", max_bytes=10**9, max_files=2000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "kB"
+    with pytest.raises(RetrievalError, match=r"more than 2,000 files|is in it twice"):
+        unpack(
+            io.BytesIO(archives.many_files(3000)),
+            tmp_path / "into",
+            max_bytes=10**9,
+            max_files=2000,
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (lambda: pickled.copied_text(1_000_000, 5000), "more than ground truth can hold"),
+        (lambda: pickled.copied_set(20_000, 10_000), "more than ground truth can hold"),
+        (lambda: pickled.many_lists(30_000_000), "more than ground truth can hold"),
+        (lambda: pickled.long_names(100_000, 50_000), "names in imlist are too long"),
+        (lambda: pickled.shared_labels(100_000, 5000), "more than 5,000,000 labels"),
+        (lambda: pickled.shared_labels(100_000, 5000, "named"), "more than 5,000,000 labels"),
+        (lambda: pickled.shared_labels(30_000, 2, "nested"), "labels of a are not positions"),
+        (lambda: pickled.shared_labels(900_000, 500, "box"), "box of a is not four numbers"),
+    ],
+)
+def test_pickles_that_grow(data, words, tmp_path):
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(data())
+    root = Path(images.__file__).parents[1]
+    command = [sys.executable, "-c", READ, path]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert words in run.stdout, run.stderr[-500:]
+
+
+def test_json_that_grows(tmp_path):
+    path = tmp_path / "ground_truth.json"
+    path.write_text("[" + "[]," * 11_000_000 + "[]]")
+    with pytest.raises(RetrievalError, match="too large for ground truth"):
+        read_ground_truth(path)
