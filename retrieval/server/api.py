@@ -63,6 +63,7 @@ class Result(BaseModel):
     """score: cosine, or inliers + votes for DELF. inliers: matches that agree on one map.
 
     moved: places up from where the method alone had it, where it was re-ranked.
+    credit: author, licence and source, which whoever shows the picture has to name.
     """
 
     rank: int
@@ -71,6 +72,7 @@ class Result(BaseModel):
     inliers: int | None = None
     moved: int | None = None
     picture: str
+    credit: str | None = None
 
 
 class Answer(BaseModel):
@@ -192,9 +194,15 @@ async def _answer(
     )
     assert ranking.confidence is not None
     collection = index.path.parent.name
+    credits = await run_in_threadpool(shelf.credits, collection)
+    results = []
+    for row in ranking.rows():
+        credit = credits.get(row["name"])
+        picture = link(collection, row["name"])
+        results.append(Result(**row, picture=picture, credit=credit.line if credit else None))
     return Answer(
         query={"picture": name, "box": area},
-        results=[Result(**row, picture=link(collection, row["name"])) for row in ranking.rows()],
+        results=results,
         confidence=asdict(ranking.confidence),
         notes=ranking.notes,
         provenance=ranking.provenance,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from retrieval import images, methods, threads
 from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
+from retrieval.collections.credits import Credit, read_credits
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index, store
@@ -53,24 +55,39 @@ def defaults(collection: str = "") -> dict[str, str]:
     )
 
 
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Tell the owner why something cannot be opened, and the client only that."""
+    try:
+        yield
+    except (RetrievalError, OSError) as error:
+        log.error("%s cannot be opened: %s", what, error)
+        raise HTTPException(
+            503, f"{what} is damaged; its owner finds the reason in the log."
+        ) from error
+
+
 def opened(name: str) -> Index:
     """The index with an id. HTTPException where there is none, or where it is damaged."""
     path = paths().get(name)
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
-    try:
+    with _logged(f"The index {name}"):
         return _index(path, _stamp(path))
-    except (RetrievalError, OSError) as error:
-        log.error("The index %s cannot be opened: %s", name, error)
-        raise HTTPException(
-            503, f"The index {name} is damaged; its owner finds the reason in the log."
-        ) from error
 
 
 def collection(name: str) -> Collection:
     if name not in {entry.name for entry in collections.registered() if entry.available}:
         raise HTTPException(404, f"There is no collection {name}.")
-    return collections.open_collection(name)
+    with _logged(f"The collection {name}"):
+        return collections.open_collection(name)
+
+
+def credits(name: str) -> dict[str, Credit]:
+    """Picture name → who made it, for the pictures of a collection of which this is known."""
+    entry = next((entry for entry in collections.registered() if entry.name == name), None)
+    with _logged(f"The collection {name}"):
+        return read_credits(entry.ground_truth_path.parent) if entry else {}
 
 
 def picture(collection: Collection, name: str) -> Path:

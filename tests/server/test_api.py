@@ -1,6 +1,7 @@
 """Our own calls, over HTTP as a client sees them."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -77,6 +78,24 @@ def test_search_with_a_picture_of_the_collection(client):
         assert max(Image.open(io.BytesIO(picture.content)).size) == 64
     query = client.get(f"/indexes/{GEM}/search", params={"name": "c.png"})
     assert query.status_code == 200, "queries need not be in the database"
+
+
+def test_pictures_come_with_their_photographers(client, installed):
+    path = installed / "town" / "credits.json"
+    entry = {"author": "A. Photographer", "licence": "CC BY 4.0", "page": "https://example.org/a"}
+    try:
+        path.write_text(json.dumps({"pictures": {"b.png": entry}}))
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": "b.png", "top": 2}).json()
+        first, second = answer["results"]
+        assert first["name"] == "b.png"
+        assert first["credit"] == "A. Photographer, CC BY 4.0, https://example.org/a"
+        assert "credit" not in second
+        path.write_text("[")
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": "b.png"})
+        assert answer.status_code == 503
+        assert str(installed) not in answer.text
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize(
