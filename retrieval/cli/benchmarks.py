@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retrieval.cli.arguments import command
+from retrieval.cli.arguments import command, positive
 from retrieval.cli.output import Bar
 
 
@@ -23,6 +23,19 @@ def add(commands) -> None:
     rerank.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
+    command(bench, "start", _start, "cold start of the app to its first page and first answer")
+    visitors = command(bench, "visitors", _visitors, "many visitors at once in the app")
+    visitors.add_argument("--count", type=positive, default=30)
+    visitors.add_argument(
+        "--rest",
+        type=positive,
+        default=600,
+        metavar="S",
+        help="seconds after they left, when memory is looked at again; default: 600",
+    )
+    clients = command(bench, "clients", _clients, "many clients at once at the REST service")
+    clients.add_argument("--count", type=positive, default=30)
+    clients.add_argument("--seconds", type=positive, default=60, help="on each method")
     local = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
     local.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
@@ -54,6 +67,24 @@ def _rerank(args: argparse.Namespace) -> None:
     from retrieval.benchmarks import reranking
 
     reranking.run(args.index, args.collection)
+
+
+def _start(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import start
+
+    start.run()
+
+
+def _visitors(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import visitors
+
+    visitors.run(args.count, args.rest)
+
+
+def _clients(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import clients
+
+    clients.run(args.count, args.seconds)
 
 
 def _delf(args: argparse.Namespace) -> None:

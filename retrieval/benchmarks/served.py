@@ -1,0 +1,134 @@
+"""The app or the service as a process of its own, for measuring it from outside."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from retrieval import threads
+from retrieval.errors import RetrievalError
+
+ROOT = Path(__file__).parents[2]
+APP = ("streamlit", "run", "app.py", "--server.headless", "true", "--server.address", "127.0.0.1")
+SERVICE = ("retrieval", "serve")
+PATIENCE = 120.0  # s to start in
+
+
+class Served:
+    """A running process that answers at ``address``. started: seconds that it took to answer."""
+
+    def __init__(self, process: subprocess.Popen, port: int):
+        self.process, self.port = process, port
+        self.address = f"http://127.0.0.1:{port}"
+        self.started = 0.0
+
+    def memory(self) -> int | None:
+        """Resident bytes; None where the system has no /proc."""
+        return self._status("VmRSS")
+
+    def peak(self) -> int | None:
+        """The most that was resident since the start, in bytes."""
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> int | None:
+        try:
+            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        except OSError:
+            return None
+        (line,) = [line for line in lines if line.startswith(name)] or ["x: 0 kB"]
+        return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def serving(module: Sequence[str], port_option: str, health: str) -> Iterator[Served]:
+    """``python -m module…`` on a free port, once it answers at the path ``health``.
+
+    The numbers of threads are those that the software chooses, not those of this process.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *module, port_option, str(port)]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    served = Served(process, port)
+    try:
+        while not _answers(served.address + health):
+            if process.poll() is not None or time.perf_counter() - started > PATIENCE:
+                raise RetrievalError(
+                    f"python -m {' '.join(module)} does not start; run it to see why."
+                )
+            time.sleep(0.02)
+        served.started = time.perf_counter() - started
+        yield served
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+class PeakMemory:
+    """The most resident memory while the ``with`` block runs, looked at ten times a second."""
+
+    def __init__(self, served: Served):
+        self.served, self.bytes = served, 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._over.wait(0.1):
+            self.bytes = max(self.bytes, self.served.memory() or 0)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def percentile(seconds: Sequence[float], share: int) -> float:
+    """The time that ``share`` per cent of the answers came in."""
+    if len(seconds) < 2:
+        return seconds[0] if seconds else float("nan")
+    return statistics.quantiles(seconds, n=100, method="inclusive")[share - 1]
+
+
+def megabytes(size: int | None) -> str:
+    return f"{size / 1e6:,.0f} MB" if size else "not known here"
+
+
+def machine() -> str:
+    """What the numbers depend on."""
+    load = f", load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else ""
+    return f"{threads.usable_cores()} cores{load}"

@@ -1,0 +1,64 @@
+"""The benchmarks of the running app and service do run; the times are nobody's to assert."""
+
+import shutil
+import sys
+
+import pytest
+
+from retrieval import cli
+from retrieval.benchmarks import clients, served, start, visitors
+from retrieval.errors import RetrievalError
+
+STEPS = [
+    "whole page",
+    "answer, SIR",
+    "answer, CNN-IRwNHA",
+    "box drawn, CNN-IRwNHA",
+    "answer, DELF",
+    "result opened",
+]
+
+
+def test_two_visitors_see_every_step():
+    found = visitors.measure(2, rest=0)
+    assert not found.errors
+    assert list(found.seconds) == STEPS
+    assert all(len(seconds) == 2 for seconds in found.seconds.values())
+    if sys.platform == "linux":
+        assert found.peak >= found.before > 100e6
+
+
+def test_two_clients_are_answered():
+    with served.serving(served.SERVICE, "--port", "/health") as service:
+        listed = clients._indexes(service)
+        assert [title for _, title in listed][-1] == "CNN-IRwNHA"
+        found = clients.measure(service, listed[-1][0], count=2, seconds=2)
+    assert found.seconds
+    assert found.health
+    assert not found.errors
+    assert found.lasted >= 2
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium on this machine")
+def test_start_in_a_browser():
+    pytest.importorskip("playwright")
+    found = start.measure("cnn-irwnha", stands=0)
+    assert 0 < found["server"] < found["title"] <= found["page"]
+    assert found["answer"] > 0
+
+
+def test_start_without_a_browser_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert cli.main(["bench", "start"]) == 1
+    assert "Chromium" in capsys.readouterr().err
+
+
+def test_what_does_not_start_is_said():
+    nonsense = served.serving(("retrieval", "nonsense"), "--port", "/health")
+    with pytest.raises(RetrievalError, match="does not start"):
+        nonsense.__enter__()
+
+
+def test_percentiles():
+    assert served.percentile([3.0], 95) == 3.0
+    assert served.percentile(list(range(101)), 95) == pytest.approx(95)
