@@ -21,7 +21,9 @@ def configure() -> None:
         "OMP_WAIT_POLICY": "PASSIVE",  # GNU's OpenMP, of the Linux wheels
         "KMP_BLOCKTIME": "0",  # milliseconds; LLVM's and Intel's, of macOS and Windows
         "OMP_NUM_THREADS": cores,  # MKL and FAISS follow it
-        "OPENBLAS_NUM_THREADS": cores,
+        # NumPy's: its threads spin while they wait, whatever is set. Beside other work two of them
+        # took 13 times the processor time of one for the geometry of a DELF query.
+        "OPENBLAS_NUM_THREADS": "1",
         "TF_NUM_INTRAOP_THREADS": cores,
         "TF_NUM_INTEROP_THREADS": cores,
     }.items():

@@ -35,6 +35,7 @@ def test_threads_sleep_and_are_as_many_as_the_cores():
     assert found["OMP_WAIT_POLICY"] == "PASSIVE"
     assert found["KMP_BLOCKTIME"] == "0"
     assert int(found["OMP_NUM_THREADS"]) == threads.usable_cores()
+    assert found["OPENBLAS_NUM_THREADS"] == "1"  # whose threads never sleep
 
 
 def test_a_setting_of_the_users_own_wins():
