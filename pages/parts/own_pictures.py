@@ -226,8 +226,10 @@ def _bring(files: list) -> Own:
         is_zip = target.suffix.lower() == ".zip"
         if is_zip:
             target = target.with_suffix("")
-        if target.exists():  # two folders may each hold an IMG_0001.jpg
-            target = target.with_stem(f"{target.stem} ({number})")
+        stem = target.stem
+        while target.exists():  # two folders may each hold an IMG_0001.jpg
+            target = target.with_stem(f"{stem} ({number})")
+            number += 1
         if is_zip:
             paths = archives.unpack(
                 file, target, max_bytes=left, max_files=most_files, suffixes=images.SUFFIXES
@@ -239,7 +241,12 @@ def _bring(files: list) -> Own:
             raise RetrievalError(
                 f"These pictures are more than {megabytes} MB together; bring fewer."
             )
-        target.write_bytes(file.getbuffer())
+        try:
+            target.write_bytes(file.getbuffer())
+        except OSError as error:
+            raise RetrievalError(
+                f"{file.name} cannot be kept here: {error.strerror or error}."
+            ) from error
     return Own(_named(collections.open_collection(root)), folder)
 
 
@@ -257,5 +264,7 @@ def _named(collection: collections.Collection) -> collections.Collection:
 
 def _safe(name: str) -> str:
     """A file name without anything that a file system or a hidden-file rule takes amiss."""
-    name = re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip(".")
-    return name[-120:] or "picture"
+    stem, suffix = os.path.splitext(re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip("."))
+    # File systems count bytes, up to 255, and a number may be added.
+    stem = stem.encode()[:200].decode(errors="ignore")
+    return (stem or "picture") + suffix[:10]

@@ -1,0 +1,52 @@
+"""File names of uploads: every one is kept, under a name that the file system takes."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from pages.parts import own_pictures
+from retrieval.errors import RetrievalError
+
+
+def upload(name, colour="red"):
+    data = io.BytesIO()
+    Image.new("RGB", (16, 16), colour).save(data, "PNG")
+    return SimpleNamespace(name=name, size=data.tell(), getbuffer=data.getbuffer)
+
+
+def brought(*files):
+    own = own_pictures._bring(list(files))
+    kept = {name: (own.collection.root / name).read_bytes() for name in own.collection.names}
+    own.folder.cleanup()
+    return kept
+
+
+@pytest.mark.parametrize("name", ["山" * 88 + ".png", "é" * 300 + ".png", "a" * 5000 + ".png"])
+def test_long_names(name):
+    (kept,) = brought(upload(name))
+    assert kept.endswith(".png")
+    assert kept[:20] == name[:20]
+
+
+def test_the_same_name_again():
+    colours = ("red", "lime", "blue", "white")
+    names = ("a (3).png", "a.png", "a.png")
+    kept = brought(*map(upload, names, colours))
+    assert len(kept) == 4
+    assert len(set(kept.values())) == 4, "none took the place of another"
+
+
+@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "a\0b.png", "-.png", "\n.png"])
+def test_odd_names(name):
+    assert len(brought(upload(name))) == 1
+
+
+def test_a_full_disk(monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(RetrievalError, match=r"a\.png cannot be kept here: No space left"):
+        brought(upload("a.png"))
