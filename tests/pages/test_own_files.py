@@ -32,7 +32,7 @@ def test_long_names(name):
 
 def test_the_same_name_again():
     colours = ("red", "lime", "blue", "white")
-    names = ("a (3).png", "a.png", "a.png")
+    names = ("a (3).png", "a.png", "a.png", "a.png")
     kept = brought(*map(upload, names, colours))
     assert len(kept) == 4
     assert len(set(kept.values())) == 4, "none took the place of another"
