@@ -35,10 +35,13 @@ BODY = {"required": True, "content": {kind: {"schema": FIELDS} for kind in FORMS
 
 
 class Item(BaseModel):
+    """credit: author, licence and source, where they are known."""
+
     rank: int
     name: str
     score: float
     link: str
+    credit: str = ""
 
 
 class Found(BaseModel):
@@ -82,6 +85,7 @@ def _found(index, picture: bytes, box: Box | None) -> Found:
     ranking = shelf.search(index, picture, "The picture", box, RESULTS)
     name = index.path.parent.name
     collection = shelf.collection(name)
+    credits = collection.credits
     results = [api.jpeg(collection.path(one), SIDE) for one in ranking.names]
     return Found(
         results=[base64.b64encode(data).decode() for data in results],
@@ -91,6 +95,7 @@ def _found(index, picture: bytes, box: Box | None) -> Found:
                 name=row["name"],
                 score=row["score"],
                 link=api.link(name, row["name"]),
+                credit=credits[row["name"]].line if row["name"] in credits else "",
             )
             for row in ranking.rows()
         ],

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from urllib.parse import urlencode
 
 import pytest
@@ -54,6 +55,17 @@ def test_a_search(client, picture, method, kind):
         assert result.format == "JPEG"
         assert max(result.size) <= 320
     assert client.get(found["items"][0]["link"]).status_code == 200
+
+
+def test_results_name_their_photographers(client, picture, installed):
+    path = installed / "town" / "credits.json"
+    entry = {"author": "A. Photographer", "licence": "CC0 1.0"}
+    try:
+        path.write_text(json.dumps({"pictures": {"b.png": entry}}))
+        items = ask(client, picture, **NO_BOX).json()["items"]
+        assert [one["credit"] for one in items] == ["A. Photographer, CC0 1.0", "", "", "", ""]
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize("nothing", ["NaN", "", "0", "0.0", "null"])
