@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
@@ -26,6 +28,7 @@ from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
+from retrieval.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
@@ -627,3 +630,44 @@ def test_how_it_works_and_back(little):
     app.switch_page("pages/search.py").run()
     assert hits(app) == before
     assert app.query_params["box"] == "32, 0, 64, 48"
+
+
+def test_a_network_loaded_ahead_is_not_loaded_again(little, monkeypatch):
+    loaded = []
+
+    def load(record, **settings):
+        loaded.append(record.id)
+        return Colours(record.method)
+
+    monkeypatch.setattr(methods, "load_record", load)
+    loaders._load_ahead([little.indexes["cnn-irwnha"]])
+    assert len(loaded) == 1
+    app = go(start(method="cnn-irwnha"))
+    assert hits(app)
+    assert len(loaded) == 1
+
+
+def test_a_search_waits_for_its_turn_and_says_so(little, monkeypatch):
+    workers = Workers(1, 10)
+    monkeypatch.setattr(loaders, "WORKERS", workers)
+    free, said = threading.Event(), []
+    workers.submit("somebody else", lambda: free.wait(30))
+    caption = DeltaGenerator.caption
+
+    def listening(self, body, *args, **kwargs):
+        if "in the queue" in body:
+            said.append(body)
+            free.set()
+        return caption(self, body, *args, **kwargs)
+
+    monkeypatch.setattr(DeltaGenerator, "caption", listening)
+    app = go(start(method="cnn-irwnha"))
+    assert hits(app)
+    assert "number 1 in the queue" in said[0]
+    assert not any("in the queue" in one.value for one in app.caption)
+
+
+def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch):
+    first = hits(go(start(method="cnn-irwnha")))
+    monkeypatch.setattr(loaders, "WORKERS", None)  # nobody is there to search
+    assert hits(go(start(method="cnn-irwnha"))) == first
