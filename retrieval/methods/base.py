@@ -175,7 +175,7 @@ def head_layer(
         or not (np.isfinite(w).all() and np.isfinite(b).all())
     ):
         raise RetrievalError(
-            f"The fitted head lacks a {weight} that fits its network: fit it again."
+            f"The weights lack a {weight} that fits their network: train them again."
         )
     return torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))
 

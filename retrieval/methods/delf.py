@@ -58,10 +58,9 @@ class Dense(NamedTuple):
 class DELF(Method):
     """Stride-16 features on a seven-scale pyramid, the best of them by attention.
 
-    The attention is trained where the head has one: two 1×1 convolutions with softplus, as in the
-    paper. A score s of ours says that the place is found again in another picture with probability
-    1 − e⁻ˢ (see ``training.attention``). Else, and with ``trained_attention=False``, it is the norm
-    of the feature.
+    The attention is trained where the weights have one (``training.delf``): two 1×1 convolutions
+    with softplus, as in the paper. Else, and with ``trained_attention=False``, it is the norm of
+    the feature.
     """
 
     name = "delf"

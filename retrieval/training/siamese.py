@@ -1,336 +1,286 @@
-"""CNN-IRwNHA's own training: a siamese network, contrastive loss, no human annotation.
+"""CNN-IRwNHA's own training: a siamese network on matching pairs.
 
-Radenović, Tolias and Chum, TPAMI 2018: tuples of a query, a picture that matches it and five that
-do not; the non-matching ones are the hardest of the moment, each of another group of pictures. The
-pairs come from geometry (``training.pairs``). Batch norms stay as they are; the trunk and GeM's
-exponent are trained. Then a whitening layer is learned for the new features, and all of it is
-written as a network file of cirtorch's form.
+Radenović, Tolias and Chum, TPAMI 2018: tuples of a query, a picture that matches it, and the
+pictures most like it of other landmarks, at most one of each, mined anew before every epoch. Here
+each picture of a tuple is in turn the query of the others: a negative that has a match brings it
+along, so one pass of twelve pictures serves up to twelve tuples instead of one.
+
+Batch norms stay as they are, and so do the first blocks, which see edges and textures only; the
+rest of the trunk and GeM's exponent are trained. Then a whitening layer is learned from the
+matching pairs (section 3.4), and all of it is written as a network file of cirtorch's form.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from retrieval import methods
+from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
-from retrieval.networks.weights import read_tensors
-from retrieval.training import views, whitening
-from retrieval.training.heads import MIN_PICTURES, SHRINKAGE, VIEWS, pictures_of
-from retrieval.training.losses import contrastive
-from retrieval.training.pairs import LEAST_INLIERS, Pair, agreeing, clusters, matching
+from retrieval.networks.records import PLAIN
+from retrieval.training import losses, pairs, photographs, result, views, whitening
+from retrieval.training.journal import Journal
+from retrieval.training.loop import Say, Settings, Stage, run
+from retrieval.training.validation import mean_average_precision
 
-EPOCHS = 4
-TUPLES = 400  # of an epoch, at most
+SIZE = 224  # pixels of a side of a training view
 NEGATIVES = 5  # of a tuple
-BATCH = 5  # tuples whose gradients are added up
-MARGIN = 0.85
-RATE, DECAY, SLOWING = 2e-5, 1e-4, 0.05  # Adam; the rate falls by e^-SLOWING an epoch
-SIZE = 362  # pixels of the longer side, at most, as in the paper
-PICTURES = 3000  # of a collection, at most: they are kept in memory, small
-GROUPED = 12  # inliers from which two pictures are never negatives of each other
+LOOK = 400  # pictures most like the query among which negatives are looked for
 DIMENSIONS = 512
-LEAST_TUPLES = 20
-SEED = 0
-
-Progress = Callable[[int, int, str], None]
+SHRINKAGE = 0.3
+LEAST_PAIRS = 50
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """loss: mean of a tuple. p: GeM's exponent. hard: mean cosine of the negatives when mined."""
+class Options:
+    """pairs: what says that two pictures match, and that two do not.
 
-    loss: float
-    p: float
-    hard: float
+    'geometry' asks no human: pictures match where their local features agree on one map by many
+    matches. 'labels' asks besides that they show one landmark, and takes negatives from others.
+    frozen: blocks of the trunk, from the first, that stay as they are.
+    tuples: of an epoch; batch: of a step.
+    """
+
+    pairs: Literal["geometry", "labels"] = "geometry"
+    loss: Literal["contrastive", "triplet"] = "contrastive"
+    size: int = SIZE
+    frozen: int = 5
+    tuples: int = 250
+    batch: int = 1
 
 
 class Network(nn.Module):
-    """Trunk → GeM → L2, all of which can be trained."""
+    """Trunk → GeM → L2."""
 
-    def __init__(self, checkpoint: checkpoints.Checkpoint):
+    def __init__(self, checkpoint: checkpoints.Checkpoint, frozen: int):
         super().__init__()
         weights = checkpoints.load(checkpoint)
         meta = weights.meta
         if meta.get("pooling", "gem") != "gem" or meta.get("regional"):
             raise RetrievalError(f"{checkpoint.id} does not pool by GeM over the whole picture.")
-        self.features = trunks.unfolded(checkpoint.trunk, "final", weights.trunk)
-        self.p = nn.Parameter(torch.tensor(weights.head.get("pool.p", np.float32([3.0]))))
+        self.features = trunks.unfolded(checkpoint.trunk, "final", weights.tensors)
+        trunks.freeze(self.features, frozen)
+        self.p = nn.Parameter(
+            torch.from_numpy(weights.head.get("pool.p", np.array([3.0], np.float32)).copy())
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → (B, C) of unit length."""
-        x = self.features(x).clamp(min=1e-6).pow(self.p).mean(dim=(-2, -1)).pow(1 / self.p)
-        return pooling.l2(x)
+        x = self.features(x).float().clamp(min=1e-6).pow(self.p).mean(dim=(-2, -1))
+        return pooling.l2(x.pow(1 / self.p))
+
+
+class Siamese(Stage):
+    """The one stage of this training."""
+
+    name = "trunk"
+
+    def __init__(
+        self,
+        network: Network,
+        checkpoint: checkpoints.Checkpoint,
+        photos: photographs.Photographs,
+        matches: pairs.Matches,
+        settings: Settings,
+        options: Options,
+    ):
+        self.module = self.network = network
+        self.checkpoint, self.photos = checkpoint, photos
+        self.matches, self.settings, self.options = matches, settings, options
+        self.training, self.held_out = photos.split()
+        self.queries = np.intersect1d(self.training, matches.with_partners())
+        self.steps = options.tuples // options.batch
+        self.device = trunks.placement()[0]
+
+    def groups(self) -> list[dict[str, Any]]:
+        trained = [one for one in self.network.features.parameters() if one.requires_grad]
+        return [
+            {"params": trained},
+            {"params": [self.network.p], "factor": 10.0, "weight_decay": 0.0},
+        ]
+
+    def describe(self, numbers: np.ndarray, size: int) -> np.ndarray:
+        """Descriptors (n, C) float32 of whole pictures, ``size`` pixels on the longer side."""
+        with torch.inference_mode():
+            rows = [
+                self.module(x.to(self.device)).cpu()
+                for x in views.whole(self.photos, numbers, size, self.checkpoint)
+            ]
+        return torch.cat(rows).numpy()
+
+    def begin(self, epoch: int) -> None:
+        self.rng = np.random.default_rng([self.settings.seed, epoch])
+        self.known = np.zeros((len(self.photos), 0), np.float32)
+        rows = self.describe(self.training, self.options.size)
+        self.known = np.zeros((len(self.photos), rows.shape[1]), np.float32)
+        self.known[self.training] = rows
+        repeats = -(-self.options.tuples // len(self.queries))
+        order = [self.rng.permutation(self.queries) for _ in range(repeats)]
+        self.order = np.concatenate(order)[: self.options.tuples]
+
+    def loss(self, epoch: int, step: int) -> torch.Tensor:
+        first = step * self.options.batch
+        pictures: list[int] = []
+        rows = []
+        for query in self.order[first : first + self.options.batch].tolist():
+            numbers, items = self._tuple(query)
+            rows.append(len(pictures) + everyone_asks(items))
+            pictures += numbers
+        several = [
+            views.crop(self.photos.read(number), self.rng, self.options.size) for number in pictures
+        ]
+        inputs = views.stack(several, self.checkpoint).to(self.device)
+        vectors = self.module(inputs)
+        compare = losses.triplet if self.options.loss == "triplet" else losses.contrastive
+        total, count = vectors.new_zeros(()), 0
+        for index in rows:
+            labels = torch.zeros(index.shape, device=self.device)
+            labels[:, 0], labels[:, 1] = -1, 1
+            total = total + compare(vectors[index.flatten()], labels.flatten())
+            count += len(index)
+        return total / count
+
+    def _tuple(self, query: int) -> tuple[list[int], np.ndarray]:
+        """A query, its negatives, and a match of each that has one, beside it.
+
+        Returns the pictures, and for each the number of the item that it belongs to.
+        """
+        chosen = [query, *self._hardest(query)]
+        numbers, items = [], []
+        for item, number in enumerate(chosen):
+            numbers.append(number)
+            items.append(item)
+            partners = self.matches.partners(number)
+            if len(partners):
+                numbers.append(int(self.rng.choice(partners)))
+                items.append(item)
+        return numbers, np.array(items)
+
+    def _hardest(self, query: int) -> list[int]:
+        """The pictures most like the query that do not match it, one of each landmark."""
+        likeness = self.known[self.training] @ self.known[query]
+        found: list[int] = []
+        used = {self.matches.group[query]}
+        used |= set(self.matches.group[self.matches.partners(query)].tolist())
+        for number in self.training[np.argsort(-likeness, kind="stable")[:LOOK]].tolist():
+            group = self.matches.group[number]
+            if group in used or any(self.matches.agree(number, other) for other in (query, *found)):
+                continue
+            found.append(number)
+            used.add(group)
+            if len(found) == NEGATIVES:
+                break
+        return found
+
+    def validate(self) -> float:
+        vectors = self.describe(self.held_out, self.checkpoint.settings["size"])
+        return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
+
+
+def everyone_asks(items: np.ndarray) -> torch.Tensor:
+    """Tuples (t, n) of n pictures: every picture with a match asks for it among all the others.
+
+    items: (n,) which pictures belong together: one or two of each number. A row holds positions:
+    the query, its match, then all pictures of other items.
+    """
+    rows = []
+    for query, item in enumerate(items):
+        others = np.flatnonzero(items != item)
+        match = np.flatnonzero((items == item) & (np.arange(len(items)) != query))
+        if len(match):
+            rows.append([query, *match, *others])
+    return torch.tensor(rows)
+
+
+DEFAULTS = Settings(epochs=4, rate=1e-4)
+OPTIONS = Options()
 
 
 def train(
-    collection,
+    collection: Collection,
     out: Path,
     which: str | None = None,
-    epochs: int = EPOCHS,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    settings: Settings = DEFAULTS,
+    options: Options = OPTIONS,
+    progress: Callable[[int, int, str], None] | None = None,
+    say: Say = lambda text: None,
 ) -> Path:
     """Train a network on the database pictures of a collection and write it to ``out``.
 
-    which: the checkpoint to start from; by default the embedded one as ImageNet made it. progress
-    (done, total, what) is called after each picture and each tuple. say is told what was found.
-    After every epoch the state is kept beside ``out``; the same command goes on from there.
-    Raises RetrievalError where the pictures have too little in common.
+    which: the checkpoint to start from. progress(done, total, what) is called after each picture
+    and each step; say is told what was found and how each epoch went. The same call goes on where
+    it was stopped. Raises RetrievalError where the pictures have too little in common.
     """
-    checkpoint = checkpoints.find("cnn-irwnha", which or "gem-lite0-imagenet")
-    size = min(SIZE, checkpoint.settings.get("size", SIZE))
-    method = methods.load_record(checkpoint, size=size, scales=[1.0])
-
-    def prepare(picture: Image.Image) -> torch.Tensor:
-        return method._input(picture, None)
-
-    network = Network(checkpoint).to(trunks.placement()[0])
-    _check_place(out)
-    state = _State(out, collection, checkpoint)
-    pictures, pairs = _pairs(collection, size, state, progress)
-    positives = [(pair.a, pair.b) for pair in matching(pairs)]
-    groups = clusters([pair for pair in pairs if pair.inliers >= GROUPED], len(pictures))
+    checkpoint = checkpoints.find("cnn-irwnha", which or PLAIN)
+    labelled = photographs.labelled(collection)
+    if options.pairs == "labels" and labelled is None:
+        labelled = photographs.require_labels(collection)
+    plain = photographs.unlabelled(collection)
+    journal = Journal(
+        out,
+        {
+            "method": "cnn-irwnha",
+            "pictures": (labelled or plain).digest(),
+            "from": checkpoint.file_sha256,
+            **asdict(settings),
+            **asdict(options),
+        },
+    )
+    found = journal.once("matches", lambda: pairs.agreeing(plain, progress))
+    photos = labelled or photographs.grouped(plain, pairs.groups(found, len(plain)))
+    landmarks = photos.landmarks if options.pairs == "labels" else None
+    matches = pairs.Matches(found, len(plain), landmarks)
+    network = Network(checkpoint, options.frozen).to(memory_format=torch.channels_last)
+    network.to(trunks.placement()[0])
+    stage = Siamese(network, checkpoint, photos, matches, settings, options)
     say(
-        f"{len(positives)} matching pairs of {len(pictures)} pictures, in {len(set(groups))} groups"
+        f"{len(matches)} matching pairs of {len(stage.queries)} pictures; {len(stage.training)} "
+        f"to train on, {len(stage.held_out)} of other landmarks to validate on"
     )
-    if len(positives) < LEAST_TUPLES or len(set(groups)) <= NEGATIVES:
+    count = len(np.unique(matches.group))
+    if len(matches) < LEAST_PAIRS or count <= NEGATIVES:
         raise RetrievalError(
-            f"Too few pictures of {collection.title} match to train on: {len(positives)} pairs in "
-            f"{len(set(groups))} groups, and {LEAST_TUPLES} in {NEGATIVES + 1} are the least."
+            f"Too few pictures of {collection.title} match to train on: {len(matches)} pairs in "
+            f"{count} groups; {LEAST_PAIRS} in {NEGATIVES + 1} are the least."
         )
-    optimiser = torch.optim.Adam(
-        [
-            {"params": network.features.parameters(), "weight_decay": DECAY},
-            {"params": [network.p]},
-        ],
-        lr=RATE,
+    rows: list[dict[str, Any]] = []
+    best = run(stage, settings, journal, rows, progress, say)
+    labels = "landmark" if options.pairs == "labels" else "none"
+    if options.pairs == "geometry" and labelled is not None:
+        labels = "landmark, to validate only"
+    weight, bias = (torch.from_numpy(array.astype(np.float32)) for array in _whitening(stage))
+    tensors = {"pool.p": network.p, "whiten.weight": weight, "whiten.bias": bias}
+    if best or checkpoint.file:
+        tensors |= result.trunk(network.features)
+    made = result.record(
+        checkpoint,
+        photos,
+        labels,
+        [(settings, DEFAULTS), (options, OPTIONS)],
+        rows,
+        matches=len(matches),
     )
-    log = state.restore(network, optimiser)
-    for number in range(len(log), epochs):
-        log.append(
-            run_epoch(
-                network, optimiser, pictures, prepare, positives, groups, size, number, progress
-            )
-        )
-        state.keep(network, optimiser, log)
-        last = log[-1]
-        say(
-            f"epoch {number + 1} of {epochs}: loss {last.loss:.3f}, p {last.p:.3f}, cosine of the "
-            f"negatives {last.hard:.3f}"
-        )
-    layer = _whitening(network, pictures, prepare, size, progress)
-    record = {
-        "command": f"python -m retrieval train {collection.name} --epochs {epochs}"
-        + (f" --checkpoint {which}" if which else ""),
-        "collection": collection.name,
-        "fingerprint": collection.fingerprint,
-        "labels": "none",
-        "pictures": len(pictures),
-        "pairs": len(positives),
-        "groups": len(set(groups)),
-        "size": size,
-        "margin": MARGIN,
-        "from": checkpoint.id,
-        "from_sha256": checkpoint.sha256,
-        "epochs": [asdict(one) for one in log],
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    _write(out, network, layer, checkpoint, record)
-    state.path.unlink(missing_ok=True)
-    return out
+    cirtorch = {"pooling": "gem", "local_whitening": False, "regional": False, "whitening": True}
+    return journal.finish(
+        result.content(checkpoint, tensors, made, **cirtorch, outputdim=len(bias))
+    )
 
 
-def run_epoch(
-    network: Network,
-    optimiser: torch.optim.Optimizer,
-    pictures: Sequence[Image.Image],
-    prepare: Callable[[Image.Image], torch.Tensor],
-    positives: Sequence[tuple[int, int]],
-    groups: np.ndarray,
-    size: int,
-    number: int,
-    progress: Progress | None = None,
-) -> Epoch:
-    """Mine negatives and train in place on one epoch's tuples.
-
-    prepare: picture → input (1, 3, H, W). positives: numbers of pictures that match. groups (n,):
-    pictures of one group are never negatives of each other. size: pixels of the longer side.
-    number: of the epoch, from 0.
-    """
-    rng = np.random.default_rng([SEED, number])
-    device = network.p.device
-    for group in optimiser.param_groups:
-        group["lr"] = RATE * math.exp(-SLOWING * number)
-    with torch.inference_mode():
-        known = torch.cat([network(prepare(picture).to(device)) for picture in pictures]).cpu()
-    labels = torch.tensor([-1.0, 1.0] + [0.0] * NEGATIVES, device=device)
-    losses, hard = [], []
-    chosen = rng.permutation(len(positives))[:TUPLES]
-    for step, row in enumerate(chosen, 1):
-        query, positive = positives[row]
-        negatives = hardest(known, query, groups)
-        hard.append(float((known[negatives] @ known[query]).mean()))
-        vectors = torch.cat(
-            [
-                network(prepare(views.second_view(pictures[one], rng, size)).to(device))
-                for one in (query, positive, *negatives)
-            ]
-        )
-        loss = contrastive(vectors, labels, MARGIN)
-        loss.backward()
-        losses.append(float(loss.detach()))
-        if step % BATCH == 0 or step == len(chosen):
-            optimiser.step()
-            optimiser.zero_grad()
-        if progress:
-            progress(step, len(chosen), f"epoch {number + 1}")
-    return Epoch(float(np.mean(losses)), float(network.p.detach().mean()), float(np.mean(hard)))
-
-
-def hardest(known: torch.Tensor, query: int, groups: np.ndarray) -> list[int]:
-    """The pictures most like the query of other groups than its own, one of each group."""
-    found, used = [], {groups[query]}
-    for number in (-(known @ known[query])).argsort().tolist():
-        if groups[number] not in used:
-            found.append(number)
-            used.add(groups[number])
-            if len(found) == NEGATIVES:
-                break
-    return found
-
-
-def _pairs(
-    collection, size: int, state: _State, progress: Progress | None
-) -> tuple[list[Image.Image], list[Pair]]:
-    """The pictures, small, and what geometry finds in common between them."""
-    delf = None if state.pairs else methods.load("delf")
-    pictures, features, sizes = [], [], []
-    for picture in pictures_of(collection, progress, PICTURES):
-        if delf is not None:
-            features.append(delf.describe(picture))
-            sizes.append(picture.size)
-        # Enough for a view that takes a part of it.
-        picture.thumbnail((2 * size, 2 * size))
-        pictures.append(picture)
-    if len(pictures) < MIN_PICTURES:
-        raise RetrievalError(f"Training needs at least {MIN_PICTURES} pictures that can be read.")
-    if delf is not None:
-        state.pairs = agreeing(features, sizes)
-    return pictures, state.pairs
-
-
-def _whitening(network, pictures, prepare, size: int, progress: Progress | None):
-    """Weight and bias of a whitening learned from synthetic views, as ``fit`` does it."""
-    rng = np.random.default_rng(SEED)
-    rows = []
-    with torch.inference_mode():
-        for done, picture in enumerate(pictures, 1):
-            several = [views.second_view(picture, rng, size) for _ in range(VIEWS)]
-            vectors = [network(prepare(view).to(network.p.device))[0].cpu() for view in several]
-            rows.append(torch.stack(vectors).numpy())
-            if progress:
-                progress(done, len(pictures), "whitening")
-    rows = np.stack(rows)
-    return whitening.learn(rows, min(DIMENSIONS, rows.shape[2]), SHRINKAGE)
-
-
-class _State:
-    """What is kept beside ``out`` while it is being trained: pairs, weights, optimiser, log."""
-
-    def __init__(self, out: Path, collection, checkpoint: checkpoints.Checkpoint):
-        self.path = out.with_name(f"{out.name}.training")
-        self.identity = {
-            "fingerprint": collection.fingerprint,
-            "checkpoint": checkpoint.sha256,
-            "inliers": LEAST_INLIERS,
-        }
-        self.pairs: list[Pair] = []
-        self.kept: dict[str, Any] = {}
-        if self.path.is_file():
-            with contextlib.suppress(RetrievalError, KeyError, TypeError, ValueError):
-                kept = read_tensors(self.path)
-                if kept["identity"] == self.identity:
-                    rows = kept["pairs"].tolist()
-                    self.pairs = [Pair(a, b, np.eye(2, 3), inliers) for a, b, inliers in rows]
-                    self.kept = kept
-
-    def restore(self, network: Network, optimiser: torch.optim.Optimizer) -> list[Epoch]:
-        """Go on where the last epoch ended; the log of those that are done."""
-        if not self.kept:
-            return []
-        try:
-            network.load_state_dict(self.kept["network"])
-            optimiser.load_state_dict(self.kept["optimiser"])
-            return [Epoch(**one) for one in self.kept["log"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise RetrievalError(f"{self.path} is damaged; delete it to begin again.") from error
-
-    def keep(self, network: Network, optimiser: torch.optim.Optimizer, log: list[Epoch]) -> None:
-        rows = [(pair.a, pair.b, pair.inliers) for pair in self.pairs]
-        content = {
-            "identity": self.identity,
-            "pairs": torch.tensor(rows),
-            "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "log": [asdict(one) for one in log],
-        }
-        _save(self.path, content)
-
-
-def _write(out: Path, network: Network, layer, checkpoint, record: dict[str, Any]) -> None:
-    """The network as a file of cirtorch's form; weights in half precision, norms in single."""
-    weight, bias = (torch.from_numpy(array.astype(np.float32)) for array in layer)
-    state = {f"features.{key}": value for key, value in network.features.state_dict().items()}
-    state |= {"pool.p": network.p.detach(), "whiten.weight": weight, "whiten.bias": bias}
-    meta = {
-        "architecture": checkpoint.trunk,
-        "pooling": "gem",
-        "local_whitening": False,
-        "regional": False,
-        "whitening": True,
-        "outputdim": len(bias),
-        "mean": list(checkpoint.mean),
-        "std": list(checkpoint.std),
-        # Not cirtorch's, which ignores them.
-        "settings": {"size": record["size"], "scales": [1.0, 2**0.5, 2**-0.5]},
-        "trained": record,
-    }
-    halves = {
-        key: value.cpu().half() if value.ndim > 1 else value.cpu() for key, value in state.items()
-    }
-    _save(out, {"meta": meta, "state_dict": halves})
-
-
-def _check_place(out: Path) -> None:
-    """Before hours are spent: whether the file can be written at all."""
-    if not out.parent.is_dir():
-        raise RetrievalError(f"There is no folder {out.parent} to write to.")
-    if out.is_dir():
-        raise RetrievalError(f"{out} is a folder; name a file to write to.")
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    """Write and put in place by a rename."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        torch.save(content, new)
-        os.replace(new, path)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
-        reason = getattr(error, "strerror", None) or "the disk is full"
-        raise RetrievalError(f"{path} cannot be written: {reason}.") from error
-    finally:
-        new.unlink(missing_ok=True)
+def _whitening(stage: Siamese) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias learned from the matching pairs among the training pictures."""
+    place = np.zeros(len(stage.photos), np.int64)
+    place[stage.training] = np.arange(len(stage.training))
+    pairs = stage.matches.pairs()
+    pairs = pairs[np.isin(pairs, stage.training).all(axis=1)]
+    vectors = stage.describe(stage.training, stage.checkpoint.settings["size"])[
+        place[pairs.flatten()]
+    ]
+    return whitening.learn(vectors, np.repeat(np.arange(len(pairs)), 2), DIMENSIONS, SHRINKAGE)

@@ -11,22 +11,31 @@ import numpy as np
 from retrieval.errors import RetrievalError
 
 
-def learn(views: np.ndarray, dimensions: int, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Whiten what differs between views of the same thing, then rotate to principal axes.
+def learn(
+    x: np.ndarray, groups: np.ndarray, dimensions: int, shrinkage: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whiten what differs between pictures of the same thing, then rotate to principal axes.
 
-    views: (n, v, D), v ≥ 2 descriptors of each of n pictures. The first factor is the inverse
-    square root of the covariance within pictures, the second a PCA of the projected descriptors,
-    as in Mikolajczyk and Matas, ICCV 2007, and Radenović et al., TPAMI 2018, section 3.4.
+    x: (n, D). groups: (n,) int64, what each shows; below 0 and groups of one say nothing about
+    what differs within. The first factor is the inverse square root of the covariance within
+    groups, the second a PCA of all projected descriptors, as in Mikolajczyk and Matas, ICCV 2007,
+    and Radenović et al., TPAMI 2018, section 3.4 (whose groups are pairs); with landmarks as groups
+    it is Fisher's linear discriminant analysis.
     shrinkage: 0 to 1; eigenvalues move that share of the way to their mean (Ledoit and Wolf, J.
-    Multivariate Analysis 2004), for there are fewer pictures than dimensions.
+    Multivariate Analysis 2004), for there are few pictures for so many dimensions.
     """
-    count = views.shape[0] * (views.shape[1] - 1)
-    residuals = (views - views.mean(axis=1, keepdims=True)).reshape(-1, views.shape[2])
-    values, vectors = np.linalg.eigh(residuals.T.astype(np.float64) @ residuals / count)
+    _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    used = (groups >= 0) & (counts[group] > 1)
+    sums = np.zeros((len(counts), x.shape[1]))
+    np.add.at(sums, group[used], x[used])
+    residuals = x[used] - (sums / counts[:, None])[group[used]]
+    free = int(used.sum()) - len(np.unique(group[used]))
+    if not free:
+        raise RetrievalError("No two descriptors are of the same thing: nothing to whiten by.")
+    values, vectors = np.linalg.eigh(residuals.T @ residuals / free)
     values = values.clip(min=0)
     values = (1 - shrinkage) * values + shrinkage * values.mean()
     inverse_root = (vectors * values**-0.5).T
-    x = views.reshape(-1, views.shape[2])
     mean = x.mean(axis=0)
     rotation, _ = pca((x - mean) @ inverse_root.T, dimensions)
     weight = rotation @ inverse_root

@@ -16,7 +16,6 @@ from retrieval import cli, images, methods
 from retrieval import index as indexes_module
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
-from retrieval.training import heads
 
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
@@ -287,7 +286,7 @@ def test_describe_that_fails(refused, folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# info, methods, fit
+# info, methods, train
 
 
 def test_info(run, refused, indexes, tmp_path):
@@ -322,25 +321,12 @@ def test_methods(run):
         assert record.id in text
 
 
-def test_fit(run, refused, drawn, tmp_path, monkeypatch):
-    real = {path: path.read_bytes() for path in checkpoints.HEADS.iterdir()}
-    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
-    monkeypatch.setattr(heads, "VIEWS", 2)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for seed in range(20):
-        drawn(seed, (96, 80)).save(pictures / f"{seed}.png")
-    fit = ("fit", pictures, "--method", "cnn-irwnha")
-    refused("gem-lite0 brings all its weights: nothing to fit", *fit)
-    code, text, _ = run(*fit, "--checkpoint", "gem-lite0-imagenet")
-    assert code == 0
-    assert text == f"fitted on 20 pictures: {tmp_path / 'heads' / 'gem-lite0-imagenet.npz'}\n"
-    assert sorted(path.name for path in (tmp_path / "heads").iterdir()) == [
-        "gem-lite0-imagenet.json", "gem-lite0-imagenet.npz",
-    ]  # fmt: skip
-    (pictures / "0.png").unlink()
-    refused("at least 20 pictures", "fit", pictures, "--method", "sir")
-    assert {path: path.read_bytes() for path in real} == real
+def test_train_refuses_what_the_method_does_not_have(refused, folder, tmp_path):
+    out = ("--out", tmp_path / "net.pth")
+    refused("--pairs is an option of cnn-irwnha, not of sir", "train", "sir", folder, *out,
+            "--pairs", "labels")  # fmt: skip
+    refused("at least 20 pictures", "train", "sir", folder, *out)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The door itself
@@ -396,7 +382,7 @@ def test_help_and_methods_are_quick(words):
 def test_help_lists_the_commands():
     done = python("-m", "retrieval", "--help")
     assert done.returncode == 0
-    for command in ("index", "search", "describe", "info", "methods", "fit", "evaluate"):
+    for command in ("index", "search", "describe", "info", "methods", "train", "evaluate"):
         assert f"\n    {command} " in done.stdout
 
 

@@ -21,7 +21,6 @@ from retrieval.collections import collection as collections
 from retrieval.collections import downloads
 from retrieval.index import store
 from retrieval.networks import checkpoints
-from retrieval.training import attention, heads
 
 LANDMARKS = ("all_souls", "magdalen", "radcliffe_camera")
 EACH = 4  # database pictures of each landmark; one more is a query of the first two
@@ -272,50 +271,3 @@ def test_what_index_refuses(server, network, tmp_path, capsys):
     assert cli.main([*sir, "--out", str(tmp_path / "i")]) == 1
     assert "gl18-resnet152 is for cnn-irwnha, not for sir" in capsys.readouterr().err
     assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    ("method", "name", "settings", "fitted"),
-    [
-        ("sir", "resnet152-imagenet", {"size": 64}, {"weight", "bias"}),
-        (
-            "delf",
-            "resnet50-imagenet",
-            {"size": 160, "keypoints": 60, "scales": [1.0]},
-            {"pca.components", "pca.bias"}
-            | {f"attention.conv{n}.{part}" for n in (1, 2) for part in ("weight", "bias")},
-        ),
-    ],
-)
-def test_what_is_fitted_to_another_trunk(
-    server, roxford, tmp_path, monkeypatch, capsys, method, name, settings, fitted
-):
-    """Without its head the checkpoint is refused; ``fit`` brings the weights and makes it."""
-    torch.manual_seed(0)
-    data = io.BytesIO()
-    torch.save(torchvision.models.resnet18(weights=None).state_dict(), data)
-    digest = hashlib.sha256(data.getvalue()).hexdigest()
-    file = f"{name.partition('-')[0]}-{digest[:8]}.pth"
-    (server.folder / file).write_bytes(data.getvalue())
-    record = replace(
-        checkpoints.REGISTRY[name], trunk="resnet18", weights_sha256=digest[:8],
-        address=f"{server.root}/{file}", settings=settings,
-    )  # fmt: skip
-    monkeypatch.setitem(checkpoints.REGISTRY, record.id, record)
-    monkeypatch.setattr(checkpoints, "HEADS", tmp_path / "heads")
-    monkeypatch.setattr(heads, "MIN_PICTURES", 5)
-    monkeypatch.setattr(attention, "LEAST_PAIRS", 5)
-    command = ["roxford5k", "--method", method, "--checkpoint", name]
-    assert cli.main(["index", *command]) == 1
-    assert (
-        f"python -m retrieval fit COLLECTION --method {method} --checkpoint {name}"
-        in capsys.readouterr().err
-    )
-    assert cli.main(["fit", *command]) == 0
-    assert cli.main(["index", *command]) == 0
-    made = json.loads((tmp_path / "heads" / f"{name}.json").read_text())
-    assert made["command"].endswith(f"fit roxford5k --method {method} --checkpoint {name}")
-    assert made["trunk_sha256"] == digest
-    with np.load(tmp_path / "heads" / f"{name}.npz") as head:
-        assert set(head.files) == fitted
-    assert "medium" in capsys.readouterr().out

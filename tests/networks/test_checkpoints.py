@@ -49,9 +49,12 @@ def test_ids_and_files_that_are_not_there():
 
 def test_a_file_is_for_one_method_only(tmp_path):
     path = tmp_path / "network.pth"
-    torch.save({}, path)
-    refused("cnn-irwnha", methods.load, "sir", path)
-    refused("cnn-irwnha", methods.load, "delf", path)
+    meta = {"architecture": "resnet18", "pooling": "gem"}
+    torch.save({"meta": meta, "state_dict": {}}, path)
+    refused("is a network for cnn-irwnha, not for sir", methods.load, "sir", path)
+    torch.save({"meta": meta | {"method": "sir"}, "state_dict": {}}, path)
+    refused("is a network for sir, not for delf", methods.load, "delf", path)
+    refused("has no trunk", methods.load, "sir", path)
 
 
 class Bomb:
@@ -176,7 +179,7 @@ def test_a_head_that_is_missing_or_damaged(tmp_path, monkeypatch):
     record = checkpoints.find("sir")
     good = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
     monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
-    again = "missing or damaged; make it .*python -m retrieval fit"
+    again = "missing or damaged; install"
     refused(again, methods.load, "sir")
     for data in (b"", b"junk", good[:3000], good[:-2000], good[:9000] + b"xxxx" + good[9004:]):
         put(tmp_path, record.head, data)
@@ -209,17 +212,17 @@ def test_a_head_that_does_not_fit_its_network(tmp_path, monkeypatch, method):
         for array in bad:
             others = {name: value for name, value in good.items() if name != key}
             put(tmp_path, record.head, packed(others if array is None else others | {key: array}))
-            refused("fit it again", methods.load, method)
+            refused("train them again", methods.load, method)
 
 
-def test_weights_that_need_a_head_as_well(tmp_path, monkeypatch):
+def test_weights_that_are_not_here(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
     record = checkpoints.REGISTRY["resnet50-imagenet"]
-    refused("fit COLLECTION --method delf --checkpoint resnet50-imagenet", record.require)
-    refused("download delf-tfhub", checkpoints.REGISTRY["delf-tfhub"].require)
+    for name in (record.id, "delf-tfhub"):
+        refused(f"download {name}", checkpoints.REGISTRY[name].require)
     record.path.parent.mkdir(parents=True)
     record.path.touch()
-    assert (record.available, record.ready) == (True, False)
+    assert record.ready
     assert checkpoints.find("delf").ready
 
 

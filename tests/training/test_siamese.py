@@ -1,164 +1,202 @@
-"""Pairs from geometry, and the siamese training of CNN-IRwNHA on them."""
-
-from dataclasses import replace
+"""CNN-IRwNHA: tuples, mining, and the training on pairs from geometry or from labels."""
 
 import numpy as np
 import pytest
 import torch
 
 from retrieval import images, methods
-from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
-from retrieval.training import pairs, siamese
+from retrieval.networks.records import SETTINGS
+from retrieval.training import losses, pairs, photographs, siamese
+from retrieval.training.loop import Settings
+
+QUICK = Settings(epochs=2, rate=1e-4)
 
 
-def pair(a, b, inliers):
-    return pairs.Pair(a, b, np.eye(2, 3), inliers)
+def found(*rows):
+    """What geometry found: (a, b, inliers)."""
+    return {
+        "pairs": torch.tensor([row[:2] for row in rows], dtype=torch.int64).reshape(-1, 2),
+        "inliers": torch.tensor([row[2] for row in rows], dtype=torch.int64),
+        "maps": torch.eye(3, dtype=torch.float64).repeat(len(rows), 1, 1),
+        "points": torch.zeros(sum(row[2] for row in rows), 4),
+    }
 
 
-def test_matching_pairs_are_sure_and_few():
-    many = [pair(0, b, 60 - b) for b in range(1, 9)]
-    found = pairs.matching([*many, pair(1, 0, 24), pair(2, 0, 25)])
-    assert [(one.a, one.b) for one in found] == [
-        (0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (2, 0),
-    ]  # fmt: skip
+def test_matches_of_geometry():
+    matches = pairs.Matches(found((0, 1, 30), (1, 2, 50), (3, 4, 29), (0, 5, 12)), 6)
+    assert matches.pairs().tolist() == [[0, 1], [1, 2]]
+    assert (matches.partners(1), matches.partners(3)) == ([0, 2], [])
+    assert matches.with_partners().tolist() == [0, 1, 2]
+    group = matches.group
+    assert group[0] == group[1] == group[2], "joined by a chain"
+    assert len(set(group[2:].tolist())) == 4
+    assert matches.agree(4, 3)
+    assert not matches.agree(0, 2)
+    assert [len(points) for points in matches.points()] == [30, 50]
 
 
-def test_groups_are_joined_by_any_chain():
-    groups = pairs.clusters([pair(0, 3, 12), pair(3, 5, 40), pair(6, 1, 11)], 7)
-    assert len(set(groups)) == 4
-    assert groups[0] == groups[3] == groups[5]
-    assert groups[1] == groups[6]
-    assert len(set(pairs.clusters([], 3))) == 3
+def test_matches_of_labels():
+    landmarks = np.array([0, 0, 1, 1, photographs.NONE, photographs.NONE])
+    matches = pairs.Matches(found((0, 1, 20), (0, 2, 60), (2, 3, 19), (4, 5, 60)), 6, landmarks)
+    assert matches.pairs().tolist() == [[0, 1]], "one landmark, and enough inliers"
+    group = matches.group
+    assert group[2] == group[3], "a landmark is a group without any match"
+    assert len({int(group[n]) for n in (0, 2, 4, 5)}) == 4
+    assert matches.agree(0, 2), "never negatives of each other"
 
 
-def test_negatives_are_the_most_alike_of_other_groups():
-    known = torch.tensor([[1.0, 0], [0.99, 0.1], [0.9, 0.4], [0.8, 0.6], [0.7, 0.7], [0, 1]])
-    groups = np.array([0, 0, 1, 1, 2, 3])
-    assert siamese.hardest(known, 0, groups) == [2, 4, 5]
-    assert siamese.hardest(known, 5, groups) == [4, 3, 1]
+def test_everyone_asks():
+    rows = siamese.everyone_asks(np.array([0, 0, 1, 2, 2]))
+    assert rows.tolist() == [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [3, 4, 0, 1, 2], [4, 3, 0, 1, 2]]
+    # One tuple of the paper, where no negative has a match.
+    assert siamese.everyone_asks(np.array([0, 0, 1, 2])).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
 
 
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory, drawn):
-    """Seven scenes, four overlapping views of each, and a file that is no picture."""
-    root = tmp_path_factory.mktemp("scenes")
-    for seed in range(7):
-        scene = drawn(seed + 70, (360, 300))
-        for n in range(4):
-            scene.crop((15 * n, 8 * n, 300 + 15 * n, 270 + 8 * n)).save(root / f"{seed}_{n}.png")
-    (root / "broken.png").write_bytes(b"no picture")
-    names = sorted(path.name for path in root.iterdir())
-    return Collection("scenes", "Scenes", root, tuple(names))
+def test_negatives_are_the_most_alike_one_of_each_landmark():
+    stage = siamese.Siamese.__new__(siamese.Siamese)
+    angles = np.deg2rad([0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80])
+    stage.known = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    stage.training = np.arange(11)
+    landmarks = np.array([0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7])
+    # 4 agrees with the query, 8 with 7: not told apart.
+    stage.matches = pairs.Matches(found((0, 1, 40), (0, 4, 12), (7, 8, 12)), 11, landmarks)
+    assert stage._hardest(0) == [2, 5, 7, 9, 10]
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(siamese, "SIZE", 128)
-    monkeypatch.setattr(siamese, "TUPLES", 8)
-    monkeypatch.setattr(siamese, "VIEWS", 2)
-    monkeypatch.setattr(siamese, "GROUPED", 25)  # drawn shapes are much alike
+def quick(monkeypatch, small):
+    monkeypatch.setitem(SETTINGS["cnn-irwnha"], "size", 96)
+    monkeypatch.setattr(pairs, "SIZE", 64)
+    monkeypatch.setattr(pairs, "MATCH", 100)  # drawn shapes are much alike
+    monkeypatch.setattr(siamese, "LEAST_PAIRS", 10)
+    monkeypatch.setattr(siamese, "DIMENSIONS", 16)
 
 
-def test_a_trained_network_is_used_like_any_other(scenes, quick, tmp_path, monkeypatch):
-    said, out = [], tmp_path / "trained.pth"
-    assert siamese.train(scenes, out, epochs=2, say=said.append) == out
-    assert said[0].endswith("matching pairs of 28 pictures, in 7 groups")
-    assert [text.partition(":")[0] for text in said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
-    assert [path.name for path in tmp_path.iterdir()] == ["trained.pth"]
+OPTIONS = {"size": 64, "tuples": 6, "batch": 2}
+
+
+@pytest.mark.parametrize("kind", ["geometry", "labels"])
+def test_a_trained_network_is_used_like_any_other(landmarks, quick, tmp_path, kind):
+    out, said = tmp_path / "net.pth", []
+    options = siamese.Options(pairs=kind, **OPTIONS)
+    siamese.train(landmarks, out, settings=QUICK, options=options, say=said.append)
+    assert "matching pairs of" in said[0]
+    assert len(said) == 3
     method = methods.load("cnn-irwnha", out)
-    assert method.settings["size"] == 128
     assert method.settings["scales"] == pytest.approx([1, 2**0.5, 2**-0.5])
-    assert method.checkpoint.trained_on == "scenes without labels, starting from gem-lite0-imagenet"
-    made = checkpoints.load(method.checkpoint).meta["trained"]
-    assert made["command"] == "python -m retrieval train scenes --epochs 2"
-    assert (made["pictures"], made["groups"], made["labels"]) == (28, 7, "none")
-    # Another view of a scene is nearer than any other scene, but for one that is much alike.
-    vectors = np.stack([method.describe(images.read(scenes.path(f"{s}_{n}.png")))
-                        for s in range(7) for n in (0, 3)])  # fmt: skip
-    likeness = vectors @ vectors.T - 2 * np.eye(14)
-    assert (likeness.argmax(axis=1) == np.arange(14) ^ 1).sum() >= 12
+    weights = checkpoints.load(method.checkpoint)
+    made = weights.meta["trained"]
+    assert made["labels"] == {"labels": "landmark", "geometry": "landmark, to validate only"}[kind]
+    assert [row["epoch"] for row in made["epochs"]] == [0, 1, 2]
+    # The first blocks stay as ImageNet made them, the last learn; norms keep their statistics.
+    before = checkpoints.load(checkpoints.find("cnn-irwnha", "efficientnet-lite0")).trunk
+    for name, same in (
+        ("_conv_stem.weight", True),
+        ("_blocks.4._project_conv.weight", True),
+        ("_blocks.5._project_conv.weight", False),
+        ("_conv_head.weight", False),
+    ):
+        trained = weights.trunk[f"features.{name}"]
+        assert torch.equal(trained, before[name].to(trained.dtype)) == same, name
+    name = "_blocks.9._bn1.running_var"
+    assert torch.equal(weights.trunk[f"features.{name}"], before[name])
+    picture = images.read(landmarks.path(landmarks.names[0]))
+    vector = method.describe(picture)
+    assert vector.shape == (16,)
+    # Another view of a place is mostly nearer than all other places: by chance 1 of 24.
+    vectors = np.stack([method.describe(images.read(landmarks.path(f"place_{s:02}/{n}.png")))
+                        for s in range(12) for n in (0, 2)])  # fmt: skip
+    likeness = vectors @ vectors.T - 2 * np.eye(24)
+    assert (likeness.argmax(axis=1) == np.arange(24) ^ 1).sum() >= 12
 
 
-def test_training_brings_matching_pictures_together(scenes, monkeypatch):
-    monkeypatch.setattr(siamese, "RATE", 1e-3)
-    monkeypatch.setattr(siamese, "TUPLES", 10)
-    record = checkpoints.REGISTRY["gem-lite0-imagenet"]
-    network = siamese.Network(record)
-    method = methods.load("cnn-irwnha", record.id, size=96, scales=[1.0])
-    pictures = [images.read(scenes.path(f"{s}_{n}.png")) for s in range(6) for n in (0, 2)]
-    positives = [(n, n ^ 1) for n in range(12)]
-    groups = np.arange(12) // 2
-    optimiser = torch.optim.Adam(network.parameters())
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    losses = [
-        siamese.run_epoch(
-            network, optimiser, pictures, lambda one: method._input(one, None), positives, groups,
-            96, number,
-        ).loss
-        for number in range(4)
-    ]  # fmt: skip
-    assert losses[-1] < 0.8 * losses[0]
-    after = network.state_dict()
-    changed = {key for key in before if not torch.equal(before[key], after[key])}
-    assert "p" in changed
-    assert "features._conv_stem.weight" in changed
-    assert not [key for key in changed if "running" in key], "norms stay as they are"
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_the_loss_falls(landmarks, quick, loss, monkeypatch):
+    photos = photographs.labelled(landmarks)
+    rows = [(a, b, 40) for a in range(37) for b in range(a + 1, 37)
+            if photos.landmarks[a] == photos.landmarks[b] != photographs.NONE]  # fmt: skip
+    matches = pairs.Matches(found(*rows), 37, photos.landmarks)
+    checkpoint = checkpoints.find("cnn-irwnha", "efficientnet-lite0")
+    network = siamese.Network(checkpoint, 12)
+    options = siamese.Options(size=64, tuples=4, loss=loss)
+    stage = siamese.Siamese(network, checkpoint, photos, matches, QUICK, options)
+    optimiser = torch.optim.Adam(stage.groups()[0]["params"], 1e-3)
+    means = []
+    for _ in range(5):
+        stage.begin(1)  # the same tuples, but for what is hard by then
+        values = []
+        for step in range(stage.steps):
+            value = stage.loss(1, step)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            values.append(float(value.detach()))
+        means.append(np.mean(values))
+    assert means[-1] < 0.8 * means[0]
 
 
-def test_a_stopped_training_goes_on(scenes, quick, tmp_path, monkeypatch):
-    whole = siamese.train(scenes, tmp_path / "whole.pth", epochs=2)
-    out, real = tmp_path / "stopped.pth", siamese.run_epoch
+def test_stopped_and_gone_on_it_ends_in_the_same_bytes(landmarks, quick, tmp_path, monkeypatch):
+    options = siamese.Options(**OPTIONS)
+    whole = siamese.train(landmarks, tmp_path / "whole.pth", settings=QUICK, options=options)
+    out, real = tmp_path / "stopped.pth", siamese.Siamese.loss
 
-    def stop(*args, **options):
-        if args[7] == 1:
+    def stop(self, epoch, step):
+        if (epoch, step) == (2, 1):
             raise KeyboardInterrupt
-        return real(*args, **options)
+        return real(self, epoch, step)
 
-    monkeypatch.setattr(siamese, "run_epoch", stop)
+    monkeypatch.setattr(siamese.Siamese, "loss", stop)
     with pytest.raises(KeyboardInterrupt):
-        siamese.train(scenes, out, epochs=2)
+        siamese.train(landmarks, out, settings=QUICK, options=options)
     assert not out.exists()
-    ran = []
-    monkeypatch.setattr(siamese, "run_epoch", lambda *a, **o: (ran.append(a[7]), real(*a, **o))[1])
-    monkeypatch.setattr(siamese, "agreeing", None)  # the pairs are kept as well
-    siamese.train(scenes, out, epochs=2)
-    assert ran == [1]
-    one, other = (torch.load(path, weights_only=True)["state_dict"] for path in (whole, out))
-    assert one.keys() == other.keys()
-    for key in one:
-        torch.testing.assert_close(one[key], other[key])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped.pth", "whole.pth"]
+    monkeypatch.setattr(siamese.Siamese, "loss", real)
+    monkeypatch.setattr(pairs, "agreeing", None)  # the pairs are kept as well
+    siamese.train(landmarks, out, settings=QUICK, options=options)
+    assert out.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.parametrize("damage", [b"", b"junk", None])
-def test_a_damaged_state_is_begun_anew_or_explained(scenes, quick, tmp_path, damage):
-    out = tmp_path / "out.pth"
-    state = siamese._State(out, scenes, checkpoints.REGISTRY["gem-lite0-imagenet"])
-    if damage is not None:
-        state.path.write_bytes(damage)
-        assert siamese._State(out, scenes, checkpoints.REGISTRY["gem-lite0-imagenet"]).kept == {}
-        return
-    torch.save({"identity": state.identity, "pairs": torch.tensor([[0, 1, 30]])}, state.path)
-    again = siamese._State(out, scenes, checkpoints.REGISTRY["gem-lite0-imagenet"])
-    network = siamese.Network(checkpoints.REGISTRY["gem-lite0-imagenet"])
-    with pytest.raises(RetrievalError, match="damaged; delete it"):
-        again.restore(network, torch.optim.Adam(network.parameters()))
+@pytest.mark.parametrize("what", ["p", "variance", "rate"])
+def test_what_is_no_number_leaves_the_former_network(landmarks, quick, tmp_path, what, monkeypatch):
+    out = tmp_path / "net.pth"
+    out.write_bytes(b"the network of yesterday")
+    real = siamese.Network.__init__
+
+    def spoiled(self, checkpoint, frozen):
+        real(self, checkpoint, frozen)
+        with torch.no_grad():
+            if what == "p":
+                self.p.fill_(300.0)
+            elif what == "variance":
+                self.features._bn1.running_var.fill_(-1.0)
+
+    monkeypatch.setattr(siamese.Network, "__init__", spoiled)
+    rate = 1e18 if what == "rate" else 1e-4
+    with pytest.raises(RetrievalError, match="no finite number any more"):
+        siamese.train(
+            landmarks, out, settings=Settings(2, rate), options=siamese.Options(**OPTIONS)
+        )
+    assert out.read_bytes() == b"the network of yesterday"
 
 
-def test_pictures_with_nothing_in_common(scenes, quick, tmp_path):
-    alone = replace(scenes, names=tuple(f"{s}_{n}.png" for s in range(5) for n in range(4)))
-    with pytest.raises(RetrievalError, match=r"Too few pictures of Scenes match .* in 5 groups"):
-        siamese.train(alone, tmp_path / "out.pth")
-    with pytest.raises(RetrievalError, match="at least 20 pictures"):
-        siamese.train(replace(scenes, names=scenes.names[:19]), tmp_path / "out.pth")
+def test_pictures_with_nothing_in_common(landmarks, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(siamese, "LEAST_PAIRS", 1000)
+    with pytest.raises(RetrievalError, match=r"Too few pictures of .* match"):
+        siamese.train(landmarks, tmp_path / "net.pth", options=siamese.Options(**OPTIONS))
 
 
-def test_places_and_networks_that_are_refused(scenes, tmp_path):
-    with pytest.raises(RetrievalError, match="no folder"):
-        siamese.train(scenes, tmp_path / "nowhere" / "out.pth")
-    with pytest.raises(RetrievalError, match="is a folder"):
-        siamese.train(scenes, tmp_path)
-    with pytest.raises(RetrievalError, match="is for sir, not for cnn-irwnha"):
-        siamese.train(scenes, tmp_path / "out.pth", "sir-lite0")
+def test_losses_know_the_tuples_of_a_step():
+    index = siamese.everyone_asks(np.array([0, 0, 1, 1, 2]))
+    x = torch.nn.functional.normalize(torch.rand(5, 8, generator=torch.Generator().manual_seed(0)))
+    labels = torch.zeros(index.shape)
+    labels[:, 0], labels[:, 1] = -1, 1
+    expected = 0.0
+    for row in index.tolist():
+        query, match, *others = (x[n] for n in row)
+        expected += 0.5 * float((query - match + 1e-6).square().sum())
+        for other in others:
+            distance = float((query - other + 1e-6).square().sum().sqrt())
+            expected += 0.5 * max(0.0, 0.85 - distance) ** 2
+    value = losses.contrastive(x[index.flatten()], labels.flatten())
+    assert float(value) == pytest.approx(expected, rel=1e-5)

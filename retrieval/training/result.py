@@ -1,0 +1,89 @@
+"""The file that a training ends with: a network in cirtorch's form, and the record of its making.
+
+``meta`` says method, architecture, pre-processing and settings, and ``trained`` how it was made;
+``state_dict`` holds the tensors. A trunk that was left as it was is not in it: ``trunk`` names the
+checkpoint that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from retrieval.networks.checkpoints import Checkpoint
+from retrieval.networks.records import PLAIN
+from retrieval.training.photographs import Photographs
+
+
+def content(
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, torch.Tensor],
+    trained: Mapping[str, Any],
+    **meta: Any,
+) -> dict[str, Any]:
+    """checkpoint: that training began with. tensors: matrices are kept in half precision."""
+    if not any(name.startswith("features.") for name in tensors):
+        meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.file_sha256}
+    return {
+        "meta": {
+            "method": checkpoint.method,
+            "architecture": checkpoint.trunk,
+            "mean": list(checkpoint.mean),
+            "std": list(checkpoint.std),
+            # Not cirtorch's, which ignores them.
+            "settings": dict(checkpoint.settings),
+            "trained": dict(trained),
+            **meta,
+        },
+        "state_dict": {
+            name: value.detach().cpu().half() if value.ndim > 1 else value.detach().cpu()
+            for name, value in tensors.items()
+        },
+    }
+
+
+def trunk(features: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors of a trunk that learned, by their names in a file."""
+    return {f"features.{name}": value for name, value in features.state_dict().items()}
+
+
+def record(
+    checkpoint: Checkpoint,
+    photos: Photographs,
+    labels: str,
+    chosen: Sequence[tuple[Any, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    **more: Any,
+) -> dict[str, Any]:
+    """How a network was made. No clock: the same training gives the same bytes.
+
+    labels: what was asked of them. chosen: settings and options, each with its defaults.
+    """
+    training, held_out = photos.split()
+    settings: dict[str, Any] = {}
+    changed: list[str] = []
+    for values, defaults in chosen:
+        settings |= asdict(values)
+        changed += [
+            f"--{name} {value}"
+            for name, value in asdict(values).items()
+            if value != asdict(defaults)[name]
+        ]
+    start = [] if checkpoint.id == PLAIN else [f"--checkpoint {checkpoint.id}"]
+    words = ["python -m retrieval train", checkpoint.method, photos.collection.name]
+    return {
+        "command": " ".join([*words, *start, *changed]),
+        "collection": photos.collection.name,
+        "fingerprint": photos.collection.fingerprint,
+        "pictures": len(training),
+        "held_out": len(held_out),
+        "labels": labels,
+        "from": checkpoint.id,
+        "from_sha256": checkpoint.file_sha256,
+        "settings": settings,
+        **more,
+        "epochs": [{key: row[key] for key in row if key != "seconds"} for row in rows],
+    }

@@ -1,0 +1,193 @@
+"""The loop and the journal on a problem that a page of paper can hold: one weight, one target."""
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from retrieval.errors import RetrievalError
+from retrieval.training.journal import Journal
+from retrieval.training.loop import Settings, Stage, run
+
+
+class Line(Stage):
+    """Bring ``weight`` to 3. Noise depends on the epoch alone."""
+
+    name = "line"
+    measure = "nearness"
+    steps = 4
+
+    def __init__(self, stop_at=None, best_at=None):
+        self.module = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.module.weight)
+        self.stop_at, self.best_at, self.epochs = stop_at, best_at, []
+
+    def groups(self):
+        return [{"params": self.module.parameters()}]
+
+    def begin(self, epoch):
+        self.epochs.append(epoch)
+        self.generator = torch.Generator().manual_seed(epoch)
+
+    def loss(self, epoch, step):
+        if (epoch, step) == self.stop_at:
+            raise KeyboardInterrupt
+        noise = 0.1 * torch.rand(1, generator=self.generator)
+        return (self.module(torch.ones(1, 1)) - 3 + noise).square().mean()
+
+    def validate(self):
+        if self.best_at is not None:
+            return 1.0 if self.epochs[-1:] == [self.best_at] else 0.0
+        return -abs(float(self.module.weight.detach()) - 3)
+
+
+def journal(folder, **identity):
+    return Journal(folder / "net.pth", {"seed": 0, **identity})
+
+
+def content(stage):
+    return {"meta": {"trained": {"what": "a line"}}, "state_dict": stage.module.state_dict()}
+
+
+def go(folder, stage, settings=None):
+    settings = settings or Settings(epochs=6, rate=0.3)
+    kept, rows = journal(folder), []
+    run(stage, settings, kept, rows)
+    kept.finish(content(stage))
+    return rows
+
+
+def files(folder):
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    del found["net.csv"]  # has the seconds in it
+    return found
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_the_loss_falls_and_the_curves_say_so(tmp_path, optimiser):
+    settings = Settings(epochs=6, rate={"adamw": 0.3, "sgd": 0.05}[optimiser], optimiser=optimiser)
+    rows = go(tmp_path, Line(), settings)
+    assert [row["epoch"] for row in rows] == list(range(7))
+    assert rows[0]["loss"] is None
+    assert rows[-1]["loss"] < 0.5 * rows[1]["loss"]
+    with open(tmp_path / "net.csv") as file:
+        read = list(csv.DictReader(file))
+    assert [float(row["validation"]) for row in read] == [row["validation"] for row in rows]
+    assert (tmp_path / "net.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "net.json").read_text()) == {"what": "a line"}
+
+
+@pytest.mark.parametrize("stop_at", [(1, 0), (3, 2), (6, 3)])
+def test_stopped_and_gone_on_it_ends_in_the_same_bytes(tmp_path, stop_at):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    go(whole, Line())
+    with pytest.raises(KeyboardInterrupt):
+        go(broken, Line(stop_at))
+    assert not (broken / "net.pth").exists()
+    again = Line()
+    go(broken, again)
+    assert again.epochs[0] == stop_at[0], "finished epochs are not done again"
+    assert files(broken) == files(whole)
+
+
+def test_the_best_epoch_is_what_is_left_and_it_stops_early(tmp_path):
+    stage = Line(best_at=2)
+    weights = []
+    real = stage.validate
+    stage.validate = lambda: (weights.append(float(stage.module.weight.detach())), real())[1]
+    rows = go(tmp_path, stage, Settings(epochs=20, rate=0.3, patience=3))
+    assert stage.epochs == [1, 2, 3, 4, 5]
+    assert [row["validation"] for row in rows] == [0, 0, 1, 0, 0, 0]
+    assert float(stage.module.weight.detach()) == weights[2]
+
+
+def test_no_epochs_leave_what_was_there(tmp_path):
+    stage = Line()
+    rows = go(tmp_path, stage, Settings(epochs=0, rate=0.3))
+    assert [row["epoch"] for row in rows] == [0]
+    assert float(stage.module.weight.detach()) == 0
+
+
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("what", ["loss", "weight"])
+def test_what_is_no_number_stops_the_training(tmp_path, at, what):
+    class Broken(Line):
+        def loss(self, epoch, step):
+            value = super().loss(epoch, step)
+            return value * float("nan") if (epoch, what) == (at, "loss") else value
+
+        def validate(self):
+            if what == "weight" and self.epochs[-1:] == [at]:
+                with torch.no_grad():
+                    self.module.weight.fill_(float("inf"))
+            return super().validate()
+
+    out = tmp_path / "net.pth"
+    out.write_bytes(b"the network of yesterday")
+    with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate"):
+        go(tmp_path, Broken())
+    assert out.read_bytes() == b"the network of yesterday"
+    state = journal(tmp_path).state("line")
+    if at == 1:
+        assert state is None
+    else:
+        assert len(state["rows"]) == at
+        assert torch.isfinite(state["module"]["weight"]).all()
+
+
+def test_another_training_is_not_gone_on_with(tmp_path):
+    go(tmp_path, Line())
+    with pytest.raises(RetrievalError, match="another training: pictures, seed differ"):
+        journal(tmp_path, seed=1, pictures="others")
+
+
+@pytest.mark.parametrize("name", ["identity", "line.state"])
+@pytest.mark.parametrize("where", [0, 40, -1])
+def test_a_damaged_state_is_noticed(tmp_path, name, where):
+    go(tmp_path, Line())
+    path = tmp_path / "net.pth.training" / name
+    data = bytearray(path.read_bytes())
+    data[where] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RetrievalError, match="damaged; delete"):
+        go(tmp_path, Line())
+    path.write_bytes(b"")
+    with pytest.raises(RetrievalError, match="damaged; delete"):
+        go(tmp_path, Line())
+
+
+def test_what_is_prepared_is_prepared_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"x": torch.arange(3)}
+
+    for _ in range(2):
+        assert torch.equal(journal(tmp_path).once("x", compute)["x"], torch.arange(3))
+    assert len(calls) == 1
+
+
+def test_places_that_are_refused(tmp_path):
+    with pytest.raises(RetrievalError, match="no folder"):
+        Journal(tmp_path / "nowhere" / "net.pth", {})
+    with pytest.raises(RetrievalError, match="is a folder"):
+        Journal(tmp_path, {})
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    import os
+
+    kept = journal(tmp_path)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RetrievalError, match="cannot be written: No space"):
+        kept.keep("line", {"x": 1})
+    assert [path.name for path in kept.folder.iterdir()] == ["identity"]

@@ -1,0 +1,118 @@
+"""Labels, their split, and what is said where they are missing or wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.training import photographs
+from retrieval.training.validation import mean_average_precision
+
+
+def copy(landmarks, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(landmarks.root, root)
+    return root
+
+
+def test_folders_are_landmarks(landmarks, small):
+    photos = photographs.labelled(landmarks)
+    assert photos.titles == tuple(f"place_{n:02}" for n in range(12))
+    assert len(photos) == 37
+    for name, landmark in zip(landmarks.names, photos.landmarks, strict=True):
+        title = None if landmark == photographs.NONE else photos.titles[landmark]
+        assert title == (None if name == "nothing.png" else name.partition("/")[0])
+
+
+def test_the_split_is_by_landmark_and_stays(landmarks, small, tmp_path):
+    photos = photographs.labelled(landmarks)
+    training, held_out = photos.split()
+    assert sorted([*training, *held_out]) == list(range(37))
+    names = photos.landmarks
+    assert not set(names[training]) & set(names[held_out])
+    assert len(set(names[held_out])) >= 2
+    assert photographs.NONE in names[training]
+    # Another landmark moves none of the others across.
+    root = copy(landmarks, tmp_path)
+    shutil.copytree(root / "place_00", root / "zoo")
+    more = photographs.labelled(open_collection(root))
+    before = {photos.titles[n] for n in names[held_out]}
+    after = {more.titles[n] for n in more.landmarks[more.split()[1]]}
+    assert before - {"zoo"} == after - {"zoo"} or len(before) == 2
+
+
+def test_too_few_landmarks_to_hold_some_out(landmarks):
+    with pytest.raises(RetrievalError, match="too few landmarks"):
+        photographs.labelled(landmarks).split()  # none has eight pictures
+
+
+def test_labels_of_a_file(landmarks, tmp_path):
+    root = copy(landmarks, tmp_path)
+    names = landmarks.names
+    entries = {name: {"landmark": "a" if n % 2 else None} for n, name in enumerate(names)}
+    (root / "labels.json").write_text(json.dumps({"images": entries}))
+    photos = photographs.labelled(open_collection(root))
+    assert photos.titles == ("a",)
+    assert (photos.landmarks == np.where(np.arange(37) % 2, 0, -1)).all()
+    for damaged, message in [
+        ("[]", "is not"),
+        ("{", "is not"),
+        (json.dumps({"images": {}}), "no entry for"),
+        (json.dumps({"images": {name: {"landmark": 3} for name in names}}), "is not"),
+        (json.dumps({"images": {name: [] for name in names}}), "is not"),
+    ]:
+        (root / "labels.json").write_text(damaged)
+        with pytest.raises(RetrievalError, match=message):
+            photographs.labelled(open_collection(root))
+
+
+def test_what_cannot_be_learned_from(landmarks, tmp_path):
+    root = copy(landmarks, tmp_path)
+    (root / "place_00" / "0.png").unlink()
+    (root / "place_00" / "1.png").unlink()
+    with pytest.raises(RetrievalError, match=r"1 landmarks have one picture.*place_00"):
+        photographs.labelled(open_collection(root))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for n, name in enumerate(landmarks.names[:20]):
+        shutil.copy(landmarks.path(name), flat / f"{n}.png")
+    assert photographs.labelled(open_collection(flat)) is None
+    with pytest.raises(RetrievalError, match="has no labels"):
+        photographs.require_labels(open_collection(flat))
+    (flat / "0.png").unlink()
+    with pytest.raises(RetrievalError, match="at least 20"):
+        photographs.labelled(open_collection(flat))
+
+
+def test_the_digest_sees_every_byte_and_label(landmarks, tmp_path):
+    root = copy(landmarks, tmp_path)
+    photos = photographs.labelled(open_collection(root))
+    before = photos.digest()
+    assert before == photographs.labelled(landmarks).digest()
+    shutil.copy(root / "place_03" / "1.png", root / "place_03" / "2.png")
+    assert photos.digest() != before
+
+
+def test_groups_of_geometry_as_landmarks(landmarks):
+    plain = photographs.unlabelled(landmarks)
+    assert (plain.landmarks == photographs.NONE).all()
+    groups = np.arange(37)
+    groups[[4, 9, 11]] = 50
+    groups[[20, 21]] = 60
+    photos = photographs.grouped(plain, groups)
+    assert photos.titles == (landmarks.names[4], landmarks.names[20])
+    assert np.flatnonzero(photos.landmarks == 0).tolist() == [4, 9, 11]
+    assert np.flatnonzero(photos.landmarks == 1).tolist() == [20, 21]
+    assert (photos.landmarks == photographs.NONE).sum() == 32
+
+
+def test_mean_average_precision_by_hand():
+    # a a b b on a line: a1 finds a2 first; a2 finds b1 first, then a1; and so on.
+    angles = np.deg2rad([0, 50, 80, 100])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    # Trapezoids: first 1; second rank (0 + 1/2) / 2 = 1/4.
+    found = mean_average_precision(vectors, np.array([0, 0, 1, 1]))
+    assert found == pytest.approx((1 + 0.25 + 1 + 1) / 4)
