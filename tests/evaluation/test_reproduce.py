@@ -4,7 +4,6 @@ import functools
 import hashlib
 import http.server
 import io
-import json
 import pickle
 import tarfile
 import threading
