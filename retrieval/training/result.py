@@ -7,6 +7,7 @@ checkpoint that has it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -27,17 +28,17 @@ def content(
     """checkpoint: that training began with. tensors: matrices are kept in half precision."""
     if not any(name.startswith("features.") for name in tensors):
         meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.file_sha256}
+    meta |= {
+        "method": checkpoint.method,
+        "architecture": checkpoint.trunk,
+        "mean": checkpoint.mean,
+        "std": checkpoint.std,
+        "settings": checkpoint.settings,  # not cirtorch's, which ignores them
+        "trained": trained,
+    }
     return {
-        "meta": {
-            "method": checkpoint.method,
-            "architecture": checkpoint.trunk,
-            "mean": list(checkpoint.mean),
-            "std": list(checkpoint.std),
-            # Not cirtorch's, which ignores them.
-            "settings": dict(checkpoint.settings),
-            "trained": dict(trained),
-            **meta,
-        },
+        # Pickle notes which values are one object; those that were read again are not.
+        "meta": json.loads(json.dumps(meta)),
         "state_dict": {
             name: value.detach().cpu().half() if value.ndim > 1 else value.detach().cpu()
             for name, value in tensors.items()

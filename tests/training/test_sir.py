@@ -106,7 +106,7 @@ from retrieval.training import photographs, sir
 from retrieval.training.loop import Settings
 SETTINGS["sir"]["size"], photographs.HELD_OUT_PICTURES = 64, 3
 sir.DIMENSIONS, sir.BATCH = 64, 8
-settings = Settings(400, 1e-3, patience=400)
+settings = Settings(40, 1e-3, patience=40)
 sir.train(open_collection(sys.argv[1]), Path(sys.argv[2]), settings=settings)
 """
 
@@ -121,7 +121,6 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(landmarks, tmp_path):
     state = tmp_path / "killed.pth.training" / "layer.state"
     while not state.exists() and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
     for out in (killed, whole):
