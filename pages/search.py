@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import judge
+from pages.parts.search import then
 from pages.parts.search.answer import answers
 from pages.parts.search.browse import browse
 from pages.parts.search.dialog import result
@@ -15,7 +16,6 @@ from retrieval import methods
 
 state = st.session_state
 
-enlarged = state.pop("enlarged", None)
 loaders.through_app()
 own_pictures.sweep()
 cards.style()
@@ -49,14 +49,16 @@ with place.container(horizontal=True, vertical_alignment="bottom"):
             icon=":material/add_photo_alternate:",
             on_click=own_pictures.choose,
         )
-way.segmented_control(
-    "Method",
-    [*methods.METHODS, ALL],
-    format_func=lambda name: "Compare all" if name == ALL else methods.METHODS[name].title,
-    key="method",
-    required=True,
-    persist_state="session",
-)
+with way.container(horizontal=True, vertical_alignment="bottom"):
+    st.segmented_control(
+        "Method",
+        [*methods.METHODS, ALL],
+        format_func=lambda name: "Compare all" if name == ALL else methods.METHODS[name].title,
+        key="method",
+        required=True,
+        persist_state="session",
+    )
+    then.control()
 
 if state.collection == own_pictures.NAME:
     own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])
@@ -73,7 +75,8 @@ asking, answering = st.columns([1, 2], gap="medium")
 searched = state.get("searched", False)
 with asking.container(key="asking" if searched else "asking-idle"):
     question = query.pick(collection)
-    with loaders.explained():  # what is wrong with a picture or a box stands beside it
+    # What is wrong with a picture or a box stands beside it.
+    with loaders.explained(), st.container(key="query-box"):
         box = query.frame(collection, question) if question else None
     if question and isinstance(question.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")
@@ -106,6 +109,5 @@ with answering:
         )
     answers(collection, question, box, judged)
 
-if enlarged:
-    state.result = enlarged
+if "enlarged" in state:
     result(collection, question, box, judged)

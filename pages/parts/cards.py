@@ -42,7 +42,14 @@ _STYLE = (
 .stMainBlockContainer {padding: 4rem 2rem 3rem}
 .stMainBlockContainer h1 {padding: 0 0 1rem}
 [data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
-@media (max-width: 640px) {.stMainBlockContainer {padding: 4rem 1rem 3rem}}
+@media (max-width: 640px) {
+  .stMainBlockContainer {padding: 4rem 1rem 3rem}
+  /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
+  .st-key-asking-idle .st-key-query-box {display: none}
+}
+@media (any-pointer: coarse) {
+  .stMainBlockContainer button, .stMainBlockContainer [role="radio"] {min-height: 44px}
+}
 /* The query stays in sight while its results scroll by. */
 @media (min-width: 900px) {
   div[data-testid="stLayoutWrapper"]:has(> .st-key-asking) {position: sticky; top: 4.5rem}

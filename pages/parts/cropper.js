@@ -39,8 +39,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const send = () => setTriggerValue("box", box);
   show();
 
+  // A finger draws in crop mode only: else it scrolls the page. A mouse always draws.
+  const crop = stage.querySelector(".crop");
+  crop.onclick = () => {
+    crop.setAttribute("aria-pressed", stage.classList.toggle("cropping"));
+  };
+
   stage.onpointerdown = (down) => {
-    if (down.button) return; // the main button, a finger or a pen only
+    if (down.button || down.target === crop) return; // the main button, a finger or a pen only
+    if (down.pointerType === "touch" && !stage.classList.contains("cropping")) return;
     const area = picture.getBoundingClientRect();
     const at = (event) => [
       clamp(((event.clientX - area.left) * width) / area.width, width),

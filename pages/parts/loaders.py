@@ -30,10 +30,11 @@ from retrieval import images, index, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import runs, submissions
+from retrieval.evaluation import background, runs, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
+from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
@@ -201,11 +202,17 @@ def index_of(path: Path, collection: Collection) -> index.Index:
 
 
 def search(
-    path: Path, name: str, collection: Collection, question: Question, box: Box | None
+    path: Path,
+    name: str,
+    collection: Collection,
+    question: Question,
+    box: Box | None,
+    then: tuple[str, ...] = (),
 ) -> Ranking:
     """Rank a whole collection for a picture; the same question again costs nothing.
 
-    path: of the index. name: of the method. A picture of the collection does not find itself.
+    path: of the index. name: of the method. then: re-rankers, one after the other. A picture of
+    the collection does not find itself.
     """
     changed = stamp(path / "manifest.json")
     opened = index_of(path, collection)
@@ -213,15 +220,45 @@ def search(
     source = question.source
 
     def rank() -> Ranking:
-        return search_module.rank_picture(opened, method, _decoded(source), box)
+        own = question.name if isinstance(source, Path) else None
+        return search_module.rank_picture(
+            opened, method, _decoded(source), box, then=then, collection=collection, own=own
+        )
 
     with st.spinner("Searching"):
-        ranking = _kept(source).get(("ranking", changed, question.key, box), lambda: in_turn(rank))
+        key = "ranking", changed, question.key, box, then
+        ranking = _kept(source).get(key, lambda: in_turn(rank))
     return ranking.without(question.name) if isinstance(source, Path) else ranking
 
 
 def _decoded(source: Path | bytes) -> Image.Image:
     return images.read(source, most=images.visitors_limit())
+
+
+def places(
+    source: Path | bytes, key: str, box: Box | None, name: str, checkpoint: str, settings: Mapping
+) -> Places | None:
+    """What each place of a picture adds to its descriptor; None where the pooling has no parts."""
+    method = load_method(name, checkpoint, **settings)
+    if not hasattr(method, "places"):
+        return None
+    with st.spinner("Looking at every place of the picture"):
+        return _kept(source).get(
+            ("places", key, box, method.checkpoint.id, json.dumps(settings)),
+            lambda: in_turn(lambda: method.places(_decoded(source), box)),
+        )
+
+
+def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of pictures of one landmark, and of other pictures, in a collection with labels."""
+    changed = stamp(path / "manifest.json")
+    labels = runs.labels_digest(collection.queries)
+    return _pair_cosines(changed, labels, index_of(path, collection), collection)
+
+
+@st.cache_data(max_entries=12, show_spinner=False)
+def _pair_cosines(changed, labels, _index, _collection) -> tuple[np.ndarray, np.ndarray]:
+    return background.pair_cosines(_index, _collection.names, _collection.queries)
 
 
 def local_features(

@@ -245,18 +245,17 @@ def matches(
     return sheet.figure
 
 
-def laid_over(
+def aligned(
     picture_a: Image.Image,
     size_a: tuple[int, int],
     picture_b: Image.Image,
     size_b: tuple[int, int],
     matrix: np.ndarray,
-    opacity: float,
 ) -> Image.Image:
-    """b with a over it, carried there by the map; both may be smaller copies of the originals.
+    """a, moved by the transformation to lie over b: RGBA of b's size, transparent where a ends.
 
-    matrix: (2, 3) or (3, 3), from pixels of the original a to those of the original b. opacity:
-    of a, 0 to 1.
+    Both may be smaller copies of the originals. matrix: (2, 3) or (3, 3), from pixels of the
+    original a to those of the original b.
     """
     import cv2
 
@@ -264,9 +263,7 @@ def laid_over(
     up = np.diag([size_a[0] / picture_a.width, size_a[1] / picture_a.height, 1])
     down = np.diag([picture_b.width / size_b[0], picture_b.height / size_b[1], 1])
     pixels = np.dstack([np.asarray(picture_a), np.full(picture_a.size[::-1], 255, np.uint8)])
-    moved = cv2.warpPerspective(pixels, down @ whole @ up, picture_b.size)
-    mask = Image.fromarray(moved[..., 3]).point(lambda value: round(value * opacity))
-    return Image.composite(Image.fromarray(moved[..., :3]), picture_b, mask)
+    return Image.fromarray(cv2.warpPerspective(pixels, down @ whole @ up, picture_b.size))
 
 
 def _circles(sheet: Sheet, points, radii, width: float, scores):

@@ -14,6 +14,7 @@ from PIL import Image
 from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.methods.places import Places, one_grid
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
@@ -131,6 +132,26 @@ class GlobalMethod(Method):
     @abstractmethod
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-length descriptors (B, D) of inputs (B, 3, H, W), both float32."""
+
+    def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
+        """What each place of an input (1, 3, H, W) adds to its descriptor, scale by scale.
+
+        Returns (h, w, D) float32 on the CPU for each scale; all of it sums to the descriptor. The
+        value of a channel is shared out by the part of each place in the pooled value, and the
+        constant of a layer equally. None where the pooling has no such parts.
+        """
+        return None
+
+    def places(self, picture: Image.Image, box: Box | None = None) -> Places | None:
+        """What each place of a picture, or of the box in it, adds to its descriptor."""
+        import torch
+
+        with torch.inference_mode():
+            levels = self.place_vectors(self._input(picture, box))
+        if levels is None:
+            return None
+        area = images.check_box(box, picture.size) if box else (0, 0, *picture.size)
+        return Places(one_grid([level.numpy() for level in levels]), area)
 
     def describe(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
         return self._numpy(self._input(picture, box))[0]

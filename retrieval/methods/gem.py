@@ -42,6 +42,10 @@ class GeM(GlobalMethod):
         self.local = layer("lwhiten", meta.get("local_whitening"))
         self.whiten = layer("whiten", meta.get("whitening"))
         self.pool, p = _pooling(weights, self.trunk.channels, layer)
+        # What each place adds to the pooled value; maxima and regions have no such parts.
+        gem = partial(pooling.gem_parts, p=p)
+        parts = {"gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts}
+        self.shares = None if meta.get("regional") else parts.get(meta.get("pooling", "gem"))
         # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
         # signs and are averaged as they are (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
@@ -57,16 +61,57 @@ class GeM(GlobalMethod):
             vectors = pooling.l2(F.linear(vectors, *self.learned))
         return vectors
 
-    def _at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
-        """Descriptors (B, D) at one scale."""
+    def _features(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
+        """The feature map (B, C, h, w) at one scale."""
         if scale != 1:
             inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", align_corners=False)
         features = self.trunk(inputs)
         if self.local is not None:
             weight, bias = self.local
             features = F.conv2d(features, weight[:, :, None, None], bias)
+        return features
+
+    def _at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
+        """Descriptors (B, D) at one scale."""
+        features = self._features(inputs, scale)
         vectors = pooling.l2(self.pool(features))
         return vectors if self.whiten is None else pooling.l2(F.linear(vectors, *self.whiten))
+
+    def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
+        if self.shares is None:
+            return None
+        scales = self.settings["scales"]
+        levels = [self._parts_at(inputs, scale) for scale in scales]
+        if self.msp == 1:
+            levels = [level / len(levels) for level in levels]
+        else:  # the mean of powers again: a scale has the share of its power
+            values = torch.stack([level.sum(dim=(0, 1)) for level in levels])
+            powers = values.pow(self.msp)
+            mean = powers.mean(dim=0).pow(1 / self.msp)
+            factors = mean * powers / powers.sum(dim=0) / values
+            levels = [level * factor for level, factor in zip(levels, factors, strict=True)]
+        length = torch.stack([level.sum(dim=(0, 1)) for level in levels]).sum(dim=0).norm()
+        levels = [level / length for level in levels]
+        if self.learned is not None:
+            weight, bias = (one.cpu() for one in self.learned)
+            levels = [
+                F.linear(level, weight, bias / (len(levels) * level.shape[0] * level.shape[1]))
+                for level in levels
+            ]
+            total = torch.stack([level.sum(dim=(0, 1)) for level in levels]).sum(dim=0)
+            levels = [level / (total.norm() + 1e-6) for level in levels]
+        return levels
+
+    def _parts_at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
+        """What each place adds to the descriptor of one scale: (h, w, D)."""
+        features = self._features(inputs, scale)
+        assert self.shares is not None
+        parts = pooling.l2_parts(self.shares(features)[0].permute(1, 2, 0).float().cpu())
+        if self.whiten is not None:
+            weight, bias = (one.cpu() for one in self.whiten)
+            count = parts.shape[0] * parts.shape[1]
+            parts = pooling.l2_parts(F.linear(parts, weight, bias / count))
+        return parts
 
 
 def _layer(weights: Weights, channels: int, name: str, required: Any = False) -> Layer | None:

@@ -98,5 +98,27 @@ def l2(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
     return x / (x.norm(dim=-1, keepdim=True) + eps)
 
 
+def gem_parts(x: torch.Tensor, p: float | torch.Tensor = 3.0, eps: float = 1e-6) -> torch.Tensor:
+    """The share of each place in ``gem(x, p)``: (B, C, H, W), which sums to it over the places.
+
+    A place has the share of its power in the sum of all powers; for p = 1 it is value / count.
+    """
+    if isinstance(p, torch.Tensor):
+        p = p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
+    powers = x.clamp(min=eps).pow(p)
+    mean = powers.mean(dim=(-2, -1), keepdim=True)
+    return mean.pow(1 / p) * powers / powers.sum(dim=(-2, -1), keepdim=True)
+
+
+def spoc_parts(x: torch.Tensor) -> torch.Tensor:
+    """What each place adds to ``spoc(x)``: (B, C, H, W)."""
+    return x / (x.shape[-2] * x.shape[-1])
+
+
+def l2_parts(parts: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Parts (h, w, D) of a vector, divided as ``l2`` divides their sum."""
+    return parts / (parts.sum(dim=(0, 1)).norm() + eps)
+
+
 # By cirtorch's names; "gemmp" is GeM with an exponent a channel.
 POOLINGS = {"mac": mac, "spoc": spoc, "gem": gem, "gemmp": gem, "rmac": rmac}

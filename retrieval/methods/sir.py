@@ -40,3 +40,12 @@ class SIR(GlobalMethod):
         if self.layer is not None:
             vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.layer))
         return vectors
+
+    def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        features = self.trunk(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
+        count = features.shape[0] * features.shape[1]
+        parts = pooling.l2_parts(features / count)
+        if self.layer is not None:
+            weight, bias = self.layer
+            parts = pooling.l2_parts(torch.nn.functional.linear(parts, weight, bias / count))
+        return [parts]

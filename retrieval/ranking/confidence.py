@@ -48,11 +48,11 @@ def judge(ranking: Ranking, index: Index, picture: Image.Image, box: Box | None)
         return Confidence("nothing", "The picture is blank: there is nothing to search for.")
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
     if inliers >= SURE:
-        return Confidence("sure", f"{inliers} matches with one picture agree on one map.")
+        return Confidence("sure", f"Geometry confirms it: {inliers} inliers with one picture.")
     best = float(likeness(ranking).max(initial=0))
     usual = np.quantile(index.nearest_sample, SHARE) if len(index) > 1 else 0.0
     if inliers:
-        return Confidence("unsure", f"Only {inliers} matches with the best picture agree.")
+        return Confidence("unsure", f"Geometry found only {inliers} inliers with the best picture.")
     if best < usual:
         return Confidence(
             "nothing",

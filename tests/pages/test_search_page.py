@@ -26,6 +26,7 @@ from pages.parts import cards, loaders, own_pictures
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
+from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
 from retrieval.workers import Workers
@@ -41,6 +42,14 @@ class Colours(OneByOne):
     def __init__(self, name):
         self.name, self.title = name, methods.METHODS[name].title
         self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
+
+    def places(self, picture, box=None):
+        """Four places, the quarters of the picture, which sum to the descriptor."""
+        vector = self.describe(picture, box)
+        parts = np.zeros((2, 2, len(vector)), np.float32)
+        for n in range(4):
+            parts[n // 2, n % 2, 3 * n : 3 * n + 3] = vector[3 * n : 3 * n + 3]
+        return Places(parts, box or (0, 0, *picture.size))
 
     def describe(self, picture, box=None):
         part = picture.crop([round(value) for value in box]) if box else picture
@@ -394,6 +403,18 @@ def test_large_pictures_name_their_photographers(little, folder, monkeypatch):
     assert len(said) == 3
     app.button(key="open-cnn-irwnha-0").click().run()  # of this one nothing is known
     assert [one.value for one in app.caption if "source" in one.value] == [asked] * 2
+
+
+def test_why_steps_to_the_results_before_and_after(little):
+    app = go(start())
+    app.button(key="open-cnn-irwnha-4").click().run()
+    assert "**5** · CNN-IRwNHA" in text(app)
+    app.button(key="step-Next").click().run()
+    assert "**6** · CNN-IRwNHA" in text(app)
+    app.button(key="step-Previous").click().run()
+    app.button(key="step-Previous").click().run()
+    assert "**4** · CNN-IRwNHA" in text(app)
+    assert not app.exception
 
 
 def test_ranking_as_csv(little):

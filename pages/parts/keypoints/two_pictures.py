@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from pages.parts import cards, loaders, query
+from pages.parts import cards, compare, loaders, query
+from pages.parts.downloads import downloads
 from pages.parts.keypoints.engine import Engine
-from pages.parts.keypoints.figures import figure, pixels
+from pages.parts.keypoints.figures import pixels
 from pages.parts.keypoints.link import HERE, MODELS, UPLOAD
 from retrieval import images
 from retrieval.collections import Collection
@@ -22,6 +23,7 @@ from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import SHORTLIST
 
+SIDE = 900  # pixels of the longer side that pictures are compared with
 INLIERS = (
     "A match joins two keypoints that look alike. Matches that agree on one transformation, a "
     "shift, turn and stretch from one picture to the other, are **inliers**; the others are "
@@ -31,7 +33,7 @@ state = st.session_state
 
 
 def pair(collection: Collection, engine: Engine) -> query.Question | None:
-    """What two pictures have in loaders."""
+    """What two pictures have in common."""
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
     with answer, loaders.explained(), asking:
@@ -67,35 +69,56 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
         points = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
         outlines = geometry.outlines(box or (0, 0, *size_a), found)
         likeness = (a.descriptors[pairs[:, 0]] * b.descriptors[pairs[:, 1]]).sum(axis=1)
-        figure(
-            f"{Path(question.name).stem}-{Path(other.name).stem}-matches",
-            ("matches", question.key, box, other.key, note, outliers),
-            lambda: plots_local.matches(
-                (picture_a, picture_b),
-                points,
-                found.inliers,
-                note,
-                outlines if box or found.matrix is not None else (None, None),
-                outliers,
-                (size_a, size_b),
-            ),
-            f"{found.count} of {len(pairs)} matches are inliers",
-            [
-                {
-                    "x_a": round(float(xa), 2),
-                    "y_a": round(float(ya), 2),
-                    "x_b": round(float(xb), 2),
-                    "y_b": round(float(yb), 2),
-                    "similarity": round(float(alike), 4),
-                    "inlier": int(inlier),
-                }
-                for (xa, ya), (xb, yb), alike, inlier in zip(
-                    *points, likeness, found.inliers, strict=True
-                )
-            ],
+        framed = outlines if box or found.matrix is not None else (None, None)
+        shown = (
+            loaders.view(question.source, SIDE, question.name)[0],
+            loaders.view(other.source, SIDE, other.name)[0],
         )
-        if found.matrix is not None:
-            laid_over(picture_a, size_a, picture_b, size_b, found.matrix)
+        compare.matches(
+            shown,
+            (size_a, size_b),
+            points,
+            likeness,
+            found.inliers,
+            framed,
+            "Point at a line to see that match alone.",
+            "kp-matches",
+        )
+        rows = [
+            {
+                "x_a": round(float(xa), 2),
+                "y_a": round(float(ya), 2),
+                "x_b": round(float(xb), 2),
+                "y_b": round(float(yb), 2),
+                "similarity": round(float(alike), 4),
+                "inlier": int(inlier),
+            }
+            for (xa, ya), (xb, yb), alike, inlier in zip(
+                *points, likeness, found.inliers, strict=True
+            )
+        ]
+        key = "matches", question.key, box, other.key, note, outliers
+        downloads(
+            f"{Path(question.name).stem}-{Path(other.name).stem}-matches",
+            rows,
+            lambda kind: loaders.drawing(
+                kind,
+                key,
+                lambda: plots_local.matches(
+                    (picture_a, picture_b),
+                    points,
+                    found.inliers,
+                    note,
+                    framed,
+                    outliers,
+                    (size_a, size_b),
+                ),
+            ),
+        )
+        if found.matrix is not None and found.count >= NOISE_FLOOR:
+            st.subheader("One over the other", anchor=False)
+            above = plots_local.aligned(picture_a, size_a, picture_b, size_b, found.matrix)
+            compare.aligned(picture_b, above, "kp-aligned")
         if ranking is not None and votes is not None and isinstance(other.source, Path):
             why(ranking, votes, other.name)
     return question
@@ -175,7 +198,7 @@ def settings() -> tuple[float, float, geometry.Model, bool]:
             required=True,
             persist_state="session",
         )
-        outliers = st.toggle("Show outliers", True, key="kp-outliers")
+        outliers = st.toggle("Outliers in the files to download", False, key="kp-outliers")
     return similarity, tolerance, state["kp-model"], outliers
 
 
@@ -199,17 +222,6 @@ def verdict(keypoints_a: int, keypoints_b: int, matches: int, count: int) -> Non
             f"picture to the other fits enough of them. {floor}",
             help=INLIERS,
         )
-
-
-@st.fragment
-def laid_over(picture_a, size_a, picture_b, size_b, matrix: np.ndarray) -> None:
-    """The first picture, moved by the transformation, over the second."""
-    st.subheader("One over the other", anchor=False)
-    opacity = st.slider(
-        "How much of the first picture", 0, 100, 50, step=10, format="%d %%", key="kp-opacity"
-    )
-    over = plots_local.laid_over(picture_a, size_a, picture_b, size_b, matrix, opacity / 100)
-    st.image(over, width=min(820, round(560 * size_b[0] / size_b[1])), alt="One over the other")
 
 
 def found(ranking: Ranking, name: str) -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
+from pages.parts.search import then
 from pages.parts.search.link import ALL, least_key
 from retrieval import methods
 from retrieval.collections import Collection
@@ -35,12 +36,15 @@ def answers(
             continue
         try:
             with status:
-                rankings[name] = loaders.search(paths[name], name, collection, question, box)
+                rankings[name] = loaders.search(
+                    paths[name], name, collection, question, box, then.chosen()
+                )
         except RetrievalError as error:
             slot.error(str(error), icon=":material/error:")
         heading.markdown(_heading(name, rankings.get(name), judged, together))
         if not together and name in rankings:
             with slot.container():
+                then.said(rankings[name])
                 _grid(name, collection, rankings[name], judged)
                 _below(name, collection, question, rankings[name], judged)
     if together:
@@ -133,7 +137,7 @@ def _card(name, collection, ranking, n, judged, more: str, tip: str | None = Non
     cards.card(
         collection,
         hit,
-        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}{more}",
+        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}{then.moved(ranking, n)}{more}",
         label,
         f"{name}-{n}",
         verdict,
@@ -149,6 +153,8 @@ def score(ranking: Ranking, n: int, short: bool = False) -> str:
         return f"{ranking.scores[n]:.3f}"
     if ranking.inliers[n]:
         return f"{ranking.inliers[n]}" if short else f"{ranking.inliers[n]} inliers"
+    if ranking.before:  # geometry may not have looked at it
+        return f"{ranking.scores[n]:.3f}"
     return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
 
 

@@ -8,7 +8,9 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
+from pages.parts.search import then
 from pages.parts.search.answer import score
+from pages.parts.search.why import why
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.images import Box
@@ -16,17 +18,20 @@ from retrieval.images import Box
 state = st.session_state
 
 
-@st.dialog("Query and result", width="large")
+@st.dialog("Why this result?", width="large")
 def result(
     collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
 ) -> None:
     """The result that ``state.result`` says: a method, and a place in its ranking."""
+    state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
     with loaders.explained():
-        ranking = loaders.search(path, name, collection, question, box)
+        ranking = loaders.search(path, name, collection, question, box, then.chosen())
     hit = ranking.names[n]
-    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}"
+    title = (
+        f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}{then.moved(ranking, n)}"
+    )
     if judged:
         verdict = cards.VERDICTS[judged.verdict(hit)]
         title += f" · {verdict.symbol} {verdict.label}"
@@ -34,16 +39,11 @@ def result(
         _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
         st.markdown(title, width="stretch", text_alignment="center")
         _step("Next", ":material/chevron_right:", n + 1, len(ranking))
-    asked, found = st.columns(2)
-    with asked:
-        jpeg, size = loaders.view(question.source, 1000, question.name)
-        st.image(cards.boxed(jpeg, size, box), width="stretch", alt="Query")
-        st.markdown(f"Query · {cards.plain(question.name)}")
-        cards.credit_line(question.credit)
-    with found:
-        cards.picture(collection, hit, 1000)
-        st.markdown(cards.plain(hit))
-        cards.credit_line(collection.credits.get(hit))
+    with loaders.explained():
+        why(path, collection, question, box, hit)
+    st.caption(f"{cards.plain(question.name)} and {cards.plain(hit)}")
+    cards.credit_line(question.credit)
+    cards.credit_line(collection.credits.get(hit))
     with st.container(horizontal=True):
         if (
             name == "delf"
@@ -54,7 +54,7 @@ def result(
             view |= {"result": hit} | ({"box": state.box} if state.box else {})
             st.page_link(
                 "pages/keypoints.py",
-                label="See the matches",
+                label="Change how they are matched",
                 icon=":material/scatter_plot:",
                 query_params=view,
             )
@@ -75,5 +75,5 @@ def _step(label: str, icon: str, n: int, count: int) -> None:
         key=f"step-{label}",
         icon=icon,
         disabled=not 0 <= n < count,
-        on_click=lambda: state.update(result=(state.result[0], n)),
+        on_click=lambda: state.update(enlarged=(state.result[0], n)),
     )

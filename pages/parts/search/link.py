@@ -11,7 +11,9 @@ import streamlit as st
 from pages.parts import own_pictures, query
 from retrieval import methods
 from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
+from retrieval.ranking import chain
 
 ALL = "all"
 FEWEST, MOST = 3, 60
@@ -34,6 +36,11 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state.judge = asked["judge"]
     if asked.get("count", "").isdecimal():
         state.count = min(max(int(asked["count"][:4]), FEWEST), MOST)
+    try:
+        state.then = ",".join(chain.parse_chain(asked.get("then", "")))
+    except RetrievalError as error:
+        state.then = ""
+        st.warning(str(error))
     for method in methods.METHODS:
         state[least_key(method)] = None
     if asked.get("method") in methods.METHODS:
@@ -58,6 +65,8 @@ def follow_query(collection: Collection) -> None:
 def write_link(collection: Collection, question: query.Question | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"method": state.method, "count": str(state.count)}
+    if state.then:
+        link["then"] = state.then
     if state.get(least_key(state.method)) is not None:
         link["least"] = f"{state[least_key(state.method)]:g}"
     if collection.protocols:

@@ -1,0 +1,124 @@
+"""Two pictures compared in the browser: heat maps, matches, one laid over the other."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from retrieval.images import Box
+from retrieval.methods.places import Places, pairs
+
+HERE = Path(__file__).parent
+CSS = (HERE / "compare.css").read_text("utf-8")
+
+
+def _component(name: str, html: str):
+    return st.components.v2.component(
+        name, html=html, css=CSS, js=(HERE / f"{name}.js").read_text("utf-8")
+    )
+
+
+_SIDE = '<div class="side"><img draggable="false"><canvas></canvas></div>'
+_heat = _component("heat", f'<div class="pair">{_SIDE * 2}</div><div class="row note"></div>')
+_matches = _component(
+    "matches",
+    '<svg role="img"></svg><div class="row"><label><input type="checkbox"> Show outliers</label>'
+    '<span class="note"></span></div>',
+)
+_aligned = _component(
+    "aligned",
+    '<div class="over"><img alt="Second picture"><img alt="First picture, aligned"></div>'
+    '<div class="row"><span>Second</span><input type="range" min="0" max="100" value="50" '
+    'aria-label="How much of the first picture"><span>First</span><button>Blink</button></div>',
+)
+
+
+def uri(picture: bytes | Image.Image) -> str:
+    """A picture as an address that holds it."""
+    kind = "jpeg"
+    if not isinstance(picture, bytes):
+        buffer = io.BytesIO()
+        picture.save(buffer, "WEBP", quality=80)
+        picture, kind = buffer.getvalue(), "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def heat(
+    shown: tuple[bytes, bytes],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    places: tuple[Places, Places],
+    note: str,
+    key: str,
+) -> None:
+    """What the places of two pictures add to their score. shown: JPEGs; sizes: of the originals."""
+    parts = pairs(*places)
+    step = float(np.abs(parts).max()) / 32767 or 1.0
+    whole = np.round(parts / step).astype("<i2")
+    _heat(
+        key=key,
+        data={
+            "parts": base64.b64encode(whole.tobytes()).decode(),
+            "step": step,
+            "note": note,
+            "sides": [
+                {"src": uri(jpeg), "alt": alt, "size": size, "box": one.box, "grid": one.shape}
+                for jpeg, alt, size, one in zip(
+                    shown, ("Query", "Result"), sizes, places, strict=True
+                )
+            ],
+        },
+    )
+
+
+def matches(
+    shown: tuple[bytes, bytes],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    points: tuple[np.ndarray, np.ndarray],
+    similarity: np.ndarray,
+    inliers: np.ndarray,
+    outlines: tuple[np.ndarray | None, np.ndarray | None],
+    note: str,
+    key: str,
+) -> None:
+    """Matches between two pictures as lines.
+
+    points: (M, 2) of each picture in pixels of the originals; similarity (M,); inliers (M,) bool.
+    outlines: corners (4, 2) of the query box and of where it lies in the second picture.
+    """
+    rows = zip(*points, similarity, inliers, strict=True)
+    _matches(
+        key=key,
+        data={
+            "note": note,
+            "sides": [
+                {
+                    "src": uri(jpeg),
+                    "size": size,
+                    "outline": None if corners is None else _plain(corners),
+                }
+                for jpeg, size, corners in zip(shown, sizes, outlines, strict=True)
+            ],
+            "matches": [
+                {"a": _plain(a), "b": _plain(b), "similarity": float(alike), "inlier": bool(inlier)}
+                for a, b, alike, inlier in rows
+            ],
+        },
+    )
+
+
+def aligned(below: Image.Image, above: Image.Image, key: str) -> None:
+    """The first picture, moved onto the second. above: with an alpha channel, of the same size."""
+    _aligned(key=key, data={"below": uri(below), "above": uri(above), "size": below.size})
+
+
+def _plain(points: np.ndarray) -> list:
+    return np.round(np.asarray(points, float), 1).tolist()
+
+
+def area(box: Box | None, size: tuple[int, int]) -> Box:
+    return box or (0, 0, *size)

@@ -1,0 +1,84 @@
+// Two pictures side by side with their matches as lines; inliers first, outliers when asked for.
+const SVG = "http://www.w3.org/2000/svg";
+const make = (name, attributes) => {
+  const element = document.createElementNS(SVG, name);
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  return element;
+};
+
+export default function ({ data, parentElement }) {
+  const svg = parentElement.querySelector("svg");
+  const note = parentElement.querySelector(".note");
+  const toggle = parentElement.querySelector("input");
+  toggle.closest("label").hidden = !data.matches.some((match) => !match.inlier);
+  // Pictures of one height; a phone has them one above the other.
+  const wide = svg.getBoundingClientRect().width;
+  const narrow = wide < 560;
+  const GAP = 12;
+  const place = data.sides.map(({ size }) => {
+    const factor = narrow ? 1000 / size[0] : 1000 / size[1];
+    return { factor, width: size[0] * factor, height: size[1] * factor, x: 0, y: 0 };
+  });
+  if (narrow) place[1].y = place[0].height + GAP;
+  else place[1].x = place[0].width + GAP;
+  const width = narrow ? 1000 : place[1].x + place[1].width;
+  const height = narrow ? place[1].y + place[1].height : 1000;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  const at = (which, [x, y]) => [
+    place[which].x + x * place[which].factor, place[which].y + y * place[which].factor,
+  ];
+  const unit = Math.max(width / wide, height / (0.56 * window.innerHeight)); // a screen pixel
+  data.sides.forEach(({ src }, which) => {
+    const { x, y, width: w, height: h } = place[which];
+    svg.append(make("image", { href: src, x, y, width: w, height: h }));
+  });
+  data.sides.forEach(({ outline }, which) => {
+    if (!outline) return;
+    const clip = make("clipPath", { id: `side-${which}` });
+    const { x, y, width: w, height: h } = place[which];
+    clip.append(make("rect", { x, y, width: w, height: h }));
+    const points = outline.map((corner) => at(which, corner).join(",")).join(" ");
+    svg.append(clip);
+    for (const [wide, stroke] of [[5, "#000"], [2.5, "#f0e442"]]) {
+      svg.append(make("polygon", {
+        points, fill: "none", stroke, "stroke-width": wide * unit, "clip-path": `url(#side-${which})`,
+      }));
+    }
+  });
+  const draw = (match) => {
+    const [[x1, y1], [x2, y2]] = [at(0, match.a), at(1, match.b)];
+    const colour = match.inlier ? "#0072b2" : "#e69f00";
+    const group = make("g", {});
+    const line = make("line", {
+      x1, y1, x2, y2, stroke: colour, "stroke-width": 1.4 * unit, "stroke-opacity": 0.8,
+      "stroke-dasharray": match.inlier ? "none" : `${4 * unit} ${3 * unit}`,
+    });
+    const ends = [[x1, y1], [x2, y2]].map(([cx, cy]) => make("circle", {
+      cx, cy, r: 3 * unit, fill: colour, stroke: "#fff", "stroke-width": unit,
+    }));
+    const hit = make("line", { x1, y1, x2, y2, class: "hit", "stroke-width": 12 * unit });
+    group.append(line, ...ends, hit);
+    group.onpointerenter = () => {
+      svg.append(group);
+      line.setAttribute("stroke-width", 4 * unit);
+      line.setAttribute("stroke", "#f0e442");
+      ends.forEach((end) => end.setAttribute("r", 8 * unit));
+      note.textContent = `${match.inlier ? "Inlier" : "Outlier"}, similarity ${match.similarity.toFixed(2)}`;
+    };
+    group.onpointerleave = () => {
+      line.setAttribute("stroke-width", 1.4 * unit);
+      line.setAttribute("stroke", colour);
+      ends.forEach((end) => end.setAttribute("r", 3 * unit));
+      note.textContent = data.note;
+    };
+    return group;
+  };
+  const outliers = make("g", {});
+  const inliers = make("g", {});
+  data.matches.forEach((match) => (match.inlier ? inliers : outliers).append(draw(match)));
+  svg.append(outliers, inliers);
+  toggle.onchange = () => { outliers.style.display = toggle.checked ? "" : "none"; };
+  toggle.onchange();
+  note.textContent = data.note;
+}

@@ -1,0 +1,67 @@
+"""What is done with a ranking after the search: the re-ranking, and what it changed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts.search.link import ALL
+from retrieval.methods import METHODS
+from retrieval.ranking import chain
+from retrieval.ranking.chain import RERANKERS
+from retrieval.ranking.ranking import Ranking
+
+state = st.session_state
+
+
+def control() -> None:
+    """The choice of one re-ranker, of the best chain, or of the chain that a link brought."""
+    methods = METHODS.values() if state.method == ALL else [METHODS[state.method]]
+    local = any(method.kind == "local" for method in methods)
+    fitting = [one.name for one in RERANKERS.values() if not (one.vectors and local)]
+    options = ["", ",".join(chain.BEST), *fitting]
+    if state.setdefault("then", "") not in options:
+        if all(name in fitting for name in state.then.split(",")):
+            options.append(state.then)
+        else:
+            state.then = ""
+    st.selectbox(
+        "Then re-rank by",
+        options,
+        format_func=lambda names: title(names) if names else "Nothing",
+        key="then",
+        help="A re-ranker looks at the first results again and puts them into a better order. "
+        + "  \n".join(f"**{RERANKERS[name].title}** {RERANKERS[name].summary}" for name in fitting),
+        persist_state="session",
+    )
+
+
+def chosen() -> tuple[str, ...]:
+    return chain.parse_chain(state.then)
+
+
+def title(names: str) -> str:
+    """'geometry,diffusion' as people say it."""
+    return ", then ".join(RERANKERS[name].title for name in names.split(","))
+
+
+def said(ranking: Ranking) -> None:
+    """How far the answer can be trusted, what the re-rankers did, and what they could not do."""
+    if ranking.confidence:
+        icons = {"sure": ":green[:material/check_circle:]", "unsure": ":orange[:material/help:]"}
+        icon = icons.get(ranking.confidence.level, ":gray[:material/block:]")
+        st.markdown(f"{icon} **{ranking.confidence.text}.** {ranking.confidence.reason}")
+    if ranking.before:
+        st.caption(
+            f"Re-ranked by {title(state.then)}. ▲ and ▼: how many places a picture moved. "
+            + " ".join(RERANKERS[stage.stage].summary for stage in ranking.stages[1:])
+        )
+    for note in ranking.notes:
+        st.caption(f":material/info: {note}")
+
+
+def moved(ranking: Ranking, n: int) -> str:
+    """'▲ 12' for a picture that was twelve places further down before."""
+    if not ranking.before:
+        return ""
+    places = int(ranking.moved[n])
+    return f" · ▲ {places}" if places > 0 else f" · ▼ {-places}" if places else " · ="

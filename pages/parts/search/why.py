@@ -1,0 +1,169 @@
+"""Why a result was found: what its places add to the score, or which keypoints match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import altair
+import numpy as np
+import streamlit as st
+
+from pages.parts import cards, compare, loaders, query
+from pages.parts.keypoints.figures import pixels
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.figures import local_features as plots_local
+from retrieval.images import Box
+from retrieval.index import Index
+from retrieval.methods import METHODS
+from retrieval.methods.base import as_local
+from retrieval.ranking import geometry
+from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE
+
+SIDE = 800  # pixels of the longer side of a picture on show
+
+
+def why(
+    path: Path, collection: Collection, question: query.Question, box: Box | None, hit: str
+) -> None:
+    """Why the method of the index at ``path`` gives ``hit`` its score; both pictures are here."""
+    opened = loaders.index_of(path, collection)
+    other = query.in_database(collection, hit)
+    try:
+        shown = [loaders.view(one.source, SIDE, one.name) for one in (question, other)]
+    except RetrievalError:
+        cards.picture(collection, hit, SIDE)
+        return
+    if opened.kind == "global":
+        _places(path, opened, collection, question, box, other, shown)
+    else:
+        _matches(opened, question, box, other, shown)
+
+
+def _places(
+    path: Path,
+    opened: Index,
+    collection: Collection,
+    question: query.Question,
+    box: Box | None,
+    other: query.Question,
+    shown: list,
+) -> None:
+    """Heat maps that add up to the cosine, and how it compares with the rest of the collection."""
+    first, second = (
+        loaders.places(one.source, one.key, area, opened.method, opened.checkpoint, opened.settings)
+        for one, area in ((question, box), (other, None))
+    )
+    if first is None or second is None:
+        st.info("The pooling of this network takes maxima: its score has no parts to show.")
+        return
+    score = float(np.sum(first.vectors.sum((0, 1)) * second.vectors.sum((0, 1))))
+    jpegs, sizes = zip(*shown, strict=True)
+    compare.heat(
+        jpegs,
+        sizes,
+        (first, second),
+        f"Red places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
+        "a place to see what it answers to in the other picture.",
+        f"heat-{other.name}",
+    )
+    title = METHODS[opened.method].title
+    if opened.method == "sir":
+        st.caption(
+            f"{title} averages its features over all places, so each place has a part in the score."
+        )
+    else:
+        st.caption(
+            f"{title} pools by a generalised mean: a place counts by its share in the pooled "
+            "value of each channel."
+        )
+    _background(path, collection, score)
+
+
+def _background(path: Path, collection: Collection, score: float) -> None:
+    """The score beside those of pictures that do and do not show one landmark."""
+    right, unrelated = loaders.pair_cosines(path, collection)
+    if not len(right) or not len(unrelated):
+        return
+    usual = float(np.quantile(unrelated, 0.99))
+    if score > usual:
+        judged = "so it very likely shows the same place."
+    else:
+        judged = "so the score alone does not tell."
+    st.markdown(
+        f"Of 100 pairs of pictures that show different places, 99 score below **{usual:.2f}**. "
+        f"This pair has **{score:.2f}**, {judged}"
+    )
+    edges = np.linspace(min(unrelated.min(), score) - 0.01, 1, 41)
+    bars = []
+    for kind, values in (("Same landmark", right), ("Different places", unrelated)):
+        shares = np.histogram(values, edges)[0] / len(values)
+        for left, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
+            bars.append({"from": left, "to": end, "share": share, "Pairs": kind})
+    base = (
+        altair.Chart(altair.Data(values=bars))
+        .mark_bar(opacity=0.55)
+        .encode(
+            x=altair.X("from:Q", title="Cosine of two pictures of this collection"),
+            x2="to:Q",
+            y=altair.Y("share:Q", stack=None, axis=altair.Axis(title="Share of pairs", format="%")),
+            color=altair.Color(
+                "Pairs:N",
+                scale=altair.Scale(
+                    domain=["Same landmark", "Different places"], range=["#009E73", "#D55E00"]
+                ),
+                legend=altair.Legend(orient="top", title=None),
+            ),
+        )
+    )
+    line = (
+        altair.Chart(altair.Data(values=[{"score": score}]))
+        .mark_rule(size=3, color="#888")
+        .encode(x="score:Q")
+    )
+    st.altair_chart(
+        (base + line).properties(height=180), alt=f"Histograms of cosines; this pair: {score:.2f}"
+    )
+
+
+def _matches(
+    opened: Index, question: query.Question, box: Box | None, other: query.Question, shown: list
+) -> None:
+    """Matches of DELF, inliers first, and the aligned pictures where enough agree."""
+    jpegs, sizes = zip(*shown, strict=True)
+    a = loaders.local_features(
+        question.source, question.key, box, opened.checkpoint, opened.settings
+    )
+    b = as_local(opened.features(opened.positions[other.name]))
+    pairs, found = geometry.verify_features(a, b, sizes[1], MIN_SIMILARITY, TOLERANCE)
+    agree = found.matrix is not None and found.count >= NOISE_FLOOR
+    first, second = pairs.T
+    compare.matches(
+        jpegs,
+        sizes,
+        (a.keypoints[first], b.keypoints[second]),
+        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
+        found.inliers,
+        geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None),
+        "Point at a line to see that match alone.",
+        f"matches-{other.name}",
+    )
+    if found.matrix is not None and agree:
+        st.markdown(
+            f"**{found.count} of {len(pairs)} matches are inliers**: they agree on how the camera "
+            f"moved. Unrelated pictures reach fewer than {NOISE_FLOOR}, so this is the same thing."
+        )
+        above = plots_local.aligned(
+            pixels(question.source, question.name)[0],
+            sizes[0],
+            pixels(other.source, other.name)[0],
+            sizes[1],
+            found.matrix,
+        )
+        compare.aligned(pixels(other.source, other.name)[0], above, f"aligned-{other.name}")
+    else:
+        st.markdown(
+            f"**{found.count} of {len(pairs)} matches are inliers.** Unrelated pictures reach as "
+            f"many by chance: only {NOISE_FLOOR} or more say something. The rank of this picture "
+            "comes from its votes, which count similar details wherever they are."
+        )

@@ -1,0 +1,35 @@
+"""Cosines of pictures of one landmark and of others, on descriptors worked out by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from retrieval.collections.ground_truth import Query, same_landmark
+from retrieval.evaluation.background import pair_cosines
+
+NAMES = ("a1", "a2", "b1", "b2", "other", "strange")
+QUERIES = (
+    Query("qa", landmark="a", labels={"easy": np.array([0]), "hard": np.array([1])}),
+    Query("qb", landmark="b", labels={"easy": np.array([2, 3]), "junk": np.array([0, 4])}),
+)
+
+
+def test_pairs_of_one_landmark_and_others():
+    # Angles of 0, 30, 60, 90, 120 and 150 degrees.
+    angles = np.radians(np.arange(0, 180, 30))
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
+    index = SimpleNamespace(names=NAMES, arrays={"descriptors": vectors})
+    same, others = pair_cosines(index, NAMES, QUERIES)
+    assert same == pytest.approx([np.cos(np.radians(30))] * 2, abs=1e-3)
+    assert len(others) == 15 - 2 - 1  # two pictures without a landmark are not compared
+    assert others.min() == pytest.approx(np.cos(np.radians(150)), abs=1e-3)
+
+
+def test_same_landmark():
+    landmark, right, junk = same_landmark(QUERIES, 3)
+    assert landmark == "b"
+    assert right.tolist() == [2]
+    assert junk.tolist() == [0, 4]
+    assert same_landmark(QUERIES, 4) is None
+    assert same_landmark(QUERIES, 5) is None
