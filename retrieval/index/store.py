@@ -173,7 +173,9 @@ class Index:
         if self.method != wanted["method"]:
             self._refuse(f"method {self.method}", str(wanted["method"]))
         self.check_checkpoint(method.checkpoint)
-        ours, theirs = self.settings, wanted["settings"]
+        # A setting that came after the index was made is at its default in it.
+        ours = {**getattr(method, "defaults", {}), **self.settings}
+        theirs = wanted["settings"]
         differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if differ:
             was, wants = (

@@ -787,6 +787,16 @@ def test_another_method_is_refused(folder, out, changes, words):
     assert other.described == []
 
 
+def test_a_setting_that_is_newer_than_the_index_is_at_its_default_in_it(folder, out):
+    loaded = build(folder, out)
+    newer = Thumbnail()
+    newer.defaults = {"size": 8, "power": 1.0}
+    newer.settings = {"size": 4, "power": 1.0}
+    loaded.check_method(newer)
+    newer.settings = {"size": 4, "power": 0.5}
+    refused(r"made with power 1.0, not power 0.5;", loaded.check_method, newer)
+
+
 def test_find(tmp_path, folder):
     root = tmp_path / "precomputed"
     assert index.find("town", root) == {}
