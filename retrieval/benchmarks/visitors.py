@@ -138,6 +138,7 @@ class _Page:
         self.changed: dict[str, WidgetState] = {}  # what a browser remembers of them
         self.errors: list[str] = []
         self.page = ""
+        self.fetched: set[str] = set()  # a browser keeps them
 
     async def run(self, change: WidgetState | None) -> None:
         """Let the page run with a change to one widget, and fetch the pictures that it shows."""
@@ -167,7 +168,9 @@ class _Page:
                 if told.script_finished == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
                     self.errors.append("the page does not run")
                     break
-        await asyncio.gather(*(asyncio.to_thread(self._fetch, picture) for picture in pictures))
+        new = set(pictures) - self.fetched
+        self.fetched |= new
+        await asyncio.gather(*(asyncio.to_thread(self._fetch, picture) for picture in new))
 
     def _element(self, element) -> list[str]:
         """Note a widget or an error; the addresses of pictures."""

@@ -108,8 +108,8 @@ class _MBConv(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x):
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
         return x + y if self.residual else y
 
@@ -162,10 +162,10 @@ class EfficientNetLite(Trunk):
             self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
 
     def forward(self, x):
-        x = F.relu6(self._bn0(self._conv_stem(x)))
+        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
         for block in self._blocks:
             x = block(x)
-        return F.relu6(self._bn1(self._conv_head(x))) if self.has_head else x
+        return F.relu6(self._bn1(self._conv_head(x)), inplace=True) if self.has_head else x
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take the tensors this trunk has from the state dict of the whole classifier, or ours.
