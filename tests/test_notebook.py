@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from retrieval.cli import parser
+
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "demo.ipynb"
 ELSEWHERE = {"colab", "gpu"}  # tags of cells that do nothing on this machine
@@ -67,3 +69,12 @@ def test_it_runs_from_top_to_bottom(saved):
                 one.output_type for one in was.outputs
             ]
             assert len(printed(now).splitlines()) == len(printed(was).splitlines())
+
+
+def test_the_commands_for_a_gpu_are_commands(saved):
+    (cell,) = (cell for cell in code_of(saved) if "gpu" in cell.metadata.get("tags", ()))
+    commands = cell.source.split('"""')[1].strip().splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        assert command.startswith("python -m retrieval ")
+        parser._parser().parse_args(command.split()[3:])
