@@ -19,7 +19,9 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 LOOK = 0.5  # s between two looks at the queue of one who waits
-PAUSE = 2.0  # s without work, after which freed memory goes back to the system
+# Seconds without work after which freed memory goes back to the system: once for the searches, and
+# again when the app has forgotten the sessions of those who left.
+PAUSES = (2.0, 60.0, 240.0)
 
 
 class Busy(RetrievalError):
@@ -49,7 +51,6 @@ class Workers:
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
         self._threads: list[threading.Thread] = []
-        self._used = False  # since memory was given back
         self._seconds = 1.0  # that a piece of work took of late
 
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
@@ -116,11 +117,10 @@ class Workers:
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
+            pauses = iter(PAUSES)
             while not self._waiting:
-                if not self._changed.wait(PAUSE if self._used else None) and self._used:
-                    self._used = False
+                if not self._changed.wait(next(pauses, None)):
                     memory.give_back()
-            self._used = True
             who, works = self._waiting.popitem(last=False)
             work = works.popleft()
             if works:
