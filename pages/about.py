@@ -5,6 +5,7 @@ import json
 import streamlit as st
 
 from pages.parts import cards, loaders
+from pages.parts.about import collection_map
 from retrieval import index, methods
 from retrieval.networks import checkpoints
 
@@ -18,8 +19,9 @@ loaders.through_app()
 cards.style()
 st.title("How it works", anchor=False)
 st.markdown(
-    "Each method turns a picture into numbers once, and keeps them in an index. A search does the "
-    "same with the query and looks for the nearest numbers."
+    "A network describes each picture of a collection by a list of numbers, its **descriptor**. "
+    "The descriptors are computed once and stored: that is the **index**. To search, the query is "
+    "described in the same way, and the pictures with the most similar descriptors come first."
 )
 
 for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), strict=True):
@@ -34,6 +36,8 @@ for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), 
             f":small[**Trained on** {checkpoint.trained_on}]\n\n"
             f":small[**Paper** {entry.paper}]"
         )
+
+collection_map.section()
 
 st.subheader("Indexes on this machine", anchor=False)
 rows = []

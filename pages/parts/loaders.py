@@ -308,18 +308,25 @@ def local_ranking(
         )
 
 
-def run(path: Path, collection: Collection) -> runs.Run | None:
-    """What the queries of the collection gave with the index at ``path``, if it was evaluated."""
-    kept = [path / name for name in ("evaluation.json", "evaluation.npz")]
-    if not all(one.is_file() for one in kept):
-        return None
-    changed = tuple(map(stamp, [path / "manifest.json", *kept]))
-    return _run(changed, runs.labels_digest(collection.queries), path, collection)
+def chains(path: Path, collection: Collection) -> list[tuple[str, ...]]:
+    """Chains of re-rankers that an index was evaluated with, () for the method alone."""
+    return runs.kept_chains(index_of(path, collection))
+
+
+def run(path: Path, collection: Collection, then: tuple[str, ...] = ()) -> runs.Run | None:
+    """What the queries of the collection gave with the index at ``path``, if it was evaluated.
+
+    then: with these re-rankers.
+    """
+    changed = tuple(map(stamp, [path / "manifest.json", *sorted(path.glob("evaluation*"))]))
+    return _run(changed, runs.labels_digest(collection.queries), then, path, collection)
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the evaluation")
-def _run(changed, labels: str, _path: Path, _collection: Collection) -> runs.Run | None:
-    return runs.load_run(index_of(_path, _collection), _collection)
+def _run(
+    changed, labels: str, then: tuple[str, ...], _path: Path, _collection: Collection
+) -> runs.Run | None:
+    return runs.load_run(index_of(_path, _collection), _collection, then)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
+from retrieval.ranking.chain import RERANKERS
 
 UPLOAD = "upload"
 state = st.session_state
@@ -48,6 +49,16 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
             without.append((label, path, ""))
         else:
             measured[path.name] = Measured(path.name, label, run)
+        for then in filter(None, loaders.chains(path, collection)):
+            id = f"{path.name}+{'+'.join(then)}"
+            names = ", then ".join(RERANKERS[name].title for name in then)
+            try:
+                reranked = loaders.run(path, collection, then)
+            except RetrievalError as error:
+                st.warning(str(error), icon=":material/warning:")
+                continue
+            if reranked is not None:
+                measured[id] = Measured(id, f"{label} + {names}", reranked)
     return measured, without
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, query
+from pages.parts.search.tour import tour
 from retrieval.collections import Collection
 
 PER_PAGE = 24
@@ -16,6 +17,7 @@ state = st.session_state
 
 def browse(collection: Collection) -> None:
     """Before a search: the pictures to start from."""
+    tour(collection)
     st.subheader("Click a picture to search with it", anchor=False)
     prepared = state.source == query.PREPARED
     choices: Sequence[int | str] = range(len(collection.queries)) if prepared else collection.names

@@ -1,0 +1,79 @@
+"""Six searches in the embedded collection that show what each method can and cannot do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import streamlit as st
+
+from pages.parts import query
+from retrieval.collections import Collection
+
+
+class Stop(NamedTuple):
+    """A search, and the sentence to say about it. right: of the first ten of SIR, DELF, CNN-IRwNHA
+    among those that count under Medium, as the runs that are kept beside the indexes have them."""
+
+    name: str
+    title: str
+    sentence: str
+    right: tuple[int, int, int] | None = None
+
+
+STOPS = (
+    Stop(
+        "hall_012.jpg",
+        "Two brick buildings",
+        "One vector mixes up two halls of the same brick; DELF compares details, and all of its "
+        "first ten are right.",
+        (6, 10, 6),
+    ),
+    Stop(
+        "observatory_007.jpg",
+        "A detail",
+        "Only a part of the building is in the query. DELF finds it in ten of ten pictures, SIR in "
+        "five.",
+        (5, 10, 7),
+    ),
+    Stop(
+        "priory_010.jpg",
+        "A look-alike",
+        "The chapel has the same style and stone. SIR's first answer is the chapel.",
+        (2, 6, 4),
+    ),
+    Stop(
+        "exchange_019.jpg",
+        "Everybody is fooled",
+        "The museum looks like the exchange: SIR's first answer is the museum, and SIR and "
+        "CNN-IRwNHA have two right pictures in ten.",
+        (2, 6, 2),
+    ),
+    Stop(
+        "rotunda_007.jpg",
+        "DELF loses at dusk",
+        "At dusk DELF has only three right pictures in ten, and SIR, the simplest method, has six.",
+        (6, 3, 5),
+    ),
+    Stop(
+        "belltower_013.jpg",
+        "Black and white",
+        "This picture has no colour. How many of the answers are right all the same?",
+    ),
+)
+
+
+def tour(collection: Collection) -> None:
+    """The six links, where their pictures are."""
+    known = {asked.name: asked for asked in collection.queries}
+    if not all(stop.name in known or stop.name in collection.names for stop in STOPS):
+        return
+    with st.expander("Tour: six searches that tell the story", icon=":material/tour:"):
+        for number, stop in enumerate(STOPS, 1):
+            link = {"collection": collection.name, "method": "all", "query": stop.name}
+            if stop.name in known:
+                link["box"] = query.written(known[stop.name].box)
+            st.page_link(
+                "pages/search.py",
+                label=f"**{number} · {stop.title}.** {stop.sentence}",
+                query_params={key: value for key, value in link.items() if value},
+            )

@@ -1,0 +1,39 @@
+"""What the tour says of its searches is what the stored runs say."""
+
+import numpy as np
+import pytest
+
+from pages.parts.search.tour import STOPS
+from retrieval import index
+from retrieval.collections import open_collection
+from retrieval.evaluation import runs
+from retrieval.index.store import PRECOMPUTED
+
+INDEXES = [PRECOMPUTED / "town" / name for name in ("sir-lite0", "delf-lite0", "gem-lite0")]
+pytestmark = pytest.mark.skipif(
+    not all(path.is_dir() for path in INDEXES), reason="the embedded collection is not here"
+)
+
+
+def test_numbers_of_the_tour():
+    town = open_collection("town")
+    numbers = {query.name: number for number, query in enumerate(town.queries)}
+    kept = [runs.load_run(index.load(path), town) for path in INDEXES]
+    assert len(STOPS) == 6
+    for stop in STOPS:
+        if stop.right is None:
+            assert stop.name in town.names
+            continue
+        number = numbers[stop.name]
+        labels = town.queries[number].labels
+        right = np.concatenate([labels["easy"], labels["hard"]])
+        found = [int(np.isin(run.ranks[:10, number], right).sum()) for run in kept]
+        assert found == list(stop.right), stop.name
+
+
+def test_the_first_answer_that_the_tour_names():
+    town = open_collection("town")
+    run = runs.load_run(index.load(INDEXES[0]), town)
+    for name, first in (("priory_010.jpg", "chapel_"), ("exchange_019.jpg", "museum_")):
+        number = [query.name for query in town.queries].index(name)
+        assert town.names[run.ranks[0, number]].startswith(first)
