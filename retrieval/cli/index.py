@@ -10,7 +10,7 @@ from pathlib import Path
 from retrieval import methods
 from retrieval.cli.arguments import command, load_method, method_arguments
 from retrieval.cli.download import bring
-from retrieval.cli.output import Bar, index_size, print_table
+from retrieval.cli.output import Bar, index_size, print_table, shown
 from retrieval.collections import Collection, open_collection, registered
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
@@ -63,7 +63,7 @@ def _index(args: argparse.Namespace) -> None:
         index = build(collection, method, out, bar.update, codebook, find_same(method, PRECOMPUTED))
     skipped = index.manifest["skipped"]
     for entry in skipped:
-        print(f"skipped {entry['name']}: {entry['reason']}", file=sys.stderr)
+        print(shown(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
     print(
         f"{len(index)} pictures in {out}"
         + (f", {len(skipped)} skipped" if skipped else "")
@@ -112,6 +112,6 @@ def _info(args: argparse.Namespace) -> None:
         "checksums": "all match",
     }
     for key, value in rows.items():
-        print(f"{key:12} {value}")
+        print(shown(f"{key:12} {value}"))
     for entry in manifest["skipped"]:
-        print(f"{'skipped':12} {entry['name']}: {entry['reason']}")
+        print(shown(f"{'skipped':12} {entry['name']}: {entry['reason']}"))

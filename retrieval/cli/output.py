@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,11 @@ from retrieval.evaluation import Scores
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+def shown(text: str) -> str:
+    """A line that may hold a stranger's names, without characters that a terminal obeys."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 class Bar:

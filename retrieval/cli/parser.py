@@ -21,6 +21,7 @@ from retrieval.cli import (
     training,
 )
 from retrieval.cli.arguments import join_boxes
+from retrieval.cli.output import shown
 from retrieval.errors import RetrievalError
 
 GROUPS = (index, search, evaluation, download, training, plot, serve, benchmarks)
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except RetrievalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(shown(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = " What is finished is kept: the same command goes on."

@@ -20,7 +20,7 @@ from retrieval.cli.arguments import (
     positive,
     then_argument,
 )
-from retrieval.cli.output import Bar
+from retrieval.cli.output import Bar, shown
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
@@ -99,7 +99,7 @@ def _search(args: argparse.Namespace) -> None:
     for result in results:
         note = f"  {result['inliers']} inliers" if "inliers" in result else ""
         note += f"  {result['moved']:+}" if result.get("moved") else ""
-        print(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}")
+        print(shown(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
     for note in ranking.notes:
         print(f"note: {note}", file=sys.stderr)
     spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())

@@ -175,7 +175,11 @@ def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
             f"Descriptors of shapes {queries.shape} and {database.shape} cannot be compared; "
             "both must be rows of the same length."
         )
-    return ranks_from_scores(database @ queries.T)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = database @ queries.T
+    if not np.isfinite(scores).all():
+        raise RetrievalError("Descriptors so large cannot be compared; bring them to unit length.")
+    return ranks_from_scores(scores)
 
 
 def evaluate(

@@ -57,7 +57,8 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
             )
         if not np.isfinite(array).all():
             raise RetrievalError(f"`{name}` holds values that are not finite numbers.")
-    return rank_descriptors(*(array.astype(np.float32) for array in arrays))
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return rank_descriptors(*(array.astype(np.float32) for array in arrays))
 
 
 def as_run(ranks: np.ndarray, collection: Collection, name: str) -> Run:

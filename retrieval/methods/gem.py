@@ -38,10 +38,13 @@ class GeM(GlobalMethod):
         super().__init__(checkpoint, **settings)
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
-        meta, layer = weights.meta, partial(_layer, weights, self.trunk.channels)
-        self.local = layer("lwhiten", meta.get("local_whitening"))
-        self.whiten = layer("whiten", meta.get("whitening"))
-        self.pool, p = _pooling(weights, self.trunk.channels, layer)
+        meta, width = weights.meta, self.trunk.channels
+        # Each layer takes as many numbers as the one before it gives.
+        self.local = _layer(weights, width, "lwhiten", meta.get("local_whitening"))
+        width = len(self.local[1]) if self.local else width
+        self.pool, p, width = _pooling(weights, width)
+        self.whiten = _layer(weights, width, "whiten", meta.get("whitening"))
+        width = len(self.whiten[1]) if self.whiten else width
         # What each place adds to the pooled value; maxima and regions have no such parts.
         gem = partial(pooling.gem_parts, p=p)
         parts = {"gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts}
@@ -51,7 +54,7 @@ class GeM(GlobalMethod):
         several = len(self.settings["scales"]) > 1
         plain = meta.get("pooling", "gem") == "gem" and not meta.get("regional")
         self.msp = p.item() if several and plain and self.whiten is None else 1.0
-        self.learned = _learned_whitening(meta, several, self.trunk.channels)
+        self.learned = _learned_whitening(meta, several, width)
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         first, *rest = (self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
@@ -127,9 +130,9 @@ def _layer(weights: Weights, channels: int, name: str, required: Any = False) ->
 
 
 def _pooling(
-    weights: Weights, channels: int, layer: Callable[..., Layer | None]
-) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
-    """The network's pooling of (B, C, H, W) into (B, C), and its exponents p (1,) or (C,)."""
+    weights: Weights, channels: int
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, int]:
+    """The network's pooling of (B, C, H, W) into (B, D), its exponents p (1,) or (C,), and D."""
     kind, regional = weights.meta.get("pooling", "gem"), weights.meta.get("regional")
     if kind not in pooling.POOLINGS:
         raise RetrievalError(f"Unknown pooling {kind!r}; there are: {', '.join(pooling.POOLINGS)}.")
@@ -142,8 +145,11 @@ def _pooling(
     if pool is pooling.gem:
         pool = partial(pool, p=p)
     if regional:
-        pool = partial(pooling.regional, pool=pool, whiten=layer("pool.whiten", required=True))
-    return pool, p
+        whiten = _layer(weights, channels, "pool.whiten", required=True)
+        assert whiten is not None
+        pool = partial(pooling.regional, pool=pool, whiten=whiten)
+        channels = len(whiten[1])
+    return pool, p, channels
 
 
 def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) -> Layer | None:
@@ -160,7 +166,7 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         m, p = (np.asarray(one[key], np.float64) for key in ("m", "P"))
         bias = -p @ m.reshape(channels)
         fine = p.shape[1] == channels
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RetrievalError("The network's learned whitening (Lw) is damaged.") from error
     if not fine:
         raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")

@@ -113,7 +113,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         not isinstance(data["meta"], dict)
         or not isinstance(state, dict)
         or not all(isinstance(key, str) for key in state)
-        or not all(isinstance(value, torch.Tensor) for value in state.values())
+        or not all(_is_plain(value) for value in state.values())
     ):
         raise RetrievalError(f"{path.name} is not a cirtorch network: wrong meta or state_dict.")
     # Fields that old files leave out, with cirtorch's own defaults.
@@ -133,6 +133,23 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     }
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
     return Weights(trunk, head, meta)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor of numbers that all lie in the file, in a type that torch computes in.
+
+    Not plain: sparse, quantised, 8-bit floats, without data (meta), one number as a million.
+    """
+    import torch
+
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in kinds
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def _is_colour(value: Any) -> bool:

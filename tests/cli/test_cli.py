@@ -289,6 +289,25 @@ def test_describe_that_fails(refused, folder, tmp_path):
 # info, methods, train
 
 
+def test_names_are_shown_and_not_obeyed(run, refused, tmp_path, drawn):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    name = "\x1b[2Jclear\x9b1m.png"
+    drawn(1, (64, 64)).save(folder / name)
+    (folder / "\x1b]0;bad.png").write_bytes(b"no picture")
+    out = tmp_path / "index"
+    for command in (
+        ("index", folder, "--method", "sir", "--out", out),
+        ("search", out, folder / name),
+        ("info", out),
+        ("search", out, folder / "\x1b]0;bad.png"),
+    ):
+        _, text, said = run(*command)
+        assert "\x1b" not in text + said
+        assert "\x9b" not in text + said
+    assert "\\x1b]0;bad.png" in said
+
+
 def test_info(run, refused, indexes, tmp_path):
     for method, loaded in indexes.items():
         code, text, _ = run("info", loaded.path)

@@ -52,6 +52,13 @@ def test_descriptors(collection):
     assert found.T.tolist() == [[2, 0, 1], [1, 2, 0]]
 
 
+@pytest.mark.parametrize("size", [1e300, 1e30])
+def test_descriptors_that_are_too_large(collection, size):
+    file = packed(queries=np.full((2, 3), size), database=np.full((3, 3), size))
+    with pytest.raises(RetrievalError, match="so large cannot be compared"):
+        submissions.read_submission(file, collection)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

@@ -260,6 +260,26 @@ def test_files_that_contradict_themselves_are_refused(resnet18, tmp_path):
     refused("Lw", lambda d: d["meta"]["Lw"]["retrieval-SfM-120k"].pop("ss"), **lw)
     wrong = {"retrieval-SfM-120k": {"ss": {"m": np.zeros((7, 1)), "P": np.zeros((7, 7))}}}
     refused("Lw", lambda d: d["meta"].update(Lw=wrong))
+    # Behind a layer that gives fewer numbers, and with numbers of another kind.
+    fewer = {"whiten.weight": torch.ones(9, 512), "whiten.bias": torch.ones(9)}
+    refused("Lw", lambda d: d["state_dict"].update(fewer), whitening=True, **lw)
+    sparse = {"retrieval-SfM-120k": {"ss": {"m": torch.zeros(512).to_sparse(), "P": 3}}}
+    refused("Lw", lambda d: d["meta"].update(Lw=sparse))
+    narrow = {"lwhiten.weight": torch.ones(9, 512), "lwhiten.bias": torch.ones(9)}
+    refused("layer whiten", lambda d: d["state_dict"].update(narrow), local_whitening=True,
+            whitening=True)  # fmt: skip
+
+
+def test_layers_of_different_widths(resnet18, picture, tmp_path):
+    path = tmp_path / "n.pth"
+    save(path, resnet18, "resnet18", "gem", whitening=True)
+    data = torch.load(path, weights_only=False)
+    data["state_dict"] |= {"whiten.weight": torch.rand(9, 512), "whiten.bias": torch.rand(9)}
+    data["meta"]["Lw"] = {"retrieval-SfM-120k": {"ss": {"m": np.zeros((9, 1)), "P": np.eye(9)}}}
+    torch.save(data, path)
+    found = methods.load("cnn-irwnha", path, size=96).describe(picture)
+    assert found.shape == (9,)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
 
 
 def test_registered_networks():

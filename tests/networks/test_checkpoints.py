@@ -105,6 +105,17 @@ def meta(**changes):
         (network(state_dict={"features.0.weight": 3}), "wrong meta or state_dict"),
         (network(state_dict={5: torch.zeros(1)}), "wrong meta or state_dict"),
         (network(state_dict={"pool.p": torch.tensor([float("nan")])}), "not numbers"),
+        *(
+            (network(state_dict={"features.0.weight": odd, "pool.p": odd}), "wrong meta or state_")
+            for odd in (
+                torch.zeros(3, 3).to_sparse(),
+                torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+                torch.zeros(3).to(torch.float8_e4m3fn),
+                torch.zeros(1).expand(10**12),
+                torch.zeros(3, device="meta"),
+                torch.zeros(3, dtype=torch.complex64),
+            )
+        ),
         (meta(architecture=None), "does not say its architecture and pooling"),
         (meta(pooling=3), "does not say its architecture and pooling"),
         (meta(mean=0.5), "mean and std"),
