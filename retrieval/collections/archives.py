@@ -171,7 +171,7 @@ def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
         raise _Refused("it is neither a zip nor a tar archive (plain or gzip)")
 
 
-def _zip_entries(file: BinaryIO) -> Iterator[tuple]:
+def _zip_entries(file: _Wary) -> Iterator[tuple]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)

@@ -47,7 +47,9 @@ class GeM(GlobalMethod):
         width = len(self.whiten[1]) if self.whiten else width
         # What each place adds to the pooled value; maxima and regions have no such parts.
         gem = partial(pooling.gem_parts, p=p)
-        parts = {"gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts}
+        parts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+            "gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts,
+        }  # fmt: skip
         self.shares = None if meta.get("regional") else parts.get(meta.get("pooling", "gem"))
         # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
         # signs and are averaged as they are (cirtorch's ``msp``).

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import methodcaller
 from typing import Literal, NamedTuple
 
 import torch
@@ -318,7 +319,7 @@ class _ForwardFeatures(nn.Module):
         self.model = model
 
     def forward(self, x):
-        return self.model.forward_features(x)
+        return methodcaller("forward_features", x)(self.model)
 
 
 def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> Trunk:
