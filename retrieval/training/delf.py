@@ -337,7 +337,7 @@ def train(
         {
             "method": "delf",
             "pictures": photos.digest(),
-            "from": checkpoint.file_sha256,
+            "from": checkpoint.sha256,
             **asdict(settings),
             **asdict(options),
         },

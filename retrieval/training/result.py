@@ -27,7 +27,7 @@ def content(
 ) -> dict[str, Any]:
     """checkpoint: that training began with. tensors: matrices are kept in half precision."""
     if not any(name.startswith("features.") for name in tensors):
-        meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.file_sha256}
+        meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256}
     meta |= {
         "method": checkpoint.method,
         "architecture": checkpoint.trunk,
@@ -83,7 +83,7 @@ def record(
         "held_out": len(held_out),
         "labels": labels,
         "from": checkpoint.id,
-        "from_sha256": checkpoint.file_sha256,
+        "from_sha256": checkpoint.sha256,
         "settings": settings,
         **more,
         "epochs": [{key: row[key] for key in row if key != "seconds"} for row in rows],

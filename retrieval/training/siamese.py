@@ -229,7 +229,7 @@ def train(
         {
             "method": "cnn-irwnha",
             "pictures": (labelled or plain).digest(),
-            "from": checkpoint.file_sha256,
+            "from": checkpoint.sha256,
             **asdict(settings),
             **asdict(options),
         },

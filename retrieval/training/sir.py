@@ -106,7 +106,7 @@ def train(
         {
             "method": "sir",
             "pictures": photos.digest(),
-            "from": checkpoint.file_sha256,
+            "from": checkpoint.sha256,
             "input": bare.settings,
             **asdict(settings),
         },

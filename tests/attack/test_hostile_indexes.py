@@ -45,7 +45,7 @@ def loaded(monkeypatch):
 
 
 def test_a_path_in_place_of_a_checkpoint(forged, tmp_path, loaded):
-    network = shutil.copy(checkpoints.HEADS / "gem-lite0.pth", tmp_path / "theirs.pth")
+    network = shutil.copy(checkpoints.REGISTRY["gem-lite0"].path, tmp_path / "theirs.pth")
     digest = hashlib.sha256(network.read_bytes()).hexdigest()
     index = indexes.load(
         forged(lambda m: m.update(checkpoint={"id": str(network), "sha256": digest}))
@@ -62,7 +62,7 @@ def test_hashes_are_compared_before_anything_is_loaded(forged, loaded):
     with pytest.raises(RetrievalError, match=r"was made with checkpoint gem-lite0 \(abababab\)"):
         methods.for_index(index)
     with pytest.raises(RetrievalError, match="was made with checkpoint"):
-        methods.for_index(index, checkpoints.HEADS / "gem-lite0.pth")
+        methods.for_index(index, checkpoints.REGISTRY["gem-lite0"].path)
     assert loaded == []
 
 

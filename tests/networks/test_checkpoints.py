@@ -1,12 +1,10 @@
 import hashlib
-import io
 import json
 import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -173,57 +171,78 @@ def test_tampered_embedded_weights_are_refused(tmp_path):
     refused("SHA-256", weights.read_tensors, copy, record.weights_sha256)
 
 
-def put(folder, name, data, **record):
-    """A head and its record, which vouches for it unless told otherwise."""
-    (folder / f"{name}.npz").write_bytes(data)
-    record = {"head_sha256": hashlib.sha256(data).hexdigest()} | record
-    (folder / f"{name}.json").write_text(json.dumps(record))
-
-
-def packed(arrays):
-    data = io.BytesIO()
-    np.savez(data, **arrays)
-    return data.getvalue()
-
-
-def test_a_head_that_is_missing_or_damaged(tmp_path, monkeypatch):
-    record = checkpoints.find("sir")
-    good = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
-    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
-    again = "missing or damaged; install"
-    refused(again, methods.load, "sir")
-    for data in (b"", b"junk", good[:3000], good[:-2000], good[:9000] + b"xxxx" + good[9004:]):
-        put(tmp_path, record.head, data)
-        refused(again, methods.load, "sir")
-    array = io.BytesIO()
-    np.save(array, np.zeros(3))
-    for data in (packed({"weight": np.array([{}], dtype=object)}), array.getvalue()):
-        put(tmp_path, record.head, data)
-        refused(again, methods.load, "sir")
-    put(tmp_path, record.head, good, head_sha256="0" * 64)
-    refused(again, methods.load, "sir")
-    (tmp_path / f"{record.head}.json").unlink()
-    refused(again, methods.load, "sir")
+def rewritten(path, record, change):
+    """A registered file with other tensors, and its record, which vouches for it."""
+    data = torch.load(record.path, weights_only=True)
+    change(data)
+    torch.save(data, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(record, file=path, weights_sha256=digest)
 
 
 @pytest.mark.parametrize("method", ["sir", "delf"])
-def test_a_head_that_does_not_fit_its_network(tmp_path, monkeypatch, method):
+def test_what_does_not_fit_its_trunk(tmp_path, method):
     record = checkpoints.find(method)
-    with np.load(checkpoints.HEADS / f"{record.head}.npz") as arrays:
-        good = dict(arrays)
-    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
-    put(tmp_path, record.head, packed(good))
-    assert methods.load(method)
-    weights = [key for key in good if good[key].ndim == 2]
-    assert len(weights) == {"sir": 1, "delf": 3}[method]
-    for key in good:
-        bad = [None, good[key].T[..., None], good[key][:0], good[key] * np.float16("nan")]
-        bad += [good[key].astype(complex), good[key].astype(str)]
-        bad += [good[key][:, 1:], good[key].T] if key in weights else [good[key][1:]]
-        for array in bad:
-            others = {name: value for name, value in good.items() if name != key}
-            put(tmp_path, record.head, packed(others if array is None else others | {key: array}))
-            refused("train them again", methods.load, method)
+    path = tmp_path / "net.pth"
+    good = {
+        name: value
+        for name, value in torch.load(record.path, weights_only=True)["state_dict"].items()
+        if not name.startswith("features.")
+    }
+    matrices = [name for name in good if good[name].ndim == 2]
+    assert len(matrices) == {"sir": 1, "delf": 3}[method]
+    for name, value in good.items():
+        bad = [None, value[:0], value.to(torch.complex64)]
+        bad += [value[:, 1:], value.T, value[..., None]] if name in matrices else [value[1:]]
+        for other in bad:
+
+            def change(data, name=name, other=other):
+                data["state_dict"].pop(name)
+                if other is not None:
+                    data["state_dict"][name] = other
+
+            changed = rewritten(path, record, change)
+            refused("train them again|are not numbers", methods.load_record, changed)
+    nan = rewritten(
+        path, record, lambda data: next(iter(data["state_dict"].values())).fill_(torch.nan)
+    )
+    refused("not numbers", methods.load_record, nan)
+
+
+def test_a_trunk_that_is_elsewhere(tmp_path):
+    record = checkpoints.find("sir")
+    path = tmp_path / "net.pth"
+    assert methods.load_record(rewritten(path, record, lambda data: None))
+    for trunk, words in [
+        (None, "has no trunk"),
+        ({"checkpoint": "/etc/passwd", "sha256": ""}, "none that is registered"),
+        ({"checkpoint": "efficientnet-lite0", "sha256": "0" * 64}, "another efficientnet-lite0"),
+    ]:
+        changed = rewritten(
+            path, record, lambda data, trunk=trunk: data["meta"].update(trunk=trunk)
+        )
+        refused(words, methods.load_record, changed)
+
+
+def test_what_is_embedded_is_what_its_record_says():
+    for record in checkpoints.REGISTRY.values():
+        if record.file is None:
+            continue
+        made = json.loads(record.file.with_suffix(".json").read_text("utf-8"))
+        meta = torch.load(record.file, weights_only=True)["meta"]
+        assert hashlib.sha256(record.file.read_bytes()).hexdigest() == record.sha256
+        assert meta["trained"] == made
+        assert meta["method"] == record.method
+        assert meta["settings"].items() <= {**record.settings, "trained_attention": True}.items()
+        assert made["command"].startswith(f"python -m retrieval train {record.method} training")
+        assert (
+            f"{made['pictures']:,}".replace(",", " ") in record.trained_on
+            or "gem-lite0" in (record.trained_on)
+            or "delf-lite0" in record.trained_on
+        )
+        assert made["labels"] == "landmark"
+        assert "378" not in record.trained_on
+        assert record.overlap.startswith("none")
 
 
 def test_weights_that_are_not_here(tmp_path, monkeypatch):
@@ -233,16 +252,4 @@ def test_weights_that_are_not_here(tmp_path, monkeypatch):
         refused(f"download {name}", checkpoints.REGISTRY[name].require)
     record.path.parent.mkdir(parents=True)
     record.path.touch()
-    assert record.ready
-    assert checkpoints.find("delf").ready
-
-
-def test_another_head_is_another_checkpoint(tmp_path, monkeypatch):
-    record = checkpoints.find("sir")
-    before = replace(record).sha256
-    data = (checkpoints.HEADS / f"{record.head}.npz").read_bytes()
-    monkeypatch.setattr(checkpoints, "HEADS", tmp_path)
-    (tmp_path / f"{record.head}.npz").write_bytes(data)
-    assert replace(record).sha256 == before
-    (tmp_path / f"{record.head}.npz").write_bytes(data + b"\0")
-    assert replace(record).sha256 != before
+    assert record.available

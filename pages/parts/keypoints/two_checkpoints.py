@@ -26,7 +26,7 @@ def other_checkpoints(
     features: of the checkpoint in use.
     """
     here = engine.checkpoint or checkpoints.of_method("delf")[0].id
-    others = [one for one in checkpoints.of_method("delf") if one.ready and one.id != here]
+    others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
     if not others:
         return
     st.subheader("The same picture through two checkpoints", anchor=False)
