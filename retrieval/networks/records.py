@@ -129,7 +129,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on=f"ImageNet-1k (trunk); the layer on {_PHOTOGRAPHS}",
         settings=SETTINGS["sir"],
         file=HEADS / "sir-lite0.pth",
-        weights_sha256="SIRSHA",
+        weights_sha256="3fd0e564271fc585604621880265a3586c0aace1b48f96aa2cb04636efdb8d9b",
     ),
     dict(
         _TRAINED,
@@ -141,7 +141,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on=f"what gem-lite0 learned from, and places that XFeat matched in {_PHOTOGRAPHS}",
         settings=SETTINGS["delf"],
         file=HEADS / "delf-lite0.pth",
-        weights_sha256="DELFSHA",
+        weights_sha256="92469abd8eaf368526019ac5c517583b5d7cbcf27a4b27c0760352306ae383f6",
     ),
     dict(
         _TRAINED,
@@ -152,7 +152,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on="the same as delf-lite0; its attention is left out",
         settings={**SETTINGS["delf"], "trained_attention": False},
         file=HEADS / "delf-lite0.pth",
-        weights_sha256="DELFSHA",
+        weights_sha256="92469abd8eaf368526019ac5c517583b5d7cbcf27a4b27c0760352306ae383f6",
     ),
     dict(
         _TRAINED,
@@ -163,7 +163,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on=f"ImageNet-1k, then matching pairs of {_PHOTOGRAPHS}",
         settings=SETTINGS["cnn-irwnha"],
         file=HEADS / "gem-lite0.pth",
-        weights_sha256="GEMSHA",
+        weights_sha256="fcce5f3b1720150887520812d0e394dab5a1bb7c210218d71d67b5bf00f49339",
     ),
     dict(
         _TRAINED,
@@ -174,7 +174,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on=f"ImageNet-1k (trunk); the whitening on matching pairs of {_PHOTOGRAPHS}",
         settings=SETTINGS["cnn-irwnha"],
         file=HEADS / "gem-lite0-imagenet.pth",
-        weights_sha256="GIMSHA",
+        weights_sha256="a92006761dc9c8d915389126d1ff45f559f4d80c7b5e9443ba50399f8c655f39",
     ),
     dict(
         id="xfeat",

@@ -192,7 +192,7 @@ def test_what_does_not_fit_its_trunk(tmp_path, method):
     matrices = [name for name in good if good[name].ndim == 2]
     assert len(matrices) == {"sir": 1, "delf": 3}[method]
     for name, value in good.items():
-        bad = [None, value[:0], value.to(torch.complex64)]
+        bad = [None, value[:0]]
         bad += [value[:, 1:], value.T, value[..., None]] if name in matrices else [value[1:]]
         for other in bad:
 
@@ -202,7 +202,7 @@ def test_what_does_not_fit_its_trunk(tmp_path, method):
                     data["state_dict"][name] = other
 
             changed = rewritten(path, record, change)
-            refused("train them again|are not numbers", methods.load_record, changed)
+            refused("train them again", methods.load_record, changed)
     nan = rewritten(
         path, record, lambda data: next(iter(data["state_dict"].values())).fill_(torch.nan)
     )
@@ -235,13 +235,8 @@ def test_what_is_embedded_is_what_its_record_says():
         assert meta["method"] == record.method
         assert meta["settings"].items() <= {**record.settings, "trained_attention": True}.items()
         assert made["command"].startswith(f"python -m retrieval train {record.method} training")
-        assert (
-            f"{made['pictures']:,}".replace(",", " ") in record.trained_on
-            or "gem-lite0" in (record.trained_on)
-            or "delf-lite0" in record.trained_on
-        )
-        assert made["labels"] == "landmark"
-        assert "378" not in record.trained_on
+        assert (made["pictures"], made["labels"]) == (4242, "landmark")
+        assert "4 242 photographs" in record.trained_on or "the same as" in record.trained_on
         assert record.overlap.startswith("none")
 
 
