@@ -44,7 +44,11 @@ class SIR(GlobalMethod):
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         features = self.trunk(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
         count = features.shape[0] * features.shape[1]
-        parts = pooling.l2_parts(features / count)
+        parts = features / count
+        if self.settings["power"] != 1:  # each place has its share of what the root makes of a sum
+            total = parts.sum(dim=(0, 1)).clamp(min=1e-12)
+            parts = parts * total.pow(self.settings["power"] - 1)
+        parts = pooling.l2_parts(parts)
         if self.layer is not None:
             weight, bias = self.layer
             parts = pooling.l2_parts(torch.nn.functional.linear(parts, weight, bias / count))

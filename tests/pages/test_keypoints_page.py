@@ -157,7 +157,7 @@ def test_two_checkpoints_side_by_side(little, look):
     assert not app.exception
     assert "**delf-lite0**" in text(app)
     assert "**delf-lite0-norm**" in text(app)
-    assert "attention is untrained" in text(app)
+    assert "attention is left out" in text(app)
     saved = [one.proto.id for one in app.get("download_button")]
     for name in ("delf-lite0", "delf-lite0-norm"):
         files = [one for one in saved if f"-{name}-{look}." in one]

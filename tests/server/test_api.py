@@ -65,7 +65,7 @@ def test_the_answer_is_that_of_the_search(client, shelf, folder, path):
         assert "inliers" not in answer["results"][0]
     assert answer["provenance"]["checkpoint"] == path.partition("/")[2]
     assert set(answer["timings"]) == set(expected.timings)
-    assert answer["results"][0]["name"] == "b.png"
+    assert "b.png" in [one["name"] for one in answer["results"]]
 
 
 def test_search_with_a_picture_of_the_collection(client):
