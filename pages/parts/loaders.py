@@ -37,7 +37,9 @@ from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search as search_module
-from retrieval.ranking.ranking import Ranking
+from retrieval.ranking import verification, verifiers
+from retrieval.ranking.geometry import Verification
+from retrieval.ranking.ranking import Query, Ranking
 from retrieval.workers import Workers
 
 if TYPE_CHECKING:
@@ -246,6 +248,34 @@ def places(
         return _kept(source).get(
             ("places", key, box, method.checkpoint.id, json.dumps(settings)),
             lambda: in_turn(lambda: method.places(_decoded(source), box)),
+        )
+
+
+def xfeat_matches(
+    path: Path, collection: Collection, question: Question, box: Box | None, hit: str
+) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
+    """What the re-ranking by geometry sees: XFeat's features of a query and a result, their pairs
+    (K, 2) and the verification. None where the result cannot be read."""
+    opened = index_of(path, collection)
+    position = opened.positions[hit]
+    source = question.source
+
+    def compare() -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
+        picture = _decoded(source)
+        asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
+        a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
+        b = verifiers.Database(asked).features(position)
+        if a is None or b is None:
+            return None
+        size = opened.sizes[position].tolist()
+        alone, size_a = verification.of_box(a, picture.size, box)
+        pairs, found = verification.xfeat_pair(alone, b, size_a, (size[0], size[1]))
+        return a, b, pairs, found
+
+    with st.spinner("Matching keypoints"):
+        return _kept(source).get(
+            ("xfeat", stamp(path / "manifest.json"), question.key, box, hit),
+            lambda: in_turn(compare),
         )
 
 

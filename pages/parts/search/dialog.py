@@ -10,7 +10,7 @@ from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.search import then
 from pages.parts.search.answer import score
-from pages.parts.search.why import why
+from pages.parts.search.why import geometry_of, why
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.images import Box
@@ -41,6 +41,8 @@ def result(
         _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.explained():
         why(path, collection, question, box, hit)
+        if {"geometry", "geometry-lighterglue"} & set(then.chosen()):
+            geometry_of(path, collection, question, box, hit)
     st.caption(f"{cards.plain(question.name)} and {cards.plain(hit)}")
     cards.credit_line(question.credit)
     cards.credit_line(collection.credits.get(hit))

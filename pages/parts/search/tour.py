@@ -74,6 +74,7 @@ def tour(collection: Collection) -> None:
                 link["box"] = query.written(known[stop.name].box)
             st.page_link(
                 "pages/search.py",
-                label=f"**{number} · {stop.title}.** {stop.sentence}",
+                label=f"**{number} · {stop.title}**",
                 query_params={key: value for key, value in link.items() if value},
             )
+            st.markdown(stop.sentence)

@@ -19,6 +19,7 @@ from retrieval.methods import METHODS
 from retrieval.methods.base import as_local
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE
+from retrieval.ranking.verification import LEAST
 
 SIDE = 800  # pixels of the longer side of a picture on show
 
@@ -123,6 +124,37 @@ def _background(path: Path, collection: Collection, score: float) -> None:
     )
     st.altair_chart(
         (base + line).properties(height=180), alt=f"Histograms of cosines; this pair: {score:.2f}"
+    )
+
+
+def geometry_of(
+    path: Path, collection: Collection, question: query.Question, box: Box | None, hit: str
+) -> None:
+    """The matches of XFeat, which the re-ranking by geometry counts."""
+    st.markdown("#### What geometry saw")
+    compared = loaders.xfeat_matches(path, collection, question, box, hit)
+    if compared is None:
+        st.info("The picture of this result is not on this machine.")
+        return
+    a, b, pairs, found = compared
+    other = query.in_database(collection, hit)
+    jpegs, sizes = zip(
+        *(loaders.view(one.source, SIDE, one.name) for one in (question, other)), strict=True
+    )
+    first, second = pairs.T
+    compare.matches(
+        jpegs,
+        sizes,
+        (a.keypoints[first], b.keypoints[second]),
+        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
+        found.inliers,
+        (None, None),
+        "Point at a line to see that match alone.",
+        f"xfeat-{hit}",
+    )
+    st.markdown(
+        f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
+        f"inliers**. {LEAST} or more confirm that both show the same thing."
     )
 
 
