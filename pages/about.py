@@ -85,6 +85,11 @@ st.dataframe(
 missing = [name for name, one in official.items() if not one.available]
 if missing:
     chosen = st.selectbox("Download a network", missing, key="network")
+    if official[chosen].format == "saved-model":
+        st.caption(
+            "This one is a program of TensorFlow, a SavedModel. Only the part that describes "
+            "pictures is run, and only if it is made of arithmetic."
+        )
     if st.button(f"Download, {official[chosen].size_text}", icon=":material/download:"):
         bar = st.progress(0.0, "Connecting")
 

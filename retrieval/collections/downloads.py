@@ -46,11 +46,13 @@ class Source:
     """Where a collection comes from. Sizes in bytes are estimates for the disk check.
 
     archives: of pictures, which lie flat or in folders; only the file names matter.
+    ground_truth_sha256: of the authors' file, where we have seen it: it comes without encryption.
     """
 
     archives: tuple[str, ...]
     ground_truth: str
     size: int
+    ground_truth_sha256: str = ""
 
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
@@ -60,9 +62,24 @@ _CLASSIC = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/test"
 _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 
 SOURCES = {
-    "oxford5k": Source(_OXFORD, f"{_CLASSIC}/oxford5k/gnd_oxford5k.pkl", 2_000_000_000),
-    "paris6k": Source(_PARIS, f"{_CLASSIC}/paris6k/gnd_paris6k.pkl", 2_600_000_000),
-    "roxford5k": Source(_OXFORD, f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl", 2_000_000_000),
+    "oxford5k": Source(
+        _OXFORD,
+        f"{_CLASSIC}/oxford5k/gnd_oxford5k.pkl",
+        2_000_000_000,
+        "c84e5eb68524fd46aab5c0e80b90f970d7bf677507aeb8cddd6b12990d4bc19e",
+    ),
+    "paris6k": Source(
+        _PARIS,
+        f"{_CLASSIC}/paris6k/gnd_paris6k.pkl",
+        2_600_000_000,
+        "def916cf4f197a182d9a7840cdb6294489fa57c2121f9742a1bcc6f2209bb345",
+    ),
+    "roxford5k": Source(
+        _OXFORD,
+        f"{_REVISITED}/roxford5k/gnd_roxford5k.pkl",
+        2_000_000_000,
+        "ba7967754bd2d7d2210a5799f9c45ad5835e269a80ef9d3eba44caa35816c471",
+    ),
     "rparis6k": Source(_PARIS, f"{_REVISITED}/rparis6k/gnd_rparis6k.pkl", 2_600_000_000),
 }
 
@@ -349,6 +366,7 @@ def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
         new = fetch(
             SOURCES[name].ground_truth,
             path.with_name(f"{path.stem}.new.pkl"),
+            sha256=SOURCES[name].ground_truth_sha256,
             max_bytes=10_000_000,
             progress=progress,
         )

@@ -9,6 +9,7 @@ import pickle
 import tarfile
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from retrieval.collections.downloads import fetch
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published_descriptors as features
 from retrieval.evaluation import runs
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 
 
 class Server:
@@ -309,6 +312,7 @@ def roxford(server, monkeypatch):
         size=1_000_000,
         archives=(f"{server.root}/oxbuild_images-v1.tgz",),
         ground_truth=f"{server.root}/gnd_roxford5k.pkl",
+        ground_truth_sha256="",
     )
     monkeypatch.setitem(downloads.SOURCES, "roxford5k", source)
     return truth
@@ -384,6 +388,22 @@ def test_wrong_ground_truth(server, roxford):
     with pytest.raises(RetrievalError, match="refused"):
         downloads.download("roxford5k")
     assert not collections._ENTRIES["roxford5k"].available
+
+
+def test_ground_truth_of_another_hash(server, roxford, monkeypatch):
+    """The authors' files come without encryption, so what they are is compared."""
+    source = replace(downloads.SOURCES["roxford5k"], ground_truth_sha256="ab" * 32)
+    monkeypatch.setitem(downloads.SOURCES, "roxford5k", source)
+    with pytest.raises(RetrievalError, match="instead of abababababababab"):
+        downloads.download("roxford5k")
+    assert not collections._ENTRIES["roxford5k"].available
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the authors' files are not here")
+@pytest.mark.parametrize("name", ["oxford5k", "paris6k", "roxford5k"])
+def test_hashes_are_those_of_the_authors_files(name):
+    data = (REFERENCE / f"gnd_{name}.pkl").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == downloads.SOURCES[name].ground_truth_sha256
 
 
 def test_no_room_for_the_collection(server, roxford, monkeypatch):
