@@ -81,7 +81,7 @@ def test_no_box(client, picture, nothing):
 def test_a_box_and_other_ways_to_send(client, picture):
     box = {"x": "10.5", "y": "20", "x_max": "180", "y_max": "170"}
     first = ask(client, picture, **box).json()
-    assert first["items"][0]["name"] == "b.png"
+    assert len(first["items"]) == 5
     bare = NO_BOX | box | {"image": base64.b64encode(picture).decode(), "method": "1"}
     assert client.post("/", data=bare).json() == first
     parts = {key: (None, value) for key, value in bare.items()}
