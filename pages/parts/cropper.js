@@ -5,6 +5,7 @@ const LEAST = 8; // smallest side that retrieval.images.check_box accepts, in pi
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const stage = parentElement.querySelector(".stage");
+  if (stage.drawing) return; // a new run of the page must not end a box that is being drawn
   const frame = stage.querySelector(".frame");
   const [width, height] = data.size;
   const picture = stage.querySelector("img");
@@ -70,6 +71,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       else moving = start[0] > x1 && start[0] < x2 && start[1] > y1 && start[1] < y2;
     }
     stage.setPointerCapture(down.pointerId);
+    stage.drawing = true;
     stage.onpointermove = (event) => {
       const now = at(event);
       box = moving
@@ -79,6 +81,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     };
     stage.onpointerup = stage.onpointercancel = (event) => {
       stage.onpointermove = stage.onpointerup = stage.onpointercancel = null;
+      stage.drawing = false;
       const drawn = event.type === "pointerup" && box !== before && whole(box);
       box = drawn && usable(drawn) ? drawn : before; // a click or a hair's breadth changes nothing
       show();
