@@ -30,7 +30,7 @@ def add(commands) -> None:
     one.add_argument("--count", type=positive, default=200, metavar="N", help="the strongest (200)")
     one.set_defaults(draw=_keypoints)
 
-    text = "matches between two pictures, and which of them agree on one map"
+    text = "matches between two pictures, and which of them are inliers"
     two = figures.add_parser("matches", help=text, description=text)
     two.add_argument("picture", type=Path, metavar="PICTURE_A")
     two.add_argument("other", type=Path, metavar="PICTURE_B")
@@ -121,7 +121,7 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
         note,
         geometry.outlines(args.box, found) if args.box else (None, None),
     )
-    said = f"{found.count} of {len(pairs)} matches agree on one map"
+    said = f"{found.count} of {len(pairs)} matches are inliers"
     if found.count < geometry.NOISE_FLOOR:
         said += f" (fewer than {geometry.NOISE_FLOOR} say nothing)"
     return figure, said

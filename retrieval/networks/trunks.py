@@ -378,7 +378,7 @@ def batch() -> int:
     """Pictures that a trunk is best given at once.
 
     A GPU wants many. On a CPU eight pictures of 288 px at once take the processor time of eight
-    one by one, within 3 %, and larger ones take more, as their feature maps leave the cache.
+    one by one, within 6 %, and larger ones take more, as their feature maps leave the cache.
     """
     return GPU_BATCH if placement()[0].type == "cuda" else 1
 

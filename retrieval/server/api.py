@@ -60,7 +60,7 @@ class IndexInfo(BaseModel):
 
 
 class Result(BaseModel):
-    """score: cosine, or inliers + votes for DELF. inliers: matches that agree on one map.
+    """score: cosine, or inliers + votes for DELF. inliers: see ``ranking.geometry``.
 
     moved: places up from where the method alone had it, where it was re-ranked.
     credit: author, licence and source, which whoever shows the picture has to name.

@@ -1,8 +1,8 @@
 """Pictures that show the same thing, found without any label: geometry is the teacher.
 
 Radenović et al. (TPAMI 2018) take matching pairs from reconstructions by structure from motion.
-Here two pictures match when their local features agree on one map by many matches, which is what
-such a reconstruction starts from. The features are XFeat's (Potje et al., CVPR 2024).
+Here two pictures match when one transformation explains many matches of their local features,
+which is what such a reconstruction starts from. The features are XFeat's (Potje et al., CVPR 2024).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_plot_of_the_command_line(pictures, load, monkeypatch, capsys):
     words = ["plot", "matches", str(scene), str(scene), "--box", "20,20,200,150", "--out", svg]
     for model in ("affine", "homography"):
         assert cli.main([*words, "--model", model]) == 0
-        assert "matches agree on one map" in capsys.readouterr().out
+        assert "matches are inliers" in capsys.readouterr().out
     assert cli.main(["plot", "matches", str(scene), str(blank), "--out", svg]) == 0
     capsys.readouterr()
     assert cli.main(["plot", "keypoints", str(scene), "--out", str(pictures / "out.gif")]) == 1
