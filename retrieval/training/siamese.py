@@ -44,7 +44,8 @@ class Options:
     """pairs: what says that two pictures match, and that two do not.
 
     'geometry' asks no human: pictures match where one transformation explains many matches of
-    their local features. 'labels' asks besides that they show one landmark, and takes negatives from others.
+    their local features. 'labels' asks besides that they show one landmark, and takes negatives
+    from others.
     frozen: blocks of the trunk, from the first, that stay as they are.
     tuples: of an epoch; batch: of a step.
     """
