@@ -33,14 +33,15 @@ _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
 def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) -> str:
     """The small print of a figure. records: what is kept with each run (``Run.record``)."""
-    networks = ", ".join(
-        dict.fromkeys(
-            f"{one['provenance']['method']} with {one['provenance']['checkpoint']}"
-            for one in records
-        )
-    )
+    networks = ", ".join(dict.fromkeys(_made_by(one["provenance"]) for one in records))
     days = sorted({str(one["made"])[:10] for one in records})
     return f"{title}, {protocol} · {networks} · measured here, {' and '.join(days)}"
+
+
+def _made_by(stated: Mapping[str, Any]) -> str:
+    """Method, checkpoint, and what re-ranked its rankings."""
+    stages = [stated["checkpoint"], *(one["name"] for one in stated.get("then", ()))]
+    return f"{stated['method']} with {', then '.join(stages)}"
 
 
 def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:

@@ -105,6 +105,13 @@ def test_provenance():
     assert note == "Town, hard · sir with x · measured here, 2026-11-23"
 
 
+def test_provenance_names_what_re_ranked():
+    then = [{"name": "geometry"}, {"name": "diffusion"}]
+    stated = {"method": "sir", "checkpoint": "x", "then": then}
+    note = plots.provenance("Town", "hard", [{"made": "2026-11-26", "provenance": stated}])
+    assert "sir with x, then geometry, then diffusion" in note
+
+
 def test_published_rows():
     rows = published.rows("roxford5k")
     report = {row.method: tuple(row.map.values()) for row in rows if row.origin == "report"}
