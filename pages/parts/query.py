@@ -13,8 +13,7 @@ from pages.parts import loaders
 from pages.parts.cards import credit_line, plain
 from pages.parts.cropper import cropper
 from retrieval import images
-from retrieval.collections import Collection
-from retrieval.collections import collection as collections
+from retrieval.collections import Collection, Query
 from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
@@ -103,7 +102,7 @@ def follow(collection: Collection, name: str, box: str) -> None:
     put_box(collection, question, box)
 
 
-def label(query: collections.Query) -> str:
+def label(query: Query) -> str:
     """What people call a query: its landmark, and what its file name adds to that."""
     name, landmark = Path(query.name).stem, query.landmark
     if landmark and name.startswith(landmark) and name != landmark:

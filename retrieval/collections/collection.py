@@ -17,24 +17,12 @@ from pathlib import Path
 
 from retrieval.collections.credits import Credit, read_credits
 from retrieval.collections.ground_truth import (
-    GroundTruth,
     Query,
     check_name,
     protocols_of,
     read_ground_truth,
 )
 from retrieval.errors import RetrievalError
-
-__all__ = [
-    "Collection",
-    "Entry",
-    "GroundTruth",
-    "Query",
-    "data_folder",
-    "open_collection",
-    "read_ground_truth",
-    "registered",
-]
 
 PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
 
