@@ -97,7 +97,7 @@ def _search(args: argparse.Namespace) -> None:
         print(json.dumps(answer, indent=1))
         return
     for result in results:
-        note = f"  {result['inliers']} inliers" if "inliers" in result else ""
+        note = f"  {result['inliers']} inliers" if result.get("inliers") else ""
         note += f"  {result['moved']:+}" if result.get("moved") else ""
         print(shown(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
     for note in ranking.notes:

@@ -121,11 +121,15 @@ def _picture(sent: str | bytes) -> bytes:
 
 
 def _box(fields: dict[str, Any]) -> Box | None:
-    """The box, or None for the whole picture: all four zero, empty or NaN, as clients send it."""
+    """The box, or None for the whole picture: all four zero, empty or NaN, as clients send it.
+
+    A click without a drag, a box of no size, means the whole picture too.
+    """
     try:
         x1, y1, x2, y2 = (float(_text(fields, key) or 0) for key in BOX)
     except ValueError as error:
         raise RetrievalError("The fields x, y, x_max and y_max are numbers of pixels.") from error
-    if all(not value or math.isnan(value) for value in (x1, y1, x2, y2)):
+    nothing = all(not value or math.isnan(value) for value in (x1, y1, x2, y2))
+    if nothing or (x1, y1) == (x2, y2):
         return None
     return x1, y1, x2, y2

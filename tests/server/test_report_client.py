@@ -78,6 +78,11 @@ def test_no_box(client, picture, nothing):
         assert answer.json()["items"][0]["name"] == "b.png"
 
 
+def test_a_click_without_a_drag_is_no_box(client, picture):
+    click = {"x": "30", "y": "40", "x_max": "30", "y_max": "40"}
+    assert ask(client, picture, **click).json() == ask(client, picture, **NO_BOX).json()
+
+
 def test_a_box_and_other_ways_to_send(client, picture):
     box = {"x": "10.5", "y": "20", "x_max": "180", "y_max": "170"}
     first = ask(client, picture, **box).json()
