@@ -1,12 +1,14 @@
-"""What the C library does with memory that was freed. Linux with glibc; elsewhere nothing happens.
+"""What becomes of memory that is no longer used: by Python's collector and by the C library.
 
 The defaults suit neither side of this software: a network wants its feature maps kept for the next
-layer, and a server wants back what thirty visitors used.
+layer, and a server wants back what thirty visitors used. The C library is told so where it is
+glibc, on Linux.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from typing import Any
@@ -42,8 +44,20 @@ def keep_feature_maps() -> None:
     _set(_TRIM_THRESHOLD, 256 << 20)
 
 
+def set_aside() -> None:
+    """Collect garbage once, and leave what lives now out of later collections.
+
+    Torch and a network are a quarter of a million objects that never go. Streamlit collects after
+    every run of a page, which took 0.13 s with them and kept all other threads waiting.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
-    """Return all that is free to the system. Takes some milliseconds: for when there is a pause."""
+    """Return all that is free to the system. Takes 0.2 s: for when there is a pause."""
+    set_aside()
     trim = getattr(_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -26,7 +26,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts.kept import Kept
-from retrieval import images, index, methods, threads
+from retrieval import images, index, memory, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
@@ -114,7 +114,10 @@ def load_method(name: str, checkpoint: str | None = None, /, **settings) -> meth
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
     # An index names it, perhaps a stranger's: a path in it must not be opened.
-    return methods.load_record(checkpoints.registered(name, checkpoint), **json.loads(settings))
+    record = checkpoints.registered(name, checkpoint)
+    method = methods.load_record(record, **json.loads(settings))
+    memory.set_aside()
+    return method
 
 
 _ahead: set[Path] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import statistics
@@ -40,6 +41,15 @@ class Served:
     def peak(self) -> int | None:
         """The most that was resident since the start, in bytes."""
         return self._status("VmHWM")
+
+    def processor(self) -> float:
+        """Seconds of processor time that it took so far, all threads; NaN without /proc."""
+        try:
+            line = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return math.nan
+        user, system = line.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def _status(self, name: str) -> int | None:
         try:

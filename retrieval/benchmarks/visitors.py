@@ -41,9 +41,14 @@ ERROR = 1  # Alert.Format.ERROR
 
 @dataclass
 class Visit:
-    """What the visitors saw. seconds: of each, by step. Memory in bytes, None where unknown."""
+    """What the visitors saw. seconds: of each, by step. Memory in bytes, None where unknown.
+
+    processor: by step, the processor time that all of it took in the app and in the visitors: they
+    share the cores, so the visitors slow down what they measure.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, tuple[float, float]] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
     before: int | None = None
     peak: int = 0
@@ -54,10 +59,11 @@ def run(count: int, rest: float) -> None:
     """The command: ``count`` visitors at once, and the memory ``rest`` seconds after they left."""
     print(f"{count} visitors at once, {machine()}; seconds until a step is done")
     found = measure(count, rest)
-    print(f"{'':28}{'p50':>8}{'p95':>8}{'slowest':>9}")
+    print(f"{'':28}{'p50':>8}{'p95':>8}{'slowest':>9}   processor time each: app, visitor")
     for step, seconds in found.seconds.items():
         times = "".join(f"{percentile(seconds, share):8.2f}" for share in (50, 95))
-        print(f"{step:28}{times}{max(seconds):9.2f}")
+        app, visitor = (taken / len(seconds) for taken in found.processor[step])
+        print(f"{step:28}{times}{max(seconds):9.2f}{app:25.3f}{visitor:9.3f}")
     print(f"errors: {found.errors.total()}")
     for error, times_seen in found.errors.most_common(5):
         print(f"  {times_seen} times: {error}")
@@ -99,6 +105,7 @@ async def _visit(
 
         async def step(name: str, change: Callable[[], WidgetState | None]) -> None:
             await together.wait()
+            taken = served.processor(), time.process_time()
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -108,6 +115,11 @@ async def _visit(
             else:
                 found.seconds.setdefault(name, []).append(time.perf_counter() - started)
             found.errors.update(f"{name}: {error}" for error in page.errors)
+            if await together.wait() == 0:
+                found.processor[name] = (
+                    served.processor() - taken[0],
+                    time.process_time() - taken[1],
+                )
 
         first, second, third = ORDER
         await step("whole page", lambda: None)
