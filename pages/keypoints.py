@@ -1,11 +1,11 @@
-"""Keypoints and matches: what DELF sees in a picture, and what two pictures have in common."""
+"""Keypoints and matches: what DELF and XFeat see in a picture, and what two have in common."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
-from pages.parts.keypoints.engine import engine_of
+from pages.parts.keypoints.engine import delf_of, xfeat_of
 from pages.parts.keypoints.link import DEFAULTS, VIEWS, follow_link, write_link
 from pages.parts.keypoints.one_picture import sees
 from pages.parts.keypoints.two_pictures import pair
@@ -40,8 +40,9 @@ with loaders.explained():
     collection = own_pictures.opened(state.collection)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
-engine = engine_of(collection)
-if not (state.get("kp-been") or state.get("searched")) and collection.has_pictures and engine.index:
+delf, xfeat = delf_of(collection), xfeat_of(collection)
+if not (state.get("kp-been") or state.get("searched")) and collection.has_pictures and delf.index:
     state.source = query.DATABASE  # its features are in the index: no network to wait for
 state["kp-been"] = True
-write_link(collection, sees(collection, engine) if view == "sees" else pair(collection, engine))
+draw = sees if view == "sees" else pair
+write_link(collection, draw(collection, delf, xfeat))

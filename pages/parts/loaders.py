@@ -36,6 +36,7 @@ from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
+from retrieval.ranking import lighterglue as lighterglue_module
 from retrieval.ranking import search as search_module
 from retrieval.ranking import verification, verifiers
 from retrieval.ranking.geometry import Verification
@@ -267,7 +268,7 @@ def xfeat_matches(
         picture = _decoded(source)
         asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
         a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
-        b = verifiers.Database(asked).features(position)
+        b = verifiers.Database(opened, collection).features(position)
         if a is None or b is None:
             return None
         size = opened.sizes[position].tolist()
@@ -306,6 +307,40 @@ def local_features(
         return _kept(source).get(
             ("features", key, box, method.checkpoint.id, json.dumps(settings)),
             lambda: in_turn(lambda: as_local(method.describe(_decoded(source), box))),
+        )
+
+
+def xfeat_features(source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
+    """XFeat's features of a picture, as many as a query has."""
+    with st.spinner("Finding keypoints"):
+        return _kept(source).get(
+            ("xfeat-features", key, box),
+            lambda: in_turn(lambda: as_local(verifiers.xfeat().describe(_decoded(source), box))),
+        )
+
+
+def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures | None:
+    """XFeat's features of a picture as the re-ranking has them; None where the index at ``path``
+    lacks it."""
+    opened = index_of(path, collection)
+    if name not in opened.positions:
+        return None
+    with st.spinner("Finding keypoints"):
+        return in_turn(
+            lambda: verifiers.Database(opened, collection).features(opened.positions[name])
+        )
+
+
+def lighterglue(
+    source: Path | bytes,
+    key: tuple,
+    sides: tuple[LocalFeatures, LocalFeatures],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+) -> np.ndarray:
+    """Pairs (K, 2) that LighterGlue finds. key: stands for both sides."""
+    with st.spinner("Matching keypoints"):
+        return _kept(source).get(
+            ("lighterglue", *key), lambda: in_turn(lambda: lighterglue_module.match(*sides, *sizes))
         )
 
 

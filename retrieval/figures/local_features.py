@@ -95,10 +95,11 @@ def keypoints(
     features: LocalFeatures,
     note: str,
     size: tuple[int, int] | None = None,
+    score: str = "Attention score",
 ) -> Figure:
-    """Keypoints as circles: the smaller the pyramid scale, the larger; attention as colour.
+    """Keypoints as circles: the smaller the pyramid scale, the larger; the score as colour.
 
-    size: of the original, where the picture is a smaller copy; so below.
+    size: of the original, where the picture is a smaller copy; so below. score: what it is.
     """
     size = size or picture.size
     sheet = images([picture], note, 0.75, [size])
@@ -106,7 +107,7 @@ def keypoints(
         longer = max(size)
         radii = DOT * longer * features.scales.astype(float) ** -0.7
         circles = _circles(sheet, features.keypoints, radii, 1.4, features.scores)
-        _colour_bar(sheet, circles, "Attention score")
+        _colour_bar(sheet, circles, score)
     return sheet.figure
 
 

@@ -81,10 +81,15 @@ def verify_pairs(
     pairs: np.ndarray,
     size_a: tuple[int, int],
     size_b: tuple[int, int],
+    tolerance: float = TOLERANCE,
+    model: geometry.Model = "homography",
 ) -> Verification:
-    """A homography that most pairs (K, 2) agree with; several in one place count as one."""
+    """A map that most pairs (K, 2) agree with; several in one place count as one.
+
+    tolerance: share of the longer side of b within which a pair is an inlier.
+    """
     points_a, points_b = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
-    found = geometry.verify(points_a, points_b, TOLERANCE * max(size_b), "homography")
+    found = geometry.verify(points_a, points_b, tolerance * max(size_b), model)
     return geometry.distinct(found, points_a, points_b, max(size_a), max(size_b))
 
 
@@ -148,7 +153,7 @@ def _with_xfeat(
     if found is None or query.picture is None:
         return stage.unchanged(f"{name} needs the picture that is searched with.")
     local, size = of_box(found, query.picture.size, query.box)
-    database = verifiers.Database(query)
+    database = verifiers.Database(query.index, query.collection)
 
     def compare(position: int) -> int | None:
         features = database.features(position)
@@ -168,6 +173,14 @@ def of_box(
     x1, y1, x2, y2 = map(round, images.check_box(box, size))
     moved = replace(features, keypoints=features.keypoints - np.array([x1, y1], np.float32))
     return moved, (x2 - x1, y2 - y1)
+
+
+def of_picture(found: Verification, size: tuple[int, int], box: Box | None) -> Verification:
+    """The same with a map from pixels of the whole picture, where it was of ``of_box``."""
+    if box is None or found.matrix is None:
+        return found
+    x1, y1, *_ = map(round, images.check_box(box, size))
+    return replace(found, matrix=found.matrix @ [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
 
 
 def _verified(stage: Stage, local: LocalFeatures, compare: Compare) -> Ranking:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import images, methods
-from retrieval.collections import PRECOMPUTED
+from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
 from retrieval.index import store
 from retrieval.index.store import Index
@@ -63,10 +63,13 @@ def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeat
 
 
 class Database:
-    """Features of the pictures of an index, by their position in it."""
+    """Features of the pictures of an index, by their position in it.
 
-    def __init__(self, query: Query):
-        self.index, self.collection = query.index, query.collection
+    collection: where pictures are found whose features are not kept; None where there are none.
+    """
+
+    def __init__(self, index: Index, collection: Collection | None):
+        self.index, self.collection = index, collection
         self.kept = _keypoints_beside(self.index.path)
 
     def features(self, position: int) -> LocalFeatures | None:

@@ -17,10 +17,14 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages.parts import loaders
+from pages.parts.keypoints import presets
+from pages.parts.keypoints.matching import MATCHERS
+from pages.parts.keypoints.presets import PRESETS
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
+from retrieval.ranking import verifiers
 
 ROOT = Path(__file__).parents[2]
 SIZE = 160, 120
@@ -86,8 +90,13 @@ def little(tmp_path, monkeypatch):
     truth = {"database": names, "queries": [query | {"easy": ["noise_1.png"]}]}
     (folder / "ground_truth.json").write_text(json.dumps(truth))
 
-    method = Cells()
-    monkeypatch.setattr(methods, "load_record", lambda *_, **__: method)
+    method, verifier = Cells(), Cells()
+    monkeypatch.setattr(
+        methods,
+        "load_record",
+        lambda record, **_: verifier if record.method == "xfeat" else method,
+    )
+    verifiers.xfeat.cache_clear()
     for cached in (loaders._method, loaders._index, loaders.KEPT):
         cached.clear()
     opened = dataclasses.replace(
@@ -102,6 +111,7 @@ def little(tmp_path, monkeypatch):
     method.described.clear()
     yield SimpleNamespace(collection=opened, method=method, indexes=found)
     loaders._method.clear()
+    verifiers.xfeat.cache_clear()
 
 
 def start(**link):
@@ -234,14 +244,14 @@ def test_a_link_to_a_pair(little):
     assert result(app) == "noise_3.png"
     assert app.slider(key="kp-tolerance").value == 3
     assert little.method.described == [(20, 10, 100, 90)]
-    assert "say nothing" in text(app)
+    assert "can be chance" in text(app) or "No plausible" in text(app)
 
 
 @pytest.mark.parametrize(
     ("link", "said"),
     [
-        ({"query": "sky.png", "result": "noise_1.png"}, "no keypoint in the first picture"),
-        ({"query": "ask.png", "result": "sky.png"}, "no keypoint in the second picture"),
+        ({"query": "sky.png", "result": "noise_1.png"}, "DELF finds no keypoint in the first"),
+        ({"query": "ask.png", "result": "sky.png"}, "XFeat finds no keypoint in the second"),
         ({"query": "noise_2.png", "result": "noise_2.png"}, "192 of 192 matches are inliers"),
     ],
 )
@@ -276,3 +286,32 @@ def test_links_with_numbers_that_are_none(little, key, value):
 def test_a_link_to_what_is_not_there(little):
     assert "not on this machine" in start(collection="gone").warning[0].value
     assert "not in the collection" in start(query="gone.png").warning[0].value
+
+
+def test_delf_and_xfeat_side_by_side(little):
+    app = start(features="both")
+    assert {"**DELF**", "**XFeat**"} <= {one.value for one in app.markdown}
+    assert text(app).count("192 of 192 keypoints") == 2
+    saved = {one.proto.id.rpartition("get-")[2] for one in app.get("download_button")}
+    assert {"noise_0-delf-keypoints.png", "noise_0-xfeat-keypoints.png"} <= saved
+
+
+def test_matchers_are_chosen_by_link_and_kept_in_it(little):
+    app = start(view="pair", query="ask.png", result="noise_1.png", by="xfeat,no such")
+    assert app.pills(key="kp-by").value == ["xfeat"]
+    assert "#### XFeat" in text(app)
+    assert "#### DELF" not in text(app)
+    app.pills(key="kp-by").set_value([]).run()  # something is always compared
+    assert "#### DELF" in text(app)
+
+
+@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.title)
+def test_pairs_show_what_their_sentence_says(preset):
+    """With the networks and the index of the day, as the page compares them."""
+    app = start(**presets.link(loaders.collection("town"), preset))
+    assert not app.exception
+    assert preset.sentence in text(app)
+    shown = text(app).split("#### ")[1:]
+    agree = {name for name, part in zip(MATCHERS, shown, strict=True) if "check_circle" in part}
+    assert agree == preset.agree

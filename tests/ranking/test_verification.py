@@ -192,6 +192,21 @@ def test_features_of_a_box_as_a_picture_of_its_own(drawn):
     assert verification.of_box(features, picture.size, None) == (features, picture.size)
 
 
+def test_the_map_of_a_box_is_made_one_of_the_whole_picture(drawn):
+    """The same picture twice: a point must stay where it is, whatever box asked."""
+    picture, box = drawn(1, (320, 256)), (64, 32, 256, 224)
+    whole = verifiers.xfeat().describe(picture)
+    alone, size = verification.of_box(verifiers.xfeat().describe(picture, box), picture.size, box)
+    _, found = verification.xfeat_pair(alone, whole, size, picture.size)
+    assert found.matrix is not None
+    centre = np.array([[160.0, 128.0]])
+    of_box = geometry.project(found.matrix, centre - [64, 32])
+    assert of_box == pytest.approx(centre, abs=3)
+    moved = verification.of_picture(found, picture.size, box)
+    assert geometry.project(moved.matrix, centre) == pytest.approx(of_box, abs=1e-6)
+    assert verification.of_picture(found, picture.size, None) is found
+
+
 def test_confidence(opened, scenes, load, drawn):
     plain = asked(opened, scenes, load)
     assert plain.confidence.level == "unsure"

@@ -28,7 +28,8 @@ export default function ({ data, parentElement }) {
   const at = (which, [x, y]) => [
     place[which].x + x * place[which].factor, place[which].y + y * place[which].factor,
   ];
-  const unit = Math.max(width / wide, height / (0.56 * window.innerHeight)); // a screen pixel
+  svg.style.maxHeight = narrow ? "88vh" : "56vh";
+  const unit = Math.max(width / wide, height / ((narrow ? 0.88 : 0.56) * window.innerHeight)); // a screen pixel
   data.sides.forEach(({ src }, which) => {
     const { x, y, width: w, height: h } = place[which];
     svg.append(make("image", { href: src, x, y, width: w, height: h }));

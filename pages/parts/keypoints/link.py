@@ -5,25 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from pages.parts import own_pictures, query
+from pages.parts.keypoints.matching import MATCHERS, MODELS
 from retrieval.collections import Collection
-from retrieval.ranking.geometry import MIN_SIMILARITY, TOLERANCE
+from retrieval.ranking import geometry, verification
 
-VIEWS = {"sees": "What DELF sees", "pair": "Two pictures"}
+VIEWS = {"sees": "One picture", "pair": "Two pictures"}
+BOTH = "both"
+FEATURES = {"delf": "DELF", "xfeat": "XFeat", BOTH: "Side by side"}
 LOOKS = {"keypoints": "Keypoints", "fields": "Receptive fields", "attention": "Attention map"}
-MODELS = {"affine": "Affine", "homography": "Homography"}
 HERE, UPLOAD = "From the collection", "Upload"
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "kp-view": "sees",
+    "kp-features": "delf",
     "kp-look": "keypoints",
     "kp-count": 200,
-    "kp-similarity": MIN_SIMILARITY,
-    "kp-tolerance": 100 * TOLERANCE,
+    "kp-by": ["delf", "xfeat"],
+    "kp-similarity": geometry.MIN_SIMILARITY,
+    "kp-tolerance": 100 * geometry.TOLERANCE,
     "kp-model": "affine",
+    "kp-xfeat-similarity": verification.MIN_SIMILARITY,
+    "kp-xfeat-tolerance": 100 * verification.TOLERANCE,
+    "kp-xfeat-model": "homography",
 }
+ONE = ("features", "look", "count")
+GEOMETRY = ("similarity", "tolerance", "model")
+PAIR = ("by", *GEOMETRY, *(f"xfeat-{what}" for what in GEOMETRY))
+LIMITS = {"similarity": (0.3, 0.95), "tolerance": (0.25, 5), "count": (10, 1000)}
+CHOICES = {"view": VIEWS, "features": FEATURES, "look": LOOKS, "model": MODELS}
 state = st.session_state
 
 
@@ -32,29 +45,37 @@ def follow_link(shelf: Mapping[str, str]) -> None:
     asked = query.newly_asked(shelf, "kp-link", "collection")
     if not asked:
         return
-    for key, options in (("view", VIEWS), ("look", LOOKS), ("model", MODELS)):
-        if asked.get(key) in options:
-            state[f"kp-{key}"] = asked[key]
-    for key, least, most in (("similarity", 0.3, 0.95), ("tolerance", 0.5, 5), ("count", 10, 1000)):
-        try:
-            value = min(max(float(asked[key]), least), most)
-        except (KeyError, ValueError):
-            continue
-        if not math.isfinite(value):  # of "nan" there is no least and no most
-            continue
-        state[f"kp-{key}"] = round(value / 10) * 10 if key == "count" else value
+    for name in ("view", *ONE, *PAIR):
+        text, kind = asked.get(name, ""), name.removeprefix("xfeat-")
+        if kind in CHOICES and text in CHOICES[kind]:
+            state[f"kp-{name}"] = text
+        elif kind in LIMITS and (value := _number(text)) is not None:
+            least, most = LIMITS[kind]
+            value = min(max(value, least), most)
+            state[f"kp-{name}"] = round(value / 10) * 10 if kind == "count" else value
+    if by := [one for one in MATCHERS if one in asked.get("by", "").split(",")]:
+        state["kp-by"] = by
     if "result" in asked:
         state["kp-result"], state["kp-other"] = asked["result"], HERE
     state["kp-asked"] = (asked["query"], asked.get("box", "")) if "query" in asked else None
 
 
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def write_link(collection: Collection, question: query.Question | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"view": state["kp-view"]}
-    keys = ("similarity", "tolerance", "model") if link["view"] == "pair" else ("look", "count")
-    for key in keys:
+    for key in PAIR if link["view"] == "pair" else ONE:
         value = state[f"kp-{key}"]
         if value != DEFAULTS[f"kp-{key}"]:
+            if isinstance(value, list):
+                value = ",".join(value)
             link[key] = value if isinstance(value, str) else f"{value:g}"
     if collection.name != own_pictures.NAME:
         link["collection"] = collection.name

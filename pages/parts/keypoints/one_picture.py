@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from pages.parts import loaders, query
-from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.engine import Delf, Engine, XFeat
 from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_of
-from pages.parts.keypoints.link import LOOKS
+from pages.parts.keypoints.link import BOTH, FEATURES, LOOKS
 from pages.parts.keypoints.two_checkpoints import other_checkpoints
 from retrieval.collections import Collection
 from retrieval.collections.credits import small_print
@@ -20,24 +19,89 @@ from retrieval.figures import local_features as plots_local
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 
-if TYPE_CHECKING:
-    pass
-
-
 state = st.session_state
 
 
-def sees(collection: Collection, engine: Engine) -> query.Question | None:
-    """What DELF sees in one picture."""
+def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | None:
+    """What the local features of one picture are."""
     asking, answer = st.columns([1, 2], gap="medium")
     with answer, loaders.explained(), asking:
         question = query.pick(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
             return None
+        st.segmented_control(
+            "Features",
+            FEATURES,
+            format_func=FEATURES.__getitem__,
+            key="kp-features",
+            required=True,
+            help="**DELF** finds what landmarks are recognised by, and a search uses it. **XFeat** "
+            "finds corners that can be found again in another picture; it only checks what a "
+            "search found.",
+            persist_state="session",
+        )
+    if state["kp-features"] == "delf":
+        of_delf(question, delf, asking, answer)
+        return question
+    with answer, loaders.explained(), asking:
+        count = _count()
+        engines: list[Engine] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
+    with answer, loaders.explained():
+        for column, engine in zip(st.columns(len(engines)), engines, strict=True):
+            with column:
+                found = features_of(question, engine)
+                st.markdown(f"**{engine.title}**")
+                drawn(question, engine, found, found[:count])
+    return question
+
+
+def features_of(question: query.Question, engine: Engine) -> LocalFeatures:
+    """Features of a picture; those that an index of DELF keeps need no network."""
+    stored = engine.stored(question.name) if isinstance(engine, Delf) else None
+    if stored is not None and isinstance(question.source, Path):
+        return stored
+    return engine.features(question.source, question.key)
+
+
+def drawn(
+    question: query.Question, engine: Engine, features: LocalFeatures, shown: LocalFeatures
+) -> None:
+    """The keypoints of one kind on the picture, or a sentence where there are none."""
+    if not len(shown):
+        st.info(
+            f"{engine.title} finds no keypoint here: the picture is blank or too small."
+            if not len(features)
+            else "No keypoint is left: lower the limit of attention or choose more levels."
+        )
+        return
+    picture, size = pixels(question.source, question.name)
+    numbers = f"{Path(question.name).name} · {engine.checkpoint}, {len(shown)} keypoints"
+    note = small_print(numbers, question.credit)
+    figure(
+        f"{Path(question.name).stem}-{engine.title.lower()}-keypoints",
+        ("keypoints", question.key, note, hashlib.sha256(shown.keypoints.tobytes()).hexdigest()),
+        lambda: plots_local.keypoints(picture, shown, note, size, engine.score),
+        f"{len(shown)} keypoints of {engine.title}",
+        rows_of(shown),
+    )
+    explained = (
+        "A large circle is a keypoint that was found with the picture made small: it describes a "
+        "large part of the picture."
+        if isinstance(engine, Delf)
+        else "XFeat looks at the picture in one size, so all circles are equal."
+    )
+    st.caption(
+        f"{len(shown)} of {len(features)} keypoints. {explained} "
+        f"Trained on: {checkpoints.registered(engine.title.lower(), engine.checkpoint).trained_on}."
+    )
+
+
+def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
+    """All that can be shown of DELF: keypoints, receptive fields, attention, two checkpoints."""
+    with answer, loaders.explained(), asking:
         picture, size = pixels(question.source, question.name)
-        stored = engine.stored(question.name) if isinstance(question.source, Path) else None
-        features = stored or engine.features(question.source, question.key)
+        features = features_of(question, engine)
         look = st.segmented_control(
             "Show",
             LOOKS,
@@ -52,38 +116,17 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
         else:
             shown, level = select(features, levels), None
     stem = f"{Path(question.name).stem}-{look}"
-    made = engine.checkpoint or checkpoints.of_method("delf")[0].id
-    numbers = f"{Path(question.name).name} · {made}"
+    numbers = f"{Path(question.name).name} · {engine.checkpoint}"
     note = small_print(numbers, question.credit)
     with answer, loaders.explained():
-        if look != "attention" and not len(shown):
-            st.info(
-                "DELF finds no keypoint here: the picture is blank or too small."
-                if not len(features)
-                else "No keypoint is left: lower the limit of attention or choose more levels."
-            )
-            return question
-        if look == "keypoints":
-            digest = hashlib.sha256(shown.keypoints.tobytes()).hexdigest()
-            figure(
-                stem,
-                (look, question.key, note, digest),
-                lambda: plots_local.keypoints(
-                    picture, shown, f"{note}, {len(shown)} keypoints", size
-                ),
-                f"{len(shown)} keypoints",
-                rows_of(shown),
-            )
-            st.caption(
-                f"{len(shown)} of {len(features)} keypoints. A large circle is a keypoint that was "
-                "found with the picture made small: it describes a large part of the picture. "
-                "Trained on: "
-                f"{checkpoints.find('delf', engine.checkpoint).trained_on}."
-            )
-        elif look == "fields":
-            fields(question, engine, picture, size, shown, note, stem)
-        else:
+        if look == "attention":
             attention(question, engine, picture, size, level, note, stem)
+        elif look == "keypoints" or not len(shown):
+            drawn(question, engine, features, shown)
+        else:
+            fields(question, engine, picture, size, shown, note, stem)
+    if look != "attention" and not len(shown):
+        return
     if look == "keypoints":
         st.subheader("How strong, and at which scale", anchor=False)
         digest = hashlib.sha256(features.keypoints.tobytes()).hexdigest()
@@ -103,14 +146,17 @@ def sees(collection: Collection, engine: Engine) -> query.Question | None:
         )
     if look != "fields":
         other_checkpoints(question, engine, features, picture, size, level)
-    return question
+
+
+def _count() -> int:
+    return st.slider(
+        "Strongest keypoints", 10, 1000, step=10, key="kp-count", persist_state="session"
+    )
 
 
 def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
     """The keypoints that the controls ask for."""
-    count = st.slider(
-        "Strongest keypoints", 10, 1000, step=10, key="kp-count", persist_state="session"
-    )
+    count = _count()
     keep = np.ones(len(features), bool)
     if len(features) > 1 and features.scores[-1] < features.scores[0]:
         low, high = (
@@ -131,7 +177,7 @@ def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
     return features[np.flatnonzero(keep)[:count]]
 
 
-def chosen_level(engine: Engine) -> float:
+def chosen_level(engine: Delf) -> float:
     known = checkpoints.find("delf", engine.checkpoint).settings.get("scales")
     scales = engine.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
     return st.select_slider(

@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import loaders
-from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.engine import Delf
 from pages.parts.keypoints.figures import attention_rows, figure, rows_of
 from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
@@ -19,13 +19,13 @@ state = st.session_state
 
 
 def other_checkpoints(
-    question, engine: Engine, features: LocalFeatures, picture, size, level: float | None
+    question, engine: Delf, features: LocalFeatures, picture, size, level: float | None
 ) -> None:
     """The same picture through two checkpoints: keypoints, or the attention map of a level.
 
     features: of the checkpoint in use.
     """
-    here = engine.checkpoint or checkpoints.of_method("delf")[0].id
+    here = engine.checkpoint
     others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
     if not others:
         return

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
 from pages.parts import cards, compare, loaders, query
 from pages.parts.downloads import downloads
-from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.engine import Delf, Engine, XFeat
 from pages.parts.keypoints.figures import pixels
-from pages.parts.keypoints.link import HERE, MODELS, UPLOAD
+from pages.parts.keypoints.link import HERE, UPLOAD
+from pages.parts.keypoints.matching import (
+    MATCHERS,
+    Compared,
+    Matcher,
+    chosen,
+    compared,
+    settings,
+)
+from pages.parts.keypoints.presets import presets
 from retrieval import images
 from retrieval.collections import Collection
 from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
-from retrieval.networks import checkpoints
+from retrieval.images import Box
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import SHORTLIST
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIDE = 900  # pixels of the longer side that pictures are compared with
 INLIERS = (
@@ -32,7 +45,7 @@ INLIERS = (
 state = st.session_state
 
 
-def pair(collection: Collection, engine: Engine) -> query.Question | None:
+def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | None:
     """What two pictures have in common."""
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
@@ -43,85 +56,119 @@ def pair(collection: Collection, engine: Engine) -> query.Question | None:
             return None
         box = query.frame(collection, question)
         with answer:  # what takes time says so where the answer will be
-            a = engine.features(question.source, question.key, box)
-            if engine.index:
-                path = engine.index.path
+            by = _matchers()
+            said = st.container()
+            if delf.index and "delf" in by:
+                a = delf.features(question.source, question.key, box)
+                path = delf.index.path
                 ranking, votes = loaders.local_ranking(path, collection, a, question.key, box)
         other = second(collection, question, ranking)
+        with said:
+            presets(collection, (question.name, other.name if other else ""))
         if other is None:
-            answer.info("Bring the second picture on the left.")
+            answer.info("Choose the second picture on the left.")
             return question
-        picture_a, size_a = pixels(question.source, question.name)
-        picture_b, size_b = pixels(other.source, other.name)
-        with answer:
-            stored = engine.stored(other.name) if isinstance(other.source, Path) else None
-            b = stored or engine.features(other.source, other.key)
-        similarity, tolerance, model, outliers = settings()
-    pairs, found = geometry.verify_features(a, b, size_b, similarity, tolerance / 100, model)
-    with answer:
-        verdict(len(a), len(b), len(pairs), found.count)
-        made = engine.checkpoint or checkpoints.of_method("delf")[0].id
-        note = (
-            f"{Path(question.name).name} and {Path(other.name).name} · {made}, similarity at least "
-            f"{similarity:g}, {model}, tolerance {tolerance:g} %"
-        )
-        note = small_print(note, question.credit, other.credit)
-        points = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
-        outlines = geometry.outlines(box or (0, 0, *size_a), found)
-        likeness = (a.descriptors[pairs[:, 0]] * b.descriptors[pairs[:, 1]]).sum(axis=1)
-        framed = outlines if box or found.matrix is not None else (None, None)
-        shown = (
-            loaders.view(question.source, SIDE, question.name)[0],
-            loaders.view(other.source, SIDE, other.name)[0],
-        )
-        compare.matches(
-            shown,
-            (size_a, size_b),
-            points,
-            likeness,
-            found.inliers,
-            framed,
-            "Point at a line to see that match alone.",
-            "kp-matches",
-        )
-        rows = [
-            {
-                "x_a": round(float(xa), 2),
-                "y_a": round(float(ya), 2),
-                "x_b": round(float(xb), 2),
-                "y_b": round(float(yb), 2),
-                "similarity": round(float(alike), 4),
-                "inlier": int(inlier),
-            }
-            for (xa, ya), (xb, yb), alike, inlier in zip(
-                *points, likeness, found.inliers, strict=True
-            )
-        ]
-        key = "matches", question.key, box, other.key, note, outliers
-        downloads(
-            f"{Path(question.name).stem}-{Path(other.name).stem}-matches",
-            rows,
-            lambda kind: loaders.drawing(
-                kind,
-                key,
-                lambda: plots_local.matches(
-                    (picture_a, picture_b),
-                    points,
-                    found.inliers,
-                    note,
-                    framed,
-                    outliers,
-                    (size_a, size_b),
-                ),
-            ),
-        )
-        if found.matrix is not None and found.count >= NOISE_FLOOR:
-            st.subheader("One over the other", anchor=False)
-            above = plots_local.aligned(picture_a, size_a, picture_b, size_b, found.matrix)
-            compare.aligned(picture_b, above, "kp-aligned")
+        settings(by)
+    with answer, loaders.explained():
+        engines: dict[str, Engine] = {"delf": delf, "xfeat": xfeat}
+        views = tuple(loaders.view(one.source, SIDE, one.name) for one in (question, other))
+        sizes = views[0][1], views[1][1]
+        columns = st.columns(2, gap="medium") if len(by) > 1 else [st.container()]
+        for number, name in enumerate(by):
+            if number == len(columns):
+                columns = [*columns, *st.columns(2, gap="medium")]
+            with columns[number]:
+                engine = engines[MATCHERS[name].features]
+                made = compared(name, engine, question, box, other, sizes)
+                _shown(name, engine.checkpoint, made, question, box, other, views)
         if ranking is not None and votes is not None and isinstance(other.source, Path):
             why(ranking, votes, other.name)
     return question
+
+
+def _matchers() -> list[str]:
+    """The matchers to compare, in their order; DELF where nothing is chosen."""
+    st.pills(
+        "Match by",
+        list(MATCHERS),
+        selection_mode="multi",
+        format_func=lambda name: MATCHERS[name].title,
+        key="kp-by",
+        help="  \n".join(f"**{one.title}**: {one.summary}" for one in MATCHERS.values()),
+        persist_state="session",
+    )
+    return [name for name in MATCHERS if name in state["kp-by"]] or ["delf"]
+
+
+def _shown(
+    name: str,
+    checkpoint: str,
+    made: Compared,
+    question: query.Question,
+    box: Box | None,
+    other: query.Question,
+    views: tuple,
+) -> None:
+    """What one matcher finds: the verdict, the matches, and one picture over the other."""
+    matcher, found = MATCHERS[name], made.found
+    agree = found.matrix is not None and made.count >= matcher.least
+    (jpeg_a, size_a), (jpeg_b, size_b) = views
+    if not verdict(matcher, made):
+        return
+    outlines = geometry.outlines(box or (0, 0, *size_a), found) if agree else (None, None)
+    compare.matches(
+        (jpeg_a, jpeg_b),
+        (size_a, size_b),
+        made.points,
+        made.similarity,
+        found.inliers,
+        outlines,
+        "Point at a line to see that match alone.",
+        f"kp-matches-{name}",
+    )
+    similarity, tolerance, model = chosen(matcher.features)
+    how = f"similarity at least {similarity:g}, " if name != "lighterglue" else "LighterGlue, "
+    note = (
+        f"{Path(question.name).name} and {Path(other.name).name} · {checkpoint}, {how}{model}, "
+        f"tolerance {100 * tolerance:g} %"
+    )
+    note = small_print(note, question.credit, other.credit)
+    rows = [
+        {
+            "x_a": round(float(xa), 2),
+            "y_a": round(float(ya), 2),
+            "x_b": round(float(xb), 2),
+            "y_b": round(float(yb), 2),
+            "similarity": round(float(alike), 4),
+            "inlier": int(inlier),
+        }
+        for (xa, ya), (xb, yb), alike, inlier in zip(
+            *made.points, made.similarity, found.inliers, strict=True
+        )
+    ]
+    outliers = state["kp-outliers"]
+    key = "matches", name, question.key, box, other.key, note, outliers
+
+    def draw() -> Figure:
+        pictures = pixels(question.source, question.name)[0], pixels(other.source, other.name)[0]
+        sizes = size_a, size_b
+        return plots_local.matches(
+            pictures, made.points, found.inliers, note, outlines, outliers, sizes
+        )
+
+    downloads(
+        f"{Path(question.name).stem}-{Path(other.name).stem}-{name}",
+        rows,
+        lambda kind: loaders.drawing(kind, key, draw),
+    )
+    if agree:
+        assert found.matrix is not None
+        st.markdown("**One over the other**")
+        below = pixels(other.source, other.name)[0]
+        above = plots_local.aligned(
+            pixels(question.source, question.name)[0], size_a, below, size_b, found.matrix
+        )
+        compare.aligned(below, above, f"kp-aligned-{name}")
 
 
 def second(
@@ -168,60 +215,29 @@ def second(
     return query.in_database(collection, name)
 
 
-def settings() -> tuple[float, float, geometry.Model, bool]:
-    """Lowest similarity, tolerance in per cent, model, and whether to draw outliers."""
-    with st.expander("Matching and geometry"):
-        similarity = st.slider(
-            "Lowest similarity",
-            0.3,
-            0.95,
-            step=0.05,
-            key="kp-similarity",
-            help="Two keypoints are a match when each is the other's nearest neighbour and the "
-            "cosine of their descriptors is at least this.",
-            persist_state="session",
-        )
-        tolerance = st.slider(
-            "Tolerance, % of the longer side",
-            0.5,
-            5.0,
-            step=0.5,
-            key="kp-tolerance",
-            help="An inlier may lie this far from where the transformation puts it.",
-            persist_state="session",
-        )
-        st.segmented_control(
-            "Transformation",
-            MODELS,
-            format_func=MODELS.__getitem__,
-            key="kp-model",
-            required=True,
-            persist_state="session",
-        )
-        outliers = st.toggle("Outliers in the files to download", False, key="kp-outliers")
-    return similarity, tolerance, state["kp-model"], outliers
-
-
-def verdict(keypoints_a: int, keypoints_b: int, matches: int, count: int) -> None:
-    """What the number of inliers means, in words."""
-    for which, keypoints in (("first", keypoints_a), ("second", keypoints_b)):
+def verdict(matcher: Matcher, made: Compared) -> bool:
+    """What the number of inliers means, in words; whether there is anything to draw."""
+    st.markdown(f"#### {matcher.title}", help=INLIERS)
+    for which, keypoints in zip(("first", "second"), made.keypoints, strict=True):
         if not keypoints:
-            st.info(f"DELF finds no keypoint in the {which} picture: it is blank or too small.")
-            return
-    floor = (
-        f"Two unrelated pictures share a few inliers by chance, so fewer than **{NOISE_FLOOR}** "
-        "say nothing."
-    )
-    if count >= NOISE_FLOOR:
-        st.markdown(f"#### {count} of {matches} matches are inliers\n{floor}", help=INLIERS)
-    elif count:
-        st.markdown(f"#### Only {count} of {matches} matches are inliers\n{floor}", help=INLIERS)
-    else:
-        st.markdown(
-            f"#### None of {matches} matches is an inlier\nNo plausible transformation from one "
-            f"picture to the other fits enough of them. {floor}",
-            help=INLIERS,
+            title = MATCHERS[matcher.features].title
+            st.info(f"{title} finds no keypoint in the {which} picture: it is blank or too small.")
+            return False
+    matches = "1 match" if made.matches == 1 else f"{made.matches} matches"
+    if made.count >= matcher.least:
+        symbol, text = (
+            "green[:material/check_circle:]",
+            f"**{made.count} of {matches} are inliers**",
         )
+        meaning = f"Unrelated pictures hardly ever reach {matcher.least}."
+    elif made.count:
+        symbol, text = "orange[:material/help:]", f"**Only {made.count} of {matches} are inliers**"
+        meaning = f"Fewer than {matcher.least} can be chance."
+    else:
+        symbol, text = "gray[:material/block:]", f"**None of {matches} is an inlier**"
+        meaning = "No plausible transformation fits enough of them."
+    st.markdown(f":{symbol} {text}. {meaning}")
+    return True
 
 
 def found(ranking: Ranking, name: str) -> str:
