@@ -20,6 +20,7 @@ CHOICES = {
     "trunk": (("landmarks", "correspondences", "frozen"), "delf", "what fine-tunes the trunk"),
     "attention": (("landmarks", "geometry", "norm"), "delf", "what the attention learns from"),
 }
+COUNTS = {"tuples": "tuples of an epoch", "batch": "tuples of a step"}  # of cnn-irwnha
 
 
 def add(commands) -> None:
@@ -35,7 +36,8 @@ def add(commands) -> None:
     train.add_argument("--optimiser", choices=("adamw", "sgd"))
     train.add_argument("--patience", type=positive, metavar="N", help="epochs without gain (5)")
     train.add_argument("--seed", type=_whole, metavar="N", help="(0)")
-    train.add_argument("--batch", type=positive, metavar="N", help="tuples of a step: cnn-irwnha")
+    for name, text in COUNTS.items():
+        train.add_argument(f"--{name}", type=positive, metavar="N", help=f"{text}: cnn-irwnha")
     for name, (values, method, text) in CHOICES.items():
         train.add_argument(
             f"--{name}", choices=values, help=f"{text}: {method}, default {values[0]}"
@@ -44,7 +46,9 @@ def add(commands) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    for name, (_, method, _) in {**CHOICES, "batch": ((), "cnn-irwnha", "")}.items():
+    whose = {name: method for name, (_, method, _) in CHOICES.items()}
+    whose |= dict.fromkeys(COUNTS, "cnn-irwnha")
+    for name, method in whose.items():
         if getattr(args, name) is not None and args.method != method:
             raise RetrievalError(f"--{name} is an option of {method}, not of {args.method}.")
     bring(args)
@@ -53,7 +57,7 @@ def _train(args: argparse.Namespace) -> None:
 
     trainer = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[args.method]
     shared = ("epochs", "rate", "optimiser", "patience", "seed")
-    own = ("batch", *CHOICES)
+    own = tuple(whose)
     settings = _given(trainer.DEFAULTS, args, shared)
     options: dict[str, Any] = {}
     if args.method != "sir":
