@@ -13,6 +13,7 @@ from retrieval.cli.output import Bar
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 
+SHARED = ("epochs", "rate", "optimiser", "patience", "seed")
 # Options of one method: their values, and the methods that have them.
 CHOICES = {
     "pairs": (("geometry", "labels"), "cnn-irwnha", "what says that two pictures match"),
@@ -20,7 +21,6 @@ CHOICES = {
     "trunk": (("landmarks", "correspondences", "frozen"), "delf", "what fine-tunes the trunk"),
     "attention": (("landmarks", "geometry", "norm"), "delf", "what the attention learns from"),
 }
-COUNTS = {"tuples": "tuples of an epoch", "batch": "tuples of a step"}  # of cnn-irwnha
 
 
 def add(commands) -> None:
@@ -36,8 +36,13 @@ def add(commands) -> None:
     train.add_argument("--optimiser", choices=("adamw", "sgd"))
     train.add_argument("--patience", type=positive, metavar="N", help="epochs without gain (5)")
     train.add_argument("--seed", type=_whole, metavar="N", help="(0)")
-    for name, text in COUNTS.items():
-        train.add_argument(f"--{name}", type=positive, metavar="N", help=f"{text}: cnn-irwnha")
+    train.add_argument("--tuples", type=positive, metavar="N", help="of an epoch: cnn-irwnha (250)")
+    train.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="of a step: tuples of cnn-irwnha (1), pairs of delf (8)",
+    )
     for name, (values, method, text) in CHOICES.items():
         train.add_argument(
             f"--{name}", choices=values, help=f"{text}: {method}, default {values[0]}"
@@ -46,42 +51,27 @@ def add(commands) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    whose = {name: method for name, (_, method, _) in CHOICES.items()}
-    whose |= dict.fromkeys(COUNTS, "cnn-irwnha")
-    for name, method in whose.items():
-        if getattr(args, name) is not None and args.method != method:
-            raise RetrievalError(f"--{name} is an option of {method}, not of {args.method}.")
-    bring(args)
-    collection = open_collection(args.collection)
     from retrieval.training import delf, siamese, sir
 
-    trainer = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[args.method]
-    shared = ("epochs", "rate", "optimiser", "patience", "seed")
-    own = tuple(whose)
-    settings = _given(trainer.DEFAULTS, args, shared)
-    options: dict[str, Any] = {}
-    if args.method != "sir":
-        options["options"] = _given(trainer.OPTIONS, args, own)
+    trainer: Any = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[args.method]
+    given = {name: getattr(args, name) for name in (*SHARED, "tuples", "batch", *CHOICES)}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if not hasattr(trainer.Settings, name):
+            raise RetrievalError(f"--{name} is no option of {args.method}.")
+    bring(args)
+    collection = open_collection(args.collection)
     with Bar(len(collection.names)) as bar:
         path = trainer.train(
             collection,
             args.out,
             args.checkpoint,
-            settings,
+            trainer.Settings(**given),
             progress=bar.update,
             say=bar.say,
-            **options,
         )
     print(f"trained: {path}; use it with --method {args.method} --checkpoint {path}")
     print(f"curves: {path.with_suffix('.csv')}, {path.with_suffix('.png')}")
-
-
-def _given(defaults, args: argparse.Namespace, names):
-    """The defaults with what the command line sets instead."""
-    from dataclasses import replace
-
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return replace(defaults, **given)
 
 
 def _whole(text: str) -> int:

@@ -13,7 +13,6 @@ instead, or be left out: then it is the norm of the feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,19 +29,18 @@ from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
 from retrieval.networks.records import PLAIN, SETTINGS
 from retrieval.ranking import geometry
-from retrieval.training import pairs, photographs, result, views, whitening
+from retrieval.training import loop, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Say, Settings, Stage, run
+from retrieval.training.loop import Progress, Say, Stage, run
 from retrieval.training.validation import mean_average_precision
 
 DIMENSIONS = 40
 SIZE = 224
-BATCH = 16
 SCALE = 16.0  # of the cosines that the classifier gives
 TEMPERATURE = 0.07  # of InfoNCE
 NEAR = 2.0  # strides within which another place is no negative
 PLACES = 64  # corresponding places of a pair, at most
-VALIDATION_PAIRS = 200
+VALIDATION_PAIRS, VALIDATION_BATCH = 200, 8
 HIDDEN = 512  # of the attention, as in the paper
 LEAST_ZOOM = 0.5  # of the random rescaling that the attention sees
 ATTENTION_RATE = 1e-3
@@ -51,17 +49,19 @@ PCA_PICTURES, PCA_PLACES, PCA_SIZES = 1000, 50, (160, 224, 320)
 
 
 @dataclass(frozen=True)
-class Options:
+class Settings(loop.Settings):
     """trunk: what fine-tunes it. attention: what it learns from.
 
-    frozen: blocks of the trunk, from the first, that stay as they are.
-    steps: of an epoch of the trunk, of ``BATCH`` pictures.
+    rate: of the trunk. frozen: blocks of the trunk, from the first, that stay as they are.
+    steps: of an epoch. batch: pairs of pictures of a step.
     """
 
+    epochs: int = 6
     trunk: Literal["landmarks", "correspondences", "frozen"] = "landmarks"
     attention: Literal["landmarks", "geometry", "norm"] = "landmarks"
     frozen: int = 5
     steps: int = 250
+    batch: int = 8
 
 
 class Trunk(Stage):
@@ -75,21 +75,20 @@ class Trunk(Stage):
         photos: photographs.Photographs,
         matches: pairs.Matches,
         settings: Settings,
-        options: Options,
     ):
-        self.checkpoint, self.photos, self.settings = checkpoint, photos, settings
-        self.options, self.matches = options, matches
+        self.checkpoint, self.photos = checkpoint, photos
+        self.matches, self.settings = matches, settings
         self.training, self.held_out = photos.split()
         self.pairs, self.points = matches.pairs(), matches.points()
-        if options.trunk == "correspondences":
+        if settings.trunk == "correspondences":
             self.measure = "places found again, held-out landmarks"
         self.rows = np.flatnonzero(np.isin(self.pairs, self.training).all(axis=1))
-        self.steps = options.steps
+        self.steps = settings.steps
         self.device = trunks.placement()[0]
         features = trunks.unfolded(
             checkpoint.trunk, "stride16", checkpoints.load(checkpoint).tensors
         ).to(memory_format=torch.channels_last)
-        trunks.freeze(features, options.frozen)
+        trunks.freeze(features, settings.frozen)
         self.field = trunks.receptive_field(features.layers, SIZE)
         generator = torch.Generator().manual_seed(settings.seed)
         classifier = nn.Linear(features.channels, len(photos.titles), bias=False)
@@ -116,19 +115,18 @@ class Trunk(Stage):
             turn[place] = seen.get(landmark[place], 0)
             seen[landmark[place]] = turn[place] + 1
         order = order[np.argsort(turn[order], kind="stable")]
-        wanted = self.steps * BATCH // 2
+        wanted = self.steps * self.settings.batch
         self.order = self.rows[np.resize(order, wanted)]
         self.order = self.rng.permutation(self.order)
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
-        half = BATCH // 2
-        rows = self.order[step * half : (step + 1) * half]
+        rows = np.split(self.order, self.steps)[step]
         maps, boxes = self._maps(rows, self.rng)
         codes = F.normalize(maps.mean(dim=(-2, -1)))
         cosines = F.linear(codes, F.normalize(self.classifier.weight))
         landmarks = torch.from_numpy(self.photos.landmarks[self.pairs[rows].flatten()])
         loss = F.cross_entropy(SCALE * cosines, landmarks.to(self.device))
-        if self.options.trunk == "correspondences":
+        if self.settings.trunk == "correspondences":
             logits = self._likeness(maps, rows, boxes, self.rng) / TEMPERATURE
             same = torch.arange(len(logits), device=logits.device)
             if len(same):
@@ -180,7 +178,7 @@ class Trunk(Stage):
 
     def validate(self) -> float:
         with torch.inference_mode():
-            if self.options.trunk == "correspondences":
+            if self.settings.trunk == "correspondences":
                 return self._found()
             rows = [
                 F.normalize(self.features(x.to(self.device)).float().mean(dim=(-2, -1)))
@@ -195,7 +193,7 @@ class Trunk(Stage):
         held = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
         held = rng.permutation(held)[:VALIDATION_PAIRS]
         right = []
-        for rows in np.array_split(held, max(1, len(held) * 2 // BATCH)):
+        for rows in np.array_split(held, max(1, len(held) // VALIDATION_BATCH)):
             maps, boxes = self._maps(rows, rng)
             likeness = self._likeness(maps, rows, boxes, rng)
             right.append((likeness.argmax(dim=1).cpu() == torch.arange(len(likeness))).float())
@@ -215,12 +213,12 @@ class Attention(Stage):
     name = "attention"
 
     def __init__(self, trunk: Trunk):
-        self.trunk, self.settings, self.options = trunk, trunk.settings, trunk.options
+        self.trunk, self.settings = trunk, trunk.settings
         self.photos, self.held_out = trunk.photos, trunk.held_out
         self.features = trunk.features.requires_grad_(False)
         self.labelled = trunk.training[self.photos.landmarks[trunk.training] != photographs.NONE]
-        self.by_geometry = self.options.attention == "geometry"
-        self.steps = self.options.steps
+        self.by_geometry = self.settings.attention == "geometry"
+        self.steps = self.settings.steps
         self.maps = trunk.matches.maps()
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
@@ -232,7 +230,7 @@ class Attention(Stage):
         ).to(trunk.device)
         # Features of a trunk may be large or small; layers like those of about one.
         with torch.inference_mode():
-            some = next(views.whole(self.photos, self.labelled[:BATCH], SIZE, trunk.checkpoint))
+            some = next(views.whole(self.photos, self.labelled[:1], SIZE, trunk.checkpoint))
             self.spread = float(self.features(some.to(trunk.device)).float().std())
 
     def groups(self) -> list[dict[str, Any]]:
@@ -241,15 +239,14 @@ class Attention(Stage):
     def begin(self, epoch: int) -> None:
         rng = np.random.default_rng([self.settings.seed, epoch])
         chosen = self.trunk.rows if self.by_geometry else self.labelled
-        wanted = self.steps * (BATCH // 2 if self.by_geometry else BATCH)
+        wanted = self.steps * self.settings.batch * (1 if self.by_geometry else 2)
         repeats = [rng.permutation(chosen) for _ in range(-(-wanted // len(chosen)))]
         self.order, self.rng = np.concatenate(repeats)[:wanted], rng
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
+        numbers = np.split(self.order, self.steps)[step]
         if self.by_geometry:
-            half = BATCH // 2
-            return self._matchable(self.order[step * half : (step + 1) * half])
-        numbers = self.order[step * BATCH : (step + 1) * BATCH]
+            return self._matchable(numbers)
         zoom = self.rng.uniform(LEAST_ZOOM, 1)
         size = round(LARGEST * zoom / 32) * 32
         pixels = [views.crop(self.photos.read(int(n)), self.rng, size) for n in numbers]
@@ -312,17 +309,12 @@ class Attention(Stage):
         }
 
 
-DEFAULTS = Settings(epochs=6, rate=1e-4)
-OPTIONS = Options()
-
-
 def train(
     collection: Collection,
     out: Path,
     which: str | None = None,
-    settings: Settings = DEFAULTS,
-    options: Options = OPTIONS,
-    progress: Callable[[int, int, str], None] | None = None,
+    settings: Settings = Settings(),
+    progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train DELF on the labelled pictures of a collection and write it to ``out``.
@@ -339,13 +331,12 @@ def train(
             "pictures": photos.digest(),
             "from": checkpoint.sha256,
             **asdict(settings),
-            **asdict(options),
         },
     )
     found = journal.once("matches", lambda: pairs.agreeing(photos, progress))
     matches = pairs.Matches(found, len(photos), photos.landmarks)
     rows: list[dict[str, Any]] = []
-    trunk = Trunk(checkpoint, photos, matches, settings, options)
+    trunk = Trunk(checkpoint, photos, matches, settings)
     say(
         f"{len(trunk.rows)} matching pairs; {len(trunk.training)} pictures to train on, "
         f"{len(trunk.held_out)} of other landmarks to validate on"
@@ -353,19 +344,19 @@ def train(
     if not len(trunk.rows):
         raise RetrievalError(f"No two pictures of a landmark of {collection.title} match.")
     best = 0
-    if options.trunk != "frozen":
+    if settings.trunk != "frozen":
         best = run(trunk, settings, journal, rows, progress, say)
     tensors = result.trunk(trunk.features) if best or checkpoint.file else {}
     attention = Attention(trunk)
-    if options.attention != "norm":
+    if settings.attention != "norm":
         run(attention, replace(settings, rate=ATTENTION_RATE), journal, rows, progress, say)
         tensors |= attention.tensors()
-    tensors |= _pca(attention, options)
+    tensors |= _pca(attention)
     made = result.record(
         checkpoint,
         photos,
         "landmark",
-        [(settings, DEFAULTS), (options, OPTIONS)],
+        settings,
         rows,
         matches=len(matches),
     )
@@ -381,7 +372,7 @@ def _start(which: str | None) -> checkpoints.Checkpoint:
         return replace(other, method="delf", settings=SETTINGS["delf"])
 
 
-def _pca(attention: Attention, options: Options) -> dict[str, torch.Tensor]:
+def _pca(attention: Attention) -> dict[str, torch.Tensor]:
     """PCA of the places that get most attention, in pictures spread evenly over the training."""
     photos, training = attention.photos, attention.trunk.training
     chosen = training[
@@ -393,7 +384,7 @@ def _pca(attention: Attention, options: Options) -> dict[str, torch.Tensor]:
             for x in views.whole(photos, chosen, size, attention.trunk.checkpoint):
                 features = attention._features(x)
                 scores = attention.logits(features)[:, 0].flatten(1)
-                if options.attention == "norm":
+                if attention.settings.attention == "norm":
                     scores = features.norm(dim=1).flatten(1)
                 count = min(PCA_PLACES, scores.shape[1] // 2)
                 best = scores.topk(count).indices[:, None].expand(-1, features.shape[1], -1)

@@ -22,18 +22,20 @@ from retrieval.networks import trunks
 from retrieval.training.journal import Journal
 
 WARM_UP = 50  # steps in which the rate rises from nothing
+Progress = Callable[[int, int, str], None] | None
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """epochs: at most. patience: epochs without a better validation after which it stops.
+    """What every training can be told; each method adds its own.
 
-    rate: the highest; it falls to nothing along a half cosine over all epochs.
+    epochs: at most. rate: the highest; it falls to nothing along a half cosine over all epochs.
+    patience: epochs without a better validation after which it stops.
     """
 
-    epochs: int
-    rate: float
+    epochs: int = 10
+    rate: float = 1e-4
     optimiser: Literal["adamw", "sgd"] = "adamw"
     patience: int = 5
     seed: int = 0
@@ -72,7 +74,7 @@ def run(
     settings: Settings,
     journal: Journal,
     rows: list[dict[str, Any]],
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = None,
     say: Say = lambda text: None,
 ) -> int:
     """Train until the epochs are done or validation stops getting better; leaves the best.

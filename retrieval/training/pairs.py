@@ -7,8 +7,6 @@ which is what such a reconstruction starts from. The features are XFeat's (Potje
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -19,6 +17,7 @@ from retrieval.networks import checkpoints, trunks
 from retrieval.networks.records import PLAIN
 from retrieval.ranking import geometry
 from retrieval.training import views, whitening
+from retrieval.training.loop import Progress
 from retrieval.training.photographs import NONE, Photographs
 
 SHORTLIST = 20  # pictures most like each that geometry is asked about
@@ -29,8 +28,6 @@ TOLERANCE = 0.02  # share of the longer side
 AGREE = 12  # inliers from which two pictures are never negatives of each other
 MATCH = 30  # inliers from which they show the same thing: 98.6 % of one landmark where labelled
 MATCH_LABELLED = 20  # the same where a label says so too
-
-Progress = Callable[[int, int, str], None] | None
 
 
 def agreeing(photos: Photographs, progress: Progress = None) -> dict[str, torch.Tensor]:

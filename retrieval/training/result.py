@@ -16,6 +16,7 @@ import torch
 
 from retrieval.networks.checkpoints import Checkpoint
 from retrieval.networks.records import PLAIN
+from retrieval.training.loop import Settings
 from retrieval.training.photographs import Photographs
 
 
@@ -55,24 +56,18 @@ def record(
     checkpoint: Checkpoint,
     photos: Photographs,
     labels: str,
-    chosen: Sequence[tuple[Any, Any]],
+    settings: Settings,
     rows: Sequence[Mapping[str, Any]],
     **more: Any,
 ) -> dict[str, Any]:
     """How a network was made. No clock: the same training gives the same bytes.
 
-    labels: what was asked of them. chosen: settings and options, each with its defaults.
+    labels: what was asked of them. settings: what differs from the defaults is in the command.
     """
     training, held_out = photos.split()
-    settings: dict[str, Any] = {}
-    changed: list[str] = []
-    for values, defaults in chosen:
-        settings |= asdict(values)
-        changed += [
-            f"--{name} {value}"
-            for name, value in asdict(values).items()
-            if value != asdict(defaults)[name]
-        ]
+    chosen = asdict(settings)
+    defaults = asdict(type(settings)())
+    changed = [f"--{name} {value}" for name, value in chosen.items() if value != defaults[name]]
     start = [] if checkpoint.id == PLAIN else [f"--checkpoint {checkpoint.id}"]
     words = ["python -m retrieval train", checkpoint.method, photos.collection.name]
     return {
@@ -84,7 +79,7 @@ def record(
         "labels": labels,
         "from": checkpoint.id,
         "from_sha256": checkpoint.sha256,
-        "settings": settings,
+        "settings": chosen,
         **more,
         "epochs": [{key: row[key] for key in row if key != "seconds"} for row in rows],
     }

@@ -12,7 +12,6 @@ matching pairs (section 3.4), and all of it is written as a network file of cirt
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +25,9 @@ from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
 from retrieval.networks.records import PLAIN
-from retrieval.training import losses, pairs, photographs, result, views, whitening
+from retrieval.training import loop, losses, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Say, Settings, Stage, run
+from retrieval.training.loop import Progress, Say, Stage, run
 from retrieval.training.validation import mean_average_precision
 
 SIZE = 224  # pixels of a side of a training view
@@ -40,7 +39,7 @@ LEAST_PAIRS = 50
 
 
 @dataclass(frozen=True)
-class Options:
+class Settings(loop.Settings):
     """pairs: what says that two pictures match, and that two do not.
 
     'geometry' asks no human: pictures match where one transformation explains many matches of
@@ -50,6 +49,7 @@ class Options:
     tuples: of an epoch; batch: of a step.
     """
 
+    epochs: int = 4
     pairs: Literal["geometry", "labels"] = "geometry"
     loss: Literal["contrastive", "triplet"] = "contrastive"
     size: int = SIZE
@@ -91,14 +91,13 @@ class Siamese(Stage):
         photos: photographs.Photographs,
         matches: pairs.Matches,
         settings: Settings,
-        options: Options,
     ):
         self.module = self.network = network
         self.checkpoint, self.photos = checkpoint, photos
-        self.matches, self.settings, self.options = matches, settings, options
+        self.matches, self.settings = matches, settings
         self.training, self.held_out = photos.split()
         self.queries = np.intersect1d(self.training, matches.with_partners())
-        self.steps = options.tuples // options.batch
+        self.steps = -(-settings.tuples // settings.batch)
         self.device = trunks.placement()[0]
 
     def groups(self) -> list[dict[str, Any]]:
@@ -120,27 +119,28 @@ class Siamese(Stage):
     def begin(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.settings.seed, epoch])
         self.known = np.zeros((len(self.photos), 0), np.float32)
-        rows = self.describe(self.training, self.options.size)
+        rows = self.describe(self.training, self.settings.size)
         self.known = np.zeros((len(self.photos), rows.shape[1]), np.float32)
         self.known[self.training] = rows
-        repeats = -(-self.options.tuples // len(self.queries))
+        repeats = -(-self.settings.tuples // len(self.queries))
         order = [self.rng.permutation(self.queries) for _ in range(repeats)]
-        self.order = np.concatenate(order)[: self.options.tuples]
+        self.order = np.concatenate(order)[: self.settings.tuples]
 
     def loss(self, epoch: int, step: int) -> torch.Tensor:
-        first = step * self.options.batch
+        first = step * self.settings.batch
         pictures: list[int] = []
         rows = []
-        for query in self.order[first : first + self.options.batch].tolist():
+        for query in self.order[first : first + self.settings.batch].tolist():
             numbers, items = self._tuple(query)
             rows.append(len(pictures) + everyone_asks(items))
             pictures += numbers
         several = [
-            views.crop(self.photos.read(number), self.rng, self.options.size) for number in pictures
+            views.crop(self.photos.read(number), self.rng, self.settings.size)
+            for number in pictures
         ]
         inputs = views.stack(several, self.checkpoint).to(self.device)
         vectors = self.module(inputs)
-        compare = losses.triplet if self.options.loss == "triplet" else losses.contrastive
+        compare = losses.triplet if self.settings.loss == "triplet" else losses.contrastive
         total, count = vectors.new_zeros(()), 0
         for index in rows:
             labels = torch.zeros(index.shape, device=self.device)
@@ -201,17 +201,12 @@ def everyone_asks(items: np.ndarray) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-DEFAULTS = Settings(epochs=4, rate=1e-4)
-OPTIONS = Options()
-
-
 def train(
     collection: Collection,
     out: Path,
     which: str | None = None,
-    settings: Settings = DEFAULTS,
-    options: Options = OPTIONS,
-    progress: Callable[[int, int, str], None] | None = None,
+    settings: Settings = Settings(),
+    progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train a network on the database pictures of a collection and write it to ``out``.
@@ -222,7 +217,7 @@ def train(
     """
     checkpoint = checkpoints.find("cnn-irwnha", which or PLAIN)
     labelled = photographs.labelled(collection)
-    if options.pairs == "labels" and labelled is None:
+    if settings.pairs == "labels" and labelled is None:
         labelled = photographs.require_labels(collection)
     plain = photographs.unlabelled(collection)
     journal = Journal(
@@ -232,16 +227,15 @@ def train(
             "pictures": (labelled or plain).digest(),
             "from": checkpoint.sha256,
             **asdict(settings),
-            **asdict(options),
         },
     )
     found = journal.once("matches", lambda: pairs.agreeing(plain, progress))
     photos = labelled or photographs.grouped(plain, pairs.groups(found, len(plain)))
-    landmarks = photos.landmarks if options.pairs == "labels" else None
+    landmarks = photos.landmarks if settings.pairs == "labels" else None
     matches = pairs.Matches(found, len(plain), landmarks)
-    network = Network(checkpoint, options.frozen).to(memory_format=torch.channels_last)
+    network = Network(checkpoint, settings.frozen).to(memory_format=torch.channels_last)
     network.to(trunks.placement()[0])
-    stage = Siamese(network, checkpoint, photos, matches, settings, options)
+    stage = Siamese(network, checkpoint, photos, matches, settings)
     say(
         f"{len(matches)} matching pairs of {len(stage.queries)} pictures; {len(stage.training)} "
         f"to train on, {len(stage.held_out)} of other landmarks to validate on"
@@ -254,8 +248,8 @@ def train(
         )
     rows: list[dict[str, Any]] = []
     best = run(stage, settings, journal, rows, progress, say)
-    labels = "landmark" if options.pairs == "labels" else "none"
-    if options.pairs == "geometry" and labelled is not None:
+    labels = "landmark" if settings.pairs == "labels" else "none"
+    if settings.pairs == "geometry" and labelled is not None:
         labels = "landmark, to validate only"
     weight, bias = (torch.from_numpy(array.astype(np.float32)) for array in _whitening(stage))
     tensors = {"pool.p": network.p, "whiten.weight": weight, "whiten.bias": bias}
@@ -265,7 +259,7 @@ def train(
         checkpoint,
         photos,
         labels,
-        [(settings, DEFAULTS), (options, OPTIONS)],
+        settings,
         rows,
         matches=len(matches),
     )

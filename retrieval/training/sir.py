@@ -7,7 +7,6 @@ cross-entropy would have to find first; the classifier is dropped in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from retrieval.networks import checkpoints
 from retrieval.networks.records import PLAIN
 from retrieval.training import photographs, result, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Say, Settings, Stage, run
+from retrieval.training.loop import Progress, Say, Settings, Stage, run
 from retrieval.training.validation import mean_average_precision
 
 DIMENSIONS = 1024
@@ -83,15 +82,12 @@ class Layer(Stage):
         return mean_average_precision(codes.numpy(), self.photos.landmarks[self.held_out])
 
 
-DEFAULTS = Settings(epochs=10, rate=1e-4)
-
-
 def train(
     collection: Collection,
     out: Path,
     which: str | None = None,
-    settings: Settings = DEFAULTS,
-    progress: Callable[[int, int, str], None] | None = None,
+    settings: Settings = Settings(),  # noqa: B008 - it is frozen
+    progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train the layer on the labelled pictures of a collection and write it to ``out``.
@@ -125,6 +121,6 @@ def train(
     rows: list[dict[str, Any]] = []
     run(stage, settings, journal, rows, progress, say)
     layer = stage.layer
-    made = result.record(checkpoint, photos, "landmark", [(settings, DEFAULTS)], rows)
+    made = result.record(checkpoint, photos, "landmark", settings, rows)
     tensors = {"weight": layer.weight, "bias": layer.bias}
     return journal.finish(result.content(checkpoint, tensors, made, pooling="spoc"))

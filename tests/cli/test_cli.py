@@ -331,7 +331,7 @@ def test_methods(run):
 
 def test_train_refuses_what_the_method_does_not_have(refused, folder, tmp_path):
     out = ("--out", tmp_path / "net.pth")
-    refused("--pairs is an option of cnn-irwnha, not of sir", "train", "sir", folder, *out,
+    refused("--pairs is no option of sir", "train", "sir", folder, *out,
             "--pairs", "labels")  # fmt: skip
     refused("at least 20 pictures", "train", "sir", folder, *out)
     assert list(tmp_path.iterdir()) == []

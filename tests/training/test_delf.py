@@ -9,9 +9,8 @@ from retrieval import images, methods
 from retrieval.networks import checkpoints
 from retrieval.networks.records import SETTINGS
 from retrieval.training import delf, pairs, photographs
-from retrieval.training.loop import Settings
 
-QUICK = Settings(epochs=1, rate=1e-3)
+QUICK = {"epochs": 1, "rate": 1e-3, "steps": 3}
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def trunk_of(landmarks, **options):
     checkpoint = checkpoints.find("delf", "efficientnet-lite0")
     found = pairs.agreeing(photos)
     matches = pairs.Matches(found, len(photos), photos.landmarks)
-    return delf.Trunk(checkpoint, photos, matches, QUICK, delf.Options(steps=3, **options))
+    return delf.Trunk(checkpoint, photos, matches, delf.Settings(**QUICK, **options))
 
 
 @pytest.mark.parametrize(
@@ -38,8 +37,8 @@ def trunk_of(landmarks, **options):
 )
 def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, attention):
     out = tmp_path / "delf.pth"
-    options = delf.Options(trunk=trunk, attention=attention, steps=3)
-    delf.train(landmarks, out, settings=QUICK, options=options)
+    settings = delf.Settings(**QUICK, trunk=trunk, attention=attention)
+    delf.train(landmarks, out, settings=settings)
     method = methods.load("delf", out)
     weights = checkpoints.load(method.checkpoint)
     before = checkpoints.load(checkpoints.find("delf", "efficientnet-lite0")).trunk
@@ -56,7 +55,7 @@ def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, at
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
     assert (method.attend is None) == (attention == "norm")
     again = tmp_path / "again.pth"
-    delf.train(landmarks, again, settings=QUICK, options=options)
+    delf.train(landmarks, again, settings=settings)
     assert again.read_bytes() == out.read_bytes()
 
 

@@ -9,9 +9,6 @@ from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 from retrieval.networks.records import SETTINGS
 from retrieval.training import losses, pairs, photographs, siamese
-from retrieval.training.loop import Settings
-
-QUICK = Settings(epochs=2, rate=1e-4)
 
 
 def found(*rows):
@@ -74,15 +71,15 @@ def quick(monkeypatch, small):
     monkeypatch.setattr(siamese, "DIMENSIONS", 16)
 
 
-OPTIONS = {"size": 64, "tuples": 6, "batch": 2}
+QUICK = {"epochs": 2, "size": 64, "tuples": 6, "batch": 2}
 
 
 @pytest.mark.parametrize("kind", ["geometry", "labels"])
 def test_a_trained_network_is_used_like_any_other(landmarks, quick, tmp_path, kind, monkeypatch):
     out, said, better = tmp_path / "net.pth", [], iter((0.1, 0.2, 0.3))
     monkeypatch.setattr(siamese.Siamese, "validate", lambda self: next(better))
-    options = siamese.Options(pairs=kind, **OPTIONS)
-    siamese.train(landmarks, out, settings=QUICK, options=options, say=said.append)
+    settings = siamese.Settings(pairs=kind, **QUICK)
+    siamese.train(landmarks, out, settings=settings, say=said.append)
     assert "matching pairs of" in said[0]
     assert len(said) == 3
     method = methods.load("cnn-irwnha", out)
@@ -121,8 +118,8 @@ def test_the_loss_falls(landmarks, quick, loss, monkeypatch):
     matches = pairs.Matches(found(*rows), 37, photos.landmarks)
     checkpoint = checkpoints.find("cnn-irwnha", "efficientnet-lite0")
     network = siamese.Network(checkpoint, 12)
-    options = siamese.Options(size=64, tuples=4, loss=loss)
-    stage = siamese.Siamese(network, checkpoint, photos, matches, QUICK, options)
+    settings = siamese.Settings(size=64, tuples=4, loss=loss)
+    stage = siamese.Siamese(network, checkpoint, photos, matches, settings)
     optimiser = torch.optim.Adam(stage.groups()[0]["params"], 1e-3)
     means = []
     for _ in range(5):
@@ -136,26 +133,6 @@ def test_the_loss_falls(landmarks, quick, loss, monkeypatch):
             values.append(float(value.detach()))
         means.append(np.mean(values))
     assert means[-1] < 0.8 * means[0]
-
-
-def test_stopped_and_gone_on_it_ends_in_the_same_bytes(landmarks, quick, tmp_path, monkeypatch):
-    options = siamese.Options(**OPTIONS)
-    whole = siamese.train(landmarks, tmp_path / "whole.pth", settings=QUICK, options=options)
-    out, real = tmp_path / "stopped.pth", siamese.Siamese.loss
-
-    def stop(self, epoch, step):
-        if (epoch, step) == (2, 1):
-            raise KeyboardInterrupt
-        return real(self, epoch, step)
-
-    monkeypatch.setattr(siamese.Siamese, "loss", stop)
-    with pytest.raises(KeyboardInterrupt):
-        siamese.train(landmarks, out, settings=QUICK, options=options)
-    assert not out.exists()
-    monkeypatch.setattr(siamese.Siamese, "loss", real)
-    monkeypatch.setattr(pairs, "agreeing", None)  # the pairs are kept as well
-    siamese.train(landmarks, out, settings=QUICK, options=options)
-    assert out.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize("what", ["p", "variance", "rate"])
@@ -173,18 +150,16 @@ def test_what_is_no_number_leaves_the_former_network(landmarks, quick, tmp_path,
                 self.features._bn1.running_var.fill_(-1.0)
 
     monkeypatch.setattr(siamese.Network, "__init__", spoiled)
-    rate = 1e18 if what == "rate" else 1e-4
+    settings = siamese.Settings(rate=1e18 if what == "rate" else 1e-4, **QUICK)
     with pytest.raises(RetrievalError, match="no finite number any more"):
-        siamese.train(
-            landmarks, out, settings=Settings(2, rate), options=siamese.Options(**OPTIONS)
-        )
+        siamese.train(landmarks, out, settings=settings)
     assert out.read_bytes() == b"the network of yesterday"
 
 
 def test_pictures_with_nothing_in_common(landmarks, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(siamese, "LEAST_PAIRS", 1000)
     with pytest.raises(RetrievalError, match=r"Too few pictures of .* match"):
-        siamese.train(landmarks, tmp_path / "net.pth", options=siamese.Options(**OPTIONS))
+        siamese.train(landmarks, tmp_path / "net.pth", settings=siamese.Settings(**QUICK))
 
 
 def test_losses_know_the_tuples_of_a_step():

@@ -1,11 +1,4 @@
-"""SIR's layer: trained on frozen features, killed, gone on with, and loaded."""
-
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""SIR's layer: trained on frozen features, and loaded."""
 
 import numpy as np
 import pytest
@@ -95,34 +88,3 @@ def test_a_picture_that_changed_meanwhile_is_noticed(landmarks, tiny, tmp_path):
     shutil.copy(root / "place_01" / "0.png", root / "place_02" / "0.png")
     with pytest.raises(RetrievalError, match="another training: pictures differ"):
         sir.train(open_collection(root), out, settings=Settings(epochs=1, rate=1e-3))
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from retrieval.collections import open_collection
-from retrieval.networks.records import SETTINGS
-from retrieval.training import photographs, sir
-from retrieval.training.loop import Settings
-SETTINGS["sir"]["size"], photographs.HELD_OUT_PICTURES = 64, 3
-sir.DIMENSIONS, sir.BATCH = 64, 8
-settings = Settings(40, 1e-3, patience=40)
-sir.train(open_collection(sys.argv[1]), Path(sys.argv[2]), settings=settings)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(landmarks, tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, str(landmarks.root)]
-    root = Path(__file__).parents[2]
-    killed, whole = tmp_path / "killed.pth", tmp_path / "whole.pth"
-    process = subprocess.Popen([*command, str(killed)], cwd=root, env=environment)
-    state = tmp_path / "killed.pth.training" / "layer.state"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
-    for out in (killed, whole):
-        subprocess.run([*command, str(out)], cwd=root, env=environment, check=True)
-    assert killed.read_bytes() == whole.read_bytes()

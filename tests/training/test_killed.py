@@ -1,0 +1,54 @@
+"""Every trainer, killed on its way: the same command goes on to the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from retrieval.collections import open_collection
+from retrieval.networks.records import SETTINGS
+from retrieval.training import delf, loop, pairs, photographs, siamese, sir
+
+method, folder, out = sys.argv[1:]
+photographs.HELD_OUT_PICTURES, pairs.SIZE, pairs.KEYPOINTS = 3, 64, 128
+SETTINGS[method]["size"] = 64
+if method == "sir":
+    sir.DIMENSIONS, sir.BATCH = 64, 8
+    settings = loop.Settings(epochs=40, rate=1e-3, patience=40)
+elif method == "delf":
+    delf.SIZE = delf.LARGEST = 96
+    delf.PCA_SIZES, delf.HIDDEN = (96,), 16
+    settings = delf.Settings(epochs=3, steps=2, batch=4, trunk="correspondences")
+else:
+    siamese.LEAST_PAIRS, siamese.DIMENSIONS = 10, 16
+    settings = siamese.Settings(epochs=3, size=64, tuples=4, pairs="labels")
+trainer = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[method]
+trainer.train(open_collection(folder), Path(out), settings=settings)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+@pytest.mark.parametrize(
+    ("method", "state"), [("sir", "layer"), ("delf", "attention"), ("cnn-irwnha", "trunk")]
+)
+def test_killed_it_goes_on_to_the_same_bytes(landmarks, tmp_path, method, state):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, method, str(landmarks.root)]
+    root = Path(__file__).parents[2]
+    killed, whole = tmp_path / "killed.pth", tmp_path / "whole.pth"
+    process = subprocess.Popen([*command, str(killed)], cwd=root, env=environment)
+    kept = tmp_path / "killed.pth.training" / f"{state}.state"
+    while not kept.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    for out in (killed, whole):
+        subprocess.run([*command, str(out)], cwd=root, env=environment, check=True)
+    assert killed.read_bytes() == whole.read_bytes()
