@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.index.store import Part
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
 
@@ -84,6 +85,17 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def part(text: str) -> Part:
+    number, _, parts = text.partition("/")
+    try:
+        value = Part(int(number), int(parts))
+    except ValueError:
+        value = Part(0, 0)
+    if not 1 <= value.number <= value.parts:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part of a whole, such as 3/8")
     return value
 
 

@@ -1,4 +1,4 @@
-"""``index`` and ``info``: make an index, and say what one is."""
+"""``index``, ``merge`` and ``info``: make an index, also of parts, and say what one is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval import methods
-from retrieval.cli.arguments import command, load_method, method_arguments
+from retrieval.cli.arguments import command, load_method, method_arguments, part
 from retrieval.cli.download import bring
 from retrieval.cli.output import Bar, index_size, print_table, shown
 from retrieval.collections import Collection, open_collection, registered
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retrieval.index import Index
+    from retrieval.index.store import Part
 
 
 def add(commands) -> None:
@@ -36,39 +43,52 @@ def add(commands) -> None:
         help="also keep the features that --then geometry checks pictures with, beside the index: "
         "33 kB a picture",
     )
+    index.add_argument(
+        "--part",
+        type=part,
+        metavar="3/8",
+        help="describe the third of eight parts only, on a machine of a cluster; see merge",
+    )
     index.set_defaults(wrong_usage=index.error, resumed=True)
+
+    merge = command(commands, "merge", _merge, "make one index of all parts of a collection")
+    merge.add_argument("parts", type=Path, nargs="+", metavar="PART")
+    merge.add_argument("--out", type=Path, required=True, metavar="INDEX")
+    merge.add_argument(
+        "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
+    )
 
     info = command(commands, "info", _info, "check an index and say what it is")
     info.add_argument("index", type=Path, metavar="INDEX")
 
 
 def _index(args: argparse.Namespace) -> None:
-    from retrieval.index import build, load
+    from retrieval.index import build
     from retrieval.index.store import PRECOMPUTED, find_same
     from retrieval.ranking import verifiers
 
-    codebook = None
-    if args.codebook:
-        donor = load(args.codebook)
-        if args.method != "delf" or donor.kind != "local":
-            raise RetrievalError("A codebook goes from one DELF index to another.")
-        codebook = donor.arrays["codebook"]
-    if args.out is None and args.collection not in {entry.name for entry in registered()}:
-        args.wrong_usage("the index of a folder needs a place: --out INDEX")
+    codebook = _codebook(args.codebook, args.method == "delf")
+    if args.part and (args.codebook or args.verifier):
+        args.wrong_usage("--codebook and --verifier are for whole indexes, not for a part")
+    if args.out is None and (
+        args.part or args.collection not in {entry.name for entry in registered()}
+    ):
+        args.wrong_usage("the index of a folder or a part needs a place: --out INDEX")
     bring(args)
     collection = open_collection(args.collection)
     method = load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with Bar(len(collection.names)) as bar:
-        index = build(collection, method, out, bar.update, codebook, find_same(method, PRECOMPUTED))
-    skipped = index.manifest["skipped"]
-    for entry in skipped:
-        print(shown(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
-    print(
-        f"{len(index)} pictures in {out}"
-        + (f", {len(skipped)} skipped" if skipped else "")
-        + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
-    )
+        index = build(
+            collection,
+            method,
+            out,
+            bar.update,
+            codebook,
+            find_same(method, PRECOMPUTED),
+            part=args.part,
+        )
+    _said(index, out, args.part)
     if args.verifier:
         _keypoints(collection, verifiers.place(out))
     if args.out is None and collection.protocols:
@@ -76,6 +96,37 @@ def _index(args: argparse.Namespace) -> None:
 
         with Bar(len(collection.queries), "query") as bar:
             print_table(evaluated(index, collection, method, bar.update).scores)
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from retrieval.index import merge
+
+    _said(merge(args.parts, args.out, _codebook(args.codebook, True)), args.out)
+
+
+def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
+    """The visual words of another index. local: whether they are for a DELF index."""
+    from retrieval.index import load
+
+    if path is None:
+        return None
+    donor = load(path)
+    if not local or donor.kind != "local":
+        raise RetrievalError("A codebook goes from one DELF index to another.")
+    return donor.arrays["codebook"]
+
+
+def _said(index: Index, out: Path, part: Part | None = None) -> None:
+    """What was made, and which pictures are not in it."""
+    skipped = index.manifest["skipped"]
+    for entry in skipped:
+        print(shown(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
+    print(
+        f"{len(index)} pictures in {out}"
+        + (f", {part}" if part else "")
+        + (f", {len(skipped)} skipped" if skipped else "")
+        + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
+    )
 
 
 def _keypoints(collection: Collection, out: Path) -> None:

@@ -1,6 +1,6 @@
 """Features of a whole collection on disk, and the search over them."""
 
-from retrieval.index.builder import build
+from retrieval.index.builder import build, merge
 from retrieval.index.store import Index, find, find_all, load
 
-__all__ = ["Index", "build", "find", "find_all", "load"]
+__all__ = ["Index", "build", "find", "find_all", "load", "merge"]

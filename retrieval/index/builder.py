@@ -5,31 +5,35 @@ of an unfinished build, then in the index that is already there and in those of 
 made with the same method (ROxford5k is nearly all of Oxford5k); only what is nowhere is described.
 Work happens in ``<out>.building`` beside the target and is put in place by a rename, so that
 whoever reads the index sees the old one or the new one.
+
+A collection may be described in parts, on machines that know nothing of each other: ``merge`` makes
+of them the index that one build would have made.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import os
 import shutil
 import time
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import store
-from retrieval.methods.base import Features, LocalFeatures
+from retrieval.index import describing, store
+from retrieval.index.describing import Described, Known
+from retrieval.index.journal import Journal
 
 Progress = Callable[[int, int, str], None]
+# (collection, method, names, known, max_pixels) → what became of each picture, in any order
+Describe = Callable[[Any, Any, Sequence[str], Known, int], Iterator[Described]]
 
 
 def build(
@@ -40,6 +44,8 @@ def build(
     codebook: np.ndarray | None = None,
     donors: Sequence[store.Index] = (),
     max_pixels: int = images.MAX_PIXELS,
+    part: store.Part | None = None,
+    describe: Describe = describing.describe,
 ) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
@@ -50,24 +56,132 @@ def build(
     codebook: (k, d) float32 of another index, for local features; by default one is trained here.
     donors: indexes of other collections to take features from, see ``store.find_same``.
     max_pixels: of a picture; larger ones are left out.
+    part: describe only these pictures, for ``merge``.
+    describe: who describes them; by default this machine, one after another.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
-    out = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
+    with _writing(out) as target:
+        started = time.perf_counter()
+        known = _known([*_previous(target, method, part), *donors])
+        names = part.of(collection.names) if part else collection.names
+        with Journal(_work(target), store.identity(method)) as journal:
+            digests: dict[str, str] = {}
+            seen = Known(journal.digests, frozenset(known))
+            for one in describe(collection, method, names, seen, max_pixels):
+                digests[one.name] = one.digest
+                if isinstance(one.outcome, str):
+                    journal.skip(one.name, one.digest, one.outcome)
+                elif one.outcome is not None:
+                    journal.add(one.name, one.digest, one.size, one.outcome)
+                if progress:
+                    progress(len(digests), len(names), one.name)
+            content = _collect(names, digests, journal, known, method.kind)
+        more = {"part": part._asdict()} if part else {}
+        return _finish(target, method, collection, content, started, codebook, more)
+
+
+def merge(
+    parts: Sequence[str | Path], out: str | Path, codebook: np.ndarray | None = None
+) -> store.Index:
+    """The index of a whole collection from all of its parts, without its pictures.
+
+    It is byte for byte what one build makes, but for the two times in the manifest (``made`` and
+    ``seconds``, here those of the merging) and the checksum over them.
+    parts: folders, in any order. codebook: as for ``build``.
+    Raises RetrievalError when they are not all the parts of one collection, each once, described
+    with the same checkpoint, settings and versions.
+    """
+    started = time.perf_counter()
+    pieces = sorted((store.load(path, part=True) for path in parts), key=lambda one: one.part)
+    _check_parts(pieces)
+    first = pieces[0].manifest
+    stated = first["collection"]
+    root = pieces[0].path / stated["folder"] if "folder" in stated else None
+    collection = SimpleNamespace(name=stated["name"], fingerprint=stated["fingerprint"], root=root)
+    method = SimpleNamespace(
+        kind=first["kind"],
+        name=first["method"],
+        checkpoint=SimpleNamespace(**first["checkpoint"]),
+        settings=first["settings"],
+    )
+    content = _Content(
+        [
+            {"sha256": digest, "width": width, "height": height, "name": name}
+            for piece in pieces
+            for name, digest, (width, height) in zip(
+                piece.names, piece.digests, piece.sizes.tolist(), strict=True
+            )
+        ],
+        _joined([piece.arrays for piece in pieces], method.kind),
+        [entry for piece in pieces for entry in piece.manifest["skipped"]],
+    )
+    with _writing(out) as target:
+        _previous(target, method, None)  # another method's index is not replaced
+        with Journal(_work(target), store.identity(method)):
+            pass  # the folder to work in is that of a build
+        more = {"versions": first["versions"]}
+        return _finish(target, method, collection, content, started, codebook, more)
+
+
+def _check_parts(pieces: Sequence[store.Index]) -> None:
+    """Refuse what is not every part of one collection. pieces: by number."""
+    first = pieces[0]
+    count = first.part.parts
+    for piece in pieces[1:]:
+        for what, key in (
+            ("method", "method"),
+            ("checkpoint", "checkpoint"),
+            ("settings", "settings"),
+            ("library versions", "versions"),
+        ):
+            if piece.manifest[key] != first.manifest[key]:
+                raise RetrievalError(
+                    f"{piece.path} and {first.path} were made with different {what}; make one of "
+                    "them again."
+                )
+        same = all(
+            piece.manifest["collection"][key] == first.manifest["collection"][key]
+            for key in ("name", "fingerprint")
+        )
+        if not same or piece.part.parts != count:
+            raise RetrievalError(
+                f"{piece.path} and {first.path} are not parts of the same list of pictures; make "
+                "one of them again."
+            )
+    for one, other in pairwise(pieces):
+        if one.part == other.part:
+            raise RetrievalError(f"{one.path} and {other.path} are both {one.part}; leave one out.")
+    if missing := set(range(1, count + 1)) - {piece.part.number for piece in pieces}:
+        listed = ", ".join(map(str, sorted(missing)))
+        raise RetrievalError(f"Of {count} parts these are missing: {listed}.")
+    held = Counter(
+        name
+        for piece in pieces
+        for name in (*piece.names, *(entry["name"] for entry in piece.manifest["skipped"]))
+    )
+    if twice := [name for name, times in held.items() if times > 1]:
+        raise RetrievalError(f"{twice[0]} is in more than one part; make the parts again.")
+
+
+@contextmanager
+def _writing(out: str | Path) -> Iterator[Path]:
+    """The target of a build, checked and locked; what the disk does becomes a sentence."""
+    target = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
     try:
-        _check_target(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
-            store.settle(_finished(out), out)
-            return _build(collection, method, out, progress, codebook, donors, max_pixels)
+        _check_target(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target):
+            store.settle(_finished(target), target)
+            yield target
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RetrievalError(
-                f"The disk is full. Finished pictures are kept in {out}.building: free some space "
-                "and run the same command again."
+                f"The disk is full. Finished pictures are kept in {target}.building: free some "
+                "space and run the same command again."
             ) from error
         raise RetrievalError(
-            f"The index cannot be written to {out}: {error.strerror or error}."
+            f"The index cannot be written to {target}: {error.strerror or error}."
         ) from error
 
 
@@ -112,48 +226,48 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
 
 
-def _build(
-    collection, method, out: Path, progress: Progress | None, codebook, donors, max_pixels: int
+def _finish(
+    target: Path,
+    method,
+    collection,
+    content: _Content,
+    started: float,
+    codebook: np.ndarray | None,
+    more: Mapping[str, Any],
 ) -> store.Index:
-    started = time.perf_counter()
-    known = _known([*_previous(out, method), *donors])
-    work = _work(out)
-    with _Journal(work, store.identity(method)) as journal:
-        total = len(collection.names)
-        digests: dict[str, str] = {}
-        for batch in _batches(_pictures(collection, journal, known, max_pixels), method.batch):
-            described = iter(method.describe_batch([picture for *_, picture in batch if picture]))
-            for name, digest, picture in batch:
-                digests[name] = digest
-                if picture is not None:
-                    journal.add(name, digest, picture.size, next(described))
-                if progress:
-                    progress(len(digests), total, name)
-        records, arrays, skipped = _collect(digests, journal, known, method.kind)
-    if method.kind == "local" and records:
-        arrays |= _inverted_file(arrays, codebook)
-    if not records:
+    """Make what searches the features, write all of it and put it in its place.
+
+    more: entries of the manifest beside those that every index has.
+    """
+    records, arrays, skipped = content
+    part = "part" in more
+    work = _work(target)
+    if not records and not part:
         shutil.rmtree(work)
         reason = f" The first: {skipped[0]['reason']}" if skipped else ""
         raise RetrievalError(
-            f"None of the {total} pictures of {collection.name} could be read.{reason}"
+            f"None of the {len(skipped)} pictures of {collection.name} could be read.{reason}"
         )
-    finished = _finished(out)
+    if method.kind == "local" and not part:
+        arrays |= _inverted_file(arrays, codebook)
+    finished = _finished(target)
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
     seconds = time.perf_counter() - started
-    store.save(finished, out, method, collection, records, arrays, skipped, seconds)
-    store.replace_folder(finished, out)
+    store.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
+    store.replace_folder(finished, target)
     shutil.rmtree(work)
-    return store.load(out)
+    return store.load(target, part)
 
 
-def _previous(out: Path, method) -> list[store.Index]:
+def _previous(target: Path, method, part: store.Part | None) -> list[store.Index]:
     """The index already there, if its numbers can be used again."""
-    if not out.exists() or not any(out.iterdir()):
+    if not target.exists() or not any(target.iterdir()):
         return []
-    previous = store.load(out)
+    previous = store.load(target, part is not None)
     previous.check_method(method)
+    if previous.part != (part or store.Part()):
+        raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
     return [previous]
 
 
@@ -167,216 +281,58 @@ def _known(indexes: Sequence[store.Index]) -> dict[str, tuple[store.Index, int]]
     }
 
 
-def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
-    """Lists with ``size`` pictures that are to be described, and what comes between them."""
-    batch: list[tuple] = []
-    waiting = 0
-    for one in pictures:
-        batch.append(one)
-        waiting += one[2] is not None
-        if waiting in (0, size):  # what is known has nothing to wait for
-            yield batch
-            batch, waiting = [], 0
-    if batch:
-        yield batch
+class _Content(NamedTuple):
+    """Of an index: what images.json says of each picture, the arrays, and who is left out."""
+
+    records: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+    skipped: list[dict[str, str]]
 
 
-def _pictures(collection, journal: _Journal, known: Mapping, max_pixels: int) -> Iterator[tuple]:
-    """(name, digest, picture) of each database picture; reading runs ahead of describing.
-
-    picture is None where its features are known, and where it cannot be read, which the journal
-    is told.
-    """
-
-    def read(name: str):
-        try:
-            data = images.read_bytes(collection.path(name), name)
-        except images.PictureError as error:
-            return name, "", error
-        digest = hashlib.sha256(data).hexdigest()
-        if digest in known or journal.has(name, digest):
-            return name, digest, None
-        try:
-            return name, digest, images.read(data, name, max_pixels)
-        except images.PictureError as error:
-            return name, digest, error
-
-    def settled(name: str, digest: str, picture):
-        if isinstance(picture, images.PictureError):
-            journal.skip(name, digest, str(picture))
-            picture = None
-        return name, digest, picture
-
-    with ThreadPoolExecutor(1) as reader:
-        waiting = []
-        for name in collection.names:
-            waiting.append(reader.submit(read, name))
-            if len(waiting) > 2:
-                yield settled(*waiting.pop(0).result())
-        for future in waiting:
-            yield settled(*future.result())
-
-
-class _Journal:
-    """Finished pictures of an unfinished build: one JSON line each, features in one file.
-
-    The features are written before their line, which carries their checksum, so after a kill at any
-    moment the journal ends with the last whole record.
-    """
-
-    def __init__(self, folder: Path, identity: dict[str, Any]):
-        self.folder = folder
-        self.identity = identity
-        self.entries: dict[str, dict] = {}
-
-    def __enter__(self) -> _Journal:
-        stamp = self.folder / "identity.json"
-        if stamp.is_file() and stamp.read_bytes() == json.dumps(self.identity).encode():
-            self._recover()
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
-            stamp.write_text(json.dumps(self.identity))
-        self.lines = open(self.folder / "journal.jsonl", "ab")
-        self.data = open(self.folder / "features.bin", "ab")
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.lines.close()
-        self.data.close()
-
-    def _recover(self) -> None:
-        """Read the whole records and cut off what a kill left behind them."""
-        path, data = self.folder / "journal.jsonl", self.folder / "features.bin"
-        path.touch()
-        data.touch()
-        lines_end = data_end = 0
-        size = data.stat().st_size
-        with open(path, "rb") as lines, open(data, "rb") as features:
-            for line in lines:
-                try:
-                    entry = json.loads(line)
-                    payload = features.read(min(entry["bytes"], size))
-                    whole = (
-                        line.endswith(b"\n")
-                        and zlib.crc32(payload) == entry["crc32"]
-                        and len(payload) == entry["bytes"]
-                        and isinstance(entry["name"], str)
-                        and ("reason" in entry or entry.keys() >= {"sha256", "width", "rows"})
-                    )
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                    break
-                if not whole:
-                    break
-                self.entries[entry["name"]] = entry | {"offset": data_end}
-                lines_end += len(line)
-                data_end += len(payload)
-        os.truncate(path, lines_end)
-        os.truncate(data, data_end)
-
-    def has(self, name: str, digest: str) -> bool:
-        return self.entries.get(name, {}).get("sha256") == digest
-
-    def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
-        # Before they are rounded to whole numbers, which are always finite, and after.
-        packed = _pack(features) if _finite(features) else {}
-        arrays = packed.values()
-        if not arrays or not all(np.isfinite(array).all() for array in arrays):
-            raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
-        payload = b"".join(array.tobytes() for array in arrays)
-        self._append(
-            {
-                "name": name,
-                "sha256": digest,
-                "width": size[0],
-                "height": size[1],
-                "rows": len(features) if isinstance(features, LocalFeatures) else 1,
-            },
-            payload,
-        )
-
-    def skip(self, name: str, digest: str, reason: str) -> None:
-        self._append({"name": name, "sha256": digest, "reason": reason}, b"")
-
-    def _append(self, entry: dict, payload: bytes) -> None:
-        entry |= {"bytes": len(payload), "crc32": zlib.crc32(payload)}
-        offset = self.data.tell()
-        self.data.write(payload)
-        self.data.flush()
-        self.lines.write(json.dumps(entry).encode() + b"\n")
-        self.lines.flush()
-        self.entries[entry["name"]] = entry | {"offset": offset}
-
-    def features(self, entry: dict, kind: str) -> dict[str, np.ndarray]:
-        """The packed arrays of a finished picture."""
-        with open(self.folder / "features.bin", "rb") as file:
-            file.seek(entry["offset"])
-            payload = file.read(entry["bytes"])
-        return _unpack(payload, entry["rows"], kind)
-
-
-def _finite(features: Features) -> bool:
-    if isinstance(features, LocalFeatures):
-        features = features.descriptors
-    return bool(np.isfinite(features).all())
-
-
-def _pack(features: Features) -> dict[str, np.ndarray]:
-    """Features in the types in which an index stores them."""
-    if isinstance(features, LocalFeatures):
-        return {
-            "keypoints": features.keypoints.astype(np.float16),
-            "scales": features.scales.astype(np.float16),
-            "scores": features.scores.astype(np.float16),
-            "descriptors": store.quantise(features.descriptors),
-        }
-    return {"descriptors": features.astype(np.float16)[None]}
-
-
-def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
-    if kind == "global":
-        return {"descriptors": np.frombuffer(payload, np.float16)[None]}
-    points = np.frombuffer(payload, np.float16, rows * 4)
-    return {
-        "keypoints": points[: rows * 2].reshape(rows, 2),
-        "scales": points[rows * 2 : rows * 3],
-        "scores": points[rows * 3 :],
-        # With no row there is no width to infer.
-        "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(
-            rows, -1 if rows else 0
-        ),
-    }
-
-
-def _collect(digests: dict[str, str], journal: _Journal, known: Mapping, kind: str):
-    """Everything finished, in the order of the collection: records, arrays, skipped."""
-    records, parts, skipped = [], [], []
-    for name, digest in digests.items():
-        if journal.has(name, digest):
+def _collect(
+    names: Sequence[str], digests: Mapping[str, str], journal: Journal, known: Mapping, kind: str
+) -> _Content:
+    """Everything finished, in the order of the names."""
+    records, pieces, skipped = [], [], []
+    for name in names:
+        digest = digests[name]
+        if journal.digests.get(name) == digest:
             entry = journal.entries[name]
             if "reason" in entry:
                 skipped.append({"name": name, "reason": entry["reason"]})
                 continue
-            part = journal.features(entry, kind)
+            piece = journal.features(entry, kind)
         else:
             index, position = known[digest]
             width, height = index.sizes[position].tolist()
             entry = {"sha256": digest, "width": width, "height": height}
-            part = _rows(index, position)
+            piece = _rows(index, position)
         records.append({key: entry[key] for key in ("sha256", "width", "height")} | {"name": name})
-        parts.append(part)
-    if not parts:
-        return records, {}, skipped
+        pieces.append(piece)
+    return _Content(records, _joined(pieces, kind), skipped)
+
+
+def _joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, np.ndarray]:
+    """The arrays of features of several pictures or parts, one after another.
+
+    pieces: for local features of several pictures each, with their ``offsets``.
+    """
+    types = store.array_types(kind, part=True)
     arrays = {}
-    for key in parts[0]:
+    for key in types.keys() - {"offsets"}:
         # An empty picture (no keypoint) has no descriptor width of its own.
-        arrays[key] = np.concatenate(
-            [part[key] for part in parts if len(part[key])] or [parts[0][key]]
+        rows = [piece[key] for piece in pieces if len(piece[key])] or [p[key] for p in pieces[:1]]
+        dtype, dimensions = types[key]
+        arrays[key] = np.concatenate(rows) if rows else np.zeros((0,) * dimensions, dtype)
+    if "offsets" in types:
+        lengths = [
+            np.diff(piece["offsets"]) if "offsets" in piece else [len(piece["scores"])]
+            for piece in pieces
+        ]
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))]).astype(
+            np.int64
         )
-    if kind != "global":
-        lengths = [len(part["keypoints"]) for part in parts]
-        arrays["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return records, arrays, skipped
+    return arrays
 
 
 def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):

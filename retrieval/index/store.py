@@ -28,12 +28,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
+
+T = TypeVar("T")
 
 FORMAT = 1
 KINDS = {"sir": "global", "delf": "local", "cnn-irwnha": "global"}
@@ -81,6 +83,25 @@ PATIENCE = 20  # times that an index is looked for while another takes its place
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
 
+def array_types(kind: str, part: bool = False) -> Mapping[str, tuple[str, int]]:
+    """Name → dtype and dimensions of the arrays of an index; a part has nothing to search with."""
+    return ARRAYS["keypoints" if part and kind == "local" else kind]
+
+
+class Part(NamedTuple):
+    """One of so many parts of a list, all of about the same size; ``number`` counts from 1."""
+
+    number: int = 1
+    parts: int = 1
+
+    def __str__(self) -> str:
+        return f"part {self.number} of {self.parts}"
+
+    def of(self, names: Sequence[T]) -> Sequence[T]:
+        start, end = (len(names) * one // self.parts for one in (self.number - 1, self.number))
+        return names[start:end]
+
+
 class Index:
     """A loaded index. Immutable; arrays stay on disk until they are touched."""
 
@@ -107,6 +128,11 @@ class Index:
     @property
     def checkpoint(self) -> str:
         return self.manifest["checkpoint"]["id"]
+
+    @property
+    def part(self) -> Part:
+        """Which part of an index it is; a whole one is part 1 of 1."""
+        return Part(**self.manifest.get("part", {}))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -209,12 +235,14 @@ def save(
     arrays: Mapping[str, np.ndarray],
     skipped: Iterable[dict] = (),
     seconds: float = 0.0,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an index into an existing empty folder, the manifest last.
 
     out: where it will be put.
     method: anything with kind, name, checkpoint (id, sha256) and settings.
     collection: anything with name, fingerprint and root. images: name, sha256, width, height each.
+    more: further entries of the manifest, and others in place of those that would be written.
     """
     for name, array in arrays.items():
         try:
@@ -243,6 +271,7 @@ def save(
         "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
+        **(more or {}),
     }
     write_json(folder / "manifest.json", manifest | {"sha256": _manifest_digest(manifest)})
 
@@ -258,22 +287,23 @@ def _whereabouts(collection, out: Path) -> dict[str, str]:
         return {"folder": Path(root).as_posix()}
 
 
-def load(path: str | Path) -> Index:
+def load(path: str | Path, part: bool = False) -> Index:
     """Open an index and check all of it: manifest, sizes, checksums, shapes, names.
 
+    part: of an index, made with ``index --part``, is wanted and not a whole one.
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
     path = Path(path)
     for _ in range(PATIENCE):
         before = _version(path)
         try:
-            return _load(path)
+            return _load(path, part)
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
             if _version(path) == before and (before or not _old_places(path)):
                 raise
             time.sleep(0.05)
-    return _load(path)
+    return _load(path, part)
 
 
 def _version(path: Path) -> tuple[int, int] | None:
@@ -290,7 +320,7 @@ def _old_places(path: Path) -> list[Path]:
     return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
 
 
-def _load(path: Path) -> Index:
+def _load(path: Path, part: bool) -> Index:
     if not (path / "manifest.json").is_file():
         raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
     manifest = _read_json(path / "manifest.json")
@@ -302,6 +332,12 @@ def _load(path: Path) -> Index:
             f"reads {FORMAT}{AGAIN}."
         )
     _check_manifest(manifest, path)
+    if ("part" in manifest) != part:
+        raise RetrievalError(
+            f"{path} is a whole index and not a part of one."
+            if part
+            else f"{path} is {Part(**manifest['part'])} of an index; merge all parts to use them."
+        )
     for name, stated in manifest["files"].items():
         file = path / name
         if not file.is_file():
@@ -317,7 +353,8 @@ def _load(path: Path) -> Index:
                 f"edited or damaged{AGAIN}."
             )
     images = _read_json(path / "images.json")
-    arrays = {name: _open_array(path / f"{name}.npy") for name in ARRAYS[manifest["kind"]]}
+    types = array_types(manifest["kind"], part)
+    arrays = {name: _open_array(path / f"{name}.npy") for name in types}
     _check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
 
@@ -433,7 +470,9 @@ def _check_manifest(manifest: dict, path: Path) -> None:
     damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
     try:
         kind = manifest["kind"]
-        expected = {f"{name}.npy" for name in ARRAYS[kind]} | {"images.json"}
+        part = Part(**manifest.get("part", {}))
+        types = array_types(kind, "part" in manifest)
+        expected = {f"{name}.npy" for name in types} | {"images.json"}
         fine = (
             set(manifest["files"]) == expected
             and all(
@@ -455,6 +494,8 @@ def _check_manifest(manifest: dict, path: Path) -> None:
                 for entry in manifest["skipped"]
             )
             and isinstance(manifest["pictures"], int)
+            and all(isinstance(one, int) for one in part)
+            and 1 <= part.number <= part.parts
             and manifest["sha256"] == _manifest_digest(manifest)
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -467,7 +508,8 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
     """Shapes agree with one another even when somebody wrote matching checksums."""
     count = manifest["pictures"]
     wrong = RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
-    if not isinstance(images, list) or len(images) != count or count == 0:
+    part = "part" in manifest
+    if not isinstance(images, list) or len(images) != count or (count == 0 and not part):
         raise wrong
     for image in images:
         if not (
@@ -487,13 +529,14 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
             check_name(image["name"])
     except RetrievalError as error:
         raise wrong from error
-    for name, (dtype, dimensions) in ARRAYS[manifest["kind"]].items():
+    for name, (dtype, dimensions) in array_types(manifest["kind"], part).items():
         if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
             raise wrong
     descriptors = arrays["descriptors"]
     if manifest["kind"] == "global":
         # Every value, not a sample: one NaN would poison every ranking.
-        if len(descriptors) != count or not descriptors.size or not np.isfinite(descriptors).all():
+        fine = len(descriptors) == count and (descriptors.size or not count)
+        if not fine or not np.isfinite(descriptors).all():
             raise wrong
         return
     offsets = arrays["offsets"]
@@ -508,7 +551,7 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
     ):
         raise wrong
-    if manifest["kind"] == "keypoints":
+    if manifest["kind"] == "keypoints" or part:
         return
     if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
         raise wrong

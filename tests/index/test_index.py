@@ -205,8 +205,9 @@ def test_features_are_taken_from_another_collection(folder, out, tmp_path, monke
 def test_what_is_known_does_not_wait(folder, out):
     """Progress goes on picture by picture, and a batch holds no more than it must."""
     known = [(str(n), "digest", None) for n in range(3)]
-    new = [(str(n), "digest", "picture") for n in range(3, 6)]
-    batches = sys.modules["retrieval.index.builder"]._batches(
+    picture = Image.new("RGB", (9, 9))
+    new = [(str(n), "digest", picture) for n in range(3, 6)]
+    batches = sys.modules["retrieval.index.describing"]._batches(
         iter([*known, new[0], known[0], new[1], new[2]]), 2
     )
     assert list(batches) == [

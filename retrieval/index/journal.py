@@ -1,0 +1,149 @@
+"""What an unfinished build has finished, safe from a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.errors import RetrievalError
+from retrieval.index import store
+from retrieval.methods.base import Features, LocalFeatures
+
+
+class Journal:
+    """Finished pictures of an unfinished build: one JSON line each, features in one file.
+
+    The features are written before their line, which carries their checksum, so after a kill at any
+    moment the journal ends with the last whole record.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self.folder = folder
+        self.identity = identity
+        self.entries: dict[str, dict] = {}
+
+    def __enter__(self) -> Journal:
+        stamp = self.folder / "identity.json"
+        if stamp.is_file() and stamp.read_bytes() == json.dumps(self.identity).encode():
+            self._recover()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            stamp.write_text(json.dumps(self.identity))
+        self.lines = open(self.folder / "journal.jsonl", "ab")
+        self.data = open(self.folder / "features.bin", "ab")
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.lines.close()
+        self.data.close()
+
+    def _recover(self) -> None:
+        """Read the whole records and cut off what a kill left behind them."""
+        path, data = self.folder / "journal.jsonl", self.folder / "features.bin"
+        path.touch()
+        data.touch()
+        lines_end = data_end = 0
+        size = data.stat().st_size
+        with open(path, "rb") as lines, open(data, "rb") as features:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    payload = features.read(min(entry["bytes"], size))
+                    whole = (
+                        line.endswith(b"\n")
+                        and zlib.crc32(payload) == entry["crc32"]
+                        and len(payload) == entry["bytes"]
+                        and isinstance(entry["name"], str)
+                        and ("reason" in entry or entry.keys() >= {"sha256", "width", "rows"})
+                    )
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    break
+                if not whole:
+                    break
+                self.entries[entry["name"]] = entry | {"offset": data_end}
+                lines_end += len(line)
+                data_end += len(payload)
+        os.truncate(path, lines_end)
+        os.truncate(data, data_end)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Name of each finished picture → digest of its file."""
+        return {name: entry["sha256"] for name, entry in self.entries.items()}
+
+    def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
+        # Before they are rounded to whole numbers, which are always finite, and after.
+        packed = _pack(features) if _finite(features) else {}
+        arrays = packed.values()
+        if not arrays or not all(np.isfinite(array).all() for array in arrays):
+            raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
+        payload = b"".join(array.tobytes() for array in arrays)
+        self._append(
+            {
+                "name": name,
+                "sha256": digest,
+                "width": size[0],
+                "height": size[1],
+                "rows": len(features) if isinstance(features, LocalFeatures) else 1,
+            },
+            payload,
+        )
+
+    def skip(self, name: str, digest: str, reason: str) -> None:
+        self._append({"name": name, "sha256": digest, "reason": reason}, b"")
+
+    def _append(self, entry: dict, payload: bytes) -> None:
+        entry |= {"bytes": len(payload), "crc32": zlib.crc32(payload)}
+        offset = self.data.tell()
+        self.data.write(payload)
+        self.data.flush()
+        self.lines.write(json.dumps(entry).encode() + b"\n")
+        self.lines.flush()
+        self.entries[entry["name"]] = entry | {"offset": offset}
+
+    def features(self, entry: dict, kind: str) -> dict[str, np.ndarray]:
+        """The packed arrays of a finished picture."""
+        with open(self.folder / "features.bin", "rb") as file:
+            file.seek(entry["offset"])
+            payload = file.read(entry["bytes"])
+        return _unpack(payload, entry["rows"], kind)
+
+
+def _finite(features: Features) -> bool:
+    if isinstance(features, LocalFeatures):
+        features = features.descriptors
+    return bool(np.isfinite(features).all())
+
+
+def _pack(features: Features) -> dict[str, np.ndarray]:
+    """Features in the types in which an index stores them."""
+    if isinstance(features, LocalFeatures):
+        return {
+            "keypoints": features.keypoints.astype(np.float16),
+            "scales": features.scales.astype(np.float16),
+            "scores": features.scores.astype(np.float16),
+            "descriptors": store.quantise(features.descriptors),
+        }
+    return {"descriptors": features.astype(np.float16)[None]}
+
+
+def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
+    if kind == "global":
+        return {"descriptors": np.frombuffer(payload, np.float16)[None]}
+    points = np.frombuffer(payload, np.float16, rows * 4)
+    return {
+        "keypoints": points[: rows * 2].reshape(rows, 2),
+        "scales": points[rows * 2 : rows * 3],
+        "scores": points[rows * 3 :],
+        # With no row there is no width to infer.
+        "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(
+            rows, -1 if rows else 0
+        ),
+    }
