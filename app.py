@@ -16,6 +16,7 @@ st.navigation(
         ),
         st.Page("pages/collections.py", title="Collections", icon=":material/photo_library:"),
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
+        st.Page("pages/networks.py", title="Networks and indexes", icon=":material/deployed_code:"),
     ],
     position="top",
 ).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import streamlit as st
@@ -10,12 +9,12 @@ import streamlit as st
 from pages.parts import cards, loaders
 from pages.parts.downloads import download
 from pages.parts.indexing import build
+from pages.parts.permission import command_instead, may_download
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, commons, credits, data_folder, registered
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
-ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
 state = st.session_state
 
 
@@ -80,12 +79,8 @@ def photographs() -> None:
         key="preset",
     )
     entry = next(one for one in registered() if one.name == f"{preset}-commons")
-    if not os.environ.get(ALLOWED):
-        st.info(
-            "The owner of this app brings them with a command on the machine that the app runs "
-            f"on. To have a button here instead, start the app with `{ALLOWED}=1`."
-        )
-        st.code(command(preset), language="sh")
+    if not may_download():
+        command_instead(command(preset))
     elif not entry.available:
         st.text_input(
             "Your e-mail address or web page",

@@ -44,6 +44,9 @@ def add(commands) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     then_argument(parser)
 
+    ablate = command(commands, "ablate", _ablate, "what each step of SIR or CNN-IRwNHA is worth")
+    ablate.add_argument("index", type=Path, metavar="INDEX")
+
     command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
 
 
@@ -140,6 +143,23 @@ def _check_early(wanted: list[str] | None, collection: Collection, needs_picture
             raise RetrievalError(
                 f"The query picture {query.name} of {collection.title} is not on this machine."
             )
+
+
+def _ablate(args: argparse.Namespace) -> None:
+    from retrieval import index as indexes
+    from retrieval.evaluation import ablation, runs
+
+    index = indexes.load(args.index)
+    collection = runs.collection_of(index)
+    with Bar(len(index) + len(collection.queries)) as bar:
+        made = ablation.make(index, collection, methods.for_index(index), bar.update)
+    print(f"{collection.title}, {index.checkpoint}: mAP (Medium) in per cent")
+    print(f"{'one scale':>16}{'no layer':>10}{'layer':>10}")
+    for p, (without, with_layer) in zip(made.exponents, made.maps, strict=True):
+        print(f"{f'p = {p:.3g}':>16}{100 * without:10.2f}{100 * with_layer:10.2f}")
+    for count, value in enumerate(made.scale_maps, 1):
+        print(f"{f'scales: {count}':>16}{'':10}{100 * value:10.2f}")
+    print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
 
 
 def _reproduce(args: argparse.Namespace) -> None:

@@ -20,6 +20,8 @@ from retrieval.networks import checkpoints
 if TYPE_CHECKING:
     import torch
 
+    from retrieval.networks.trunks import Trunk
+
 
 @dataclass(frozen=True)
 class LocalFeatures:
@@ -129,9 +131,33 @@ class GlobalMethod(Method):
         # A network of the user's own need not take more than one picture.
         self.batch = 1 if checkpoint.network is not None else trunks.batch()
 
+    trunk: Trunk
+    # Weight (D, C) and bias (D,), put on the pooled vector of unit length; None: there is none.
+    last: tuple[torch.Tensor, torch.Tensor] | None
+    # Of the generalised mean that pools the feature map; None where it is pooled otherwise, or
+    # where more follows than the last layer and the mean over scales.
+    exponent: float | None = None
+
     @abstractmethod
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         """Unit-length descriptors (B, D) of inputs (B, 3, H, W), both float32."""
+
+    def _features(self, inputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """The feature map (B, C, h, w) of inputs (B, 3, H, W) resized by ``scale``."""
+        if scale != 1:
+            import torch.nn.functional as F
+
+            inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", align_corners=False)
+        return self.trunk(inputs)
+
+    def feature_map(
+        self, picture: Image.Image, box: Box | None = None, scale: float = 1.0
+    ) -> np.ndarray:
+        """The feature map (C, h, w) float32 of a picture, or of the box in it, at one scale."""
+        import torch
+
+        with torch.inference_mode():
+            return self._features(self._input(picture, box), scale)[0].cpu().numpy()
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
         """What each place of an input (1, 3, H, W) adds to its descriptor, scale by scale.

@@ -43,8 +43,8 @@ class GeM(GlobalMethod):
         self.local = _layer(weights, width, "lwhiten", meta.get("local_whitening"))
         width = len(self.local[1]) if self.local else width
         self.pool, p, width = _pooling(weights, width)
-        self.whiten = _layer(weights, width, "whiten", meta.get("whitening"))
-        width = len(self.whiten[1]) if self.whiten else width
+        self.last = _layer(weights, width, "whiten", meta.get("whitening"))
+        width = len(self.last[1]) if self.last else width
         # What each place adds to the pooled value; maxima and regions have no such parts.
         gem = partial(pooling.gem_parts, p=p)
         parts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -55,8 +55,10 @@ class GeM(GlobalMethod):
         # signs and are averaged as they are (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
         plain = meta.get("pooling", "gem") == "gem" and not meta.get("regional")
-        self.msp = p.item() if several and plain and self.whiten is None else 1.0
+        self.msp = p.item() if several and plain and self.last is None else 1.0
         self.learned = _learned_whitening(meta, several, width)
+        if plain and len(p) == 1 and self.msp == 1 and self.learned is None:
+            self.exponent = p.item()
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         first, *rest = (self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
@@ -66,11 +68,8 @@ class GeM(GlobalMethod):
             vectors = pooling.l2(F.linear(vectors, *self.learned))
         return vectors
 
-    def _features(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
-        """The feature map (B, C, h, w) at one scale."""
-        if scale != 1:
-            inputs = F.interpolate(inputs, scale_factor=scale, mode="bilinear", align_corners=False)
-        features = self.trunk(inputs)
+    def _features(self, inputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        features = super()._features(inputs, scale)
         if self.local is not None:
             weight, bias = self.local
             features = F.conv2d(features, weight[:, :, None, None], bias)
@@ -80,7 +79,7 @@ class GeM(GlobalMethod):
         """Descriptors (B, D) at one scale."""
         features = self._features(inputs, scale)
         vectors = pooling.l2(self.pool(features))
-        return vectors if self.whiten is None else pooling.l2(F.linear(vectors, *self.whiten))
+        return vectors if self.last is None else pooling.l2(F.linear(vectors, *self.last))
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
         if self.shares is None:
@@ -112,8 +111,8 @@ class GeM(GlobalMethod):
         features = self._features(inputs, scale)
         assert self.shares is not None
         parts = pooling.l2_parts(self.shares(features)[0].permute(1, 2, 0).float().cpu())
-        if self.whiten is not None:
-            weight, bias = (one.cpu() for one in self.whiten)
+        if self.last is not None:
+            weight, bias = (one.cpu() for one in self.last)
             count = parts.shape[0] * parts.shape[1]
             parts = pooling.l2_parts(F.linear(parts, weight, bias / count))
         return parts

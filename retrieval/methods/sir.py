@@ -20,6 +20,7 @@ class SIR(GlobalMethod):
     name = "sir"
     title = "SIR"
     defaults = {"size": 320, "power": 1.0}
+    exponent = 1.0  # the average
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
@@ -28,28 +29,28 @@ class SIR(GlobalMethod):
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
         # Without its layer it is the plain features: what the layer is fitted on.
-        self.layer = None
+        self.last = None
         if weights.head:
-            self.layer = head_layer(weights.head, "weight", "bias", self.trunk.channels)
+            self.last = head_layer(weights.head, "weight", "bias", self.trunk.channels)
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
-        vectors = pooling.spoc(self.trunk(inputs)).cpu()
+        vectors = pooling.spoc(self._features(inputs)).cpu()
         if self.settings["power"] != 1:
             vectors = vectors.clamp(min=0).pow(self.settings["power"])
         vectors = pooling.l2(vectors)
-        if self.layer is not None:
-            vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.layer))
+        if self.last is not None:
+            vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.last))
         return vectors
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor]:
-        features = self.trunk(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
+        features = self._features(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
         count = features.shape[0] * features.shape[1]
         parts = features / count
         if self.settings["power"] != 1:  # each place has its share of what the root makes of a sum
             total = parts.sum(dim=(0, 1)).clamp(min=1e-12)
             parts = parts * total.pow(self.settings["power"] - 1)
         parts = pooling.l2_parts(parts)
-        if self.layer is not None:
-            weight, bias = self.layer
+        if self.last is not None:
+            weight, bias = self.last
             parts = pooling.l2_parts(torch.nn.functional.linear(parts, weight, bias / count))
         return [parts]

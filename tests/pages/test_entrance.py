@@ -8,7 +8,7 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import entrance
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("app.py", "pages/search.py", "pages/evaluation.py", "pages/about.py")
+PAGES = ("app.py", *(f"pages/{name}.py" for name in ("search", "evaluation", "about", "networks")))
 
 
 @pytest.fixture(autouse=True)

@@ -639,14 +639,13 @@ def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeyp
     assert sum(1 for _ in folder.iterdir()) == 15  # nothing was written there
 
 
-def test_how_it_works_and_back(little):
+def test_networks_and_indexes_and_back(little):
     app = go(start())
     app.text_input(key="box").set_value("32, 0, 64, 48").run()
     before = hits(app)
-    app.switch_page("pages/about.py").run()
+    app.switch_page("pages/networks.py").run()
     assert not app.exception
-    assert [heading.value for heading in app.subheader][:3] == ["SIR", "DELF", "CNN-IRwNHA"]
-    assert list(app.dataframe[0].value["Pictures"]) == [12, 12]
+    assert list(app.dataframe[1].value["Pictures"]) == [12, 12]
     app.query_params.clear()
     app.switch_page("pages/search.py").run()
     assert hits(app) == before

@@ -16,9 +16,9 @@ from retrieval.figures import local_features as plots_local
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods import METHODS
-from retrieval.methods.base import as_local
+from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry
-from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE
+from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE, Verification
 from retrieval.ranking.verification import LEAST
 
 SIDE = 800  # pixels of the longer side of a picture on show
@@ -138,20 +138,8 @@ def geometry_of(
         return
     a, b, pairs, found = compared
     other = query.in_database(collection, hit)
-    jpegs, sizes = zip(
-        *(loaders.view(one.source, SIDE, one.name) for one in (question, other)), strict=True
-    )
-    first, second = pairs.T
-    compare.matches(
-        jpegs,
-        sizes,
-        (a.keypoints[first], b.keypoints[second]),
-        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
-        found.inliers,
-        (None, None),
-        "Point at a line to see that match alone.",
-        f"xfeat-{hit}",
-    )
+    shown = [loaders.view(one.source, SIDE, one.name) for one in (question, other)]
+    _lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
     st.markdown(
         f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
         f"inliers**. {LEAST} or more confirm that both show the same thing."
@@ -162,24 +150,15 @@ def _matches(
     opened: Index, question: query.Question, box: Box | None, other: query.Question, shown: list
 ) -> None:
     """Matches of DELF, inliers first, and the aligned pictures where enough agree."""
-    jpegs, sizes = zip(*shown, strict=True)
+    sizes = [size for _, size in shown]
     a = loaders.local_features(
         question.source, question.key, box, opened.checkpoint, opened.settings
     )
     b = as_local(opened.features(opened.positions[other.name]))
     pairs, found = geometry.verify_features(a, b, sizes[1], MIN_SIMILARITY, TOLERANCE)
     agree = found.matrix is not None and found.count >= NOISE_FLOOR
-    first, second = pairs.T
-    compare.matches(
-        jpegs,
-        sizes,
-        (a.keypoints[first], b.keypoints[second]),
-        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
-        found.inliers,
-        geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None),
-        "Point at a line to see that match alone.",
-        f"matches-{other.name}",
-    )
+    outlines = geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None)
+    _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}")
     if found.matrix is not None and agree:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches are inliers**: they agree on how the camera "
@@ -199,3 +178,27 @@ def _matches(
             f"many by chance: only {NOISE_FLOOR} or more say something. The rank of this picture "
             "comes from its votes, which count similar details wherever they are."
         )
+
+
+def _lines(
+    shown: list,
+    a: LocalFeatures,
+    b: LocalFeatures,
+    pairs: np.ndarray,
+    found: Verification,
+    outlines: tuple[np.ndarray | None, np.ndarray | None],
+    key: str,
+) -> None:
+    """The pairs (K, 2) of two pictures' features as lines."""
+    jpegs, sizes = zip(*shown, strict=True)
+    first, second = pairs.T
+    compare.matches(
+        jpegs,
+        sizes,
+        (a.keypoints[first], b.keypoints[second]),
+        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
+        found.inliers,
+        outlines,
+        "Point at a line to see that match alone.",
+        key,
+    )

@@ -1,4 +1,4 @@
-"""The page "How it works": what is installed, and the networks that can be downloaded."""
+"""The page "Networks and indexes": what is installed, and what can be downloaded."""
 
 import hashlib
 import threading
@@ -18,9 +18,10 @@ CONTENT = b"not a network, but whole" * 1000
 
 
 @pytest.fixture
-def about(tmp_path, monkeypatch):
+def networks(tmp_path, monkeypatch):
     """The page, with one network to be had from a server on this machine."""
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RETRIEVAL_ALLOW_DOWNLOADS", "1")
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "network.pth").write_bytes(CONTENT)
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
@@ -35,7 +36,7 @@ def about(tmp_path, monkeypatch):
         )
         monkeypatch.setitem(checkpoints.REGISTRY, NETWORK, record)
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-        return app.switch_page("pages/about.py").run()
+        return app.switch_page("pages/networks.py").run()
 
     yield offer
     server.shutdown()
@@ -44,7 +45,7 @@ def about(tmp_path, monkeypatch):
 def here(app):
     """Network → 'yes' or 'no', from the last table of the page."""
     table = app.dataframe[-1].value
-    return dict(zip(table["Network"], table["On this machine"], strict=True))
+    return dict(zip(table["Checkpoint"], table["On this machine"], strict=True))
 
 
 def download(app):
@@ -53,8 +54,8 @@ def download(app):
     return button.click().run()
 
 
-def test_a_network_is_downloaded_and_then_listed_as_here(about):
-    app = about(hashlib.sha256(CONTENT).hexdigest())
+def test_a_network_is_downloaded_and_then_listed_as_here(networks):
+    app = networks(hashlib.sha256(CONTENT).hexdigest())
     assert here(app)[NETWORK] == "no"
     app = download(app)
     assert not app.error
@@ -63,14 +64,22 @@ def test_a_network_is_downloaded_and_then_listed_as_here(about):
     assert NETWORK not in app.selectbox(key="network").options
 
 
-def test_a_network_with_another_hash_is_refused_in_a_sentence(about):
-    app = download(about("0" * 64))
+def test_a_network_with_another_hash_is_refused_in_a_sentence(networks):
+    app = download(networks("0" * 64))
     assert len(app.error) == 1
     assert not checkpoints.REGISTRY[NETWORK].path.exists()
 
 
-def test_every_method_and_index_is_named(about):
-    app = about("0" * 64)
-    titles = [heading.value for heading in app.subheader]
-    assert titles[:3] == ["SIR", "DELF", "CNN-IRwNHA"]
-    assert {"sir-lite0", "delf-lite0", "gem-lite0"} <= set(app.dataframe[0].value["Checkpoint"])
+def test_visitors_download_nothing_unless_the_owner_allows_it(networks, monkeypatch):
+    monkeypatch.delenv("RETRIEVAL_ALLOW_DOWNLOADS")
+    app = networks(hashlib.sha256(CONTENT).hexdigest())
+    app.selectbox(key="network").select(NETWORK).run()
+    assert not [button for button in app.button if button.label.startswith("Download")]
+    assert app.code[0].value == f"python -m retrieval download {NETWORK}"
+    assert "RETRIEVAL_ALLOW_DOWNLOADS=1" in app.info[0].value
+
+
+def test_every_checkpoint_and_index_is_named(networks):
+    app = networks("0" * 64)
+    for table in app.dataframe[:2]:
+        assert {"sir-lite0", "delf-lite0", "gem-lite0"} <= set(table.value["Checkpoint"])

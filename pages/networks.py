@@ -1,0 +1,115 @@
+"""Networks and indexes: what this machine searches with, and what can be downloaded."""
+
+import json
+
+import streamlit as st
+
+from pages.parts import cards, loaders
+from pages.parts.permission import command_instead, may_download
+from retrieval import index, methods
+from retrieval.networks import checkpoints
+
+
+def networks_here() -> None:
+    """The checkpoints that come with the installation."""
+    st.subheader("Networks of this installation", anchor=False)
+    st.markdown(
+        "A **checkpoint** is one set of trained weights. The first of each method is used unless "
+        "another is named."
+    )
+    st.dataframe(
+        [
+            {
+                "Method": methods.METHODS[one.method].title,
+                "Checkpoint": one.id,
+                "What it is": one.title,
+                "Stands in for": one.stands_in_for,
+                "Trained on": one.trained_on,
+                "Test landmarks in the training": one.overlap,
+                "Licence": one.licence,
+            }
+            for name in methods.METHODS
+            for one in checkpoints.of_method(name)
+            if not one.address
+        ],
+        hide_index=True,
+    )
+
+
+def indexes_here() -> None:
+    st.subheader("Indexes on this machine", anchor=False)
+    rows = []
+    for name, title in loaders.shelf().items():
+        for method, path in index.find_all(name):
+            made = json.loads((path / "manifest.json").read_text("utf-8"))
+            size = sum(file["bytes"] for file in made["files"].values())
+            rows.append(
+                {
+                    "Collection": title,
+                    "Method": methods.METHODS[method].title,
+                    "Checkpoint": made["checkpoint"]["id"],
+                    "Pictures": made["pictures"],
+                    "Skipped": len(made["skipped"]),
+                    "MB": round(size / 1e6, 1),
+                    "Made": made["made"][:10],
+                }
+            )
+    if rows:
+        st.dataframe(rows, hide_index=True)
+    else:
+        st.info("None yet. The search page can index pictures of your own.")
+
+
+def networks_elsewhere() -> None:
+    """The checkpoints of others, and a way to bring one here."""
+    st.subheader("Networks to download", anchor=False)
+    st.markdown(
+        "The embedded networks are small and stand in for these. A downloaded file is compared "
+        "with the SHA-256 that its authors state, where they state one, and is then used with "
+        "`python -m retrieval index`."
+    )
+    official = {one.id: one for one in checkpoints.REGISTRY.values() if one.address}
+    st.dataframe(
+        [
+            {
+                "Checkpoint": one.id,
+                "Method": methods.METHODS[one.method].title,
+                "What it is": one.title,
+                "Size": one.size_text,
+                "On this machine": "yes" if one.available else "no",
+                "Trained on": one.trained_on,
+                "Licence": one.licence,
+            }
+            for one in official.values()
+        ],
+        hide_index=True,
+    )
+    missing = [name for name, one in official.items() if not one.available]
+    if not missing:
+        return
+    chosen = st.selectbox("Download a network", missing, key="network")
+    if official[chosen].format == "saved-model":
+        st.caption(
+            "This one is a program of TensorFlow, a SavedModel. Only the part that describes "
+            "pictures is run, and only if it is made of arithmetic."
+        )
+    if not may_download():
+        command_instead(f"python -m retrieval download {chosen}")
+    elif st.button(f"Download, {official[chosen].size_text}", icon=":material/download:"):
+        bar = st.progress(0.0, "Connecting")
+
+        def show(done: int, total: int | None, name: str) -> None:
+            text = f"{name}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} MB" if total else "")
+            bar.progress(min(done / total, 1.0) if total else 0.0, text)
+
+        with loaders.explained():
+            checkpoints.download(official[chosen], show)
+        st.rerun()
+
+
+loaders.through_app()
+cards.style()
+st.title("Networks and indexes", anchor=False)
+networks_here()
+indexes_here()
+networks_elsewhere()

@@ -1,0 +1,269 @@
+"""An ablation: a method with one descriptor a picture, of which one step is changed or left out.
+
+The steps are those of ``GlobalMethod``: feature map, generalised mean with an exponent p (GeM,
+Radenović, Tolias and Chum, TPAMI 2018, eq. 3), L2, the last layer (SIR's fully connected one, the
+whitening of CNN-IRwNHA), L2, and the mean over scales. Network and last layer are those that were
+learned with the method's own exponent; they are not learned again for another.
+
+``ablation.npz`` beside an index keeps the pooled vectors of all pictures for several exponents, in
+8 bits a number, so that a page can change a step at once; and the mAP of each variant.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from retrieval import images
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.evaluation.protocols import evaluate
+from retrieval.evaluation.runs import read_ranks
+from retrieval.images import Box
+from retrieval.index import Index
+from retrieval.index.store import file_digest
+from retrieval.methods.base import GlobalMethod, Method
+
+FILE = "ablation.npz"
+PROTOCOL = "medium"
+EXPONENTS = (1.0, 2.0, 5.0, np.inf)  # of CNN-IRwNHA, beside its own: from average to maximum
+Layer = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What the steps of a method make of one picture.
+
+    maps: feature maps (C, h, w) float32 by scale, the method's first scale first. exponent: the
+    method's own p. power: of SIR's square root, else 1. layer: weight (D, C) and bias (D,).
+    """
+
+    maps: tuple[np.ndarray, ...]
+    exponent: float
+    power: float
+    layer: Layer | None
+
+    def pooled(self, p: float, scale: int = 0) -> np.ndarray:
+        """(C,) of unit length: the feature map of one scale, pooled with exponent p."""
+        return pool(self.maps[scale], p, self.power)
+
+    def at_scale(self, scale: int) -> np.ndarray:
+        """(D,) of unit length: the descriptor of one scale alone."""
+        return project(self.pooled(self.exponent, scale), self.layer)
+
+
+def take_steps(method: Method, picture: Image.Image, box: Box | None = None) -> Steps:
+    """A picture, or the box in it, through a method.
+
+    Raises RetrievalError for a method that is made of other steps.
+    """
+    if not isinstance(method, GlobalMethod) or method.exponent is None:
+        raise RetrievalError(
+            f"{method.checkpoint.id} does not pool by one generalised mean: there is no ablation."
+        )
+    scales = method.settings.get("scales", [1.0])
+    maps = tuple(method.feature_map(picture, box, scale) for scale in scales)
+    layer = None
+    if method.last is not None:
+        weight, bias = (one.cpu().numpy() for one in method.last)
+        layer = weight, bias
+    return Steps(maps, method.exponent, method.settings.get("power", 1.0), layer)
+
+
+def pool(features: np.ndarray, p: float, power: float = 1.0) -> np.ndarray:
+    """(C,) float32 of unit length: the generalised mean of a feature map (C, h, w), to a power.
+
+    p: 1 is the average, infinity the maximum.
+    """
+    values = features.reshape(len(features), -1).astype(np.float64).clip(min=0)
+    pooled = values.max(axis=1) if np.isinf(p) else (values**p).mean(axis=1) ** (1 / p)
+    return unit(pooled**power).astype(np.float32)
+
+
+def project(vectors: np.ndarray, layer: Layer | None) -> np.ndarray:
+    """The last layer on unit-length vectors (…, C), then L2: (…, D)."""
+    return vectors if layer is None else unit(vectors @ layer[0].T + layer[1])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Unit length along the last axis."""
+    return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-6)
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """The variants of an index.
+
+    exponents: (E,), rising. pooled: (E, N, C) float32 of unit length, at the first scale. layer: as
+    in ``Steps``. second: (N, D) float32, descriptors at the second scale alone, empty for methods
+    of one scale. whole: (N, D) float32, the index. maps: (E, 2), mAP under Medium for each exponent
+    without and with the last layer, at one scale; scale_maps: (S,) with the first 1 … S scales, by
+    the method's own exponent. Both are nan where nothing is labelled.
+    """
+
+    exponents: np.ndarray
+    pooled: np.ndarray
+    second: np.ndarray
+    whole: np.ndarray
+    maps: np.ndarray
+    scale_maps: np.ndarray
+
+    def scores(self, steps: Steps, p: float, layer: bool) -> np.ndarray:
+        """Cosines (N,) of a picture with all of the index, at one scale."""
+        mine, theirs = steps.pooled(p), self.pooled[int(np.flatnonzero(self.exponents == p)[0])]
+        if layer:
+            mine, theirs = project(mine, steps.layer), project(theirs, steps.layer)
+        return theirs @ mine
+
+    def scores_of_scales(self, steps: Steps, count: int) -> np.ndarray:
+        """Cosines (N,) by the mean of the first ``count`` scales: 1, 2, or all of the method's."""
+        mine = unit(np.mean([steps.at_scale(scale) for scale in range(count)], axis=0))
+        if count == len(steps.maps):
+            return self.whole @ mine
+        if count == 1:
+            return self.scores(steps, steps.exponent, True)
+        own = self.pooled[int(np.flatnonzero(self.exponents == steps.exponent)[0])]
+        return unit((project(own, steps.layer) + self.second) / 2) @ mine
+
+
+def make(
+    index: Index,
+    collection: Collection,
+    method: Method,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Ablation:
+    """Compute the variants of an index and keep them beside it.
+
+    method: the one that made the index. The collection's pictures must be on this machine.
+    """
+    index.check_method(method)
+    pooled: list[list[np.ndarray]] = []
+    second: list[np.ndarray] = []
+    exponents: list[float] = []
+    total = len(index) + len(collection.queries)
+    for done, name in enumerate(index.names):
+        steps = take_steps(method, images.read(collection.path(name)))
+        if not exponents:
+            more = EXPONENTS if len(steps.maps) > 1 else ()
+            exponents = sorted({steps.exponent, *more})
+        pooled.append([steps.pooled(p) for p in exponents])
+        second += [steps.at_scale(1)] if len(steps.maps) > 1 else []
+        if progress:
+            progress(done + 1, total, name)
+    arrays = {
+        "exponents": np.array(exponents),
+        "pooled": _coarse(np.swapaxes(pooled, 0, 1)),
+        "second": np.array(second or np.empty((0, 0)), np.float16),
+    }
+    found = _ablation(index, arrays | _nothing(exponents, method))
+    asked = []
+    for done, query in enumerate(collection.queries):
+        asked.append(take_steps(method, images.read(collection.path(query.name)), query.box))
+        if progress:
+            progress(len(index) + done + 1, total, query.name)
+    if asked and PROTOCOL in collection.protocols:
+        arrays |= _scored(found, index, collection, asked)
+    else:
+        arrays |= _nothing(exponents, method)
+    new = index.path / f"ablation.{os.getpid()}.new"
+    try:
+        with open(new, "wb") as file:
+            digest = np.array(file_digest(index.path / "manifest.json"))
+            np.savez_compressed(file, allow_pickle=False, index_sha256=digest, **arrays)
+        os.replace(new, index.path / FILE)
+    except OSError as error:
+        raise RetrievalError(
+            f"The ablation cannot be kept in {index.path}: {error.strerror or error}."
+        ) from error
+    finally:
+        new.unlink(missing_ok=True)
+    return _ablation(index, arrays)
+
+
+def load(index: Index) -> Ablation | None:
+    """The variants kept beside an index; None where there are none.
+
+    Raises RetrievalError when they are damaged or belong to an earlier index.
+    """
+    path = index.path / FILE
+    if not path.is_file():
+        return None
+    again = f"; run: python -m retrieval ablate {index.path}"
+    names = ("index_sha256", "exponents", "pooled", "second", "maps", "scale_maps")
+    try:
+        arrays = {name: read_ranks(path, name) for name in names}
+    except RetrievalError as error:
+        raise RetrievalError(f"{path} is damaged{again}.") from error
+    if str(arrays.pop("index_sha256")) != file_digest(index.path / "manifest.json"):
+        raise RetrievalError(f"The ablation in {index.path} is of an earlier index{again}.")
+    count, width = index.arrays["descriptors"].shape
+    exponents = len(np.atleast_1d(arrays["exponents"]))
+    fine = (
+        arrays["exponents"].ndim == 1
+        and arrays["pooled"].ndim == 3
+        and arrays["pooled"].shape[:2] == (exponents, count)
+        and arrays["pooled"].dtype == np.uint8
+        and arrays["second"].shape in ((count, width), (0, 0))
+        and arrays["maps"].shape == (exponents, 2)
+        and arrays["scale_maps"].ndim == 1
+        and all(arrays[name].dtype.kind == "f" for name in names[3:] + names[1:2])
+        and np.isfinite(arrays["second"]).all()
+    )
+    if not fine:
+        raise RetrievalError(f"{path} is damaged{again}.")
+    return _ablation(index, arrays)
+
+
+def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:
+    return Ablation(
+        arrays["exponents"],
+        unit(arrays["pooled"].astype(np.float32) ** 2),
+        arrays["second"].astype(np.float32),
+        index.arrays["descriptors"].astype(np.float32),
+        arrays["maps"],
+        arrays["scale_maps"],
+    )
+
+
+def _coarse(vectors: np.ndarray) -> np.ndarray:
+    """Vectors without negative numbers as uint8, by the square root: small ones stay apart."""
+    most = vectors.max(axis=-1, keepdims=True).clip(min=1e-12)
+    return np.rint(255 * np.sqrt(vectors / most)).astype(np.uint8)
+
+
+def _nothing(exponents: list[float], method: Method) -> dict[str, np.ndarray]:
+    scales = len(method.settings.get("scales", [1.0]))
+    return {"maps": np.full((len(exponents), 2), np.nan), "scale_maps": np.full(scales, np.nan)}
+
+
+def _scored(
+    found: Ablation, index: Index, collection: Collection, asked: list[Steps]
+) -> dict[str, np.ndarray]:
+    """mAP of every variant."""
+    where = {name: n for n, name in enumerate(collection.names)}
+    translated = np.array([where[name] for name in index.names])
+
+    def mean(scores: list[np.ndarray]) -> float:
+        ranks = np.full((len(collection.names), len(asked)), -1)
+        order = np.argsort(-np.stack(scores, axis=1), axis=0, kind="stable")
+        ranks[: len(order)] = translated[order]
+        return evaluate(ranks, collection, [PROTOCOL])[PROTOCOL].map
+
+    return {
+        "maps": np.array(
+            [
+                [mean([found.scores(one, p, layer) for one in asked]) for layer in (False, True)]
+                for p in found.exponents
+            ]
+        ),
+        "scale_maps": np.array(
+            [
+                mean([found.scores_of_scales(one, count) for one in asked])
+                for count in range(1, len(asked[0].maps) + 1)
+            ]
+        ),
+    }

@@ -1,0 +1,106 @@
+"""Variants of a method agree with the method itself where nothing is changed."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from retrieval import images, index, methods
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import ablation
+from retrieval.index.store import PRECOMPUTED
+
+EMBEDDED = [PRECOMPUTED / "town" / name for name in ("sir-lite0", "gem-lite0")]
+
+
+@pytest.mark.parametrize("name", ["sir", "cnn-irwnha"])
+@pytest.mark.parametrize("box", [None, (20, 30, 200, 150)])
+def test_steps_make_the_descriptor(load, drawn, name, box):
+    method = load(name)
+    steps = ablation.take_steps(method, drawn(3), box)
+    scales = [steps.at_scale(scale) for scale in range(len(steps.maps))]
+    assert len(scales) == {"sir": 1, "cnn-irwnha": 2}[name]
+    found = ablation.unit(np.mean(scales, axis=0))
+    assert found == pytest.approx(method.describe(drawn(3), box), abs=1e-5)
+
+
+def test_the_exponent_goes_from_the_average_to_the_maximum():
+    features = np.random.default_rng(0).random((6, 4, 5), np.float32)
+    average, most = features.mean(axis=(1, 2)), features.max(axis=(1, 2))
+    assert ablation.pool(features, 1.0) == pytest.approx(
+        average / np.linalg.norm(average), abs=1e-5
+    )
+    assert ablation.pool(features, np.inf) == pytest.approx(most / np.linalg.norm(most), abs=1e-5)
+    assert ablation.pool(features, 200.0) == pytest.approx(
+        ablation.pool(features, np.inf), abs=0.01
+    )
+    root = ablation.pool(features, 1.0, power=0.5)
+    assert root**2 == pytest.approx(average / average.sum(), abs=1e-5)
+
+
+@pytest.fixture
+def copied(indexes, tmp_path):
+    def copy(name):
+        shutil.copytree(indexes[name].path, tmp_path / name)
+        return index.load(tmp_path / name)
+
+    return copy
+
+
+@pytest.mark.parametrize("name", ["sir", "cnn-irwnha"])
+def test_scores_of_a_variant(copied, collection, load, drawn, name):
+    opened, method = copied(name), load(name)
+    ablation.make(opened, collection, method)
+    found = ablation.load(opened)
+    assert np.isnan(found.maps).all()  # nothing is labelled
+    steps = ablation.take_steps(method, drawn(9))
+    pictures = [images.read(collection.path(one)) for one in opened.names]
+    others = [ablation.take_steps(method, picture) for picture in pictures]
+    for p in found.exponents:
+        exact = [one.pooled(p) @ steps.pooled(p) for one in others]
+        assert found.scores(steps, p, False) == pytest.approx(exact, abs=2e-3)
+        exact = [
+            ablation.project(one.pooled(p), one.layer)
+            @ ablation.project(steps.pooled(p), one.layer)
+            for one in others
+        ]
+        assert found.scores(steps, p, True) == pytest.approx(exact, abs=5e-3)
+    whole = opened.arrays["descriptors"].astype(np.float32) @ method.describe(drawn(9))
+    assert found.scores_of_scales(steps, len(steps.maps)) == pytest.approx(whole, abs=1e-3)
+
+
+def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
+    opened = copied("sir")
+    assert ablation.load(opened) is None
+    ablation.make(opened, collection, load("sir"))
+    manifest = opened.path / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
+    with pytest.raises(RetrievalError, match="of an earlier index; run: python -m retrieval abl"):
+        ablation.load(opened)
+    (opened.path / ablation.FILE).write_bytes(b"PK")
+    with pytest.raises(RetrievalError, match="damaged"):
+        ablation.load(opened)
+
+
+def test_maxima_and_local_features_have_no_such_steps(load, drawn):
+    with pytest.raises(RetrievalError, match="no ablation"):
+        ablation.take_steps(load("delf"), drawn(3))
+
+
+@pytest.mark.skipif(not all(path.is_dir() for path in EMBEDDED), reason="town is not here")
+@pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.name)
+def test_the_embedded_variants_are_of_the_embedded_index(path):
+    opened, town = index.load(path), open_collection("town")
+    found = ablation.load(opened)
+    assert found.pooled.shape[:2] == (len(found.exponents), len(town.names))
+    query = town.queries[0]
+    method = methods.for_index(opened)
+    steps = ablation.take_steps(method, images.read(town.path(query.name)), query.box)
+    own = int(np.flatnonzero(found.exponents == steps.exponent)[0])
+    picture = ablation.take_steps(method, images.read(town.path(town.names[5])))
+    assert found.pooled[own, 5] == pytest.approx(picture.pooled(steps.exponent), abs=5e-3)
+    whole = found.scores_of_scales(steps, len(steps.maps))
+    first = found.scores_of_scales(steps, 1)
+    assert np.corrcoef(whole, first)[0, 1] > 0.8
+    assert (found.maps > 0.3).all()
