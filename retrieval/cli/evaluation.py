@@ -167,16 +167,23 @@ def _reproduce(args: argparse.Namespace) -> None:
 
     for name, protocols in report.COLLECTIONS.items():
         lines = report.table(name)
-        width = max(len(line.network) for line in lines)
-        print(f"{name}, mAP in per cent")
+        first, width = (
+            max(len(getattr(line, key)) for line in lines) for key in ("method", "network")
+        )
+        print(f"{name}, mAP in per cent; seen: training pictures show landmarks of the queries")
         print(
-            f"{'method':18}{'origin':15}{'network':{width}}" + "".join(f"{p:>9}" for p in protocols)
+            f"{'method':{first}}  {'origin':15}{'network; trained on':{width}}"
+            + "".join(f"{p:>9}" for p in protocols)
+            + "  seen"
         )
         for line in lines:
             numbers = "".join(
                 f"{line.map[p]:9.2f}" if p in line.map else f"{'-':>9}" for p in protocols
             )
-            print(f"{line.method:18}{line.origin:15}{line.network:{width}}{line.note or numbers}")
+            print(
+                f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
+                + (line.note or f"{numbers}  {line.seen}").rstrip()
+            )
         if not any(line.origin == report.MEASURED for line in lines):
             print(f"nothing is measured here yet: python -m retrieval index {name} --method METHOD")
         print()

@@ -23,13 +23,17 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. map: protocol → mAP in per cent; note: why there is none."""
+    """One line of the table. map: protocol → mAP in per cent; note: why there is none.
+
+    seen: whether the training pictures show landmarks of the collection, where somebody says so.
+    """
 
     method: str
     origin: str
     network: str
     map: dict[str, float]
     note: str = ""
+    seen: str = ""
 
 
 def table(collection: str, progress: Progress | None = None) -> list[Line]:
@@ -38,7 +42,13 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
     Indexes that were not evaluated yet are, where the pictures of the queries are on disk.
     """
     lines = [
-        Line(row.method, row.origin, row.network, dict(row.map))
+        Line(
+            row.method,
+            row.origin,
+            f"{row.network}; {row.trained_on}",
+            dict(row.map),
+            seen=row.overlap,
+        )
         for row in published.rows(collection)
     ]
     lines += _measured(collection, progress)
