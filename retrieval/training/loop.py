@@ -86,7 +86,7 @@ def run(
     number; the state before that epoch is kept.
     """
     module, before = stage.module, list(rows)
-    on_gpu = trunks.placement()[0].type == "cuda"
+    device = trunks.placement()[0].type
     optimiser = _optimiser(stage, settings)
     state = journal.state(stage.name)
     if state is None:
@@ -112,7 +112,8 @@ def run(
             rate = _rate(settings, done, settings.epochs * stage.steps)
             for group, factor in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            # bfloat16 has the range of float32: no loss needs to be scaled for it.
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 loss = stage.loss(epoch, step)
             value = float(loss.detach())
             if not math.isfinite(value):

@@ -60,15 +60,17 @@ def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, at
 
 
 @pytest.mark.parametrize("kind", ["landmarks", "correspondences"])
-def test_the_loss_of_the_trunk_falls(landmarks, quick, kind):
+def test_the_loss_of_the_trunk_falls(landmarks, quick, half_precision, kind):
     stage = trunk_of(landmarks, trunk=kind)
+    half_precision(stage)
     optimiser = torch.optim.Adam([{**one, "lr": 1e-3} for one in map(dropped, stage.groups())])
     assert fall(stage, optimiser) < 0.8
 
 
 @pytest.mark.parametrize("kind", ["landmarks", "geometry"])
-def test_the_loss_of_the_attention_falls(landmarks, quick, kind):
+def test_the_loss_of_the_attention_falls(landmarks, quick, half_precision, kind):
     stage = delf.Attention(trunk_of(landmarks, attention=kind))
+    half_precision(stage)
     optimiser = torch.optim.Adam(stage.module.parameters(), 1e-2)
     frozen = {key: value.clone() for key, value in stage.features.state_dict().items()}
     assert fall(stage, optimiser) < 0.9

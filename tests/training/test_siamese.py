@@ -111,7 +111,7 @@ def test_a_trained_network_is_used_like_any_other(landmarks, quick, tmp_path, ki
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])
-def test_the_loss_falls(landmarks, quick, loss, monkeypatch):
+def test_the_loss_falls(landmarks, quick, half_precision, loss):
     photos = photographs.labelled(landmarks)
     rows = [(a, b, 40) for a in range(37) for b in range(a + 1, 37)
             if photos.landmarks[a] == photos.landmarks[b] != photographs.NONE]  # fmt: skip
@@ -120,6 +120,7 @@ def test_the_loss_falls(landmarks, quick, loss, monkeypatch):
     network = siamese.Network(checkpoint, 12)
     settings = siamese.Settings(size=64, tuples=4, loss=loss)
     stage = siamese.Siamese(network, checkpoint, photos, matches, settings)
+    half_precision(stage)
     optimiser = torch.optim.Adam(stage.groups()[0]["params"], 1e-3)
     means = []
     for _ in range(5):
