@@ -89,6 +89,8 @@ def stamp(path: Path) -> tuple[str, int]:
 
 def shelf() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
+    with explained():
+        index.store.in_stores()  # one that is away when it is first asked: said here, once
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
 
 
@@ -260,7 +262,7 @@ def xfeat_matches(
 ) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
     """What the re-ranking by geometry sees: XFeat's features of a query and a result, their pairs
     (K, 2) and the verification. None where the result cannot be read."""
-    opened = index_of(path, collection)
+    opened = index_of(path, collection).holding(hit)
     position = opened.positions[hit]
     source = question.source
 

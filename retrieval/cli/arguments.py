@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.index.milvus import Address, is_address
 from retrieval.index.store import Part
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
@@ -74,6 +76,18 @@ def then_argument(parser: argparse.ArgumentParser) -> None:
 def _chain(text: str) -> tuple[str, ...]:
     try:
         return parse_chain(text)
+    except RetrievalError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def place(text: str) -> Path | str:
+    """Where an index is: a folder, or the address of a store, which is no path."""
+    return text if is_address(text) else Path(text)
+
+
+def store(text: str) -> Address:
+    try:
+        return Address.parse(text)
     except RetrievalError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval import methods
-from retrieval.cli.arguments import command, then_argument
+from retrieval.cli.arguments import command, place, then_argument
 from retrieval.cli.output import Bar, print_table, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
@@ -18,7 +18,9 @@ from retrieval.evaluation import PROTOCOLS, evaluate
 
 def add(commands) -> None:
     parser = command(commands, "evaluate", _evaluate, "score an index or given rankings")
-    parser.add_argument("index", type=Path, nargs="?", metavar="INDEX")
+    parser.add_argument(
+        "index", type=place, nargs="?", metavar="INDEX", help="a folder, or the address of a store"
+    )
     parser.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
@@ -79,6 +81,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         + (f", then {', '.join(args.then)}" if args.then else "")
     )
     print_table({name: run.scores[name] for name in record["protocols"]})
+    if run.note:
+        print(f"note: {run.note}", file=sys.stderr)
     if args.then:
         alone = runs.evaluated(index, collection, method).scores
         gains = (

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import methods
-from retrieval.cli.arguments import command, load_method, method_arguments, part
+from retrieval.cli.arguments import command, load_method, method_arguments, part, place, store
 from retrieval.cli.download import bring
+from retrieval.cli.export import put_into
 from retrieval.cli.output import Bar, index_size, print_table, shown
 from retrieval.collections import Collection, open_collection, registered
 from retrieval.errors import RetrievalError
@@ -49,6 +50,9 @@ def add(commands) -> None:
         metavar="3/8",
         help="describe the third of eight parts only, on a machine of a cluster; see merge",
     )
+    index.add_argument(
+        "--store", type=store, metavar="ADDRESS", help="also export it: milvus://host:19530/town"
+    )
     index.set_defaults(wrong_usage=index.error, resumed=True)
 
     merge = command(commands, "merge", _merge, "make one index of all parts of a collection")
@@ -59,7 +63,7 @@ def add(commands) -> None:
     )
 
     info = command(commands, "info", _info, "check an index and say what it is")
-    info.add_argument("index", type=Path, metavar="INDEX")
+    info.add_argument("index", type=place, metavar="INDEX")
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -89,6 +93,8 @@ def _index(args: argparse.Namespace) -> None:
             part=args.part,
         )
     _said(index, out, args.part)
+    if args.store:
+        put_into(args.store, index, collection)
     if args.verifier:
         _keypoints(collection, verifiers.place(out))
     if args.out is None and collection.protocols:
@@ -155,12 +161,12 @@ def _info(args: argparse.Namespace) -> None:
         "collection": manifest["collection"]["name"],
         "pictures": len(index),
         "skipped": len(manifest["skipped"]),
-        "descriptors": " × ".join(map(str, index.arrays["descriptors"].shape)),
+        "descriptors": " × ".join(map(str, index.shape)),
         "settings": json.dumps(index.settings),
         "size": index_size(index),
         "made": f"{manifest['made']} in {manifest['seconds']} s",
         "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
-        "checksums": "all match",
+        "checksums": "all match" if index.path == args.index else "those of the exported index",
     }
     for key, value in rows.items():
         print(shown(f"{key:12} {value}"))

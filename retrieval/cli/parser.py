@@ -14,6 +14,7 @@ from retrieval.cli import (
     benchmarks,
     download,
     evaluation,
+    export,
     index,
     plot,
     search,
@@ -24,7 +25,7 @@ from retrieval.cli.arguments import join_boxes
 from retrieval.cli.output import shown
 from retrieval.errors import RetrievalError
 
-GROUPS = (index, search, evaluation, download, training, plot, serve, benchmarks)
+GROUPS = (index, export, search, evaluation, download, training, plot, serve, benchmarks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

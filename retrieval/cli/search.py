@@ -17,6 +17,7 @@ from retrieval.cli.arguments import (
     command,
     load_method,
     method_arguments,
+    place,
     positive,
     then_argument,
 )
@@ -28,7 +29,10 @@ from retrieval.methods.base import as_vector
 def add(commands) -> None:
     search = command(commands, "search", _search, "rank an index by likeness to a picture")
     search.add_argument(
-        "index", type=Path, metavar="INDEX", help="a folder: precomputed/town/gem-lite0"
+        "index",
+        type=place,
+        metavar="INDEX",
+        help="a folder: precomputed/town/gem-lite0; or a store: milvus://host:19530/town",
     )
     search.add_argument("picture", type=Path, metavar="PICTURE", help="a file to search with")
     search.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="crop, in pixels")
@@ -39,6 +43,12 @@ def add(commands) -> None:
         metavar="N",
         help="pictures of DELF's shortlist that geometry verifies (100); as many as there are: "
         "exhaustive search",
+    )
+    search.add_argument(
+        "--where",
+        default="",
+        metavar="FILTER",
+        help="in a store: only pictures whose metadata fit, as 'landmark == \"chapel\"'",
     )
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     then_argument(search)
@@ -82,6 +92,7 @@ def _search(args: argparse.Namespace) -> None:
         args.then,
         collection=collection,
         own=index.name_of(data),
+        where=args.where,
     )
     results = ranking.rows()
     assert ranking.confidence is not None

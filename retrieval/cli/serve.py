@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 
-from retrieval.cli.arguments import command, positive
+from retrieval.cli.arguments import command, positive, store
+from retrieval.index.milvus import STORES
 
 TOKEN = "RETRIEVAL_TOKEN"
 
 
 def add(commands) -> None:
     serve = command(commands, "serve", _serve, "the REST service: this search for other clients")
+    serve.add_argument(
+        "stores",
+        type=store,
+        nargs="*",
+        metavar="STORE",
+        help=f"indexes in Milvus: milvus://host:19530/town, in place of folders; or in ${STORES}",
+    )
     serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     serve.add_argument("--port", type=positive, default=8000)
     serve.add_argument(
@@ -30,6 +38,8 @@ def add(commands) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from retrieval import server
 
+    if args.stores:
+        os.environ[STORES] = " ".join(map(str, args.stores))
     options = server.Options(
         token=args.token or os.environ.get(TOKEN, ""),
         origins=tuple(args.origin),

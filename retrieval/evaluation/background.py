@@ -21,6 +21,7 @@ def pair_cosines(
     empty where nothing is labelled. Pictures without a landmark are compared with those that have
     one only: nobody has said whether two of them show the same.
     """
+    index = index.first(MOST)
     where = {name: n for n, name in enumerate(names)}
     landmarks = []
     for name in index.names[:MOST]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from retrieval.methods.base import Method
 
 FORMAT = 1
+DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
 MAX_RANKS_BYTES = 1_000_000_000  # a million pictures × 70 queries as int64 are 0.56 GB
 
 
@@ -43,12 +44,24 @@ class Run:
     """Rankings (N, Q) int32 into the collection's names, -1 for pictures the index lacks.
 
     timings: seconds (Q,) by stage. scores: by protocol. record: what evaluation.json holds.
+    note: one sentence where the rankings are not whole, else ''.
     """
 
     ranks: np.ndarray
     timings: Mapping[str, np.ndarray]
     scores: Mapping[str, Scores]
     record: Mapping[str, Any]
+
+    @property
+    def note(self) -> str:
+        pictures = self.record["provenance"].get("pictures")
+        ranked = self.record.get("ranked", pictures)
+        if ranked == pictures:
+            return ""
+        return (
+            f"Each ranking ends with the best {ranked:,} of {pictures:,} pictures. A right picture "
+            "behind them counts as not found, so mAP is a little too low."
+        )
 
 
 def collection_of(index: Index, where: str | Path | None = None) -> Collection:
@@ -57,18 +70,18 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
     Raises RetrievalError when its list of pictures is not the one that was indexed.
     """
     stated = index.manifest["collection"]
-    folder = index.path / stated["folder"] if "folder" in stated else None
+    folder = index.local / stated["folder"] if "folder" in stated else None
     try:
         collection = open_collection(where or folder or stated["name"])
     except RetrievalError as error:
         if where:
             raise
         raise RetrievalError(
-            f"The collection of {index.path} cannot be opened; name it with --collection. ({error})"
+            f"The collection of {index} cannot be opened; name it with --collection. ({error})"
         ) from error
     if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
         raise RetrievalError(
-            f"The index {index.path} was made of another list of pictures than "
+            f"The index {index} was made of another list of pictures than "
             f"{collection.title} has now; index the collection again."
         )
     return collection
@@ -89,42 +102,47 @@ def rank_queries(
     then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
     their work, so that it does not help itself.
     Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
-    up with -1 where the index skipped pictures; and seconds (Q,) by stage.
+    up with -1 where the index skipped pictures, and behind the best DEEPEST of a store; and seconds
+    (Q,) by stage.
     """
     from retrieval.ranking import chain
     from retrieval.ranking.ranking import Query as Asked
-    from retrieval.ranking.search import rank_features, rank_picture
+    from retrieval.ranking.search import rank_picture, rank_query
 
     chain.check_chain(then, index)
     names = {name: position for position, name in enumerate(collection.names)}
-    # position in the index → position in the collection
-    try:
-        translated = np.array([names[name] for name in index.names], np.int64)
-    except KeyError as error:
-        raise RetrievalError(
-            f"The index {index.path} holds {error}, which is not in {collection.title}; index the "
-            "collection again."
-        ) from error
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}
     stored = query_descriptors(index) if method is None else None
     if stored is not None and len(stored) != len(collection.queries):
         raise RetrievalError(
-            f"The index {index.path} has descriptors of {len(stored)} queries, but "
+            f"The index {index} has descriptors of {len(stored)} queries, but "
             f"{collection.title} has {len(collection.queries)}."
         )
     for column, query in enumerate(collection.queries):
         if stored is not None:
-            first = rank_features(index, stored[column])
-            own = index.positions.get(query.name)
-            ranking = chain.rerank(first, Asked(index, stored[column], own=own), then)
+            asked = Asked(index, stored[column])
+            ranking = rank_query(asked, then=then, own=query.name, depth=DEEPEST)
         else:
             assert method is not None
             picture = images.read(collection.path(query.name))
             ranking = rank_picture(
-                index, method, picture, query.box, then=then, collection=collection, own=query.name
+                index,
+                method,
+                picture,
+                query.box,
+                then=then,
+                collection=collection,
+                own=query.name,
+                depth=DEEPEST,
             )
-        ranks[: len(ranking), column] = translated[ranking.positions]
+        try:
+            ranks[: len(ranking), column] = [names[name] for name in ranking.names]
+        except KeyError as error:
+            raise RetrievalError(
+                f"The index {index} holds {error}, which is not in {collection.title}; index the "
+                "collection again."
+            ) from error
         for stage, seconds in ranking.timings.items():
             timings.setdefault(stage, np.zeros(len(collection.queries)))[column] = seconds
         if progress:
@@ -175,7 +193,7 @@ def record_run(
         kept = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
         kept = None
-    indexed = set(index.names)
+    skipped = {entry["name"] for entry in index.manifest["skipped"]}
     record = {
         "format": FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -190,7 +208,8 @@ def record_run(
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
         "seconds_a_query": _means(timings),
-        "not_in_the_index": [name for name in collection.names if name not in indexed],
+        "ranked": _ranked(ranks),
+        "not_in_the_index": [name for name in collection.names if name in skipped],
         "queries": [
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
@@ -250,7 +269,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     """
     from retrieval.ranking.chain import stated as stated_chain
 
-    again = f"; run: python -m retrieval evaluate {index.path}"
+    again = f"; run: python -m retrieval evaluate {index}"
     if then:
         again += f" --then {','.join(then)}"
     path = index.path / f"{_name(then)}.json"
@@ -285,6 +304,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         raise RetrievalError(f"{arrays} is damaged{again}.") from error
     fine = (
         stated.get("method") == index.method
+        and stated.get("pictures") == len(index)
         and stated.get("checkpoint") == index.checkpoint
         and all(
             one.shape == (len(collection.queries),)
@@ -295,8 +315,17 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     )
     if not fine:
         raise RetrievalError(f"{path} is damaged{again}.")
-    record |= {"seconds_a_query": _means(timings), "protocols": _rounded(scores)}
+    record |= {
+        "seconds_a_query": _means(timings),
+        "protocols": _rounded(scores),
+        "ranked": _ranked(ranks),
+    }
     return Run(ranks.astype(np.int32), timings, scores, record)
+
+
+def _ranked(ranks: np.ndarray) -> int:
+    """Pictures in the shortest of rankings (N, Q)."""
+    return int((ranks >= 0).sum(axis=0).min(initial=len(ranks)))
 
 
 def _means(timings: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -334,7 +363,7 @@ def evaluated(
 
     if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
         raise RetrievalError(
-            f"The index {index.path} was made of another list of pictures than {collection.title} "
+            f"The index {index} was made of another list of pictures than {collection.title} "
             "has now; index the collection again."
         )
     try:

@@ -42,7 +42,7 @@ def of(index: Index) -> Neighbours:
     path = index.path / FILE
     found = _read(path, index)
     if found is None:
-        found = _local(index) if index.kind == "local" else _global(index)
+        found = find(index)
         new = path.with_name(f"{FILE}.{os.getpid()}.new")
         with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
             with open(new, "wb") as file:
@@ -56,6 +56,11 @@ def of(index: Index) -> Neighbours:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
     return found
+
+
+def find(index: Index) -> Neighbours:
+    """The nearest pictures of each picture, found anew."""
+    return _local(index) if index.kind == "local" else _global(index)
 
 
 def nearest_sample(index: Index) -> np.ndarray:

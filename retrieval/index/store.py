@@ -42,6 +42,7 @@ from retrieval.collections import registered
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index.asmk import MOST_DIMENSIONS
+from retrieval.index.milvus import STORES, Address, is_address
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
 
@@ -103,7 +104,14 @@ class Part(NamedTuple):
 
 
 class Index:
-    """A loaded index. Immutable; arrays stay on disk until they are touched."""
+    """A loaded index. Immutable; arrays stay on disk until they are touched.
+
+    places: (N,) int64, positions in a store of which this is a part; None where this is the whole.
+    origin: what that adds to the provenance of a ranking.
+    """
+
+    places: np.ndarray | None = None
+    origin: Mapping[str, Any] = {}
 
     def __init__(self, path: Path, manifest: dict, images: list[dict], arrays: Mapping):
         self.path = path
@@ -116,6 +124,10 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __str__(self) -> str:
+        """Where it is, for messages."""
+        return str(self.path)
 
     @property
     def kind(self) -> str:
@@ -138,14 +150,53 @@ class Index:
     def settings(self) -> dict[str, Any]:
         return self.manifest["settings"]
 
+    @property
+    def width(self) -> int:
+        """Numbers of a descriptor."""
+        return self.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many descriptors there are, and how many numbers each has."""
+        return self.arrays["descriptors"].shape
+
+    @property
+    def local(self) -> Path:
+        """The folder of the index; local features of the same pictures may lie beside it."""
+        return self.path
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether it was made of pictures, and not of descriptors that somebody published."""
+        return any(self.digests)
+
+    # An index in a store (``stored.StoredIndex``) has no pictures in memory. Whoever ranks asks for
+    # those that may matter; here that is all of them.
+
+    def shortlist(self, features: Features, depth: int, where: str = "") -> Index:
+        """An index of at least ``depth`` pictures most like a query, in which to rank exactly."""
+        if where:
+            raise RetrievalError(
+                f"{self} is a folder, and a filter is for a store: export the index into one."
+            )
+        return self
+
+    def holding(self, name: str) -> Index:
+        """An index that has one picture, where this has it."""
+        return self
+
+    def first(self, count: int) -> Index:
+        """An index that has the first ``count`` pictures."""
+        return self
+
     @cached_property
     def positions(self) -> dict[str, int]:
         return {name: position for position, name in enumerate(self.names)}
 
     def name_of(self, data: bytes) -> str | None:
         """The name of the picture with this very content, where the index has it."""
-        digest = hashlib.sha256(data).hexdigest()
-        return self.names[self.digests.index(digest)] if digest in self.digests else None
+        wanted = digest(data)
+        return self.names[self.digests.index(wanted)] if wanted in self.digests else None
 
     @cached_property
     def searcher(self):
@@ -184,6 +235,14 @@ class Index:
             dequantise(self.arrays["descriptors"][rows]),
         )
 
+    def check_width(self, descriptors: np.ndarray) -> None:
+        """Refuse descriptors (…, D) of another length than those of the index."""
+        if descriptors.shape[-1] != self.width:
+            raise RetrievalError(
+                f"The index {self} holds descriptors of {self.width} numbers and not of "
+                f"{descriptors.shape[-1]}; index the collection again."
+            )
+
     def check_checkpoint(self, checkpoint) -> None:
         """Refuse weights that are not those of the index, before they are loaded."""
         ours = self.manifest["checkpoint"]
@@ -211,7 +270,7 @@ class Index:
             self._refuse(was, wants)
 
     def _refuse(self, was: str, wants: str) -> None:
-        raise RetrievalError(f"The index {self.path} was made with {was}, not {wants}{AGAIN}.")
+        raise RetrievalError(f"The index {self} was made with {was}, not {wants}{AGAIN}.")
 
 
 def identity(method) -> dict[str, Any]:
@@ -290,9 +349,15 @@ def _whereabouts(collection, out: Path) -> dict[str, str]:
 def load(path: str | Path, part: bool = False) -> Index:
     """Open an index and check all of it: manifest, sizes, checksums, shapes, names.
 
+    path: a folder, or the address of a store as text: ``milvus://host:port/collection``.
     part: of an index, made with ``index --part``, is wanted and not a whole one.
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
+    address = _store_at(path)
+    if address is not None:
+        from retrieval.index import stored
+
+        return stored.opened(address)
     path = Path(path)
     for _ in range(PATIENCE):
         before = _version(path)
@@ -304,6 +369,17 @@ def load(path: str | Path, part: bool = False) -> Index:
                 raise
             time.sleep(0.05)
     return _load(path, part)
+
+
+def _store_at(path: str | Path) -> Address | None:
+    """The store that an address names, or that a folder stands for."""
+    if is_address(path):
+        return Address.parse(str(path))
+    if STORES not in os.environ:
+        return None
+    from retrieval.index import stored
+
+    return stored.behind(Path(path))
 
 
 def _version(path: Path) -> tuple[int, int] | None:
@@ -324,14 +400,7 @@ def _load(path: Path, part: bool) -> Index:
     if not (path / "manifest.json").is_file():
         raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
     manifest = _read_json(path / "manifest.json")
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        raise RetrievalError(f"{path} is not an index: its manifest.json is something else's.")
-    if manifest["format"] != FORMAT:
-        raise RetrievalError(
-            f"The index {path} has format version {_short(manifest['format'])}, this program "
-            f"reads {FORMAT}{AGAIN}."
-        )
-    _check_manifest(manifest, path)
+    check_manifest(manifest, path)
     if ("part" in manifest) != part:
         raise RetrievalError(
             f"{path} is a whole index and not a part of one."
@@ -362,7 +431,7 @@ def _load(path: Path, part: bool) -> Index:
 def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
     """One index folder of a collection for each method that has any, in the order of the methods.
 
-    Where a method has several, its default checkpoint wins.
+    Where a method has several, one in a store wins, then its default checkpoint.
     """
     found: dict[str, Path] = {}
     for method, path in find_all(collection_name, root):
@@ -374,9 +443,16 @@ def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, 
     """Method and folder of every index of a collection, in the order of the methods.
 
     The default checkpoint of a method comes before its others. Only manifests are read here.
+    Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
     """
     found = []
-    for manifest in sorted(Path(root).glob(f"{collection_name}/*/manifest.json")):
+    manifests = sorted(Path(root).glob(f"{collection_name}/*/manifest.json"))
+    stores = [path for path in in_stores() if path.parent.name == collection_name]
+    if stores and root == PRECOMPUTED:
+        names = {path.name for path in stores}
+        manifests = [one for one in manifests if one.parent.name not in names]
+        manifests += [path / "manifest.json" for path in stores]
+    for manifest in manifests:
         try:
             data = json.loads(manifest.read_text("utf-8"))
             method, checkpoint = data["method"], data["checkpoint"]["id"]
@@ -385,8 +461,22 @@ def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, 
             continue  # load() says what is wrong with it to whoever asks for it
         if known:
             default = [one.id for one in checkpoints.of_method(method)[:1]]
-            found.append((ORDER.index(method), [checkpoint] != default, method, manifest.parent))
+            place = manifest.parent
+            later = place not in stores, [checkpoint] != default
+            found.append((ORDER.index(method), later, method, place))
     return [(method, path) for *_, method, path in sorted(found)]
+
+
+def in_stores() -> list[Path]:
+    """A folder for each store that $RETRIEVAL_STORE names; ``load`` opens the store behind it.
+
+    Raises RetrievalError where a store that was never seen cannot be reached.
+    """
+    if STORES not in os.environ:
+        return []
+    from retrieval.index import stored
+
+    return stored.folders()
 
 
 def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
@@ -410,6 +500,11 @@ def write_json(path: Path, data: Any) -> None:
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     # Names of files need not be text; a lone surrogate becomes JSON's own escape of it.
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def digest(data: bytes) -> str:
+    """What a picture is known by: the SHA-256 of its file."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -466,7 +561,15 @@ def _open_array(path: Path) -> np.ndarray:
     return array
 
 
-def _check_manifest(manifest: dict, path: Path) -> None:
+def check_manifest(manifest: Any, path: Path | Address) -> None:
+    """Raises RetrievalError where this is not the manifest of an index that we can read."""
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise RetrievalError(f"{path} is not an index: its manifest.json is something else's.")
+    if manifest["format"] != FORMAT:
+        raise RetrievalError(
+            f"The index {path} has format version {_short(manifest['format'])}, this program "
+            f"reads {FORMAT}{AGAIN}."
+        )
     damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
     try:
         kind = manifest["kind"]

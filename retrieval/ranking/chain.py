@@ -156,9 +156,9 @@ def check_chain(chain: Sequence[str], index: Index) -> None:
                 f"{name} needs an index with one vector a picture; for {index.method} there are "
                 f"{', '.join(other.name for other in RERANKERS.values() if not other.vectors)}."
             )
-        if one.pictures and not any(index.digests):
+        if one.pictures and not index.has_digests:
             raise RetrievalError(
-                f"{name} looks at the pictures, and the index {index.path} was made without any."
+                f"{name} looks at the pictures, and the index {index} was made without any."
             )
 
 

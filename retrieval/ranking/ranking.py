@@ -66,9 +66,9 @@ class Ranking:
     @property
     def moved(self) -> np.ndarray:
         """(K,) int64: how many places up each picture is from where the method alone had it."""
-        places = np.empty(1 + max(self.stages[0].positions, default=0), np.int64)
-        places[self.stages[0].positions] = np.arange(len(self.stages[0]))
-        return places[self.positions] - np.arange(len(self))
+        places = {one: place for place, one in enumerate(self.stages[0].positions.tolist())}
+        before = np.array([places[one] for one in self.positions.tolist()], np.int64)
+        return before - np.arange(len(self))
 
     def best(self, count: int | None) -> Ranking:
         """The first ``count`` of it; None: all."""
@@ -91,6 +91,16 @@ class Ranking:
             inliers=None if self.inliers is None else self.inliers[keep],
             before=self.before and self.before.without(name),
         )
+
+    def at(self, places: np.ndarray | None) -> Ranking:
+        """The same of a part of an index, with positions in the whole of it.
+
+        places: (N,) int64, where each picture of the part is; None: it is the whole.
+        """
+        if places is None:
+            return self
+        before = self.before and self.before.at(places)
+        return replace(self, positions=places[self.positions], before=before)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rank (from 1), name, score, inliers and moved where there are any: plain, for JSON."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
+DEPTH = 1000  # pictures that a store is asked for
 
 
 def rank_picture(
@@ -35,6 +36,8 @@ def rank_picture(
     *,
     collection: Collection | None = None,
     own: str | None = None,
+    depth: int = DEPTH,
+    where: str = "",
 ) -> Ranking:
     """Rank the pictures of an index by their likeness to a picture, or to a box in it.
 
@@ -43,6 +46,8 @@ def rank_picture(
     then: re-rankers, see ``chain.RERANKERS`` and ``chain.parse_chain``.
     collection: where those of them that look at pictures find them, unless their features are
     beside the index. own: name of the picture, where it is one of the index.
+    depth: pictures that a store is asked for, at least; the ranking ends with them.
+    where: a filter for a store, see ``StoredIndex.shortlist``.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
     features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
     Raises RetrievalError when method and index do not belong together, or for a bad box.
@@ -51,13 +56,41 @@ def rank_picture(
     chain.check_chain(then, index)
     started = time.perf_counter()
     features = method.describe(picture, box)
-    extraction = time.perf_counter() - started
-    first = rank_features(index, features, None if then else top, verify)
-    first = replace(first, timings={"extraction": extraction, **first.timings})
-    position = index.positions.get(own) if own is not None else None
-    query = Query(index, features, picture, box, position, collection)
-    ranking = chain.rerank(first, query, then)
-    return replace(ranking, confidence=confidence.judge(ranking, index, picture, box)).best(top)
+    spent = {"extraction": time.perf_counter() - started}
+    asked = Query(index, features, picture, box, collection=collection)
+    return rank_query(asked, top, verify, then, own=own, depth=depth, where=where, spent=spent)
+
+
+def rank_query(
+    query: Query,
+    top: int | None = None,
+    verify: int = SHORTLIST,
+    then: Sequence[str] = (),
+    *,
+    own: str | None = None,
+    depth: int = DEPTH,
+    where: str = "",
+    spent: Mapping[str, float] | None = None,
+) -> Ranking:
+    """Rank for a query whose features are known, as ``rank_picture`` does.
+
+    spent: seconds by stage before this.
+    """
+    index, features, spent = query.index, query.features, dict(spent or {})
+    started = time.perf_counter()
+    # Without re-rankers nobody looks at more than is wanted.
+    wanted = max(depth if then or top is None else 0, top or 0)
+    seen = index.shortlist(features, wanted, where)
+    if seen is not index:
+        spent["store"] = time.perf_counter() - started
+    first = rank_features(seen, features, None if then else top, verify)
+    first = replace(first, timings={**spent, **first.timings})
+    position = seen.positions.get(own) if own is not None else None
+    ranking = chain.rerank(first, replace(query, index=seen, own=position), then)
+    if query.picture is not None:
+        judged = confidence.judge(ranking, index, query.picture, query.box)
+        ranking = replace(ranking, confidence=judged)
+    return ranking.at(seen.places).best(top)
 
 
 def rank_features(
@@ -66,18 +99,14 @@ def rank_features(
     """Rank the pictures of an index for features at hand, as ``rank_picture`` does."""
     if index.kind == "keypoints":
         raise RetrievalError(
-            f"{index.path} holds features to check other indexes with; search one of those."
+            f"{index} holds features to check other indexes with; search one of those."
         )
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))
     given = as_vector(features) if index.kind == "global" else as_local(features).descriptors
-    width = index.arrays["descriptors"].shape[1]
-    if given.shape[-1] != width and len(index.arrays["descriptors"]):
-        raise RetrievalError(
-            f"The index {index.path} holds descriptors of {width} numbers and not of "
-            f"{given.shape[-1]}; index the collection again."
-        )
+    if len(index.arrays["descriptors"]):
+        index.check_width(given)
     started = time.perf_counter()
     if index.kind == "global":
         positions, scores = index.searcher.rank(given, count)
@@ -101,13 +130,14 @@ def provenance(index: Index) -> dict[str, Any]:
     record = checkpoints.REGISTRY.get(index.checkpoint)
     return {
         "collection": index.manifest["collection"]["name"],
-        "pictures": len(index),
+        "pictures": index.manifest["pictures"],
         "method": index.method,
         "checkpoint": index.checkpoint,
         "checkpoint_sha256": index.manifest["checkpoint"]["sha256"],
         "stands_in_for": record.stands_in_for if record else None,
         "settings": index.settings,
         "index_made": index.manifest["made"],
+        **index.origin,
     }
 
 

@@ -20,6 +20,8 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
 from retrieval.errors import RetrievalError
+from retrieval.index import load, store
+from retrieval.index.milvus import AwayError
 from retrieval.server import api, guard, report, shelf
 from retrieval.workers import Busy
 
@@ -63,6 +65,8 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
             f"Other machines can reach {host}: set a password with --token or RETRIEVAL_TOKEN, or "
             "say --open to let everybody search."
         )
+    for path in store.in_stores():
+        load(path)  # or the first client would be told that a store is away
     if options.collection:
         shelf.defaults(options.collection)  # or it would be found out by the first client
     uvicorn.run(create(options), host=host, port=port, **settings())
@@ -93,7 +97,7 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(RetrievalError)
     def explained(request: Request, error: RetrievalError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+        return JSONResponse({"detail": str(error)}, 503 if isinstance(error, AwayError) else 422)
 
     @app.exception_handler(Busy)
     def busy(request: Request, error: Busy) -> JSONResponse:

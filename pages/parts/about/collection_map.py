@@ -105,6 +105,7 @@ def _points(
 ) -> tuple[list[Point], float]:
     """The places of all pictures, and the share of the variance that the two directions hold."""
     opened = loaders.index_of(_path, _collection)
+    opened = opened.first(len(opened))
     vectors = opened.arrays["descriptors"].astype(np.float32)
     middle = vectors - vectors.mean(axis=0)
     _, lengths, directions = np.linalg.svd(middle, full_matrices=False)

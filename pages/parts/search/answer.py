@@ -78,7 +78,9 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
         parts.append(f"{right} of the first {len(shown)} right")
         value = judged.average_precision(ranking)
         if value == value:  # without a right picture there is no AP
-            parts.append(f"AP {value:.2f}")
+            made = ranking.provenance
+            cut = made.get("shortlist", made["pictures"]) < made["pictures"]
+            parts.append(f"AP {value:.2f}" + (" of what the store found" if cut else ""))
     if ranking is not None:
         parts.append(duration(sum(ranking.timings.values())))
     return " · ".join(parts)

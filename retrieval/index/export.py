@@ -1,0 +1,285 @@
+"""The export of an index into a store. It may be killed at any moment, and begun again.
+
+Rows are written under their position, so that writing one twice changes nothing. They go into a
+collection of their own, whose name holds the checksum of what is exported; when it is complete the
+alias is moved to it, and only then is what was there before dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+from retrieval.index import milvus, stored
+from retrieval.index.milvus import LONG_PATIENCE, Address
+from retrieval.index.store import Index
+
+Values = dict[str, str | int | float]  # column → value
+Metadata = Mapping[str, Values]  # by picture name
+
+BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
+EXACT = 100_000  # pictures up to which the engine compares with all of them
+MOST_ROWS = 2000  # in one request
+LONGEST_NAME = 4096  # bytes
+MOST_MANIFEST = 1_000_000  # bytes: what the server keeps it in takes 1.5 MB
+MOST_METADATA = 60_000  # bytes a picture; Milvus takes 65 536
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
+
+
+def export(
+    index: Index,
+    address: Address,
+    metadata: Metadata | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> int:
+    """Put an index with one vector a picture into a store, and the alias on it.
+
+    metadata: values to filter with. progress(done, total, name) is called after each batch.
+    Returns how many pictures were written: 0 where all were there.
+    Raises RetrievalError where the index does not fit, and where the store is away for too long.
+    """
+    metadata = metadata or {}
+    rows = _rows(index, metadata)
+    name = _collection_name(index, address, metadata)
+    _behind(address)  # refuses a name that is somebody else's before anything is written
+    _prepare(index, address, name)
+    written = 0
+    batch = min(max(BATCH_BYTES // (4 * index.width), 1), MOST_ROWS)
+    begun = _count(address, name) > 0
+    for start in range(0, len(index), batch):
+        end = min(start + batch, len(index))
+        there = f"position >= {start} and position < {end}"
+        if not begun or _count(address, name, there) < end - start:
+            data = rows(start, end)
+            _call(address, lambda c, t, data=data: c.upsert(name, data, timeout=t))
+            written += end - start
+        if progress:
+            progress(end, len(index), index.names[end - 1])
+    if written:
+        _call(address, lambda c, t: c.flush(name, timeout=t))
+    have = _count(address, name)
+    if have != len(index):
+        raise RetrievalError(
+            f"The store {address} says that it has {have} of {len(index)} pictures; export again."
+        )
+    if _behind(address) != name:
+        _call(address, lambda c, t: _move_alias(c, name, address.collection, t))
+    _drop_others(address, name)
+    return written
+
+
+def landmarks(collection: Collection) -> dict[str, Values]:
+    """Metadata out of ground truth: the landmark of each picture that some query has as right."""
+    found: dict[str, Values] = {}
+    for query in collection.queries:
+        for kind, positions in query.labels.items():
+            if kind != "junk" and query.landmark:
+                for position in positions.tolist():
+                    found.setdefault(collection.names[position], {"landmark": query.landmark})
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, Values]:
+    """Metadata out of a CSV file in UTF-8 whose column ``name`` is that of the picture.
+
+    A column of whole numbers, or of numbers, can be compared as such; empty cells are left out.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = csv.DictReader(file, strict=True)
+            columns = list(lines.fieldnames or [])
+            table = list(lines)
+    except (OSError, ValueError, csv.Error) as error:
+        raise RetrievalError(f"{path} cannot be read as CSV in UTF-8.") from error
+    if "name" not in columns or len(set(columns)) != len(columns):
+        raise RetrievalError(f"{path} needs a first line that names its columns, one of them name.")
+    names = [line["name"] for line in table]
+    if len(set(names)) != len(names) or any(None in line for line in table):
+        raise RetrievalError(
+            f"{path} has a picture twice, or a line that is longer than the first one."
+        )
+    found: dict[str, Values] = {name: {} for name in names}
+    for column in columns:
+        if column != "name":
+            _check_column(column)
+            cells = {line["name"]: line[column] for line in table if line[column]}
+            kind = _kind(cells.values())
+            for name, cell in cells.items():
+                found[name][column] = kind(cell)
+    return found
+
+
+def _kind(cells) -> Callable[[str], str | int | float]:
+    for kind in (int, float):
+        try:
+            if all(np.isfinite(kind(cell)) for cell in cells):
+                return kind
+        except (ValueError, OverflowError, TypeError):
+            continue
+    return str
+
+
+def _check_column(column: str) -> None:
+    if not _COLUMN.fullmatch(column) or column in stored.FIELDS:
+        raise RetrievalError(
+            f"Metadata cannot be called {column!r}: use letters, digits and _, and none of "
+            f"{', '.join(stored.FIELDS)}."
+        )
+
+
+def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[str, Any]]]:
+    """A function that gives the rows of some pictures. Refuses early what a store cannot take."""
+    if index.kind != "global":
+        raise RetrievalError(
+            f"A store holds one vector a picture; the local features of {index} stay in its folder."
+        )
+    if "queries_sha256" in index.settings:
+        raise RetrievalError(f"{index} brings its own queries, which a store cannot hold.")
+    if len(json.dumps(index.manifest)) > MOST_MANIFEST:
+        raise RetrievalError(
+            f"{index} lists {len(index.manifest['skipped'])} skipped pictures, too many for a "
+            "store: take them out of the collection and index it again."
+        )
+    for name in index.names:
+        try:
+            long = len(name.encode()) > LONGEST_NAME
+        except UnicodeEncodeError:
+            long = True
+        if long:
+            raise RetrievalError(
+                f"A store cannot hold the name {name!r}: give it a shorter, plain one."
+            )
+    for column in {column for values in metadata.values() for column in values}:
+        _check_column(column)
+    for name, values in metadata.items():
+        if len(json.dumps(values)) > MOST_METADATA:
+            raise RetrievalError(f"The metadata of {name} is longer than {MOST_METADATA} bytes.")
+
+    def rows(start: int, end: int) -> list[dict[str, Any]]:
+        vectors = index.arrays["descriptors"][start:end].astype(np.float32)
+        return [
+            {
+                **metadata.get(index.names[position], {}),
+                "position": position,
+                "name": index.names[position],
+                "sha256": index.digests[position],
+                "width": int(index.sizes[position][0]),
+                "height": int(index.sizes[position][1]),
+                "vector": vector,
+            }
+            for position, vector in zip(range(start, end), vectors.tolist(), strict=True)
+        ]
+
+    return rows
+
+
+def _collection_name(index: Index, address: Address, metadata: Metadata) -> str:
+    """The collection that holds exactly this: the alias and a checksum of all that is exported."""
+    told = [stored.FORMAT, index.manifest["sha256"], str(index.path.resolve())]
+    known = {name: dict(values) for name, values in metadata.items() if name in index.positions}
+    text = json.dumps([*told, known], sort_keys=True)
+    return f"{address.collection}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _behind(address: Address) -> str | None:
+    """The collection that the alias stands for; None where there is no such alias."""
+    try:
+        return stored.describe(address).collection
+    except milvus.AbsentError:
+        return None
+
+
+def _prepare(index: Index, address: Address, name: str) -> None:
+    """Make the collection with its indexes, and load it: whatever an earlier export did not."""
+    types = milvus.library().DataType
+    kind = "FLAT" if len(index) <= EXACT else "AUTOINDEX"
+    ways = {
+        "vector": {"index_type": kind, "metric_type": "IP"},
+        "name": {"index_type": "INVERTED"},
+        "sha256": {"index_type": "INVERTED"},
+    }
+
+    def create(client, timeout: float) -> None:
+        if client.has_collection(name, timeout=timeout):
+            return
+        extra = stored.Extra(
+            alias=address.collection,
+            nearest=[float(value) for value in index.nearest_sample],
+            pictures=index.has_digests,
+            folder=str(index.path.resolve()),
+        )
+        manifest = json.dumps(index.manifest, ensure_ascii=False)
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema.add_field("position", types.INT64, is_primary=True)
+        schema.add_field("name", types.VARCHAR, max_length=LONGEST_NAME)
+        schema.add_field("sha256", types.VARCHAR, max_length=64)
+        schema.add_field("width", types.INT64)
+        schema.add_field("height", types.INT64)
+        schema.add_field("vector", types.FLOAT_VECTOR, dim=index.width)
+        client.create_collection(
+            name,
+            schema=schema,
+            properties={stored.MANIFEST: manifest, stored.EXTRA: extra.write()},
+            timeout=timeout,
+        )
+
+    def create_indexes(client, timeout: float) -> None:
+        there = client.list_indexes(name, timeout=timeout)
+        for field in ways.keys() - there:
+            one = client.prepare_index_params()
+            one.add_index(field, index_name=field, **ways[field])
+            client.create_index(name, one, timeout=timeout)
+
+    _call(address, create)
+    _call(address, create_indexes)
+    stored.load(address, name)
+
+
+def _count(address: Address, name: str, where: str = "") -> int:
+    found = _call(
+        address,
+        lambda c, t: c.query(
+            name,
+            filter=where,
+            output_fields=["count(*)"],
+            consistency_level="Strong",
+            timeout=t,
+        ),
+    )
+    return int(found[0]["count(*)"])
+
+
+def _move_alias(client, name: str, alias: str, timeout: float) -> None:
+    if alias in client.list_aliases(timeout=timeout)["aliases"]:
+        client.alter_alias(name, alias, timeout=timeout)
+    else:
+        client.create_alias(name, alias, timeout=timeout)
+
+
+def _drop_others(address: Address, name: str) -> None:
+    """Drop what earlier exports to this alias left, finished or not."""
+    looks = re.compile(rf"{re.escape(address.collection)}_[0-9a-f]{{12}}")
+    for other in _call(address, lambda c, t: c.list_collections(timeout=t)):
+        if other == name or not looks.fullmatch(other):
+            continue
+        with contextlib.suppress(RetrievalError):  # not ours
+            if (
+                stored.describe(replace(address, collection=other)).extra.alias
+                == address.collection
+            ):
+                _call(address, lambda c, t, other=other: c.drop_collection(other, timeout=t))
+
+
+def _call(address: Address, work):
+    return milvus.call(address, work, LONG_PATIENCE)

@@ -1,0 +1,192 @@
+"""Addresses of Milvus collections, and calls to a server that may be away.
+
+``pymilvus`` is imported at the first call: nothing here costs an index in a folder anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from retrieval.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
+
+T = TypeVar("T")
+
+STORES = "RETRIEVAL_STORE"  # addresses that the app and the service use in place of folders
+TOKEN = "RETRIEVAL_STORE_TOKEN"  # "user:password" or an API key; never part of an address
+PATIENCE = 10.0  # s that a search waits for a server that does not answer
+LONG_PATIENCE = 120.0  # s that an export does
+ABSENT, NOT_LOADED = 100, 101  # Milvus: there is no such collection; it is not in memory
+AWAY = 2  # Milvus and its client: no connection
+
+_ADDRESS = re.compile(
+    r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
+    r"/(?P<collection>[A-Za-z_][A-Za-z0-9_]{0,199})",
+    re.ASCII,
+)
+
+
+def is_address(where: object) -> bool:
+    """Whether this names a store, and not a folder."""
+    return isinstance(where, str) and where.startswith(("milvus:/", "milvus+tls:/"))
+
+
+@dataclass(frozen=True)
+class Address:
+    """``milvus://host:port/collection``, or ``milvus+tls://…`` for an encrypted connection."""
+
+    host: str
+    port: int
+    collection: str
+    tls: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Raises RetrievalError for anything else; its text never holds a password."""
+        if "@" in text:
+            raise RetrievalError(
+                f"The address of a store holds no user and no password: put them into {TOKEN} as "
+                "user:password."
+            )
+        found = _ADDRESS.fullmatch(text)
+        if found is None or int(found["port"] or 19530) > 65535:
+            raise RetrievalError(
+                f"{text} is no address of a store; one is milvus://host:19530/collection, with "
+                "milvus+tls for an encrypted connection, and letters, digits and _ in the name."
+            )
+        port = int(found["port"] or 19530)
+        return cls(found["host"], port, found["collection"], bool(found["tls"]))
+
+    def __str__(self) -> str:
+        scheme = "milvus+tls" if self.tls else "milvus"
+        return f"{scheme}://{self.host}:{self.port}/{self.collection}"
+
+    @property
+    def server(self) -> str:
+        """The server's address as its client wants it."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+def call(address: Address, work: Callable[[MilvusClient, float], T], patience: float) -> T:
+    """What ``work(client, timeout)`` returns, begun again while the server is away.
+
+    work: must do no harm when it is done twice. patience: seconds, for all attempts together.
+    Raises RetrievalError with what is wrong, in one sentence.
+    """
+    library()
+    end = time.monotonic() + patience
+    pause = 0.1
+    while True:
+        left = max(end - time.monotonic(), 0.1)
+        try:
+            return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
+        except _errors() as error:
+            code = _code(error)
+            if code == "DEADLINE_EXCEEDED":
+                raise AwayError(
+                    f"The store {address} did not answer within {patience:g} s; try again later."
+                ) from error
+            if code not in (AWAY, "UNAVAILABLE"):
+                raise _explained(address, error, code) from error
+            if time.monotonic() + pause > end:
+                how = " with TLS" if address.tls else ""
+                raise AwayError(
+                    f"The store {address} cannot be reached{how}: see that it runs and that the "
+                    "address is right."
+                ) from error
+        time.sleep(pause)
+        pause = min(2 * pause, 2.0)
+
+
+class AwayError(RetrievalError):
+    """The server does not answer."""
+
+
+class RefusedError(RetrievalError):
+    """The server does not do what it is asked for; ``reason`` is what it says."""
+
+    def __init__(self, address: Address, reason: str):
+        super().__init__(f"The store {address} refuses: {reason}.")
+        self.reason = reason
+
+
+class AbsentError(RetrievalError):
+    """There is no such collection."""
+
+
+class NotLoadedError(RetrievalError):
+    """The server has the collection, but not in its memory."""
+
+
+def _explained(address: Address, error: Exception, code: object) -> RetrievalError:
+    if code == ABSENT:
+        return AbsentError(
+            f"There is no index in {address}; put one there: python -m retrieval export INDEX "
+            f"--store {address}"
+        )
+    if code == NOT_LOADED:
+        return NotLoadedError(f"The store has not loaded {address}; try again.")
+    said = " ".join(str(getattr(error, "message", None) or _details(error)).split())
+    token = os.environ.get(TOKEN, "")
+    if token:
+        said = said.replace(token, "…")
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "auth" in said.lower():
+        return RetrievalError(f"The store {address} refuses the token in {TOKEN}, or wants one.")
+    return RefusedError(address, said[:300].rstrip("."))
+
+
+def _code(error: Exception) -> Any:
+    """A number of Milvus, or the name of a status of gRPC."""
+    code = getattr(error, "code", None)
+    code = code() if callable(code) else code
+    return getattr(code, "name", code)
+
+
+def _details(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)
+
+
+@lru_cache(maxsize=1)
+def library():
+    """``pymilvus``. Raises RetrievalError with how to install it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to the terminal by itself
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise RetrievalError(
+            'A store needs the client of Milvus: pip install "pymilvus>=2.6,<4"'
+        ) from error
+    # It writes whole tracebacks to the terminal, beside the errors that it raises.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+    return pymilvus
+
+
+@lru_cache(maxsize=1)
+def _errors() -> tuple[type[Exception], ...]:
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    return MilvusException, grpc.RpcError
+
+
+@lru_cache(maxsize=16)
+def _connected(server: str, token: str, process: int) -> list[MilvusClient]:
+    return []
+
+
+def _client(server: str, token: str, timeout: float) -> MilvusClient:
+    """One connection a server and process, made when it is first needed."""
+    kept = _connected(server, token, os.getpid())
+    if not kept:
+        kept.append(library().MilvusClient(server, token=token, timeout=timeout))
+    return kept[0]

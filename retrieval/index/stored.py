@@ -1,0 +1,404 @@
+"""An index whose vectors lie in Milvus: opened like a folder, searched through the engine.
+
+``milvus://host:port/town`` is an alias. Behind it is a collection ``town_<12 hex digits>`` with one
+row a picture:
+
+    position        INT64, primary key: the place in the index that was exported
+    name, sha256    VARCHAR; width, height INT64
+    vector          FLOAT_VECTOR: the float16 descriptor of the index, unit length
+    anything else   metadata of the picture, to filter with
+
+Its properties hold the manifest of the exported index and what ``Extra`` says. An export fills a
+collection of its own and moves the alias when it is complete (``export``), so that a reader meets
+the old index or the new one, and nothing between.
+
+The engine finds a shortlist; from there on all is done here, with the exact descriptors, by the
+same code as for a folder: see ``StoredIndex.shortlist``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval.collections.collection import data_folder
+from retrieval.collections.ground_truth import check_name
+from retrieval.errors import RetrievalError
+from retrieval.index import milvus, store
+from retrieval.index.milvus import (
+    PATIENCE,
+    STORES,
+    AbsentError,
+    Address,
+    NotLoadedError,
+    RefusedError,
+)
+from retrieval.methods.base import Features, as_vector
+
+if TYPE_CHECKING:
+    from retrieval.index.neighbours import Neighbours
+
+FORMAT = 1
+FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere on this machine
+MANIFEST, EXTRA = "retrieval.manifest", "retrieval.extra"  # properties of a collection
+FIELDS = ("position", "name", "sha256", "width", "height", "vector")
+LEAST = 100  # of a shortlist: what the engine ranked a little too low is still in it
+CHUNK = 1000  # rows asked for at once
+KEPT_BYTES = 64 << 20  # of rows that were read
+MOST_READ = 100_000  # pictures that are read at once
+
+Row = tuple[dict[str, Any], np.ndarray]  # name, sha256, width, height; the descriptor (D,) float16
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a collection's properties say besides the manifest.
+
+    alias: that the collection was made for. nearest: (n,) how alike some pictures are to their
+    nearest, see ``neighbours.nearest_sample``. pictures: whether the index was made of pictures.
+    folder: where the exported index lay, beside which local features may be.
+    """
+
+    alias: str
+    nearest: list[float]
+    pictures: bool
+    folder: str
+
+    @classmethod
+    def read(cls, text: str) -> Extra:
+        """Raises ValueError for anything else."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+            raise ValueError("another format")
+        try:
+            one = cls(**data)
+        except TypeError as error:
+            raise ValueError("other fields") from error
+        fine = (
+            isinstance(one.alias, str)
+            and isinstance(one.nearest, list)
+            and all(isinstance(value, float) and abs(value) <= 2 for value in one.nearest)
+            and isinstance(one.pictures, bool)
+            and isinstance(one.folder, str)
+        )
+        if not fine:
+            raise ValueError("other values")
+        return one
+
+    def write(self) -> str:
+        return json.dumps({"format": FORMAT, **vars(self)})
+
+
+@dataclass(frozen=True)
+class Description:
+    """The collection behind an address. width: numbers of a vector."""
+
+    collection: str
+    manifest: dict[str, Any]
+    extra: Extra
+    width: int
+
+
+def describe(address: Address) -> Description:
+    """What the store says of an address, checked. Raises RetrievalError where it is no index."""
+    name = address.collection
+    said = milvus.call(
+        address, lambda client, time: client.describe_collection(name, timeout=time), PATIENCE
+    )
+    stranger = RetrievalError(
+        f"{address} is not an index of this program, or one of another version; export to another "
+        "name, or drop that collection first."
+    )
+    properties = said.get("properties") or {}
+    fields = {field["name"]: field for field in said["fields"]}
+    if MANIFEST not in properties or EXTRA not in properties or not fields.keys() >= set(FIELDS):
+        raise stranger
+    try:
+        manifest = json.loads(properties[MANIFEST])
+        extra = Extra.read(properties[EXTRA])
+        width = int(fields["vector"]["params"]["dim"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise stranger from error
+    store.check_manifest(manifest, address)
+    if manifest["kind"] != "global" or manifest["pictures"] < 1:
+        raise stranger
+    return Description(said["collection_name"], manifest, extra, width)
+
+
+def opened(address: Address) -> StoredIndex:
+    """The index at an address, checked as far as that needs no pictures."""
+    described = describe(address)
+    return StoredIndex(address, described, _mirrored(address, described.manifest))
+
+
+def configured() -> list[Address]:
+    """The stores named in $RETRIEVAL_STORE, with blanks between them."""
+    return [Address.parse(text) for text in os.environ.get(STORES, "").split()]
+
+
+def folders() -> list[Path]:
+    """A folder for each configured store, with its manifest and its evaluations.
+
+    It is what a page lists; the store itself is asked when it is opened. Raises RetrievalError
+    where a store that was never seen cannot be reached.
+    """
+    found = []
+    for address in configured():
+        kept = sorted(_root(address).glob("*/*/manifest.json"))
+        found.append(kept[0].parent if kept else opened(address).path)
+    return found
+
+
+def behind(path: Path) -> Address | None:
+    """The configured store that a folder stands for."""
+    for address in configured():
+        if _root(address) in path.parents:
+            return address
+    return None
+
+
+def _root(address: Address) -> Path:
+    tls = "tls_" if address.tls else ""
+    host = address.host.strip("[]").replace(":", "-")
+    return data_folder() / "stores" / f"{tls}{host}_{address.port}_{address.collection}"
+
+
+def _mirrored(address: Address, manifest: dict) -> Path:
+    """The folder of a store, <collection>/<checkpoint> like that of any index.
+
+    It is written anew when the store holds another index than before.
+    """
+    root = _root(address)
+    names = [manifest["collection"]["name"], manifest["checkpoint"]["id"]]
+    folder = root.joinpath(*(name.replace("/", "_").strip(".") or "_" for name in names))
+    path = folder / "manifest.json"
+    try:
+        if not path.is_file() or json.loads(path.read_text("utf-8")) != manifest:
+            shutil.rmtree(root, ignore_errors=True)
+            folder.mkdir(parents=True)
+            new = path.with_name(f"{path.name}.{os.getpid()}.new")
+            store.write_json(new, manifest)
+            new.replace(path)
+    except (OSError, ValueError) as error:
+        raise RetrievalError(
+            f"{folder} cannot be written; set RETRIEVAL_DATA to a folder that can."
+        ) from error
+    return folder
+
+
+class StoredIndex(store.Index):
+    """An index in a store. It has no arrays of its own: ``shortlist``, ``holding`` and ``first``
+    give indexes in memory, with some of its pictures."""
+
+    def __init__(self, address: Address, described: Description, path: Path):
+        self.address, self.described, self.path = address, described, path
+        self.manifest = described.manifest
+        self._rows: OrderedDict[int, Row] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last: Part | None = None
+
+    def __len__(self) -> int:
+        return self.manifest["pictures"]
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    @property
+    def local(self) -> Path:
+        told = os.environ.get(FOLDER)
+        if told:
+            return Path(told)
+        exported = Path(self.described.extra.folder)
+        if exported.parent.is_dir():
+            return exported
+        return store.PRECOMPUTED / self.path.parent.name / self.path.name
+
+    @property
+    def has_digests(self) -> bool:
+        return self.described.extra.pictures
+
+    @cached_property
+    def nearest_sample(self) -> np.ndarray:
+        return np.array(self.described.extra.nearest, np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), self.described.width
+
+    def shortlist(self, features: Features, depth: int, where: str = "") -> Part:
+        """The pictures that the engine finds most like a query, as an index in memory.
+
+        features: a descriptor (D,). depth: how many; LEAST, if that is more.
+        where: a filter in the language of Milvus, as ``landmark == "chapel"``.
+        They are in the order of the collection, with the descriptors of the exported index, so
+        that a search in them ranks as one in the folder, provided that the engine found the right
+        ones.
+        """
+        descriptor = as_vector(features)
+        self.check_width(descriptor)
+        limit = min(max(depth, LEAST), len(self))
+        try:
+            found = self._call(
+                lambda client, time: client.search(
+                    self.described.collection,
+                    data=[descriptor.astype(np.float32).tolist()],
+                    anns_field="vector",
+                    limit=limit,
+                    filter=where,
+                    search_params={"metric_type": "IP"},
+                    timeout=time,
+                )
+            )
+        except RefusedError as error:
+            if not where:
+                raise
+            raise RetrievalError(f"The filter {where} cannot be used: {error.reason}.") from error
+        positions = sorted({int(hit["position"]) for hit in found[0]})
+        if not positions:
+            raise RetrievalError(
+                f"No picture in {self} fits the filter {where}."
+                if where
+                else f"{self} is empty; export the index again."
+            )
+        return self._part(positions, {"filter": where} if where else {})
+
+    def holding(self, name: str) -> Part:
+        found = self._names("name", name)
+        return self._part([position for position, _ in found], {})
+
+    def name_of(self, data: bytes) -> str | None:
+        found = self._names("sha256", store.digest(data))
+        return min(found)[1] if found else None
+
+    def first(self, count: int) -> Part:
+        if count > MOST_READ:
+            raise RetrievalError(f"{self} holds too many pictures to read them all: {len(self)}.")
+        return self._part(range(min(count, len(self))), {})
+
+    def _part(self, positions: Sequence[int], filtered: dict[str, str]) -> Part:
+        """Some pictures in ascending order; the last part is kept, with what was found out in it.
+
+        Its graph of neighbours and its searcher serve the next query too where the engine finds
+        the same pictures, as it does in a small collection.
+        """
+        origin = {"store": str(self), "shortlist": len(positions), **filtered}
+        last = self._last
+        if last is None or (last.names_at, last.origin) != (tuple(positions), origin):
+            last = Part(self, positions, self._read(positions), origin)
+            self._last = last
+        return last
+
+    def _read(self, positions: Sequence[int]) -> list[Row]:
+        """Rows by position; those that were read lately are not asked for again."""
+        with self._lock:
+            rows = {one: self._rows[one] for one in positions if one in self._rows}
+        missing = [one for one in positions if one not in rows]
+        for start in range(0, len(missing), CHUNK):
+            wanted = missing[start : start + CHUNK]
+            found = self._call(
+                lambda client, time, wanted=wanted: client.query(
+                    self.described.collection, ids=wanted, output_fields=[*FIELDS], timeout=time
+                )
+            )
+            rows |= {int(row["position"]): self._checked(row) for row in found}
+        if lost := set(positions) - rows.keys():
+            raise RetrievalError(
+                f"{self} lacks {len(lost)} of its pictures; export the index again."
+            )
+        most = max(KEPT_BYTES // (2 * self.width + 400), 1)
+        with self._lock:
+            for one in missing:
+                self._rows[one] = rows[one]
+            while len(self._rows) > most:
+                self._rows.popitem(last=False)
+        return [rows[one] for one in positions]
+
+    def _checked(self, row: dict[str, Any]) -> Row:
+        """What a row says of a picture: a store is not believed more than a file is."""
+        image = {key: row[key] for key in ("name", "sha256", "width", "height")}
+        vector = np.array(row["vector"], np.float32)
+        try:
+            check_name(image["name"])
+            fine = (
+                isinstance(image["sha256"], str)
+                and all(0 <= image[side] < 2**31 for side in ("width", "height"))
+                and vector.shape == (self.width,)
+                and bool((np.abs(vector) < 100).all())
+            )
+        except (RetrievalError, TypeError):
+            fine = False
+        if not fine:
+            raise RetrievalError(f"A row of {self} is damaged; export the index again.")
+        return image, vector.astype(np.float16)
+
+    def _names(self, field: str, value: str) -> list[tuple[int, str]]:
+        """Position and name of the pictures of which a field has this value."""
+        found = self._call(
+            lambda client, time: client.query(
+                self.described.collection,
+                filter=f"{field} == {json.dumps(value, ensure_ascii=False)}",
+                output_fields=["position", "name"],
+                limit=LEAST,
+                timeout=time,
+            )
+        )
+        return [(int(row["position"]), str(row["name"])) for row in found]
+
+    def _call(self, work):
+        try:
+            try:
+                return milvus.call(self.address, work, PATIENCE)
+            except NotLoadedError:  # the server was started anew
+                load(self.address, self.described.collection)
+                return milvus.call(self.address, work, PATIENCE)
+        except AbsentError as error:
+            # It was replaced: the folder that stands for it is brought up to date.
+            opened(self.address)
+            raise RetrievalError(f"{self} holds another index now; ask again.") from error
+
+
+class Part(store.Index):
+    """Some pictures of a store in memory: an index like any other, but nothing of it is kept.
+
+    Its pictures are in the order of the collection.
+    """
+
+    def __init__(
+        self, index: StoredIndex, positions: Sequence[int], rows: list[Row], origin: dict[str, Any]
+    ):
+        descriptors = np.stack([vector for _, vector in rows])
+        super().__init__(
+            index.local, index.manifest, [image for image, _ in rows], {"descriptors": descriptors}
+        )
+        self.names_at = tuple(positions)
+        self.places = np.array(positions, np.int64)
+        self.origin = origin
+        self.address = index.address
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        from retrieval.index import neighbours
+
+        return neighbours.find(self)
+
+
+def load(address: Address, collection: str) -> None:
+    """Have the server bring a collection into its memory, which may take it minutes."""
+    milvus.call(
+        address,
+        lambda client, time: client.load_collection(collection, timeout=time),
+        milvus.LONG_PATIENCE,
+    )
