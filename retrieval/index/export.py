@@ -193,11 +193,17 @@ def _collection_name(index: Index, address: Address, metadata: Metadata) -> str:
 
 
 def _behind(address: Address) -> str | None:
-    """The collection that the alias stands for; None where there is no such alias."""
+    """The collection that the alias stands for; None where there is no such alias.
+
+    Raises RetrievalError where it is not one that an export made, of whatever version.
+    """
     try:
-        return stored.describe(address).collection
+        said = stored.ask(address)
     except milvus.AbsentError:
         return None
+    if stored.made_for(said) != address.collection:
+        raise stored.stranger(address)
+    return said["collection_name"]
 
 
 def _prepare(index: Index, address: Address, name: str) -> None:
@@ -239,7 +245,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
         for field in ways.keys() - there:
             one = client.prepare_index_params()
             one.add_index(field, index_name=field, **ways[field])
-            client.create_index(name, one, timeout=timeout)
+            client.create_index(name, one, timeout=timeout, sync=False)
 
     _call(address, create)
     _call(address, create_indexes)

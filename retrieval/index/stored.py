@@ -109,29 +109,45 @@ class Description:
     width: int
 
 
-def describe(address: Address) -> Description:
-    """What the store says of an address, checked. Raises RetrievalError where it is no index."""
+def ask(address: Address) -> dict[str, Any]:
+    """What the server says of the collection behind an address. Raises AbsentError."""
     name = address.collection
-    said = milvus.call(
+    return milvus.call(
         address, lambda client, time: client.describe_collection(name, timeout=time), PATIENCE
     )
-    stranger = RetrievalError(
+
+
+def made_for(said: dict[str, Any]) -> str | None:
+    """The alias that an export made a collection for; None where it is somebody else's."""
+    try:
+        return json.loads(said["properties"][EXTRA])["alias"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def stranger(address: Address) -> RetrievalError:
+    return RetrievalError(
         f"{address} is not an index of this program, or one of another version; export to another "
         "name, or drop that collection first."
     )
+
+
+def describe(address: Address) -> Description:
+    """What the store says of an address, checked. Raises RetrievalError where it is no index."""
+    said = ask(address)
     properties = said.get("properties") or {}
     fields = {field["name"]: field for field in said["fields"]}
     if MANIFEST not in properties or EXTRA not in properties or not fields.keys() >= set(FIELDS):
-        raise stranger
+        raise stranger(address)
     try:
         manifest = json.loads(properties[MANIFEST])
         extra = Extra.read(properties[EXTRA])
         width = int(fields["vector"]["params"]["dim"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise stranger from error
+        raise stranger(address) from error
     store.check_manifest(manifest, address)
     if manifest["kind"] != "global" or manifest["pictures"] < 1:
-        raise stranger
+        raise stranger(address)
     return Description(said["collection_name"], manifest, extra, width)
 
 
