@@ -78,6 +78,8 @@ def _index(args: argparse.Namespace) -> None:
         args.part or args.collection not in {entry.name for entry in registered()}
     ):
         args.wrong_usage("the index of a folder or a part needs a place: --out INDEX")
+    if args.store and (args.part or methods.METHODS[args.method].kind != "global"):
+        args.wrong_usage("a store holds whole indexes with one vector a picture")
     bring(args)
     collection = open_collection(args.collection)
     method = load_method(args)

@@ -221,7 +221,7 @@ class StoredIndex(store.Index):
         self.manifest = described.manifest
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._lock = threading.Lock()
-        self._last: Part | None = None
+        self._last: Shortlist | None = None
 
     def __len__(self) -> int:
         return self.manifest["pictures"]
@@ -251,7 +251,7 @@ class StoredIndex(store.Index):
     def shape(self) -> tuple[int, ...]:
         return len(self), self.described.width
 
-    def shortlist(self, features: Features, depth: int, where: str = "") -> Part:
+    def shortlist(self, features: Features, depth: int, where: str = "") -> Shortlist:
         """The pictures that the engine finds most like a query, as an index in memory.
 
         features: a descriptor (D,). depth: how many; LEAST, if that is more.
@@ -286,31 +286,31 @@ class StoredIndex(store.Index):
                 if where
                 else f"{self} is empty; export the index again."
             )
-        return self._part(positions, {"filter": where} if where else {})
+        return self._some(positions, {"filter": where} if where else {})
 
-    def holding(self, name: str) -> Part:
+    def holding(self, name: str) -> Shortlist:
         found = self._names("name", name)
-        return self._part([position for position, _ in found], {})
+        return self._some([position for position, _ in found], {})
 
     def name_of(self, data: bytes) -> str | None:
         found = self._names("sha256", store.digest(data))
         return min(found)[1] if found else None
 
-    def first(self, count: int) -> Part:
+    def first(self, count: int) -> Shortlist:
         if count > MOST_READ:
             raise RetrievalError(f"{self} holds too many pictures to read them all: {len(self)}.")
-        return self._part(range(min(count, len(self))), {})
+        return self._some(range(min(count, len(self))), {})
 
-    def _part(self, positions: Sequence[int], filtered: dict[str, str]) -> Part:
-        """Some pictures in ascending order; the last part is kept, with what was found out in it.
+    def _some(self, positions: Sequence[int], filtered: dict[str, str]) -> Shortlist:
+        """Some pictures in ascending order; the last are kept, with what was found out in them.
 
         Its graph of neighbours and its searcher serve the next query too where the engine finds
         the same pictures, as it does in a small collection.
         """
         origin = {"store": str(self), "shortlist": len(positions), **filtered}
         last = self._last
-        if last is None or (last.names_at, last.origin) != (tuple(positions), origin):
-            last = Part(self, positions, self._read(positions), origin)
+        if last is None or (last.chosen, last.origin) != (tuple(positions), origin):
+            last = Shortlist(self, positions, self._read(positions), origin)
             self._last = last
         return last
 
@@ -383,7 +383,7 @@ class StoredIndex(store.Index):
             raise RetrievalError(f"{self} holds another index now; ask again.") from error
 
 
-class Part(store.Index):
+class Shortlist(store.Index):
     """Some pictures of a store in memory: an index like any other, but nothing of it is kept.
 
     Its pictures are in the order of the collection.
@@ -396,7 +396,7 @@ class Part(store.Index):
         super().__init__(
             index.local, index.manifest, [image for image, _ in rows], {"descriptors": descriptors}
         )
-        self.names_at = tuple(positions)
+        self.chosen = tuple(positions)
         self.places = np.array(positions, np.int64)
         self.origin = origin
         self.address = index.address
