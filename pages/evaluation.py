@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, loaders, query
+from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.evaluation import (
     all_queries,
@@ -32,6 +32,8 @@ cards.style()
 st.title("Evaluation", anchor=False)
 
 shelf = loaders.shelf()
+if own_pictures.current():
+    shelf[own_pictures.NAME] = own_pictures.TITLE
 if not shelf:
     st.info("No collection with ground truth is on this machine, so nothing can be measured.")
     with st.expander("How others do on ROxford5k"):
@@ -50,12 +52,20 @@ place.selectbox(
     persist_state="session",
 )
 with loaders.explained():
-    collection = loaders.collection(state["eval-collection"])
+    collection = own_pictures.opened(state["eval-collection"])
+own = collection.name == own_pictures.NAME
 if not collection.protocols:
     st.info(
         f"{collection.title} has no ground truth: nobody has said which pictures are right, so "
         "nothing can be scored."
     )
+    if own:
+        st.page_link(
+            "pages/search.py",
+            label="Search with one of them, switch on “Judge”, and mark what is right",
+            icon=":material/image_search:",
+            query_params={"collection": collection.name},
+        )
     st.stop()
 if state.get("eval-protocol") not in collection.protocols:
     state["eval-protocol"] = "medium" if "medium" in collection.protocols else "classic"
@@ -68,7 +78,11 @@ way.segmented_control(
     persist_state="session",
 )
 protocol: str = state["eval-protocol"]
-way.caption(RULES[protocol])
+way.caption(
+    "What you marked ✓ is right, – is left out of the score, all others are wrong."
+    if own
+    else RULES[protocol]
+)
 if state.get("eval-of") != collection.name:
     state["eval-of"] = collection.name
     state.pop("eval-query", None)
@@ -101,6 +115,7 @@ if measured:
     st.caption(
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
         f"mP@k and Queries are for the protocol {protocol}."
+        + (f" {own_pictures.judged(collection)}." if own else "")
     )
     downloads(f"{collection.name}-scores", rows)
 elif not without:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import judge
-from pages.parts.search import then
+from pages.parts.search import marking, then
 from pages.parts.search.answer import answers
 from pages.parts.search.browse import browse
 from pages.parts.search.dialog import result
@@ -91,7 +91,7 @@ with answering:
         paths = own_pictures.indexes(collection)
         loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
-    said = judge(collection, question, state.get("judge", ""))
+    said = judge(collection, question, box, state.get("judge", ""))
     judged = None if isinstance(said, str) else said
     with st.container(
         horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
@@ -107,6 +107,8 @@ with answering:
             icon=":material/apps:",
             on_click=query.browse_again,
         )
+    if marking.possible(collection, question):
+        marking.bar(collection)
     answers(collection, question, box, judged)
 
 if "enlarged" in state:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,6 @@ from retrieval.errors import RetrievalError
 from retrieval.figures.local_features import BOX
 from retrieval.images import Box
 from retrieval.ranking.ranking import Ranking
-
-Truth = Mapping[str, str] | None  # name → verdict, where the query has ground truth
 
 
 class Verdict(NamedTuple):
@@ -195,7 +193,8 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
     return shown
 
 
-def as_csv(ranking: Ranking, truth: Truth) -> bytes:
+def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> bytes:
+    """verdict: of a picture by name, where the query has ground truth."""
     out = io.StringIO()
     table = csv.writer(out)
     columns: dict[str, Sequence[object]] = {
@@ -205,8 +204,8 @@ def as_csv(ranking: Ranking, truth: Truth) -> bytes:
     }
     if ranking.inliers is not None:
         columns["inliers"] = ranking.inliers.tolist()
-    if truth is not None:
-        columns["verdict"] = [truth.get(name, "wrong") for name in ranking.names]
+    if verdict is not None:
+        columns["verdict"] = [verdict(name) or "" for name in ranking.names]
     table.writerow(columns)
     table.writerows(zip(*columns.values(), strict=True))
     return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8

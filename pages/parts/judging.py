@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pages.parts import query
+from pages.parts import own_pictures, query
 from pages.parts.cards import plain
-from retrieval.collections import Collection
+from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import same_landmark
 from retrieval.evaluation import PROTOCOLS, explain
+from retrieval.images import Box
 from retrieval.ranking.ranking import Ranking
 
 
@@ -20,8 +21,9 @@ from retrieval.ranking.ranking import Ranking
 class Judged:
     """What is known of the right answers to one query.
 
-    labels: positions by kind, as a query has them. truth: name → 'positive' or 'ignored'; every
-    other picture is wrong. sentence: how many are right, and whose labels these are.
+    labels: positions by kind, as a query has them. truth: name → 'positive', 'ignored' or 'wrong'.
+    others: of every other picture; None where not all were judged. sentence: how many are right,
+    and whose labels these are.
     """
 
     collection: Collection
@@ -29,9 +31,10 @@ class Judged:
     protocol: str
     truth: Mapping[str, str]
     sentence: str
+    others: str | None = judgements.WRONG
 
-    def verdict(self, name: str) -> str:
-        return self.truth.get(name, "wrong")
+    def verdict(self, name: str) -> str | None:
+        return self.truth.get(name, self.others)
 
     def average_precision(self, ranking: Ranking) -> float:
         """AP of a ranking, whose index may lack pictures of the collection."""
@@ -40,8 +43,12 @@ class Judged:
         return explain(ranks, self.labels, self.protocol).average_precision
 
 
-def judge(collection: Collection, question: query.Question, protocol: str) -> Judged | str:
+def judge(
+    collection: Collection, question: query.Question, box: Box | None, protocol: str
+) -> Judged | str:
     """The right answers to a query, or a sentence that says why they are not known."""
+    if collection.name == own_pictures.NAME:
+        return _judged_by_visitor(collection, question, box)
     if not collection.protocols:
         return ""
     if question.labels:
@@ -65,6 +72,21 @@ def judge(collection: Collection, question: query.Question, protocol: str) -> Ju
         for kind in kinds
         for position in labels.get(kind, ())
     }
+    return Judged(collection, labels, protocol, truth, f"{_right(truth)}, {who}")
+
+
+def _judged_by_visitor(
+    collection: Collection, question: query.Question, box: Box | None
+) -> Judged | str:
+    asked = judgements.find(collection, question.name, box)
+    truth = judgements.verdicts(collection, asked)
+    if asked is None or not truth:
+        return ""
+    protocol = "medium" if "medium" in collection.protocols else "classic"
+    sentence = f"{_right(truth)}, judged by you"
+    return Judged(collection, asked.labels, protocol, truth, sentence, others=None)
+
+
+def _right(truth: Mapping[str, str]) -> str:
     count = sum(verdict == "positive" for verdict in truth.values())
-    can = "1 picture is right" if count == 1 else f"{count} pictures are right"
-    return Judged(collection, labels, protocol, truth, f"{can}, {who}")
+    return "1 picture is right" if count == 1 else f"{count} pictures are right"

@@ -18,7 +18,7 @@ import streamlit as st
 
 from pages.parts import cards, indexing, loaders, query
 from retrieval import images, index, methods
-from retrieval.collections import archives
+from retrieval.collections import GroundTruth, archives, judgements
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 
@@ -169,10 +169,38 @@ def build(name: str) -> index.Index:
     if built.manifest["skipped"]:
         # What cannot be read is no part of the collection; the features of the rest are kept.
         own.skipped = built.manifest["skipped"]
-        own.collection = replace(own.collection, names=built.names)
+        queries = judgements.refer_to(own.collection, built.names)
+        own.collection = replace(own.collection, names=built.names, queries=queries)
         built = indexing.build(own.collection, name, out, images.visitors_limit())
     own.indexes[name] = out
     return built
+
+
+def with_queries(collection: collections.Collection, truth: GroundTruth) -> collections.Collection:
+    """The collection with the judgements of a file. Raises RetrievalError where none fits."""
+    return replace(collection, queries=judgements.refer_to(truth, collection.names))
+
+
+def judged(collection: collections.Collection) -> str:
+    """'Judged by you: 2 queries, 9 pictures'"""
+    queries, pictures = len(collection.queries), judgements.count(collection)
+    return (
+        f"Judged by you: {queries} {'query' if queries == 1 else 'queries'}, "
+        f"{pictures} {'picture' if pictures == 1 else 'pictures'}"
+    )
+
+
+def evaluate(collection: collections.Collection) -> None:
+    """Put the judged queries to every index of the session's pictures, showing how far it is."""
+    for name, path in indexes(collection).items():
+        progress = st.progress(0.0, f"Evaluating {methods.METHODS[name].title}")
+
+        def show(done: int, total: int, picture: str, progress=progress) -> None:
+            progress.progress(done / total)
+
+        with loaders.explained():
+            loaders.evaluate(path, collection, show)
+        progress.empty()
 
 
 PREFIX = "retrieval-own-"

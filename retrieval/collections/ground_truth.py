@@ -2,6 +2,7 @@
 
 Labels are positions into the list of database names. The revisited benchmarks say ``easy``,
 ``hard`` and ``junk``; the classic ones ``ok`` (the authors' good and ok together) and ``junk``.
+``wrong`` is what somebody looked at and refused; it counts like every picture without a label.
 Boxes are ``x1, y1, x2, y2`` in pixels of the query picture, as published (floats, not rounded).
 """
 
@@ -21,7 +22,8 @@ import numpy as np
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
 
-LABELS = ("easy", "hard", "ok", "junk")
+LABELS = ("easy", "hard", "ok", "junk", "wrong")
+POSITIVE = ("easy", "hard", "ok")
 MAX_BYTES = 32_000_000  # of JSON, which takes up to thirty times as much in memory
 MAX_CHARACTERS = 128_000_000  # of all names together
 MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
@@ -37,8 +39,8 @@ class Query:
 
     name: relative posix path of the query picture.
     box: part of the picture that is meant, or None for all of it.
-    labels: 'easy', 'hard', 'junk' or 'ok', 'junk' -> sorted int64 positions into the database
-    names; empty where nothing is known.
+    labels: 'easy', 'hard', 'junk' or 'ok', 'junk', perhaps 'wrong' -> sorted int64 positions into
+    the database names; empty where nothing is known.
     """
 
     name: str
@@ -72,7 +74,7 @@ def same_landmark(
     """
 
     def right(query: Query) -> set[int]:
-        return {int(n) for kind, which in query.labels.items() if kind != "junk" for n in which}
+        return {int(n) for kind in POSITIVE for n in query.labels.get(kind, ())}
 
     mine = [query for query in queries if position in right(query)]
     if not mine:
@@ -106,33 +108,44 @@ def read_ground_truth(
                 f"{path} holds text files that list no database; say which pictures it has."
             )
         return _from_text_files(path, tuple(names))
-    content = read_pickle(path) if path.suffix.lower() == ".pkl" else _read_json(path)
+    if path.suffix.lower() == ".pkl":
+        return _understood(read_pickle(path), str(path), suffix)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RetrievalError(f"{path} is too large for ground truth.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return parse_ground_truth(data, str(path), suffix)
+
+
+def parse_ground_truth(data: bytes, name: str, suffix: str = "") -> GroundTruth:
+    """The same from JSON in memory. name: what messages call it."""
+    if len(data) > MAX_BYTES:
+        raise RetrievalError(f"{name} is too large for ground truth.")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RetrievalError(f"{name} is not readable JSON: {error}.") from error
+    return _understood(content, name, suffix)
+
+
+def _understood(content: Any, name: str, suffix: str) -> GroundTruth:
     try:
         if isinstance(content, dict) and "imlist" in content:
             return _from_gnd(content, suffix)
         if isinstance(content, dict) and "database" in content:
             return _from_named(content, suffix)
     except _Contradiction as error:
-        raise RetrievalError(f"{path} is not usable ground truth: {error}.") from error
+        raise RetrievalError(f"{name} is not usable ground truth: {error}.") from error
     raise RetrievalError(
-        f"{path} is no ground truth: neither imlist, qimlist and gnd nor database and queries "
+        f"{name} is no ground truth: neither imlist, qimlist and gnd nor database and queries "
         "are in it."
     )
 
 
 class _Contradiction(Exception):
     """What is wrong with the contents, to be completed with the name of the file."""
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RetrievalError(f"{path} is too large for ground truth.")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise RetrievalError(f"{path} is not readable JSON: {error}.") from error
 
 
 def _from_gnd(content: dict, suffix: str) -> GroundTruth:
@@ -327,9 +340,7 @@ def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str])
 
     Files are called after what was typed into Flickr, so oxford_002416 may show the Bodleian.
     """
-    found = Counter(
-        stems[position] for kind in ("easy", "hard", "ok") for position in labels.get(kind, ())
-    )
+    found = Counter(stems[position] for kind in POSITIVE for position in labels.get(kind, ()))
     telling = [stem for stem, _ in found.most_common() if stem not in _GENERIC]
     return (telling[0] if telling else _stem(name)).removeprefix("paris_")
 

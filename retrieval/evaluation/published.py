@@ -39,9 +39,9 @@ class Row:
     checkpoint: str = ""
 
 
-_THEIRS = "the report this project starts from"
+_THEIRS = "The report"
 _SQUEEZED = "pictures squeezed to 256 × 256"
-_TABLES = "the authors' own tables (revisitop)"
+_TABLES = "Radenović et al., CVPR 2018, arXiv 1803.11285"
 _GL18, _GLDV2, _SFM = "Google Landmarks 2018", "GLDv2-clean", "retrieval-SfM-120k"
 
 

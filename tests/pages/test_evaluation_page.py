@@ -244,7 +244,7 @@ def test_no_collection_at_all(little, monkeypatch):
     monkeypatch.setattr(loaders, "shelf", dict)
     app = start()
     assert "nothing can be measured" in text(app)
-    assert table(app, "Stated by")["mAP Hard"].tolist()[0] == 2.34
+    assert table(app, "Source")["mAP Hard"].tolist()[0] == 2.34
 
 
 def upload(app, **arrays):

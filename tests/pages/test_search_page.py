@@ -25,6 +25,7 @@ from stubs import OneByOne
 from pages.parts import cards, loaders, own_pictures
 from retrieval import index, methods
 from retrieval.collections import collection as collections
+from retrieval.collections import judgements
 from retrieval.collections.credits import Credit
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
@@ -423,7 +424,8 @@ def test_ranking_as_csv(little):
     opened = index.load(little.indexes["sir"])
     ranking = search.rank_picture(opened, Colours("sir"), asked, (0, 0, 32, 48))
     truth = {"red_0.png": "positive"}
-    lines = cards.as_csv(ranking, truth).decode("utf-8-sig").splitlines()
+    verdict = lambda name: truth.get(name, "wrong")  # noqa: E731
+    lines = cards.as_csv(ranking, verdict).decode("utf-8-sig").splitlines()
     assert lines[0] == "rank,name,score,verdict"
     assert lines[1].startswith("1,red_0.png,0.99")
     assert lines[1].endswith(",positive")
@@ -529,6 +531,61 @@ def test_own_pictures_from_a_zip(bare):
     other = start()
     assert "own" not in other.session_state
     assert "No collection is installed" in other.info[0].value
+
+
+def test_own_results_are_judged_and_evaluated(bare):
+    shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
+    shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in shades.items()}))
+    app.selectbox(key="database").select("mine/red_0.png").run()
+    first, second = (f"mine/{one.split(': ')[1]}" for one in hits(app)[:2])
+    app.toggle(key="judging").set_value(True).run()
+    assert "Judged by you: 0 queries, 0 pictures" in text(app)
+    assert app.button(key="judged-evaluate").disabled
+
+    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
+    app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
+    assert "Judged by you: 1 query, 2 pictures" in text(app)
+    assert "1 picture is right, judged by you" in shown_html(app)
+    assert [one.split(", ")[1:] for one in hits(app)] == [
+        ["same landmark"],
+        ["another place"],
+        [],
+        [],
+    ]
+    first, second = (one.split(",")[0] for one in (first, second))
+    mine = app.session_state["own"].collection
+    assert judgements.verdicts(mine, mine.queries[0]) == {first: "positive", second: "wrong"}
+
+    # Another query has no marks yet; its buttons do not show those of the first.
+    app.selectbox(key="database").select("mine/blue.png").run()
+    assert app.segmented_control(key="mark-cnn-irwnha-0").value is None
+    app.segmented_control(key="mark-cnn-irwnha-3").set_value("positive").run()
+
+    app.button(key="judged-evaluate").click().run()
+    assert not app.exception, app.exception
+    assert app.title[0].value == "Evaluation"
+    assert "Judged by you: 2 queries, 3 pictures." in "".join(one.value for one in app.caption)
+    scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
+    # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
+    assert scores["mAP Classic"].tolist() == [56.25]
+
+
+def test_own_ground_truth_from_a_file(bare):
+    pictures = {"a_png": encoded(picture(RED)), "b_png": encoded(picture(BLUE))}
+    app = go(bring(start(), "mine.zip", archive(**pictures)))
+    app.toggle(key="judging").set_value(True).run()
+    truth = {"imlist": ["mine/b.png"], "qimlist": ["mine/a.png"], "gnd": [{"ok": [0]}]}
+
+    def use(content):
+        app.file_uploader(key="judged-upload").upload("t.json", content, "application/json").run()
+        assert not app.exception, app.exception
+
+    use(b'{"imlist": ["<b>"], "qimlist": ["<b>"], "gnd": [{"ok": [0]}]}')
+    assert "None of its queries is among these pictures" in app.error[0].value
+    assert "<b>" not in app.error[0].value
+    use(json.dumps(truth).encode())
+    assert "Judged by you: 1 query, 1 picture" in text(app)
 
 
 def test_own_files_of_the_same_name_are_all_kept(bare):

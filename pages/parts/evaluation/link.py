@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from pages.parts import cards, query
+from pages.parts import cards, own_pictures, query
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS
 
@@ -49,8 +49,10 @@ def view_of(collection: Collection, number: int) -> dict[str, str]:
 
 
 def write_link(view: Mapping[str, str]) -> None:
+    """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
+    own = view["collection"] == own_pictures.NAME
     link = {
-        **view,
+        **({"collection": own_pictures.NAME} if own else view),
         "protocol": state["eval-protocol"],
         "method": state["eval-method"],
         "against": state["eval-against"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import loaders
+from pages.parts import loaders, own_pictures
 from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -34,7 +34,11 @@ class Measured:
 
 def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
     """Runs by id, and (label, folder, trouble) of every index without a run that fits it."""
-    found, without = index.find_all(collection.name), []
+    own = collection.name == own_pictures.NAME
+    found = (
+        list(own_pictures.indexes(collection).items()) if own else index.find_all(collection.name)
+    )
+    without: list[tuple] = []
     several = {method for method, _ in found if sum(method == other for other, _ in found) > 1}
     measured = {}
     for method, path in found:
@@ -43,7 +47,8 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
         try:
             run = loaders.run(path, collection)
         except RetrievalError as error:
-            without.append((label, path, str(error)))
+            # Each new judgement makes the last evaluation one of other labels.
+            without.append((label, path, "" if own else str(error)))
             continue
         if run is None:
             without.append((label, path, ""))

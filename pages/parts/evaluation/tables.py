@@ -60,7 +60,6 @@ def literature(collection: str, ours: Set[str] = frozenset()) -> None:
     kinds.sort(key=list(PROTOCOLS).index)
     table = [
         {
-            "Stated by": "The report" if row.origin == published.REPORT else "Published",
             "Method": row.method,
             **{f"mAP {kind.capitalize()}": row.map.get(kind) for kind in kinds},
             "Network": row.network,
@@ -76,7 +75,8 @@ def literature(collection: str, ours: Set[str] = frozenset()) -> None:
         table,
         hide_index=True,
         height="content",
-        column_config={f"mAP {kind.capitalize()}": numbers for kind in kinds},
+        column_config={f"mAP {kind.capitalize()}": numbers for kind in kinds}
+        | {"Network": st.column_config.TextColumn(width=170)},
         placeholder="–",
         key=f"literature-{collection}",
     )

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
-from pages.parts.search import then
+from pages.parts.search import marking, then
 from pages.parts.search.link import ALL, least_key
 from retrieval import methods
 from retrieval.collections import Collection
@@ -45,7 +45,7 @@ def answers(
         if not together and name in rankings:
             with slot.container():
                 then.said(rankings[name])
-                _grid(name, collection, rankings[name], judged)
+                _grid(name, collection, question, box, rankings[name], judged)
                 _below(name, collection, question, rankings[name], judged)
     if together:
         for name in rankings:
@@ -86,7 +86,14 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
     return " · ".join(parts)
 
 
-def _grid(name: str, collection: Collection, ranking: Ranking, judged: Judged | None) -> None:
+def _grid(
+    name: str,
+    collection: Collection,
+    question: query.Question,
+    box: Box | None,
+    ranking: Ranking,
+    judged: Judged | None,
+) -> None:
     """The best pictures of one method as large cards."""
     hits = list(range(min(state.count, len(ranking))))
     least = state.get(least_key(name))
@@ -110,7 +117,10 @@ def _grid(name: str, collection: Collection, ranking: Ranking, judged: Judged | 
         for n in hits:
             hit = ranking.names[n]
             short = cards.plain(Path(hit).name)
-            _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
+            with st.container(gap="xsmall"):
+                _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
+                if state.get("judging") and marking.possible(collection, question):
+                    marking.buttons(collection, question, box, hit, f"{name}-{n}")
 
 
 def _strip(
@@ -171,7 +181,7 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     )
     st.download_button(
         "Ranking as CSV",
-        lambda: cards.as_csv(ranking, judged.truth if judged else None),
+        lambda: cards.as_csv(ranking, judged.verdict if judged else None),
         f"{collection.name}-{name}-{Path(question.name).stem}.csv",
         "text/csv",
         key=f"csv-{name}",

@@ -32,9 +32,8 @@ def result(
     title = (
         f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}{then.moved(ranking, n)}"
     )
-    if judged:
-        verdict = cards.VERDICTS[judged.verdict(hit)]
-        title += f" · {verdict.symbol} {verdict.label}"
+    if judged and (found := judged.verdict(hit)):
+        title += f" · {cards.VERDICTS[found].symbol} {cards.VERDICTS[found].label}"
     with st.container(horizontal=True, vertical_alignment="center"):
         _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
         st.markdown(title, width="stretch", text_alignment="center")

@@ -1,0 +1,103 @@
+"""Judging results of one's own pictures: the marks are the ground truth of the collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import cards, own_pictures, query
+from retrieval.collections import Collection, judgements
+from retrieval.collections.ground_truth import parse_ground_truth
+from retrieval.errors import RetrievalError
+from retrieval.images import Box
+
+MOST_QUERIES = 200  # of a file; a command scores more without keeping others waiting
+ORDER = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
+state = st.session_state
+
+
+def possible(collection: Collection, question: query.Question) -> bool:
+    """Whether results can be judged: of a query that is a picture of one's own collection."""
+    return collection.name == own_pictures.NAME and isinstance(question.source, Path)
+
+
+def bar(collection: Collection) -> None:
+    """The switch; with it on, how much was judged and what can be done with it."""
+    with st.container(horizontal=True, vertical_alignment="center", key="judging-bar"):
+        st.toggle(
+            "Judge",
+            key="judging",
+            help="Mark each result as right, wrong or left out. The marks are ground truth: "
+            "evaluate the methods with them, or take them away as a file.",
+            persist_state="session",
+        )
+        if not state.judging:
+            return
+        st.markdown(own_pictures.judged(collection), width="content")
+        with st.popover("Ground truth", icon=":material/description:"):
+            st.download_button(
+                "Download",
+                lambda: judgements.as_json(collection),
+                "ground_truth.json",
+                "application/json",
+                key="judged-file",
+                on_click="ignore",
+                icon=":material/download:",
+                disabled=not collection.queries,
+                help="Put it beside your pictures, and `python -m retrieval evaluate` reads it.",
+            )
+            st.file_uploader(
+                "Use a file", ["json"], key="judged-upload", max_upload_size=32, on_change=_use
+            )
+            if trouble := state.pop("judged-trouble", ""):
+                st.error(cards.plain(trouble), icon=":material/error:")
+        evaluable = bool(collection.protocols and own_pictures.indexes(collection))
+        if st.button("Evaluate", key="judged-evaluate", type="primary", disabled=not evaluable):
+            own_pictures.evaluate(collection)
+            st.switch_page("pages/evaluation.py", query_params={"collection": collection.name})
+    st.caption(
+        "✓ shows the same thing, ✗ does not, – is left out of the score. Pictures that you do not "
+        "mark count as wrong."
+    )
+
+
+def buttons(
+    collection: Collection, question: query.Question, box: Box | None, picture: str, key: str
+) -> None:
+    """Three small buttons below a result."""
+    asked = judgements.find(collection, question.name, box)
+    state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
+    st.segmented_control(
+        f"Is {cards.plain(Path(picture).name)} right?",
+        ORDER,
+        format_func=lambda verdict: cards.VERDICTS[verdict].symbol,
+        key=f"mark-{key}",
+        label_visibility="collapsed",
+        on_change=_mark,
+        args=(f"mark-{key}", question.name, box, picture),
+        width="stretch",
+    )
+
+
+def _mark(key: str, name: str, box: Box | None, picture: str) -> None:
+    """Callback of the three buttons."""
+    if own := own_pictures.current():
+        own.collection = judgements.judge(own.collection, name, box, picture, state[key])
+
+
+def _use() -> None:
+    """Callback: the judgements of a file in place of those that are here."""
+    own, file = own_pictures.current(), state.get("judged-upload")
+    if own is None or file is None:
+        return
+    try:
+        truth = parse_ground_truth(file.getvalue(), "This file")
+        if len(truth.queries) > MOST_QUERIES:
+            raise RetrievalError(
+                f"This file has more than {MOST_QUERIES} queries: score it with the command "
+                "python -m retrieval evaluate."
+            )
+        own.collection = own_pictures.with_queries(own.collection, truth)
+    except RetrievalError as error:
+        state["judged-trouble"] = str(error)

@@ -1,0 +1,116 @@
+"""Ground truth that people make while they search: right, wrong or left out, picture by picture.
+
+Judgements are the labels of a collection's queries, so they are evaluated like any other ground
+truth. What is right is ``ok``, or ``easy`` where the collection has revisited labels; what is left
+out is ``junk``; ``wrong`` is what somebody looked at and refused, and counts like every picture
+that nobody judged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from retrieval.collections.collection import Collection
+from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.errors import RetrievalError
+
+Box = tuple[float, float, float, float]
+
+RIGHT, LEFT_OUT, WRONG = VERDICTS = ("positive", "ignored", "wrong")
+_KINDS = {"easy": RIGHT, "hard": RIGHT, "ok": RIGHT, "junk": LEFT_OUT, "wrong": WRONG}
+
+
+def find(collection: Collection, name: str, box: Box | None) -> Query | None:
+    """The query with this picture and box."""
+    return next((one for one in collection.queries if (one.name, one.box) == (name, box)), None)
+
+
+def verdicts(collection: Collection, query: Query | None) -> dict[str, str]:
+    """Picture → one of VERDICTS, for what was judged; not for the query's own picture."""
+    if query is None:
+        return {}
+    return {
+        collection.names[position]: _KINDS[kind]
+        for kind, positions in query.labels.items()
+        for position in positions
+        if collection.names[position] != query.name
+    }
+
+
+def judge(
+    collection: Collection, name: str, box: Box | None, picture: str, verdict: str | None
+) -> Collection:
+    """The collection with one more judgement: of ``picture``, for the query ``name`` with ``box``.
+
+    verdict: one of VERDICTS; None takes it back. A query without judgements is dropped. The
+    query's own picture, which finds itself, is left out of the score.
+    """
+    right = "easy" if "medium" in collection.protocols else "ok"
+    kind = {RIGHT: right, LEFT_OUT: "junk", WRONG: "wrong"}.get(verdict or "")
+    old = find(collection, name, box)
+    place = collection.names.index(picture)
+    labels = {
+        one: positions[positions != place] for one, positions in (old.labels if old else {}).items()
+    }
+    if kind:
+        labels[kind] = np.union1d(labels.get(kind, np.zeros(0, np.int64)), [place])
+    new = Query(name, box, old.landmark if old else "", labels)
+    if not verdicts(collection, new):
+        kept = tuple(one for one in collection.queries if one is not old)
+        return replace(collection, queries=kept)
+    if name in collection.names:
+        itself = [collection.names.index(name)]
+        labels["junk"] = np.union1d(labels.get("junk", np.zeros(0, np.int64)), itself)
+    queries = list(collection.queries)
+    if old:
+        queries[queries.index(old)] = new
+    else:
+        queries.append(new)
+    return replace(collection, queries=tuple(queries))
+
+
+def count(collection: Collection) -> int:
+    """How many judgements there are, over all queries."""
+    return sum(len(verdicts(collection, query)) for query in collection.queries)
+
+
+def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Query, ...]:
+    """The queries of ``truth`` with labels that count in another list of pictures.
+
+    Labels of pictures that are not in it, and queries of such, are left out.
+    Raises RetrievalError where no query is left although there were some.
+    """
+    place = {name: n for n, name in enumerate(names)}
+    new = np.array([place.get(name, -1) for name in truth.names], np.int64)
+    queries = []
+    for query in truth.queries:
+        if query.name in place:
+            labels = {kind: new[positions] for kind, positions in query.labels.items()}
+            kept = {kind: np.sort(one[one >= 0]) for kind, one in labels.items()}
+            queries.append(replace(query, labels=kept))
+    if truth.queries and not queries:
+        raise RetrievalError(
+            f"None of its queries is among these pictures; the first one is "
+            f"{truth.queries[0].name[:100]}."
+        )
+    return tuple(queries)
+
+
+def as_json(collection: Collection) -> bytes:
+    """The ground truth of a collection in the form of ``gnd_roxford5k``, as JSON.
+
+    Put beside the pictures as ``ground_truth.json``, it is read with them.
+    """
+    gnd = []
+    for query in collection.queries:
+        entry: dict[str, object] = {"bbx": query.box and list(query.box)}
+        if query.landmark:
+            entry["landmark"] = query.landmark
+        gnd.append(entry | {kind: one.tolist() for kind, one in query.labels.items()})
+    names = [query.name for query in collection.queries]
+    truth = {"imlist": list(collection.names), "qimlist": names, "gnd": gnd}
+    return json.dumps(truth, ensure_ascii=False, indent=1).encode()
