@@ -1,38 +1,50 @@
-"""How it works: the three methods."""
+"""How it works: one picture goes through the three methods, step by step."""
 
 import streamlit as st
 
 from pages.parts import cards, loaders
-from pages.parts.about import collection_map
+from pages.parts.about import asked, collection_map, local, training, vectors
 from retrieval import methods
 from retrieval.networks import checkpoints
 
-STEPS = {
-    "sir": ["Network", "Average of the feature map", "1024-unit layer", "Cosine"],
-    "delf": ["Network at seven scales", "Attention picks the best points", "Match", "Geometry"],
-    "cnn-irwnha": ["Network at three scales", "GeM pooling", "Whitening", "Cosine"],
-}
+METHODS = {"sir": vectors.sir, "delf": local.delf, "cnn-irwnha": vectors.gem}
+OTHERS = {"training": "Training", "map": "Map of a collection"}
+PARTS = {name: methods.METHODS[name].title for name in METHODS} | OTHERS
+state = st.session_state
 
 loaders.through_app()
 cards.style()
 st.title("How it works", anchor=False)
 st.markdown(
-    "A network describes each picture of a collection by a list of numbers, its **descriptor**. "
-    "The descriptors are computed once and stored: that is the **index**. To search, the query is "
-    "described in the same way, and the pictures with the most similar descriptors come first."
+    "A network describes each picture of a collection by lists of numbers, its **descriptors**. "
+    "They are computed once and stored: that is the **index**. To search, the query is described "
+    "in the same way, and the pictures with the most similar descriptors come first. Follow one "
+    "picture through the three methods."
 )
-
-for column, entry in zip(st.columns(3, gap="medium"), methods.METHODS.values(), strict=True):
-    with column.container(border=True, height="stretch"):
-        checkpoint = checkpoints.find(entry.name)
-        st.subheader(entry.title, anchor=False)
-        st.markdown(entry.summary)
-        st.markdown("  \n".join(f"**{n}** {step}" for n, step in enumerate(STEPS[entry.name], 1)))
-        st.markdown(
-            f":small[**Network in use** {checkpoint.title} ({checkpoint.id})]\n\n"
-            f":small[**Stands in for** {checkpoint.stands_in_for}]\n\n"
-            f":small[**Trained on** {checkpoint.trained_on}]\n\n"
-            f":small[**Paper** {entry.paper}]"
-        )
-
-collection_map.section()
+asked.follow_link(PARTS)
+state.setdefault("about-part", "sir")
+st.segmented_control(
+    "Part",
+    PARTS,
+    format_func=PARTS.__getitem__,
+    key="about-part",
+    required=True,
+    label_visibility="collapsed",
+    persist_state="session",
+)
+part: str = state["about-part"]
+if part == "training":
+    training.section()
+elif part == "map":
+    asked.write_link(None)
+    collection_map.section()
+else:
+    entry, checkpoint = methods.METHODS[part], checkpoints.find(part)
+    picked = asked.pick()
+    asked.write_link(picked)
+    METHODS[part](picked)
+    st.caption(
+        f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id}), "
+        f"standing in for {checkpoint.stands_in_for}. Trained on: {checkpoint.trained_on}. Paper: "
+        f"{entry.paper}."
+    )

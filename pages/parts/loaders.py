@@ -30,7 +30,7 @@ from retrieval import images, index, memory, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import background, runs, submissions
+from retrieval.evaluation import ablation, background, runs, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
@@ -439,3 +439,28 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
     return _kept(source).get(
         ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
     )
+
+
+def steps(
+    path: Path, collection: Collection, question: Question, box: Box | None
+) -> ablation.Steps:
+    """What the steps of the method of an index make of a picture, or of the box in it."""
+    opened = index_of(path, collection)
+    method = load_method(opened.method, opened.checkpoint, **opened.settings)
+    source = question.source
+    with st.spinner("Taking the picture through the network"):
+        return _kept(source).get(
+            ("steps", stamp(path / "manifest.json"), question.key, box),
+            lambda: in_turn(lambda: ablation.take_steps(method, _decoded(source), box)),
+        )
+
+
+def variants(path: Path, collection: Collection) -> ablation.Ablation | None:
+    """The variants that are kept beside an index, if there are any."""
+    changed = tuple(map(stamp, [path / "manifest.json", *path.glob(ablation.FILE)]))
+    return _variants(changed, index_of(path, collection))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _variants(changed, _index) -> ablation.Ablation | None:
+    return ablation.load(_index)

@@ -51,6 +51,23 @@ class Steps:
         """(C,) of unit length: the feature map of one scale, pooled with exponent p."""
         return pool(self.maps[scale], p, self.power)
 
+    def shares(self, p: float) -> np.ndarray:
+        """(h, w), which sums to 1: how much each place of the first scale counts when pooled by p.
+
+        A place has its part of the powers in each channel, and a channel its part of the length of
+        the pooled vector (SIR's square root changes the latter only).
+        """
+        values = self.maps[0].astype(np.float64).clip(min=0)
+        if np.isinf(p):
+            powers = (values == values.max(axis=(1, 2), keepdims=True)).astype(float)
+        else:
+            powers = values**p
+        sums = powers.sum(axis=(1, 2), keepdims=True)
+        parts = np.divide(
+            powers, sums, out=np.full_like(powers, 1 / powers[0].size), where=sums > 0
+        )
+        return np.tensordot(self.pooled(p).astype(np.float64) ** 2, parts, 1)
+
     def at_scale(self, scale: int) -> np.ndarray:
         """(D,) of unit length: the descriptor of one scale alone."""
         return project(self.pooled(self.exponent, scale), self.layer)

@@ -1,0 +1,114 @@
+"""The picture that the page "How it works" follows through the methods, and its link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import streamlit as st
+
+from pages.parts import cards, loaders, query
+from pages.parts.judging import Judged, judge
+from retrieval.collections import Collection
+from retrieval.images import Box
+
+state = st.session_state
+
+
+class Asked(NamedTuple):
+    """judged: its right answers, or a sentence that says why they are not known."""
+
+    collection: Collection
+    question: query.Question
+    box: Box | None
+    judged: Judged | str
+
+
+def follow_link(parts: dict[str, str]) -> None:
+    """Put what the address asks for into the session, before any widget is drawn."""
+    asked = query.newly_asked(loaders.shelf(), "about-link", "about-collection")
+    if asked.get("part") in parts:
+        state["about-part"] = asked["part"]
+    if "query" in asked:
+        state["about-query"] = asked["query"]
+
+
+def write_link(asked: Asked | None) -> None:
+    link = {"part": state["about-part"]}
+    if asked and isinstance(asked.question.source, Path):
+        link |= {"collection": asked.collection.name, "query": asked.question.name}
+    state["about-link"] = link
+    if link != st.query_params.to_dict():
+        st.query_params.from_dict(link)
+
+
+def pick() -> Asked:
+    """The picture that the methods are shown with, and the controls that choose it."""
+    state.pop("about-asked", None)
+    shelf = loaders.shelf()
+    if not shelf:
+        st.info("There is no collection on this machine to show the methods with.")
+        st.stop()
+    if state.get("about-collection") not in shelf:
+        state["about-collection"] = next(iter(shelf))
+    left, right = st.columns([1, 3], gap="medium", vertical_alignment="center")
+    with right:
+        if len(shelf) > 1:
+            st.selectbox(
+                "Collection",
+                shelf,
+                format_func=shelf.__getitem__,
+                key="about-collection",
+                persist_state="session",
+            )
+        with loaders.explained():
+            collection = loaders.collection(state["about-collection"])
+        question = _question(collection)
+        st.caption(
+            "The box is the query: the network sees nothing outside of it."
+            if question.own_box
+            else "The whole picture is the query."
+        )
+    with left, loaders.explained():
+        jpeg, size = loaders.view(question.source, 320, question.name)
+        st.image(cards.boxed(jpeg, size, question.own_box), alt=question.name, width="content")
+        cards.credit_line(question.credit)
+    protocols = collection.protocols
+    protocol = "medium" if "medium" in protocols else "".join(protocols[:1])
+    judged = judge(collection, question, question.own_box, protocol)
+    with right:
+        st.caption(judged if isinstance(judged, str) else f"{judged.sentence}.")
+    return Asked(collection, question, question.own_box, judged)
+
+
+def _question(collection: Collection) -> query.Question:
+    prepared = {one.name: number for number, one in enumerate(collection.queries)}
+    names = [*prepared, *(name for name in collection.names if name not in prepared)]
+    if state.get("about-query") not in names:
+        state["about-query"] = names[0]
+
+    def label(name: str) -> str:
+        return query.label(collection.queries[prepared[name]]) if name in prepared else name
+
+    name = st.selectbox(
+        "Picture to follow", names, format_func=label, key="about-query", persist_state="session"
+    )
+    with st.popover("A picture of yours", icon=":material/upload:"):
+        file = st.file_uploader("It stays in this session.", ["jpg", "jpeg", "png", "webp"])
+    if file:
+        return query.Question(file.name, file.getvalue())
+    if name in prepared:
+        return query.prepared(collection, prepared[name])
+    return query.in_database(collection, name)
+
+
+def ask(name: str) -> None:
+    """Callback of a result: follow that picture."""
+    state["about-query"] = name
+    state["about-asked"] = True
+
+
+def leave_fragment() -> None:
+    """First in a fragment: run the whole page where a result in it was clicked."""
+    if state.pop("about-asked", False):
+        st.rerun()

@@ -1,0 +1,111 @@
+"""DELF step by step."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.parts import loaders
+from pages.parts.about import steps
+from pages.parts.about.asked import Asked
+from pages.parts.keypoints.figures import pixels
+from pages.parts.search.answer import score
+from pages.parts.search.why import why
+from retrieval import index
+from retrieval.figures import steps as drawn
+
+SHOWN = 150  # keypoints that are drawn
+PICTURE = 420  # pixels of the longer side of a picture on show
+
+
+def delf(asked: Asked) -> None:
+    paths = index.find(asked.collection.name)
+    if "delf" not in paths:
+        st.info(
+            f"There is no DELF index of {asked.collection.title} on this machine: "
+            f"`python -m retrieval index {asked.collection.name} --method delf`"
+        )
+        st.stop()
+    path, question = paths["delf"], asked.question
+    with loaders.explained():
+        opened = loaders.index_of(path, asked.collection)
+        picture, size = pixels(question.source, question.name)
+        seen = loaders.attention(
+            question.source, question.key, 1.0, opened.checkpoint, opened.settings
+        )
+        features = loaders.local_features(
+            question.source, question.key, asked.box, opened.checkpoint, opened.settings
+        )
+    picture.thumbnail((PICTURE, PICTURE))
+    scales = opened.settings["scales"]
+    with steps.step(
+        1,
+        "Attention",
+        "DELF does not make one descriptor of the picture. It keeps the features of single places. "
+        "A second small network gives each place a number, its **attention** α: high where things "
+        "are that help to tell landmarks apart. It learned this from the names of landmarks alone: "
+        "the features of a picture are added up, each weighted by its attention, and the sum must "
+        "tell which landmark it is.",
+        r"\mathbf{y} = W \Bigl( \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
+    ):
+        if seen is not None:
+            st.image(drawn.overlay(picture, seen.scores), alt="Attention at every place")
+            st.caption("Red: high attention. This is the whole picture: the box comes later.")
+    with steps.step(
+        2,
+        "Keypoints",
+        f"DELF looks at the picture in {len(scales)} sizes. The places with the highest attention "
+        "become **keypoints**. Of places that see almost the same square, only the best stays. "
+        f"Each keypoint has a descriptor of its own, {features.descriptors.shape[1]} numbers after "
+        "principal component analysis.",
+        r"\hat{\mathbf{f}} = \frac{\mathbf{f}}{\lVert \mathbf{f} \rVert}, \qquad "
+        r"\mathbf{d} = \frac{P\,(\hat{\mathbf{f}} - \boldsymbol{\mu})}"
+        r"{\lVert P\,(\hat{\mathbf{f}} - \boldsymbol{\mu}) \rVert}",
+    ):
+        st.image(drawn.dots(picture, size, features[:SHOWN]), alt="Keypoints")
+        st.caption(
+            f"The best {min(SHOWN, len(features))} of {len(features)} keypoints. A large circle "
+            "was found in a small copy of the picture and describes a large part of it."
+        )
+    with loaders.explained():
+        ranking = loaders.search(path, "delf", asked.collection, question, asked.box)
+    words = len(opened.arrays["codebook"])
+    with steps.step(
+        3,
+        "Shortlist",
+        "Comparing hundreds of keypoints with those of every picture would take long. The index "
+        f"has {words:,} sample descriptors, the **visual words**. Each descriptor is filed under "
+        "the word most like it. A picture gets votes for what it has under the same words as the "
+        "query, and the pictures with the most votes are looked at closely.",
+    ):
+        strongest = features.descriptors[0]
+        steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
+    with steps.step(
+        4,
+        "Matches and geometry",
+        "Two keypoints match if each is the other's most similar one. Similar details exist "
+        "everywhere, so some matches are wrong. If both pictures show one building, the right ones "
+        "agree on how the camera moved: one **transformation** takes them from the first picture "
+        "to the second. RANSAC finds it: it guesses a transformation from a few matches, counts "
+        "how many others agree (the **inliers**), and keeps the best of many guesses.",
+        r"\begin{pmatrix} x' \\ y' \end{pmatrix} = A \begin{pmatrix} x \\ y \end{pmatrix} + "
+        r"\mathbf{t}",
+    ):
+        names = ranking.names[: steps.BEST]
+        place = st.segmented_control(
+            "Match the query with result",
+            range(len(names)),
+            default=0,
+            required=True,
+            format_func=lambda n: str(n + 1),
+            key=f"about-match-{question.key}",
+        )
+        with loaders.explained():
+            why(path, asked.collection, question, asked.box, names[place])
+    with steps.step(
+        5,
+        "Ranking",
+        "Pictures are ordered by their inliers. Those without enough of them follow, ordered by "
+        "their votes. Click a picture to follow it instead.",
+    ):
+        captions = [score(ranking, n, short=True) for n in range(len(names))]
+        steps.show(asked, ranking, captions, "delf")

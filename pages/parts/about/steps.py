@@ -1,0 +1,104 @@
+"""What the parts of "How it works" have in common: a numbered step, channels, neighbours."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
+
+from pages.parts import cards, loaders
+from pages.parts.about.asked import Asked, ask
+from retrieval import images
+from retrieval.figures import steps as drawn
+from retrieval.ranking.ranking import Ranking
+
+CHANNELS, COLUMNS, SMALL = 8, 4, 300  # pixels of the longer side of one picture in a mosaic
+BEST = 10
+
+
+def step(number: int, title: str, text: str, formula: str = "") -> DeltaGenerator:
+    """A step: its heading, a short paragraph and its formula. Returns where it is shown."""
+    said, shown = st.columns([1, 2], gap="medium")
+    with said:
+        st.subheader(f"{number} · {title}", anchor=False)
+        st.markdown(text)
+        if formula:
+            st.latex(formula)
+    return shown.container(key=f"step-{number}")
+
+
+def cut(asked: Asked, side: int) -> Image.Image:
+    """What the network sees of the query, ``side`` pixels large."""
+    jpeg, size = loaders.view(asked.question.source, 1000, asked.question.name)
+    picture: Image.Image = Image.open(io.BytesIO(jpeg))
+    if asked.box:
+        factor = picture.width / size[0]
+        x1, y1, x2, y2 = (value * factor for value in asked.box)
+        picture = images.crop(picture, (x1, y1, min(x2, picture.width), min(y2, picture.height)))
+    picture.thumbnail((side, side))
+    return picture
+
+
+def channels(picture: Image.Image, features: np.ndarray, strength: np.ndarray) -> None:
+    """The strongest channels of a feature map (C, h, w) over the picture. strength: (C,)."""
+    order = np.argsort(-strength)[:CHANNELS]
+    small = picture.copy()
+    small.thumbnail((SMALL, SMALL))
+    pictures = [drawn.overlay(small, features[channel]) for channel in order]
+    numbers = ", ".join(str(channel) for channel in order)
+    st.image(drawn.mosaic(pictures, COLUMNS), width="stretch", alt=f"Channels {numbers}")
+    st.caption(
+        f"Channels {numbers} of {len(features):,}, the strongest first. Red: the channel responds "
+        "to what is there."
+    )
+
+
+def strip(vector: np.ndarray, text: str) -> None:
+    """A descriptor as a strip of colours."""
+    st.image(drawn.strip(vector), alt=text, width="stretch")
+    signed = " Blue is above zero, orange below." if (vector < 0).any() else ""
+    st.caption(f"{text} The stronger the colour, the further from zero.{signed}")
+
+
+def neighbours(asked: Asked, names: tuple[str, ...], scores: np.ndarray, key: str) -> None:
+    """The pictures with the highest scores, and how good the whole ranking is.
+
+    names: of the index; scores: of each of them.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranking = Ranking(order, scores[order], tuple(names[n] for n in order), None, {}, {})
+    if asked.question.name in asked.collection.names:
+        ranking = ranking.without(asked.question.name)
+    show(asked, ranking, [f"{score:.2f}" for score in ranking.scores[:BEST]], key)
+
+
+def show(asked: Asked, ranking: Ranking, captions: list[str], key: str) -> None:
+    """A ranking as a strip of its first pictures."""
+    judged = None if isinstance(asked.judged, str) else asked.judged
+    if judged:
+        first = ranking.names[:BEST]
+        right = sum(judged.verdict(name) == "positive" for name in first)
+        value = judged.average_precision(ranking)
+        st.markdown(
+            f"**{right} of the first {len(first)} right** · average precision **{value:.2f}**"
+        )
+    with st.container(horizontal=True, gap="xsmall", key=f"strip-about-{key}"):
+        for n, (name, caption) in enumerate(zip(ranking.names, captions, strict=False)):
+            verdict = judged.verdict(name) if judged else None
+            label = f"{n + 1}: {cards.plain(name)}"
+            if verdict:
+                label += f", {cards.VERDICTS[verdict].label.lower()}"
+            cards.card(
+                asked.collection,
+                name,
+                f"**{n + 1}** · {caption}",
+                label,
+                f"about-{key}-{n}",
+                verdict,
+                ask,
+                (name,),
+                f"{cards.plain(name)}: click to follow this picture",
+            )

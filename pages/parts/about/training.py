@@ -1,0 +1,146 @@
+"""How the embedded checkpoints were trained, and what the training of one of them changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import altair
+import streamlit as st
+
+from pages.parts import loaders
+from pages.parts.about import asked, steps
+from retrieval import index
+from retrieval.figures.evaluation import COLOURS
+from retrieval.methods import METHODS
+from retrieval.networks import checkpoints
+
+BEFORE, AFTER = "gem-lite0-imagenet", "gem-lite0"
+# What each stage minimises.
+LOSSES = {
+    ("sir", "layer"): "Cross-entropy: how badly a classifier on top of the layer tells landmarks "
+    "apart. The classifier is dropped in the end.",
+    ("delf", "trunk"): "Cross-entropy of telling landmarks apart; with correspondences also of "
+    "telling which places of two photographs are the same.",
+    ("delf", "attention"): "Cross-entropy of telling landmarks apart by the sum of all features, "
+    "each weighted by its attention.",
+    ("cnn-irwnha", "trunk"): "Contrastive: matching pairs are pulled together, pictures of other "
+    "landmarks that look alike are pushed apart.",
+}
+PLACES_FOUND = "places found again"
+HELD_OUT = "mAP"
+
+
+def section() -> None:
+    """The runs behind the checkpoints in use, and one query before and after."""
+    st.markdown(
+        "The networks began with weights for naming the objects of ImageNet. Then they were "
+        "trained on photographs of landmarks. One pass over the training is an **epoch**. The "
+        "**loss** is what the training makes small. Whether that helps to search is measured on "
+        "landmarks that were **held out**: the network never learns from them. Epoch 0 is before "
+        "the training; the epoch with the best value is kept (large mark)."
+    )
+    for method in ("cnn-irwnha", "sir", "delf"):
+        checkpoint = checkpoints.find(method)
+        record = checkpoint.path.with_suffix(".json")
+        if record.is_file():
+            _run(checkpoint, json.loads(record.read_text("utf-8")))
+    st.subheader("Before and after", anchor=False)
+    picked = asked.pick()
+    asked.write_link(picked)
+    _before_after(picked)
+
+
+def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
+    st.subheader(f"{METHODS[checkpoint.method].title}: {checkpoint.id}", anchor=False)
+    epochs = made["epochs"]
+    stages = list(dict.fromkeys(row["stage"] for row in epochs))
+    for stage in stages:
+        own = [row for row in epochs if row["stage"] == stage]
+        text = LOSSES[checkpoint.method, stage]
+        st.markdown(f"**Stage {stage}.** Loss: {text}" if len(stages) > 1 else f"Loss: {text}")
+        found_again = stage == "trunk" and made["settings"].get("trunk") == "correspondences"
+        measure = PLACES_FOUND if found_again else HELD_OUT
+        best = max(own, key=lambda row: row["validation"])["epoch"]
+        last = own[-1]["epoch"]
+        for column, (key, title, colour) in zip(
+            st.columns(2),
+            (
+                ("loss", "Loss", COLOURS[1]),
+                ("validation", f"Held-out landmarks: {measure}", COLOURS[0]),
+            ),
+            strict=True,
+        ):
+            column.altair_chart(
+                _curve(own, key, title, colour, best, last),
+                key=f"curve-{checkpoint.id}-{stage}-{key}",
+                alt=f"{title} by epoch: "
+                + ", ".join(f"{row[key]:.3f}" for row in own if row[key] is not None),
+            )
+        first, most = own[0]["validation"], own[best]["validation"]
+        st.markdown(f"Held-out landmarks, {measure}: **{first:.1%}** before, **{most:.1%}** after.")
+    labels = "their landmarks as labels" if made["labels"] == "landmark" else made["labels"]
+    st.caption(
+        f"Learned from {made['pictures']:,} photographs with {labels}; {made['held_out']} "
+        f"photographs of other landmarks were held out. Began with {made['from']}."
+    )
+    st.code(made["command"], language="sh", wrap_lines=True)
+
+
+def _curve(
+    rows: list[dict[str, Any]], key: str, title: str, colour: str, best: int, last: int
+) -> altair.LayerChart:
+    points = [
+        {"Epoch": row["epoch"], "value": row[key], "best": row["epoch"] == best}
+        for row in rows
+        if row[key] is not None
+    ]
+    base = altair.Chart(altair.Data(values=points)).encode(
+        x=altair.X(
+            "Epoch:Q",
+            scale=altair.Scale(domain=[0, last]),
+            axis=altair.Axis(values=list(range(last + 1)), format="d"),
+        ),
+        y=altair.Y(
+            "value:Q",
+            axis=altair.Axis(
+                title=title,
+                titleAngle=0,
+                titleAlign="left",
+                titleX=0,
+                titleY=-12,
+                tickCount=4,
+                format="~%" if key == "validation" else "~g",
+            ),
+            scale=altair.Scale(zero=False),
+        ),
+        tooltip=["Epoch:Q", altair.Tooltip("value:Q", title=title, format=".4f")],
+    )
+    line = base.mark_line(color=colour, strokeWidth=2)
+    marks = base.mark_point(filled=True, opacity=1, color=colour).encode(
+        size=altair.condition("datum.best", altair.value(260), altair.value(60))
+    )
+    return (line + marks).properties(height=220)
+
+
+def _before_after(picked: asked.Asked) -> None:
+    """The same query with the network of CNN-IRwNHA before and after its training."""
+    paths = {
+        path.name: path
+        for method, path in index.find_all(picked.collection.name)
+        if method == "cnn-irwnha"
+    }
+    if not {BEFORE, AFTER} <= paths.keys():
+        return
+    st.markdown(
+        "This picture, searched with the network of CNN-IRwNHA before and after it was "
+        "trained. Both have GeM pooling, three scales, and a whitening learned from the same "
+        "photographs; only the network and its exponent p were trained further."
+    )
+    for name, title in ((BEFORE, "Before"), (AFTER, "After")):
+        st.markdown(f"**{title}** · {name}")
+        with loaders.explained():
+            ranking = loaders.search(
+                paths[name], "cnn-irwnha", picked.collection, picked.question, picked.box
+            )
+        steps.show(picked, ranking, [f"{one:.2f}" for one in ranking.scores[: steps.BEST]], name)

@@ -1,0 +1,266 @@
+"""SIR and CNN-IRwNHA step by step, with steps that can be changed."""
+
+from __future__ import annotations
+
+import altair
+import numpy as np
+import streamlit as st
+
+from pages.parts import loaders
+from pages.parts.about import steps
+from pages.parts.about.asked import Asked, leave_fragment
+from retrieval import index
+from retrieval.evaluation import ablation
+from retrieval.evaluation.ablation import Ablation, Steps, project, unit
+from retrieval.figures import steps as drawn
+from retrieval.figures.evaluation import COLOURS
+from retrieval.index import Index
+
+PICTURE = 380  # pixels of the longer side of the input on show
+
+
+def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
+    """The index of a method, the steps of the picture, and the variants of the index."""
+    paths = index.find(asked.collection.name)
+    if method not in paths:
+        st.info(
+            f"There is no index of {asked.collection.title} with this method on this machine: "
+            f"`python -m retrieval index {asked.collection.name} --method {method}`"
+        )
+        st.stop()
+    path = paths[method]
+    with loaders.explained():
+        opened = loaders.index_of(path, asked.collection)
+        taken = loaders.steps(path, asked.collection, asked.question, asked.box)
+        variants = loaders.variants(path, asked.collection)
+    if variants is None:
+        st.info(
+            "The steps can be changed once the variants of this index are computed: "
+            f"`python -m retrieval ablate {path}`"
+        )
+    return opened, taken, variants
+
+
+def _input(asked: Asked, opened: Index, taken: Steps) -> None:
+    """The two steps that both methods begin with: the input and the feature map."""
+    picture = steps.cut(asked, PICTURE)
+    channels, height, width = taken.maps[0].shape
+    kept = " Only the box is kept." if asked.box else ""
+    with steps.step(
+        1,
+        "Input",
+        f"The picture is shrunk until its longer side has {opened.settings['size']} pixels.{kept} "
+        "Every picture of the collection went the same way when the index was made.",
+    ):
+        st.image(picture, alt="What the network sees")
+    with steps.step(
+        2,
+        "Feature map",
+        f"The network looks at the picture at {height} × {width} places and writes down "
+        f"{channels:,} numbers at each. The numbers of one kind, from all places, are a "
+        "**channel**. A channel responds to one kind of thing, perhaps arches, rows of windows or "
+        "leaves. Nobody chose these things: the network learned them.",
+    ):
+        steps.channels(picture, taken.maps[0], taken.pooled(taken.exponent))
+
+
+def sir(asked: Asked) -> None:
+    opened, taken, variants = _opened("sir", asked)
+    channels = len(taken.maps[0])
+    _input(asked, opened, taken)
+    root = taken.power == 0.5
+    average = r"\frac{1}{h\,w} \sum_{i=1}^{h} \sum_{j=1}^{w} X_c(i, j)"
+    rooted = rf"\sqrt{{{average}}}"
+    with steps.step(
+        3,
+        "Average pooling",
+        f"Each channel is averaged over all places. That leaves {channels:,} numbers and forgets "
+        "where in the picture anything was."
+        + (" The square root keeps a few large numbers from deciding alone." if root else ""),
+        rf"f_c = {rooted if root else average}",
+    ):
+        steps.strip(taken.pooled(1.0), f"The {channels:,} numbers, brought to length 1.")
+    if variants is not None and taken.layer is not None:
+        _sir_layer(asked, opened, taken, variants)
+
+
+@st.fragment
+def _sir_layer(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+    leave_fragment()
+    assert taken.layer is not None
+    units = len(taken.layer[1])
+    with steps.step(
+        4,
+        f"Fully connected layer of {units} units",
+        "Each unit is a weighted sum of all numbers before it. The weights were learned by telling "
+        "landmarks apart: what does not help there gets little weight. Turn the layer off to "
+        "compare the averages themselves.",
+        r"\mathbf{d} = \frac{W\mathbf{f} + \mathbf{b}}{\lVert W\mathbf{f} + \mathbf{b} \rVert}",
+    ):
+        on = st.toggle(f"{units}-unit layer", value=True, key="about-layer")
+        vector = project(taken.pooled(1.0), taken.layer if on else None)
+        steps.strip(vector, f"The descriptor: {len(vector):,} numbers.")
+    with steps.step(
+        5,
+        "Nearest neighbours",
+        "The score of a picture is the cosine of the angle between its descriptor and that of the "
+        "query: 1 for the same direction, about 0 for nothing in common. Both have length 1, so it "
+        "is the sum of the products of their numbers. Click a picture to follow it instead.",
+        r"s(a, b) = \mathbf{d}_a \cdot \mathbf{d}_b = \sum_{k} d_{a,k}\, d_{b,k}",
+    ):
+        steps.neighbours(asked, opened.names, variants.scores(taken, 1.0, on), "sir")
+        _worth(
+            asked,
+            f"layer off **{variants.maps[0, 0]:.1%}**, on **{variants.maps[0, 1]:.1%}**",
+        )
+
+
+def _worth(asked: Asked, values: str) -> None:
+    """What a step is worth over all queries of the collection. values: Markdown."""
+    if ablation.PROTOCOL in asked.collection.protocols:
+        st.caption(
+            f"mAP (Medium) of all {len(asked.collection.queries)} queries: {values}. Measured with "
+            "`python -m retrieval ablate`."
+        )
+
+
+def gem(asked: Asked) -> None:
+    opened, taken, variants = _opened("cnn-irwnha", asked)
+    _input(asked, opened, taken)
+    if variants is not None:
+        _pooling(asked, opened, taken, variants)
+        _scales(asked, opened, taken, variants)
+
+
+def _exponent(p: float, own: float) -> str:
+    if np.isinf(p):
+        return "∞, the maximum"
+    text = f"{p:.3g}"
+    return f"{text}, learned" if p == own else f"{text}, the average" if p == 1 else text
+
+
+@st.fragment
+def _pooling(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+    leave_fragment()
+    channels = len(taken.maps[0])
+    with steps.step(
+        3,
+        "GeM pooling",
+        "The generalised mean turns each channel into one number. With the exponent p = 1 it is "
+        "the average: every place counts. The larger p, the more the strong places decide. Without "
+        "limit it is the maximum: one place decides for its channel. The network learned its own p "
+        "together with its weights. **Move the slider and watch the ranking.**",
+        r"f_c = \Bigl( \frac{1}{h\,w} \sum_{i,j} X_c(i, j)^{\,p} \Bigr)^{1/p}",
+    ):
+        p = st.select_slider(
+            "Exponent p",
+            variants.exponents.tolist(),
+            taken.exponent,
+            format_func=lambda value: _exponent(value, taken.exponent),
+            key="about-p",
+        )
+        left, right = st.columns(2, gap="medium", vertical_alignment="center")
+        shares = taken.shares(p)
+        left.image(drawn.overlay(steps.cut(asked, PICTURE), shares), alt="How much places count")
+        top = np.sort(shares.ravel())[::-1]
+        few = max(1, round(0.1 * top.size))
+        right.caption(
+            "Red: how much each place counts. The strongest tenth of the places has "
+            f"**{top[:few].sum() / top.sum():.0%}** of the weight."
+        )
+        steps.strip(taken.pooled(p), f"The {channels:,} pooled numbers, brought to length 1.")
+        st.markdown("Nearest neighbours by the cosine of these numbers, at one scale:")
+        steps.neighbours(asked, opened.names, variants.scores(taken, p, False), "gem")
+    if taken.layer is not None:
+        _whitening(asked, opened, taken, variants, p)
+
+
+def _whitening(asked: Asked, opened: Index, taken: Steps, variants: Ablation, p: float) -> None:
+    assert taken.layer is not None
+    with steps.step(
+        4,
+        "Whitening",
+        "Many channels rise and fall together, so what they share counts many times. Whitening "
+        "turns and stretches the space: directions in which pictures of one place differ then "
+        f"count little. {len(taken.layer[1])} of {len(taken.maps[0]):,} directions are kept. It "
+        "was learned from pairs of matching photographs, pooled with the learned p; with another p "
+        "the same whitening is used.",
+        r"\mathbf{d} = \frac{P\,(\mathbf{f} - \boldsymbol{\mu})}"
+        r"{\lVert P\,(\mathbf{f} - \boldsymbol{\mu}) \rVert}",
+    ):
+        on = st.toggle("Whitening", value=True, key="about-whitening")
+        vector = project(taken.pooled(p), taken.layer if on else None)
+        steps.strip(vector, f"The descriptor of one scale: {len(vector):,} numbers.")
+        steps.neighbours(asked, opened.names, variants.scores(taken, p, on), "whitening")
+        if ablation.PROTOCOL in asked.collection.protocols:
+            st.altair_chart(
+                _map_chart(variants, taken.exponent, p, on),
+                alt="Mean average precision by exponent, with and without whitening",
+            )
+            _worth(asked, "the chart, at one scale")
+
+
+def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.LayerChart:
+    labels = [_exponent(value, own) for value in variants.exponents]
+    kinds = ["Without whitening", "With whitening"]
+    rows = [
+        {
+            "p": label,
+            "mAP": 100 * float(value),
+            "Variant": kinds[with_layer],
+            "now": bool(exponent == p and with_layer == on),
+        }
+        for label, exponent, pair in zip(labels, variants.exponents, variants.maps, strict=True)
+        for with_layer, value in enumerate(pair)
+    ]
+    legend = altair.Legend(orient="top", title=None, symbolSize=120)
+    base = altair.Chart(altair.Data(values=rows)).encode(
+        x=altair.X("p:N", sort=labels, title="Exponent p", axis=altair.Axis(labelAngle=0)),
+        y=altair.Y("mAP:Q", title="mAP, %", scale=altair.Scale(zero=False), axis={"tickCount": 4}),
+        color=altair.Color(
+            "Variant:N", scale=altair.Scale(domain=kinds, range=[COLOURS[1], COLOURS[0]]),
+            legend=legend,
+        ),
+        tooltip=["Variant:N", "p:N", altair.Tooltip("mAP:Q", format=".2f")],
+    )  # fmt: skip
+    points = base.mark_point(filled=True, opacity=1).encode(
+        size=altair.condition("datum.now", altair.value(320), altair.value(70)),
+        shape=altair.Shape(
+            "Variant:N",
+            scale=altair.Scale(domain=kinds, range=["square", "circle"]),
+            legend=legend,
+        ),
+    )
+    return (base.mark_line(strokeWidth=2) + points).properties(height=230)
+
+
+@st.fragment
+def _scales(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+    leave_fragment()
+    factors = opened.settings["scales"]
+    if len(factors) == 1:
+        return
+    said = ", ".join(f"×{factor:.3g}" for factor in factors)
+    with steps.step(
+        5,
+        f"{len(factors)} scales",
+        f"The picture goes through the network in several sizes ({said}): a building may be small "
+        "in one photograph and large in another. The descriptors are averaged. With all of them "
+        "this is the method as the search page has it, with the learned p and whitening.",
+        r"\mathbf{d} = \frac{\sum_s \mathbf{d}_s}{\lVert \sum_s \mathbf{d}_s \rVert}",
+    ):
+        count = st.segmented_control(
+            "Scales",
+            range(1, len(factors) + 1),
+            default=len(factors),
+            required=True,
+            key="about-scales",
+        )
+        vector = unit(np.mean([taken.at_scale(scale) for scale in range(count)], axis=0))
+        steps.strip(vector, f"The descriptor from {count} of {len(factors)} scales.")
+        steps.neighbours(asked, opened.names, variants.scores_of_scales(taken, count), "scales")
+        values = ", ".join(
+            f"{n} {'scale' if n == 1 else 'scales'} **{value:.1%}**"
+            for n, value in enumerate(variants.scale_maps, 1)
+        )
+        _worth(asked, values)

@@ -1,0 +1,106 @@
+"""The page "How it works": the steps can be changed, and the ranking follows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from retrieval import index
+from retrieval.collections import open_collection
+from retrieval.evaluation import ablation, runs
+from retrieval.index.store import PRECOMPUTED
+from retrieval.networks.records import HEADS
+
+ROOT = Path(__file__).parents[2]
+TOWN = PRECOMPUTED / "town"
+pytestmark = pytest.mark.skipif(
+    not (TOWN / "gem-lite0" / ablation.FILE).is_file(), reason="the embedded collection is not here"
+)
+
+
+def page(**link):
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    app.query_params.update(collection="town", query="hall_004.jpg", **link)
+    app.run()
+    for name, value in {"collection": "town", "query": "hall_004.jpg", **link}.items():
+        app.query_params[name] = value
+    app.switch_page("pages/about.py").run()
+    assert not app.exception, app.exception
+    return app
+
+
+def first(app, key):
+    """The pictures of a strip, best first."""
+    found = [one for one in app.button if re.fullmatch(rf"open-about-{key}-\d+", one.key or "")]
+    return [re.sub(r"\\", "", one.label.split(": ")[1].split(",")[0]) for one in found]
+
+
+def scores(app):
+    """Average precision of every strip of the page, from the top."""
+    text = " ".join(one.value for one in app.markdown)
+    return [float(value) for value in re.findall(r"average precision \*\*([\d.]+)\*\*", text)]
+
+
+def test_sir_with_and_without_its_layer():
+    app = page(part="sir")
+    assert [one.value for one in app.subheader] == [
+        "1 · Input",
+        "2 · Feature map",
+        "3 · Average pooling",
+        "4 · Fully connected layer of 1024 units",
+        "5 · Nearest neighbours",
+    ]
+    on, value = first(app, "sir"), scores(app)
+    assert len(on) == 10
+    app.toggle(key="about-layer").set_value(False).run()
+    assert not app.exception
+    assert first(app, "sir") != on
+    assert scores(app) != value
+    app.toggle(key="about-layer").set_value(True).run()
+    assert first(app, "sir") == on
+    # A result becomes the picture that is followed, and the link says so.
+    [card] = [one for one in app.button if one.key == "open-about-sir-0"]
+    card.click().run()
+    assert not app.exception
+    assert app.selectbox(key="about-query").value == on[0]
+    assert app.query_params["query"] == on[0]
+    assert on[0] not in first(app, "sir")
+
+
+def test_gem_from_the_average_to_the_maximum_and_back_to_the_index():
+    app = page(part="cnn-irwnha")
+    learned, whole = first(app, "gem"), first(app, "scales")
+    assert len(scores(app)) == 3
+    # All scales are the method itself: what the evaluation of the index found.
+    town = open_collection("town")
+    run = runs.load_run(index.load(TOWN / "gem-lite0"), town)
+    number = [query.name for query in town.queries].index("hall_004.jpg")
+    assert whole == [town.names[n] for n in run.ranks[:10, number]]
+    app.select_slider(key="about-p").set_value(float("inf")).run()
+    assert not app.exception
+    assert first(app, "gem") != learned
+    app.toggle(key="about-whitening").set_value(False).run()
+    assert first(app, "whitening") == first(app, "gem")  # both without whitening now
+    app.segmented_control(key="about-scales").set_value(1).run()
+    assert not app.exception
+    assert first(app, "scales") != whole
+
+
+def test_the_training_is_shown_as_it_was():
+    app = page(part="training")
+    made = json.loads((HEADS / "gem-lite0.json").read_text("utf-8"))
+    text = " ".join(one.value for one in app.markdown)
+    values = [row["validation"] for row in made["epochs"]]
+    assert f"**{values[0]:.1%}** before, **{max(values):.1%}** after" in text
+    assert made["command"] in [one.value for one in app.code]
+    before, after = first(app, "gem-lite0-imagenet"), first(app, "gem-lite0")
+    assert len(before) == 10
+    assert before != after
+
+
+def test_a_collection_without_an_index_says_how_to_make_one(monkeypatch):
+    monkeypatch.setattr(index, "find", lambda name: {})
+    app = page(part="delf")
+    assert "python -m retrieval index town --method delf" in app.info[0].value
