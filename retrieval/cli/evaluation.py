@@ -78,6 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(
         f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
         f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
+        + (f", search {index.search_stated}" if index.search != "exact" else "")
         + (f", then {', '.join(args.then)}" if args.then else "")
     )
     print_table({name: run.scores[name] for name in record["protocols"]})

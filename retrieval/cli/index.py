@@ -44,6 +44,7 @@ def add(commands) -> None:
         help="also keep the features that --then geometry checks pictures with, beside the index: "
         "33 kB a picture",
     )
+    _search_argument(index)
     index.add_argument(
         "--part",
         type=part,
@@ -61,9 +62,20 @@ def add(commands) -> None:
     merge.add_argument(
         "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
     )
+    _search_argument(merge)
 
     info = command(commands, "info", _info, "check an index and say what it is")
     info.add_argument("index", type=place, metavar="INDEX")
+
+
+def _search_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--search",
+        choices=["exact", "hnsw", "ivfpq"],
+        default="exact",
+        help="how a method with one vector a picture searches: exact (the default, good for "
+        "100,000 pictures), hnsw (a graph in memory) or ivfpq (codes of 64 bytes in memory)",
+    )
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -72,8 +84,8 @@ def _index(args: argparse.Namespace) -> None:
     from retrieval.ranking import verifiers
 
     codebook = _codebook(args.codebook, args.method == "delf")
-    if args.part and (args.codebook or args.verifier):
-        args.wrong_usage("--codebook and --verifier are for whole indexes, not for a part")
+    if args.part and (args.codebook or args.verifier or args.search != "exact"):
+        args.wrong_usage("a part has no --codebook, --verifier or --search; merge has")
     if args.out is None and (
         args.part or args.collection not in {entry.name for entry in registered()}
     ):
@@ -93,6 +105,7 @@ def _index(args: argparse.Namespace) -> None:
             codebook,
             find_same(method, PRECOMPUTED),
             part=args.part,
+            search=args.search,
         )
     _said(index, out, args.part)
     if args.store:
@@ -109,7 +122,7 @@ def _index(args: argparse.Namespace) -> None:
 def _merge(args: argparse.Namespace) -> None:
     from retrieval.index import merge
 
-    _said(merge(args.parts, args.out, _codebook(args.codebook, True)), args.out)
+    _said(merge(args.parts, args.out, _codebook(args.codebook, True), args.search), args.out)
 
 
 def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
@@ -135,6 +148,8 @@ def _said(index: Index, out: Path, part: Part | None = None) -> None:
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
     )
+    if index.search != "exact":
+        print(f"approximate search: {index.search_stated} of exact search")
 
 
 def _keypoints(collection: Collection, out: Path) -> None:
@@ -165,6 +180,7 @@ def _info(args: argparse.Namespace) -> None:
         "skipped": len(manifest["skipped"]),
         "descriptors": " × ".join(map(str, index.shape)),
         "settings": json.dumps(index.settings),
+        "search": index.search_stated,
         "size": index_size(index),
         "made": f"{manifest['made']} in {manifest['seconds']} s",
         "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),

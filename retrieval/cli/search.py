@@ -114,7 +114,8 @@ def _search(args: argparse.Namespace) -> None:
     for note in ranking.notes:
         print(f"note: {note}", file=sys.stderr)
     spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
-    print(f"{index.checkpoint} on {len(index)} pictures: {spent}", file=sys.stderr)
+    how = "" if index.search == "exact" else f" ({index.search_stated})"
+    print(f"{index.checkpoint} on {len(index)} pictures{how}: {spent}", file=sys.stderr)
     print(f"{ranking.confidence.text}: {ranking.confidence.reason}", file=sys.stderr)
 
 

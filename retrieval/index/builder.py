@@ -27,7 +27,7 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import describing, store
+from retrieval.index import approximate, describing, store
 from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
 
@@ -45,6 +45,7 @@ def build(
     donors: Sequence[store.Index] = (),
     max_pixels: int = images.MAX_PIXELS,
     part: store.Part | None = None,
+    search: str = store.EXACT,
     describe: Describe = describing.describe,
 ) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
@@ -57,13 +58,16 @@ def build(
     donors: indexes of other collections to take features from, see ``store.find_same``.
     max_pixels: of a picture; larger ones are left out.
     part: describe only these pictures, for ``merge``.
+    search: how a global method's vectors are searched, 'exact' or a key of ``approximate.KINDS``.
     describe: who describes them; by default this machine, one after another.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
+    _check_search(search, method.kind)
     with _writing(out) as target:
         started = time.perf_counter()
-        known = _known([*_previous(target, method, part), *donors])
+        previous = _previous(target, method, part)
+        known = _known([*previous, *donors])
         names = part.of(collection.names) if part else collection.names
         with Journal(_work(target), store.identity(method)) as journal:
             digests: dict[str, str] = {}
@@ -77,18 +81,25 @@ def build(
                 if progress:
                     progress(len(digests), len(names), one.name)
             content = _collect(names, digests, journal, known, method.kind)
-        more = {"part": part._asdict()} if part else {}
-        return _finish(target, method, collection, content, started, codebook, more)
+        if part:
+            more = {"part": part._asdict()}
+        else:
+            more = content.searched(method.kind, codebook, search, previous)
+        return _finish(target, method, collection, content, started, more)
 
 
 def merge(
-    parts: Sequence[str | Path], out: str | Path, codebook: np.ndarray | None = None
+    parts: Sequence[str | Path],
+    out: str | Path,
+    codebook: np.ndarray | None = None,
+    search: str = store.EXACT,
 ) -> store.Index:
     """The index of a whole collection from all of its parts, without its pictures.
 
     It is byte for byte what one build makes, but for the two times in the manifest (``made`` and
-    ``seconds``, here those of the merging) and the checksum over them.
-    parts: folders, in any order. codebook: as for ``build``.
+    ``seconds``, here those of the merging) and the checksum over them. Graphs of ``hnsw`` are equal
+    only where one thread makes them.
+    parts: folders, in any order. codebook, search: as for ``build``.
     Raises RetrievalError when they are not all the parts of one collection, each once, described
     with the same checkpoint, settings and versions.
     """
@@ -96,6 +107,7 @@ def merge(
     pieces = sorted((store.load(path, part=True) for path in parts), key=lambda one: one.part)
     _check_parts(pieces)
     first = pieces[0].manifest
+    _check_search(search, first["kind"])
     stated = first["collection"]
     root = pieces[0].path / stated["folder"] if "folder" in stated else None
     collection = SimpleNamespace(name=stated["name"], fingerprint=stated["fingerprint"], root=root)
@@ -117,11 +129,12 @@ def merge(
         [entry for piece in pieces for entry in piece.manifest["skipped"]],
     )
     with _writing(out) as target:
-        _previous(target, method, None)  # another method's index is not replaced
+        previous = _previous(target, method, None)  # another method's index is not replaced
         with Journal(_work(target), store.identity(method)):
             pass  # the folder to work in is that of a build
-        more = {"versions": first["versions"]}
-        return _finish(target, method, collection, content, started, codebook, more)
+        more = content.searched(method.kind, codebook, search, previous)
+        more["versions"] = first["versions"]
+        return _finish(target, method, collection, content, started, more)
 
 
 def _check_parts(pieces: Sequence[store.Index]) -> None:
@@ -232,10 +245,9 @@ def _finish(
     collection,
     content: _Content,
     started: float,
-    codebook: np.ndarray | None,
     more: Mapping[str, Any],
 ) -> store.Index:
-    """Make what searches the features, write all of it and put it in its place.
+    """Write an index and put it in its place.
 
     more: entries of the manifest beside those that every index has.
     """
@@ -248,8 +260,6 @@ def _finish(
         raise RetrievalError(
             f"None of the {len(skipped)} pictures of {collection.name} could be read.{reason}"
         )
-    if method.kind == "local" and not part:
-        arrays |= _inverted_file(arrays, codebook)
     finished = _finished(target)
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
@@ -288,6 +298,25 @@ class _Content(NamedTuple):
     arrays: dict[str, np.ndarray]
     skipped: list[dict[str, str]]
 
+    def searched(
+        self,
+        kind: str,
+        codebook: np.ndarray | None,
+        search: str,
+        previous: Sequence[store.Index],
+    ) -> dict[str, Any]:
+        """Add the arrays that search the features; returns what the manifest says of them."""
+        if kind == "local" and self.records:
+            self.arrays.update(_inverted_file(self.arrays, codebook))
+        if search == store.EXACT or not self.records:
+            return {}
+        made = approximate.KINDS[search].make(
+            self.arrays["descriptors"],
+            *_kept(self.records, [one for one in previous if one.search == search]),
+        )
+        self.arrays.update(made.arrays())
+        return {"search": {"type": search, "recall_at_10": round(made.recall(), 4)}}
+
 
 def _collect(
     names: Sequence[str], digests: Mapping[str, str], journal: Journal, known: Mapping, kind: str
@@ -310,6 +339,30 @@ def _collect(
         records.append({key: entry[key] for key in ("sha256", "width", "height")} | {"name": name})
         pieces.append(piece)
     return _Content(records, _joined(pieces, kind), skipped)
+
+
+def _kept(
+    records: Sequence[Mapping[str, Any]], previous: Sequence[store.Index]
+) -> tuple[Mapping[str, np.ndarray] | None, np.ndarray | None]:
+    """Arrays of the index before, and where the vector of each picture was in it, -1: nowhere."""
+    if not previous:
+        return None, None
+    places: dict[str, list[int]] = {}
+    for position, digest in enumerate(previous[0].digests):
+        places.setdefault(digest, []).append(position)
+    kept = [places[one["sha256"]].pop() if places.get(one["sha256"]) else -1 for one in records]
+    return previous[0].arrays, np.array(kept, np.int64)
+
+
+def _check_search(search: str, kind: str) -> None:
+    if search != store.EXACT and search not in approximate.KINDS:
+        raise RetrievalError(
+            f"Unknown search {search!r}; there are: {store.EXACT}, {', '.join(approximate.KINDS)}."
+        )
+    if search != store.EXACT and kind != "global":
+        raise RetrievalError(
+            f"{search} searches one vector a picture; DELF is searched by its words, exactly."
+        )
 
 
 def _joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, np.ndarray]:

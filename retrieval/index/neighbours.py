@@ -90,7 +90,7 @@ def _global(index: Index) -> Neighbours:
     similarity = np.empty((len(vectors), count), np.float32)
     for start in range(0, len(vectors), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(vectors)))
-        found = index.searcher.flat.search(vectors[rows].astype(np.float32), count + 1)
+        found = index.searcher.search(vectors[rows].astype(np.float32), count + 1)
         for row, scores, others in zip(rows, *found, strict=True):
             positions[row], similarity[row] = _without(row, others, scores, count)
     return Neighbours(positions, similarity)

@@ -9,6 +9,7 @@
         keypoints.npy     local only: (M, 2) float16, x and y in pixels of the original picture
         scales.npy, scores.npy   local only: (M,) float16
         codebook.npy, word_*.npy local only: the inverted file of ASMK*, see asmk.InvertedFile
+        graph_*.npy, cell_*.npy  global, if asked for: see approximate.Graph and Cells
 
 An index of the kind "keypoints" has the arrays of a local one but no inverted file: it holds
 features to check a shortlist with, see ``ranking.verifiers``.
@@ -28,7 +29,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -41,8 +42,10 @@ from retrieval.collections import PRECOMPUTED as PRECOMPUTED  # others take it f
 from retrieval.collections import registered
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
+from retrieval.index import approximate
 from retrieval.index.asmk import MOST_DIMENSIONS
 from retrieval.index.milvus import STORES, Address, is_address
+from retrieval.index.vectors import BLOCK
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.networks import checkpoints
 
@@ -79,14 +82,18 @@ ARRAYS = {
         "scores": ("float16", 1),
     },
 }
+EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
 PATIENCE = 20  # times that an index is looked for while another takes its place
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
 
-def array_types(kind: str, part: bool = False) -> Mapping[str, tuple[str, int]]:
+def array_types(
+    kind: str, part: bool = False, search: str = EXACT
+) -> Mapping[str, tuple[str, int]]:
     """Name → dtype and dimensions of the arrays of an index; a part has nothing to search with."""
-    return ARRAYS["keypoints" if part and kind == "local" else kind]
+    types = ARRAYS["keypoints" if part and kind == "local" else kind]
+    return types if search == EXACT else {**types, **approximate.KINDS[search].types}
 
 
 class Part(NamedTuple):
@@ -151,6 +158,19 @@ class Index:
         return self.manifest["settings"]
 
     @property
+    def search(self) -> str:
+        """How the pictures are searched: 'exact', or a key of ``approximate.KINDS``."""
+        return self.manifest.get("search", {}).get("type", EXACT)
+
+    @property
+    def search_stated(self) -> str:
+        """The same for readers, with the recall that was measured when the index was made."""
+        if self.search == EXACT:
+            return EXACT
+        recall = self.manifest["search"]["recall_at_10"]
+        return f"{self.search}, recall@10 {recall:.3f}"
+
+    @property
     def width(self) -> int:
         """Numbers of a descriptor."""
         return self.shape[1]
@@ -200,11 +220,14 @@ class Index:
 
     @cached_property
     def searcher(self):
-        """What ranks the pictures, made at the first query: exact vectors or the inverted file."""
+        """What ranks the pictures, made at the first query: vectors or the inverted file."""
         if self.kind == "global":
+            descriptors = self.arrays["descriptors"]
+            if self.search != EXACT:
+                return approximate.KINDS[self.search].of(descriptors, self.arrays)
             from retrieval.index.vectors import ExactSearcher
 
-            return ExactSearcher(self.arrays["descriptors"])
+            return ExactSearcher(descriptors)
         from retrieval.index.asmk import InvertedFile
 
         return InvertedFile.of(self.arrays)
@@ -422,7 +445,7 @@ def _load(path: Path, part: bool) -> Index:
                 f"edited or damaged{AGAIN}."
             )
     images = _read_json(path / "images.json")
-    types = array_types(manifest["kind"], part)
+    types = array_types(manifest["kind"], part, _search_of(manifest))
     arrays = {name: _open_array(path / f"{name}.npy") for name in types}
     _check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
@@ -574,7 +597,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
     try:
         kind = manifest["kind"]
         part = Part(**manifest.get("part", {}))
-        types = array_types(kind, "part" in manifest)
+        types = array_types(kind, "part" in manifest, _search_of(manifest))
         expected = {f"{name}.npy" for name in types} | {"images.json"}
         fine = (
             set(manifest["files"]) == expected
@@ -599,12 +622,31 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
             and isinstance(manifest["pictures"], int)
             and all(isinstance(one, int) for one in part)
             and 1 <= part.number <= part.parts
+            and _is_search(manifest)
             and manifest["sha256"] == _manifest_digest(manifest)
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged from error
     if not fine:
         raise damaged
+
+
+def _search_of(manifest: Mapping[str, Any]) -> str:
+    return manifest.get("search", {}).get("type", EXACT)
+
+
+def _is_search(manifest: Mapping[str, Any]) -> bool:
+    """Whether the entry on an approximate search is one, where there is any."""
+    if "search" not in manifest:
+        return True
+    recall = manifest["search"]["recall_at_10"]
+    return (
+        manifest["search"]["type"] in approximate.KINDS
+        and manifest["kind"] == "global"
+        and "part" not in manifest
+        and isinstance(recall, int | float)
+        and 0 <= recall <= 1
+    )
 
 
 def _check_contents(manifest, images, arrays, path: Path) -> None:
@@ -632,14 +674,17 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
             check_name(image["name"])
     except RetrievalError as error:
         raise wrong from error
-    for name, (dtype, dimensions) in array_types(manifest["kind"], part).items():
+    search = _search_of(manifest)
+    for name, (dtype, dimensions) in array_types(manifest["kind"], part, search).items():
         if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
             raise wrong
     descriptors = arrays["descriptors"]
     if manifest["kind"] == "global":
         # Every value, not a sample: one NaN would poison every ranking.
         fine = len(descriptors) == count and (descriptors.size or not count)
-        if not fine or not np.isfinite(descriptors).all():
+        if not fine or not all(np.isfinite(rows).all() for rows in _blocks(descriptors)):
+            raise wrong
+        if search != EXACT and not approximate.KINDS[search].fits(arrays, descriptors):
             raise wrong
         return
     offsets = arrays["offsets"]
@@ -658,6 +703,12 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         return
     if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
         raise wrong
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows a few at a time: what looks at all of a large array needs no copy of its size."""
+    for start in range(0, len(rows), BLOCK):
+        yield rows[start : start + BLOCK]
 
 
 def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:

@@ -103,7 +103,14 @@ def rank_features(
         )
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
-    count = len(index) if top is None else min(top, len(index))
+    wanted = len(index) if top is None else min(top, len(index))
+    count = min(wanted, index.reach)
+    note = ""
+    if count < wanted:
+        note = (
+            f"The search is approximate ({index.search_stated}): only the first {count} of "
+            f"{len(index)} pictures are ranked."
+        )
     given = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     if len(index.arrays["descriptors"]):
         index.check_width(given)
@@ -122,7 +129,7 @@ def rank_features(
             "verification": time.perf_counter() - searched,
         }
     names = tuple(index.names[position] for position in positions)
-    return Ranking(positions, scores, names, inliers, timings, provenance(index))
+    return Ranking(positions, scores, names, inliers, timings, provenance(index), note=note)
 
 
 def provenance(index: Index) -> dict[str, Any]:
@@ -136,6 +143,7 @@ def provenance(index: Index) -> dict[str, Any]:
         "checkpoint_sha256": index.manifest["checkpoint"]["sha256"],
         "stands_in_for": record.stands_in_for if record else None,
         "settings": index.settings,
+        "search": index.search_stated,
         "index_made": index.manifest["made"],
         **index.origin,
     }

@@ -73,7 +73,7 @@ def test_settings_are_not_arguments(forged, name):
         methods.for_index(index)
 
 
-@pytest.fixture(scope="module", params=[Thumbnail, Grid])
+@pytest.fixture(scope="module", params=[(Thumbnail, "exact"), (Grid, "exact"), (Thumbnail, "hnsw")])
 def town(request, tmp_path_factory):
     """A labelled folder and its index with a stub, evaluated: (method, index, collection)."""
     root = tmp_path_factory.mktemp("town")
@@ -83,8 +83,9 @@ def town(request, tmp_path_factory):
     truth = {"imlist": names, "qimlist": names[:2], "gnd": [{"easy": [1]}, {"hard": [2]}]}
     (root / "pictures" / "ground_truth.json").write_text(json.dumps(truth))
     collection = open_collection(root / "pictures")
-    method = request.param()
-    index = indexes.build(collection, method, root / "index")
+    stub, search = request.param
+    method = stub()
+    index = indexes.build(collection, method, root / "index", search=search)
     runs.evaluate_index(index, collection, method)
     return method, root / "index", collection
 
