@@ -22,7 +22,6 @@ import numpy as np
 from retrieval.errors import RetrievalError
 from retrieval.index.vectors import BLOCK, fill, nearest
 
-MOST = 1000  # pictures that a ranking holds
 SHORTLIST = 100  # pictures that are scored exactly, at least
 RECALL_AT = 10
 SAMPLE = 200  # pictures of a collection that recall is measured with

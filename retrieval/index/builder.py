@@ -118,13 +118,7 @@ def merge(
         settings=first["settings"],
     )
     content = _Content(
-        [
-            {"sha256": digest, "width": width, "height": height, "name": name}
-            for piece in pieces
-            for name, digest, (width, height) in zip(
-                piece.names, piece.digests, piece.sizes.tolist(), strict=True
-            )
-        ],
+        [piece.image(position) for piece in pieces for position in range(len(piece))],
         _joined([piece.arrays for piece in pieces], method.kind),
         [entry for piece in pieces for entry in piece.manifest["skipped"]],
     )

@@ -46,7 +46,7 @@ from retrieval.index import approximate
 from retrieval.index.asmk import MOST_DIMENSIONS
 from retrieval.index.milvus import STORES, Address, is_address
 from retrieval.index.vectors import BLOCK
-from retrieval.methods.base import Features, LocalFeatures
+from retrieval.methods.base import Features, LocalFeatures, as_vector
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
@@ -190,8 +190,9 @@ class Index:
         """Whether it was made of pictures, and not of descriptors that somebody published."""
         return any(self.digests)
 
-    # An index in a store (``stored.StoredIndex``) has no pictures in memory. Whoever ranks asks for
-    # those that may matter; here that is all of them.
+    # An index in a store (``stored.StoredIndex``) has no pictures in memory, and one with an
+    # approximate search is too large to rank. Whoever ranks asks for those that may matter; of any
+    # other index that is all of them.
 
     def shortlist(self, features: Features, depth: int, where: str = "") -> Index:
         """An index of at least ``depth`` pictures most like a query, in which to rank exactly."""
@@ -199,7 +200,21 @@ class Index:
             raise RetrievalError(
                 f"{self} is a folder, and a filter is for a store: export the index into one."
             )
-        return self
+        if self.search == EXACT:
+            return self
+        count = min(max(depth, approximate.SHORTLIST), len(self))
+        descriptor = as_vector(features)
+        self.check_width(descriptor)
+        positions = np.sort(self.searcher.rank(descriptor, count)[0])
+        images = [self.image(position) for position in positions.tolist()]
+        origin = {"search": self.search_stated, "shortlist": count}
+        return Excerpt(self, positions, images, self.arrays["descriptors"][positions], origin)
+
+    def image(self, position: int) -> dict[str, Any]:
+        """What images.json says of a picture."""
+        width, height = self.sizes[position].tolist()
+        name, sha256 = self.names[position], self.digests[position]
+        return {"sha256": sha256, "width": width, "height": height, "name": name}
 
     def holding(self, name: str) -> Index:
         """An index that has one picture, where this has it."""
@@ -294,6 +309,33 @@ class Index:
 
     def _refuse(self, was: str, wants: str) -> None:
         raise RetrievalError(f"The index {self} was made with {was}, not {wants}{AGAIN}.")
+
+
+class Excerpt(Index):
+    """Some pictures of an index in memory, to rank exactly: nothing that is found is kept on disk.
+
+    They are in the order of the index, so that equal scores rank as in the whole.
+    """
+
+    search = EXACT
+
+    def __init__(
+        self,
+        index: Index,
+        positions: np.ndarray,
+        images: list[dict],
+        descriptors: np.ndarray,
+        origin: Mapping[str, Any],
+    ):
+        super().__init__(index.local, index.manifest, images, {"descriptors": descriptors})
+        self.places = positions
+        self.origin = origin
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        from retrieval.index import neighbours
+
+        return neighbours.find(self)
 
 
 def identity(method) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +44,6 @@ from retrieval.index.milvus import (
     RefusedError,
 )
 from retrieval.methods.base import Features, as_vector
-
-if TYPE_CHECKING:
-    from retrieval.index.neighbours import Neighbours
 
 FORMAT = 1
 FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere on this machine
@@ -216,6 +213,8 @@ class StoredIndex(store.Index):
     """An index in a store. It has no arrays of its own: ``shortlist``, ``holding`` and ``first``
     give indexes in memory, with some of its pictures."""
 
+    search_stated = "by the store"
+
     def __init__(self, address: Address, described: Description, path: Path):
         self.address, self.described, self.path = address, described, path
         self.manifest = described.manifest
@@ -307,7 +306,12 @@ class StoredIndex(store.Index):
         Its graph of neighbours and its searcher serve the next query too where the engine finds
         the same pictures, as it does in a small collection.
         """
-        origin = {"store": str(self), "shortlist": len(positions), **filtered}
+        origin = {
+            "search": self.search_stated,
+            "store": str(self),
+            "shortlist": len(positions),
+            **filtered,
+        }
         last = self._last
         if last is None or (last.chosen, last.origin) != (tuple(positions), origin):
             last = Shortlist(self, positions, self._read(positions), origin)
@@ -383,32 +387,24 @@ class StoredIndex(store.Index):
             raise RetrievalError(f"{self} holds another index now; ask again.") from error
 
 
-class Shortlist(store.Index):
-    """Some pictures of a store in memory: an index like any other, but nothing of it is kept.
-
-    Its pictures are in the order of the collection.
-    """
+class Shortlist(store.Excerpt):
+    """Some pictures of a store in memory."""
 
     def __init__(
         self, index: StoredIndex, positions: Sequence[int], rows: list[Row], origin: dict[str, Any]
     ):
-        descriptors = np.stack([vector for _, vector in rows])
         super().__init__(
-            index.local, index.manifest, [image for image, _ in rows], {"descriptors": descriptors}
+            index,
+            np.array(positions, np.int64),
+            [image for image, _ in rows],
+            np.stack([vector for _, vector in rows]),
+            origin,
         )
         self.chosen = tuple(positions)
-        self.places = np.array(positions, np.int64)
-        self.origin = origin
         self.address = index.address
 
     def __str__(self) -> str:
         return str(self.address)
-
-    @cached_property
-    def neighbours(self) -> Neighbours:
-        from retrieval.index import neighbours
-
-        return neighbours.find(self)
 
 
 def load(address: Address, collection: str) -> None:

@@ -95,16 +95,12 @@ def inliers_of(ranking: Ranking, order: np.ndarray) -> np.ndarray | None:
 def _asked_again(stage: Stage, query: Query, others: np.ndarray) -> Ranking:
     """Search with the sum of the query and others (D,)."""
     before = stage.before
-    asked = unit(query.vector + others)
-    positions, scores = query.index.searcher.rank(asked, query.index.reach)
+    positions, scores = query.index.searcher.rank(unit(query.vector + others), len(query.index))
     places = np.full(len(query.index), -1)
     places[before.positions] = np.arange(len(before))
     order = places[positions]
     order, scores = order[order >= 0], scores[order >= 0]  # without the query's own picture
     by_place = np.empty(len(before), np.float32)
     by_place[order] = scores
-    # An approximate search has found others: those it had before are compared one by one.
-    left = np.setdiff1d(np.arange(len(before)), order)
-    by_place[left] = vectors(query, before.positions[left]) @ asked
     order = best_first(by_place)
     return stage.ordered(order, by_place[order], inliers_of(before, order))

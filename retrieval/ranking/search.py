@@ -82,7 +82,7 @@ def rank_query(
     wanted = max(depth if then or top is None else 0, top or 0)
     seen = index.shortlist(features, wanted, where)
     if seen is not index:
-        spent["store"] = time.perf_counter() - started
+        spent["store" if "store" in seen.origin else "shortlist"] = time.perf_counter() - started
     first = rank_features(seen, features, None if then else top, verify)
     first = replace(first, timings={**spent, **first.timings})
     position = seen.positions.get(own) if own is not None else None
@@ -103,14 +103,7 @@ def rank_features(
         )
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
-    wanted = len(index) if top is None else min(top, len(index))
-    count = min(wanted, index.reach)
-    note = ""
-    if count < wanted:
-        note = (
-            f"The search is approximate ({index.search_stated}): only the first {count} of "
-            f"{len(index)} pictures are ranked."
-        )
+    count = len(index) if top is None else min(top, len(index))
     given = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     if len(index.arrays["descriptors"]):
         index.check_width(given)
@@ -129,7 +122,7 @@ def rank_features(
             "verification": time.perf_counter() - searched,
         }
     names = tuple(index.names[position] for position in positions)
-    return Ranking(positions, scores, names, inliers, timings, provenance(index), note=note)
+    return Ranking(positions, scores, names, inliers, timings, provenance(index))
 
 
 def provenance(index: Index) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from retrieval.errors import RetrievalError
 from retrieval.index import approximate
 from retrieval.index.approximate import KINDS, Cells, Graph
 from retrieval.index.vectors import ExactSearcher, nearest
-from retrieval.ranking import chain
 from retrieval.ranking.ranking import Query
-from retrieval.ranking.search import rank_features
+from retrieval.ranking.search import rank_query
 
 
 def clustered(count, seed=0, width=32):
@@ -261,40 +260,28 @@ def test_ranks_equal_those_of_exact_search(pictures, tmp_path):
     assert "search" not in exact.manifest
     for position in range(0, 130, 13):
         query = exact.features(position)
-        ours, theirs = (rank_features(one, query, 20) for one in (found, exact))
+        ours, theirs = (rank_query(Query(one, query), 20) for one in (found, exact))
         assert ours.names == theirs.names
+        np.testing.assert_array_equal(ours.positions, theirs.positions)
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
         assert ours.provenance["search"] == "hnsw, recall@10 1.000"
+        assert ours.provenance["shortlist"] == 100
         assert theirs.provenance["search"] == "exact"
+        assert ours.provenance["pictures"] == theirs.provenance["pictures"] == 130
     np.testing.assert_array_equal(found.neighbours.positions, exact.neighbours.positions)
 
 
-def test_a_ranking_ends_somewhere(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(approximate, "MOST", 50)
+@pytest.mark.parametrize("then", [(), ("expansion",), ("augmentation", "diffusion")])
+def test_a_ranking_ends_with_its_shortlist(pictures, tmp_path, then):
     found = build(pictures, tmp_path / "hnsw")
-    ranking = rank_features(found, found.features(3))
-    assert len(ranking) == 50
-    assert ranking.notes == [
-        "The search is approximate (hnsw, recall@10 1.000): only the first 50 of 130 pictures are "
-        "ranked."
-    ]
-    assert rank_features(found, found.features(3), 50).notes == []
-
-
-@pytest.mark.parametrize("name", [one.name for one in chain.RERANKERS.values() if not one.pictures])
-def test_rerankers_take_what_there_is(pictures, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(approximate, "MOST", 50)
-    found = build(pictures, tmp_path / "hnsw")
+    exact = build(pictures, tmp_path / "exact", "exact")
     query = found.features(3)
-    first = rank_features(found, query)
-    again = chain.rerank(first, Query(found, query), [name])
-    assert sorted(again.names) == sorted(first.names)
-    assert np.isfinite(again.scores).all()
-    if name == "expansion-average":
-        asked = query + sum(found.features(position) for position in first.positions[:5])
-        asked /= np.linalg.norm(asked)
-        expected = [found.features(position) @ asked for position in again.positions]
-        np.testing.assert_allclose(again.scores, expected, atol=1e-5)
+    ours = rank_query(Query(found, query), then=then, depth=110)
+    assert len(ours) == 110
+    assert sorted(ours.names) == sorted(rank_query(Query(exact, query), 110).names)
+    assert np.isfinite(ours.scores).all()
+    names = [found.names[position] for position in ours.positions]
+    assert names == list(ours.names)
 
 
 def test_updates(pictures, tmp_path):

@@ -162,6 +162,7 @@ def test_the_store_ranks_as_the_folder(exported, opened, pictures):
             same_ranking(a, b)
             assert a.confidence == b.confidence
             assert b.provenance == a.provenance | {
+                "search": "by the store",
                 "store": str(opened.address),
                 "shortlist": len(exported),
             }

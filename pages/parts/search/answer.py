@@ -175,7 +175,7 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
-    how = "" if made["search"] == "exact" else f", approximate search ({made['search']})"
+    how = "" if made["search"] == "exact" else f", search {made['search']}"
     st.markdown(
         f":small[{times} · {made['pictures']:,} pictures{how}]  \n"
         f":small[Checkpoint **{made['checkpoint']}**{stands_in}]"
