@@ -13,6 +13,7 @@ import math
 import os
 import re
 import stat
+import struct
 import threading
 import time
 import warnings
@@ -48,9 +49,12 @@ MIN_SIDE = 8  # below that no network of ours has a feature map worth the name
 MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
 MAX_SEGMENTS = 10_000  # of a JPEG
+MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
 
 BAND = 4_000_000  # pixels that are converted at once
+
+STRIPS, TILE_WIDTH, TILE_HEIGHT, TILES = 273, 322, 323, 324  # tags of TIFF
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8])")
@@ -89,7 +93,8 @@ def thumbnail(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """A picture to look at: its longer side at most ``side``; and its true (width, height).
 
-    A JPEG is decoded at a reduced size, and ``most`` counts the pixels that are decoded.
+    A JPEG is decoded at a reduced size, and ``most`` counts the pixels that are decoded; but a
+    progressive one is held in memory as a whole, and all its pixels count.
     """
     picture, size = _decode(source, name, most, side)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -136,7 +141,8 @@ def _decode(
     name = name or _name_of(source)
     data = read_bytes(source, name)
     try:
-        _check_jpeg(data, name)
+        held = _check_jpeg(data, name)
+        _check_tiff(data, name)
         with _decoding, warnings.catch_warnings():
             # Our own limit below speaks instead of Pillow's warning.
             warnings.simplefilter("ignore")
@@ -144,7 +150,8 @@ def _decode(
                 size = picture.size
                 if side is not None:
                     picture.draft(None, (2 * side, 2 * side))
-                _check_size(picture.size, name, most)
+                _check_size(size if held else picture.size, name, most)
+                _check_tiles(picture, name, most)
                 picture.load()
                 stated = picture.size
                 _make_upright(picture)
@@ -200,16 +207,25 @@ def _too_many_pixels(what: str, most: int) -> PictureError:
     )
 
 
-def _check_jpeg(data: bytes, name: str) -> None:
-    """Refuse a JPEG whose scans or segments are many: each scan costs as much as the picture."""
+def _check_jpeg(data: bytes, name: str) -> bool:
+    """Refuse a JPEG whose scans or segments are many: each scan costs as much as the picture.
+
+    Returns whether a decoder has to hold all of it, at full size: a progressive JPEG, or one whose
+    colours come one after the other.
+    """
     if not data.startswith(b"\xff\xd8"):
-        return
+        return False
     position = 2
     scans = segments = 0
+    colours, held = b"", False
     while found := _MARKER.search(data, position):
         if found[1] == b"\xd9":
-            return
-        scans += found[1] == b"\xda"
+            break
+        if found[1] in b"\xc0\xc1\xc9":  # the frame of a JPEG that is not progressive
+            colours = data[found.end() + 7 : found.end() + 8]
+        if found[1] == b"\xda":
+            scans += 1
+            held |= data[found.end() + 2 : found.end() + 3] != colours
         segments += 1
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
             raise PictureError(
@@ -218,6 +234,35 @@ def _check_jpeg(data: bytes, name: str) -> None:
             )
         # Two bytes of length, which count themselves; what follows a scan is searched.
         position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return held
+
+
+def _check_tiff(data: bytes, name: str) -> None:
+    """Refuse a TIFF in very many strips or tiles: Pillow makes an object of each."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return
+    big = data[2:4] in (b"+\0", b"\0+")  # BigTIFF, with 64-bit numbers
+    offset, count, entry = ("Q", "Q", "HHQ8s") if big else ("L", "H", "HHL4s")
+    with contextlib.suppress(struct.error):  # cut off: for Pillow to say
+        (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+        (entries,) = struct.unpack_from(order + count, data, start)
+        start += struct.calcsize(order + count)
+        for number in range(entries):
+            place = start + number * struct.calcsize(order + entry)
+            tag, _, pieces, _ = struct.unpack_from(order + entry, data, place)
+            if tag in (STRIPS, TILES) and pieces > MAX_PIECES:
+                raise PictureError(
+                    f"{name} is cut into an unusual number of pieces; save it as a plain JPEG."
+                )
+
+
+def _check_tiles(picture: Image.Image, name: str, most: int) -> None:
+    """Refuse a TIFF with a tile that is larger than a picture may be."""
+    tags = getattr(picture, "tag_v2", {})
+    width, height = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
+    if width * height > most:
+        raise _too_many_pixels(f"A tile of {name} has {width} × {height} pixels,", most)
 
 
 def read_bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:

@@ -99,6 +99,8 @@ class _Broken(Exception):
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request, file, code, message, headers, address):
         check_address(address)
+        if request.full_url.startswith("https:") and not address.startswith("https:"):
+            raise RetrievalError(f"{request.full_url} leads to {address}, without encryption.")
         return super().redirect_request(request, file, code, message, headers, address)
 
 
@@ -201,7 +203,7 @@ def _transfer(
         response = _opener().open(request, timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416:
-            if error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
+            if have and error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
                 return  # it was complete already
             part.unlink(missing_ok=True)
             raise _Broken("the server has a shorter file") from error
@@ -218,24 +220,24 @@ def _transfer(
                 f"{address} cannot be trusted: {error.reason.verify_message}."
             ) from error
         raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: of a hostile redirect
         raise _Broken(str(error) or type(error).__name__) from error
 
     with response:
-        start, total = 0, response.headers.get("Content-Length", "")
+        start, stated = 0, response.headers.get("Content-Length", "")
         if response.status == 206:
             match = re.fullmatch(
-                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+                r"bytes ([0-9]{1,18})-[0-9]+/(.*)", response.headers.get("Content-Range", "").strip()
             )
             if not match or int(match[1]) != have:
                 part.unlink(missing_ok=True)
                 raise _Broken("the server sent another part than was asked for")
-            start, total = have, match[2]
+            start, stated = have, match[2]
         elif response.status != 200:
             raise RetrievalError(
                 f"{address} cannot be downloaded: the server says {response.status}."
             )
-        total = int(total) if total.isdigit() else None
+        total = int(stated) if re.fullmatch("[0-9]{1,18}", stated) else None
         if (total or 0) > max_bytes:
             raise _too_large(address, part, max_bytes)
         if total is not None:
@@ -263,7 +265,7 @@ def _chunks(response) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read(CHUNK)
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
             raise _Broken(f"the connection broke off ({error})") from error
         if not chunk:
             return

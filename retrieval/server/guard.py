@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
+MAX_ESCAPED = 1_500_000  # %2B and the like in a form: of base64 every 32nd letter
 MAX_HELD = 300_000_000  # bytes of all requests that are being answered
 BODY_SECONDS = 60.0  # for a request to arrive
 ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
+URL_ENCODED = b"application/x-www-form-urlencoded"
 
 
 class Origins:
@@ -56,7 +58,10 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        request = _Request(self, receive, MAX_FORM if scope["path"] == "/" else MAX_BODY)
+        most = MAX_FORM if scope["path"] == "/" else MAX_BODY
+        kinds = [value.lower() for name, value in scope["headers"] if name == b"content-type"]
+        encoded = any(URL_ENCODED in kind for kind in kinds)
+        request = _Request(self, receive, most, encoded)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.app(scope, request.receive, send)
@@ -93,11 +98,15 @@ class Guard:
 
 
 class _Request:
-    """Counts the bytes and the time of a body as it arrives."""
+    """Counts the bytes and the time of a body as it arrives.
 
-    def __init__(self, guard: Guard, receive: Receive, most: int):
-        self.guard, self.next, self.most = guard, receive, most
-        self.seen, self.whole = 0, False
+    encoded: whether it is a form in which characters may be escaped. Python makes an object of each
+    escape: 45 MB of them would take 3.5 GB and hold everybody up for seconds.
+    """
+
+    def __init__(self, guard: Guard, receive: Receive, most: int, encoded: bool):
+        self.guard, self.next, self.most, self.encoded = guard, receive, most, encoded
+        self.seen, self.escaped, self.whole = 0, 0, False
         self.end = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive(self) -> Message:
@@ -108,13 +117,17 @@ class _Request:
                 message = await self.next()
         except TimeoutError as error:
             raise _over(408, f"A request has {BODY_SECONDS:g} s to arrive.") from error
-        size = len(message.get("body", b""))
+        body = message.get("body", b"")
+        size = len(body)
         self.seen += size
         self.guard.held += size
         self.whole = not message.get("more_body", False)
         if self.seen > self.most:
             text = f"A request may have {self.most // 1_000_000} MB; send a smaller picture."
             raise _over(413, text)
+        self.escaped += body.count(b"%") if self.encoded else 0
+        if self.escaped > MAX_ESCAPED:
+            raise _over(413, "The form has too many escaped characters; send the picture in base64.")
         if self.guard.held > MAX_HELD:
             raise _over(503, "Too much is being sent at once; try again.", {"Retry-After": "5"})
         return message

@@ -38,3 +38,42 @@ def many_chunks(count: int) -> bytes:
     data = encode(Image.new("L", (16, 16)), "PNG")
     chunk = struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd"))
     return data[:33] + chunk * count + data[33:]
+
+
+def _tiff(pieces: bytes, width: int, height: int, **sides: int) -> bytes:
+    """A grey TIFF in tiles (``sides``: tile_width, tile_height), all with the same deflated data.
+
+    pieces: the list of offsets, each of which must be 8, where the data is.
+    """
+    data = zlib.compress(b"\x80" * sides["tile_width"] * sides["tile_height"], 9)
+    body = data + b"\0" * (len(data) % 2)
+    count = len(pieces) // 4
+    sizes = struct.pack("<L", len(data)) * count
+    tags = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1}
+    tags |= {322: sides["tile_width"], 323: sides["tile_height"]}
+    entries = [struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items()]
+    for tag, values in ((324, pieces), (325, sizes)):
+        value = values if count == 1 else struct.pack("<L", 8 + len(body))
+        entries.append(struct.pack("<HHL", tag, 4, count) + value)
+        body += b"" if count == 1 else values
+    head = b"II*\0" + struct.pack("<L", 8 + len(body))
+    return head + body + struct.pack("<H", len(entries)) + b"".join(entries) + b"\0" * 4
+
+
+def many_tiles(width: int, height: int) -> bytes:
+    """A TIFF in tiles of one pixel."""
+    pieces = struct.pack("<L", 8) * (width * height)
+    return _tiff(pieces, width, height, tile_width=1, tile_height=1)
+
+
+def large_tile(side: int) -> bytes:
+    """A TIFF of 64 × 64 pixels in one tile of ``side`` pixels, which is unpacked as a whole."""
+    return _tiff(struct.pack("<L", 8), 64, 64, tile_width=side, tile_height=side)
+
+
+def one_colour_first(side: int) -> bytes:
+    """A JPEG that is not progressive and whose only scan has one of its three colours."""
+    data = encode(Image.new("RGB", (side, side)), "JPEG")
+    grey = encode(Image.new("L", (side, side)), "JPEG")
+    frame, scan = data.index(b"\xff\xc0"), grey.index(b"\xff\xda")
+    return data[: frame + 19] + grey[grey.index(b"\xff\xc4") : scan] + grey[scan:]

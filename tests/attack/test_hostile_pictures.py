@@ -95,3 +95,26 @@ def test_many_empty_parts(monkeypatch):
     with pytest.raises(images.PictureError, match=r"takes more than 0\.05 s to read"):
         images.read(data)
     assert images.read(io.BytesIO(pictures.many_chunks(10))).size == (16, 16)
+
+
+def test_a_progressive_thumbnail_is_no_way_around_the_limit():
+    """The decoder would hold all of it, at full size, to give a small copy."""
+    for large in (
+        pictures.encode(Image.new("RGB", (1600, 1000)), "JPEG", progressive=True),
+        pictures.one_colour_first(1200),
+    ):
+        assert images.thumbnail(large, 100)[0].width == 100
+        with pytest.raises(images.PictureError, match="megapixels"):
+            images.thumbnail(large, 100, most=500_000)
+
+
+def test_a_tiff_in_very_many_tiles():
+    assert images.read(pictures.many_tiles(40, 30)).size == (40, 30)
+    with pytest.raises(images.PictureError, match="unusual number of pieces"):
+        images.read(pictures.many_tiles(1000, 501))
+
+
+def test_a_tiff_with_a_large_tile():
+    assert images.read(pictures.large_tile(128)).size == (64, 64)
+    with pytest.raises(images.PictureError, match="A tile of The picture has 1000 × 1000 pixels"):
+        images.read(pictures.large_tile(1000), most=500_000)

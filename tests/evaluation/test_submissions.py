@@ -104,3 +104,22 @@ def test_too_large_when_unpacked(collection, monkeypatch):
     monkeypatch.setattr(submissions, "MAX_BYTES", 1000)
     with pytest.raises(RetrievalError, match="larger than"):
         submissions.read_submission(packed(ranks=np.zeros((1000, 2), int)), collection)
+
+
+def test_a_second_array_of_the_same_name(collection, monkeypatch):
+    """numpy takes the one, the list of sizes may tell of the other."""
+    file = packed(ranks=np.zeros((3, 2), int))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ranks", bytes(5000))
+    monkeypatch.setattr(submissions, "MAX_BYTES", 1000)
+    with pytest.raises(RetrievalError, match="larger than"):
+        submissions.read_submission(file, collection)
+
+
+def test_small_numbers_that_become_large_ones(collection, monkeypatch):
+    """A number of one byte is compared as one of four."""
+    arrays = {"queries": np.ones((2, 300), np.uint8), "database": np.ones((3, 300), np.uint8)}
+    assert len(submissions.read_submission(packed(**arrays), collection)) == 3
+    monkeypatch.setattr(submissions, "MAX_BYTES", 3000)
+    with pytest.raises(RetrievalError, match="`database` holds more than"):
+        submissions.read_submission(packed(**arrays), collection)

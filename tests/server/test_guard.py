@@ -75,6 +75,20 @@ def test_web_pages_of_others(start):
     assert allow not in other.headers
 
 
+def test_a_form_of_escapes(monkeypatch, client):
+    """Each becomes an object: 45 MB of them took 3.5 GB, and nobody else was answered."""
+    monkeypatch.setattr(guard, "MAX_ESCAPED", 1000)
+    for escapes, status in ((900, 422), (1100, 413)):
+        # Two kinds: the first one counts for the form, and either for the guard.
+        for kinds in ((guard.URL_ENCODED,), (guard.URL_ENCODED + b"; x=y", b"text/plain")):
+            with socket.create_connection(("127.0.0.1", client.port)) as line:
+                body = b"method=1&image=" + b"%41" * escapes
+                head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(body)
+                head += b"".join(b"Content-Type: %s\r\n" % kind for kind in kinds)
+                line.sendall(head + b"\r\n" + body)
+                assert line.recv(100).startswith(b"HTTP/1.1 %d " % status)
+
+
 def test_a_body_that_is_too_long(monkeypatch, client):
     monkeypatch.setattr(guard, "MAX_BODY", 2000)
     monkeypatch.setattr(guard, "MAX_FORM", 3000)

@@ -50,7 +50,7 @@ class Site:
     def ask(self, **parameters: str | int) -> dict:
         """One answer. Waits where Commons is busy; RetrievalError where it refuses."""
         fixed = {"action": "query", "format": "json", "formatversion": 2, "maxlag": 5}
-        address = f"{API}?{urlencode(fixed | parameters)}"
+        address = f"{API}?{urlencode(fixed | parameters, errors='replace')}"
         path = self.answers / f"{hashlib.sha256(address.encode()).hexdigest()[:24]}.json"
         for attempt in range(1, RETRIES + 1):
             self.fetch(address, path)
@@ -77,16 +77,18 @@ class Site:
 
     def pages(self, **parameters: str | int) -> Iterator[dict]:
         """All pages of a question, over as many answers as it takes; each when it is complete."""
-        pages: dict[Any, dict] = {}
+        pages: dict[int, dict] = {}
         more: dict = {}
         for _ in range(MOST_ANSWERS):
             answer = self.ask(**parameters, **more)
             for page in _dicts(answer.get("query"), "pages"):
-                pages.setdefault(page.get("pageid"), {}).update(page)
+                if isinstance(page.get("pageid"), int):
+                    pages.setdefault(page["pageid"], {}).update(page)
             following = answer.get("continue")
             if not isinstance(following, dict):
                 break
-            more = following
+            # Only what goes on: nothing that would ask another question.
+            more = {key: str(one) for key, one in following.items() if key.endswith("continue")}
             if answer.get("batchcomplete"):  # else the pages so far may lack something
                 yield from pages.values()
                 pages = {}
