@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +12,9 @@ from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import loaders
+from pages.parts.plain import plain as plain  # others take it from here
 from retrieval.collections import Collection
-from retrieval.collections.credits import Credit
+from retrieval.collections.credits import Credit, table
 from retrieval.errors import RetrievalError
 from retrieval.figures.local_features import BOX
 from retrieval.images import Box
@@ -121,11 +120,6 @@ def skeleton(count: int, strip: bool) -> str:
     return f'<div class="skeleton{" strip" if strip else ""}" aria-hidden="true">{cells}</div>'
 
 
-def plain(text: str) -> str:
-    """Text of somebody's making, such as a file name, with nothing in it that Markdown acts on."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
-
-
 def credit_line(credit: Credit | None) -> None:
     """Who made a picture, below it, with the way to its licence and to where it came from."""
     if credit is None:
@@ -195,8 +189,6 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
 
 def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> bytes:
     """verdict: of a picture by name, where the query has ground truth."""
-    out = io.StringIO()
-    table = csv.writer(out)
     columns: dict[str, Sequence[object]] = {
         "rank": range(1, len(ranking) + 1),
         "name": ranking.names,
@@ -206,6 +198,4 @@ def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> byt
         columns["inliers"] = ranking.inliers.tolist()
     if verdict is not None:
         columns["verdict"] = [verdict(name) or "" for name in ranking.names]
-    table.writerow(columns)
-    table.writerows(zip(*columns.values(), strict=True))
-    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+    return table(list(columns), zip(*columns.values(), strict=True))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts import loaders
+from retrieval.collections.credits import table
 from retrieval.figures import evaluation as plots
 
 if TYPE_CHECKING:
@@ -22,11 +21,8 @@ WIDTH = 820  # px; on narrower screens a figure takes what there is
 
 def as_csv(rows: Iterable[Mapping]) -> bytes:
     rows = list(rows)
-    out = io.StringIO()
-    table = csv.DictWriter(out, list(dict.fromkeys(key for row in rows for key in row)))
-    table.writeheader()
-    table.writerows(rows)
-    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return table(columns, ([row.get(key, "") for key in columns] for row in rows))
 
 
 def download(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:

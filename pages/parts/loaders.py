@@ -26,6 +26,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts.kept import Kept
+from pages.parts.plain import plain
 from retrieval import images, index, memory, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
@@ -75,7 +76,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RetrievalError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         st.stop()
 
 

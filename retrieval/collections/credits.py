@@ -7,7 +7,7 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from retrieval.errors import RetrievalError
 
 FILE = "credits.json"
 MAX_BYTES = 64_000_000
+_FORMULA = tuple("=+-@\t\r")
 _ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]+", re.ASCII)  # nothing that ends a link
 
 
@@ -90,11 +91,14 @@ def as_csv(credits: Mapping[str, Credit]) -> bytes:
     return table(["picture", *columns], rows)
 
 
-def table(columns: list[str], rows: Iterable[list[str]]) -> bytes:
-    """CSV in UTF-8. What a spreadsheet would take for a formula gets an apostrophe in front."""
+def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """CSV in UTF-8. Text that spreadsheets take for a formula gets an apostrophe in front."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow("'" + cell if cell.startswith(tuple("=+-@")) else cell for cell in row)
+        writer.writerow(
+            f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+            for cell in row
+        )
     return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8

@@ -227,7 +227,8 @@ def _transfer(
         start, stated = 0, response.headers.get("Content-Length", "")
         if response.status == 206:
             match = re.fullmatch(
-                r"bytes ([0-9]{1,18})-[0-9]+/(.*)", response.headers.get("Content-Range", "").strip()
+                r"bytes ([0-9]{1,18})-[0-9]+/(.*)",
+                response.headers.get("Content-Range", "").strip(),
             )
             if not match or int(match[1]) != have:
                 part.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.collections.credits import one_line
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
 
@@ -175,7 +176,7 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
         if not isinstance(landmark, str) or not landmark:
             stems = stems or [_stem(name) for name in names]
             landmark = _landmark(name, labels, stems)
-        queries.append(Query(name, _box(entry.get("bbx"), name), landmark, labels))
+        queries.append(Query(name, _box(entry.get("bbx"), name), one_line(landmark), labels))
     return GroundTruth(names, tuple(queries))
 
 

@@ -55,7 +55,9 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
                 f"not {array.dtype} of shape {array.shape}."
             )
         if 4 * array.size > MAX_BYTES:
-            raise RetrievalError(f"`{name}` holds more than {MAX_BYTES // 4_000_000} million numbers.")
+            raise RetrievalError(
+                f"`{name}` holds more than {MAX_BYTES // 4_000_000} million numbers."
+            )
         if not np.isfinite(array).all():
             raise RetrievalError(f"`{name}` holds values that are not finite numbers.")
     with np.errstate(over="ignore"):  # what becomes infinite is refused

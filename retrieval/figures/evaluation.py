@@ -28,6 +28,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ORDERS = ("collection", "AP", "difference")
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
+AS_IT_IS: dict[str, Any] = {"parse_math": False}  # a $ in a name starts no formula
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
 
@@ -145,7 +146,7 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
         axes.scatter(
             [one[name] for name in names], y, 70, colour, marker=marker, label=label, zorder=2
         )
-    axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names])
+    axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names], **AS_IT_IS)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Mean average precision (0 to 1)")
     _legend(axes)
@@ -210,10 +211,7 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
 
 def small_print(figure: Figure, note: str) -> None:
     """What the numbers rest on, below a figure."""
-    # Names may hold a dollar sign, which would start mathematics.
-    figure.supxlabel(
-        note.replace("$", r"\$"), fontsize=8, color="#55606a", x=0.01, ha="left", wrap=True
-    )
+    figure.supxlabel(note, fontsize=8, color="#55606a", x=0.01, ha="left", wrap=True, **AS_IT_IS)
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:
@@ -229,13 +227,15 @@ def _legend(axes: Axes) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = int(10 * figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
-    axes.legend(
+    legend = axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         ncols=max(1, min(3, len(handles), room)),
         fontsize=12,
         frameon=False,
     )
+    for text in legend.get_texts():
+        text.set(**AS_IT_IS)
 
 
 def _styled(of: Mapping[str, Any]):

@@ -127,7 +127,9 @@ class _Request:
             raise _over(413, text)
         self.escaped += body.count(b"%") if self.encoded else 0
         if self.escaped > MAX_ESCAPED:
-            raise _over(413, "The form has too many escaped characters; send the picture in base64.")
+            raise _over(
+                413, "The form has too many escaped characters; send the picture in base64."
+            )
         if self.guard.held > MAX_HELD:
             raise _over(503, "Too much is being sent at once; try again.", {"Retry-After": "5"})
         return message

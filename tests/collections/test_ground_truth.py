@@ -49,7 +49,7 @@ def test_pickle(tmp_path):
 def test_gnd_as_json_with_landmarks(tmp_path):
     content = json.loads(json.dumps(GND, default=lambda array: array.tolist()))
     check_gnd(read_ground_truth(write(tmp_path, json.dumps(content))))
-    content["landmarks"] = ["Tower of X", "The Bridge"]
+    content["landmarks"] = ["Tower\n of\ud800 X", "The Bridge"]  # no line, no half character
     truth = read_ground_truth(write(tmp_path, json.dumps(content)))
     assert [query.landmark for query in truth.queries] == ["Tower of X", "The Bridge"]
     content["landmarks"] = {"oxford_000010": "The Bridge"}

@@ -21,7 +21,7 @@ def truth():
         {"easy": [2], "hard": [], "junk": []},
     )
     queries = tuple(
-        Query(f"q{n}.jpg", landmark="red_tower" if n else "gate $1", labels=one)
+        Query(f"q{n}.jpg", landmark="red_tower" if n else r"gate $1 \frac{ $", labels=one)
         for n, one in enumerate(
             {kind: np.array(where, np.int64) for kind, where in one.items()} for one in labels
         )

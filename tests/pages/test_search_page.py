@@ -418,6 +418,16 @@ def test_why_steps_to_the_results_before_and_after(little):
     assert not app.exception
 
 
+def test_what_others_wrote_is_no_markdown(little):
+    """A link, or a file name, that would make the browser ask another host for a picture."""
+    picture_elsewhere = "![x](https://evil.example/a.png)"
+    app = start(then=picture_elsewhere)
+    assert r"\!\[x\]\(https" in app.warning[0].value
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload(f"{picture_elsewhere}.png", b"?", "image/png").run()
+    assert r"\!\[x\]\(https" in app.error[0].value
+
+
 def test_ranking_as_csv(little):
     assert go(start()).download_button(key="csv-cnn-irwnha")
     asked = Image.open(little.collection.path("ask.png"))
@@ -431,6 +441,8 @@ def test_ranking_as_csv(little):
     assert lines[1].endswith(",positive")
     assert lines[-1].endswith(",wrong")
     assert len(lines) == 13
+    formula = dataclasses.replace(ranking, names=("=1+1", *ranking.names[1:]))
+    assert cards.as_csv(formula, None).decode("utf-8-sig").splitlines()[1].startswith("1,'=1+1,")
 
 
 def test_upload_as_query(little):
@@ -459,7 +471,7 @@ def test_an_unreadable_upload_is_explained(little, data):
     app.segmented_control(key="source").set_value("Upload").run()
     app.file_uploader(key="upload").upload("mine.jpg", data, "image/jpeg").run()
     assert len(app.error) == 1
-    assert "mine.jpg" in app.error[0].value
+    assert r"mine\.jpg" in app.error[0].value
     assert not app.exception
 
 
@@ -467,7 +479,7 @@ def test_an_index_deleted_while_running(little):
     app = go(start())
     (little.indexes["cnn-irwnha"] / "manifest.json").unlink()
     app.selectbox(key="prepared").set_value(1).run()
-    assert "manifest.json" in app.error[0].value
+    assert r"manifest\.json" in app.error[0].value
     assert not app.exception
 
 

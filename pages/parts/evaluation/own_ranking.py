@@ -8,6 +8,7 @@ from pages.parts import query
 from pages.parts.downloads import as_csv, download, downloads
 from pages.parts.evaluation.runs import Measured
 from pages.parts.evaluation.tables import summary
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.evaluation import submissions
 
@@ -21,7 +22,7 @@ def bring(collection: Collection, mine: Measured | str | None) -> None:
         )
         st.file_uploader(".npz", ["npz"], key="eval-upload", max_upload_size=200)
         if isinstance(mine, str):
-            st.error(mine, icon=":material/error:")
+            st.error(plain(mine), icon=":material/error:")
         elif mine is not None:
             listed = mine.run.ranks.shape[0]
             if listed < len(collection.names):

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import loaders, own_pictures
+from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -60,7 +61,7 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
             try:
                 reranked = loaders.run(path, collection, then)
             except RetrievalError as error:
-                st.warning(str(error), icon=":material/warning:")
+                st.warning(plain(str(error)), icon=":material/warning:")
                 continue
             if reranked is not None:
                 measured[id] = Measured(id, f"{label} + {names}", reranked)
@@ -70,7 +71,7 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
 def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -> None:
     """An index that was not evaluated: say so, and do it where that is possible."""
     if trouble:
-        st.warning(trouble, icon=":material/warning:")
+        st.warning(plain(trouble), icon=":material/warning:")
     elif not collection.has_pictures:
         st.info(f"{label} was not evaluated; its queries need pictures, which are not here.")
     else:

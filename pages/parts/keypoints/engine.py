@@ -10,6 +10,7 @@ from typing import Protocol
 import streamlit as st
 
 from pages.parts import loaders, own_pictures
+from pages.parts.plain import plain
 from pages.parts.query import Question
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -88,7 +89,7 @@ def delf_of(collection: Collection) -> Delf:
             opened = loaders.index_of(paths["delf"], collection)
             return Delf(opened, opened.checkpoint, opened.settings)
         except RetrievalError as error:
-            st.warning(str(error), icon=":material/warning:")
+            st.warning(plain(str(error)), icon=":material/warning:")
     return Delf(None, checkpoints.of_method("delf")[0].id, {})
 
 

@@ -40,7 +40,7 @@ def answers(
                     paths[name], name, collection, question, box, then.chosen()
                 )
         except RetrievalError as error:
-            slot.error(str(error), icon=":material/error:")
+            slot.error(cards.plain(str(error)), icon=":material/error:")
         heading.markdown(_heading(name, rankings.get(name), judged, together))
         if not together and name in rankings:
             with slot.container():

@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import own_pictures, query
+from pages.parts.plain import plain
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -40,7 +41,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state.then = ",".join(chain.parse_chain(asked.get("then", "")))
     except RetrievalError as error:
         state.then = ""
-        st.warning(str(error))
+        st.warning(plain(str(error)))
     for method in methods.METHODS:
         state[least_key(method)] = None
     if asked.get("method") in methods.METHODS:
