@@ -347,6 +347,17 @@ def lighterglue(
         )
 
 
+def field_sides(
+    features: LocalFeatures, size: tuple[int, int], checkpoint: str | None, settings: Mapping
+) -> np.ndarray | None:
+    """Sides (N,) of the squares that DELF's keypoints see, in pixels of their picture.
+
+    size: (width, height) of it. None where the checkpoint cannot tell.
+    """
+    method = load_method("delf", checkpoint, **settings)
+    return method.field_side(size) / features.scales if hasattr(method, "field_side") else None
+
+
 def attention(
     source: Path | bytes, key: str, scale: float, checkpoint: str | None, settings: Mapping
 ) -> Attention | None:

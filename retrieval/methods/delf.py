@@ -168,6 +168,16 @@ class DELF(Method):
             2 * float(radii[0]) * factor,
         )
 
+    def field_side(self, size: tuple[int, int]) -> float:
+        """Side of the square that a keypoint of scale 1 sees, in pixels of the original picture.
+
+        size: (width, height) of that picture. At scale s the side is this divided by s.
+        """
+        longer, wanted = max(size), self.settings["size"]
+        most = longer * images.MOST_ENLARGED if self.settings["enlarge"] else longer
+        seen = trunks.receptive_field(self.trunk.layers, min(wanted, int(most)))
+        return seen.size * longer / min(wanted, most)
+
     def _level(self, full: torch.Tensor, scale: float):
         """Features of one pyramid level, with positions in pixels of the network's input.
 

@@ -316,3 +316,11 @@ def test_best_apart_by_hand():
     assert delf.best_apart(boxes, scores, 0.6, 9).tolist() == [1, 2, 3]
     assert delf.best_apart(boxes, scores, 0.5, 9).tolist() == [1, 3]
     assert delf.best_apart(boxes[:0], scores[:0], 0.5, 9).tolist() == []
+
+
+@pytest.mark.parametrize("size", [(240, 180), (90, 120), (40, 30)])
+def test_the_square_that_a_keypoint_sees(load, drawn, size):
+    """As the attention map has it: found from the size alone."""
+    method = load("delf")
+    seen = method.attention(drawn(3, size))
+    assert method.field_side(size) == pytest.approx(seen.side, rel=0.02)

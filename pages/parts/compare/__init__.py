@@ -84,13 +84,15 @@ def matches(
     outlines: tuple[np.ndarray | None, np.ndarray | None],
     note: str,
     key: str,
+    sides: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Matches between two pictures as lines.
 
     points: (M, 2) of each picture in pixels of the originals; similarity (M,); inliers (M,) bool.
     outlines: corners (4, 2) of the query box and of where it lies in the second picture.
+    sides: (M,) of each picture, of the square that each keypoint sees.
     """
-    rows = zip(*points, similarity, inliers, strict=True)
+    rows = zip(*points, similarity, inliers, *(sides or ([0.0] * len(inliers),) * 2), strict=True)
     _matches(
         key=key,
         data={
@@ -104,8 +106,14 @@ def matches(
                 for jpeg, size, corners in zip(shown, sizes, outlines, strict=True)
             ],
             "matches": [
-                {"a": _plain(a), "b": _plain(b), "similarity": float(alike), "inlier": bool(inlier)}
-                for a, b, alike, inlier in rows
+                {
+                    "a": _plain(a),
+                    "b": _plain(b),
+                    "similarity": float(alike),
+                    "inlier": bool(inlier),
+                    "sides": [float(one) for one in seen],
+                }
+                for a, b, alike, inlier, *seen in rows
             ],
         },
     )

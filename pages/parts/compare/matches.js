@@ -34,19 +34,21 @@ export default function ({ data, parentElement }) {
     const { x, y, width: w, height: h } = place[which];
     svg.append(make("image", { href: src, x, y, width: w, height: h }));
   });
+  place.forEach(({ x, y, width: w, height: h }, which) => {
+    const clip = make("clipPath", { id: `side-${which}` });
+    clip.append(make("rect", { x, y, width: w, height: h }));
+    svg.append(clip);
+  });
   data.sides.forEach(({ outline }, which) => {
     if (!outline) return;
-    const clip = make("clipPath", { id: `side-${which}` });
-    const { x, y, width: w, height: h } = place[which];
-    clip.append(make("rect", { x, y, width: w, height: h }));
     const points = outline.map((corner) => at(which, corner).join(",")).join(" ");
-    svg.append(clip);
     for (const [wide, stroke] of [[5, "#000"], [2.5, "#f0e442"]]) {
       svg.append(make("polygon", {
         points, fill: "none", stroke, "stroke-width": wide * unit, "clip-path": `url(#side-${which})`,
       }));
     }
   });
+  let chosen = null; // the match that was clicked: it is shown while none is pointed at
   const draw = (match) => {
     const [[x1, y1], [x2, y2]] = [at(0, match.a), at(1, match.b)];
     const colour = match.inlier ? "#0072b2" : "#e69f00";
@@ -59,20 +61,35 @@ export default function ({ data, parentElement }) {
       cx, cy, r: 3 * unit, fill: colour, stroke: "#fff", "stroke-width": unit,
     }));
     const hit = make("line", { x1, y1, x2, y2, class: "hit", "stroke-width": 12 * unit });
-    group.append(line, ...ends, hit);
-    group.onpointerenter = () => {
-      svg.append(group);
+    // The squares that the two keypoints see, inside their pictures.
+    const fields = [match.a, match.b].flatMap(([x, y], which) => {
+      const side = match.sides[which] * place[which].factor;
+      const [cx, cy] = at(which, [x, y]);
+      return side ? [[4, "#000"], [2, "#fff"]].map(([wide, stroke]) => make("rect", {
+        x: cx - side / 2, y: cy - side / 2, width: side, height: side, fill: "none", stroke,
+        "stroke-width": wide * unit, "clip-path": `url(#side-${which})`, visibility: "hidden",
+      })) : [];
+    });
+    group.append(...fields, line, ...ends, hit);
+    group.show = () => {
+      group.parentNode.append(group); // above the others, and still among its kind
+      fields.forEach((field) => field.setAttribute("visibility", "visible"));
       line.setAttribute("stroke-width", 4 * unit);
       line.setAttribute("stroke", "#f0e442");
       ends.forEach((end) => end.setAttribute("r", 8 * unit));
-      note.textContent = `${match.inlier ? "Inlier" : "Outlier"}, similarity ${match.similarity.toFixed(2)}`;
+      note.textContent = `${match.inlier ? "Inlier" : "Outlier"}, similarity ${match.similarity.toFixed(2)}.`
+        + (fields.length ? " The squares are what the two keypoints see." : "");
     };
-    group.onpointerleave = () => {
+    group.hide = () => {
+      fields.forEach((field) => field.setAttribute("visibility", "hidden"));
       line.setAttribute("stroke-width", 1.4 * unit);
       line.setAttribute("stroke", colour);
       ends.forEach((end) => end.setAttribute("r", 3 * unit));
       note.textContent = data.note;
     };
+    group.onpointerenter = () => { chosen?.hide(); group.show(); };
+    group.onpointerleave = () => { group.hide(); chosen?.show(); };
+    group.onclick = () => { chosen = chosen === group ? null : group; };
     return group;
   };
   const outliers = make("g", {});

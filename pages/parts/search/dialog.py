@@ -35,9 +35,10 @@ def result(
     if judged and (found := judged.verdict(hit)):
         title += f" · {cards.VERDICTS[found].symbol} {cards.VERDICTS[found].label}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
-        st.markdown(title, width="stretch", text_alignment="center")
-        _step("Next", ":material/chevron_right:", n + 1, len(ranking))
+        st.markdown(title, width="stretch")
+        with st.container(horizontal=True, width="content", wrap=False):
+            _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
+            _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.explained():
         why(path, collection, question, box, hit)
         if {"geometry", "geometry-lighterglue"} & set(then.chosen()):

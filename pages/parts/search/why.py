@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import altair
@@ -87,20 +88,22 @@ def _background(path: Path, collection: Collection, score: float) -> None:
     if not len(right) or not len(unrelated):
         return
     usual = float(np.quantile(unrelated, 0.99))
-    if score > usual:
-        judged = "so it very likely shows the same place."
+    same, other = ((values >= score).sum() for values in (right, unrelated))
+    if other:
+        share = same / (same + other)
+        judged = f"Of all pairs with {score:.2f} or more, **{share:.0%}** show one landmark."
     else:
-        judged = "so the score alone does not tell."
+        judged = f"No pair of different places has {score:.2f} or more."
     st.markdown(
-        f"Of 100 pairs of pictures that show different places, 99 score below **{usual:.2f}**. "
-        f"This pair has **{score:.2f}**, {judged}"
+        f"This pair has **{score:.2f}**. Of 100 pairs in this collection that show different "
+        f"places, 99 have less than {usual:.2f}. {judged}"
     )
     edges = np.linspace(min(unrelated.min(), score) - 0.01, 1, 41)
     bars = []
     for kind, values in (("Same landmark", right), ("Different places", unrelated)):
         shares = np.histogram(values, edges)[0] / len(values)
         for left, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
-            bars.append({"from": left, "to": end, "share": share, "Pairs": kind})
+            bars.append({"from": left, "to": end, "share": share, "zero": 0, "Pairs": kind})
     base = (
         altair.Chart(altair.Data(values=bars))
         .mark_bar(opacity=0.55)
@@ -108,6 +111,7 @@ def _background(path: Path, collection: Collection, score: float) -> None:
             x=altair.X("from:Q", title="Cosine of two pictures of this collection"),
             x2="to:Q",
             y=altair.Y("share:Q", stack=None, axis=altair.Axis(title="Share of pairs", format="%")),
+            y2="zero:Q",
             color=altair.Color(
                 "Pairs:N",
                 scale=altair.Scale(
@@ -158,11 +162,16 @@ def _matches(
     pairs, found = geometry.verify_features(a, b, sizes[1], MIN_SIMILARITY, TOLERANCE)
     agree = found.matrix is not None and found.count >= NOISE_FLOOR
     outlines = geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None)
-    _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}")
+    seen = [
+        loaders.field_sides(features, size, opened.checkpoint, opened.settings)
+        for features, size in zip((a, b), sizes, strict=True)
+    ]
+    _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)
     if found.matrix is not None and agree:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches are inliers**: they agree on how the camera "
-            f"moved. Unrelated pictures reach fewer than {NOISE_FLOOR}, so this is the same thing."
+            f"moved. Unrelated pictures hardly ever reach {NOISE_FLOOR}, so both very likely show "
+            "one thing."
         )
         above = plots_local.aligned(
             pixels(question.source, question.name)[0],
@@ -188,8 +197,12 @@ def _lines(
     found: Verification,
     outlines: tuple[np.ndarray | None, np.ndarray | None],
     key: str,
+    seen: Sequence[np.ndarray | None] = (None, None),
 ) -> None:
-    """The pairs (K, 2) of two pictures' features as lines."""
+    """The pairs (K, 2) of two pictures' features as lines.
+
+    seen: of each picture, the sides of the squares that its keypoints see, where they are known.
+    """
     jpegs, sizes = zip(*shown, strict=True)
     first, second = pairs.T
     compare.matches(
@@ -199,6 +212,7 @@ def _lines(
         (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
         found.inliers,
         outlines,
-        "Point at a line to see that match alone.",
+        "Point at a line to see that match. A click keeps it.",
         key,
+        None if seen[0] is None or seen[1] is None else (seen[0][first], seen[1][second]),
     )
