@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from retrieval.collections.ground_truth import (
     protocols_of,
     read_ground_truth,
 )
+from retrieval.collections.metadata import Metadata, of_pictures, read_metadata, read_table
 from retrieval.errors import RetrievalError
 
 PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
@@ -39,6 +40,7 @@ class Collection:
     ``root`` is None, or a folder that does not exist, where the pictures are not on this
     machine: everything that needs no pixels still works.
     credit: of the collection. credits: picture name → who made that one, where this is known.
+    metadata: picture name → column → value, where there is a table beside the pictures.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Collection:
     queries: tuple[Query, ...] = ()
     credit: str = ""
     credits: Mapping[str, Credit] = field(default_factory=dict, repr=False)
+    metadata: Metadata = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -186,7 +189,13 @@ def open_collection(where: str | Path) -> Collection:
     if any(folder.glob("*_query.txt")):
         queries = read_ground_truth(folder, names).queries
     return Collection(
-        folder.name, folder.name, folder, names, queries, credits=read_credits(folder)
+        folder.name,
+        folder.name,
+        folder,
+        names,
+        queries,
+        credits=read_credits(folder),
+        metadata=read_metadata(folder, names),
     )
 
 
@@ -197,7 +206,8 @@ def _open_registered(entry: Entry) -> Collection:
             raise RetrievalError(
                 f"The embedded collection is not in this checkout: {path} is missing."
             )
-        return _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
+        town = _with_ground_truth(path.parent, entry.name, entry.title, entry.credit)
+        return replace(town, metadata=_views(path.with_name("views.csv"), town.names))
     if not path.is_file():
         raise RetrievalError(
             f"{entry.title} is not on this machine: "
@@ -228,7 +238,28 @@ def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Coll
     # Names may count from the folder itself or from images/ in it.
     inside = not (folder / truth.names[0]).is_file() and (folder / "images").is_dir()
     root = folder / "images" if inside else folder
-    return Collection(name, title, root, truth.names, truth.queries, credit, read_credits(folder))
+    return Collection(
+        name,
+        title,
+        root,
+        truth.names,
+        truth.queries,
+        credit,
+        read_credits(folder),
+        read_metadata(folder, truth.names),
+    )
+
+
+def _views(path: Path, names: tuple[str, ...]) -> Metadata:
+    """What the renderer noted of the embedded pictures, without its measurements."""
+    if not path.is_file():
+        return {}
+    table = of_pictures(read_table(path), names)
+    shown = ("landmark", "kind", "light", "season", "occluder", "distance")
+    return {
+        name: {column: values[column] for column in shown if column in values}
+        for name, values in table.items()
+    }
 
 
 def _scan(folder: Path) -> tuple[str, ...]:

@@ -1,0 +1,239 @@
+"""What is known of each picture: a table beside the pictures, and a small language to filter by it.
+
+``metadata.csv`` or ``metadata.json`` in the folder of a collection. One column holds the file name
+and is called ``name``, ``file`` or ``filename``; a picture of the same base name is meant where no
+path fits. The files may be anybody's: sizes are limited, and text is cut to one plain line.
+
+A filter compares columns with values, as ``landmark == "chapel" and year < 1910``: it is what a
+store in Milvus understands too.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import operator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from retrieval.collections.credits import one_line
+from retrieval.errors import RetrievalError
+
+Value = str | int | float
+Values = Mapping[str, Value]  # column → value
+Metadata = Mapping[str, Values]  # picture name → values
+
+FILES = ("metadata.csv", "metadata.json")
+NAMES = ("name", "file", "filename")  # of the column with the file
+MAX_BYTES = 16_000_000
+MOST_COLUMNS = 50
+LONGEST_FILTER = 1000
+
+
+def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
+    """The table of a folder, for the pictures ``names``; {} where the folder has none.
+
+    Raises RetrievalError for a table that cannot be read.
+    """
+    for path in (folder / one for one in FILES):
+        if path.is_file():
+            return of_pictures(read_table(path), names)
+    return {}
+
+
+def read_table(path: Path) -> dict[str, Values]:
+    """File name → values, out of a CSV file in UTF-8 or a JSON list of objects.
+
+    Columns of whole numbers, or of numbers, can be compared as such; empty cells are left out.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise RetrievalError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB.")
+        text = path.read_text("utf-8-sig")
+        lines = _csv(text) if path.suffix.lower() == ".csv" else _json(text)
+    except OSError as error:
+        raise RetrievalError(f"{path.name} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        raise RetrievalError(
+            f"{path.name} is no table: it must be CSV in UTF-8 whose first line names the columns, "
+            "or a JSON list of objects."
+        ) from error
+    return _table(path.name, lines)
+
+
+def _csv(text: str) -> list[dict[str, Any]]:
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    if len(set(lines.fieldnames or ())) != len(lines.fieldnames or ()):
+        raise ValueError("a column is there twice")
+    table = list(lines)
+    if any(None in line for line in table):
+        raise ValueError("a line is longer than the first")
+    return table
+
+
+def _json(text: str) -> list[dict[str, Any]]:
+    table = json.loads(text, parse_constant=lambda word: None)
+    if isinstance(table, dict):  # by name
+        table = [{**values, "name": name} for name, values in table.items()]
+    if not isinstance(table, list) or not all(isinstance(line, dict) for line in table):
+        raise ValueError("no list of objects")
+    return table
+
+
+def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
+    if not lines:
+        return {}
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    by = next((one for one in columns if one.strip().lower() in NAMES), None)
+    if by is None:
+        raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
+    if len(columns) > MOST_COLUMNS:
+        raise RetrievalError(f"{file} has more than {MOST_COLUMNS} columns.")
+    found: dict[str, dict[str, Value]] = {}
+    for line in lines:
+        name = str(line.get(by) or "")
+        if name in found:
+            raise RetrievalError(f"{file} has {one_line(name, 100)} twice.")
+        found[name] = {}
+    called = {one: _identifier(one) for one in columns if one != by}
+    if len(set(called.values())) != len(called):
+        raise RetrievalError(f"{file} has two columns of the same name.")
+    for column, identifier in called.items():
+        cells = {str(line.get(by) or ""): _cell(line.get(column)) for line in lines}
+        filled = {name: cell for name, cell in cells.items() if cell != ""}
+        kind = _kind(filled.values())
+        for name, cell in filled.items():
+            found[name][identifier] = kind(cell)
+    return dict(found)
+
+
+def _identifier(column: str) -> str:
+    """A column's name as a filter can say it: 'Year taken' is Year_taken."""
+    word = re.sub(r"\W+", "_", one_line(column, 100)).strip("_") or "column"
+    return word if word.isidentifier() and word not in ("and", "or", "not", "in") else f"_{word}"
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, dict | list):
+        return ""
+    return one_line(str(value))
+
+
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # 007 is a name, not a number
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+
+
+def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
+    cells = list(cells)
+    kinds: tuple[tuple[re.Pattern, Callable[[str], Value]], ...] = ((_WHOLE, int), (_NUMBER, float))
+    return next((kind for form, kind in kinds if all(map(form.fullmatch, cells))), str)
+
+
+def of_pictures(table: Metadata, names: Sequence[str]) -> dict[str, Values]:
+    """The lines of a table that belong to these pictures, by path or, if that fails, by file."""
+    files = Counter(PurePosixPath(name).name for name in names)
+    found = {}
+    for name in names:
+        file = PurePosixPath(name).name
+        values = table.get(name) or (table.get(file) if files[file] == 1 else None)
+        if values:
+            found[name] = values
+    return found
+
+
+def choices(metadata: Metadata, most: int = 40) -> dict[str, list[Value]]:
+    """Columns with few different values, each with these in order: what one can pick from."""
+    seen: dict[str, set[Value]] = {}
+    for values in metadata.values():
+        for column, value in values.items():
+            seen.setdefault(column, set()).add(value)
+    return {column: sorted(values) for column, values in seen.items() if 1 < len(values) <= most}
+
+
+def matching(metadata: Metadata, where: str) -> set[str]:
+    """Names of the pictures that fit a filter.
+
+    where: comparisons of a column with a value (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``,
+    ``in``), joined by ``and``, ``or``, ``not`` and brackets. A picture without that value, or with
+    text where the filter has a number, fits no comparison.
+    Raises RetrievalError for anything else, and for columns that no picture has.
+    """
+    known = {column for values in metadata.values() for column in values}
+    test = _parsed(where, known)
+    return {name for name, values in metadata.items() if test(values)}
+
+
+_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda value, values: value in values,
+    ast.NotIn: lambda value, values: value not in values,
+}
+_FORM = 'write it as landmark == "chapel" and year < 1910'
+
+
+def _parsed(where: str, known: set[str]) -> Callable[[Values], bool]:
+    """A function that tells whether values fit. Nothing of the text is ever executed."""
+    refused = RetrievalError(f"The filter {one_line(where, 100)} is not understood: {_FORM}.")
+    if len(where) > LONGEST_FILTER:
+        raise RetrievalError(f"A filter has at most {LONGEST_FILTER} characters.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of texts like "1 is 1"
+            tree = ast.parse(where.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise refused from error
+
+    def test(node: ast.AST) -> Callable[[Values], bool]:
+        if isinstance(node, ast.BoolOp):
+            parts = [test(one) for one in node.values]
+            join = all if isinstance(node.op, ast.And) else any
+            return lambda values: join(part(values) for part in parts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = test(node.operand)
+            return lambda values: not inner(values)
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            return comparison(node.left, type(node.ops[0]), node.comparators[0])
+        raise refused
+
+    def comparison(left: ast.AST, kind: type, right: ast.AST) -> Callable[[Values], bool]:
+        if not isinstance(left, ast.Name) or kind not in _COMPARE:
+            raise refused
+        if left.id not in known:
+            there = ", ".join(sorted(known)) or "none"
+            raise RetrievalError(f"There is no column {one_line(left.id, 50)}; there are: {there}.")
+        column, compare = left.id, _COMPARE[kind]
+        many = kind in (ast.In, ast.NotIn)
+        if many != isinstance(right, ast.List | ast.Tuple):
+            raise refused
+        wanted = [value(one) for one in (right.elts if many else [right])]  # type: ignore[attr-defined]
+        text = {isinstance(one, str) for one in wanted}
+
+        def fits(values: Values) -> bool:
+            found = values.get(column)
+            if found is None or isinstance(found, str) not in text:
+                return False
+            return compare(found, wanted if many else wanted[0])
+
+        return fits
+
+    def value(node: ast.AST) -> Value:
+        if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
+            return node.value  # type: ignore[return-value]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = value(node.operand)
+            if not isinstance(number, str):
+                return -number
+        raise refused
+
+    return test(tree.body)

@@ -1,0 +1,132 @@
+"""The table beside the pictures and the filter, by anybody's files and anybody's words."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from retrieval.collections import metadata, open_collection
+from retrieval.errors import RetrievalError
+
+NAMES = ("a.png", "b.png", "deep/c.png")
+CSV = """File,landmark,year,zip,Shot at
+a.png,chapel,1900,007,
+b.png,hall,1950,012,f/2.8
+c.png,,,1,
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def known(folder):
+    (folder / "metadata.csv").write_text(CSV, "utf-8-sig")
+    return open_collection(folder).metadata
+
+
+def test_a_table_is_read_with_the_pictures(known):
+    assert known == {
+        "a.png": {"landmark": "chapel", "year": 1900, "zip": "007"},
+        "b.png": {"landmark": "hall", "year": 1950, "zip": "012", "Shot_at": "f/2.8"},
+        "deep/c.png": {"zip": "1"},  # by its file, as there is one of that name
+    }
+
+
+@pytest.mark.parametrize("form", ["list", "by name"])
+def test_json(folder, form):
+    table = {"a.png": {"year": 1900.5, "note": None, "deep": [1]}, "b.png": {"year": 2}}
+    if form == "list":
+        table = [{"filename": name, **values} for name, values in table.items()]
+    (folder / "metadata.json").write_text(json.dumps(table))
+    assert open_collection(folder).metadata == {"a.png": {"year": 1900.5}, "b.png": {"year": 2.0}}
+
+
+def test_the_town_knows_what_was_rendered():
+    town = open_collection("town")
+    assert town.metadata["belltower_003.jpg"]["landmark"] == "belltower"
+    columns = metadata.choices(town.metadata)
+    assert columns["light"] == ["dusk", "evening", "noon", "overcast"]
+    assert "distance" not in columns  # as good as every picture has another
+    chapel = metadata.matching(town.metadata, 'landmark == "chapel"')
+    assert len(chapel) == 17
+    assert all(name.startswith("chapel_") for name in chapel)
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ('landmark == "chapel"', {"a.png"}),
+        ('landmark != "chapel"', {"b.png"}),  # nothing is known of c
+        ("year < 1950", {"a.png"}),
+        ("year >= -5 and not year == 1900", {"b.png"}),
+        ('landmark in ["hall", "chapel"] and (year > 1940 or zip == "007")', {"a.png", "b.png"}),
+        ("year not in (1900, 3)", {"b.png"}),
+        ('year == "1900"', set()),
+        ("zip > 3", set()),
+    ],
+)
+def test_filters(known, where, found):
+    assert metadata.matching(known, where) == found
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("", "not understood"),
+        ("year", "not understood"),
+        ("year = 1900", "not understood"),
+        ("year < year", "not understood"),
+        ("1 < year < 3", "not understood"),
+        ("__import__('os').system('true')", "not understood"),
+        ("year == (lambda: 1)()", "not understood"),
+        ("landmark == f'{year}'", "not understood"),
+        ("landmark in 'chapel'", "not understood"),
+        ("year == True", "not understood"),
+        ("(" * 400 + "year == 1" + ")" * 400, "not understood"),
+        ("year == 1\0", "not understood"),
+        ("colour == 1", "There is no column colour; there are: .*year"),
+        ("year == 1 or " * 100 + "year == 1", "at most 1000 characters"),
+    ],
+)
+def test_other_words_are_refused_in_one_sentence(known, where, words):
+    with pytest.raises(RetrievalError, match=words):
+        metadata.matching(known, where)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metadata.csv", b"a,b\n1,2\n", "needs a column called name"),
+        ("metadata.csv", b"name,a\nx.png,1,2,3\n", "is no table"),
+        ("metadata.csv", b"name,a,a\nx.png,1,2\n", "is no table"),
+        ("metadata.csv", b"name,a\nx.png,1\nx.png,2\n", "x.png twice"),
+        ("metadata.csv", b"name,a b,a-b\nx.png,1,2\n", "two columns of the same name"),
+        ("metadata.csv", b"\xff\xfe\x00", "is no table"),
+        ("metadata.csv", b"name,a\n", None),
+        ("metadata.json", b"[" * 100_000, "is no table"),
+        ("metadata.json", b'{"a.png": 3}', "is no table"),
+        ("metadata.json", b"7", "is no table"),
+        ("metadata.csv", b"name\n" + b"x" * 16_000_001, "larger than 16 MB"),
+    ],
+)
+def test_damaged_tables(folder, name, content, words):
+    (folder / name).write_bytes(content)
+    if words is None:
+        assert open_collection(folder).metadata == {}
+        return
+    with pytest.raises(RetrievalError, match=words):
+        open_collection(folder)
+
+
+def test_text_is_cut_to_one_plain_line(folder):
+    text = "<b>=1+1\u202e\n" + "x" * 1000
+    (folder / "metadata.json").write_text(json.dumps([{"name": "a.png", "note": text}]))
+    note = open_collection(folder).metadata["a.png"]["note"]
+    assert note.startswith("<b>=1+1 xxx")
+    assert len(note) == 300
