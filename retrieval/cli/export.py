@@ -23,8 +23,9 @@ def add(commands) -> None:
     export.add_argument(
         "--metadata",
         type=Path,
-        metavar="FILE.csv",
-        help="columns to filter with; the column called name has the names of the pictures",
+        metavar="FILE",
+        help="a CSV or JSON table to filter with, besides the one of the collection; its column "
+        "called name has the names of the pictures",
     )
     export.set_defaults(resumed=True)
 
@@ -43,14 +44,20 @@ def _export(args: argparse.Namespace) -> None:
 def put_into(
     address: Address, index: Index, collection: Collection | None, metadata: Path | None = None
 ) -> None:
-    """Export an index, with the landmarks of its collection and what a file says, and say so."""
-    from retrieval.index.export import Values, export, landmarks, read_metadata
+    """Export an index, with what is known of its pictures, and say so.
+
+    That is their landmarks, the metadata of their collection, and what a further file says.
+    """
+    from retrieval.collections.metadata import Metadata, Values, of_pictures, read_table
+    from retrieval.index.export import export, landmarks
 
     known: dict[str, Values] = {}
-    if collection:
-        known.update(landmarks(collection))
-    for name, values in (read_metadata(metadata) if metadata else {}).items():
-        known[name] = {**known.get(name, {}), **values}
+    tables: list[Metadata] = [landmarks(collection), collection.metadata] if collection else []
+    if metadata:
+        tables.append(of_pictures(read_table(metadata), index.names))
+    for table in tables:
+        for name, values in table.items():
+            known[name] = {**known.get(name, {}), **values}
     with Bar(len(index)) as bar:
         written = export(index, address, known, bar.update)
     columns = sorted({column for values in known.values() for column in values})

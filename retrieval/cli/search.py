@@ -48,7 +48,7 @@ def add(commands) -> None:
         "--where",
         default="",
         metavar="FILTER",
-        help="in a store: only pictures whose metadata fit, as 'landmark == \"chapel\"'",
+        help="only pictures whose metadata fit, as 'landmark == \"chapel\"'",
     )
     search.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
     then_argument(search)
@@ -79,7 +79,7 @@ def _search(args: argparse.Namespace) -> None:
     picture = images.read(data, args.picture.name)
     method = methods.for_index(index, args.checkpoint)
     collection = None
-    if args.then:
+    if args.then or args.where:
         with suppress(RetrievalError):  # the features of its pictures may lie beside the index
             collection = collection_of(index)
     ranking = rank_picture(

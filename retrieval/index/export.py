@@ -8,25 +8,22 @@ alias is moved to it, and only then is what was there before dropped.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retrieval.collections import Collection
+from retrieval.collections.ground_truth import POSITIVE
+from retrieval.collections.metadata import Metadata, Values
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus, stored
 from retrieval.index.milvus import LONG_PATIENCE, Address
 from retrieval.index.store import Index
-
-Values = dict[str, str | int | float]  # column → value
-Metadata = Mapping[str, Values]  # by picture name
 
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
 EXACT = 100_000  # pictures up to which the engine compares with all of them
@@ -79,55 +76,14 @@ def export(
     return written
 
 
-def landmarks(collection: Collection) -> dict[str, Values]:
+def landmarks(collection: Collection) -> Metadata:
     """Metadata out of ground truth: the landmark of each picture that some query has as right."""
     found: dict[str, Values] = {}
     for query in collection.queries:
-        for kind, positions in query.labels.items():
-            if kind != "junk" and query.landmark:
-                for position in positions.tolist():
-                    found.setdefault(collection.names[position], {"landmark": query.landmark})
+        for kind in POSITIVE if query.landmark else ():
+            for position in query.labels.get(kind, np.zeros(0, np.int64)).tolist():
+                found.setdefault(collection.names[position], {"landmark": query.landmark})
     return found
-
-
-def read_metadata(path: Path) -> dict[str, Values]:
-    """Metadata out of a CSV file in UTF-8 whose column ``name`` is that of the picture.
-
-    A column of whole numbers, or of numbers, can be compared as such; empty cells are left out.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = csv.DictReader(file, strict=True)
-            columns = list(lines.fieldnames or [])
-            table = list(lines)
-    except (OSError, ValueError, csv.Error) as error:
-        raise RetrievalError(f"{path} cannot be read as CSV in UTF-8.") from error
-    if "name" not in columns or len(set(columns)) != len(columns):
-        raise RetrievalError(f"{path} needs a first line that names its columns, one of them name.")
-    names = [line["name"] for line in table]
-    if len(set(names)) != len(names) or any(None in line for line in table):
-        raise RetrievalError(
-            f"{path} has a picture twice, or a line that is longer than the first one."
-        )
-    found: dict[str, Values] = {name: {} for name in names}
-    for column in columns:
-        if column != "name":
-            _check_column(column)
-            cells = {line["name"]: line[column] for line in table if line[column]}
-            kind = _kind(cells.values())
-            for name, cell in cells.items():
-                found[name][column] = kind(cell)
-    return found
-
-
-def _kind(cells) -> Callable[[str], str | int | float]:
-    for kind in (int, float):
-        try:
-            if all(np.isfinite(kind(cell)) for cell in cells):
-                return kind
-        except (ValueError, OverflowError, TypeError):
-            continue
-    return str
 
 
 def _check_column(column: str) -> None:

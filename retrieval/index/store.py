@@ -194,12 +194,10 @@ class Index:
     # approximate search is too large to rank. Whoever ranks asks for those that may matter; of any
     # other index that is all of them.
 
+    filters = False  # whether a shortlist can be filtered: a folder holds no metadata
+
     def shortlist(self, features: Features, depth: int, where: str = "") -> Index:
         """An index of at least ``depth`` pictures most like a query, in which to rank exactly."""
-        if where:
-            raise RetrievalError(
-                f"{self} is a folder, and a filter is for a store: export the index into one."
-            )
         if self.search == EXACT:
             return self
         count = min(max(depth, approximate.SHORTLIST), len(self))

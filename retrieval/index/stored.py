@@ -214,6 +214,7 @@ class StoredIndex(store.Index):
     give indexes in memory, with some of its pictures."""
 
     search_stated = "by the store"
+    filters = True
 
     def __init__(self, address: Address, described: Description, path: Path):
         self.address, self.described, self.path = address, described, path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +82,21 @@ class Ranking:
 
     def without(self, name: str) -> Ranking:
         """The same without one picture, in every stage: it has not moved the others."""
-        keep = np.array([one != name for one in self.names], bool)
+        return self._where(lambda one: one != name)
+
+    def only(self, names: Container[str]) -> Ranking:
+        """The same with no other pictures than these, in every stage."""
+        return self._where(lambda one: one in names)
+
+    def _where(self, wanted: Callable[[str], bool]) -> Ranking:
+        keep = np.array([wanted(one) for one in self.names], bool)
         return replace(
             self,
             positions=self.positions[keep],
             scores=self.scores[keep],
-            names=tuple(one for one in self.names if one != name),
+            names=tuple(one for one, kept in zip(self.names, keep, strict=True) if kept),
             inliers=None if self.inliers is None else self.inliers[keep],
-            before=self.before and self.before.without(name),
+            before=self.before and self.before._where(wanted),
         )
 
     def at(self, places: np.ndarray | None) -> Ranking:

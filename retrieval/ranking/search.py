@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from retrieval.collections.metadata import matching
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index.store import Index
@@ -47,7 +48,8 @@ def rank_picture(
     collection: where those of them that look at pictures find them, unless their features are
     beside the index. own: name of the picture, where it is one of the index.
     depth: pictures that a store is asked for, at least; the ranking ends with them.
-    where: a filter for a store, see ``StoredIndex.shortlist``.
+    where: a filter, as ``landmark == "chapel"``. A store applies it to its own metadata, before
+    anything is ranked; for a folder it is ``metadata.matching`` of the collection, applied last.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
     features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
     Raises RetrievalError when method and index do not belong together, or for a bad box.
@@ -77,20 +79,39 @@ def rank_query(
     spent: seconds by stage before this.
     """
     index, features, spent = query.index, query.features, dict(spent or {})
+    fitting = None if index.filters or not where else _fitting(query, where)
     started = time.perf_counter()
     # Without re-rankers nobody looks at more than is wanted.
     wanted = max(depth if then or top is None else 0, top or 0)
     seen = index.shortlist(features, wanted, where)
     if seen is not index:
         spent["store" if "store" in seen.origin else "shortlist"] = time.perf_counter() - started
-    first = rank_features(seen, features, None if then else top, verify)
+    first = rank_features(seen, features, None if then or fitting else top, verify)
     first = replace(first, timings={**spent, **first.timings})
     position = seen.positions.get(own) if own is not None else None
     ranking = chain.rerank(first, replace(query, index=seen, own=position), then)
+    if fitting:
+        ranking = ranking.only(fitting)
+        if not len(ranking):
+            raise RetrievalError(f"None of the {len(first)} likest pictures fits {where}.")
+        ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
         judged = confidence.judge(ranking, index, query.picture, query.box)
         ranking = replace(ranking, confidence=judged)
     return ranking.at(seen.places).best(top)
+
+
+def _fitting(query: Query, where: str) -> set[str]:
+    """Names of the pictures of the index, a folder, that fit a filter; there are some."""
+    if query.collection is None:
+        raise RetrievalError(
+            f"A filter needs the collection of {query.index}, which has the metadata, and that "
+            "cannot be opened."
+        )
+    fitting = matching(query.collection.metadata, where) & query.index.positions.keys()
+    if not fitting:
+        raise RetrievalError(f"No picture in {query.index} fits the filter {where}.")
+    return fitting
 
 
 def rank_features(

@@ -162,6 +162,29 @@ def test_search_table(run, folder, indexes):
     assert text.strip().endswith("inliers")
 
 
+@pytest.fixture
+def years(folder):
+    """A table beside the pictures that two of them are in."""
+    path = folder / "metadata.csv"
+    path.write_text("file,year\na.png,1901\nd é.png,1950\n", "utf-8")
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("method", ["sir", "delf"])
+def test_search_with_a_filter(run, refused, folder, indexes, years, method):
+    command = "search", indexes[method].path, folder / "a.png", "--json", "--where"
+    code, text, _ = run(*command, "year < 2000")
+    assert code == 0
+    answer = json.loads(text)
+    assert [one["name"] for one in answer["results"]] == ["a.png", "d é.png"]
+    assert answer["provenance"]["filter"] == "year < 2000"
+    _, text, _ = run(*command, "year > 1901")
+    assert [one["name"] for one in json.loads(text)["results"]] == ["d é.png"]
+    refused("fits the filter year > 2000", *command, "year > 2000")
+    refused("There is no column colour", *command, "colour == 1")
+
+
 def test_search_that_fails(refused, folder, indexes, tmp_path):
     path, picture = indexes["sir"].path, folder / "a.png"
     (tmp_path / "page.jpg").write_text("<html></html>")

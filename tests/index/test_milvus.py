@@ -28,7 +28,7 @@ from retrieval.evaluation import runs
 from retrieval.index import export as export_module
 from retrieval.index import milvus as milvus_module
 from retrieval.index import stored
-from retrieval.index.export import export, landmarks, read_metadata
+from retrieval.index.export import export, landmarks
 from retrieval.index.milvus import AbsentError, Address, AwayError
 from retrieval.ranking.search import rank_picture
 
@@ -244,7 +244,7 @@ def test_filters(exported, opened, pictures, metadata):
     with pytest.raises(RetrievalError, match="The filter landmark = 1 cannot be used: ") as caught:
         rank_picture(opened, Thumbnail(), asked, where="landmark = 1")
     assert "\n" not in str(caught.value)
-    with pytest.raises(RetrievalError, match="is a folder, and a filter is for a store"):
+    with pytest.raises(RetrievalError, match="A filter needs the collection"):
         rank_picture(exported, Thumbnail(), asked, where="year > 1")
 
 
@@ -557,36 +557,6 @@ def test_landmarks_come_from_the_labels(pictures, exported):
         names[1]: {"landmark": "landmark 1"},
         names[10]: {"landmark": "landmark 1"},
     }
-
-
-def test_metadata_out_of_a_table(tmp_path):
-    table = tmp_path / "table.csv"
-    table.write_text('name,year,metres,who\na.png,1901,1.5,"A, B"\nb.png,1902,2,7\nc.png,,,\n')
-    assert read_metadata(table) == {
-        "a.png": {"year": 1901, "metres": 1.5, "who": "A, B"},
-        "b.png": {"year": 1902, "metres": 2.0, "who": "7"},
-        "c.png": {},
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("year\n1\n", "one of them name"),
-        ("name,name\na,b\n", "one of them name"),
-        ("name,year\na,1\na,2\n", "twice"),
-        ("name,year\na,1,2\n", "longer than the first"),
-        ("name,vector\na,1\n", "cannot be called 'vector'"),
-        ("name,the year\na,1\n", "cannot be called 'the year'"),
-        ("", "one of them name"),
-        ('name,x\na,"', "cannot be read as CSV"),
-    ],
-)
-def test_a_table_that_does_not_fit_is_refused(tmp_path, text, words):
-    table = tmp_path / "table.csv"
-    table.write_text(text)
-    with pytest.raises(RetrievalError, match=words):
-        read_metadata(table)
 
 
 # --- connections
