@@ -217,11 +217,12 @@ def search(
     question: Question,
     box: Box | None,
     then: tuple[str, ...] = (),
+    where: str = "",
 ) -> Ranking:
     """Rank a whole collection for a picture; the same question again costs nothing.
 
-    path: of the index. name: of the method. then: re-rankers, one after the other. A picture of
-    the collection does not find itself.
+    path: of the index. name: of the method. then: re-rankers, one after the other. where: a filter
+    by metadata. A picture of the collection does not find itself.
     """
     changed = stamp(path / "manifest.json")
     opened = index_of(path, collection)
@@ -231,11 +232,18 @@ def search(
     def rank() -> Ranking:
         own = question.name if isinstance(source, Path) else None
         return search_module.rank_picture(
-            opened, method, _decoded(source), box, then=then, collection=collection, own=own
+            opened,
+            method,
+            _decoded(source),
+            box,
+            then=then,
+            collection=collection,
+            own=own,
+            where=where,
         )
 
     with st.spinner("Searching"):
-        key = "ranking", changed, question.key, box, then
+        key = "ranking", changed, question.key, box, then, where
         ranking = _kept(source).get(key, lambda: in_turn(rank))
     return ranking.without(question.name) if isinstance(source, Path) else ranking
 

@@ -18,7 +18,7 @@ import streamlit as st
 
 from pages.parts import cards, indexing, loaders, query
 from retrieval import images, index, methods
-from retrieval.collections import GroundTruth, archives, judgements
+from retrieval.collections import GroundTruth, archives, judgements, metadata
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 
@@ -120,9 +120,11 @@ def form(wanted: list[str]) -> None:
     if way == ways[0]:
         files = st.file_uploader(
             "Pictures, or one zip of pictures",
-            type=[suffix[1:] for suffix in sorted(images.SUFFIXES)] + ["zip"],
+            type=[suffix[1:] for suffix in sorted(images.SUFFIXES)] + ["zip", "csv", "json"],
             accept_multiple_files=True,
             key="own_files",
+            help="A CSV or JSON table may come with them: one column called name, with the file of "
+            "each picture, and whatever else is known. Results show it and can be filtered by it.",
         )
     else:
         folder = st.text_input(
@@ -251,6 +253,10 @@ def _bring(files: list) -> Own:
     left = megabytes * 1_000_000
     for number, file in enumerate(files, 1):
         target = root / _safe(file.name)
+        if target.suffix.lower() in (".csv", ".json"):
+            target = root / f"metadata{target.suffix.lower()}"
+            if any((root / name).exists() for name in metadata.FILES):
+                raise RetrievalError("Bring one table: these files are more than one.")
         is_zip = target.suffix.lower() == ".zip"
         if is_zip:
             target = target.with_suffix("")

@@ -112,7 +112,7 @@ _STATED = (
             "Tan et al., ICCV 2021, arXiv 2103.12236", (79.9, 64.1), (87.6, 76.1)),
     *_later("Token", "ResNet-101", _GLDV2, YES,
             "Wu et al., AAAI 2022, arXiv 2112.06159", (82.61, 65.75), (89.40, 78.44)),
-    *_later("SuperGlobal, re-ranked", "CVNet", _GLDV2, YES,
+    *_later("SuperGlobal", "CVNet, re-ranking", _GLDV2, YES,
             "Shao et al., ICCV 2023, arXiv 2308.06954", (None, 80.2)),
     *_later("OpenCLIP, frozen", "ViT-G/14", "pictures with captions", UNKNOWN,
             "Oquab et al., 2023, arXiv 2304.07193", (50.7, 19.7), (79.2, 60.2)),

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
-from pages.parts.search import marking, then
+from pages.parts.search import marking, only, then
 from pages.parts.search.link import ALL, least_key
 from retrieval import methods
 from retrieval.collections import Collection
@@ -28,6 +28,7 @@ def answers(
     together = state.method == ALL
     names = list(methods.METHODS) if together else [state.method]
     paths = own_pictures.indexes(collection)
+    only.chip()
     # All headings and grey cards first: the answer to the last query is gone at once.
     slots = {name: _slot(name, together, paths) for name in names}
     rankings: dict[str, Ranking] = {}
@@ -37,7 +38,13 @@ def answers(
         try:
             with status:
                 rankings[name] = loaders.search(
-                    paths[name], name, collection, question, box, then.chosen()
+                    paths[name],
+                    name,
+                    collection,
+                    question,
+                    box,
+                    then.chosen(),
+                    state.get("where", ""),
                 )
         except RetrievalError as error:
             slot.error(cards.plain(str(error)), icon=":material/error:")
@@ -77,7 +84,8 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
         right = sum(judged.verdict(one) == "positive" for one in shown)
         parts.append(f"{right} of the first {len(shown)} right")
         value = judged.average_precision(ranking)
-        if value == value:  # without a right picture there is no AP
+        # Without a right picture there is no AP, nor for a part of the collection.
+        if value == value and "filter" not in ranking.provenance:
             made = ranking.provenance
             cut = made.get("shortlist", made["pictures"]) < made["pictures"]
             parts.append(f"AP {value:.2f}" + (" of what the store found" if cut else ""))

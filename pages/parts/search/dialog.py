@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
-from pages.parts.search import then
+from pages.parts.search import only, then
 from pages.parts.search.answer import score
 from pages.parts.search.why import geometry_of, why
 from retrieval import methods
@@ -27,7 +27,9 @@ def result(
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
     with loaders.explained():
-        ranking = loaders.search(path, name, collection, question, box, then.chosen())
+        ranking = loaders.search(
+            path, name, collection, question, box, then.chosen(), state.get("where", "")
+        )
     hit = ranking.names[n]
     title = (
         f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}{then.moved(ranking, n)}"
@@ -44,6 +46,7 @@ def result(
         if {"geometry", "geometry-lighterglue"} & set(then.chosen()):
             geometry_of(path, collection, question, box, hit)
     st.caption(f"{cards.plain(question.name)} and {cards.plain(hit)}")
+    only.known(collection.metadata.get(hit))
     cards.credit_line(question.credit)
     cards.credit_line(collection.credits.get(hit))
     with st.container(horizontal=True):

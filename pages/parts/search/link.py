@@ -18,6 +18,7 @@ from retrieval.ranking import chain
 
 ALL = "all"
 FEWEST, MOST = 3, 60
+LONGEST_FILTER = 500  # characters
 state = st.session_state
 
 
@@ -42,6 +43,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
     except RetrievalError as error:
         state.then = ""
         st.warning(plain(str(error)))
+    state.where, state.filtered = asked.get("where", "")[:LONGEST_FILTER], state.get("collection")
     for method in methods.METHODS:
         state[least_key(method)] = None
     if asked.get("method") in methods.METHODS:
@@ -68,6 +70,8 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
     link = {"method": state.method, "count": str(state.count)}
     if state.then:
         link["then"] = state.then
+    if state.get("where") and collection.name != own_pictures.NAME:
+        link["where"] = state.where
     if state.get(least_key(state.method)) is not None:
         link["least"] = f"{state[least_key(state.method)]:g}"
     if collection.protocols:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.parts.search import only
 from pages.parts.search.link import ALL, FEWEST, MOST, least_key
 from retrieval import methods
 from retrieval.collections import Collection
@@ -23,6 +24,7 @@ def options(collection: Collection) -> None:
             "keeps a limit of its own.",
             persist_state="session",
         )
+    only.control(collection)
     if collection.protocols:
         if state.get("judge") not in collection.protocols:
             state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]

@@ -1,0 +1,63 @@
+"""A filter by metadata: only pictures with a value that the table beside the pictures has."""
+
+from __future__ import annotations
+
+import json
+
+import streamlit as st
+
+from pages.parts.cards import plain
+from retrieval.collections import Collection
+from retrieval.collections.metadata import Values, choices
+from retrieval.index import store
+
+state = st.session_state
+
+
+def control(collection: Collection) -> None:
+    """One select of columns and their values, which takes any other filter as well."""
+    if state.get("filtered") != collection.name:  # another collection has other columns
+        state.where, state.filtered = "", collection.name
+    if not collection.metadata and not store.in_stores():
+        return
+    titles = {
+        f"{column} == {json.dumps(value, ensure_ascii=False)}": f"{_words(column)}: {value}"
+        for column, values in choices(collection.metadata).items()
+        for value in values
+    }
+    options = ["", *titles]
+    if state.get("where") and state.where not in titles:
+        options.append(state.where)
+    st.selectbox(
+        "Only pictures with",
+        options,
+        format_func=lambda where: titles.get(where, where) or "Any value",
+        key="where",
+        accept_new_options=True,
+        help="What is known of the pictures. Type a filter of your own as "
+        '`landmark == "chapel" and distance < 60`.',
+        persist_state="session",
+    )
+
+
+def chip() -> None:
+    """The filter in use, and the way to remove it."""
+    if state.get("where"):
+        st.button(
+            f"Only {plain(state.where)}",
+            key="clear-where",
+            icon=":material/close:",
+            help="Search in all pictures again",
+            on_click=lambda: state.update(where=""),
+        )
+
+
+def known(values: Values | None) -> None:
+    """What the table says of a picture, in one line of small print."""
+    if values:
+        parts = (f"{plain(_words(key))} **{plain(str(value))}**" for key, value in values.items())
+        st.caption(" · ".join(parts))
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ").strip()
