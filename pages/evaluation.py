@@ -102,7 +102,8 @@ if measured:
         "near 0 if they come last. **mAP** is the mean over the queries; **mP@10** is the share of "
         "right pictures among the first ten. The table is in per cent."
     )
-    rows = tables.summary(measured.values(), collection.protocols)
+    alone = [one for one in measured.values() if not one.then]
+    rows = tables.summary(alone, collection.protocols)
     numbers = st.column_config.NumberColumn(format="%.2f")
     table = tables.wide(rows, protocol)
     st.dataframe(
@@ -117,7 +118,7 @@ if measured:
         f"mP@k and Queries are for the protocol {protocol}."
         + (f" {own_pictures.judged(collection)}." if own else "")
     )
-    downloads(f"{collection.name}-scores", rows)
+    downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
 elif not without:
     st.info(
         f"There is no index of {collection.title} on this machine yet: "
@@ -126,6 +127,30 @@ elif not without:
     )
 for label, path, trouble in without:
     runs.evaluate_now(collection, label, path, trouble)
+
+if measured:
+    st.subheader(
+        "What does re-ranking add?",
+        anchor=False,
+        help="A re-ranker looks at the first results of a method again and puts them into a "
+        "better order.",
+    )
+    if rows := tables.reranked(measured, protocol):
+        st.markdown(f"mAP ({protocol}, in per cent) of each method alone and with re-rankers.")
+        st.dataframe(
+            rows,
+            hide_index=True,
+            height="content",
+            key="reranked",
+            placeholder="–",
+            column_config=dict.fromkeys(
+                [name for row in rows for name in row if name != "Method"], numbers
+            ),
+        )
+        downloads(f"{collection.name}-{protocol}-reranked", rows)
+    else:
+        st.markdown("Nothing was evaluated with a re-ranker yet.")
+    runs.evaluate_reranked(collection, measured)
 
 ours = {one.run.record["provenance"]["checkpoint"] for one in measured.values()}
 if published.rows(collection.name):
@@ -148,17 +173,18 @@ if not measured:
 
 st.subheader("Query by query", anchor=False)
 if state.get("eval-method") not in measured:
-    best = max(measured.values(), key=lambda one: one.run.scores[protocol].map)
+    best = max(alone, key=lambda one: one.run.scores[protocol].map)
     state["eval-method"] = best.id
 others = [NOTHING, *(name for name in measured if name != state["eval-method"])]
 if state.get("eval-against") not in others:
     # Another method, by its default checkpoint, says more than another checkpoint of the same.
     first: dict[str, str] = {}
-    for name, one in measured.items():
-        first.setdefault(one.run.record["provenance"].get("method", name), name)
-    rivals = [name for name in first.values() if name != state["eval-method"]]
+    for one in alone:
+        first.setdefault(one.run.record["provenance"].get("method", one.id), one.id)
+    chosen = measured[state["eval-method"]]
+    rivals = [chosen.alone] if chosen.then else [n for n in first.values() if n != chosen.id]
     state["eval-against"] = NOTHING if "eval-against" in state else (rivals or others)[-1]
-a, b, c, d = st.columns([3, 3, 3, 2], gap="small")
+a, b, c = st.columns([3, 3, 3], gap="small")
 a.selectbox(
     "Method",
     measured,
@@ -185,9 +211,6 @@ c.segmented_control(
     "Order by", orders, format_func=ORDERS.__getitem__, key="eval-order", required=True
 )
 order: str = state["eval-order"]
-state.setdefault("eval-colour", "Method")
-if len(wanted) == 1:
-    d.segmented_control("Colour", ("Method", "Landmark"), key="eval-colour", required=True)
 
 scores = {one.label: one.run.scores[protocol] for one in wanted}
 counted = [int(n) for n in plots.queries_order(scores, "collection")]
@@ -196,25 +219,28 @@ if state.get("eval-query") not in counted:
         st.caption(f"That query has no right picture under {protocol} and counts in no mean.")
     state["eval-query"] = int(plots.queries_order(scores, "AP")[len(counted) // 2])
 number = state["eval-query"]
+every = scores | {one.label: one.run.scores[protocol] for one in alone}
+query_chart.legend(list(every), len(scores))
 st.altair_chart(
-    query_chart.chart(collection, scores, order, number),
+    query_chart.chart(collection, every, len(scores), order, number),
     key="eval-chart",
     on_select=query_chart.picked,
     selection_mode="pick",
     alt="Average precision of every query; the list below the chart chooses one as well.",
 )
-note = plots.provenance(collection.title, protocol, [one.run.record for one in wanted])
+shown = [*wanted, *(one for one in alone if one not in wanted)]
+note = plots.provenance(collection.title, protocol, [one.run.record for one in shown])
 st.caption(f"{note}. Click on a query to open it.")
-key = ("queries", collection.name, protocol, order, *(one.key for one in wanted))
+key = ("queries", collection.name, protocol, order, *(one.key for one in shown))
 downloads(
     f"{collection.name}-{protocol}-queries",
-    tables.query_rows(collection, scores, plots.queries_order(scores, order)),
+    tables.query_rows(collection, every, plots.queries_order(every, order)),
     lambda kind: loaders.drawing(
-        kind, key, lambda: plots.per_query(scores, collection.queries, note, order)
+        kind, key, lambda: plots.per_query(every, collection.queries, note, order)
     ),
 )
 
-st.subheader("One query", anchor=False)
+st.container(key=query_chart.ONE).subheader("One query", anchor=False)
 asking, answers = st.columns([1, 2], gap="medium")
 with asking:
     st.selectbox(
@@ -246,7 +272,7 @@ with answers:
             one_query.ranked_list(collection, one, number, protocol, len(wanted) == 1)
 
 st.subheader("Explain this AP", anchor=False)
-shown = wanted[0]
+explained = wanted[0]
 if len(wanted) > 1:
     if state.get("eval-explain") not in [one.id for one in wanted]:
         state["eval-explain"] = wanted[0].id
@@ -258,11 +284,11 @@ if len(wanted) > 1:
         required=True,
         label_visibility="collapsed",
     )
-    shown = measured[state["eval-explain"]]
-average_precision.section(collection, number, protocol, shown.label, shown.run)
+    explained = measured[state["eval-explain"]]
+average_precision.section(collection, number, protocol, explained.label, explained.run)
 
 st.subheader("All queries together", anchor=False)
-all_queries.together(collection, list(measured.values()), wanted, protocol)
+all_queries.together(collection, shown, wanted, protocol)
 
 own_ranking.bring(collection, mine)
 

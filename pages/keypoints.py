@@ -41,7 +41,8 @@ with loaders.explained():
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
 delf, xfeat = delf_of(collection), xfeat_of(collection)
-if not (state.get("kp-been") or state.get("searched")) and collection.has_pictures and delf.index:
+asked_before = any(state.get(key) for key in ("kp-been", "searched", "kept-upload"))
+if not asked_before and collection.has_pictures and delf.index:
     state.source = query.DATABASE  # its features are in the index: no network to wait for
 state["kp-been"] = True
 draw = sees if view == "sees" else pair

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import loaders
+from pages.parts import loaders, place
 from pages.parts.plain import plain as plain  # others take it from here
 from retrieval.collections import Collection
 from retrieval.collections.credits import Credit, table
@@ -39,6 +39,8 @@ _STYLE = (
 .stMainBlockContainer {padding: 4rem 2rem 3rem}
 .stMainBlockContainer h1 {padding: 0 0 1rem}
 [data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
+[data-testid="stLayoutWrapper"]:has(> .st-key-place) {position: absolute; height: 0}
+.st-key-one-query {scroll-margin-top: 4.5rem}
 @media (max-width: 640px) {
   .stMainBlockContainer {padding: 4rem 1rem 3rem}
   /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
@@ -107,6 +109,7 @@ div[class*="st-key-card-{name}-"]::before
 def style() -> None:
     """The look of the cards; once a page, and first: as Markdown it is there at the first paint."""
     st.markdown(_STYLE, unsafe_allow_html=True)
+    place.keep()
 
 
 def grid(columns: int, key: str) -> DeltaGenerator:

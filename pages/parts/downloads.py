@@ -52,5 +52,5 @@ def downloads(
 
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
     """A figure as it is downloaded, with its downloads."""
-    st.image(loaders.drawing("png", key, draw), width=WIDTH, alt=alt)
+    st.image(loaders.shown(key, draw), width=WIDTH, alt=alt)
     downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))

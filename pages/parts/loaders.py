@@ -420,15 +420,21 @@ def _run(
 
 
 def evaluate(
-    path: Path, collection: Collection, progress: Callable[[int, int, str], None]
+    path: Path,
+    collection: Collection,
+    progress: Callable[[int, int, str], None],
+    then: tuple[str, ...] = (),
 ) -> runs.Run:
-    """Put every query to the index at ``path`` and keep what comes out beside it."""
+    """Put every query to the index at ``path`` and keep what comes out beside it.
+
+    then: with these re-rankers.
+    """
     opened = index_of(path, collection)
     brings_queries = "queries_sha256" in opened.settings
     method = (
         None if brings_queries else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
-    return runs.evaluate_index(opened, collection, method, progress)
+    return runs.evaluate_index(opened, collection, method, progress, then)
 
 
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:
@@ -445,6 +451,13 @@ def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collect
 def drawing(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as 'png' or 'svg'. key: stands for everything that is drawn."""
     return KEPT.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
+
+
+def shown(key: tuple, draw: Callable[[], Figure]) -> bytes:
+    """The same as a PNG in the colours of the page."""
+    if st.context.theme.type != "dark":
+        return drawing("png", key, draw)
+    return KEPT.get(("drawing", "dark", key), lambda: plots.encode(draw(), "png", dark=True))
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:

@@ -145,9 +145,9 @@ def pick(collection: Collection) -> Question | None:
 
 def _uploaded() -> Question | None:
     """A visitor's picture. It outlives a visit to another page, which empties the uploader."""
-    suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
+    # Of any type: what is no picture is refused below, with a sentence beside the file.
     file = st.file_uploader(
-        "A picture of yours", suffixes, key="upload", on_change=lambda: state.pop("kept-upload", 0)
+        "A picture of yours", key="upload", on_change=lambda: state.pop("kept-upload", 0)
     )
     if file:
         state["kept-upload"] = file.name, file.getvalue()

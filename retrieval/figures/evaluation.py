@@ -9,10 +9,10 @@ left alone: it keeps figures in a global state, and a server draws in many threa
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,36 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# One colour a method everywhere: 3 : 1 on white and on a dark page, after Okabe and Ito.
+METHOD_COLOURS = {"sir": "#0072B2", "delf": "#C77F00", "cnn-irwnha": "#B3589A"}
+COLOURS = "#0072B2", "#C77F00"  # of two things that are no methods
+OTHER = "#7A8692"  # a ranking that a visitor brought
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DARK, LIGHT = "#12171e", "#eef2f6"  # page and text of the dark theme
 ORDERS = ("collection", "AP", "difference")
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
 AS_IT_IS: dict[str, Any] = {"parse_math": False}  # a $ in a name starts no formula
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
+
+
+class Style(NamedTuple):
+    """How a run is drawn. dashed: where its colour was taken before it."""
+
+    colour: str
+    marker: str
+    dashed: bool
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """Label → style. A label begins with the name of its method, which says the colour."""
+    found: dict[str, Style] = {}
+    for label in labels:
+        colour = next(
+            (one for name, one in METHOD_COLOURS.items() if label.lower().startswith(name)), OTHER
+        )
+        dashed = any(style.colour == colour for style in found.values())
+        found[label] = Style(colour, MARKERS[len(found) % len(MARKERS)], dashed)
+    return found
 
 
 def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) -> str:
@@ -72,12 +96,15 @@ def per_query(
     figure, axes = _figure(note, width=max(8.0, 2 + 0.17 * len(order)))
     x = np.arange(len(order))
     if len(scores) == 1:
-        axes.bar(x, next(iter(scores.values())).aps[order], 0.8, color=COLOURS[0])
+        ((_, one), style) = next(_styled(scores))
+        axes.bar(x, one.aps[order], 0.8, color=style.colour)
     else:
         stacked = np.array([one.aps[order] for one in scores.values()])
         axes.vlines(x, stacked.min(0), stacked.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-        for (label, one), colour, marker in _styled(scores):
-            axes.scatter(x, one.aps[order], 42, colour, marker=marker, label=label, zorder=2)
+        for (label, one), style in _styled(scores):
+            axes.scatter(
+                x, one.aps[order], 42, style.colour, marker=style.marker, label=label, zorder=2
+            )
         _legend(axes)
     labels = [Path(queries[number].name).stem for number in order]
     axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11)
@@ -92,12 +119,13 @@ def per_query(
 def curves(scores: Mapping[str, Scores], note: str) -> Figure:
     """Interpolated precision over recall, mean over the queries, a line a method."""
     figure, axes = _figure(note)
-    for (label, one), colour, marker in _styled(scores):
+    for (label, one), style in _styled(scores):
         axes.plot(
             RECALL_LEVELS,
             one.curve,
-            color=colour,
-            marker=marker,
+            color=style.colour,
+            marker=style.marker,
+            linestyle="--" if style.dashed else "-",
             markevery=10,
             linewidth=2.5,
             markersize=7,
@@ -115,10 +143,16 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
     figure, axes = _figure(note)
     edges = np.linspace(0, 1, 11)
     width = 0.09 / len(scores)
-    for place, ((label, one), colour, _) in enumerate(_styled(scores)):
+    for place, ((label, one), style) in enumerate(_styled(scores)):
         counts, _ = np.histogram(one.aps[one.counted], edges)
         axes.bar(
-            edges[:-1] + 0.005 + width * (place + 0.5), counts, width, color=colour, label=label
+            edges[:-1] + 0.005 + width * (place + 0.5),
+            counts,
+            width,
+            color=style.colour,
+            hatch="//" if style.dashed else None,
+            edgecolor="white",
+            label=label,
         )
     axes.set_xlim(0, 1)
     axes.set_xticks(edges)
@@ -142,10 +176,9 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
     if len(means) > 1:
         ends = np.array([[one[name] for name in names] for one in means.values()])
         axes.hlines(y, ends.min(0), ends.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-    for (label, one), colour, marker in _styled(means):
-        axes.scatter(
-            [one[name] for name in names], y, 70, colour, marker=marker, label=label, zorder=2
-        )
+    for (label, one), style in _styled(means):
+        values = [one[name] for name in names]
+        axes.scatter(values, y, 70, style.colour, marker=style.marker, label=label, zorder=2)
     axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names], **AS_IT_IS)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Mean average precision (0 to 1)")
@@ -172,17 +205,40 @@ def steps(explanation: Explanation, note: str) -> Figure:
     return figure
 
 
-def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as a file: kind 'png' or 'svg'. The same figure gives the same bytes."""
+def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
+    """The figure as a file: kind 'png' or 'svg'. The same figure gives the same bytes.
+
+    dark: for a dark page. Files to download and print stay white.
+    """
     buffer = io.BytesIO()
     with _DRAWING:
         import matplotlib
+
+        if dark:
+            _darken(figure)
 
         with matplotlib.rc_context({"svg.hashsalt": "retrieval"}):
             figure.savefig(
                 buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None
             )
     return buffer.getvalue()
+
+
+def _darken(figure: Figure) -> None:
+    """Pale words and lines on the colour of a dark page; what is drawn keeps its colours."""
+    from matplotlib.spines import Spine
+    from matplotlib.text import Text
+
+    figure.set_facecolor(DARK)
+    for axes in figure.axes:
+        axes.set_facecolor(DARK)
+        axes.tick_params(colors=LIGHT)
+        for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
+            line.set_color("#3a4655")
+    for spine in figure.findobj(Spine):
+        spine.set_color(LIGHT)
+    for text in figure.findobj(Text):
+        text.set_color(LIGHT)
 
 
 def format_of(path: Path) -> str:
@@ -239,5 +295,5 @@ def _legend(axes: Axes) -> None:
 
 
 def _styled(of: Mapping[str, Any]):
-    """Items, each with a colour and a marker."""
-    return zip(of.items(), COLOURS, MARKERS, strict=False)
+    """Items, each with its style."""
+    return zip(of.items(), styles(of).values(), strict=True)

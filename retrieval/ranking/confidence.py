@@ -10,6 +10,7 @@ from PIL import Image
 
 from retrieval.images import Box, crop
 from retrieval.index.store import Index
+from retrieval.methods.base import Features, LocalFeatures
 from retrieval.ranking.ranking import Ranking, likeness
 
 # Inliers of the best picture. Of 71 queries put to the other one of town and ../shared/photos,
@@ -27,25 +28,34 @@ TEXTS: dict[Level, str] = {
 
 @dataclass(frozen=True)
 class Confidence:
-    """level, and the reason for it in one sentence."""
+    """level, and the reason for it in one sentence.
+
+    empty: there is nothing in the query to search for, so that the ranking has no meaning.
+    """
 
     level: Level
     reason: str
+    empty: bool = False
 
     @property
     def text(self) -> str:
         return TEXTS[self.level]
 
 
-def judge(ranking: Ranking, index: Index, picture: Image.Image, box: Box | None) -> Confidence:
+def judge(
+    ranking: Ranking, index: Index, picture: Image.Image, box: Box | None, features: Features
+) -> Confidence:
     """The confidence of a whole ranking, from its inliers and from its best likeness.
 
+    features: of the query, under the method of the index.
     Geometry that agrees makes it sure. Without that, an answer is compared with the collection
     itself: where it is less like the query than three of four pictures are like their nearest
     neighbour, nothing here looks like it.
     """
     if _is_blank(picture, box):
-        return Confidence("nothing", "The picture is blank: there is nothing to search for.")
+        return Confidence("nothing", "The picture is blank: there is nothing to search for.", True)
+    if isinstance(features, LocalFeatures) and not len(features):
+        return Confidence("nothing", "The picture has no keypoints to search for.", True)
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
     if inliers >= SURE:
         return Confidence("sure", f"Geometry confirms it: {inliers} inliers with one picture.")

@@ -96,7 +96,7 @@ def rank_query(
             raise RetrievalError(f"None of the {len(first)} likest pictures fits {where}.")
         ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
-        judged = confidence.judge(ranking, index, query.picture, query.box)
+        judged = confidence.judge(ranking, index, query.picture, query.box, features)
         ranking = replace(ranking, confidence=judged)
     return ranking.at(seen.places).best(top)
 

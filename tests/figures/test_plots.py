@@ -1,7 +1,9 @@
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retrieval.collections.ground_truth import GroundTruth, Query
 from retrieval.errors import RetrievalError
@@ -76,6 +78,26 @@ def test_drawn_values(truth, scores):
     assert axes.patches[-1].get_height() == 3  # DELF is right everywhere
     (axes,) = plots.curves(easy, NOTE).axes
     assert np.array_equal(axes.lines[1].get_ydata(), easy["DELF"].curve)
+
+
+def test_a_method_has_one_colour_and_each_run_its_own_marker():
+    labels = ["DELF + Geometry", "SIR", "DELF", "CNN-IRwNHA, gem-lite0", "Your upload"]
+    found = plots.styles(labels)
+    assert found["DELF"].colour == found["DELF + Geometry"].colour == plots.METHOD_COLOURS["delf"]
+    assert [style.dashed for style in found.values()] == [False, False, True, False, False]
+    assert len({style.marker for style in found.values()}) == len(labels)
+    assert plots.styles(["delf, delf-lite0"])["delf, delf-lite0"].colour == found["DELF"].colour
+    assert len(plots.styles(map(str, range(20)))) == 20  # more runs than markers
+
+
+def test_a_figure_for_a_dark_page_is_dark_and_its_words_are_pale(scores):
+    light, dark = (
+        np.asarray(Image.open(io.BytesIO(plots.encode(figure, "png", on))).convert("L"))
+        for figure, on in ((plots.curves(scores[1]["easy"], NOTE), on) for on in (False, True))
+    )
+    assert light[0, 0] == 255
+    assert dark[0, 0] < 40
+    assert np.quantile(dark, 0.999) > 200
 
 
 def test_shaded_area_is_the_ap(truth, scores):

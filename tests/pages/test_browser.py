@@ -260,3 +260,43 @@ def test_embedded_collection_draw_search_and_share(page, chromium, address):
     assert results(other) == names
     assert drawn(other) == box
     other.close()
+
+
+@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(page, address):
+    """On the evaluation page, from the chart to the ranked list, to the matches and back."""
+    top = "document.querySelector('[data-testid=stMain]').scrollTop"
+    idle = page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    page.goto(f"{address}evaluation?collection=town&query=belltower_001.jpg")
+    page.get_by_role("heading", name="All queries together").wait_for()
+    chart = page.locator('[data-testid="stVegaLiteChart"]')
+    chart.scroll_into_view_if_needed()
+    area = chart.bounding_box()
+    page.mouse.click(area["x"] + 0.7 * area["width"], area["y"] + 0.4 * area["height"])
+    sync_api.expect(page).not_to_have_url(re.compile("belltower_001"))
+    sync_api.expect(page.get_by_role("heading", name="One query")).to_be_in_viewport()
+    idle.wait_for()
+    page.locator('[class*="st-key-open-"] button').first.click()
+    page.wait_for_timeout(600)  # the place is kept once the page stands still
+    left = page.evaluate(top)
+    assert left > 300
+    page.get_by_role("link", name="See the matches").click()
+    page.get_by_role("heading", name="Keypoints and matches").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Evaluation").wait_for()
+    page.wait_for_function(f"Math.abs({top} - {left}) < 5")
+
+
+@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
+    page.goto(f"{address}?collection=town&method=sir")
+    page.get_by_role("radio", name="Upload").click()
+    file = page.locator("input[type=file]")
+    file.set_input_files({"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4"})
+    page.get_by_text("a.pdf is not a picture that can be read").wait_for()
+    file.set_input_files(ROOT / "precomputed/town/images/belltower_001.jpg")
+    results(page)
+    page.locator('[class*="st-key-open-sir-0"] button').first.click()
+    page.get_by_role("link", name="See the matches").click()
+    page.get_by_text("Still in use: belltower_001.jpg").wait_for()
+    page.get_by_role("heading", name="XFeat").first.wait_for()

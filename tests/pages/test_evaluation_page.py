@@ -172,6 +172,18 @@ def test_chart_holds_the_aps_of_both_methods(little):
     assert order == sorted(order, key=lambda n: -easy["sir"][n])
 
 
+def test_chart_shows_the_methods_that_are_not_compared_and_groups_landmarks(little):
+    app = start(method="sir", against="nothing", protocol="medium")
+    app.segmented_control(key="eval-order").set_value("collection").run()
+    (chart,) = app.get("vega_lite_chart")
+    rows = convert_arrow_bytes_to_pandas_df(chart.proto.data.data).to_dict("records")
+    medium = evaluate(RANKS["cnn-irwnha"], little.collection)["medium"].aps
+    assert [row["ap1"] for row in rows] == [round(medium[row["number"]], 6) for row in rows]
+    assert [row["band"] for row in rows] == [False, True, True]
+    axis = json.loads(chart.proto.spec)["layer"][0]["encoding"]["x"]["axis"]
+    assert axis["labelExpr"] == '{"0": "red tower", "2": "blue gate"}[datum.value]'
+
+
 def test_link_and_search_link(little):
     app = start(query="q0.png", method="sir", against="cnn-irwnha", protocol="easy")
     assert app.query_params == {
@@ -213,6 +225,23 @@ def test_an_index_without_a_run_is_evaluated_on_request(little):
     kept = runs.load_run(index.load(path), little.collection)
     shown = table(app, "Measured").set_index("Method").loc["SIR"]
     assert shown["mAP Medium"] == round(100 * kept.scores["medium"].map, 2)
+
+
+def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone(little):
+    app = start()
+    assert "Nothing was evaluated with a re-ranker yet" in text(app)
+    app.selectbox(key="rerank-index").set_value("cnn-irwnha").run()
+    app.multiselect(key="rerank-then-global").set_value(["k-reciprocal", "diffusion"]).run()
+    app.button(key="rerank-run").click().run()
+    assert not app.exception
+    path = dict(little.indexes)["cnn-irwnha"]
+    kept = runs.load_run(index.load(path), little.collection, ("k-reciprocal", "diffusion"))
+    [row] = table(app, "Alone").to_dict("records")
+    assert row["Method"] == "CNN-IRwNHA"
+    assert row["k-reciprocal, then Diffusion"] == round(100 * kept.scores["medium"].map, 2)
+    assert app.query_params["method"] == "cnn-irwnha+k-reciprocal+diffusion"
+    assert app.query_params["against"] == "cnn-irwnha"
+    assert table(app, "Measured")["Method"].tolist() == ["SIR", "CNN-IRwNHA"]
 
 
 def test_a_run_of_other_labels_is_refused_with_the_reason(little):

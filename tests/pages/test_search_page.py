@@ -59,10 +59,16 @@ class Colours(OneByOne):
 
 
 def picture(colour, right=None, size=(64, 48)):
-    """A picture of one colour, or with its right half in another."""
+    """A picture of one colour, or with its right half in another; a little cross in each quarter,
+    as pictures of one colour are blank."""
     image = Image.new("RGB", size, colour)
+    width, height = size
     if right:
-        image.paste(right, (size[0] // 2, 0, size[0], size[1]))
+        image.paste(right, (width // 2, 0, width, height))
+    for x in (width // 4, 3 * width // 4):
+        for y in (height // 4, 3 * height // 4):
+            image.paste("black", (x - 3, y, x + 3, y + 1))
+            image.paste("white", (x, y - 3, x + 1, y + 3))
     return image
 
 
@@ -359,7 +365,8 @@ def test_compare_all(little):
     app.segmented_control(key="method").set_value("all").run()
     go(app)
     headings = [one.value for one in app.markdown if one.value.startswith("#### ")]
-    assert [one.split(" · ")[0][5:] for one in headings] == ["SIR", "DELF", "CNN-IRwNHA"]
+    titles = [one.split(" · ")[0].split("> ")[1] for one in headings]  # behind its coloured dot
+    assert titles == ["SIR", "DELF", "CNN-IRwNHA"]
     assert "3 of the first 10 right · AP 1.00" in headings[0]
     assert hits(app, "sir") == hits(app, "cnn-irwnha") != []
     assert "no DELF index" in app.info[0].value
@@ -473,6 +480,18 @@ def test_an_unreadable_upload_is_explained(little, data):
     assert len(app.error) == 1
     assert r"mine\.jpg" in app.error[0].value
     assert not app.exception
+
+
+@pytest.mark.parametrize("method", ["cnn-irwnha", "all"])
+def test_a_blank_picture_gets_a_sentence_and_no_cards(little, method):
+    app = start(method=method)
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("sky.png", encoded(Image.new("RGB", (64, 48), "blue")))
+    app.run()
+    assert not app.exception
+    said = {one.value for one in app.info}
+    assert "The picture is blank: there is nothing to search for." in said
+    assert not [one for one in app.button if one.key and one.key.startswith("open-")]
 
 
 def test_an_index_deleted_while_running(little):

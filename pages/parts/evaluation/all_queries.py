@@ -22,6 +22,7 @@ TOGETHER = ("Precision and recall", "Distribution", "Landmarks", "Hardest and ea
 def together(
     collection: Collection, everything: list[Measured], wanted: list[Measured], protocol: str
 ) -> None:
+    """everything: what the chart of the queries shows, first what is ``wanted``: compared."""
     what = st.segmented_control(
         "All queries together",
         TOGETHER,
@@ -30,9 +31,7 @@ def together(
         default=TOGETHER[0],
         label_visibility="collapsed",
     )
-    # The chosen ones first: they have the same colours in every figure.
-    others = [one for one in everything if one not in wanted]
-    shown = [*wanted, *others] if what == TOGETHER[0] else wanted
+    shown = everything if what == TOGETHER[0] else wanted
     scores = {one.label: one.run.scores[protocol] for one in shown}
     note = plots.provenance(collection.title, protocol, [one.run.record for one in shown])
     key = (what, collection.name, protocol, *(one.key for one in shown))

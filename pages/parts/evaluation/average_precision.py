@@ -109,7 +109,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     key = ("steps", collection.name, protocol, label, run.record["made"], number)
     with drawn:
         st.image(
-            loaders.drawing("png", key, lambda: plots.steps(told, note)),
+            loaders.shown(key, lambda: plots.steps(told, note)),
             width="stretch",
             alt=f"Precision over recall; the shaded area is {told.average_precision:.4f}",
         )

@@ -88,7 +88,7 @@ def large(collection: Collection, number: int, name: str, caption: str) -> None:
         cards.credit_line(collection.credits.get(name))
         st.page_link(
             "pages/keypoints.py",
-            label="Match the two",
+            label="See the matches",
             icon=":material/scatter_plot:",
             query_params=view_of(collection, number) | {"view": "pair", "result": name},
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
-from retrieval.ranking.chain import RERANKERS
+from retrieval.ranking.chain import BEST, MOST, RERANKERS
 
 UPLOAD = "upload"
 state = st.session_state
@@ -21,11 +23,16 @@ state = st.session_state
 
 @dataclass(frozen=True)
 class Measured:
-    """A run on show. id: in the address. label: unlike that of any other run here."""
+    """A run on show. id: in the address. label: unlike that of any other run here.
+
+    then: the re-rankers. alone: id of the run of the same index without them.
+    """
 
     id: str
     label: str
     run: Run
+    then: tuple[str, ...] = ()
+    alone: str = ""
 
     @property
     def key(self) -> str:
@@ -56,16 +63,26 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
         else:
             measured[path.name] = Measured(path.name, label, run)
         for then in filter(None, loaders.chains(path, collection)):
-            id = f"{path.name}+{'+'.join(then)}"
-            names = ", then ".join(RERANKERS[name].title for name in then)
+            id = reranked_id(path, then)
             try:
                 reranked = loaders.run(path, collection, then)
             except RetrievalError as error:
                 st.warning(plain(str(error)), icon=":material/warning:")
                 continue
             if reranked is not None:
-                measured[id] = Measured(id, f"{label} + {names}", reranked)
+                measured[id] = Measured(
+                    id, f"{label} + {chain_title(then)}", reranked, then, path.name
+                )
     return measured, without
+
+
+def reranked_id(path: Path, then: tuple[str, ...]) -> str:
+    return "+".join([path.name, *then])
+
+
+def chain_title(then: tuple[str, ...]) -> str:
+    """'Geometry, then Diffusion'"""
+    return ", then ".join(RERANKERS[name].title for name in then)
 
 
 def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -> None:
@@ -78,14 +95,64 @@ def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -
         st.info(f"The {label} index was not evaluated yet.")
     if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{path.name}"):
         return
+    _evaluate(collection, label, path, ())
+    st.rerun()
+
+
+def _evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ...]) -> None:
+    """Put all queries to an index, showing how far it is; the run is kept beside the index."""
     with loaders.explained():
-        bar = st.progress(0.0, f"Putting {len(collection.queries)} queries to {label}")
+        said = f"Putting {len(collection.queries)} queries to {label}"
+        bar = st.progress(0.0, said)
+        start = time.monotonic()
 
         def show(done: int, total: int, name: str) -> None:
-            bar.progress(done / total)
+            left = (time.monotonic() - start) / done * (total - done)
+            bar.progress(done / total, f"{said}: {done} of {total}, {left:.0f} s left")
 
-        loaders.evaluate(path, collection, show)
-    st.rerun()
+        loaders.evaluate(path, collection, show, then)
+        bar.empty()
+
+
+def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) -> None:
+    """Any index with any chain of re-rankers, on request; the chart then shows before and after."""
+    paths = {path.name: path for _, path in index.find_all(collection.name)}
+    alone = [name for name in measured if name in paths]
+    if not alone or not collection.has_pictures:
+        return
+    with st.expander("Evaluate another re-ranking"):
+        first, second = st.columns([1, 2], gap="small")
+        name = first.selectbox(
+            "Of which index",
+            alone,
+            format_func=lambda name: measured[name].label,
+            key="rerank-index",
+        )
+        local = methods.METHODS[measured[name].run.record["provenance"]["method"]].kind == "local"
+        fitting = [one for one in RERANKERS.values() if not (local and one.vectors)]
+        then = tuple(
+            second.multiselect(
+                "Re-rankers, in this order",
+                [one.name for one in fitting],
+                list(BEST),
+                format_func=lambda name: RERANKERS[name].title,
+                max_selections=MOST,
+                key=f"rerank-then-{'local' if local else 'global'}",
+                help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
+            )
+        )
+        id = reranked_id(paths[name], then)
+        if st.button("Evaluate", key="rerank-run", disabled=not then):
+            if id not in measured:
+                _evaluate(
+                    collection, f"{measured[name].label} + {chain_title(then)}", paths[name], then
+                )
+            state["eval-method"], state["eval-against"] = id, name
+            st.rerun()
+        st.caption(
+            "It puts every query of the collection to the index, which takes up to a minute, and "
+            "keeps the result beside the index."
+        )
 
 
 def uploaded(collection: Collection) -> Measured | str | None:

@@ -8,9 +8,10 @@ from itertools import groupby
 import streamlit as st
 
 from pages.parts.downloads import downloads
-from pages.parts.evaluation.runs import Measured
+from pages.parts.evaluation.runs import Measured, chain_title
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS, Scores, published
+from retrieval.ranking.chain import RERANKERS
 
 
 def percent(value: float) -> float:
@@ -51,6 +52,22 @@ def wide(rows: list[dict], protocol: str) -> list[dict]:
             | {key: here[key] for key in ("Queries", "Checkpoint", "Measured")}
         )
     return table
+
+
+def reranked(measured: Mapping[str, Measured], protocol: str) -> list[dict]:
+    """mAP of one protocol: a row for each index, a column for each chain of re-rankers."""
+    chains = list(dict.fromkeys(one.then for one in measured.values() if one.then))
+    chains.sort(key=lambda then: (len(then), [*RERANKERS].index(then[0])))
+    rows = []
+    for name, one in measured.items():
+        runs = {other.then: other.run for other in measured.values() if other.alone == name}
+        if not one.then and runs:
+            row: dict = {"Method": one.label, "Alone": percent(one.run.scores[protocol].map)}
+            for then in chains:
+                run = runs.get(then)
+                row[chain_title(then)] = run and percent(run.scores[protocol].map)
+            rows.append(row)
+    return rows
 
 
 def literature(collection: str, ours: Set[str] = frozenset()) -> None:

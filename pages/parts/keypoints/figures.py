@@ -38,7 +38,7 @@ def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: li
     """
     key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
     with st.spinner("Drawing"):
-        png = loaders.drawing("png", key, draw)
+        png = loaders.shown(key, draw)
     width = Image.open(io.BytesIO(png)).width
     st.image(png, width=round(width / 160 * INCH), alt=alt)
     downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))

@@ -23,7 +23,6 @@ from pages.parts.keypoints.matching import (
     settings,
 )
 from pages.parts.keypoints.presets import presets
-from retrieval import images
 from retrieval.collections import Collection
 from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
@@ -188,8 +187,7 @@ def second(
         persist_state="session",
     )
     if state["kp-other"] == UPLOAD:
-        suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
-        file = st.file_uploader("The second picture", suffixes, key="kp-upload")
+        file = st.file_uploader("The second picture", key="kp-upload")
         return query.Question(file.name, file.getvalue()) if file else None
     names = ranking.names if ranking is not None else collection.names
     if state.get("kp-result") not in names:

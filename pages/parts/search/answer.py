@@ -13,6 +13,7 @@ from pages.parts.search.link import ALL, least_key
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
+from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
@@ -48,7 +49,13 @@ def answers(
                 )
         except RetrievalError as error:
             slot.error(cards.plain(str(error)), icon=":material/error:")
-        heading.markdown(_heading(name, rankings.get(name), judged, together))
+        confidence = rankings[name].confidence if name in rankings else None
+        if confidence and confidence.empty:  # any order of pictures would be arbitrary
+            slot.info(confidence.reason, icon=":material/hide_image:")
+            del rankings[name]
+        heading.markdown(
+            _heading(name, rankings.get(name), judged, together), unsafe_allow_html=True
+        )
         if not together and name in rankings:
             with slot.container():
                 then.said(rankings[name])
@@ -69,7 +76,7 @@ def _slot(name: str, together: bool, paths) -> tuple:
     """A heading and a place for the pictures, grey until they are there."""
     row = st.container(key=f"heading-{name}", horizontal=True, vertical_alignment="center")
     heading, status = row.empty(), row.empty()
-    heading.markdown(_heading(name, None, None, together))
+    heading.markdown(_heading(name, None, None, together), unsafe_allow_html=True)
     slot = st.empty()
     if name in paths:
         slot.html(cards.skeleton(STRIP if together else state.count, together))
@@ -77,8 +84,9 @@ def _slot(name: str, together: bool, paths) -> tuple:
 
 
 def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together: bool) -> str:
-    """'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s'"""
-    parts = [f"#### {methods.METHODS[name].title}"]
+    """'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
+    mark = f'<span style="color:{plots.METHOD_COLOURS[name]}">●</span> ' if together else ""
+    parts = [f"#### {mark}{methods.METHODS[name].title}"]
     if ranking is not None and judged is not None:
         shown = ranking.names[: STRIP if together else state.count]
         right = sum(judged.verdict(one) == "positive" for one in shown)

@@ -50,19 +50,16 @@ def result(
     cards.credit_line(question.credit)
     cards.credit_line(collection.credits.get(hit))
     with st.container(horizontal=True):
-        if (
-            name == "delf"
-            and collection.name != own_pictures.NAME
-            and isinstance(question.source, Path)
-        ):
-            view = {"view": "pair", "collection": collection.name, "query": question.name}
-            view |= {"result": hit} | ({"box": state.box} if state.box else {})
-            st.page_link(
-                "pages/keypoints.py",
-                label="Change how they are matched",
-                icon=":material/scatter_plot:",
-                query_params=view,
-            )
+        # A picture of the visitor's own stays in the session; it cannot be part of a link.
+        view = {"view": "pair", "collection": collection.name, "result": hit}
+        if isinstance(question.source, Path):
+            view |= {"query": question.name} | ({"box": state.box} if state.box else {})
+        st.page_link(
+            "pages/keypoints.py",
+            label="See the matches",
+            icon=":material/scatter_plot:",
+            query_params=view,
+        )
         if st.button(
             "Make it the next query",
             key="next",

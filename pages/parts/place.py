@@ -1,0 +1,24 @@
+"""Where one is on a page: kept for the way back, and moved to what a click asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+_place = st.components.v2.component(
+    "place", html="<span></span>", js=Path(__file__).with_suffix(".js").read_text("utf-8")
+)
+
+
+def keep() -> None:
+    """Once a page: the way back leads to the place that was left."""
+    show, number = st.session_state.get("place-show", ("", 0))
+    with st.container(key="place"):
+        _place(key="place-keeper", data={"show": show, "number": number})
+
+
+def show(key: str) -> None:
+    """In a callback: bring the container of this key into view."""
+    number = st.session_state.get("place-show", ("", 0))[1]
+    st.session_state["place-show"] = key, number + 1
