@@ -36,8 +36,9 @@ part: str = state["about-part"]
 if part == "training":
     training.section()
 elif part == "map":
-    asked.write_link(None)
-    collection_map.section()
+    picked = asked.pick()
+    asked.write_link(picked)
+    collection_map.section(picked)
 else:
     entry, checkpoint = methods.METHODS[part], checkpoints.find(part)
     picked = asked.pick()

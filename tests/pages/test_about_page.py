@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from retrieval import index
@@ -104,3 +105,19 @@ def test_a_collection_without_an_index_says_how_to_make_one(monkeypatch):
     monkeypatch.setattr(index, "find", lambda name: {})
     app = page(part="delf")
     assert "python -m retrieval index town --method delf" in app.info[0].value
+
+
+def test_the_map_says_what_a_query_finds():
+    app = page(part="map")
+    charts = app.get("vega_lite_chart")
+    assert len(charts) == 2
+    opened = index.load(TOWN / "gem-lite0")
+    for chart in charts:
+        data = chart.proto.data.data or chart.proto.datasets[0].data.data
+        rows = convert_arrow_bytes_to_pandas_df(data).to_dict("records")
+        assert [row["Picture"] for row in rows] == list(opened.names)
+        assert sum(row["ring"] for row in rows) == 10
+        assert rows[0]["image"].startswith("data:image/jpeg;base64,")
+    app.segmented_control(key="map-kind").set_value("pca").run()
+    assert not app.exception
+    assert "of all differences" in " ".join(one.value for one in app.markdown)

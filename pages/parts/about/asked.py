@@ -33,9 +33,9 @@ def follow_link(parts: dict[str, str]) -> None:
         state["about-query"] = asked["query"]
 
 
-def write_link(asked: Asked | None) -> None:
+def write_link(asked: Asked) -> None:
     link = {"part": state["about-part"]}
-    if asked and isinstance(asked.question.source, Path):
+    if isinstance(asked.question.source, Path):
         link |= {"collection": asked.collection.name, "query": asked.question.name}
     state["about-link"] = link
     if link != st.query_params.to_dict():
@@ -51,7 +51,7 @@ def pick() -> Asked:
         st.stop()
     if state.get("about-collection") not in shelf:
         state["about-collection"] = next(iter(shelf))
-    left, right = st.columns([1, 3], gap="medium", vertical_alignment="center")
+    left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:
         if len(shelf) > 1:
             st.selectbox(
@@ -70,7 +70,7 @@ def pick() -> Asked:
             else "The whole picture is the query."
         )
     with left, loaders.explained():
-        jpeg, size = loaders.view(question.source, 320, question.name)
+        jpeg, size = loaders.view(question.source, 240, question.name)
         st.image(cards.boxed(jpeg, size, question.own_box), alt=question.name, width="content")
         cards.credit_line(question.credit)
     protocols = collection.protocols

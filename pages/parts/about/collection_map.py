@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import altair
@@ -9,80 +10,115 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import loaders, query
+from pages.parts.about.asked import Asked
 from retrieval import index
 from retrieval.collections import Collection
 from retrieval.collections.ground_truth import same_landmark
+from retrieval.errors import RetrievalError
+from retrieval.evaluation import plane
 from retrieval.methods import METHODS
 
 OTHERS = "No landmark"
-Point = tuple[str, str, tuple[float, float]]  # name, landmark, place on the map
+NEAREST = 10  # neighbours of the query that are marked
+SMALL, MOST_SHOWN = 96, 600  # pixels of a picture under the mouse; pictures that have one
+KINDS = {"pca": "Principal components", "tsne": "Neighbourhoods (t-SNE)"}
+TEXTS = {
+    "pca": "The map keeps the two directions in which the descriptors differ most (principal "
+    "component analysis). Pictures that are far apart here are different for the method. Pictures "
+    "that lie together may still differ in the directions that are left out.",
+    "tsne": "The map keeps neighbours together (t-SNE): dots that lie together have similar "
+    "descriptors. How far apart two groups lie, and how large they are, says nothing.",
+}
 state = st.session_state
 
 
-def section() -> None:
+def section(asked: Asked) -> None:
     """The maps of the methods with one descriptor a picture, side by side; a click searches."""
-    shelf = loaders.shelf()
-    if not shelf:
-        return
-    st.subheader("Map of a collection", anchor=False)
+    collection = asked.collection
     st.markdown(
-        "Each dot is a picture. The descriptors have a thousand numbers and more; the map keeps "
-        "the two directions in which they differ most (principal component analysis). Pictures "
-        "that are far apart here are different for the method. Pictures that lie together may "
-        "still differ in the directions that are left out. Click a dot to search with its picture."
+        "Each dot is a picture. Where one colour makes a group of its own, the method recognises "
+        "that landmark; where colours mix, it fails. Point at a dot to see its picture, click it "
+        f"to search with it. Rings mark the {NEAREST} nearest neighbours of the picture above."
     )
-    name = st.selectbox("Collection", shelf, format_func=shelf.__getitem__, key="map-collection")
+    kind = st.segmented_control(
+        "Map", KINDS, format_func=KINDS.__getitem__, default="tsne", required=True, key="map-kind"
+    )
+    st.caption(TEXTS[kind])
+    paths = {
+        method: path
+        for method, path in index.find(collection.name).items()
+        if METHODS[method].kind == "global"
+    }
+    if not paths:
+        st.info("There is no index with one descriptor a picture of this collection yet.")
+        return
     with loaders.explained():
-        collection = loaders.collection(name)
-        paths = {
-            method: path
-            for method, path in index.find(name).items()
-            if METHODS[method].kind == "global"
-        }
-        if not paths:
-            st.info("There is no index with one descriptor a picture of this collection yet.")
-            return
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):
             with column:
-                changed = loaders.stamp(path / "manifest.json")
-                points, share = _points(changed, path, collection.name, collection)
-                st.markdown(
-                    f"**{METHODS[method].title}** · the two directions hold {share:.0%} of all "
-                    "differences"
-                )
-                st.altair_chart(
-                    _chart(points),
-                    key=f"map-{method}",
-                    on_select=lambda method=method: _clicked(method, name),
-                    selection_mode="pick",
-                    alt=f"Descriptors of {METHODS[method].title} in two dimensions",
-                )
+                _map(method, path, kind, asked)
     if state.pop("map-asks", False):
         st.switch_page("pages/search.py")
 
 
-def _clicked(method: str, name: str) -> None:
+def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
+    collection, question = asked.collection, asked.question
+    opened = loaders.index_of(path, collection)
+    if kind == "tsne" and not 4 <= len(opened) <= plane.MOST:
+        st.info(f"t-SNE is for 4 to {plane.MOST:,} pictures; this index has {len(opened):,}.")
+        return
+    nearest = loaders.search(path, method, collection, question, asked.box).names[:NEAREST]
+    places, share = _places(loaders.stamp(path / "manifest.json"), kind, opened)
+    st.markdown(
+        f"**{METHODS[method].title}**"
+        + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")
+    )
+    landmarks = _landmarks(collection, opened.names)
+    rows = [
+        {
+            "Picture": name,
+            "Landmark": landmark,
+            "x": x,
+            "y": y,
+            "ring": name in nearest,
+            "query": name == question.name,
+            **({"image": image} if image else {}),
+        }
+        for name, landmark, (x, y), image in zip(
+            opened.names, landmarks, places.tolist(), _thumbnails(collection, opened.names),
+            strict=True,
+        )
+    ]  # fmt: skip
+    st.altair_chart(
+        _chart(rows),
+        key=f"map-{method}-{kind}",
+        on_select=lambda: _clicked(f"map-{method}-{kind}", method, collection.name),
+        selection_mode="pick",
+        alt=f"Descriptors of {METHODS[method].title} in two dimensions",
+    )
+
+
+def _clicked(key: str, method: str, name: str) -> None:
     """Callback of a map: search with the picture of a dot."""
-    points = state[f"map-{method}"]["selection"]["pick"]
+    points = state[key]["selection"]["pick"]
     if points:
         state.collection, state.method = name, method
         query.ask_database(points[0]["Picture"])
         state["map-asks"] = True
 
 
-def _chart(points: list[Point]) -> altair.Chart:
-    rows = [
-        {"Picture": name, "Landmark": landmark, "x": x, "y": y} for name, landmark, (x, y) in points
-    ]
+def _chart(rows: list[dict]) -> altair.LayerChart:
     pick = altair.selection_point("pick", fields=["Picture"], on="click")
-    landmarks = sorted({landmark for _, landmark, _ in points} - {OTHERS})
+    landmarks = sorted({row["Landmark"] for row in rows} - {OTHERS})
     plain = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
-    return (
-        altair.Chart(altair.Data(values=rows))
-        .mark_circle(size=70, opacity=0.85, cursor="pointer")
+    tips = ["Picture:N", "Landmark:N", *(["image:N"] if "image" in rows[0] else [])]
+    base = altair.Chart(altair.Data(values=rows)).encode(
+        x=altair.X("x:Q", axis=plain, scale=altair.Scale(zero=False)),
+        y=altair.Y("y:Q", axis=plain, scale=altair.Scale(zero=False)),
+        tooltip=tips,
+    )
+    dots = (
+        base.mark_circle(size=70, opacity=0.85, cursor="pointer")
         .encode(
-            x=altair.X("x:Q", axis=plain),
-            y=altair.Y("y:Q", axis=plain),
             color=altair.condition(
                 f"datum.Landmark == '{OTHERS}'",
                 altair.value("#9aa4ad"),
@@ -91,29 +127,48 @@ def _chart(points: list[Point]) -> altair.Chart:
                     scale=altair.Scale(domain=landmarks, scheme="tableau20"),
                     legend=altair.Legend(orient="bottom", columns=4, title=None, symbolLimit=0),
                 ),
-            ),
-            tooltip=["Picture:N", "Landmark:N"],
+            )
         )
         .add_params(pick)
-        .properties(height=420)
     )
+    near = base.transform_filter("datum.ring")
+    dark, light = (  # to be seen on any background
+        near.mark_point(size=190, strokeWidth=width, color=colour, fill=None, cursor="pointer")
+        for width, colour in ((5, "#000"), (2, "#fff"))
+    )
+    asked = base.transform_filter("datum.query").mark_point(
+        size=320, shape="cross", filled=True, color="#D55E00", stroke="#fff"
+    )
+    return (dots + dark + light + asked).properties(height=420)
 
 
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
-def _points(
-    changed: tuple[str, int], _path: Path, name: str, _collection: Collection
-) -> tuple[list[Point], float]:
-    """The places of all pictures, and the share of the variance that the two directions hold."""
-    opened = loaders.index_of(_path, _collection)
-    opened = opened.first(len(opened))
-    vectors = opened.arrays["descriptors"].astype(np.float32)
-    middle = vectors - vectors.mean(axis=0)
-    _, lengths, directions = np.linalg.svd(middle, full_matrices=False)
-    places = middle @ directions[:2].T
-    where = {name: n for n, name in enumerate(_collection.names)}
-    found = []
-    for name, (x, y) in zip(opened.names, places.tolist(), strict=True):
-        known = same_landmark(_collection.queries, where[name])
-        landmark = known[0].replace("_", " ") if known else OTHERS
-        found.append((name, landmark, (x, y)))
-    return found, float((lengths[:2] ** 2).sum() / (lengths**2).sum())
+def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
+    """Places (N, 2) of all pictures, and the share of the variance that they hold, if known."""
+    vectors = _index.arrays["descriptors"].astype(np.float32)
+    if kind == "tsne":
+        return loaders.in_turn(lambda: plane.neighbourhoods(vectors)), 0.0
+    found = plane.principal(vectors)
+    return found.place(vectors), found.share
+
+
+def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str]:
+    where = {name: n for n, name in enumerate(collection.names)}
+    known = [same_landmark(collection.queries, where[name]) for name in names]
+    return [one[0].replace("_", " ") if one else OTHERS for one in known]
+
+
+def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:
+    """Each picture as an address that holds it; '' where there are too many, or none is here."""
+    if len(names) > MOST_SHOWN or not collection.has_pictures:
+        return [""] * len(names)
+    with st.spinner("Reading the pictures"):
+        return [_thumbnail(collection, name) for name in names]
+
+
+def _thumbnail(collection: Collection, name: str) -> str:
+    try:
+        jpeg, _ = loaders.view(collection.path(name), SMALL)
+    except RetrievalError:
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"

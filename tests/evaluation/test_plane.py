@@ -1,0 +1,44 @@
+"""Maps of descriptors keep what they promise to keep."""
+
+import numpy as np
+import pytest
+
+from retrieval.evaluation import plane
+
+
+def clusters(count=3, each=12, width=20):
+    rng = np.random.default_rng(0)
+    centres = np.repeat(np.eye(width)[:count], each, axis=0)
+    vectors = centres + 0.1 * rng.normal(size=centres.shape)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_principal_directions_of_a_plane():
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
+    flat = rng.normal(size=(30, 2)) @ np.diag([3.0, 1.0]) @ basis + 5
+    found = plane.principal(flat)
+    assert found.share == pytest.approx(1)
+    places = found.place(flat)
+    distances = np.linalg.norm(flat[:, None] - flat[None], axis=2)
+    assert np.linalg.norm(places[:, None] - places[None], axis=2) == pytest.approx(distances)
+    assert places[:, 0].std() > places[:, 1].std()
+
+
+def test_equal_descriptors_have_one_place():
+    found = plane.principal(np.ones((4, 3)))
+    assert found.share == 0
+    assert found.place(np.ones((4, 3))) == pytest.approx(np.zeros((4, 2)))
+
+
+def test_neighbourhoods_keep_clusters_together():
+    places = plane.neighbourhoods(clusters())
+    assert places.shape == (36, 2)
+    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (distances.argmin(axis=1) // 12 == np.arange(36) // 12).all()
+    assert np.array_equal(places, plane.neighbourhoods(clusters()))
+
+
+def test_few_pictures():
+    assert np.isfinite(plane.neighbourhoods(clusters(2, 2))).all()
