@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from retrieval.networks.trunks import Trunk
 
 
+MOST_SCALES = 16  # the papers have up to seven
+
+
 @dataclass(frozen=True)
 class LocalFeatures:
     """Local features of one picture, best score first.
@@ -86,8 +89,8 @@ class Method(ABC):
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
         scales = self.settings.get("scales", [1.0])
-        if not scales or not all(0.1 <= scale <= 4 for scale in scales):
-            raise RetrievalError("Scales are one or more numbers from 0.1 to 4.")
+        if not 1 <= len(scales) <= MOST_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
+            raise RetrievalError(f"Scales are one to {MOST_SCALES} numbers from 0.1 to 4.")
 
     @abstractmethod
     def describe(self, picture: Image.Image, box: Box | None = None) -> Features:

@@ -13,6 +13,7 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
 MOST_QUERIES = 200  # of a file; a command scores more without keeping others waiting
+MOST_MEGABYTES = 8  # of a file, which takes up to thirty times as much in memory
 ORDER = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
 state = st.session_state
 
@@ -48,7 +49,7 @@ def bar(collection: Collection) -> None:
                 help="Put it beside your pictures, and `python -m retrieval evaluate` reads it.",
             )
             st.file_uploader(
-                "Use a file", ["json"], key="judged-upload", max_upload_size=32, on_change=_use
+                "Use a file", ["json"], key="judged-upload", max_upload_size=MOST_MEGABYTES, on_change=_use
             )
             if trouble := state.pop("judged-trouble", ""):
                 st.error(cards.plain(trouble), icon=":material/error:")
@@ -92,6 +93,8 @@ def _use() -> None:
     if own is None or file is None:
         return
     try:
+        if file.size > MOST_MEGABYTES << 20:  # the browser was asked to keep to it
+            raise RetrievalError(f"This file is larger than {MOST_MEGABYTES} MB.")
         truth = parse_ground_truth(file.getvalue(), "This file")
         if len(truth.queries) > MOST_QUERIES:
             raise RetrievalError(
