@@ -122,7 +122,8 @@ def _read(path: Path, index: Index) -> Neighbours | None:
         if size > len(index) * count * 8 + 10_000:
             return None
         with np.load(path, allow_pickle=False) as arrays:
-            positions, similarity = arrays["positions"], arrays["similarity"]
+            # numpy hands out what is no array as bytes.
+            positions, similarity = (np.asarray(arrays[key]) for key in ("positions", "similarity"))
             stated = arrays["index"].tobytes().hex()
     except Exception:  # zipfile and numpy raise a dozen kinds on bad bytes
         return None

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -175,6 +176,22 @@ def test_pictures_that_are_not_in_the_collection(tmp_path, town):
     forge(path)
     with pytest.raises(RetrievalError, match=r"holds 'other\.png', which is not in"):
         runs.rank_queries(indexes.load(path), method, collection)
+
+
+@pytest.mark.parametrize("name", ["positions", "similarity"])
+def test_neighbours_that_are_no_array(tmp_path, town, name):
+    _, honest, _ = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    found = indexes.load(path).neighbours
+    with zipfile.ZipFile(path / "neighbours.npz") as archive:
+        members = {one: archive.read(one) for one in archive.namelist()}
+    del members[f"{name}.npy"]
+    with zipfile.ZipFile(path / "neighbours.npz", "w") as archive:
+        for one, data in {**members, name: b"hello"}.items():
+            archive.writestr(one, data)
+    again = indexes.load(path).neighbours
+    assert np.array_equal(again.positions, found.positions)
+    assert np.array_equal(again.similarity, found.similarity)
 
 
 @pytest.mark.parametrize("name", ["evaluation.npz", "evaluation.json"])
