@@ -19,6 +19,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,6 +34,7 @@ FILES = ("metadata.csv", "metadata.json")
 NAMES = ("name", "file", "filename")  # of the column with the file
 MAX_BYTES = 16_000_000
 MOST_COLUMNS = 50
+MOST_CELLS = 2_000_000  # lines × columns: a line of two letters still takes a place for each column
 LONGEST_FILTER = 1000
 
 
@@ -71,7 +73,7 @@ def _csv(text: str) -> list[dict[str, Any]]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     if len(set(lines.fieldnames or ())) != len(lines.fieldnames or ()):
         raise ValueError("a column is there twice")
-    table = list(lines)
+    table = list(islice(lines, MOST_CELLS // max(len(lines.fieldnames or ()), 1) + 1))
     if any(None in line for line in table):
         raise ValueError("a line is longer than the first")
     return table
@@ -95,6 +97,8 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
         raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
     if len(columns) > MOST_COLUMNS:
         raise RetrievalError(f"{file} has more than {MOST_COLUMNS} columns.")
+    if len(lines) * len(columns) > MOST_CELLS:
+        raise RetrievalError(f"{file} has more than {MOST_CELLS:,} cells, empty ones included.")
     found: dict[str, dict[str, Value]] = {}
     for line in lines:
         name = str(line.get(by) or "")

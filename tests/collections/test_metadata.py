@@ -130,3 +130,16 @@ def test_text_is_cut_to_one_plain_line(folder):
     note = open_collection(folder).metadata["a.png"]["note"]
     assert note.startswith("<b>=1+1 xxx")
     assert len(note) == 300
+
+
+def test_short_lines_that_take_many_places(folder):
+    """Each line of two bytes became fifty cells: 16 MB of them took 9 GB."""
+    columns = ",".join(["name", *(f"c{n}" for n in range(49))])
+    (folder / "metadata.csv").write_text(f"{columns}\n" + "x\n" * 40_001)
+    with pytest.raises(RetrievalError, match="more than 2,000,000 cells"):
+        metadata.read_table(folder / "metadata.csv")
+    (folder / "metadata.csv").write_text(
+        "".join(f"c{n}," for n in range(300_000)) + "name\nx\n" * 9
+    )
+    with pytest.raises(RetrievalError, match="more than 50 columns"):
+        metadata.read_table(folder / "metadata.csv")

@@ -49,7 +49,11 @@ def bar(collection: Collection) -> None:
                 help="Put it beside your pictures, and `python -m retrieval evaluate` reads it.",
             )
             st.file_uploader(
-                "Use a file", ["json"], key="judged-upload", max_upload_size=MOST_MEGABYTES, on_change=_use
+                "Use a file",
+                ["json"],
+                key="judged-upload",
+                max_upload_size=MOST_MEGABYTES,
+                on_change=_use,
             )
             if trouble := state.pop("judged-trouble", ""):
                 st.error(cards.plain(trouble), icon=":material/error:")
