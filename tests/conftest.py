@@ -14,6 +14,7 @@ with contextlib.suppress(ImportError):
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from milvus_server import Server, needed
 from PIL import Image, ImageDraw
 
 from retrieval import methods
@@ -92,3 +93,32 @@ def indexes(tmp_path_factory, collection, load):
 
     root = tmp_path_factory.mktemp("indexes")
     return {name: index.build(collection, load(name), root / name) for name in methods.METHODS}
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory):
+    """One server for all tests that do not kill it."""
+    needed()
+    server = Server(tmp_path_factory.mktemp("milvus")).start().wait()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def cache(request, monkeypatch, tmp_path):
+    """What is kept of stores goes into a folder of the test."""
+    if "milvus" in request.fixturenames:
+        monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def town_store(milvus):
+    """The address of the embedded index of CNN-IRwNHA in a store, with its landmarks."""
+    from retrieval import index
+    from retrieval.collections import open_collection
+    from retrieval.index.export import export, landmarks
+
+    address = milvus.address("town")
+    opened = index.load(index.find("town")["cnn-irwnha"])
+    export(opened, address, landmarks(open_collection("town")))
+    return address

@@ -309,7 +309,7 @@ class StoredIndex(store.Index):
         """
         origin = {
             "search": self.search_stated,
-            "store": str(self),
+            "store": self.address.collection,  # without the host: visitors see it too
             "shortlist": len(positions),
             **filtered,
         }

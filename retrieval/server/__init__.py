@@ -97,7 +97,12 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(RetrievalError)
     def explained(request: Request, error: RetrievalError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503 if isinstance(error, AwayError) else 422)
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.exception_handler(AwayError)
+    def away(request: Request, error: AwayError) -> JSONResponse:
+        shelf.log.error("%s", error)  # where it is, is for the owner to know
+        return JSONResponse({"detail": "The store of this index is away; try again later."}, 503)
 
     @app.exception_handler(Busy)
     def busy(request: Request, error: Busy) -> JSONResponse:

@@ -95,6 +95,8 @@ BoxText = Annotated[
 Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
 THEN = f"Re-rankers with commas between, or best: {', '.join(RERANKERS)}"
 Then = Annotated[str, Query(description=THEN)]
+WHERE = 'Only pictures whose metadata fit, where the index is in a store: landmark == "chapel"'
+Where = Annotated[str, Query(description=WHERE, max_length=500)]
 
 
 @router.get("/health")
@@ -135,11 +137,12 @@ async def search_by_name(
     box: BoxText = "",
     top: Top = 10,
     then: Then = "",
+    where: Where = "",
 ) -> Answer:
     """Search with a picture of the collection: a database picture, or one of its queries."""
     index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
     path = await run_in_threadpool(lambda: shelf.picture(shelf.collection(collection), name))
-    return await _answer(request, index, path, name, box, top, then)
+    return await _answer(request, index, path, name, box, top, then, where)
 
 
 @router.post("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
@@ -151,13 +154,14 @@ async def search_by_upload(
     box: Annotated[str, Form(description="x1,y1,x2,y2 in pixels")] = "",
     top: Annotated[int, Form(ge=1, le=MOST)] = 10,
     then: Annotated[str, Form(description=THEN)] = "",
+    where: Annotated[str, Form(description=WHERE, max_length=500)] = "",
 ) -> Answer:
     """Search with a picture of your own."""
     index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
     name = Path(picture.filename or "picture").name
     # A name may come in an odd character set, and not every text can be sent back.
     name = name.encode("utf-8", "replace").decode()
-    return await _answer(request, index, picture.file, name, box, top, then)
+    return await _answer(request, index, picture.file, name, box, top, then, where)
 
 
 @router.get(
@@ -186,11 +190,11 @@ def link(collection: str, name: str) -> str:
 
 
 async def _answer(
-    request: Request, index, source, name: str, box: str, top: int, then: str
+    request: Request, index, source, name: str, box: str, top: int, then: str, where: str
 ) -> Answer:
     area, chain = _box(box), parse_chain(then)
     ranking = await shelf.in_turn(
-        request, lambda: shelf.search(index, source, name, area, top, chain)
+        request, lambda: shelf.search(index, source, name, area, top, chain, where)
     )
     assert ranking.confidence is not None
     collection = index.path.parent.name

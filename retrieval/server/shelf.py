@@ -98,7 +98,13 @@ def picture(collection: Collection, name: str) -> Path:
 
 
 def search(
-    index: Index, source, name: str, box: Box | None, top: int, then: Sequence[str] = ()
+    index: Index,
+    source,
+    name: str,
+    box: Box | None,
+    top: int,
+    then: Sequence[str] = (),
+    where: str = "",
 ) -> Ranking:
     """The ranking for a picture: a path, or the open file or bytes that a client sent."""
     # The picture first: a bad one is no reason to load a network.
@@ -113,6 +119,7 @@ def search(
         then=then,
         collection=collection(index.path.parent.name),
         own=index.name_of(data),
+        where=where,
     )
 
 

@@ -1,7 +1,6 @@
-"""A server of Milvus for the tests of stores, and an index to put into it."""
+"""An index to put into a store."""
 
 import pytest
-from milvus_server import Server, needed
 from stubs import Thumbnail, paint
 
 from retrieval import index
@@ -10,15 +9,6 @@ from retrieval.collections import open_collection
 # Names that a filter or a table might stumble over.
 ODD = ("a.png", 'b "b".png', "c\\c.png", "sub/d 日本.png", "sub/e'.png", "{f}.png")
 COUNT = 30
-
-
-@pytest.fixture(scope="session")
-def milvus(tmp_path_factory):
-    """One server for all tests that do not kill it."""
-    needed()
-    server = Server(tmp_path_factory.mktemp("milvus")).start().wait()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +26,3 @@ def exported(tmp_path_factory, pictures):
     """The index of ``pictures``, in a folder."""
     out = tmp_path_factory.mktemp("indexes") / "thumbnails"
     return index.build(open_collection(pictures), Thumbnail(), out)
-
-
-@pytest.fixture(autouse=True)
-def cache(request, monkeypatch, tmp_path):
-    """What is kept of stores goes into a folder of the test."""
-    if "milvus" in request.fixturenames:
-        monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "cache"))

@@ -163,7 +163,7 @@ def test_the_store_ranks_as_the_folder(exported, opened, pictures):
             assert a.confidence == b.confidence
             assert b.provenance == a.provenance | {
                 "search": "by the store",
-                "store": str(opened.address),
+                "store": "pictures",
                 "shortlist": len(exported),
             }
 

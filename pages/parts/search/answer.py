@@ -92,11 +92,11 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
         right = sum(judged.verdict(one) == "positive" for one in shown)
         parts.append(f"{right} of the first {len(shown)} right")
         value = judged.average_precision(ranking)
+        made = ranking.provenance
+        part = "filter" in made or made.get("shortlist", made["pictures"]) < made["pictures"]
         # Without a right picture there is no AP, nor for a part of the collection.
-        if value == value and "filter" not in ranking.provenance:
-            made = ranking.provenance
-            cut = made.get("shortlist", made["pictures"]) < made["pictures"]
-            parts.append(f"AP {value:.2f}" + (" of what the store found" if cut else ""))
+        if value == value and not part:
+            parts.append(f"AP {value:.2f}")
     if ranking is not None:
         parts.append(duration(sum(ranking.timings.values())))
     return " · ".join(parts)

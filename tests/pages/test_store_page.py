@@ -1,0 +1,50 @@
+"""The search page on an index in a store."""
+
+from pathlib import Path
+
+import pytest
+from milvus_server import free_port
+from streamlit.testing.v1 import AppTest
+
+from pages.parts import loaders
+from retrieval.index import stored
+
+APP = str(Path(__file__).parents[2] / "app.py")
+
+
+@pytest.fixture
+def app(milvus):
+    """The app, opened at a search in the embedded collection."""
+    loaders._index.clear()
+    one = AppTest.from_file(APP, default_timeout=120)
+    one.query_params.update(
+        {"collection": "town", "method": "cnn-irwnha", "query": "belltower_001.jpg"}
+    )
+    yield one
+    loaders._index.clear()
+
+
+def shown(app):
+    """Names of the pictures on show, best first."""
+    texts = [one.value for one in app.markdown if ".jpg]" in one.value]
+    return [text.rpartition(":small[")[2].rstrip("]") for text in texts]
+
+
+def test_a_search_in_a_store(app, town_store, monkeypatch):
+    monkeypatch.setenv(stored.STORES, str(town_store))
+    app.run()
+    assert not app.exception
+    assert not app.error
+    text = "\n".join(one.value for one in app.markdown)
+    assert "394 pictures, search by the store" in text
+    assert "right · AP 0." in text
+    names = shown(app)
+    assert names[0].startswith("belltower")
+
+
+def test_a_store_that_was_never_seen_and_is_away(app, monkeypatch):
+    monkeypatch.setattr(stored, "PATIENCE", 0.2)
+    monkeypatch.setenv(stored.STORES, f"milvus://127.0.0.1:{free_port()}/town")
+    app.run()
+    assert not app.exception
+    assert "cannot be reached" in app.error[0].value

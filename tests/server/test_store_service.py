@@ -1,0 +1,69 @@
+"""The service on an index in a store, in place of the folder of the same collection."""
+
+import pytest
+from milvus_server import Server, free_port, needed
+
+from retrieval import index, server
+from retrieval.errors import RetrievalError
+from retrieval.index import stored
+from retrieval.index.export import export
+
+PATH = "/indexes/town/gem-lite0/search"
+
+
+@pytest.fixture
+def address(milvus, shelf):
+    one = milvus.address("service")
+    export(index.load(shelf / "town" / "gem-lite0"), one, {"b.png": {"landmark": "mill"}})
+    return one
+
+
+def test_the_store_answers_as_the_folder_does(start, address, monkeypatch):
+    asked = {"name": "c.png", "box": "5,5,200,150", "then": "geometry,diffusion"}
+    client = start()
+    answer = client.get(PATH, params=asked).json()
+    assert "store" not in answer["provenance"]
+    monkeypatch.setenv(stored.STORES, str(address))
+    again = client.get(PATH, params=asked).json()
+    assert again["provenance"]["store"] == "service"
+    assert again["results"] == answer["results"]
+    assert again["confidence"] == answer["confidence"]
+    ids = [one["id"] for one in client.get("/indexes").json()]
+    assert sorted(ids) == ["town/delf-lite0", "town/gem-lite0"]
+
+
+def test_filters(start, address, monkeypatch, folder):
+    asked = {"name": "c.png", "where": 'landmark == "mill"'}
+    client = start()
+    refused = client.get(PATH, params=asked)
+    assert refused.status_code == 422
+    assert "a filter is for a store" in refused.json()["detail"]
+    monkeypatch.setenv(stored.STORES, str(address))
+    assert [one["name"] for one in client.get(PATH, params=asked).json()["results"]] == ["b.png"]
+    data = (folder / "c.png").read_bytes()
+    answer = client.upload("town/gem-lite0", data, where=asked["where"]).json()
+    assert [one["name"] for one in answer["results"]] == ["b.png"]
+    refused = client.get(PATH, params=asked | {"where": "landmark ="})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("The filter landmark = cannot be used: ")
+
+
+def test_a_store_that_is_away(start, shelf, tmp_path, monkeypatch):
+    """A client is not told where the store is; at the start its owner is."""
+    needed()
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "cache"))
+    store = Server(tmp_path / "own").start().wait()
+    try:
+        export(index.load(shelf / "town" / "gem-lite0"), store.address("town"))
+        monkeypatch.setenv(stored.STORES, str(store.address("town")))
+        client = start()
+        assert client.get(PATH, params={"name": "a.png"}).status_code == 200
+    finally:
+        store.kill()
+    monkeypatch.setattr(stored, "PATIENCE", 0.2)
+    answer = client.get(PATH, params={"name": "b.png"})
+    assert answer.status_code == 503
+    assert answer.json() == {"detail": "The store of this index is away; try again later."}
+    monkeypatch.setenv(stored.STORES, f"milvus://127.0.0.1:{free_port()}/town")
+    with pytest.raises(RetrievalError, match="cannot be reached: see that it runs"):
+        server.run("127.0.0.1", 0, server.Options())
