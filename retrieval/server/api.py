@@ -78,12 +78,13 @@ class Result(BaseModel):
 class Answer(BaseModel):
     """provenance: what the numbers rest on. timings: seconds by stage.
 
-    confidence: level (sure, unsure, nothing) and reason. notes: what could not be done.
+    confidence: level (sure, unsure, nothing), reason, and whether the query is empty: blank, or
+    without keypoints. notes: what could not be done.
     """
 
     query: dict[str, Any]
     results: list[Result]
-    confidence: dict[str, str]
+    confidence: dict[str, str | bool]
     notes: list[str]
     provenance: dict[str, Any]
     timings: dict[str, float]
