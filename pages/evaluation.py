@@ -117,6 +117,7 @@ if measured:
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
         f"mP@k and Queries are for the protocol {protocol}."
         + (f" {own_pictures.judged(collection)}." if own else "")
+        + (f" {collection.note}" if collection.note else "")
     )
     downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
 elif not without:

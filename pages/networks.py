@@ -13,9 +13,13 @@ from retrieval.networks import checkpoints
 def networks_here() -> None:
     """The checkpoints that come with the installation."""
     st.subheader("Networks of this installation", anchor=False)
+    computes = {
+        "GPU": " They compute on the GPU.",
+        "CPU": " They compute on the CPU: no GPU is used.",
+    }
     st.markdown(
         "A **checkpoint** is one set of trained weights. The first of each method is used unless "
-        "another is named."
+        "another is named." + computes.get(loaders.processor(), "")
     )
     st.dataframe(
         [

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import runpy
+import sys
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -122,6 +123,12 @@ def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
     method = methods.load_record(record, **json.loads(settings))
     memory.set_aside()
     return method
+
+
+def processor() -> str:
+    """'GPU' or 'CPU': where the networks compute; '' before the first of them is loaded."""
+    trunks = sys.modules.get("retrieval.networks.trunks")
+    return "" if trunks is None else "GPU" if trunks.placement()[0].type == "cuda" else "CPU"
 
 
 _ahead: set[Path] = set()

@@ -83,7 +83,7 @@ def _checkpoints(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from retrieval.collections import downloads
+    from retrieval.collections import downloads, open_collection
     from retrieval.evaluation import published_descriptors as features
     from retrieval.networks import checkpoints
 
@@ -105,6 +105,7 @@ def _download(args: argparse.Namespace) -> int:
     with DownloadBar() as bar:
         if args.name not in features.FEATURES:
             downloads.download(args.name, bar.update, bar.say)
+            bar.say(open_collection(args.name).note)
             return 0
         run = features.download(args.name, bar.update, bar.say)
     found = features.agreement(args.name, run)

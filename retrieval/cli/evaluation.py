@@ -81,6 +81,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         + (f", search {index.search_stated}" if index.search != "exact" else "")
         + (f", then {', '.join(args.then)}" if args.then else "")
     )
+    if collection.note:
+        print(collection.note)
     print_table({name: run.scores[name] for name in record["protocols"]})
     if run.note:
         print(f"note: {run.note}", file=sys.stderr)
@@ -168,6 +170,7 @@ def _ablate(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
+    from retrieval.collections import open_collection
     from retrieval.evaluation import report
 
     for name, protocols in report.COLLECTIONS.items():
@@ -189,6 +192,8 @@ def _reproduce(args: argparse.Namespace) -> None:
                 f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
                 + (line.note or f"{numbers}  {line.seen}").rstrip()
             )
+        if any(line.origin == report.MEASURED and line.map for line in lines):
+            print(open_collection(name).note)
         if not any(line.origin == report.MEASURED for line in lines):
             print(f"nothing is measured here yet: python -m retrieval index {name} --method METHOD")
         print()

@@ -41,6 +41,7 @@ class Collection:
     machine: everything that needs no pixels still works.
     credit: of the collection. credits: picture name → who made that one, where this is known.
     metadata: picture name → column → value, where there is a table beside the pictures.
+    note: what to know about figures measured on it, one sentence.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Collection:
     credit: str = ""
     credits: Mapping[str, Credit] = field(default_factory=dict, repr=False)
     metadata: Metadata = field(default_factory=dict, repr=False)
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,6 +103,11 @@ class Entry:
     download: str = ""
 
     @property
+    def note(self) -> str:
+        """What to know about figures measured on it."""
+        return _BLURRED if self.images else ""
+
+    @property
     def ground_truth_path(self) -> Path:
         if self.name == "town":
             return PRECOMPUTED / "town" / "ground_truth.json"
@@ -115,6 +122,11 @@ class Entry:
 _OXFORD = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2007; photographs from Flickr"
 _PARIS = "Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008; photographs from Flickr"
 _REVISITED = "; labels: Radenović, Iscen, Tolias, Avrithis, Chum, CVPR 2018"
+
+_BLURRED = (
+    "The files of Oxford and Paris that can be downloaded today have blurred faces; older "
+    "published figures are of the files without."
+)
 
 _ENTRIES = {
     entry.name: entry
@@ -228,6 +240,7 @@ def _open_registered(entry: Entry) -> Collection:
         truth.names,
         truth.queries,
         entry.credit,
+        note=entry.note,
     )
 
 

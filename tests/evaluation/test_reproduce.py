@@ -149,6 +149,7 @@ def test_from_download_to_table(server, roxford, network, capsys):
     ]
     assert authors.split()[-4:] == ["-", "68.70", "44.20", "unknown"]
     (later,) = [line.split() for line in table if line.startswith("DOLG")]
+    assert any("have blurred faces" in line for line in table)
     assert later[-4:] == ["-", "82.37", "64.93", "yes"]  # it learned from GLDv2-clean
 
 
@@ -267,7 +268,7 @@ def test_download_of_a_saved_model(server, monkeypatch, tmp_path, capsys):
 def test_what_index_refuses(server, network, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["index", str(tmp_path), "--method", "sir"])
-    assert "a folder needs a place: --out INDEX" in capsys.readouterr().err
+    assert "needs a place: --out INDEX" in capsys.readouterr().err
     sir = ["index", str(tmp_path), "--method", "sir", "--checkpoint", "gl18-resnet152"]
     assert cli.main([*sir, "--out", str(tmp_path / "i")]) == 1
     assert "gl18-resnet152 is for cnn-irwnha, not for sir" in capsys.readouterr().err

@@ -192,9 +192,10 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
     how = "" if made["search"] == "exact" else f", search {made['search']}"
+    where = f", on the {loaders.processor()}" if loaders.processor() else ""
     st.markdown(
         f":small[{times} · {made['pictures']:,} pictures{how}]  \n"
-        f":small[Checkpoint **{made['checkpoint']}**{stands_in}]"
+        f":small[Checkpoint **{made['checkpoint']}**{stands_in}{where}]"
     )
     st.download_button(
         "Ranking as CSV",
