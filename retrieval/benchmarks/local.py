@@ -203,8 +203,26 @@ def _grow(index: Index, features: list[LocalFeatures], pictures: int, verificati
 
     verification: seconds, which do not grow: it is of as many pictures whatever their number.
     """
-    base: InvertedFile = index.searcher
-    copies = -(-pictures // len(index))
+    larger = grown(index.searcher, pictures)
+    seconds = []
+    for feature in features:
+        started = time.perf_counter()
+        larger.rank(feature.descriptors, search.SHORTLIST)
+        seconds.append(time.perf_counter() - started)
+    memory = larger.pictures.nbytes + larger.signs.nbytes + larger.counts.nbytes
+    copies = len(larger.counts) // len(index)
+    how = "as it is" if copies == 1 else f"repeated {copies} times with noise"
+    print(
+        f"{len(larger.counts):7,} pictures ({how}): shortlist {1000 * np.median(seconds):.0f} "
+        f"ms, with verification {np.median(seconds) + verification:.2f} s a query; "
+        f"inverted file {human_bytes(memory)}"
+    )
+
+
+def grown(base: InvertedFile, pictures: int) -> InvertedFile:
+    """An inverted file of at least so many pictures: one repeated, with noise."""
+    count = len(base.counts)
+    copies = -(-pictures // count)
     rng = np.random.default_rng(0)
     word = np.repeat(np.arange(len(base.codebook)), np.diff(base.starts))
     words, owners, signs = [], [], []
@@ -216,27 +234,15 @@ def _grow(index: Index, features: list[LocalFeatures], pictures: int, verificati
             bits = np.left_shift(np.uint64(1), np.arange(flips.shape[1], dtype=np.uint64))
             noise = (flips * bits).sum(axis=1, dtype=np.uint64)
         words.append(word[kept].astype(np.int32))
-        owners.append(base.pictures[kept] + np.int32(copy * len(index)))
+        owners.append(base.pictures[kept] + np.int32(copy * count))
         signs.append(base.signs[kept] ^ noise)
     word = np.concatenate(words)
     order = np.argsort(word, kind="stable")
     owner = np.concatenate(owners)
-    grown = InvertedFile(
+    return InvertedFile(
         base.codebook,
         np.searchsorted(word[order], np.arange(len(base.codebook) + 1)),
         owner[order],
         np.concatenate(signs)[order],
-        np.bincount(owner, minlength=copies * len(index)).astype(np.int32),
-    )
-    seconds = []
-    for feature in features:
-        started = time.perf_counter()
-        grown.rank(feature.descriptors, search.SHORTLIST)
-        seconds.append(time.perf_counter() - started)
-    memory = grown.pictures.nbytes + grown.signs.nbytes + grown.counts.nbytes
-    how = "as it is" if copies == 1 else f"repeated {copies} times with noise"
-    print(
-        f"{copies * len(index):7,} pictures ({how}): shortlist {1000 * np.median(seconds):.0f} "
-        f"ms, with verification {np.median(seconds) + verification:.2f} s a query; "
-        f"inverted file {human_bytes(memory)}"
+        np.bincount(owner, minlength=copies * count).astype(np.int32),
     )

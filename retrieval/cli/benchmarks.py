@@ -43,6 +43,9 @@ def add(commands) -> None:
     local.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
+    scale = command(bench, "scale", _scale, "search in larger collections, made up")
+    scale.add_argument("--method", choices=["cnn-irwnha", "delf"], default="cnn-irwnha")
+    scale.add_argument("--count", type=positive, default=100_000, metavar="N", help="pictures")
 
 
 def _extract(args: argparse.Namespace) -> int:
@@ -85,6 +88,12 @@ def _clients(args: argparse.Namespace) -> None:
     from retrieval.benchmarks import clients
 
     clients.run(args.count, args.seconds)
+
+
+def _scale(args: argparse.Namespace) -> None:
+    from retrieval.benchmarks import scale
+
+    scale.run(args.method, args.count)
 
 
 def _delf(args: argparse.Namespace) -> None:

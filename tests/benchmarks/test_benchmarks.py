@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval import cli, images, index, methods
-from retrieval.benchmarks import evaluation, extraction, local, reranking
+from retrieval.benchmarks import evaluation, extraction, local, reranking, scale
 from retrieval.collections import open_collection
 from retrieval.collections.ground_truth import Query
 from retrieval.ranking import chain
@@ -110,3 +110,33 @@ def test_rerank(indexes, collection, monkeypatch, capsys):
     assert "(extrapolated from 20)" in text
     reranking.run(indexes["delf"].path)
     assert "superglobal needs an index with one vector" in capsys.readouterr().out
+
+
+def test_scale(indexes, monkeypatch, capsys):
+    """Each way to search has its line: what it finds is compared with exact search."""
+    found = {method: index.path for method, index in indexes.items()}
+    monkeypatch.setattr(scale.indexes, "find", lambda name: found)
+    monkeypatch.setattr(scale, "_apart", lambda do, *arguments: do(*arguments))
+    for settings in ((scale, "SMALLEST", 1000), (scale, "QUERIES", 20)):
+        monkeypatch.setattr(*settings)
+    assert cli.main(["bench", "scale", "--count", "2000"]) == 0
+    out = capsys.readouterr().out
+    assert "1,000 vectors" in out
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith("  ")}
+    assert float(rows["exact"][1]) == 1
+    assert all(0.5 < float(rows[search][1]) <= 1 for search in ("hnsw", "ivfpq"))
+    assert cli.main(["bench", "scale", "--method", "delf", "--count", "1000"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("extrapolated") == 4
+    assert "a query, shortlist" in out
+
+
+def test_made_up_vectors_are_like_real_ones():
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(40, 16)) * np.linspace(3, 0.1, 16) + 0.5
+    base = (base / np.linalg.norm(base, axis=1, keepdims=True)).astype(np.float32)
+    made = scale.made_up(base, 0.9, 20_000, rng).astype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=2e-3)
+    assert abs(np.median((made @ base.T).max(axis=1)) - 0.9) < 0.05
+    spread = made.var(axis=0)
+    assert np.corrcoef(spread, base.var(axis=0))[0, 1] > 0.95
