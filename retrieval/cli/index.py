@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from retrieval.index import Index
+    from retrieval.index.builder import Describe
     from retrieval.index.store import Part
 
 
@@ -53,6 +55,12 @@ def add(commands) -> None:
     )
     index.add_argument(
         "--store", type=store, metavar="ADDRESS", help="also export it: milvus://host:19530/town"
+    )
+    index.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let workers of Ray describe the pictures: local for those of this machine, auto or "
+        "host:port for the cluster that it belongs to",
     )
     index.set_defaults(wrong_usage=index.error, resumed=True)
 
@@ -106,6 +114,7 @@ def _index(args: argparse.Namespace) -> None:
             find_same(method, PRECOMPUTED),
             part=args.part,
             search=args.search,
+            describe=_describe(args.ray, method),
         )
     _said(index, out, args.part)
     if args.store:
@@ -117,6 +126,17 @@ def _index(args: argparse.Namespace) -> None:
 
         with Bar(len(collection.queries), "query") as bar:
             print_table(evaluated(index, collection, method, bar.update).scores)
+
+
+def _describe(address: str | None, method: methods.Method) -> Describe:
+    """Who describes the pictures: this process, or workers of Ray."""
+    if address is None:
+        from retrieval.index.describing import describe
+
+        return describe
+    from retrieval.index.cluster import describer
+
+    return describer(address, partial(methods.load_record, method.checkpoint, **method.settings))
 
 
 def _merge(args: argparse.Namespace) -> None:

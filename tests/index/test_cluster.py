@@ -1,0 +1,198 @@
+"""A build with workers of Ray is the build of one machine. Skipped where there is no Ray."""
+
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from stubs import Grid, Thumbnail, paint
+from test_parts import contents, refused
+
+from retrieval import cli, index
+from retrieval.collections import open_collection
+from retrieval.index import cluster
+
+ray = pytest.importorskip("ray")
+
+
+class Fatal(Thumbnail):
+    """Its worker dies at a picture of this width: once, or each time."""
+
+    def __init__(self, width, once=None):
+        super().__init__()
+        self.width, self.once = width, once
+
+    def describe(self, picture, box=None):
+        if picture.width == self.width and (self.once is None or not os.path.exists(self.once)):
+            if self.once is not None:
+                Path(self.once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().describe(picture, box)
+
+
+class Numbered(Thumbnail):
+    """Leaves a file with the number of its process for each picture."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = Path(folder)
+
+    def describe(self, picture, box=None):
+        with open(self.folder / str(os.getpid()), "a") as file:
+            file.write(f"{picture.width}\n")
+        return super().describe(picture, box)
+
+
+@pytest.fixture(scope="module")
+def local():
+    """Ray with two workers, once for all tests here."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twenty pictures, of which three cannot be read and one has no local features."""
+    root = tmp_path_factory.mktemp("ray") / "pictures"
+    for seed in range(16):
+        paint(root / f"{seed:02}.png", seed, (40 + seed, 30))
+    Image.new("RGB", (70, 40), "grey").save(root / "blank.png")
+    (root / "00 page.jpg").write_text("<html></html>")
+    (root / "08 half.png").write_bytes((root / "08.png").read_bytes()[:900])
+    (root / "12 empty.png").write_bytes(b"")
+    return root
+
+
+def build(pictures, out, load, **options):
+    method = load()
+    describe = cluster.describer("local", load)
+    return index.build(open_collection(pictures), method, out, describe=describe, **options)
+
+
+@pytest.mark.parametrize("method", [Thumbnail, Grid])
+def test_it_equals_the_build_of_one_machine(local, pictures, tmp_path, method):
+    calls = []
+    progress = lambda *call: calls.append(call)  # noqa: E731
+    made = build(pictures, tmp_path / "ray", method, progress=progress)
+    index.build(open_collection(pictures), method(), tmp_path / "plain")
+    assert len(made) == 17
+    assert len(made.manifest["skipped"]) == 3
+    assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
+    assert [call[:2] for call in calls] == [(done, 20) for done in range(1, 21)]
+    assert {name for *_, name in calls} == set(open_collection(pictures).names)
+
+
+def test_both_workers_work_and_only_on_what_is_new(local, pictures, tmp_path):
+    (tmp_path / "seen").mkdir()
+    load = partial(Numbered, tmp_path / "seen")
+    build(pictures, tmp_path / "out", load)
+    seen = {path.name: path.read_text().split() for path in (tmp_path / "seen").iterdir()}
+    assert len(seen) == 2
+    assert str(os.getpid()) not in seen
+    widths = sorted(int(width) for one in seen.values() for width in one)
+    assert widths == [*range(40, 56), 70]
+    for path in (tmp_path / "seen").iterdir():
+        path.unlink()
+    build(pictures, tmp_path / "out", load)
+    assert list((tmp_path / "seen").iterdir()) == []
+
+
+def test_a_worker_dies(local, pictures, tmp_path):
+    load = partial(Fatal, 47, str(tmp_path / "died"))
+    build(pictures, tmp_path / "ray", load)
+    assert (tmp_path / "died").exists()
+    index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
+
+
+def test_a_worker_dies_each_time_and_the_build_goes_on(local, pictures, tmp_path):
+    refused("died 4 times at the same pictures; it may lack memory. What is finished is kept",
+            build, pictures, tmp_path / "out", partial(Fatal, 54))  # fmt: skip
+    method = Thumbnail()
+    index.build(open_collection(pictures), method, tmp_path / "out")
+    assert 0 < len(method.described) < 17
+    index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+
+def test_other_weights_on_a_worker(local, pictures, tmp_path):
+    describe = cluster.describer("local", partial(Thumbnail, size=5))
+    refused("has other weights or settings than this machine",
+            index.build, open_collection(pictures), Thumbnail(), tmp_path / "out",
+            describe=describe)  # fmt: skip
+
+
+def test_a_bug_is_no_sentence(local, pictures, tmp_path):
+    with pytest.raises(ray.exceptions.RayTaskError, match="KeyError"):
+        build(pictures, tmp_path / "out", Broken)
+
+
+class Broken(Thumbnail):
+    def describe(self, picture, box=None):
+        raise KeyError("a bug")
+
+
+def test_the_command(local, folder, tmp_path):
+    small = ["index", str(folder), "--method", "cnn-irwnha", "--size", "64"]
+    assert cli.main([*small, "--out", str(tmp_path / "ray"), "--ray", "local"]) == 0
+    assert cli.main([*small, "--out", str(tmp_path / "plain")]) == 0
+    assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
+
+
+KILLED = """
+import os, sys, time
+sys.path[:0] = {path!r}
+from test_cluster import Thumbnail, build
+class Slow(Thumbnail):
+    def describe(self, picture, box=None):
+        if picture.width == 50:
+            time.sleep(60)
+        return super().describe(picture, box)
+def progress(done, total, name):
+    if done == 6:
+        print("six are done", flush=True)
+from pathlib import Path
+build(Path({pictures!r}), {out!r}, Slow, progress=progress)
+"""
+
+
+def test_the_driver_is_killed(pictures, tmp_path):
+    """Ray goes with it, and a build on this machine alone takes over."""
+    here = Path(__file__).parent
+    path = [str(here), str(here.parent), str(here.parents[1])]
+    script = KILLED.format(path=path, pictures=str(pictures), out=str(tmp_path / "out"))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"six are done\n"
+        finally:
+            process.send_signal(signal.SIGKILL)
+    method = Thumbnail()
+    index.build(open_collection(pictures), method, tmp_path / "out")
+    assert len(method.described) <= 17 - 3, "six are done, of which three at most are no pictures"
+    index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_there_is_no_cluster(pictures, tmp_path, address):
+    describe = cluster.describer(address, Thumbnail)
+    refused(f"Ray cannot be reached at {address}",
+            index.build, open_collection(pictures), Thumbnail(), tmp_path / "out",
+            describe=describe)  # fmt: skip
+
+
+def test_an_address_for_clients():
+    refused("run this command on a machine of the cluster", cluster.describer,
+            "ray://127.0.0.1:10001", Thumbnail)  # fmt: skip
+
+
+def test_there_is_no_ray(monkeypatch, pictures, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(cluster.RetrievalError, match=r'not installed: pip install "ray>=2.50,<3"'):
+        build(pictures, tmp_path / "out", Thumbnail)
