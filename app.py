@@ -14,6 +14,7 @@ st.navigation(
         st.Page(
             "pages/keypoints.py", title="Keypoints and matches", icon=":material/scatter_plot:"
         ),
+        st.Page("pages/groups.py", title="Groups", icon=":material/stacks:"),
         st.Page("pages/collections.py", title="Collections", icon=":material/photo_library:"),
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
         st.Page("pages/networks.py", title="Networks and indexes", icon=":material/deployed_code:"),

@@ -81,6 +81,7 @@ div[class*="st-key-strip-"], .skeleton.strip {display: flex; flex-flow: row nowr
 div[class*="st-key-strip-"] > *, .skeleton.strip > * {flex: 1 0 4.6rem !important;
   min-width: 4.6rem !important}
 .skeleton.strip b {height: 1rem; margin: .3rem 0 .2rem}
+div[class*="st-key-strip-group-"] > * {flex: 0 0 8rem !important}
 div[class*="st-key-strip-"] p {font-size: .8rem}
 div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; height: 1.2rem;
   font-size: .75rem}

@@ -38,9 +38,9 @@ from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
+from retrieval.ranking import groups, verification, verifiers
 from retrieval.ranking import lighterglue as lighterglue_module
 from retrieval.ranking import search as search_module
-from retrieval.ranking import verification, verifiers
 from retrieval.ranking.geometry import Verification
 from retrieval.ranking.ranking import Query, Ranking
 from retrieval.workers import Workers
@@ -57,6 +57,7 @@ T = TypeVar("T")
 WORKERS = Workers(min(threads.usable_cores(), 4), 200)
 KEPT = Kept(128 << 20)  # pictures to look at, figures, and answers about pictures of collections
 OF_ONE_SESSION = 16 << 20  # bytes of the same about pictures that a visitor brought
+PAIRED = 8  # pictures that are compared with those like them in one turn
 PAINTED = 1.0  # s after which a page that was sent is on the screen
 
 
@@ -299,6 +300,24 @@ def xfeat_matches(
             ("xfeat", stamp(path / "manifest.json"), question.key, box, hit),
             lambda: in_turn(compare),
         )
+
+
+def confirmed_pairs(
+    path: Path, collection: Collection, progress: Callable[[int, int], None]
+) -> list[groups.Pair]:
+    """All pairs of alike pictures that geometry confirms; progress(done, total) in pictures."""
+    opened = index_of(path, collection)
+    database = verifiers.Database(opened, collection)
+
+    def find() -> list[groups.Pair]:
+        found: list[groups.Pair] = []
+        for start in range(0, len(opened), PAIRED):
+            some = range(start, min(start + PAIRED, len(opened)))
+            found += in_turn(partial(groups.pairs_of, opened, database, some))
+            progress(some.stop, len(opened))
+        return found
+
+    return KEPT.get(("pairs", stamp(path / "manifest.json")), find)
 
 
 def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from retrieval.cli import (
     download,
     evaluation,
     export,
+    groups,
     index,
     plot,
     search,
@@ -25,7 +26,7 @@ from retrieval.cli.arguments import join_boxes
 from retrieval.cli.output import shown
 from retrieval.errors import RetrievalError
 
-GROUPS = (index, export, search, evaluation, download, training, plot, serve, benchmarks)
+GROUPS = (index, export, search, groups, evaluation, download, training, plot, serve, benchmarks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -507,3 +507,10 @@ def test_evaluate_then(run, folder, tmp_path):
         "evaluation.npz", "evaluation.json",
         "evaluation-diffusion.npz", "evaluation-diffusion.json",
     }  # fmt: skip
+
+
+def test_groups_of_an_index(run, indexes, tmp_path):
+    code, text, _ = run("groups", indexes["sir"].path, "--inliers", 20, "--csv", tmp_path / "g.csv")
+    assert code == 0
+    assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")
+    assert (tmp_path / "g.csv").read_text("utf-8-sig").startswith("group,picture,inliers")

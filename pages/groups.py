@@ -1,0 +1,140 @@
+"""Groups: pictures of the same thing in a collection, found without any query."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from pages.parts import cards, loaders, own_pictures, query
+from pages.parts.downloads import downloads
+from retrieval.collections import Collection
+from retrieval.index import Index
+from retrieval.methods import METHODS
+from retrieval.ranking import groups
+from retrieval.ranking.verification import LEAST
+
+PER_PAGE = 10
+MOST_SHOWN = 24  # pictures of one group
+state = st.session_state
+
+
+def found(path: Path, collection: Collection) -> list[groups.Pair]:
+    """The confirmed pairs, with a bar while they are looked for."""
+    bar = st.empty()
+
+    def progress(done: int, total: int) -> None:
+        bar.progress(done / total, f"{done} of {total} pictures compared with those like them")
+
+    with loaders.explained():
+        pairs = loaders.confirmed_pairs(path, collection, progress)
+    bar.empty()
+    return pairs
+
+
+def show(number: int, group: groups.Group, collection: Collection, opened: Index) -> None:
+    """One group as a strip; a click searches with a picture."""
+    best = group.pairs[0]
+    alike = best.share >= groups.NEAR_DUPLICATE
+    st.markdown(
+        f"**Group {number}** · {len(group.positions)} pictures · best pair: {best.inliers} "
+        f"inliers, {best.share:.0%} of the keypoints"
+        + (" · :orange-badge[near-duplicates]" if alike else "")
+    )
+    # The best pair first: near-duplicates stand beside each other.
+    order = list(dict.fromkeys(one for pair in group.pairs for one in (pair.first, pair.second)))
+    with st.container(horizontal=True, gap="xsmall", key=f"strip-group-{number}"):
+        for position in order[:MOST_SHOWN]:
+            name = opened.names[position]
+            cards.card(
+                collection,
+                name,
+                "",
+                f"Search with {cards.plain(name)}",
+                f"group-{number}-{position}",
+                None,
+                search_with,
+                (collection.name, name),
+                cards.plain(Path(name).name),
+            )
+    if len(order) > MOST_SHOWN:
+        st.caption(f"{len(order) - MOST_SHOWN} more are in the CSV.")
+
+
+def search_with(collection: str, name: str) -> None:
+    """Callback of a card."""
+    state.collection = collection
+    query.ask_database(name)
+    state["groups-ask"] = True
+
+
+loaders.through_app()
+cards.style()
+if state.pop("groups-ask", False):
+    st.switch_page("pages/search.py")
+st.title("Groups", anchor=False)
+st.markdown(
+    f"Pictures of the same thing, found without a query and without labels. Each picture is "
+    f"compared with the {groups.NEAR} most like it, keypoint by keypoint. Two pictures are "
+    "connected if one transformation explains enough of their matches (the **inliers**). Pictures "
+    "that are connected, directly or through others, make a group. Near-duplicates come first."
+)
+shelf = loaders.shelf()
+if own_pictures.current():
+    shelf = {own_pictures.NAME: own_pictures.TITLE} | shelf
+if not shelf:
+    st.info("There is no collection on this machine. The search page can take pictures of yours.")
+    st.stop()
+if state.get("groups-collection") not in shelf:
+    state["groups-collection"] = next(iter(shelf))
+left, right = st.columns(2, gap="medium")
+name = left.selectbox(
+    "Collection",
+    shelf,
+    format_func=shelf.__getitem__,
+    key="groups-collection",
+    persist_state="session",
+)
+least = right.slider(
+    "Inliers that connect two pictures",
+    LEAST,
+    60,
+    groups.CONNECTED,
+    help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
+)
+with loaders.explained():
+    collection = own_pictures.opened(name)
+paths = own_pictures.indexes(collection)
+method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
+if method is None:
+    st.info("These pictures are not indexed yet: search in them once on the search page.")
+    st.stop()
+asked = state.setdefault("groups-found", set())
+if name not in asked:
+    st.button(
+        "Find groups",
+        type="primary",
+        icon=":material/stacks:",
+        key="groups-find",
+        on_click=asked.add,
+        args=(name,),
+    )
+    st.stop()
+path = paths[method]
+with loaders.explained():
+    opened = loaders.index_of(path, collection)
+pairs = [pair for pair in found(path, collection) if pair.inliers >= least]
+sets = groups.grouped(pairs)
+inside = sum(len(group.positions) for group in sets)
+st.markdown(
+    f"**{len(sets)} groups** with {inside} of {len(opened)} pictures, from {len(pairs)} connected "
+    f"pairs. {METHODS[method].title} chose the pictures that were compared."
+)
+if not sets:
+    st.info("No two pictures are connected. Fewer inliers may connect some.")
+    st.stop()
+downloads(f"{collection.name}-groups", groups.rows(sets, opened.names))
+pages = -(-len(sets) // PER_PAGE)
+page = min(state.get("groups-page", 1), pages)
+for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
+    show((page - 1) * PER_PAGE + number, group, collection, opened)
+if pages > 1:
+    st.pagination(pages, key="groups-page")

@@ -1,0 +1,52 @@
+"""``groups``: pictures of the same thing in an index."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+from retrieval.cli.arguments import command, positive
+from retrieval.cli.output import Bar, shown, writing
+from retrieval.errors import RetrievalError
+
+
+def add(commands) -> None:
+    parser = command(commands, "groups", _groups, "find pictures of the same thing in an index")
+    parser.add_argument("index", type=Path, metavar="INDEX")
+    parser.add_argument(
+        "--inliers",
+        type=positive,
+        metavar="N",
+        help="that connect two pictures; more: smaller groups, fewer mistakes",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="one row a picture")
+
+
+def _groups(args: argparse.Namespace) -> None:
+    from retrieval import index as indexes
+    from retrieval.collections.credits import table
+    from retrieval.evaluation.runs import collection_of
+    from retrieval.ranking import groups
+    from retrieval.ranking.verifiers import Database
+
+    index = indexes.load(args.index)
+    collection = None
+    with suppress(RetrievalError):  # the features of its pictures may lie beside the index
+        collection = collection_of(index)
+    database = Database(index, collection)
+    pairs: list[groups.Pair] = []
+    with Bar(len(index)) as bar:
+        for position, name in enumerate(index.names):
+            pairs += groups.pairs_of(index, database, [position])
+            bar.update(position + 1, len(index), name)
+    least = args.inliers or groups.CONNECTED
+    found = groups.grouped(pair for pair in pairs if pair.inliers >= least)
+    rows = groups.rows(found, index.names)
+    if args.csv:
+        columns = ("group", "picture", "inliers of its best pair")
+        with writing(args.csv) as file:
+            file.write(table(columns, ([row[key] for key in columns] for row in rows)))
+    for row in rows:
+        print(shown(f"{row['group']:5} {row['picture']}"))
+    print(f"{len(found)} groups with {len(rows)} of {len(index)} pictures")

@@ -1,0 +1,50 @@
+"""The page "Groups", with pairs that are given."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.parts import loaders
+from retrieval.index.store import PRECOMPUTED
+from retrieval.ranking.groups import Pair
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    not (PRECOMPUTED / "town" / "gem-lite0").is_dir(), reason="the embedded collection is not here"
+)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    pairs = [Pair(0, 1, 25, 0.1), Pair(1, 2, 14, 0.05), Pair(30, 31, 200, 0.8)]
+    monkeypatch.setattr(loaders, "confirmed_pairs", lambda path, collection, progress: pairs)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.switch_page("pages/groups.py").run()
+    assert not app.exception
+    return app.button(key="groups-find").click().run()
+
+
+def headings(app):
+    return [one.value for one in app.markdown if one.value.startswith("**Group")]
+
+
+def test_near_duplicates_first_and_stricter_or_looser(page):
+    assert not page.exception
+    first, second = headings(page)
+    assert "near-duplicates" in first
+    assert "2 pictures" in second
+    assert "near-duplicates" not in second
+    page.slider[0].set_value(12).run()
+    assert "3 pictures" in headings(page)[1]
+    page.slider[0].set_value(60).run()
+    assert len(headings(page)) == 1
+
+
+def test_a_click_searches(page):
+    card = next(one for one in page.button if (one.key or "").startswith("open-group-2-0"))
+    name = card.label.removeprefix("Search with ").replace("\\", "")
+    card.click().run()
+    assert not page.exception
+    assert page.title[0].value == "Search by example"
+    assert page.session_state["database"] == name

@@ -1,0 +1,75 @@
+"""Groups: what geometry confirms is joined, and near-duplicates come first."""
+
+import pytest
+from PIL import Image
+
+from retrieval import index, methods
+from retrieval.collections import Collection
+from retrieval.ranking import groups
+from retrieval.ranking.groups import Pair
+from retrieval.ranking.verifiers import Database
+
+
+def test_pairs_join_pictures_to_groups():
+    pairs = [Pair(0, 1, 30, 0.2), Pair(4, 5, 25, 0.9), Pair(1, 2, 40, 0.3), Pair(7, 5, 22, 0.1)]
+    first, second = groups.grouped(pairs)
+    assert first.positions == (4, 5, 7)  # it has the pair most alike
+    assert first.pairs == (pairs[1], pairs[3])
+    assert second.positions == (0, 1, 2)
+    assert second.pairs == (pairs[2], pairs[0])
+    rows = groups.rows([first, second], "abcdefgh")
+    assert [(row["group"], row["picture"]) for row in rows] == [
+        (1, "e"), (1, "f"), (1, "h"), (2, "a"), (2, "b"), (2, "c"),
+    ]  # fmt: skip
+    assert [row["inliers of its best pair"] for row in rows] == [25, 25, 22, 30, 40, 40]
+
+
+def test_no_pairs_no_groups():
+    assert groups.grouped([]) == []
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory, drawn, load):
+    """Four pictures; a smaller copy of the first, and a part of the second."""
+    root = tmp_path_factory.mktemp("copies")
+    pictures = {f"{seed}.png": drawn(seed, (480, 360)) for seed in range(4)}
+    pictures["copy.jpg"] = pictures["0.png"].resize((400, 300), Image.Resampling.LANCZOS)
+    pictures["part.png"] = pictures["1.png"].crop((100, 60, 420, 330))
+    for name, picture in pictures.items():
+        picture.save(root / name, **({"quality": 90} if name.endswith("jpg") else {}))
+    collection = Collection("copies", "Copies", root, tuple(sorted(pictures)))
+    return index.build(collection, load("sir"), root / "index"), collection
+
+
+def test_copies_and_parts_are_found(copies):
+    opened, collection = copies
+    database = Database(opened, collection)
+    pairs = groups.pairs_of(opened, database, range(len(opened)))
+    one_by_one = [
+        pair for n in range(len(opened)) for pair in groups.pairs_of(opened, database, [n])
+    ]
+    assert pairs == one_by_one
+    assert len({frozenset(pair[:2]) for pair in pairs}) == len(pairs)
+    found = groups.grouped(pair for pair in pairs if pair.inliers >= groups.CONNECTED)
+    names = [{opened.names[position] for position in group.positions} for group in found]
+    assert names == [{"0.png", "copy.jpg"}, {"1.png", "part.png"}]
+    assert found[0].pairs[0].share >= groups.NEAR_DUPLICATE
+
+
+def test_pictures_that_cannot_be_read_are_in_no_group(copies):
+    opened, _ = copies
+    assert groups.pairs_of(opened, Database(opened, None), range(len(opened))) == []
+
+
+def test_a_blank_picture(tmp_path, load):
+    for name in "abc":
+        Image.new("RGB", (200, 150), "white").save(tmp_path / f"{name}.png")
+    collection = Collection("blank", "Blank", tmp_path, ("a.png", "b.png", "c.png"))
+    opened = index.build(collection, load("sir"), tmp_path / "index")
+    assert groups.pairs_of(opened, Database(opened, collection), range(3)) == []
+
+
+def test_methods_without_one_vector(indexes, collection):
+    opened = indexes["delf"]
+    assert opened.kind == methods.METHODS["delf"].kind
+    assert isinstance(groups.pairs_of(opened, Database(opened, collection), [0, 1]), list)
