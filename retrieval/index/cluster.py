@@ -178,7 +178,7 @@ def _connected(address: str) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address == LOCAL:
-            ray.init(num_cpus=usable_cores(), include_dashboard=False, **quiet)
+            ray.init(LOCAL, num_cpus=usable_cores(), include_dashboard=False, **quiet)
         else:
             if place := re.fullmatch(r"(.+):(\d{1,5})", address):
                 # Ray itself tries for two minutes.

@@ -51,7 +51,8 @@ class Numbered(Thumbnail):
 def local():
     """Ray with two workers, once for all tests here."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    ray.init("local", num_cpus=2, include_dashboard=False, **quiet)
     yield
     ray.shutdown()
 
@@ -73,6 +74,31 @@ def build(pictures, out, load, **options):
     method = load()
     describe = cluster.describer("local", load)
     return index.build(open_collection(pictures), method, out, describe=describe, **options)
+
+
+# Before Ray is started, which it then is for all that follow
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_there_is_no_cluster(pictures, tmp_path, address):
+    describe = cluster.describer(address, Thumbnail)
+    refused(f"Ray cannot be reached at {address}",
+            index.build, open_collection(pictures), Thumbnail(), tmp_path / "out",
+            describe=describe)  # fmt: skip
+
+
+def test_an_address_for_clients():
+    refused("run this command on a machine of the cluster", cluster.describer,
+            "ray://127.0.0.1:10001", Thumbnail)  # fmt: skip
+
+
+def test_there_is_no_ray(monkeypatch, pictures, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(cluster.RetrievalError, match=r'not installed: pip install "ray>=2.50,<3"'):
+        build(pictures, tmp_path / "out", Thumbnail)
+
+
+# With two workers
 
 
 @pytest.mark.parametrize("method", [Thumbnail, Grid])
@@ -177,22 +203,3 @@ def test_the_driver_is_killed(pictures, tmp_path):
     assert len(method.described) <= 17 - 3, "six are done, of which three at most are no pictures"
     index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
     assert contents(tmp_path / "out") == contents(tmp_path / "plain")
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
-def test_there_is_no_cluster(pictures, tmp_path, address):
-    describe = cluster.describer(address, Thumbnail)
-    refused(f"Ray cannot be reached at {address}",
-            index.build, open_collection(pictures), Thumbnail(), tmp_path / "out",
-            describe=describe)  # fmt: skip
-
-
-def test_an_address_for_clients():
-    refused("run this command on a machine of the cluster", cluster.describer,
-            "ray://127.0.0.1:10001", Thumbnail)  # fmt: skip
-
-
-def test_there_is_no_ray(monkeypatch, pictures, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(cluster.RetrievalError, match=r'not installed: pip install "ray>=2.50,<3"'):
-        build(pictures, tmp_path / "out", Thumbnail)
