@@ -1,12 +1,12 @@
 """Networks and indexes: what this machine searches with, and what can be downloaded."""
 
-import json
-
 import streamlit as st
 
 from pages.parts import cards, loaders
 from pages.parts.permission import command_instead, may_download
 from retrieval import index, methods
+from retrieval.errors import RetrievalError
+from retrieval.index import store
 from retrieval.networks import checkpoints
 
 
@@ -45,7 +45,11 @@ def indexes_here() -> None:
     rows = []
     for name, title in loaders.shelf().items():
         for method, path in index.find_all(name):
-            made = json.loads((path / "manifest.json").read_text("utf-8"))
+            try:
+                made = store.read_manifest(path)
+            except RetrievalError as error:
+                st.warning(cards.plain(str(error)), icon=":material/warning:")
+                continue
             size = sum(file["bytes"] for file in made["files"].values())
             rows.append(
                 {

@@ -453,14 +453,22 @@ def evaluate(
 ) -> runs.Run:
     """Put every query to the index at ``path`` and keep what comes out beside it.
 
-    then: with these re-rankers.
+    then: with these re-rankers. Each query waits for its turn among the searches of others.
     """
     opened = index_of(path, collection)
     brings_queries = "queries_sha256" in opened.settings
     method = (
         None if brings_queries else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
-    return runs.evaluate_index(opened, collection, method, progress, then)
+    who = _visitor()
+    return runs.evaluate_index(
+        opened,
+        collection,
+        method,
+        progress,
+        then,
+        turn=lambda work: WORKERS.run(who, work, lambda place: None),
+    )
 
 
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -33,10 +34,14 @@ from retrieval.evaluation import KS, Scores, evaluate
 if TYPE_CHECKING:
     from retrieval.index import Index
     from retrieval.methods.base import Method
+    from retrieval.ranking.ranking import Ranking
 
 FORMAT = 1
 DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
 MAX_RANKS_BYTES = 1_000_000_000  # a million pictures × 70 queries as int64 are 0.56 GB
+
+
+Turn = Callable[[Callable[[], "Ranking"]], "Ranking"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +92,17 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
     return collection
 
 
+def _at_once(work: Callable[[], Ranking]) -> Ranking:
+    return work()
+
+
 def rank_queries(
     index: Index,
     method: Method | None,
     collection: Collection,
     progress: Callable[[int, int, str], None] | None = None,
     then: Sequence[str] = (),
+    turn: Turn = _at_once,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Put every query of the collection to the index.
 
@@ -101,6 +111,7 @@ def rank_queries(
     progress(done, total, name) is called after each query.
     then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
     their work, so that it does not help itself.
+    turn(work) does the work of one query, when it may be done.
     Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
     up with -1 where the index skipped pictures, and behind the best DEEPEST of a store; and seconds
     (Q,) by stage.
@@ -119,23 +130,26 @@ def rank_queries(
             f"The index {index} has descriptors of {len(stored)} queries, but "
             f"{collection.title} has {len(collection.queries)}."
         )
-    for column, query in enumerate(collection.queries):
+
+    def rank(column: int, query: Query) -> Ranking:
         if stored is not None:
             asked = Asked(index, stored[column])
-            ranking = rank_query(asked, then=then, own=query.name, depth=DEEPEST)
-        else:
-            assert method is not None
-            picture = images.read(collection.path(query.name))
-            ranking = rank_picture(
-                index,
-                method,
-                picture,
-                query.box,
-                then=then,
-                collection=collection,
-                own=query.name,
-                depth=DEEPEST,
-            )
+            return rank_query(asked, then=then, own=query.name, depth=DEEPEST)
+        assert method is not None
+        picture = images.read(collection.path(query.name))
+        return rank_picture(
+            index,
+            method,
+            picture,
+            query.box,
+            then=then,
+            collection=collection,
+            own=query.name,
+            depth=DEEPEST,
+        )
+
+    for column, query in enumerate(collection.queries):
+        ranking = turn(partial(rank, column, query))
         try:
             ranks[: len(ranking), column] = [names[name] for name in ranking.names]
         except KeyError as error:
@@ -345,9 +359,10 @@ def evaluate_index(
     method: Method | None,
     progress: Callable[[int, int, str], None] | None = None,
     then: Sequence[str] = (),
+    turn: Turn = _at_once,
 ) -> Run:
     """Put every query to an index, score the rankings, keep them beside the index."""
-    ranks, timings = rank_queries(index, method, collection, progress, then)
+    ranks, timings = rank_queries(index, method, collection, progress, then, turn)
     return record_run(index, collection, ranks, timings, then=then)
 
 

@@ -460,10 +460,7 @@ def _old_places(path: Path) -> list[Path]:
 
 
 def _load(path: Path, part: bool) -> Index:
-    if not (path / "manifest.json").is_file():
-        raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
-    manifest = _read_json(path / "manifest.json")
-    check_manifest(manifest, path)
+    manifest = read_manifest(path)
     if ("part" in manifest) != part:
         raise RetrievalError(
             f"{path} is a whole index and not a part of one."
@@ -622,6 +619,15 @@ def _open_array(path: Path) -> np.ndarray:
     except Exception as error:  # numpy raises a dozen kinds on hostile bytes
         raise RetrievalError(f"{path} is not a plain numpy array{AGAIN}.") from error
     return array
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What an index says of itself; its files are not looked at. RetrievalError for nonsense."""
+    if not (path / "manifest.json").is_file():
+        raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
+    manifest = _read_json(path / "manifest.json")
+    check_manifest(manifest, path)
+    return manifest
 
 
 def check_manifest(manifest: Any, path: Path | Address) -> None:

@@ -77,7 +77,13 @@ def index(folder, method, tmp_path):
 def test_rankings_by_hand(index, method, folder):
     collection = open_collection(folder)
     told = []
-    ranks, timings = runs.rank_queries(index, method, collection, lambda *args: told.append(args))
+    turns = []
+    ranks, timings = runs.rank_queries(
+        index, method, collection, lambda *args: told.append(args), turn=lambda work: (
+            turns.append(work), work()
+        )[1]
+    )  # fmt: skip
+    assert len(turns) == 2
     # Two equal reds in the order of the collection, then orange; the unreadable one is missing.
     assert ranks.T.tolist()[0][:3] == [0, 2, 3]
     assert ranks.T.tolist()[1][0] == 1

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages.parts import loaders
+from pages.parts.evaluation import runs as evaluation_runs
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs
@@ -227,7 +228,13 @@ def test_an_index_without_a_run_is_evaluated_on_request(little):
     assert shown["mAP Medium"] == round(100 * kept.scores["medium"].map, 2)
 
 
-def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone(little):
+def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone(
+    little, monkeypatch
+):
+    turns = []
+    run = loaders.WORKERS.run
+    monkeypatch.setattr(loaders.WORKERS, "run", lambda *work: turns.append(work) or run(*work))
+    monkeypatch.setattr(evaluation_runs, "MOST_KEPT", 1)
     app = start()
     assert "Nothing was evaluated with a re-ranker yet" in text(app)
     app.selectbox(key="rerank-index").set_value("cnn-irwnha").run()
@@ -241,6 +248,11 @@ def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone
     assert row["k-reciprocal, then Diffusion"] == round(100 * kept.scores["medium"].map, 2)
     assert app.query_params["method"] == "cnn-irwnha+k-reciprocal+diffusion"
     assert app.query_params["against"] == "cnn-irwnha"
+    assert len(turns) == len(little.collection.queries), "each waits for those of others"
+    # Visitors cannot fill the disk, nor everybody's page.
+    app.multiselect(key="rerank-then-global").set_value(["k-reciprocal"]).run()
+    assert app.button(key="rerank-run").disabled
+    assert "the most that visitors may make" in "".join(one.value for one in app.caption)
     assert table(app, "Measured")["Method"].tolist() == ["SIR", "CNN-IRwNHA"]
 
 

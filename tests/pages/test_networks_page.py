@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from retrieval import index
 from retrieval.networks import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,15 @@ def test_every_checkpoint_and_index_is_named(networks):
     app = networks("0" * 64)
     for table in app.dataframe[:2]:
         assert {"sir-lite0", "delf-lite0", "gem-lite0"} <= set(table.value["Checkpoint"])
+
+
+def test_a_damaged_index_is_told_and_the_others_are_listed(networks, tmp_path, monkeypatch):
+    damaged = tmp_path / "town" / "damaged"
+    damaged.mkdir(parents=True)
+    (damaged / "manifest.json").write_text('{"method": "sir", "checkpoint": {"id": "x"}}')
+    whole = index.find_all("town")
+    monkeypatch.setattr(index, "find_all", lambda name: [*whole, ("sir", damaged)])
+    app = networks("")
+    assert not app.exception
+    assert "manifest" in app.warning[0].value
+    assert len(app.dataframe[1].value) == len(whole)

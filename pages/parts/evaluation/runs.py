@@ -18,6 +18,7 @@ from retrieval.evaluation.runs import Run
 from retrieval.ranking.chain import BEST, MOST, RERANKERS
 
 UPLOAD = "upload"
+MOST_KEPT = 20  # re-rankings of an index that visitors make: everybody's page shows all of them
 state = st.session_state
 
 
@@ -142,7 +143,9 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
             )
         )
         id = reranked_id(paths[name], then)
-        if st.button("Evaluate", key="rerank-run", disabled=not then):
+        kept = sum(one.alone == name for one in measured.values())
+        full = id not in measured and kept >= MOST_KEPT
+        if st.button("Evaluate", key="rerank-run", disabled=not then or full):
             if id not in measured:
                 _evaluate(
                     collection, f"{measured[name].label} + {chain_title(then)}", paths[name], then
@@ -150,8 +153,11 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
             state["eval-method"], state["eval-against"] = id, name
             st.rerun()
         st.caption(
-            "It puts every query of the collection to the index, which takes up to a minute, and "
-            "keeps the result beside the index."
+            f"{kept} re-rankings are kept beside this index, the most that visitors may make. The "
+            "owner of this app can evaluate others by command, or delete some."
+            if full
+            else "It puts every query of the collection to the index, which takes up to a minute, "
+            "and keeps the result beside the index."
         )
 
 
