@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple, TypeVar
 
-from retrieval import memory
+from retrieval import memory, threads
 from retrieval.errors import RetrievalError
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ class Workers:
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
         self._threads: list[threading.Thread] = []
         self._seconds = 1.0  # that a piece of work took of late
+        self._busy = 0  # threads at work
 
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
@@ -113,6 +114,8 @@ class Workers:
     def _run(self) -> None:
         while True:
             self._do(self._next())
+            with self._changed:
+                self._busy -= 1
 
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
@@ -125,6 +128,9 @@ class Workers:
             work = works.popleft()
             if works:
                 self._waiting[who] = works  # at the end of the round
+            self._busy += 1
+            # Those who wait are at work in a moment, while this piece still goes on.
+            threads.share(min(self._busy + len(self._waiting), self.count))
             return work
 
     def _do(self, work: _Work) -> None:

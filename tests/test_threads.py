@@ -80,3 +80,17 @@ def test_quota_of_the_control_group(files, quota, tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "CGROUP", tmp_path)
     assert threads._quota() == quota
     assert 1 <= threads.usable_cores() <= max(1, quota + 1)
+
+
+def test_workers_share_the_cores(monkeypatch):
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    try:
+        found = []
+        for workers in (1, 2, 3, 9):
+            threads.share(workers)
+            found.append(torch.get_num_threads())
+        assert found == [4, 2, 1, 1]
+    finally:
+        torch.set_num_threads(before)

@@ -21,16 +21,22 @@ class Kept:
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, key: Hashable, make: Callable[[], T], wait: bool = True) -> T:
         """The value of a key, made where it is not kept.
 
-        Whoever asks while it is being made waits for it. What ``make`` raises is not kept.
+        Whoever asks while it is being made waits for it; without ``wait`` makes it too: a worker
+        must not wait for what may itself wait for a worker. What ``make`` raises is not kept.
         """
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
                 return self._values[key][0]
-            making = self._making.setdefault(key, threading.Lock())
+            if wait:
+                making = self._making.setdefault(key, threading.Lock())
+        if not wait:
+            value = make()
+            self._keep(key, value)
+            return value
         with making:
             with self._lock:
                 if key in self._values:  # somebody else made it
@@ -46,8 +52,8 @@ class Kept:
     def _keep(self, key: Hashable, value: object) -> None:
         size = size_of(value)
         with self._lock:
+            self.bytes += size - self._values.pop(key, (None, 0))[1]
             self._values[key] = value, size
-            self.bytes += size
             while self.bytes > self.most:
                 self.bytes -= self._values.popitem(last=False)[1][1]
 

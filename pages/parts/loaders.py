@@ -236,12 +236,18 @@ def search(
     opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
     source = question.source
+    kept, described = _kept(source), _described(question.key, box, method, opened.settings)
+    # Another chain, and why a result was found, need the features again.
+    remembering = copy.copy(method)
+    remembering.describe = lambda picture, box=None: kept.get(  # type: ignore[method-assign]
+        described, lambda: method.describe(picture, box), wait=False
+    )
 
     def rank() -> Ranking:
         own = question.name if isinstance(source, Path) else None
         return search_module.rank_picture(
             opened,
-            method,
+            remembering,
             _decoded(source),
             box,
             then=then,
@@ -252,8 +258,13 @@ def search(
 
     with st.spinner("Searching"):
         key = "ranking", changed, question.key, box, then, where
-        ranking = _kept(source).get(key, lambda: in_turn(rank))
+        ranking = kept.get(key, lambda: in_turn(rank))
     return ranking.without(question.name) if isinstance(source, Path) else ranking
+
+
+def _described(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
+    """Where the features of a picture, or of a box in it, are kept."""
+    return "features", key, box, method.name, method.checkpoint.id, json.dumps(settings)
 
 
 def _decoded(source: Path | bytes) -> Image.Image:
@@ -342,7 +353,7 @@ def local_features(
     method = load_method("delf", checkpoint, **settings)
     with st.spinner("Finding keypoints"):
         return _kept(source).get(
-            ("features", key, box, method.checkpoint.id, json.dumps(settings)),
+            _described(key, box, method, settings),
             lambda: in_turn(lambda: as_local(method.describe(_decoded(source), box))),
         )
 

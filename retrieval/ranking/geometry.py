@@ -109,7 +109,7 @@ def verify(
     nothing = Verification(None, np.zeros(len(points_a), bool))
     # Several keypoints at one place (pyramid levels) are one piece of evidence.
     least = LEAST_PAIRS[model]
-    if len(np.unique(points_a, axis=0)) < least or len(np.unique(points_b, axis=0)) < least:
+    if any(len(set(map(tuple, points.tolist()))) < least for points in (points_a, points_b)):
         return nothing
     params = cv2.UsacParams()
     params.threshold = tolerance

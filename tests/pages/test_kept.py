@@ -56,6 +56,19 @@ def test_who_asks_meanwhile_waits_and_gets_the_same():
     assert found[0] is found[1]
 
 
+def test_a_worker_does_not_wait_for_what_somebody_else_makes():
+    kept = Kept(1000)
+
+    def make():
+        assert kept.get("key", lambda: b"by the worker", wait=False) == b"by the worker"
+        return b"by the page"
+
+    assert kept.get("key", make) == b"by the page"
+    assert kept.get("key", lambda: b"again", wait=False) == b"by the page"
+    assert len(kept) == 1
+    assert kept.bytes == size_of(b"by the page")
+
+
 def test_an_error_is_not_kept():
     kept = Kept(1000)
     with pytest.raises(ZeroDivisionError):

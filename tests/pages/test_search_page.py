@@ -372,6 +372,23 @@ def test_compare_all(little):
     assert "no DELF index" in app.info[0].value
 
 
+def test_a_picture_is_described_once_for_all_chains(little, monkeypatch):
+    described, describe = [], Colours.describe
+
+    def counted(self, picture, box=None):
+        described.append(box)
+        return describe(self, picture, box)
+
+    monkeypatch.setattr(Colours, "describe", counted)
+    app = go(start(method="sir"))
+    found = len(hits(app, "sir"))
+    app.selectbox(key="then").select("expansion").run()
+    assert not app.exception
+    assert any("Re-ranked by" in one.value for one in app.caption)
+    assert len(hits(app, "sir")) == found > 0
+    assert len(described) == 1
+
+
 def test_a_result_large_and_as_the_next_query(little):
     app = go(start())
     app.button(key="open-cnn-irwnha-4").click().run()
