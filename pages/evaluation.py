@@ -18,6 +18,7 @@ from pages.parts.evaluation import (
 )
 from pages.parts.evaluation.average_precision import RULES
 from pages.parts.evaluation.runs import UPLOAD, Measured
+from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.evaluation import published
 from retrieval.figures import evaluation as plots
@@ -75,6 +76,7 @@ way.segmented_control(
     format_func=str.capitalize,
     key="eval-protocol",
     required=True,
+    help=explained("protocol", "ground truth", "left out of the score"),
     persist_state="session",
 )
 protocol: str = state["eval-protocol"]
@@ -111,7 +113,7 @@ if measured:
         hide_index=True,
         height="content",
         key="scores",
-        column_config={name: numbers for name in table[0] if name.startswith("m")},
+        column_config=tables.columns(table),
     )
     st.caption(
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
@@ -133,8 +135,7 @@ if measured:
     st.subheader(
         "What does re-ranking add?",
         anchor=False,
-        help="A re-ranker looks at the first results of a method again and puts them into a "
-        "better order.",
+        help=explained("re-ranker"),
     )
     if rows := tables.reranked(measured, protocol):
         st.markdown(f"mAP ({protocol}, in per cent) of each method alone and with re-rankers.")
@@ -172,7 +173,7 @@ if not measured:
     own_ranking.bring(collection, mine)
     st.stop()
 
-st.subheader("Query by query", anchor=False)
+st.subheader("Query by query", anchor=False, help=explained("query", "AP"))
 if state.get("eval-method") not in measured:
     best = max(alone, key=lambda one: one.run.scores[protocol].map)
     state["eval-method"] = best.id
@@ -273,7 +274,7 @@ with answers:
             one_query.ranked_list(collection, one, number, protocol, len(wanted) == 1)
 
 st.subheader("Explain this AP", anchor=False)
-explained = wanted[0]
+told = wanted[0]
 if len(wanted) > 1:
     if state.get("eval-explain") not in [one.id for one in wanted]:
         state["eval-explain"] = wanted[0].id
@@ -285,8 +286,8 @@ if len(wanted) > 1:
         required=True,
         label_visibility="collapsed",
     )
-    explained = measured[state["eval-explain"]]
-average_precision.section(collection, number, protocol, explained.label, explained.run)
+    told = measured[state["eval-explain"]]
+average_precision.section(collection, number, protocol, told.label, told.run)
 
 st.subheader("All queries together", anchor=False)
 all_queries.together(collection, shown, wanted, protocol)

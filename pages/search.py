@@ -12,6 +12,7 @@ from pages.parts.search.browse import browse
 from pages.parts.search.dialog import result
 from pages.parts.search.link import ALL, follow_link, follow_query, write_link
 from pages.parts.search.options import options
+from pages.parts.terms import explained
 from retrieval import methods
 
 state = st.session_state
@@ -40,6 +41,7 @@ with place.container(horizontal=True, vertical_alignment="bottom"):
         shelf,
         format_func=shelf.__getitem__,
         key="collection",
+        help=explained("collection", "query", "index"),
         persist_state="session",
     )
     if state.collection != own_pictures.NAME:
@@ -56,6 +58,7 @@ with way.container(horizontal=True, vertical_alignment="bottom"):
         format_func=lambda name: "Compare all" if name == ALL else methods.METHODS[name].title,
         key="method",
         required=True,
+        help="  \n".join(f"**{one.title}**: {one.summary}" for one in methods.METHODS.values()),
         persist_state="session",
     )
     then.control()

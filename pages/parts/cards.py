@@ -46,9 +46,20 @@ _STYLE = (
   /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
   .st-key-asking-idle .st-key-query-box {display: none}
 }
-@media (any-pointer: coarse) {
-  .stMainBlockContainer button, .stMainBlockContainer [role="radio"] {min-height: 44px}
+@media (max-width: 767px) {
+  [data-testid="stExpandSidebarButton"] {width: auto !important; padding: 0 .6rem}
+  [data-testid="stExpandSidebarButton"]::after {content: "Pages"; margin-left: .4rem}
 }
+@media (any-pointer: coarse) {
+  .stMainBlockContainer button, .stMainBlockContainer [role="radio"],
+  .stMainBlockContainer summary, [data-testid="stCheckbox"] label,
+  [data-testid="stPageLink-NavLink"], [data-testid="stSidebarNavLink"],
+  [data-testid="stSidebarCollapseButton"] button, [data-testid="stExpandSidebarButton"]
+    {min-height: 44px}
+  [data-testid="stCheckbox"] label {align-items: center}
+}
+/* Headings that are written as Markdown get a link of their own, which nobody asked for. */
+.stMainBlockContainer h4 a[href^="#"] {display: none}
 /* The query stays in sight while its results scroll by. */
 @media (min-width: 900px) {
   div[data-testid="stLayoutWrapper"]:has(> .st-key-asking) {position: sticky; top: 4.5rem}
@@ -88,6 +99,7 @@ div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; h
 div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
 .legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
 .legend span {white-space: nowrap}
+.legend > span:last-child {white-space: normal}
 .chip, div[class*="st-key-card-"]::before {
   display: inline-grid; place-items: center; width: 1.7rem; height: 1.7rem; border-radius: .4rem;
   font-weight: 700; color: #fff;

@@ -35,11 +35,23 @@ function keep() {
   });
 }
 
+// On a phone the menu lies over the page: it goes when a page was chosen.
+function closeMenu() {
+  document.addEventListener("click", (event) => {
+    if (window.innerWidth < 768 && event.target.closest('[data-testid="stSidebarNavLink"]')) {
+      setTimeout(() => {
+        document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
+      }, 100);
+    }
+  });
+}
+
 export default function ({ data }) {
   if (!window.placeIsKept) {
     window.placeIsKept = true;
     window.placeShown = 0;
     keep();
+    closeMenu();
   }
   if (data.number > window.placeShown) {
     window.placeShown = data.number;

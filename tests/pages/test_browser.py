@@ -300,3 +300,20 @@ def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.get_by_role("link", name="See the matches").click()
     page.get_by_text("Still in use: belltower_001.jpg").wait_for()
     page.get_by_role("heading", name="XFeat").first.wait_for()
+
+
+def test_the_menu_of_a_phone_closes_after_a_choice(chromium, address):
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    context.set_default_timeout(WAIT)
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_text("Search by example").wait_for()
+    page.get_by_test_id("stExpandSidebarButton").tap()
+    entry = page.get_by_role("link", name="How it works")
+    sync_api.expect(entry).to_be_in_viewport()
+    entry.tap()
+    page.get_by_role("heading", name="How it works").wait_for()
+    sync_api.expect(entry).not_to_be_in_viewport()
+    context.close()

@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders
 from pages.parts.downloads import downloads
+from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.evaluation import Explanation, Step, explain
 from retrieval.evaluation.runs import Run
@@ -99,7 +100,9 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     )
     if out:
         st.html(strip((kind for kind in told.kinds if kind != "ignored"), "The list as counted"))
-    st.markdown("**3. Precision and recall at each right picture**")
+    st.markdown(
+        "**3. Precision and recall at each right picture**", help=explained("precision", "recall")
+    )
     rows = step_rows(collection, told)
     name = f"{collection.name}-{protocol}-{label}-{Path(asked.name).stem}"
     drawn, numbers = st.columns([2, 3], gap="medium")
@@ -131,10 +134,9 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     later = [n for n, step in enumerate(told.steps, 1) if step.rank > n] or [found]
     if found:
         st.markdown(example(told.steps[later[0] - 1], later[0], told.positives))
-    st.latex(
-        r"\mathrm{AP}=\sum_{j=1}^{n}\frac{1}{n}\cdot\frac{p_j^-+p_j^+}{2},\qquad "
-        r"p_j^-=\frac{j-1}{r_j-1},\qquad p_j^+=\frac{j}{r_j}"
-    )
+    # One below the other, as a phone has no room for more.
+    st.latex(r"\mathrm{AP}=\sum_{j=1}^{n}\frac{1}{n}\cdot\frac{p_j^-+p_j^+}{2}")
+    st.latex(r"p_j^-=\frac{j-1}{r_j-1},\qquad p_j^+=\frac{j}{r_j}")
     st.latex(r"\mathrm{mAP}=\frac{1}{Q}\sum_{q=1}^{Q}\mathrm{AP}_q")
     st.caption(
         "n: number of right pictures. r: rank of the j-th of them, without those left "

@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.parts.downloads import downloads
 from pages.parts.evaluation.runs import Measured, chain_title
+from pages.parts.terms import TERMS
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS, Scores, published
 from retrieval.ranking.chain import RERANKERS
@@ -52,6 +53,16 @@ def wide(rows: list[dict], protocol: str) -> list[dict]:
             | {key: here[key] for key in ("Queries", "Checkpoint", "Measured")}
         )
     return table
+
+
+def columns(table: list[dict]) -> dict:
+    """How the columns of ``wide`` are written, and what their terms mean."""
+    found: dict = {"Checkpoint": st.column_config.TextColumn(help=TERMS["checkpoint"])}
+    for name in table[0]:
+        if name.startswith("m"):
+            term = "mAP" if name.startswith("mAP") else "mP@k"
+            found[name] = st.column_config.NumberColumn(format="%.2f", help=TERMS[term])
+    return found
 
 
 def reranked(measured: Mapping[str, Measured], protocol: str) -> list[dict]:

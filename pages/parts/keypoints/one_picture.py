@@ -13,6 +13,7 @@ from pages.parts.keypoints.engine import Delf, Engine, XFeat
 from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_of
 from pages.parts.keypoints.link import BOTH, FEATURES, LOOKS
 from pages.parts.keypoints.two_checkpoints import other_checkpoints
+from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
@@ -85,14 +86,14 @@ def drawn(
         f"{len(shown)} keypoints of {engine.title}",
         rows_of(shown),
     )
-    explained = (
+    circles = (
         "A large circle is a keypoint that was found with the picture made small: it describes a "
         "large part of the picture."
         if isinstance(engine, Delf)
         else "XFeat looks at the picture in one size, so all circles are equal."
     )
     st.caption(
-        f"{len(shown)} of {len(features)} keypoints. {explained} "
+        f"{len(shown)} of {len(features)} keypoints. {circles} "
         f"Trained on: {checkpoints.registered(engine.title.lower(), engine.checkpoint).trained_on}."
     )
 
@@ -108,6 +109,7 @@ def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
             format_func=LOOKS.__getitem__,
             key="kp-look",
             required=True,
+            help=explained("keypoint", "descriptor", "receptive field", "attention"),
             persist_state="session",
         )
         levels = np.unique(features.scales.round(2)).tolist()
@@ -170,8 +172,7 @@ def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
                 default=levels,
                 selection_mode="multi",
                 format_func=lambda level: f"×{level:g}",
-                help="DELF looks at the picture in several sizes. ×2 is the picture enlarged "
-                "twice, where small details are found.",
+                help=explained("pyramid level"),
             )
             keep &= np.isin(features.scales.round(2), np.array(chosen, np.float32))
     return features[np.flatnonzero(keep)[:count]]
@@ -181,7 +182,11 @@ def chosen_level(engine: Delf) -> float:
     known = checkpoints.find("delf", engine.checkpoint).settings.get("scales")
     scales = engine.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
     return st.select_slider(
-        "Pyramid level", scales, 1.0 if 1.0 in scales else scales[0], format_func="×{:.2g}".format
+        "Pyramid level",
+        scales,
+        1.0 if 1.0 in scales else scales[0],
+        format_func="×{:.2g}".format,
+        help=explained("pyramid level"),
     )
 
 

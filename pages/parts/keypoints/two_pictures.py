@@ -23,6 +23,7 @@ from pages.parts.keypoints.matching import (
     settings,
 )
 from pages.parts.keypoints.presets import presets
+from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import small_print
 from retrieval.figures import local_features as plots_local
@@ -36,11 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE = 900  # pixels of the longer side that pictures are compared with
-INLIERS = (
-    "A match joins two keypoints that look alike. Matches that agree on one transformation, a "
-    "shift, turn and stretch from one picture to the other, are **inliers**; the others are "
-    "outliers."
-)
 state = st.session_state
 
 
@@ -215,7 +211,9 @@ def second(
 
 def verdict(matcher: Matcher, made: Compared) -> bool:
     """What the number of inliers means, in words; whether there is anything to draw."""
-    st.markdown(f"#### {matcher.title}", help=INLIERS)
+    st.markdown(
+        f"#### {matcher.title}", help=explained("keypoint", "match", "inliers", "transformation")
+    )
     for which, keypoints in zip(("first", "second"), made.keypoints, strict=True):
         if not keypoints:
             title = MATCHERS[matcher.features].title
@@ -255,7 +253,7 @@ def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
     position = ranking.positions[place]
     before = int((votes > votes[position]).sum()) + 1
     inliers = int(ranking.inliers[place])
-    st.subheader("Why this rank", anchor=False)
+    st.subheader("Why this rank", anchor=False, help=explained("visual word"))
     first, then, last = st.columns(3)
     first.metric("1. Place by votes of visual words", f"{before:,} of {len(votes):,}", border=True)
     then.metric("2. Inliers", found(ranking, name).removesuffix(" inliers"), border=True)

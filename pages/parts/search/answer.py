@@ -10,6 +10,7 @@ from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.search import marking, only, then
 from pages.parts.search.link import ALL, least_key
+from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -53,8 +54,11 @@ def answers(
         if confidence and confidence.empty:  # any order of pictures would be arbitrary
             slot.info(confidence.reason, icon=":material/hide_image:")
             del rankings[name]
+        first = name == names[0] and name in rankings
         heading.markdown(
-            _heading(name, rankings.get(name), judged, together), unsafe_allow_html=True
+            _heading(name, rankings.get(name), judged, together),
+            unsafe_allow_html=True,
+            help=_terms(names, judged) if first else None,
         )
         if not together and name in rankings:
             with slot.container():
@@ -100,6 +104,17 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
     if ranking is not None:
         parts.append(duration(sum(ranking.timings.values())))
     return " · ".join(parts)
+
+
+def _terms(names: list[str], judged: Judged | None) -> str:
+    """What the numbers of these methods are, for the first heading."""
+    kinds = {methods.METHODS[name].kind for name in names}
+    local = ["keypoint", "match", "inliers"] if "local" in kinds or then.chosen() else []
+    return explained(
+        *(["AP", "left out of the score"] if judged else []),
+        *(["descriptor", "cosine"] if "global" in kinds else []),
+        *local,
+    )
 
 
 def _grid(
@@ -195,7 +210,8 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     where = f", on the {loaders.processor()}" if loaders.processor() else ""
     st.markdown(
         f":small[{times} · {made['pictures']:,} pictures{how}]  \n"
-        f":small[Checkpoint **{made['checkpoint']}**{stands_in}{where}]"
+        f":small[Checkpoint **{made['checkpoint']}**{stands_in}{where}]",
+        help=explained("checkpoint"),
     )
     st.download_button(
         "Ranking as CSV",
