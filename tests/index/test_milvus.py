@@ -20,7 +20,9 @@ import pytest
 from milvus_server import Server, free_port
 from stubs import Grid, Thumbnail, paint
 
-from retrieval import images, index
+from retrieval import images, index, methods
+from retrieval.cli import index as cli_index
+from retrieval.cli.parser import main
 from retrieval.collections import Collection, open_collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
@@ -278,6 +280,41 @@ def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monke
     assert run.note.startswith(f"Each ranking ends with the best 5 of {len(exported)} pictures.")
     assert run.scores["classic"].map < whole.scores["classic"].map
     assert runs.load_run(opened, collection).note == run.note
+
+
+def test_the_commands(milvus, pictures, exported, tmp_path, monkeypatch, capsys):
+    """As in the README: index into a store, search, evaluate and info at its address."""
+    monkeypatch.setattr(cli_index, "load_method", lambda args: Thumbnail())
+    monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: Thumbnail())
+    folder = tmp_path / "labelled"
+    shutil.copytree(pictures, folder)
+    truth = {
+        "imlist": list(exported.names),
+        "qimlist": ["a.png"],
+        "gnd": [{"easy": [3, 4], "hard": [], "junk": [], "bbx": None}],
+        "landmarks": ["mill"],
+    }
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    (folder / "metadata.csv").write_text("name,year\n06.png,1901\n07.png,1999\n")
+    address, out = str(milvus.address("commands")), tmp_path / "index"
+
+    def said(*arguments):
+        assert main([*map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    text = said("index", folder, "--method", "sir", "--out", out, "--store", address)
+    assert f"{len(exported)} pictures in {address}, {len(exported)} of them written now" in text
+    assert "year" in text.splitlines()[-1]
+    found = json.loads(
+        said("search", address, folder / "a.png", "--json", "--where", "year < 1950")
+    )
+    assert [one["name"] for one in found["results"]] == ["06.png"]
+    tables = [said("evaluate", place).splitlines()[1:] for place in (address, out)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+    assert f"pictures     {len(exported)}" in said("info", address)
+    with pytest.raises(SystemExit):
+        main(["index", str(folder), "--method", "delf", "--out", str(out), "--store", address])
 
 
 # --- what does not fit is refused, with the words of a folder
