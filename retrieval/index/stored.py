@@ -140,6 +140,8 @@ def describe(address: Address) -> Description:
         manifest = json.loads(properties[MANIFEST])
         extra = Extra.read(properties[EXTRA])
         width = int(fields["vector"]["params"]["dim"])
+        if not fields["position"].get("is_primary"):
+            raise ValueError("another primary key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise stranger(address) from error
     store.check_manifest(manifest, address)
@@ -346,9 +348,9 @@ class StoredIndex(store.Index):
 
     def _checked(self, row: dict[str, Any]) -> Row:
         """What a row says of a picture: a store is not believed more than a file is."""
-        image = {key: row[key] for key in ("name", "sha256", "width", "height")}
-        vector = np.array(row["vector"], np.float32)
         try:
+            image = {key: row[key] for key in ("name", "sha256", "width", "height")}
+            vector = np.array(row["vector"], np.float32)
             check_name(image["name"])
             fine = (
                 isinstance(image["sha256"], str)
@@ -356,7 +358,7 @@ class StoredIndex(store.Index):
                 and vector.shape == (self.width,)
                 and bool((np.abs(vector) < 100).all())
             )
-        except (RetrievalError, TypeError):
+        except (RetrievalError, KeyError, TypeError, ValueError):
             fine = False
         if not fine:
             raise RetrievalError(f"A row of {self} is damaged; export the index again.")

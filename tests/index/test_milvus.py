@@ -400,14 +400,40 @@ def test_an_index_of_another_version_is_replaced(milvus, exported):
     assert collections_of(milvus, "older") != [name]
 
 
-def test_a_damaged_row_is_refused(milvus, exported, pictures):
-    address = milvus.address("damaged")
-    export(exported, address)
-    name = stored.describe(address).collection
-    row = dict(client(milvus).query(name, ids=[3], output_fields=["*"])[0])
-    client(milvus).upsert(name, [row | {"name": "../../etc/passwd"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../../etc/passwd"},
+        {"name": 7},
+        {"width": -1},
+        {"height": "tall"},
+        {"sha256": None},
+        {"vector": [0.5] * 47},
+        {"vector": [float("nan")] * 48},
+        {"vector": ["a"] * 48},
+        {"vector": None},
+    ],
+)
+def test_a_damaged_row_is_refused(opened, change):
+    name = opened.described.collection
+    row = milvus_module.call(
+        opened.address, lambda client, time: client.query(name, ids=[3], output_fields=["*"])[0], 9
+    )
+    assert opened._checked(row)[0]["name"] == row["name"]
     with pytest.raises(RetrievalError, match=r"A row of .* is damaged"):
-        rank_picture(index.load(str(address)), Thumbnail(), picture(pictures, "a.png"))
+        opened._checked({**row, **change})
+    with pytest.raises(RetrievalError, match=r"A row of .* is damaged"):
+        opened._checked({key: value for key, value in row.items() if key not in change})
+
+
+def test_a_row_that_is_gone_is_noticed(milvus, exported, pictures):
+    address = milvus.address("lacking")
+    export(exported, address)
+    client(milvus).delete(stored.describe(address).collection, ids=[3])
+    with pytest.raises(RetrievalError, match="lacks 1 of its pictures; export the index again"):
+        index.load(str(address)).first(10)
+    assert export(exported, address) > 0
+    assert content(address) == wanted(exported)
 
 
 # --- exports
