@@ -80,9 +80,9 @@ class Workers:
         """
         future = self.submit(who, do)
         try:
-            while not future.done():
+            # Not at once: what a free worker takes has not waited.
+            while not wait([future], LOOK).done:
                 waiting(self.place(who, future))
-                wait([future], LOOK)
             return future.result()
         finally:
             future.cancel()

@@ -121,3 +121,17 @@ def test_the_map_says_what_a_query_finds():
     app.segmented_control(key="map-kind").set_value("pca").run()
     assert not app.exception
     assert "of all differences" in " ".join(one.value for one in app.markdown)
+
+
+def test_marked_results_are_left_out_and_move_the_others():
+    app = page(part="cnn-irwnha")
+    assert not first(app, "again")
+    shown = first(app, "scales")
+    app.button(key="about-labelled").click().run()
+    assert not app.exception
+    before, again = first(app, "before"), first(app, "again")
+    assert not set(shown) & {*before, *again}
+    assert len(again) == 10
+    assert before != again
+    values = scores(app)
+    assert values[-1] > values[-2]

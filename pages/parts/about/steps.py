@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -63,15 +64,17 @@ def strip(vector: np.ndarray, text: str) -> None:
     st.caption(f"{text} The stronger the colour, the further from zero.{signed}")
 
 
-def neighbours(asked: Asked, names: tuple[str, ...], scores: np.ndarray, key: str) -> None:
-    """The pictures with the highest scores, and how good the whole ranking is.
-
-    names: of the index; scores: of each of them.
-    """
+def ranked(asked: Asked, names: tuple[str, ...], scores: np.ndarray) -> Ranking:
+    """The pictures by their scores, without the query. names: of the index; scores: of each."""
     order = np.argsort(-scores, kind="stable")
     ranking = Ranking(order, scores[order], tuple(names[n] for n in order), None, {}, {})
-    if asked.question.name in asked.collection.names:
-        ranking = ranking.without(asked.question.name)
+    own = isinstance(asked.question.source, Path)
+    return ranking.without(asked.question.name) if own else ranking
+
+
+def neighbours(asked: Asked, names: tuple[str, ...], scores: np.ndarray, key: str) -> None:
+    """The pictures with the highest scores, and how good the whole ranking is."""
+    ranking = ranked(asked, names, scores)
     show(asked, ranking, [f"{score:.2f}" for score in ranking.scores[:BEST]], key)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import loaders
-from pages.parts.about import steps
+from pages.parts.about import feedback, steps
 from pages.parts.about.asked import Asked, leave_fragment
 from retrieval import index
 from retrieval.evaluation import ablation
@@ -130,6 +130,9 @@ def gem(asked: Asked) -> None:
     if variants is not None:
         _pooling(asked, opened, taken, variants)
         _scales(asked, opened, taken, variants)
+        scales = range(len(taken.maps))
+        whole = unit(np.mean([taken.at_scale(scale) for scale in scales], axis=0))
+        feedback.section(6, asked, opened, whole)
 
 
 def _exponent(p: float, own: float) -> str:
