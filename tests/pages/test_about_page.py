@@ -73,7 +73,8 @@ def test_sir_with_and_without_its_layer():
 def test_gem_from_the_average_to_the_maximum_and_back_to_the_index():
     app = page(part="cnn-irwnha")
     learned, whole = first(app, "gem"), first(app, "scales")
-    assert len(scores(app)) == 3
+    assert first(app, "marked") == whole
+    assert len(scores(app)) == 4
     # All scales are the method itself: what the evaluation of the index found.
     town = open_collection("town")
     run = runs.load_run(index.load(TOWN / "gem-lite0"), town)
