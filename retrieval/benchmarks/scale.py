@@ -209,8 +209,4 @@ def _inverted_file(index: Index, count: int) -> None:
     rows += index.arrays["scores"].nbytes
     print(f"  {'inverted file, in memory':40}{human_bytes(files):>10}")
     print(f"  {'local features, on disk':40}{human_bytes(rows / len(index) * count):>10}")
-    print(
-        f"  {'memory to build: descriptors as float32':40}"
-        f"{human_bytes(total * descriptors.shape[1] * 4):>10}, extrapolated"
-    )
     print(f"  {'a query, shortlist':40}{1000 * np.median(seconds):7.0f} ms", flush=True)

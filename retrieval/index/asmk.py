@@ -22,14 +22,18 @@ THRESHOLD = 0.0
 ASSIGNMENTS = 5  # words that each descriptor of a query goes to; of the database: one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
 ITERATIONS = 10
+BLOCK = 1000  # pictures whose descriptors are float32 at once
 SEED = 0
 MOST_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
 
 NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts")
 
 
-def train_codebook(descriptors: np.ndarray, words: int) -> np.ndarray:
-    """k-means centroids (at most ``words``, d) float32 of descriptors (n, d) float32."""
+def train_codebook(descriptors: np.ndarray, words: int, one: float = 1) -> np.ndarray:
+    """k-means centroids (at most ``words``, d) float32 of descriptors (n, d).
+
+    one: the value that stands for 1 in the descriptors, of which a sample becomes float32.
+    """
     import faiss
 
     if len(descriptors) == 0:
@@ -38,6 +42,7 @@ def train_codebook(descriptors: np.ndarray, words: int) -> np.ndarray:
     if len(descriptors) > TRAINING:
         rows = np.random.default_rng(SEED).choice(len(descriptors), TRAINING, replace=False)
         descriptors = descriptors[np.sort(rows)]
+    descriptors = descriptors.astype(np.float32) / np.float32(one)
     kmeans = faiss.Kmeans(
         descriptors.shape[1],
         words,
@@ -46,7 +51,7 @@ def train_codebook(descriptors: np.ndarray, words: int) -> np.ndarray:
         min_points_per_centroid=1,
         max_points_per_centroid=10**9,  # the sample above is the limit
     )
-    kmeans.train(np.ascontiguousarray(descriptors, np.float32))
+    kmeans.train(np.ascontiguousarray(descriptors))
     assert kmeans.centroids is not None  # once it is trained
     return kmeans.centroids
 
@@ -108,20 +113,30 @@ class InvertedFile:
 
     @classmethod
     def build(
-        cls, codebook: np.ndarray, descriptors: np.ndarray, offsets: np.ndarray
+        cls,
+        codebook: np.ndarray,
+        descriptors: np.ndarray,
+        offsets: np.ndarray,
+        one: float = 1,
     ) -> InvertedFile:
-        """From all descriptors (M, d) float32, picture i in rows offsets[i]:offsets[i + 1]."""
+        """From all descriptors (M, d), picture i in rows offsets[i]:offsets[i + 1].
+
+        one: the value that stands for 1 in the descriptors, of which a few become float32 at once.
+        """
         if codebook.shape[1] > MOST_DIMENSIONS:
             raise RetrievalError(
                 f"Local descriptors may have {MOST_DIMENSIONS} dimensions, not {codebook.shape[1]}."
             )
-        nearest = assign(codebook, descriptors, 1)
         words, pictures, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
-        for start, end in pairwise(offsets):
-            found, bits = aggregate(codebook, descriptors[start:end], nearest[start:end])
-            words.append(found)
-            signs.append(bits)
-            pictures.append(len(found))
+        for place in range(0, len(offsets) - 1, BLOCK):
+            rows = offsets[place : place + BLOCK + 1]
+            block = descriptors[rows[0] : rows[-1]].astype(np.float32) / np.float32(one)
+            nearest = assign(codebook, block, 1)
+            for start, end in pairwise(rows - rows[0]):
+                found, bits = aggregate(codebook, block[start:end], nearest[start:end])
+                words.append(found)
+                signs.append(bits)
+                pictures.append(len(found))
         word = np.concatenate(words)
         order = np.argsort(word, kind="stable")
         counts = np.array(pictures, np.int32)

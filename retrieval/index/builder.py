@@ -386,15 +386,17 @@ def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):
     """The ASMK* arrays of local features, over their own codebook unless one is given."""
     from retrieval.index import asmk
 
-    descriptors = store.dequantise(arrays["descriptors"])
+    descriptors = arrays["descriptors"]
     if codebook is None:
-        codebook = asmk.train_codebook(descriptors, asmk.codebook_size(len(descriptors)))
+        words = asmk.codebook_size(len(descriptors))
+        codebook = asmk.train_codebook(descriptors, words, store.QUANTUM)
     elif codebook.shape[1] != descriptors.shape[1] and len(descriptors):
         raise RetrievalError(
             f"The codebook is for descriptors of {codebook.shape[1]} dimensions, "
             f"not {descriptors.shape[1]}."
         )
-    return asmk.InvertedFile.build(codebook, descriptors, arrays["offsets"]).arrays()
+    offsets = arrays["offsets"]
+    return asmk.InvertedFile.build(codebook, descriptors, offsets, store.QUANTUM).arrays()
 
 
 def _rows(index: store.Index, position: int) -> dict[str, np.ndarray]:

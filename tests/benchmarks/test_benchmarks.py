@@ -127,7 +127,7 @@ def test_scale(indexes, monkeypatch, capsys):
     assert all(0.5 < float(rows[search][1]) <= 1 for search in ("hnsw", "ivfpq"))
     assert cli.main(["bench", "scale", "--method", "delf", "--count", "1000"]) == 0
     out = capsys.readouterr().out
-    assert out.count("extrapolated") == 4
+    assert out.count("extrapolated") == 3
     assert "a query, shortlist" in out
 
 

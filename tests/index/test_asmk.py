@@ -118,3 +118,18 @@ def test_codebook_grows_with_the_collection(descriptors, words):
 def test_codebook_never_has_more_words_than_descriptors():
     few = unit(np.random.default_rng(0), 20, 8)
     assert asmk.train_codebook(few, 64).shape == (20, 8)
+
+
+def test_whole_numbers_a_few_pictures_at_once(monkeypatch):
+    """Descriptors as an index stores them give what their float32 gives, in blocks of any size."""
+    rng = np.random.default_rng(4)
+    stored = rng.integers(-127, 128, (300, 8), dtype=np.int8)
+    offsets = np.concatenate([[0, 0], np.sort(rng.integers(0, 300, 28)), [300]])
+    floats = stored.astype(np.float32) / 127
+    codebook = asmk.train_codebook(stored, 20, 127)
+    np.testing.assert_array_equal(codebook, asmk.train_codebook(floats, 20))
+    whole = asmk.InvertedFile.build(codebook, floats, offsets)
+    monkeypatch.setattr(asmk, "BLOCK", 7)
+    few = asmk.InvertedFile.build(codebook, stored, offsets, 127)
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(few.arrays()[name], array)

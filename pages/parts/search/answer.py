@@ -206,7 +206,7 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
-    how = "" if made["search"] == "exact" else f", search {made['search']}"
+    how = "" if made["search"] == "exact" else f" · search: {made['search']}"
     where = f", on the {loaders.processor()}" if loaders.processor() else ""
     st.markdown(
         f":small[{times} · {made['pictures']:,} pictures{how}]  \n"
