@@ -80,6 +80,14 @@ way.segmented_control(
     persist_state="session",
 )
 protocol: str = state["eval-protocol"]
+boxed = collection
+if collection.has_boxes and way.toggle(
+    "Without the query boxes",
+    key="eval-whole",
+    help="Queries are cropped to a box around what is meant. Without it, the whole picture asks.",
+    persist_state="session",
+):
+    collection = collection.without_boxes()
 way.caption(
     "What you marked ✓ is right, – is left out of the score, all others are wrong."
     if own
@@ -120,6 +128,7 @@ if measured:
         f"mP@k and Queries are for the protocol {protocol}."
         + (f" {own_pictures.judged(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
+        + (runs.with_boxes(boxed, measured, protocol) if collection.whole else "")
     )
     downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
 elif not without:

@@ -44,6 +44,11 @@ def add(commands) -> None:
         help="what to score --ranks against (.pkl or .json)",
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="the file the index was made with")
+    parser.add_argument(
+        "--no-boxes",
+        action="store_true",
+        help="ask with whole pictures, and say what the boxes of the queries are worth",
+    )
     then_argument(parser)
 
     ablate = command(commands, "ablate", _ablate, "what each step of SIR or CNN-IRwNHA is worth")
@@ -54,6 +59,8 @@ def add(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     if args.index is None:
+        if args.no_boxes:
+            raise RetrievalError("--no-boxes asks an index again: name one.")
         return _evaluate_ranks(args)
     if args.ground_truth is not None:
         raise RetrievalError("Give either an index or --ranks with --ground-truth, not both.")
@@ -65,6 +72,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     # An index of published features brings the descriptors of its queries.
     needs_pictures = "queries_sha256" not in index.settings
     _check_early(args.protocol, collection, needs_pictures)
+    boxed = collection
+    if args.no_boxes:
+        if not needs_pictures or not collection.has_boxes:
+            raise RetrievalError("--no-boxes is for queries that are pictures with boxes.")
+        collection = collection.without_boxes()
     method = methods.for_index(index, args.checkpoint) if needs_pictures else None
     with Bar(len(collection.queries), "query") as bar:
         run = runs.evaluate_index(index, collection, method, bar.update, args.then)
@@ -80,19 +92,24 @@ def _evaluate(args: argparse.Namespace) -> int:
         f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
         + (f", search {index.search_stated}" if index.search != "exact" else "")
         + (f", then {', '.join(args.then)}" if args.then else "")
+        + (", whole queries without their boxes" if args.no_boxes else "")
     )
     if collection.note:
         print(collection.note)
     print_table({name: run.scores[name] for name in record["protocols"]})
     if run.note:
         print(f"note: {run.note}", file=sys.stderr)
+    others = {}
     if args.then:
-        alone = runs.evaluated(index, collection, method).scores
+        others["the method alone"] = runs.evaluated(index, collection, method)
+    if args.no_boxes:
+        others["the boxes"] = runs.evaluated(index, boxed, method, None, args.then)
+    for what, other in others.items():
         gains = (
-            f"{name} {100 * (run.scores[name].map - alone[name].map):+.2f}"
+            f"{name} {100 * (run.scores[name].map - other.scores[name].map):+.2f}"
             for name in record["protocols"]
         )
-        print(f"mAP against the method alone: {', '.join(gains)}")
+        print(f"mAP against {what}: {', '.join(gains)}")
     seconds = ", ".join(
         f"{stage} {value:.3f} s" for stage, value in run.record["seconds_a_query"].items()
     )

@@ -42,6 +42,7 @@ class Collection:
     credit: of the collection. credits: picture name → who made that one, where this is known.
     metadata: picture name → column → value, where there is a table beside the pictures.
     note: what to know about figures measured on it, one sentence.
+    whole: whether the boxes of its queries were taken away, see ``without_boxes``.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Collection:
     credits: Mapping[str, Credit] = field(default_factory=dict, repr=False)
     metadata: Metadata = field(default_factory=dict, repr=False)
     note: str = ""
+    whole: bool = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,6 +79,15 @@ class Collection:
         """sha256 over the ordered list of database names: what positions mean."""
         names = "\0".join(self.names).encode("utf-8", "surrogateescape")
         return hashlib.sha256(names).hexdigest()
+
+    @property
+    def has_boxes(self) -> bool:
+        return any(query.box for query in self.queries)
+
+    def without_boxes(self) -> Collection:
+        """The same, asked with whole pictures: what the boxes are worth."""
+        queries = tuple(replace(query, box=None) for query in self.queries)
+        return replace(self, queries=queries, whole=True)
 
     @property
     def protocols(self) -> tuple[str, ...]:

@@ -240,4 +240,7 @@ def _parsed(where: str, known: set[str]) -> Callable[[Values], bool]:
                 return -number
         raise refused
 
-    return test(tree.body)
+    try:
+        return test(tree.body)
+    except RecursionError as error:  # nested hundreds of levels deep
+        raise refused from error

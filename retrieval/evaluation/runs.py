@@ -2,8 +2,8 @@
 
 Kept beside the index: ``evaluation.npz`` (the rankings and the seconds each took) and
 ``evaluation.json`` (scores, and everything they rest on); with re-rankers they are called
-``evaluation-geometry+diffusion``. Scores are always computed from the rankings; the JSON is for
-readers.
+``evaluation-geometry+diffusion``, and without the boxes of the queries ``evaluation-whole``.
+Scores are always computed from the rankings; the JSON is for readers.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def record_run(
     if kept is not None and tuple(ks) == KS and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
     small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
-    name = _name(then)
+    name = _name(then, collection.whole)
     new = index.path / f"{name}.{os.getpid()}.new"
     try:
         with open(new, "wb") as file:
@@ -271,8 +271,10 @@ def kept_chains(index: Index) -> list[tuple[str, ...]]:
     return found
 
 
-def _name(then: Sequence[str]) -> str:
-    return "-".join(["evaluation", *(["+".join(then)] if then else [])])
+def _name(then: Sequence[str], whole: bool = False) -> str:
+    return "-".join(
+        ["evaluation", *(["whole"] if whole else []), *(["+".join(then)] if then else [])]
+    )
 
 
 def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> Run | None:
@@ -286,7 +288,9 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     again = f"; run: python -m retrieval evaluate {index}"
     if then:
         again += f" --then {','.join(then)}"
-    path = index.path / f"{_name(then)}.json"
+    if collection.whole:
+        again += " --no-boxes"
+    path = index.path / f"{_name(then, collection.whole)}.json"
     if not path.is_file() or not path.with_suffix(".npz").is_file():
         return None
     try:

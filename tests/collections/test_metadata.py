@@ -90,6 +90,7 @@ def test_filters(known, where, found):
         ("year == True", "not understood"),
         ("(" * 400 + "year == 1" + ")" * 400, "not understood"),
         ("year == 1\0", "not understood"),
+        ("year == " + "-" * 980 + "1", "not understood"),
         ("colour == 1", "There is no column colour; there are: .*year"),
         ("year == 1 or " * 100 + "year == 1", "at most 1000 characters"),
     ],

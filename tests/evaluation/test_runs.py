@@ -422,3 +422,25 @@ def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
 def test_a_chain_that_the_index_cannot_serve(index, method, folder):
     with pytest.raises(RetrievalError, match="DELF index beside"):
         runs.evaluate_index(index, open_collection(folder), method, then=["geometry-delf"])
+
+
+def test_what_the_boxes_are_worth(index, method, folder, monkeypatch, capsys):
+    monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: method)
+    assert evaluate(index.path, "--collection", folder, "--no-boxes") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("sir with colour, whole queries without their boxes")
+    collection = open_collection(folder)
+    boxed = runs.load_run(index, collection)
+    whole = runs.load_run(index, collection.without_boxes())
+    # Both queries are the same picture: without their boxes they have the same answer.
+    assert np.array_equal(whole.ranks[:, 0], whole.ranks[:, 1])
+    assert not np.array_equal(boxed.ranks[:, 0], boxed.ranks[:, 1])
+    worth = 100 * (whole.scores["easy"].map - boxed.scores["easy"].map)
+    assert printed[-1].startswith(f"mAP against the boxes: easy {worth:+.2f}, ")
+    assert whole.record["queries"][0]["box"] is None
+    assert runs.kept_chains(index) == [()]
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    truth["gnd"] = [{**entry, "bbx": None} for entry in truth["gnd"]]
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(RetrievalError, match="pictures with boxes"):
+        evaluate(index.path, "--collection", folder, "--no-boxes")

@@ -326,3 +326,17 @@ def test_figures_are_drawn_once(little, monkeypatch):
     monkeypatch.setattr(plots, "encode", lambda *args: drawn.append(args) or b"")
     start()
     assert drawn == []
+
+
+def test_without_the_query_boxes(little):
+    app = start()
+    with_boxes = table(app, "Measured").set_index("Method")["mAP Medium"]["SIR"]
+    app.toggle(key="eval-whole").set_value(True).run()
+    assert "The SIR index was not evaluated yet." in text(app)
+    app.button(key="run-sir").click().run()
+    assert not app.exception, app.exception
+    assert table(app, "Measured")["Method"].tolist() == ["SIR"]
+    assert f"With their boxes the queries gave mAP {with_boxes:.2f} (SIR)." in text(app)
+    assert app.query_params["boxes"] == "no"
+    app.toggle(key="eval-whole").set_value(False).run()
+    assert table(app, "Measured").set_index("Method")["mAP Medium"]["SIR"] == with_boxes

@@ -20,6 +20,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         return
     if asked.get("protocol") in PROTOCOLS:
         state["eval-protocol"] = asked["protocol"]
+    state["eval-whole"] = asked.get("boxes") == "no"
     for key in ("method", "against"):
         if key in asked:
             state[f"eval-{key}"] = asked[key]
@@ -57,6 +58,8 @@ def write_link(view: Mapping[str, str]) -> None:
         "method": state["eval-method"],
         "against": state["eval-against"],
     }
+    if state.get("eval-whole"):
+        link["boxes"] = "no"
     state["eval-link"] = link
     if link != st.query_params.to_dict():
         st.query_params.from_dict(link)

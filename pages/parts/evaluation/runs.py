@@ -86,6 +86,17 @@ def chain_title(then: tuple[str, ...]) -> str:
     return ", then ".join(RERANKERS[name].title for name in then)
 
 
+def with_boxes(collection: Collection, whole: Mapping[str, Measured], protocol: str) -> str:
+    """' With their boxes the queries gave mAP 54.27 (SIR)', of the methods alone, to compare."""
+    boxed, _ = gather(collection)
+    known = [
+        f"{100 * one.run.scores[protocol].map:.2f} ({one.label})"
+        for id, one in boxed.items()
+        if id in whole
+    ]
+    return f" With their boxes the queries gave mAP {', '.join(known)}." if known else ""
+
+
 def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -> None:
     """An index that was not evaluated: say so, and do it where that is possible."""
     if trouble:
