@@ -207,10 +207,10 @@ def _below(name, collection, question, ranking: Ranking, judged: Judged | None) 
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
     how = "" if made["search"] == "exact" else f" · search: {made['search']}"
-    where = f", on the {loaders.processor()}" if loaders.processor() else ""
+    where = f" · on the {loaders.processor()}" if loaders.processor() else ""
     st.markdown(
-        f":small[{times} · {made['pictures']:,} pictures{how}]  \n"
-        f":small[Checkpoint **{made['checkpoint']}**{stands_in}{where}]",
+        f":small[{times} · {made['pictures']:,} pictures{how}{where}]  \n"
+        f":small[Checkpoint **{made['checkpoint']}**{stands_in}]",
         help=explained("checkpoint"),
     )
     st.download_button(

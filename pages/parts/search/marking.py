@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, own_pictures, query
+from pages.parts.search.link import ALL
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.errors import RetrievalError
@@ -19,8 +20,9 @@ state = st.session_state
 
 
 def possible(collection: Collection, question: query.Question) -> bool:
-    """Whether results can be judged: of a query that is a picture of one's own collection."""
-    return collection.name == own_pictures.NAME and isinstance(question.source, Path)
+    """Whether results can be judged: large ones, of a query that is in one's own collection."""
+    own = collection.name == own_pictures.NAME and isinstance(question.source, Path)
+    return own and state.method != ALL
 
 
 def bar(collection: Collection) -> None:
