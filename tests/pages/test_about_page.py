@@ -1,15 +1,19 @@
 """The page "How it works": the steps can be changed, and the ranking follows."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
+from pages.parts import loaders
 from retrieval import index
 from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs
 from retrieval.index.store import PRECOMPUTED
 from retrieval.networks.records import HEADS
@@ -136,3 +140,27 @@ def test_marked_results_are_left_out_and_move_the_others():
     assert before != again
     values = scores(app)
     assert values[-1] > values[-2]
+
+
+def test_variants_of_an_earlier_index_stop_nothing_else(monkeypatch):
+    def stale(path, collection):
+        raise RetrievalError("The ablation is of an earlier index; run: python -m retrieval ablate")
+
+    monkeypatch.setattr(loaders, "variants", stale)
+    app = page(part="sir")
+    assert "earlier index" in app.warning[0].value
+    assert [one.value for one in app.subheader][-1] == "3 · Average pooling"
+
+
+def test_a_picture_of_ones_own_is_followed():
+    app = page(part="sir")
+    picture = Image.effect_mandelbrot((320, 240), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    app.file_uploader(key="about-upload").upload("mine.png", out.getvalue(), "image/png").run()
+    assert not app.exception
+    assert len(first(app, "sir")) == 10
+    assert "query" not in app.query_params
+    app.file_uploader(key="about-upload").upload("mine.png", b"not a picture", "image/png").run()
+    assert not app.exception
+    assert app.error

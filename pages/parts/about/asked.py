@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, query
 from pages.parts.judging import Judged, judge
+from retrieval import images
 from retrieval.collections import Collection
 from retrieval.images import Box
 
@@ -94,7 +95,8 @@ def _question(collection: Collection) -> query.Question:
         "Picture to follow", names, format_func=label, key="about-query", persist_state="session"
     )
     with st.popover("A picture of yours", icon=":material/upload:"):
-        file = st.file_uploader("It stays in this session.", ["jpg", "jpeg", "png", "webp"])
+        suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
+        file = st.file_uploader("It stays in this session.", suffixes, key="about-upload")
     if file:
         return query.Question(file.name, file.getvalue())
     if name in prepared:

@@ -9,7 +9,9 @@ import streamlit as st
 from pages.parts import loaders
 from pages.parts.about import feedback, steps
 from pages.parts.about.asked import Asked, leave_fragment
+from pages.parts.plain import plain
 from retrieval import index
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 from retrieval.evaluation.ablation import Ablation, Steps, project, unit
 from retrieval.figures import steps as drawn
@@ -32,7 +34,11 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
     with loaders.explained():
         opened = loaders.index_of(path, asked.collection)
         taken = loaders.steps(path, asked.collection, asked.question, asked.box)
+    try:
         variants = loaders.variants(path, asked.collection)
+    except RetrievalError as error:  # of an earlier index: the other steps can be shown
+        st.warning(plain(str(error)))
+        return opened, taken, None
     if variants is None:
         st.info(
             "The steps can be changed once the variants of this index are computed: "
