@@ -18,7 +18,7 @@ from retrieval.figures import steps as drawn
 from retrieval.figures.evaluation import COLOURS
 from retrieval.index import Index
 
-PICTURE = 380  # pixels of the longer side of the input on show
+PICTURE = 300  # pixels of the longer side of the input on show
 
 
 def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
