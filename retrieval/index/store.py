@@ -669,12 +669,29 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
             and all(isinstance(one, int) for one in part)
             and 1 <= part.number <= part.parts
             and _is_search(manifest)
+            and _can_be_told(manifest)
             and manifest["sha256"] == _manifest_digest(manifest)
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged from error
     if not fine:
         raise damaged
+
+
+def _can_be_told(manifest: Mapping[str, Any]) -> bool:
+    """Whether others can be sent it as JSON: whole characters, and settings that are not nested.
+
+    What comes from names of files need not be text.
+    """
+    values: list[Any] = []
+    for one in manifest["settings"].values():
+        values += one if isinstance(one, list) else [one]
+    told = {key: one for key, one in manifest.items() if key not in ("collection", "skipped")}
+    try:
+        json.dumps(told, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return not any(isinstance(one, dict | list) for one in values)
 
 
 def _search_of(manifest: Mapping[str, Any]) -> str:

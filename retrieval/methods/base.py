@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -237,4 +236,5 @@ def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:
     if isinstance(default, list):
         return isinstance(value, list | tuple) and all(_is_like(each, 1.0) for each in value)
     kinds = int if isinstance(default, int) else int | float
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite: a whole number of a file may have more digits than it takes.
+    return isinstance(value, kinds) and not isinstance(value, bool) and -1e18 < value < 1e18

@@ -74,6 +74,28 @@ def test_settings_are_not_arguments(forged, name):
         methods.for_index(index)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(made="\ud800"),
+        lambda m: m["checkpoint"].update(id="\ud800"),
+        lambda m: m["settings"].update(x="\ud800"),
+        lambda m: m["settings"].update(x=[[1]]),
+        lambda m: m["settings"].update(x={"y": 1}),
+    ],
+)
+def test_what_cannot_be_sent_as_json(forged, change):
+    """One such index would turn the list of all indexes of the service into an error."""
+    with pytest.raises(RetrievalError, match="was edited or damaged"):
+        indexes.load(forged(change))
+
+
+def test_a_setting_with_more_digits_than_a_number_has(forged):
+    index = indexes.load(forged(lambda m: m["settings"].update(size=10**400)))
+    with pytest.raises(RetrievalError, match="setting size of CNN-IRwNHA cannot be 1000"):
+        methods.for_index(index)
+
+
 @pytest.fixture(scope="module", params=[(Thumbnail, "exact"), (Grid, "exact"), (Thumbnail, "hnsw")])
 def town(request, tmp_path_factory):
     """A labelled folder and its index with a stub, evaluated: (method, index, collection)."""
