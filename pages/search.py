@@ -31,6 +31,8 @@ if not shelf or own_pictures.current() or state.get("collection") == own_picture
     shelf[own_pictures.NAME] = own_pictures.TITLE
 state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
+state.setdefault("layout", "grid")
+state.setdefault("fold", False)
 if state.get("collection") not in shelf:
     state.collection = next(iter(shelf))
 

@@ -69,6 +69,11 @@ div[class*="st-key-card-"] img {
   width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: .5rem;
   background: color-mix(in srgb, currentColor 7%, transparent);
 }
+/* A list: small pictures with what is known beside them. */
+div[class*="st-key-grid-list-"] div[class*="st-key-card-"] {flex-direction: row;
+  align-items: center; gap: 1rem}
+div[class*="st-key-grid-list-"] div[class*="st-key-card-"] > :first-child {flex: 0 0 8rem}
+div[class*="st-key-grid-list-"] div[class*="st-key-card-"]::before {top: 0; left: 0}
 div[class*="st-key-card-"] p {line-height: 1.3; overflow-wrap: anywhere}
 /* The whole card is the button: one tab stop, and its label is read out. */
 div[class*="st-key-card-"] div[class*="st-key-open-"] {position: absolute; inset: 0; width: 100%}

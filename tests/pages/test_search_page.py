@@ -301,6 +301,29 @@ def test_least_score_and_number(little):
     assert "No result has such a score" in app.info[0].value
 
 
+def test_a_list_and_results_below_the_noise_folded_away(little, monkeypatch):
+    link = {"collection": "little", "method": "sir", "query": "red_0.png"}
+    plain = start(**link)
+    scores = [
+        float(one.value.split(" · ")[1][:5]) for one in plain.markdown if "**1**" in one.value
+    ]
+    assert len(hits(plain, "sir")) == 11
+
+    def folded(unrelated):
+        found = np.zeros(1, np.float32), np.full(100, unrelated, np.float32)
+        monkeypatch.setattr(loaders, "pair_cosines", lambda *_: found)
+        app = start(**link, fold="yes", layout="list")
+        assert app.query_params["layout"] in ("list", ["list"])
+        assert hits(app, "sir") == hits(plain, "sir")  # nothing is lost, the order is the same
+        [fold] = [one for one in app.expander if one.label.endswith("below the noise")]
+        count = sum(one.key.startswith("open-") for one in fold.button)
+        assert fold.label.startswith(f"{count} result")
+        return count, [one.value for one in app.info]
+
+    assert folded(scores[0] - 1e-3)[0] == 10
+    assert folded(1.0) == (11, ["No result stands out from the noise."])
+
+
 def test_a_limit_belongs_to_its_method(little):
     app = go(start())
     app.number_input(key="least-cnn-irwnha").set_value(2.0).run()

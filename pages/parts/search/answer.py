@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
@@ -19,6 +20,7 @@ from retrieval.images import Box
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 
+USUAL = 0.99  # of pairs of different places that score below what is above the noise
 STRIP = 10  # pictures of each method when all are compared
 state = st.session_state
 
@@ -144,14 +146,39 @@ def _grid(
             else "There is no other picture to find."
         )
         return
-    with cards.grid(3, name):
-        for n in hits:
-            hit = ranking.names[n]
-            short = cards.plain(Path(hit).name)
-            with st.container(gap="xsmall"):
-                _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
-                if state.get("judging") and marking.possible(collection, question):
-                    marking.buttons(collection, question, box, hit, f"{name}-{n}")
+    noise = _noise(name, collection, ranking) if state.fold else len(ranking)
+    good, folded = [n for n in hits if n < noise], [n for n in hits if n >= noise]
+    places = [("", good, st.container())]
+    if folded:
+        many = "1 result" if len(folded) == 1 else f"{len(folded)} results"
+        if not good:
+            st.info("No result stands out from the noise.")
+        places.append(("noise-", folded, st.expander(f"{many} below the noise")))
+    for part, some, where in places:
+        listed = state.layout == "list"
+        with where, cards.grid(1 if listed else 3, f"{state.layout}-{part}{name}"):
+            for n in some:
+                hit = ranking.names[n]
+                short = cards.plain(hit if listed else Path(hit).name)
+                with st.container(gap="xsmall"):
+                    _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
+                    if state.get("judging") and marking.possible(collection, question):
+                        marking.buttons(collection, question, box, hit, f"{name}-{n}")
+
+
+def _noise(name: str, collection: Collection, ranking: Ranking) -> int:
+    """The first place of a ranking from which on unrelated pictures score as high."""
+    if ranking.inliers is not None:
+        above = ranking.inliers > 0
+    elif ranking.before:  # such a score is no cosine
+        return len(ranking)
+    else:
+        path = own_pictures.indexes(collection)[name]
+        _, unrelated = loaders.pair_cosines(path, collection)
+        if not len(unrelated):
+            return len(ranking)
+        above = ranking.scores > np.quantile(unrelated, USUAL)
+    return int(np.flatnonzero(above).max(initial=-1)) + 1
 
 
 def _strip(

@@ -18,6 +18,7 @@ from retrieval.ranking import chain
 
 ALL = "all"
 FEWEST, MOST = 3, 60
+LAYOUTS = {"grid": "Pictures", "list": "List"}
 LONGEST_FILTER = 500  # characters
 state = st.session_state
 
@@ -38,6 +39,9 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state.judge = asked["judge"]
     if asked.get("count", "").isdecimal():
         state.count = min(max(int(asked["count"][:4]), FEWEST), MOST)
+    if asked.get("layout") in LAYOUTS:
+        state.layout = asked["layout"]
+    state.fold = asked.get("fold") == "yes"
     try:
         state.then = ",".join(chain.parse_chain(asked.get("then", "")))
     except RetrievalError as error:
@@ -70,6 +74,10 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
     link = {"method": state.method, "count": str(state.count)}
     if state.then:
         link["then"] = state.then
+    if state.layout != "grid":
+        link["layout"] = state.layout
+    if state.fold:
+        link["fold"] = "yes"
     if state.get("where") and collection.name != own_pictures.NAME:
         link["where"] = state.where
     if state.get(least_key(state.method)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.search import only
-from pages.parts.search.link import ALL, FEWEST, MOST, least_key
+from pages.parts.search.link import ALL, FEWEST, LAYOUTS, MOST, least_key
 from retrieval import methods
 from retrieval.collections import Collection
 
@@ -22,6 +22,22 @@ def options(collection: Collection) -> None:
             key=least_key(state.method),
             help=f"Results with a lower score are hidden. This score is {score}; each method "
             "keeps a limit of its own.",
+            persist_state="session",
+        )
+    if state.method != ALL:
+        st.segmented_control(
+            "Show results as",
+            LAYOUTS,
+            format_func=LAYOUTS.__getitem__,
+            key="layout",
+            required=True,
+            persist_state="session",
+        )
+        st.toggle(
+            "Fold away results below the noise",
+            key="fold",
+            help="Results that unrelated pictures score as high as: without enough inliers, or "
+            "with a cosine that one of a hundred pairs of different places reaches.",
             persist_state="session",
         )
     only.control(collection)
