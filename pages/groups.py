@@ -13,6 +13,7 @@ from retrieval.ranking import groups
 from retrieval.ranking.verification import LEAST
 
 PER_PAGE = 10
+MOST = 5000  # pictures, which take minutes
 MOST_SHOWN = 24  # pictures of one group
 state = st.session_state
 
@@ -121,6 +122,11 @@ if name not in asked:
 path = paths[method]
 with loaders.explained():
     opened = loaders.index_of(path, collection)
+    if len(opened) > MOST:
+        st.info(f"On this page: up to {MOST:,} pictures. This collection has {len(opened):,}.")
+        st.code(f"python -m retrieval groups {path} --csv groups.csv", language="sh")
+        st.stop()
+    opened = opened.first(len(opened))
 pairs = [pair for pair in found(path, collection) if pair.inliers >= least]
 sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)

@@ -318,6 +318,7 @@ def confirmed_pairs(
 ) -> list[groups.Pair]:
     """All pairs of alike pictures that geometry confirms; progress(done, total) in pictures."""
     opened = index_of(path, collection)
+    opened = opened.first(len(opened))
     database = verifiers.Database(opened, collection)
 
     def find() -> list[groups.Pair]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST = 5000  # pictures that t-SNE is asked to place: about a minute
+MOST = 2000  # pictures on a map, the first of a collection
 PERPLEXITY = 15.0  # about as many neighbours of each picture are kept near
 
 

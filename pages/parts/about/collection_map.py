@@ -62,17 +62,21 @@ def section(asked: Asked) -> None:
 
 def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
     collection, question = asked.collection, asked.question
-    opened = loaders.index_of(path, collection)
-    if kind == "tsne" and not 4 <= len(opened) <= plane.MOST:
-        st.info(f"t-SNE is for 4 to {plane.MOST:,} pictures; this index has {len(opened):,}.")
+    whole = loaders.index_of(path, collection)
+    opened = whole.first(plane.MOST)
+    names = opened.names[: plane.MOST]
+    if len(names) < 4:
+        st.info("A map needs four pictures.")
         return
+    if len(names) < len(whole):
+        st.caption(f"The first {len(names):,} of {len(whole):,} pictures.")
     nearest = loaders.search(path, method, collection, question, asked.box).names[:NEAREST]
     places, share = _places(loaders.stamp(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
         + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")
     )
-    landmarks = _landmarks(collection, opened.names)
+    landmarks = _landmarks(collection, names)
     rows = [
         {
             "Picture": name,
@@ -84,7 +88,7 @@ def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
             **({"image": image} if image else {}),
         }
         for name, landmark, (x, y), image in zip(
-            opened.names, landmarks, places.tolist(), _thumbnails(collection, opened.names),
+            names, landmarks, places.tolist(), _thumbnails(collection, names),
             strict=True,
         )
     ]  # fmt: skip
@@ -145,7 +149,7 @@ def _chart(rows: list[dict]) -> altair.LayerChart:
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
 def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
     """Places (N, 2) of all pictures, and the share of the variance that they hold, if known."""
-    vectors = _index.arrays["descriptors"].astype(np.float32)
+    vectors = _index.arrays["descriptors"][: plane.MOST].astype(np.float32)
     if kind == "tsne":
         return loaders.in_turn(lambda: plane.neighbourhoods(vectors)), 0.0
     found = plane.principal(vectors)

@@ -89,7 +89,11 @@ export default function ({ data, parentElement }) {
     };
     group.onpointerenter = () => { chosen?.hide(); group.show(); };
     group.onpointerleave = () => { group.hide(); chosen?.show(); };
-    group.onclick = () => { chosen = chosen === group ? null : group; };
+    group.onclick = () => {
+      chosen?.hide();
+      chosen = chosen === group ? null : group;
+      chosen?.show(); // a finger has left by now
+    };
     return group;
   };
   const outliers = make("g", {});
