@@ -9,8 +9,10 @@ that nobody judged.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -81,17 +83,25 @@ def count(collection: Collection) -> int:
 def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Query, ...]:
     """The queries of ``truth`` with labels that count in another list of pictures.
 
-    Labels of pictures that are not in it, and queries of such, are left out.
-    Raises RetrievalError where no query is left although there were some.
+    A picture is found by its name or, where only one has it, by the name of its file: a zip may
+    have put all into one more folder. Labels and queries of pictures that are not in the list are
+    left out. Raises RetrievalError where no query is left although there were some.
     """
     place = {name: n for n, name in enumerate(names)}
-    new = np.array([place.get(name, -1) for name in truth.names], np.int64)
+    files = Counter(PurePosixPath(name).name for name in names)
+    by_file = {PurePosixPath(name).name: n for n, name in enumerate(names)}
+
+    def found(name: str) -> int:
+        file = PurePosixPath(name).name
+        return place.get(name, by_file[file] if files[file] == 1 else -1)
+
+    new = np.array([found(name) for name in truth.names], np.int64)
     queries = []
     for query in truth.queries:
-        if query.name in place:
+        if (position := found(query.name)) >= 0:
             labels = {kind: new[positions] for kind, positions in query.labels.items()}
-            kept = {kind: np.sort(one[one >= 0]) for kind, one in labels.items()}
-            queries.append(replace(query, labels=kept))
+            kept = {kind: np.unique(one[one >= 0]) for kind, one in labels.items()}
+            queries.append(replace(query, name=names[position], labels=kept))
     if truth.queries and not queries:
         raise RetrievalError(
             f"None of its queries is among these pictures; the first one is "

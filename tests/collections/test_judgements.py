@@ -80,6 +80,9 @@ def test_labels_follow_the_names_into_another_list():
     )
     (query,) = judgements.refer_to(truth, NAMES)  # x.png is not here
     assert query.labels["ok"].tolist() == [1]
+    (query,) = judgements.refer_to(truth, ("mine/a.png", "mine/b.png", "c/x.jpg"))
+    assert query.name == "mine/a.png"  # by its file
+    assert query.labels["ok"].tolist() == [1]
     with pytest.raises(RetrievalError, match="None of its queries is among these pictures"):
         judgements.refer_to(GroundTruth(("x.png",), (Query("x.png"),)), NAMES)
 

@@ -20,6 +20,7 @@ def test_pairs_of_one_landmark_and_others():
     angles = np.radians(np.arange(0, 180, 30))
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
     index = SimpleNamespace(names=NAMES, arrays={"descriptors": vectors})
+    index.first = lambda count: index
     same, others = pair_cosines(index, NAMES, QUERIES)
     assert same == pytest.approx([np.cos(np.radians(30))] * 2, abs=1e-3)
     assert len(others) == 15 - 2 - 1  # two pictures without a landmark are not compared

@@ -646,7 +646,7 @@ def test_own_ground_truth_from_a_file(bare):
     pictures = {"a_png": encoded(picture(RED)), "b_png": encoded(picture(BLUE))}
     app = go(bring(start(), "mine.zip", archive(**pictures)))
     app.toggle(key="judging").set_value(True).run()
-    truth = {"imlist": ["mine/b.png"], "qimlist": ["mine/a.png"], "gnd": [{"ok": [0]}]}
+    truth = {"imlist": ["b.png"], "qimlist": ["a.png"], "gnd": [{"ok": [0]}]}  # before the zip
 
     def use(content):
         app.file_uploader(key="judged-upload").upload("t.json", content, "application/json").run()
