@@ -120,9 +120,10 @@ class Workers:
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
-            pauses = iter(PAUSES)
+            first = threading.current_thread() is self._threads[0]  # one is enough for all
+            pauses = iter(PAUSES if first else ())
             while not self._waiting:
-                if not self._changed.wait(next(pauses, None)):
+                if not self._changed.wait(next(pauses, None)) and not self._busy:
                     memory.give_back()
             who, works = self._waiting.popitem(last=False)
             work = works.popleft()

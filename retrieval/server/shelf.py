@@ -77,10 +77,14 @@ def opened(name: str) -> Index:
 
 
 def collection(name: str) -> Collection:
-    if name not in {entry.name for entry in collections.registered() if entry.available}:
+    """A collection that can be opened here; HTTPException where there is none."""
+    known = {entry.name: entry for entry in collections.registered() if entry.available}
+    if name not in known:
         raise HTTPException(404, f"There is no collection {name}.")
     with _logged(f"The collection {name}"):
-        return collections.open_collection(name)
+        path = known[name].ground_truth_path
+        # A file that comes, goes or is replaced beside it (credits, labels) changes its folder.
+        return _collection(name, path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns)
 
 
 def credits(name: str) -> dict[str, Credit]:
@@ -154,6 +158,11 @@ def _once(load: Callable) -> Callable:
             return cached(*key)
 
     return loader
+
+
+@_once
+def _collection(name: str, changed: int, folder_changed: int) -> Collection:
+    return collections.open_collection(name)
 
 
 @_once
