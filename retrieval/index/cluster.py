@@ -57,6 +57,11 @@ class Station:
         return list(found)
 
     def _loaded(self) -> Method:
+        if not self.collection.root.is_dir():  # else every picture would be an unreadable one
+            raise RetrievalError(
+                f"A worker of Ray does not find {self.collection.root}: bring the pictures to the "
+                "same place on all machines."
+            )
         method = self.load()
         if store.identity(method) != self.identity:
             raise RetrievalError(

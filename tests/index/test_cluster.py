@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -152,6 +153,13 @@ def test_other_weights_on_a_worker(local, pictures, tmp_path):
     refused("has other weights or settings than this machine",
             index.build, open_collection(pictures), Thumbnail(), tmp_path / "out",
             describe=describe)  # fmt: skip
+
+
+def test_a_worker_without_the_pictures(local, pictures, tmp_path):
+    collection = replace(open_collection(pictures), root=tmp_path / "not mounted")
+    describe = cluster.describer("local", Thumbnail)
+    refused("A worker of Ray does not find .*not mounted",
+            index.build, collection, Thumbnail(), tmp_path / "out", describe=describe)  # fmt: skip
 
 
 def test_a_bug_is_no_sentence(local, pictures, tmp_path):

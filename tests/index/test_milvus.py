@@ -170,6 +170,18 @@ def test_the_store_ranks_as_the_folder(exported, opened, pictures):
             }
 
 
+def test_a_store_has_a_search_of_its_own(milvus, exported, pictures, tmp_path):
+    """An index with an approximate search in its folder is searched by the engine."""
+    collection = open_collection(pictures)
+    graph = index.build(collection, Thumbnail(), tmp_path / "graph", search="hnsw")
+    address = milvus.address("graph")
+    export(graph, address, {})
+    asked = picture(pictures, "a.png")
+    found = rank_picture(index.load(str(address)), Thumbnail(), asked)
+    same_ranking(rank_picture(exported, Thumbnail(), asked), found)
+    assert found.provenance["search"] == "by the store"
+
+
 @pytest.mark.parametrize(
     "then",
     [
