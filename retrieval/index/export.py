@@ -28,6 +28,7 @@ from retrieval.index.store import Index
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
 EXACT = 100_000  # pictures up to which the engine compares with all of them
 MOST_ROWS = 2000  # in one request
+ATTEMPTS = 3
 LONGEST_NAME = 4096  # bytes
 MOST_MANIFEST = 1_000_000  # bytes: what the server keeps it in takes 1.5 MB
 MOST_METADATA = 60_000  # bytes a picture; Milvus takes 65 536
@@ -48,9 +49,8 @@ def export(
     """
     metadata = metadata or {}
     rows = _rows(index, metadata)
-    name = _collection_name(index, address, metadata)
     _behind(address)  # refuses a name that is somebody else's before anything is written
-    _prepare(index, address, name)
+    name = _prepared(index, address, metadata)
     written = 0
     batch = min(max(BATCH_BYTES // (4 * index.width), 1), MOST_ROWS)
     begun = _count(address, name) > 0
@@ -140,9 +140,27 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
     return rows
 
 
-def _collection_name(index: Index, address: Address, metadata: Metadata) -> str:
+def _prepared(index: Index, address: Address, metadata: Metadata) -> str:
+    """The name of the collection to fill: made and loaded, perhaps by an earlier export.
+
+    milvus-lite can neither make nor open a collection in the making of which it was killed. Such a
+    one is left alone, and the next name taken.
+    """
+    refused: milvus.RefusedError | None = None
+    for attempt in range(ATTEMPTS):
+        name = _collection_name(index, address, metadata, attempt)
+        try:
+            _prepare(index, address, name)
+            return name
+        except milvus.RefusedError as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
+def _collection_name(index: Index, address: Address, metadata: Metadata, attempt: int) -> str:
     """The collection that holds exactly this: the alias and a checksum of all that is exported."""
-    told = [stored.FORMAT, index.manifest["sha256"], str(index.path.resolve())]
+    told = [stored.FORMAT, index.manifest["sha256"], str(index.path.resolve()), attempt]
     known = {name: dict(values) for name, values in metadata.items() if name in index.positions}
     text = json.dumps([*told, known], sort_keys=True)
     return f"{address.collection}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -165,12 +183,12 @@ def _behind(address: Address) -> str | None:
 def _prepare(index: Index, address: Address, name: str) -> None:
     """Make the collection with its indexes, and load it: whatever an earlier export did not."""
     types = milvus.library().DataType
-    kind = "FLAT" if len(index) <= EXACT else "AUTOINDEX"
-    ways = {
-        "vector": {"index_type": kind, "metric_type": "IP"},
-        "name": {"index_type": "INVERTED"},
-        "sha256": {"index_type": "INVERTED"},
-    }
+    ways = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
+    if len(index) > EXACT:
+        # Not for fewer: milvus-lite cannot open an inverted index that a kill has cut off.
+        inverted = {"index_type": "INVERTED"}
+        approximate = {"index_type": "AUTOINDEX", "metric_type": "IP"}
+        ways = {"vector": approximate, "name": inverted, "sha256": inverted}
 
     def create(client, timeout: float) -> None:
         if client.has_collection(name, timeout=timeout):

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -580,23 +581,34 @@ def test_a_killed_process_goes_on(milvus, exported):
     assert content(address) == wanted(exported)
 
 
+def killed_server_at(monkeypatch, server, numbers, delay=0.0):
+    """The server is killed at the calls with these numbers, and started again a little later."""
+    calls = []
+
+    def kill():
+        server.kill()
+        threading.Timer(0.3, server.start).start()
+
+    def call(address, work, patience, real=milvus_module.call):
+        calls.append(work)
+        if len(calls) in numbers and delay:
+            threading.Timer(delay, kill).start()  # while the call is on its way
+        elif len(calls) in numbers:
+            kill()
+        return real(address, work, patience)
+
+    monkeypatch.setattr(milvus_module, "call", call)
+    return calls
+
+
 def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, monkeypatch, milvus):
     """At several moments of an export, and between two searches."""
     monkeypatch.setattr(export_module, "MOST_ROWS", 10)
     server = Server(tmp_path / "own").start().wait()
     try:
-        calls = []
-
-        def call(address, work, patience, real=milvus_module.call):
-            calls.append(work)
-            if len(calls) in (7, 12):
-                server.kill()
-                threading.Timer(0.3, server.start).start()
-            return real(address, work, patience)
-
         address = server.address("town")
         with monkeypatch.context() as patch:
-            patch.setattr(milvus_module, "call", call)
+            killed_server_at(patch, server, (7, 12))
             assert export(exported, address) >= len(exported)
         assert content(address) == wanted(exported)
         opened = index.load(str(address))
@@ -617,6 +629,31 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, mo
         assert content(address) == wanted(exported)
     finally:
         server.send(signal.SIGCONT)
+        server.kill()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("delay", [0.0, 0.002])
+def test_a_server_that_is_killed_at_any_call(tmp_path, exported, monkeypatch, milvus, delay):
+    """Just before each call of an export, and in the middle of it."""
+    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    server = Server(tmp_path / "own").start().wait()
+    try:
+        number, steps = 0, 1
+        while number < steps:
+            number += 1
+            address = server.address(f"town{number}")
+            with monkeypatch.context() as patch:
+                calls = killed_server_at(patch, server, (number,), delay)
+                with contextlib.suppress(RetrievalError):
+                    export(exported, address)
+                steps = max(steps, len(calls))
+            time.sleep(0.5)
+            export(exported, server.wait().address(address.collection))
+            assert content(address) == wanted(exported)
+            assert len(collections_of(server, address.collection)) == 1
+        assert steps > 10
+    finally:
         server.kill()
 
 
