@@ -16,16 +16,33 @@ from retrieval.methods import METHODS
 from retrieval.networks import checkpoints
 
 BEFORE, AFTER = "gem-lite0-imagenet", "gem-lite0"
-# What each stage minimises.
+CROSS_ENTROPY = r"L = -\log \frac{e^{\,y_{c}}}{\sum_{k} e^{\,y_k}}"
+# What each stage minimises: in words, and as formulas.
 LOSSES = {
-    ("sir", "layer"): "Cross-entropy: how badly a classifier on top of the layer tells landmarks "
-    "apart. The classifier is dropped in the end.",
-    ("delf", "trunk"): "Cross-entropy of telling landmarks apart; with correspondences also of "
-    "telling which places of two photographs are the same.",
-    ("delf", "attention"): "Cross-entropy of telling landmarks apart by the sum of all features, "
-    "each weighted by its attention.",
-    ("cnn-irwnha", "trunk"): "Contrastive: matching pairs are pulled together, pictures of other "
-    "landmarks that look alike are pushed apart.",
+    ("sir", "layer"): (
+        "Cross-entropy: y holds a number for each landmark, made by a classifier on top of the "
+        "layer, and c is the right one. The classifier is dropped in the end.",
+        CROSS_ENTROPY,
+    ),
+    ("delf", "trunk"): (
+        "Cross-entropy of telling landmarks apart; with correspondences also of telling which "
+        "places of two photographs are the same.",
+        CROSS_ENTROPY,
+    ),
+    ("delf", "attention"): (
+        "Cross-entropy of telling landmarks apart by the mean of all features, each weighted by "
+        "its attention. The features stay as they are: only attention and classifier learn.",
+        CROSS_ENTROPY,
+        r"\mathbf{y} = W \, \frac{1}{N} \sum_{n} \alpha_\theta(\mathbf{f}_n)\, \mathbf{f}_n",
+        r"\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial \mathbf{y}} \sum_{n} "
+        r"\frac{\partial \mathbf{y}}{\partial \alpha_n} \frac{\partial \alpha_n}{\partial \theta}",
+    ),
+    ("cnn-irwnha", "trunk"): (
+        "Contrastive: the distance δ of matching pairs (Y = 1) is made small. Pictures of other "
+        "landmarks that look alike (Y = 0) are pushed apart, up to the margin τ.",
+        r"L = \tfrac{1}{2} \bigl( Y \delta^2 + (1 - Y) \max(0, \tau - \delta)^2 \bigr)",
+        r"\delta = \lVert \mathbf{d}_i - \mathbf{d}_j \rVert",
+    ),
 }
 PLACES_FOUND = "places found again"
 HELD_OUT = "mAP"
@@ -57,8 +74,10 @@ def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
     stages = list(dict.fromkeys(row["stage"] for row in epochs))
     for stage in stages:
         own = [row for row in epochs if row["stage"] == stage]
-        text = LOSSES[checkpoint.method, stage]
+        text, *formulas = LOSSES[checkpoint.method, stage]
         st.markdown(f"**Stage {stage}.** Loss: {text}" if len(stages) > 1 else f"Loss: {text}")
+        for formula in formulas:
+            st.latex(formula)
         found_again = stage == "trunk" and made["settings"].get("trunk") == "correspondences"
         measure = PLACES_FOUND if found_again else HELD_OUT
         best = max(own, key=lambda row: row["validation"])["epoch"]

@@ -10,7 +10,7 @@ from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.search import only, then
 from pages.parts.search.answer import score
-from pages.parts.search.why import geometry_of, why
+from pages.parts.search.why import geometry_of, inliers_beside, why
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.images import Box
@@ -43,6 +43,8 @@ def result(
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.explained():
         why(path, collection, question, box, hit)
+        if name == "delf" and judged and not then.chosen():
+            inliers_beside(ranking, judged, n)
         if {"geometry", "geometry-lighterglue"} & set(then.chosen()):
             geometry_of(path, collection, question, box, hit)
     st.caption(f"{cards.plain(question.name)} and {cards.plain(hit)}")

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import cards, compare, loaders, query
+from pages.parts.judging import Judged
 from pages.parts.keypoints.figures import pixels
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -20,6 +21,7 @@ from retrieval.methods import METHODS
 from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE, Verification
+from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import LEAST
 
 SIDE = 800  # pixels of the longer side of a picture on show
@@ -129,6 +131,54 @@ def _background(path: Path, collection: Collection, score: float) -> None:
     st.altair_chart(
         (base + line).properties(height=180), alt=f"Histograms of cosines; this pair: {score:.2f}"
     )
+
+
+def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
+    """The inliers of a result beside those of the other results of its search."""
+    assert ranking.inliers is not None
+    verdicts = [judged.verdict(name) for name in ranking.names]
+    rows = [
+        {
+            "inliers": int(count),
+            "Result": cards.VERDICTS[verdict].label,
+            "name": Path(name).name,
+        }
+        for name, verdict, count in zip(ranking.names, verdicts, ranking.inliers, strict=True)
+        if verdict in ("positive", "wrong") and count
+    ]
+    others = [count for v, count in zip(verdicts, ranking.inliers, strict=True) if v == "wrong"]
+    most, own = (
+        str(count) if count else f"fewer than {NOISE_FLOOR}"
+        for count in (max(others, default=0), ranking.inliers[n])
+    )
+    st.markdown(
+        f"Inliers in this search: **{own}** here; at most {most} in pictures of other places."
+    )
+    if not rows:
+        return
+    labels = [cards.VERDICTS[one].label for one in ("positive", "wrong")]
+    ticks = (
+        altair.Chart(altair.Data(values=rows))
+        .mark_tick(thickness=3, size=26, opacity=0.8)
+        .encode(
+            x=altair.X("inliers:Q", title="Inliers of the results of this search"),
+            y=altair.Y("Result:N", sort=labels, title=None),
+            color=altair.Color(
+                "Result:N",
+                scale=altair.Scale(
+                    domain=labels, range=[cards.VERDICTS[v].colour for v in ("positive", "wrong")]
+                ),
+                legend=None,
+            ),
+            tooltip=["name:N", "inliers:Q"],
+        )
+    )
+    line = (
+        altair.Chart(altair.Data(values=[{"inliers": int(ranking.inliers[n])}]))
+        .mark_rule(size=3, color="#888")
+        .encode(x="inliers:Q")
+    )
+    st.altair_chart((ticks + line).properties(height=120), alt="Inliers of right and wrong results")
 
 
 def geometry_of(
