@@ -14,7 +14,7 @@ state = st.session_state
 
 loaders.through_app()
 cards.style()
-st.title("How it works", anchor=False)
+cards.title("How it works")
 st.markdown(
     "A network describes each picture of a collection by lists of numbers, its **descriptors**. "
     "They are computed once and stored: that is the **index**. To search, the query is described "

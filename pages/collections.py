@@ -144,7 +144,7 @@ def photographers(shelf: dict[str, str]) -> None:
 
 loaders.through_app()
 cards.style()
-st.title("Collections", anchor=False)
+cards.title("Collections")
 shelf = loaders.shelf()
 with loaders.explained():
     rows = [

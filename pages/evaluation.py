@@ -30,7 +30,7 @@ state = st.session_state
 loaders.through_app()
 enlarged = state.pop("eval-enlarged", None)
 cards.style()
-st.title("Evaluation", anchor=False)
+cards.title("Evaluation")
 
 shelf = loaders.shelf()
 if own_pictures.current():

@@ -71,7 +71,7 @@ loaders.through_app()
 cards.style()
 if state.pop("groups-ask", False):
     st.switch_page("pages/search.py")
-st.title("Groups", anchor=False)
+cards.title("Groups")
 st.markdown(
     f"Pictures of the same thing, found without a query and without labels. Each picture is "
     f"compared with the {groups.NEAR} most like it, keypoint by keypoint. Two pictures are "

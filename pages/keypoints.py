@@ -14,7 +14,7 @@ state = st.session_state
 
 loaders.through_app()
 cards.style()
-st.title("Keypoints and matches", anchor=False)
+cards.title("Keypoints and matches")
 
 shelf = loaders.shelf() | (
     {own_pictures.NAME: own_pictures.TITLE} if own_pictures.current() else {}

@@ -117,7 +117,7 @@ def networks_elsewhere() -> None:
 
 loaders.through_app()
 cards.style()
-st.title("Networks and indexes", anchor=False)
+cards.title("Networks and indexes")
 networks_here()
 indexes_here()
 networks_elsewhere()

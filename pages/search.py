@@ -21,9 +21,9 @@ loaders.through_app()
 own_pictures.sweep()
 cards.style()
 head = st.container(
-    horizontal=True, horizontal_alignment="distribute", vertical_alignment="center", wrap=False
+    horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", wrap=False
 )
-head.title("Search by example", anchor=False, width="content")
+cards.title("Search by example", head, width="content")
 
 shelf = loaders.shelf()
 follow_link(shelf | {own_pictures.NAME: own_pictures.TITLE})

@@ -110,10 +110,10 @@ def test_the_copied_folder_is_enough_to_search(copied, tmp_path):
         "app.run()\n"
         "assert not app.exception, app.exception\n"
         "assert not app.error, app.error\n"
-        "print(app.title[0].value)\n"
+        "print(app.markdown[1].value)\n"
     )
     environment = os.environ | {"RETRIEVAL_DATA": str(tmp_path), "PYTHONPATH": str(copied)}
     run = subprocess.run(
         [sys.executable, "-c", visit], cwd=copied, env=environment, capture_output=True, text=True
     )
-    assert run.stdout.splitlines()[-1:] == ["Search by example"], run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1:] == ["# Search by example"], run.stdout + run.stderr

@@ -59,7 +59,7 @@ _STYLE = (
   [data-testid="stCheckbox"] label {align-items: center}
 }
 /* Headings that are written as Markdown get a link of their own, which nobody asked for. */
-.stMainBlockContainer h4 a[href^="#"] {display: none}
+:is(.stMainBlockContainer h1, .stMainBlockContainer h4) a[href^="#"] {display: none}
 /* The query stays in sight while its results scroll by. */
 @media (min-width: 900px) {
   div[data-testid="stLayoutWrapper"]:has(> .st-key-asking) {position: sticky; top: 4.5rem}
@@ -125,9 +125,18 @@ div[class*="st-key-card-{name}-"]::before
 
 
 def style() -> None:
-    """The look of the cards; once a page, and first: as Markdown it is there at the first paint."""
+    """The look of the cards; once a page, and first."""
     st.markdown(_STYLE, unsafe_allow_html=True)
     place.keep()
+
+
+def title(text: str, where: DeltaGenerator | None = None, **options) -> None:
+    """The title of a page.
+
+    It is painted with the style and not before it, from where it would jump: a browser loads what
+    shows Markdown with HTML later than what shows other words.
+    """
+    (where or st).markdown(f"# {text}", unsafe_allow_html=True, **options)
 
 
 def grid(columns: int, key: str) -> DeltaGenerator:

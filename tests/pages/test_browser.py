@@ -151,6 +151,23 @@ def test_first_link_a_fresh_server_is_asked_for(page, address):
     assert page.get_by_role("link", name=re.compile("loaders|parts")).count() == 0
 
 
+@pytest.mark.parametrize("path", ["", "keypoints"])
+def test_the_title_stays_where_it_is_first_painted(page, address, path):
+    page.add_init_script(
+        """window.tops = new Set();
+        const look = () => {
+          const title = document.querySelector("h1");
+          if (title) window.tops.add(Math.round(title.getBoundingClientRect().top));
+          requestAnimationFrame(look);
+        };
+        requestAnimationFrame(look);"""
+    )
+    page.goto(address + path)
+    page.get_by_role("radio", name="Database").wait_for()
+    page.wait_for_timeout(1000)
+    assert len(page.evaluate("[...window.tops]")) == 1
+
+
 def test_own_pictures_box_search_next_query_and_csv(page, address, pictures):
     bring(page, address, pictures)
     page.get_by_role("button", name="Search with like pattern 0.jpg").click()
