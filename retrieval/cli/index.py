@@ -16,6 +16,8 @@ from retrieval.cli.export import put_into
 from retrieval.cli.output import Bar, index_size, print_table, shown
 from retrieval.collections import Collection, open_collection, registered
 from retrieval.errors import RetrievalError
+from retrieval.index.approximate import KINDS
+from retrieval.index.store import EXACT
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
@@ -79,8 +81,8 @@ def add(commands) -> None:
 def _search_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--search",
-        choices=["exact", "hnsw", "ivfpq"],
-        default="exact",
+        choices=[EXACT, *KINDS],
+        default=EXACT,
         help="how a method with one vector a picture searches: exact (the default, good for "
         "100,000 pictures), hnsw (a graph in memory) or ivfpq (codes of 64 bytes in memory)",
     )
@@ -92,7 +94,7 @@ def _index(args: argparse.Namespace) -> None:
     from retrieval.ranking import verifiers
 
     codebook = _codebook(args.codebook, args.method == "delf")
-    if args.part and (args.codebook or args.verifier or args.search != "exact"):
+    if args.part and (args.codebook or args.verifier or args.search != EXACT):
         args.wrong_usage("a part has no --codebook, --verifier or --search; merge has")
     if args.out is None and (
         args.part or args.collection not in {entry.name for entry in registered()}
@@ -168,7 +170,7 @@ def _said(index: Index, out: Path, part: Part | None = None) -> None:
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
     )
-    if index.search != "exact":
+    if index.search != EXACT:
         print(f"approximate search: {index.search_stated} of exact search")
 
 
