@@ -176,7 +176,10 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise RetrievalError('Ray is not installed: pip install "ray>=2.50,<3"') from error
+        raise RetrievalError('Ray is not installed: pip install "ray>=2.59,<3"') from error
+    # Ray listens to other machines too; since 2.59 it asks them for a token.
+    if address == LOCAL and [int(one) for one in ray.__version__.split(".")[:2]] < [2, 59]:
+        raise RetrievalError('This Ray lets everybody in: pip install "ray>=2.59,<3"')
     if ray.is_initialized():
         yield ray
         return

@@ -657,6 +657,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
             and isinstance(manifest["checkpoint"]["id"], str)
             and isinstance(manifest["checkpoint"]["sha256"], str)
             and isinstance(manifest["collection"]["name"], str)
+            and isinstance(manifest["collection"]["fingerprint"], str)
             and isinstance(manifest["collection"].get("folder", ""), str)
             and isinstance(manifest["made"], str)
             and isinstance(manifest["seconds"], int | float)

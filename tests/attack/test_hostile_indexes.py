@@ -82,9 +82,10 @@ def test_settings_are_not_arguments(forged, name):
         lambda m: m["settings"].update(x="\ud800"),
         lambda m: m["settings"].update(x=[[1]]),
         lambda m: m["settings"].update(x={"y": 1}),
+        lambda m: m["collection"].__delitem__("fingerprint"),
     ],
 )
-def test_what_cannot_be_sent_as_json(forged, change):
+def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change):
     """One such index would turn the list of all indexes of the service into an error."""
     with pytest.raises(RetrievalError, match="was edited or damaged"):
         indexes.load(forged(change))

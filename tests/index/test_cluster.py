@@ -95,7 +95,13 @@ def test_an_address_for_clients():
 
 def test_there_is_no_ray(monkeypatch, pictures, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(cluster.RetrievalError, match=r'not installed: pip install "ray>=2.50,<3"'):
+    with pytest.raises(cluster.RetrievalError, match=r'not installed: pip install "ray>=2.59,<3"'):
+        build(pictures, tmp_path / "out", Thumbnail)
+
+
+def test_a_ray_that_asks_nobody_for_a_token(monkeypatch, pictures, tmp_path):
+    monkeypatch.setattr(ray, "__version__", "2.58.0")
+    with pytest.raises(cluster.RetrievalError, match="lets everybody in"):
         build(pictures, tmp_path / "out", Thumbnail)
 
 
