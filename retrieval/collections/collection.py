@@ -197,7 +197,7 @@ def open_collection(where: str | Path) -> Collection:
     if isinstance(where, str) and where in _ENTRIES:
         return _open_registered(_ENTRIES[where])
     folder = Path(where).expanduser()
-    if not folder.exists():
+    if not os.path.exists(folder):  # unlike Path.exists, it takes a name that is too long
         raise RetrievalError(
             f"There is no folder and no collection called {where}; "
             f"collections are {', '.join(_ENTRIES)}."

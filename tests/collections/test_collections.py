@@ -119,6 +119,12 @@ def test_folder_with_classic_text_files(folder):
     assert found.protocols == ("classic",)
 
 
+@pytest.mark.parametrize("name", ["é" * 300, "a\0b"])
+def test_a_folder_that_no_file_system_can_have(name):
+    with pytest.raises(RetrievalError, match="no folder and no collection"):
+        open_collection(name)
+
+
 def test_embedded_collection():
     with pytest.raises(RetrievalError, match="not in this checkout"):
         open_collection("town")
