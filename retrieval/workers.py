@@ -19,8 +19,8 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 LOOK = 0.5  # s between two looks at the queue of one who waits
-# Seconds without work after which freed memory goes back to the system: once for the searches, and
-# again when the app has forgotten the sessions of those who left.
+# Seconds without work after which freed memory goes back to the system: soon after the searches,
+# and then from time to time, for sessions come and go whose answers are all kept already.
 PAUSES = (2.0, 60.0, 240.0)
 
 
@@ -121,10 +121,12 @@ class Workers:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
             first = threading.current_thread() is self._threads[0]  # one is enough for all
-            pauses = iter(PAUSES if first else ())
+            pause = 0
             while not self._waiting:
-                if not self._changed.wait(next(pauses, None)) and not self._busy:
+                seconds = PAUSES[min(pause, len(PAUSES) - 1)] if first else None
+                if not self._changed.wait(seconds) and not self._busy:
                     memory.give_back()
+                pause += 1
             who, works = self._waiting.popitem(last=False)
             work = works.popleft()
             if works:

@@ -105,17 +105,17 @@ def test_nothing_of_finished_work_is_kept():
     assert not workers._waiting
 
 
-def test_memory_is_given_back_in_pauses_and_then_it_is_quiet(monkeypatch):
-    given, twice = [], threading.Event()
+def test_memory_is_given_back_in_every_pause(monkeypatch):
+    given, often = [], threading.Event()
 
     def give_back():
         given.append(1)
-        if len(given) == 2:
-            twice.set()
+        if len(given) == 4:
+            often.set()
 
     monkeypatch.setattr("retrieval.workers.PAUSES", (0.05, 0.05))
     monkeypatch.setattr("retrieval.memory.give_back", give_back)
     workers = Workers(1, 10)
     assert workers.submit("a", int).result(30) == 0
-    assert twice.wait(30)
+    assert often.wait(30)
     assert workers.submit("a", int).result(30) == 0
