@@ -41,12 +41,16 @@ class Measured:
         return f"{self.id} {self.run.record['made']}"
 
 
+def _indexes(collection: Collection) -> list[tuple[str, Path]]:
+    """Method and folder of every index of a collection, a visitor's own included."""
+    if collection.name == own_pictures.NAME:
+        return list(own_pictures.indexes(collection).items())
+    return index.find_all(collection.name)
+
+
 def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
     """Runs by id, and (label, folder, trouble) of every index without a run that fits it."""
-    own = collection.name == own_pictures.NAME
-    found = (
-        list(own_pictures.indexes(collection).items()) if own else index.find_all(collection.name)
-    )
+    own, found = collection.name == own_pictures.NAME, _indexes(collection)
     without: list[tuple] = []
     several = {method for method, _ in found if sum(method == other for other, _ in found) > 1}
     measured = {}
@@ -128,7 +132,7 @@ def _evaluate(collection: Collection, label: str, path: Path, then: tuple[str, .
 
 def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) -> None:
     """Any index with any chain of re-rankers, on request; the chart then shows before and after."""
-    paths = {path.name: path for _, path in index.find_all(collection.name)}
+    paths = {path.name: path for _, path in _indexes(collection)}
     alone = [name for name in measured if name in paths]
     if not alone or not collection.has_pictures:
         return
