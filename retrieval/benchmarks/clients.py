@@ -30,7 +30,10 @@ COLLECTION = "town"
 
 @dataclass
 class Answers:
-    """What the clients of one method saw. seconds: of each answer. refused: 429 and 503."""
+    """What the clients of one method saw. seconds: of each answer. refused: 429 and 503.
+
+    processor: the processor time that all of it took in the service and in the clients.
+    """
 
     seconds: list[float] = field(default_factory=list)
     health: list[float] = field(default_factory=list)
@@ -38,6 +41,7 @@ class Answers:
     errors: Counter[str] = field(default_factory=Counter)
     lasted: float = 0.0
     peak: int = 0
+    processor: tuple[float, float] = (0.0, 0.0)
 
 
 def run(count: int, seconds: float) -> None:
@@ -48,7 +52,7 @@ def run(count: int, seconds: float) -> None:
     )
     print(
         f"{'':14}{'a second':>9}{'p50':>8}{'p95':>8}{'p99':>8}{'refused':>9}{'errors':>8}"
-        f"{'/health':>9}  peak memory"
+        f"{'/health':>9}  peak memory  processor time each: service, client"
     )
     with serving(SERVICE, "--port", "/health") as served:
         for checkpoint, title in _indexes(served):
@@ -57,7 +61,10 @@ def run(count: int, seconds: float) -> None:
             print(
                 f"{title:14}{len(found.seconds) / found.lasted:9.1f}{times}{found.refused:9}"
                 f"{found.errors.total():8}{max(found.health, default=0):9.2f}"
-                f"  {megabytes(found.peak)}",
+                f"{megabytes(found.peak):>13}"
+                + "".join(
+                    f"{taken / max(1, len(found.seconds)):18.3f}" for taken in found.processor
+                ),
                 flush=True,
             )
             for error, times_seen in found.errors.most_common(3):
@@ -120,6 +127,7 @@ def measure(served: Served, checkpoint: str, count: int, seconds: float) -> Answ
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(count)]
     threads.append(threading.Thread(target=health))
+    before = served.processor(), time.process_time()
     with PeakMemory(served) as memory:
         for thread in threads:
             thread.start()
@@ -127,4 +135,5 @@ def measure(served: Served, checkpoint: str, count: int, seconds: float) -> Answ
             thread.join()
     answers.lasted = time.perf_counter() - started
     answers.peak = memory.bytes
+    answers.processor = served.processor() - before[0], time.process_time() - before[1]
     return answers
