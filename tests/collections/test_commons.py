@@ -191,6 +191,8 @@ def test_log_in_page_in_between(two, tmp_path, body):
         {"query": {"pages": [{"title": "File:x.jpg", "imageinfo": [{"mime": "image/jpeg"}]}]}},
         {"error": "no"},
         {"continue": 3, "query": []},
+        {"continue": {"self": 1, "gcmtitle": "x"}, "query": {"pages": [{"pageid": {}}]}},
+        {"continue": {"gcmcontinue": "\udcff"}, "query": {"pages": [{"pageid": [1]}]}},
     ],
 )
 def test_answers_of_any_shape_are_survived(site, tmp_path, answer):

@@ -8,6 +8,7 @@ import json
 import pickle
 import tarfile
 import threading
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,37 @@ def test_broken_connection_is_resumed_where_it_broke(server, tmp_path):
     path = fetch(f"{server.root}/a.bin", tmp_path / "a.bin", sha256=SHA256)
     assert path.read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {"Content-Length": "9" * 5000}),
+        (200, {"Content-Length": "\xb2"}),  # a digit to Python, and no number
+        (206, {"Content-Range": f"bytes {'9' * 5000}-1/9"}),
+        (416, {"Content-Range": "bytes */0"}),
+        (302, {"Location": "http://[::1"}),
+        (302, {"Location": "http://a..b/"}),
+        (302, {"Location": "http://\xff\xfe/"}),
+        (302, {"Location": "file:///etc/hostname"}),
+    ],
+)
+def test_answers_that_nobody_gives_by_accident(server, tmp_path, answer):
+    server.answers["/a.bin"] = [answer] * 50
+    server.files["/a.bin"] = b""
+    try:
+        fetched = fetch(f"{server.root}/a.bin", tmp_path / "a.bin")
+    except RetrievalError:
+        return
+    assert fetched.read_bytes() == b""
+
+
+def test_an_encrypted_address_leads_to_no_other():
+    follow = downloads._HttpOnly().redirect_request
+    request = urllib.request.Request("https://example.org/a")
+    assert follow(request, None, 302, "", {}, "https://example.org/b").full_url.endswith("/b")
+    with pytest.raises(RetrievalError, match="without encryption"):
+        follow(request, None, 302, "", {}, "http://example.org/b")
 
 
 def test_connection_that_stays_broken_keeps_what_arrived(server, tmp_path):
