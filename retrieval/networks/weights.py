@@ -6,6 +6,7 @@ that must be run to be used: see ``methods/tfhub.py`` for which part of it is.)
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,10 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     if sha256 is not None and digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(one.compress_type for one in archive.infolist()):
+                    raise ValueError("packed: torch writes tensors as they are, a bomb is small")
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on hostile bytes

@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,19 @@ def test_files_that_are_no_network(tmp_path, data, words):
     path = tmp_path / "network.pth"
     torch.save(data, path)
     refused(words, methods.load, "cnn-irwnha", path)
+
+
+def test_a_packed_file_is_no_weights_file(tmp_path):
+    """Two megabytes of zeros unpack to two gigabytes; torch packs nothing."""
+    path = tmp_path / "bomb.pth"
+    torch.save({"meta": {}, "state_dict": {"features.0.weight": torch.zeros(1000)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {one: archive.read(one) for one in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert "state_dict" in torch.load(path), "torch reads it"
+    refused("not a weights file that can be read safely", weights.read_tensors, path)
 
 
 def test_damaged_files(tmp_path):
