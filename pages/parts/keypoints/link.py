@@ -57,6 +57,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state["kp-by"] = by
     if "result" in asked:
         state["kp-result"], state["kp-other"] = asked["result"], HERE
+        state["kp-linked"] = asked["result"]
     state["kp-asked"] = (asked["query"], asked.get("box", "")) if "query" in asked else None
 
 

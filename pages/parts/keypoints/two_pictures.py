@@ -185,6 +185,10 @@ def second(
     if state["kp-other"] == UPLOAD:
         file = st.file_uploader("The second picture", key="kp-upload")
         return query.Question(file.name, file.getvalue()) if file else None
+    linked = state.pop("kp-linked", None)
+    if linked and linked not in collection.names:
+        name = cards.plain(linked)
+        st.warning(f"This link asks for {name}, which is not in the collection.")
     names = ranking.names if ranking is not None else collection.names
     if state.get("kp-result") not in names:
         if state.get("kp-result") in collection.names:
