@@ -12,6 +12,7 @@ from pages.parts.search.browse import browse
 from pages.parts.search.dialog import result
 from pages.parts.search.link import ALL, follow_link, follow_query, write_link
 from pages.parts.search.options import options
+from pages.parts.search.tour import guide
 from pages.parts.terms import explained
 from retrieval import methods
 
@@ -96,6 +97,8 @@ with answering:
         paths = own_pictures.indexes(collection)
         loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
+    if state.method == ALL:
+        guide(collection, question.name)
     said = judge(collection, question, box, state.get("judge", ""))
     judged = None if isinstance(said, str) else said
     with st.container(

@@ -57,3 +57,21 @@ def test_the_stop_that_is_no_prepared_query():
         ).without(stop.name)
         found.append(sum(name in wanted for name in ranking.names[:10]))
     assert found == list(stop.right)
+
+
+def test_where_two_measures_disagree():
+    town = open_collection("town")
+    number = [query.name for query in town.queries].index("priory_007.jpg")
+    sir, delf, _ = (runs.load_run(index.load(path), town) for path in INDEXES)
+    assert delf.scores["medium"].aps[number] > sir.scores["medium"].aps[number]
+    labels = town.queries[number].labels
+    right = np.concatenate([labels["easy"], labels["hard"]])
+    assert np.isin(delf.ranks[:4, number], right).all()
+
+
+def test_all_wrong_pictures_of_the_first_stop_are_of_other_places():
+    town = open_collection("town")
+    number = [query.name for query in town.queries].index("hall_004.jpg")
+    first = runs.load_run(index.load(INDEXES[0]), town).ranks[:10, number]
+    labels = town.queries[number].labels
+    assert not np.isin(first, labels["junk"]).any()

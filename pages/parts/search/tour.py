@@ -7,6 +7,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from pages.parts import query
+from pages.parts.search.link import ALL
 from retrieval.collections import Collection
 from retrieval.methods import METHODS
 
@@ -28,16 +29,17 @@ class Stop(NamedTuple):
 STOPS = (
     Stop(
         "hall_004.jpg",
-        "Two brick buildings",
-        "One vector mixes up two halls of the same brick; DELF compares details, and all of its "
-        "first ten are right.",
+        "Details tell buildings apart",
+        "SIR has one vector for the whole picture, and other buildings of a similar style get "
+        "similar vectors: four of its first ten are wrong. DELF compares hundreds of small places "
+        "and checks that they lie in the same arrangement: all of its first ten are right.",
         (6, 10, 7),
         "delf",
     ),
     Stop(
         "observatory_007.jpg",
-        "A detail",
-        "Only a part of the building is in the query. SIR has five right pictures in ten, DELF and "
+        "A part of a building",
+        "The query shows only a part of the building. SIR has five right pictures in ten, DELF and "
         "CNN-IRwNHA have nine.",
         (5, 9, 9),
         "cnn-irwnha",
@@ -45,22 +47,24 @@ STOPS = (
     Stop(
         "museum_017.jpg",
         "A look-alike",
-        "The exchange has the same style and stone. SIR's first answer is the exchange.",
+        "This is the museum. Another building, the exchange, has the same style and stone: it is "
+        "SIR's first answer.",
         (6, 7, 8),
         "sir",
     ),
     Stop(
         "exchange_019.jpg",
         "Everybody is fooled",
-        "The museum looks like the exchange: CNN-IRwNHA's first answer is the museum, and SIR and "
-        "CNN-IRwNHA have three right pictures in ten.",
+        "Now the other way round: this is the exchange, and CNN-IRwNHA's first answer is the "
+        "museum. SIR and CNN-IRwNHA have three right pictures in ten, DELF has five.",
         (3, 5, 3),
         "cnn-irwnha",
     ),
     Stop(
         "priory_007.jpg",
-        "DELF loses",
-        "Here DELF has only four right pictures in ten, and SIR, the simplest method, has seven.",
+        "Two measures disagree",
+        "SIR has seven right pictures in ten, DELF only four. But DELF's four come before any "
+        "wrong one, so its average precision (AP) is higher.",
         (7, 4, 6),
         "delf",
     ),
@@ -77,26 +81,52 @@ STOPS = (
 
 def tour(collection: Collection) -> None:
     """The six links, where their pictures are."""
-    known = {asked.name: asked for asked in collection.queries}
-    if not all(stop.name in known or stop.name in collection.names for stop in STOPS):
+    if not _here(collection):
         return
     with st.expander("Tour: six searches that tell the story", icon=":material/tour:"):
         for number, stop in enumerate(STOPS, 1):
-            link = {"collection": collection.name, "method": "all", "query": stop.name}
-            if stop.name in known:
-                link["box"] = query.written(known[stop.name].box)
             with st.container(horizontal=True, gap="small"):
-                st.page_link(
-                    "pages/search.py",
-                    label=f"**{number} · {stop.title}**",
-                    query_params={key: value for key, value in link.items() if value},
-                )
-                st.page_link(
-                    "pages/about.py",
-                    label=f"{METHODS[stop.part].title} step by step",
-                    icon=":material/school:",
-                    query_params={
-                        "collection": collection.name, "query": stop.name, "part": stop.part
-                    },
-                )  # fmt: skip
+                _search(collection, stop, f"**{number} · {stop.title}**")
+                _steps(collection, stop)
             st.markdown(stop.sentence)
+
+
+def guide(collection: Collection, name: str) -> None:
+    """Beside the answers to a stop: what to see in them, and the way to the next stop."""
+    names = [stop.name for stop in STOPS]
+    if name not in names or not _here(collection):
+        return
+    n = names.index(name)
+    with st.container(border=True, gap="xsmall", key="tour-guide"):
+        st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {STOPS[n].sentence}")
+        with st.container(horizontal=True, gap="small"):
+            _steps(collection, STOPS[n])
+            if n + 1 < len(STOPS):
+                _search(
+                    collection,
+                    STOPS[n + 1],
+                    f"Next: {STOPS[n + 1].title}",
+                    ":material/arrow_forward:",
+                )
+
+
+def _here(collection: Collection) -> bool:
+    known = {*collection.names, *(asked.name for asked in collection.queries)}
+    return all(stop.name in known for stop in STOPS)
+
+
+def _search(collection: Collection, stop: Stop, label: str, icon: str | None = None) -> None:
+    link = {"collection": collection.name, "method": ALL, "query": stop.name}
+    for asked in collection.queries:
+        if asked.name == stop.name and asked.box:
+            link["box"] = query.written(asked.box)
+    st.page_link("pages/search.py", label=label, icon=icon, query_params=link)
+
+
+def _steps(collection: Collection, stop: Stop) -> None:
+    st.page_link(
+        "pages/about.py",
+        label=f"{METHODS[stop.part].title} step by step",
+        icon=":material/school:",
+        query_params={"collection": collection.name, "query": stop.name, "part": stop.part},
+    )
