@@ -132,7 +132,7 @@ def curves(scores: Mapping[str, Scores], note: str) -> Figure:
             label=f"{label}, mAP {100 * one.map:.1f}",
         )
     _unit(axes, "Recall (share of the right pictures found)", "Precision (share that is right)")
-    _legend(axes)
+    _legend(axes, inside=True)
     return figure
 
 
@@ -277,19 +277,20 @@ def _unit(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, inside: bool = False) -> None:
+    """Above the axes, or inside where the lines leave room."""
     handles, labels = axes.get_legend_handles_labels()
     # As many beside each other as the figure is wide enough for: about ten letters an inch.
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = int(10 * figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
-    legend = axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=max(1, min(3, len(handles), room)),
-        fontsize=12,
-        frameon=False,
+    columns = max(1, min(3, len(handles), room))
+    where: dict[str, Any] = (
+        {"loc": "best"}
+        if inside
+        else {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns}
     )
+    legend = axes.legend(**where, fontsize=12, frameon=False)
     for text in legend.get_texts():
         text.set(**AS_IT_IS)
 
