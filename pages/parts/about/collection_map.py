@@ -37,8 +37,10 @@ def section(asked: Asked) -> None:
     collection = asked.collection
     st.markdown(
         "Each dot is a picture. Where one colour makes a group of its own, the method recognises "
-        "that landmark; where colours mix, it fails. Point at a dot to see its picture, click it "
-        f"to search with it. Rings mark the {NEAREST} nearest neighbours of the picture above."
+        "that landmark; where colours mix, it fails. Grey pictures show no "
+        "known landmark. Point at a dot to see its picture, click it to search with it. Rings mark "
+        f"the {NEAREST} nearest neighbours of the picture above. DELF has no map: it has hundreds "
+        "of descriptors for each picture."
     )
     kind = st.segmented_control(
         "Map", KINDS, format_func=KINDS.__getitem__, default="tsne", required=True, key="map-kind"

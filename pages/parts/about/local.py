@@ -41,10 +41,11 @@ def delf(asked: Asked) -> None:
         1,
         "Attention",
         "DELF does not make one descriptor of the picture. It keeps the features of single places. "
+        "So two pictures can match by the part that they have in common, whatever else they show. "
         "A second small network gives each place a number, its **attention** α: high where things "
         "are that help to tell landmarks apart. It learned this from the names of landmarks alone: "
-        "the features of a picture are added up, each weighted by its attention, and the sum must "
-        "tell which landmark it is.",
+        "the features **f** of a picture are added up, each weighted by its attention, and a layer "
+        "W must tell from the sum which landmark it is.",
         r"\mathbf{y} = W \Bigl( \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
     ):
         if seen is not None:
@@ -56,7 +57,8 @@ def delf(asked: Asked) -> None:
         f"DELF looks at the picture in {len(scales)} sizes. The places with the highest attention "
         "become **keypoints**. Of places that see almost the same square, only the best stays. "
         f"Each keypoint has a descriptor of its own, {features.descriptors.shape[1]} numbers after "
-        "principal component analysis.",
+        "principal component analysis: the mean **μ** is taken away, and P keeps the directions in "
+        "which descriptors differ most.",
         r"\hat{\mathbf{f}} = \frac{\mathbf{f}}{\lVert \mathbf{f} \rVert}, \qquad "
         r"\mathbf{d} = \frac{P\,(\hat{\mathbf{f}} - \boldsymbol{\mu})}"
         r"{\lVert P\,(\hat{\mathbf{f}} - \boldsymbol{\mu}) \rVert}",
@@ -84,9 +86,10 @@ def delf(asked: Asked) -> None:
         "Matches and geometry",
         "Two keypoints match if each is the other's most similar one. Similar details exist "
         "everywhere, so some matches are wrong. If both pictures show one building, the right ones "
-        "agree on how the camera moved: one **transformation** takes them from the first picture "
-        "to the second. RANSAC finds it: it guesses a transformation from a few matches, counts "
-        "how many others agree (the **inliers**), and keeps the best of many guesses.",
+        "agree on how the camera moved: one **transformation** (a matrix A and a shift **t**) "
+        "takes them from the first picture to the second. RANSAC finds it: it guesses a "
+        "transformation from a few matches, counts how many others agree (the **inliers**), and "
+        "keeps the best of many guesses.",
         r"\begin{pmatrix} x' \\ y' \end{pmatrix} = A \begin{pmatrix} x \\ y \end{pmatrix} + "
         r"\mathbf{t}",
     ):

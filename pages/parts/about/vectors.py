@@ -81,7 +81,7 @@ def sir(asked: Asked) -> None:
         3,
         "Average pooling",
         f"Each channel is averaged over all places. That leaves {channels:,} numbers and forgets "
-        "where in the picture anything was."
+        "where in the picture anything was. Sky, trees and people count as much as the building."
         + (" The square root keeps a few large numbers from deciding alone." if root else ""),
         rf"f_c = {rooted if root else average}",
     ):
@@ -126,7 +126,8 @@ def _worth(asked: Asked, values: str) -> None:
     if ablation.PROTOCOL in asked.collection.protocols:
         st.caption(
             f"mAP (Medium) of all {len(asked.collection.queries)} queries: {values}. Measured with "
-            "`python -m retrieval ablate`."
+            "`python -m retrieval ablate`, on vectors stored in 8 bits a number. The page "
+            "Evaluation uses the exact ones, and its mAP may differ by a tenth."
         )
 
 
