@@ -52,7 +52,7 @@ def judge(
     if not collection.protocols:
         return ""
     if question.labels:
-        labels, who = question.labels, f"by the labels of this query ({protocol})"
+        labels, who = question.labels, f"by the labels of this query (protocol {protocol})"
     elif isinstance(question.source, Path) and question.name in collection.names:
         known = same_landmark(collection.queries, collection.names.index(question.name))
         if known is None:

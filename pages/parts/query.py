@@ -61,7 +61,10 @@ def newly_asked(shelf: Mapping[str, str], mark: str, collection_key: str) -> dic
     state[mark] = asked
     if "collection" in asked and asked["collection"] not in shelf:
         name = plain(asked["collection"])
-        st.warning(f"This link asks for the collection {name}, which is not on this machine.")
+        st.warning(
+            f"This link asks for the collection {name}, which is not on this machine. "
+            "Choose another collection."
+        )
         return {}
     if "collection" in asked:
         state[collection_key] = asked["collection"]
@@ -97,7 +100,10 @@ def follow(collection: Collection, name: str, box: str) -> None:
         ask_database(name)
         question = in_database(collection, name)
     else:
-        st.warning(f"This link asks for {plain(name)}, which is not in the collection.")
+        st.warning(
+            f"This link asks for {plain(name)}, which is not in the collection. "
+            "Choose another picture."
+        )
         return
     put_box(collection, question, box)
 

@@ -18,7 +18,8 @@ TERMS = {
     "mP@k": "The share of right pictures among the first k, mean over all queries.",
     "precision": "The share of the results down to a rank that is right.",
     "recall": "The share of all right pictures that was found down to a rank.",
-    "protocol": "The rule that says which pictures count as right, and which are left out.",
+    "protocol": "The rule that says which pictures count as right, and which are left out. "
+    "Easy: clear views are right. Hard: difficult views. Medium: both.",
     "ground truth": "What people said: which pictures show the same place as a query.",
     "left out of the score": "Pictures that show the landmark too badly, or too well for this "
     "protocol. They count neither as right nor as wrong.",

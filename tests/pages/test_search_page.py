@@ -200,7 +200,7 @@ def test_search_ranks_and_judges(little):
         "4: red_3.png, left out of the score",
     ]
     assert all(hit.endswith("another place") for hit in hits(app)[4:])
-    assert "3 pictures are right, by the labels of this query (medium)" in "".join(
+    assert "3 pictures are right, by the labels of this query (protocol medium)" in "".join(
         element.value for element in app.html
     )
     assert "12 pictures" in text(app)

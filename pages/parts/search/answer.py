@@ -113,7 +113,7 @@ def _terms(names: list[str], judged: Judged | None) -> str:
     kinds = {methods.METHODS[name].kind for name in names}
     local = ["keypoint", "match", "inliers"] if "local" in kinds or then.chosen() else []
     return explained(
-        *(["AP", "left out of the score"] if judged else []),
+        *(["AP", "protocol", "left out of the score"] if judged else []),
         *(["descriptor", "cosine"] if "global" in kinds else []),
         *local,
     )

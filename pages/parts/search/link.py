@@ -46,7 +46,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state.then = ",".join(chain.parse_chain(asked.get("then", "")))
     except RetrievalError as error:
         state.then = ""
-        st.warning(plain(str(error)))
+        st.warning(f"{plain(str(error))} Nothing is re-ranked now.")
     state.where, state.filtered = asked.get("where", "")[:LONGEST_FILTER], state.get("collection")
     for method in methods.METHODS:
         state[least_key(method)] = None
