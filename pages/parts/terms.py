@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 TERMS = {
-    "query": "The picture that one searches with.",
+    "query": "The picture that one searches with. Prepared queries have a box around the landmark, "
+    "and their right answers are known.",
     "collection": "The pictures that are searched.",
     "descriptor": "The list of numbers by which a network describes a picture, or a part of it.",
     "cosine": "How alike two descriptors are: 1 if they point the same way, 0 if they have nothing "

@@ -18,14 +18,12 @@ state = st.session_state
 def browse(collection: Collection) -> None:
     """Before a search: the pictures to start from."""
     st.markdown(
-        "Search with a picture, and get other pictures of the same place. Three methods do that, "
-        "each in its own way: **Compare all** shows their answers together."
+        "Search with a picture for others of the same place. **Compare all** shows three methods "
+        "at once."
     )
     tour(collection)
     st.subheader("Click a picture to search with it", anchor=False)
     prepared = state.source == query.PREPARED
-    if prepared:
-        st.caption("Prepared: a box is around the landmark, and the right answers are known.")
     choices: Sequence[int | str] = range(len(collection.queries)) if prepared else collection.names
     pages = -(-len(choices) // PER_PAGE)
     page = state.get("page", 1)
