@@ -98,7 +98,7 @@ with answering:
         loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     if state.method == ALL:
-        guide(collection, question.name)
+        guide(collection, question, box)
     said = judge(collection, question, box, state.get("judge", ""))
     judged = None if isinstance(said, str) else said
     with st.container(

@@ -1,8 +1,12 @@
 """What the tour says of its searches is what the stored runs say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from pages.parts import query
 from pages.parts.search.tour import STOPS
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
@@ -75,3 +79,23 @@ def test_all_wrong_pictures_of_the_first_stop_are_of_other_places():
     first = runs.load_run(index.load(INDEXES[0]), town).ranks[:10, number]
     labels = town.queries[number].labels
     assert not np.isin(first, labels["junk"]).any()
+
+
+def test_the_sentence_belongs_to_one_search():
+    """Without the box of the query, or re-ranked, other numbers are on the page."""
+    stop = STOPS[0]
+    [asked] = [one for one in open_collection("town").queries if one.name == stop.name]
+    link = {"collection": "town", "query": stop.name, "method": "all"}
+
+    def guided(**more):
+        app = AppTest.from_file(Path(__file__).parents[2] / "app.py", default_timeout=120)
+        app.query_params.update(link | more)
+        app.run()
+        assert not app.exception, app.exception
+        [text] = [one.value for one in app.markdown if one.value.startswith("**Tour, 1 of 6")]
+        return text
+
+    box = query.written(asked.box)
+    assert stop.sentence in guided(box=box)
+    for other in ({}, {"box": box, "then": "geometry"}, {"box": box, "judge": "hard"}):
+        assert stop.sentence not in guided(**other)

@@ -9,7 +9,10 @@ import streamlit as st
 from pages.parts import query
 from pages.parts.search.link import ALL
 from retrieval.collections import Collection
+from retrieval.images import Box
 from retrieval.methods import METHODS
+
+state = st.session_state
 
 
 class Stop(NamedTuple):
@@ -91,15 +94,21 @@ def tour(collection: Collection) -> None:
             st.markdown(stop.sentence)
 
 
-def guide(collection: Collection, name: str) -> None:
+def guide(collection: Collection, question: query.Question, box: Box | None) -> None:
     """Beside the answers to a stop: what to see in them, and the way to the next stop."""
     names = [stop.name for stop in STOPS]
-    if name not in names or not _here(collection):
+    if question.name not in names or isinstance(question.source, bytes) or not _here(collection):
         return
-    n = names.index(name)
+    n = names.index(question.name)
+    # The sentence is about one search: with this box, this protocol, and nothing after it.
+    same_box = query.written(box) == query.written(question.own_box)
+    as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
-        st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {STOPS[n].sentence}")
+        told = STOPS[n].sentence if as_told else "You have changed this search."
+        st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {told}")
         with st.container(horizontal=True, gap="small"):
+            if not as_told:
+                _search(collection, STOPS[n], "The search of the tour", ":material/undo:")
             _steps(collection, STOPS[n])
             if n + 1 < len(STOPS):
                 _search(
