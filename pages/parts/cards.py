@@ -58,6 +58,8 @@ _STYLE = (
     {min-height: 44px}
   [data-testid="stCheckbox"] label {align-items: center}
 }
+/* What a step shows begins where its heading does. */
+div[class*="st-key-step-"] {padding-top: .6rem}
 /* Headings that are written as Markdown get a link of their own, which nobody asked for. */
 :is(.stMainBlockContainer h1, .stMainBlockContainer h4) a[href^="#"] {display: none}
 /* The query stays in sight while its results scroll by. */
