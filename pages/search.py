@@ -109,7 +109,7 @@ with answering:
         else:
             cards.legend(said.sentence)
         st.button(
-            "Other pictures",
+            "Choose another picture",
             key="back",
             type="tertiary",
             icon=":material/apps:",

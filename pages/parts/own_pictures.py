@@ -107,7 +107,7 @@ def section(wanted: list[str]) -> None:
         st.stop()
     elif own.skipped:
         many = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
-        with st.expander(f"{many} could not be read and cannot be found"):
+        with st.expander(f"{many} could not be read and will not be found"):
             for skipped in own.skipped:
                 st.markdown(cards.plain(skipped["reason"]))
 
@@ -157,8 +157,9 @@ def form(wanted: list[str]) -> None:
             "Bringing others replaces them."
         )
     st.caption(
-        "They are kept in a private folder for this session only: nobody else sees them, and they "
-        "are deleted when the session ends."
+        "To index is to let a network describe each picture, once: then they can be searched. Your "
+        "pictures are kept in a private folder for this session only: nobody else sees them, and "
+        "they are deleted when the session ends."
     )
 
 

@@ -70,7 +70,9 @@ def judge(
             f"neighbour with {usual:.2f} or more.",
         )
     if ranking.inliers is None:
-        return Confidence("unsure", "Only likeness was compared; geometry was not asked.")
+        return Confidence(
+            "unsure", "Only likeness was compared: no re-ranking by geometry checked it."
+        )
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")
 
 

@@ -210,7 +210,7 @@ def test_the_map_of_a_box_is_made_one_of_the_whole_picture(drawn):
 def test_confidence(opened, scenes, load, drawn):
     plain = asked(opened, scenes, load)
     assert plain.confidence.level == "unsure"
-    assert "geometry was not asked" in plain.confidence.reason
+    assert "no re-ranking by geometry" in plain.confidence.reason
     blank = search.rank_picture(opened, load("sir"), Image.new("RGB", (90, 90), "white"), top=2)
     assert blank.confidence.level == "nothing"
     assert blank.confidence.text == "Nothing here looks like it"
