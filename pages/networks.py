@@ -19,7 +19,8 @@ def networks_here() -> None:
     }
     st.markdown(
         "A **checkpoint** is one set of trained weights. The first of each method is used unless "
-        "another is named." + computes.get(loaders.processor(), "")
+        "another is named. All are small: each is used in place of a larger network."
+        + computes.get(loaders.processor(), "")
     )
     st.dataframe(
         [
@@ -57,7 +58,7 @@ def indexes_here() -> None:
                     "Method": methods.METHODS[method].title,
                     "Checkpoint": made["checkpoint"]["id"],
                     "Pictures": made["pictures"],
-                    "Skipped": len(made["skipped"]),
+                    "Unreadable": len(made["skipped"]),
                     "MB": round(size / 1e6, 1),
                     "Made": made["made"][:10],
                 }

@@ -44,7 +44,8 @@ METHODS: dict[str, Entry] = {
             "sir",
             "SIR",
             "global",
-            "One vector a picture: frozen ImageNet features, a 1024-unit layer, cosine.",
+            "Simple image retrieval. One vector a picture: features of a network for ImageNet, "
+            "averaged, then a trained layer of 1024 units.",
             "Babenko et al., Neural Codes for Image Retrieval, ECCV 2014",
             "sir",
             "SIR",
@@ -53,7 +54,8 @@ METHODS: dict[str, Entry] = {
             "delf",
             "DELF",
             "local",
-            "Hundreds of local features a picture, matched one by one and checked by geometry.",
+            "Deep local features. Hundreds of them a picture, matched one by one and checked by "
+            "geometry.",
             "Noh et al., Large-Scale Image Retrieval with Attentive Deep Local Features, ICCV 2017",
             "delf",
             "DELF",
@@ -62,7 +64,8 @@ METHODS: dict[str, Entry] = {
             "cnn-irwnha",
             "CNN-IRwNHA",
             "global",
-            "One vector a picture: convolutional features, GeM pooling, whitening, three scales.",
+            "CNN image retrieval with no human annotation. One vector a picture: convolutional "
+            "features, GeM pooling, whitening, three scales.",
             "Radenović et al., Fine-Tuning CNN Image Retrieval with No Human Annotation, "
             "TPAMI 2018",
             "gem",
