@@ -284,7 +284,7 @@ class StoredIndex(store.Index):
         positions = sorted({int(hit["position"]) for hit in found[0]})
         if not positions:
             raise RetrievalError(
-                f"No picture in {self} fits the filter {where}."
+                f"No picture in {self.address.collection} fits the filter {where}."
                 if where
                 else f"{self} is empty; export the index again."
             )

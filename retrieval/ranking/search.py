@@ -110,7 +110,7 @@ def _fitting(query: Query, where: str) -> set[str]:
         )
     fitting = matching(query.collection.metadata, where) & query.index.positions.keys()
     if not fitting:
-        raise RetrievalError(f"No picture in {query.index} fits the filter {where}.")
+        raise RetrievalError(f"No picture of {query.collection.title} fits the filter {where}.")
     return fitting
 
 

@@ -11,6 +11,7 @@ indexes in memory once more.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,7 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(RetrievalError)
     def explained(request: Request, error: RetrievalError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 422)
+        return JSONResponse({"detail": _told(error)}, 422)
 
     @app.exception_handler(AwayError)
     def away(request: Request, error: AwayError) -> JSONResponse:
@@ -114,3 +115,9 @@ def _explain(app: FastAPI) -> None:
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
+
+def _told(error: RetrievalError) -> str:
+    """What a client may know of an error: not where indexes and stores are on our side."""
+    here = re.escape(f"{store.PRECOMPUTED}/")
+    return re.sub(rf"{here}|milvus(\+tls)?://[^\s/]+/", "", str(error))

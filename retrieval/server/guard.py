@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
+from python_multipart.multipart import parse_options_header
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +21,8 @@ MAX_HELD = 300_000_000  # bytes of all requests that are being answered
 BODY_SECONDS = 60.0  # for a request to arrive
 ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
+# Of a form. Python knows a hundred others, and to read punycode takes the square of its length.
+CHARACTER_SETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
 
 
 class Origins:
@@ -59,7 +62,7 @@ class Guard:
             await refusal(scope, receive, send)
             return
         most = MAX_FORM if scope["path"] == "/" else MAX_BODY
-        kinds = [value.lower() for name, value in scope["headers"] if name == b"content-type"]
+        kinds = _kinds(scope)
         encoded = any(URL_ENCODED in kind for kind in kinds)
         request = _Request(self, receive, most, encoded)
         try:
@@ -74,6 +77,9 @@ class Guard:
         if not self._is_ours(host):
             text = f"This service is not known as {host}; start it with: serve --name {host}"
             return JSONResponse({"detail": text}, 400)
+        options = [parse_options_header(kind)[1] for kind in _kinds(scope)]
+        if any(one.get(b"charset", b"utf-8") not in CHARACTER_SETS for one in options):
+            return JSONResponse({"detail": "A form comes in UTF-8."}, 400)
         given = headers.get(b"authorization", b"")
         if self.token and scope["path"] != "/health":
             kind, _, token = given.partition(b" ")
@@ -95,6 +101,11 @@ class Guard:
         except ValueError:
             return name in self.names
         return True
+
+
+def _kinds(scope: Scope) -> list[bytes]:
+    """Every header that says what the body is, in small letters."""
+    return [value.lower() for name, value in scope["headers"] if name == b"content-type"]
 
 
 class _Request:

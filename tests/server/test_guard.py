@@ -12,6 +12,7 @@ import requests
 from PIL import Image
 
 from retrieval import cli, server
+from retrieval.errors import RetrievalError
 from retrieval.server import connections, guard, shelf
 from retrieval.workers import Workers
 
@@ -87,6 +88,15 @@ def test_a_form_of_escapes(monkeypatch, client):
                 head += b"".join(b"Content-Type: %s\r\n" % kind for kind in kinds)
                 line.sendall(head + b"\r\n" + body)
                 assert line.recv(100).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_form_in_a_character_set_that_takes_for_ever(client):
+    """400 kB of punycode held everybody up for four seconds, and a megabyte for a minute."""
+    body = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\na-a\r\n--x--\r\n'
+    for charset, status in (("punycode", 400), ('"PunyCode"', 400), ("UTF-8", 422)):
+        kind = f"multipart/form-data; boundary=x; charset={charset}"
+        answer = client.post("/", data=body, headers={"Content-Type": kind})
+        assert answer.status_code == status, charset
 
 
 def test_a_body_that_is_too_long(monkeypatch, client):
@@ -226,10 +236,16 @@ def test_pictures_of_visitors_are_limited(client, jpeg):
 
 
 def test_nothing_is_said_of_the_machine(client, shelf):
-    for path in ("/indexes", "/openapi.json", f"/indexes/{GEM}/search?name=nope", "/nothing"):
+    search = f"/indexes/{GEM}/search?name="
+    nothing = f'{search}a.png&where=place == "x"'
+    (shelf / "town" / "metadata.csv").write_text("name,place\na.png,y\n")
+    for path in ("/indexes", "/openapi.json", f"{search}nope", nothing, "/nothing"):
         answer = requests.get(client.root + path, timeout=60)
         assert str(shelf) not in answer.text
         assert "server" not in answer.headers
+    (shelf / "town" / "metadata.csv").unlink()
+    error = RetrievalError(f"{shelf}/town/x is damaged; milvus://db:1/y_2 refuses.")
+    assert server._told(error) == "town/x is damaged; y_2 refuses."
 
 
 def test_settings_of_connections():
