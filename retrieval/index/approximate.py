@@ -353,7 +353,7 @@ class Cells(Approximate):
             and len(starts) == len(centres) + 1
             and starts[0] == 0
             and starts[-1] == count == len(codes)
-            and (np.diff(starts) >= 0).all()
+            and (starts[:-1] <= starts[1:]).all()  # a difference may overflow
             and _is_order(pictures, count)
             and 0 < pieces <= width
             and quantiser.shape == (pieces, 256, width / pieces)

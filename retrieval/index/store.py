@@ -757,7 +757,7 @@ def _check_contents(manifest, images, arrays, path: Path) -> None:
         len(offsets) != count + 1
         or offsets[0] != 0
         or offsets[-1] != rows
-        or (np.diff(offsets) < 0).any()
+        or (offsets[1:] < offsets[:-1]).any()  # a difference may overflow
         or any(len(arrays[name]) != rows for name in ("keypoints", "scales", "scores"))
         or (rows and arrays["keypoints"].shape[1] != 2)
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
@@ -787,7 +787,7 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
         or len(starts) != words + 1
         or starts[0] != 0
         or starts[-1] != len(pictures)
-        or (np.diff(starts) < 0).any()
+        or (starts[1:] < starts[:-1]).any()
         or len(arrays["word_signs"]) != len(pictures)
         or len(arrays["word_counts"]) != count
         or (len(pictures) and not 0 <= pictures.min() <= pictures.max() < count)

@@ -182,6 +182,12 @@ def put(place, value):
     return lambda array: array.__setitem__(place, value)
 
 
+def overflowing(starts):
+    """Differences of these overflow, and look as if the numbers ascended."""
+    starts[1:-1] = 0
+    starts[1:4] = 2**63 - 1, -(2**63), -1
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "change"),
     [
@@ -204,6 +210,7 @@ def put(place, value):
         ("ivfpq", "cell_starts", put(-1, 10**9)),
         ("ivfpq", "cell_starts", put(0, -1)),
         ("ivfpq", "cell_starts", lambda a: a[::-1]),
+        ("ivfpq", "cell_starts", overflowing),
         ("ivfpq", "cell_pictures", put(0, 3000)),
         ("ivfpq", "cell_pictures", put(0, -1)),
         ("ivfpq", "cell_pictures", lambda a: a[1:]),
