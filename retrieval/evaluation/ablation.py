@@ -22,7 +22,7 @@ from retrieval import images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
-from retrieval.evaluation.runs import read_ranks
+from retrieval.evaluation.runs import MAX_RANKS_BYTES, read_ranks
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.index.store import file_digest
@@ -30,6 +30,7 @@ from retrieval.methods.base import GlobalMethod, Method
 
 FILE = "ablation.npz"
 PROTOCOL = "medium"
+MOST_BYTES = 32_000  # of a picture: five exponents and 2048 channels take 14 000
 EXPONENTS = (1.0, 2.0, 5.0, np.inf)  # of CNN-IRwNHA, beside its own: from average to maximum
 Layer = tuple[np.ndarray, np.ndarray]
 
@@ -211,8 +212,10 @@ def load(index: Index) -> Ablation | None:
         return None
     again = f"; run: python -m retrieval ablate {index.path}"
     names = ("index_sha256", "exponents", "pooled", "second", "maps", "scale_maps")
+    # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
+    most = min(len(index) * MOST_BYTES, MAX_RANKS_BYTES) + 100_000
     try:
-        arrays = {name: read_ranks(path, name) for name in names}
+        arrays = {name: read_ranks(path, name, most) for name in names}
     except RetrievalError as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if str(arrays.pop("index_sha256")) != file_digest(index.path / "manifest.json"):

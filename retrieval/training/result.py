@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from retrieval.errors import RetrievalError
 from retrieval.networks.checkpoints import Checkpoint
 from retrieval.networks.records import PLAIN
 from retrieval.training.loop import Settings
@@ -26,7 +27,10 @@ def content(
     trained: Mapping[str, Any],
     **meta: Any,
 ) -> dict[str, Any]:
-    """checkpoint: that training began with. tensors: matrices are kept in half precision."""
+    """checkpoint: that training began with. tensors: matrices are kept in half precision.
+
+    Raises RetrievalError where a number is too large for that, or is none.
+    """
     if not any(name.startswith("features.") for name in tensors):
         meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256}
     meta |= {
@@ -37,14 +41,17 @@ def content(
         "settings": checkpoint.settings,  # not cirtorch's, which ignores them
         "trained": trained,
     }
-    return {
-        # Pickle notes which values are one object; those that were read again are not.
-        "meta": json.loads(json.dumps(meta)),
-        "state_dict": {
-            name: value.detach().cpu().half() if value.ndim > 1 else value.detach().cpu()
-            for name, value in tensors.items()
-        },
+    state = {
+        name: value.detach().cpu().half() if value.ndim > 1 else value.detach().cpu()
+        for name, value in tensors.items()
     }
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise RetrievalError(
+            "The network is not written: a weight of it is no finite number in half precision. "
+            "Begin again with a lower --rate and with --out elsewhere."
+        )
+    # Pickle notes which values are one object; those that were read again are not.
+    return {"meta": json.loads(json.dumps(meta)), "state_dict": state}
 
 
 def trunk(features: torch.nn.Module) -> dict[str, torch.Tensor]:

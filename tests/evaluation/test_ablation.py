@@ -74,11 +74,19 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     opened = copied("sir")
     assert ablation.load(opened) is None
     ablation.make(opened, collection, load("sir"))
+    file = opened.path / ablation.FILE
+    kept = file.read_bytes()
+    with np.load(file) as honest:
+        bomb = dict(honest) | {"pooled": np.zeros((1, len(opened), 100_000), np.uint8)}
+    np.savez_compressed(file, allow_pickle=False, **bomb)  # small until it is unpacked
+    with pytest.raises(RetrievalError, match="damaged"):
+        ablation.load(opened)
+    file.write_bytes(kept)
     manifest = opened.path / "manifest.json"
     manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
     with pytest.raises(RetrievalError, match="of an earlier index; run: python -m retrieval abl"):
         ablation.load(opened)
-    (opened.path / ablation.FILE).write_bytes(b"PK")
+    file.write_bytes(b"PK")
     with pytest.raises(RetrievalError, match="damaged"):
         ablation.load(opened)
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
+from retrieval.training import result
 from retrieval.training.journal import Journal
 from retrieval.training.loop import Settings, Stage, run
 
@@ -63,6 +65,13 @@ def files(folder):
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     del found["net.csv"]  # has the seconds in it
     return found
+
+
+@pytest.mark.parametrize("value", [1e5, float("nan")])
+def test_what_half_precision_cannot_hold_is_not_written(value):
+    tensors = {"features.0.weight": torch.full((2, 2), value)}
+    with pytest.raises(RetrievalError, match="no finite number in half precision"):
+        result.content(checkpoints.REGISTRY["sir-lite0"], tensors, {})
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
