@@ -57,7 +57,8 @@ BAND = 4_000_000  # pixels that are converted at once
 STRIPS, TILE_WIDTH, TILE_HEIGHT, TILES = 273, 322, 323, 324  # tags of TIFF
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd8])")
+# Many FF may stand before a marker; to ask for the last alone takes the length and not its square.
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd8])")
 
 
 class PictureError(RetrievalError):

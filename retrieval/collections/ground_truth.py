@@ -347,4 +347,7 @@ def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str])
 
 
 def _stem(name: str) -> str:
-    return re.sub(r"[_-]?\d+$", "", PurePosixPath(name).stem)
+    """The file's name without the number at its end; in one step, as a name may be a megabyte."""
+    stem = PurePosixPath(name).stem
+    bare = stem.rstrip("0123456789")
+    return bare[:-1] if bare != stem and bare.endswith(("_", "-")) else bare

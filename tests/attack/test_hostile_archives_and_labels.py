@@ -1,6 +1,7 @@
 """Archives and ground truth that are small as files: what they cost is bounded."""
 
 import io
+import json
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from attack import archives, pickled
 from retrieval import images
 from retrieval.collections import read_ground_truth
 from retrieval.collections.archives import unpack
+from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.errors import RetrievalError
 
 READ = """
@@ -61,6 +63,15 @@ def test_pickles_that_grow(data, words, tmp_path):
     command = [sys.executable, "-c", READ, path]
     run = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert words in run.stdout, run.stderr[-500:]
+
+
+def test_a_name_of_very_many_digits():
+    """Looked through once: with the square of them a megabyte took hours."""
+    digits = "1" * 1_000_000
+    names = [f"hall_{digits}x.jpg", f"hall_{digits}.jpg"]
+    gnd = {"imlist": names, "qimlist": names, "gnd": [{"ok": [0]}, {"ok": [1]}]}
+    found = parse_ground_truth(json.dumps(gnd).encode(), "x")
+    assert [len(one.landmark) for one in found.queries] == [300, 4]
 
 
 def test_json_that_grows(tmp_path):
