@@ -25,6 +25,7 @@ from retrieval.errors import RetrievalError
 CHUNK = 1 << 20
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
+LIST = 100_000  # bytes of the list of a zip with a few files
 MAX_READ = 1 << 24  # tarfile reads a header of any announced size at once; true ones are small
 
 ARCHIVES = frozenset(
@@ -110,6 +111,15 @@ def unpack(
                 f"{label} could not be unpacked: {error.strerror or error}."
             ) from error
         raise
+
+
+def names_in(file: BinaryIO) -> list[str]:
+    """Names of the files in a zip that should hold a few. Raises BadZipFile for a flood of them."""
+    try:
+        with zipfile.ZipFile(_Wary(file, LIST)) as archive:
+            return archive.namelist()
+    except _Refused as error:
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _unpack(

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retrieval.collections import Collection
+from retrieval.collections import Collection, archives
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate, rank_descriptors
 from retrieval.evaluation.runs import Run, read_ranks
@@ -33,8 +33,7 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
     Raises RetrievalError for everything else.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = {name.removesuffix(".npy") for name in archive.namelist()}
+        members = {name.removesuffix(".npy") for name in archives.names_in(file)}
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise RetrievalError(FORM) from error
     wanted = ("ranks",) if "ranks" in members else ("queries", "database")

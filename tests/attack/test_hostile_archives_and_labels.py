@@ -5,16 +5,18 @@ import json
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from attack import archives, pickled
 
 from retrieval import images
-from retrieval.collections import read_ground_truth
-from retrieval.collections.archives import unpack
+from retrieval.collections import open_collection, read_ground_truth
+from retrieval.collections.archives import names_in, unpack
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.errors import RetrievalError
+from retrieval.evaluation.submissions import read_submission
 
 READ = """
 import sys, resource
@@ -41,6 +43,15 @@ def test_a_zip_with_very_many_files(tmp_path):
             max_bytes=10**9,
             max_files=2000,
         )
+
+
+def test_a_submission_with_very_many_files():
+    """It is a zip too: 200 MB of names took 14 s and 2 GB."""
+    with pytest.raises(zipfile.BadZipFile, match="the list of its files is too long"):
+        names_in(io.BytesIO(archives.many_files(100_000)))
+    assert names_in(io.BytesIO(archives.many_files(3))) == ["a.jpg"] * 3
+    with pytest.raises(RetrievalError, match=r"The file must be an \.npz"):
+        read_submission(io.BytesIO(archives.many_files(100_000)), open_collection("town"))
 
 
 @pytest.mark.parametrize(
