@@ -29,15 +29,18 @@ def networks_here() -> None:
                 "Checkpoint": one.id,
                 "What it is": one.title,
                 "Stands in for": one.stands_in_for,
-                "Trained on": one.trained_on,
-                "Test landmarks in the training": one.overlap,
-                "Licence": one.licence,
             }
             for name in methods.METHODS
             for one in checkpoints.of_method(name)
             if not one.address
         ],
         hide_index=True,
+        column_config={
+            "Stands in for": st.column_config.TextColumn(
+                help="The larger network of the report or of the authors. It is too large to come "
+                "with the app, so this one is used in its place."
+            )
+        },
     )
 
 
@@ -69,6 +72,26 @@ def indexes_here() -> None:
         st.info("None yet. The search page can index pictures of your own.")
 
 
+def training_and_licences() -> None:
+    """What is known of the weights of every checkpoint; those of one origin share a line."""
+    st.subheader("Training and licences", anchor=False)
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for one in checkpoints.REGISTRY.values():
+        alike.setdefault((one.trained_on, one.overlap, one.licence), []).append(one.id)
+    st.table(
+        [
+            {
+                "Checkpoint": ", ".join(names),
+                "Trained on": trained_on,
+                "Test landmarks in the training": overlap,
+                "Licence": licence,
+            }
+            for (trained_on, overlap, licence), names in alike.items()
+        ],
+        hide_index=True,
+    )
+
+
 def networks_elsewhere() -> None:
     """The checkpoints of others, and a way to bring one here."""
     st.subheader("Networks to download", anchor=False)
@@ -86,8 +109,6 @@ def networks_elsewhere() -> None:
                 "What it is": one.title,
                 "Size": one.size_text,
                 "On this machine": "yes" if one.available else "no",
-                "Trained on": one.trained_on,
-                "Licence": one.licence,
             }
             for one in official.values()
         ],
@@ -122,3 +143,4 @@ cards.title("Networks and indexes")
 networks_here()
 indexes_here()
 networks_elsewhere()
+training_and_licences()

@@ -44,7 +44,8 @@ with place.container(horizontal=True, vertical_alignment="bottom"):
         shelf,
         format_func=shelf.__getitem__,
         key="collection",
-        help=explained("collection", "query", "index"),
+        help=explained("collection", "query", "index")
+        + "  \n**Town (embedded)**: Rendered pictures of an invented town. They come with the app.",
         persist_state="session",
     )
     if state.collection != own_pictures.NAME:
@@ -101,20 +102,23 @@ with answering:
         guide(collection, question, box)
     said = judge(collection, question, box, state.get("judge", ""))
     judged = None if isinstance(said, str) else said
-    with st.container(
-        horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
-    ):
-        if isinstance(said, str):
-            st.caption(said)
-        else:
-            cards.legend(said.sentence)
-        st.button(
-            "Choose another picture",
-            key="back",
-            type="tertiary",
-            icon=":material/apps:",
-            on_click=query.browse_again,
-        )
+    with st.container(gap=None):
+        with st.container(
+            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+        ):
+            if isinstance(said, str):
+                st.caption(said)
+            else:
+                cards.legend()
+            st.button(
+                "Choose another picture",
+                key="back",
+                type="tertiary",
+                icon=":material/apps:",
+                on_click=query.browse_again,
+            )
+        if judged:
+            st.caption(judged.sentence)
     if marking.possible(collection, question):
         marking.bar(collection)
     answers(collection, question, box, judged)

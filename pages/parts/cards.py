@@ -87,6 +87,9 @@ div[class*="st-key-card-"]:has(button:focus-visible) {
 }
 div[class*="st-key-heading-"] {min-height: 2.6rem}
 div[class*="st-key-heading-"] h4 {padding: 0; font-size: 1.1rem}
+div[class*="st-key-heading-"] h4 small {margin-left: .6rem; font-weight: 400; font-size: .8rem}
+/* Three methods fit on a screen of 800 pixels: each heading stays in sight with its pictures. */
+div[class*="st-key-heading-"]:has(small) {min-height: 1.6rem}
 .skeleton {display: grid; grid-template-columns: repeat(auto-fill, minmax(max(150px, 32%), 1fr));
   gap: .5rem}
 .skeleton i, .skeleton b {display: block; border-radius: .5rem;
@@ -106,7 +109,8 @@ div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; h
 div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
 .legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
 .legend span {white-space: nowrap}
-.legend > span:last-child {white-space: normal}
+.legend p {margin: 0}
+.legend p:empty {display: none}
 .chip, div[class*="st-key-card-"]::before {
   display: inline-grid; place-items: center; width: 1.7rem; height: 1.7rem; border-radius: .4rem;
   font-weight: 700; color: #fff;
@@ -166,12 +170,13 @@ def credit_line(credit: Credit | None) -> None:
     st.caption(" · ".join(filter(None, parts)))
 
 
-def legend(judged: str) -> None:
+def legend(judged: str = "") -> None:
+    """The symbols of the cards. judged: a sentence beside them."""
     parts = [
         f'<span><span class="chip {name}">{verdict.symbol}</span> {verdict.label}</span>'
         for name, verdict in VERDICTS.items()
     ]
-    st.html(f'<div class="legend">{"".join(parts)}<span>{judged}</span></div>', width="content")
+    st.html(f'<div class="legend">{"".join(parts)}<p>{judged}</p></div>', width="content")
 
 
 def card(

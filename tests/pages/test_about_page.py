@@ -112,17 +112,33 @@ def test_a_collection_without_an_index_says_how_to_make_one(monkeypatch):
     assert "python -m retrieval index town --method delf" in app.info[0].value
 
 
-def test_the_map_says_what_a_query_finds():
-    app = page(part="map")
+def drawn(app):
+    """The rows of each map of the page."""
     charts = app.get("vega_lite_chart")
     assert len(charts) == 2
-    opened = index.load(TOWN / "gem-lite0")
     for chart in charts:
         data = chart.proto.data.data or chart.proto.datasets[0].data.data
-        rows = convert_arrow_bytes_to_pandas_df(data).to_dict("records")
+        yield convert_arrow_bytes_to_pandas_df(data).to_dict("records")
+
+
+def test_the_map_says_what_a_query_finds():
+    app = page(part="map")
+    opened = index.load(TOWN / "gem-lite0")
+    for rows in drawn(app):
         assert [row["Picture"] for row in rows] == list(opened.names)
         assert sum(row["ring"] for row in rows) == 10
         assert rows[0]["image"].startswith("data:image/jpeg;base64,")
+        assert {row["value"] for row in rows if row["value"]} >= {"hall", "museum"}
+    # The colour can say what the table beside the pictures knows, numbers on a scale.
+    known = open_collection("town").metadata
+    colour = app.selectbox(key="map-colour-town")
+    assert {"Light", "Distance"} < set(colour.options)
+    for column in ("light", "distance"):
+        app.selectbox(key="map-colour-town").set_value(column).run()
+        assert not app.exception
+        for rows in drawn(app):
+            told = {row["Picture"]: row["value"] for row in rows if column in known[row["Picture"]]}
+            assert told == {name: known[name][column] for name in told} != {}
     app.segmented_control(key="map-kind").set_value("pca").run()
     assert not app.exception
     assert "of all differences" in " ".join(one.value for one in app.markdown)

@@ -200,9 +200,7 @@ def test_search_ranks_and_judges(little):
         "4: red_3.png, left out of the score",
     ]
     assert all(hit.endswith("another place") for hit in hits(app)[4:])
-    assert "3 pictures are right, by the labels of this query (protocol medium)" in "".join(
-        element.value for element in app.html
-    )
+    assert "3 pictures are right, by the labels of this query (protocol medium)" in captions(app)
     assert "12 pictures" in text(app)
     assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
 
@@ -345,15 +343,15 @@ def test_a_database_picture_is_judged_by_its_landmark(little):
         "3: red_3.png, left out of the score",
     ]
     assert hits(app)[3].endswith("another place")
-    assert "by landmark: every picture that the prepared queries of red tower" in shown_html(app)
-    assert "2 pictures are right" in shown_html(app)
+    assert "by landmark: every picture that the prepared queries of red tower" in captions(app)
+    assert "2 pictures are right" in captions(app)
     app = start(collection="little", query="green_1.png")
     assert not any("landmark" in hit for hit in hits(app))
     assert "Nobody has said which pictures" in "".join(one.value for one in app.caption)
 
 
-def shown_html(app):
-    return "".join(element.value for element in app.html)
+def captions(app):
+    return "".join(element.value for element in app.caption)
 
 
 def test_an_uploaded_query_outlives_a_visit_to_another_page(little):
@@ -391,6 +389,7 @@ def test_compare_all(little):
     titles = [one.split(" · ")[0].split("> ")[1] for one in headings]  # behind its coloured dot
     assert titles == ["SIR", "DELF", "CNN-IRwNHA"]
     assert "3 of the first 10 right · AP 1.00" in headings[0]
+    assert "rank · cosine" in headings[0]
     assert hits(app, "sir") == hits(app, "cnn-irwnha") != []
     assert "no DELF index" in app.info[0].value
 
@@ -617,7 +616,7 @@ def test_own_results_are_judged_and_evaluated(bare):
     app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
     app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
     assert "Judged by you: 1 query, 2 pictures" in text(app)
-    assert "1 picture is right, judged by you" in shown_html(app)
+    assert "1 picture is right, judged by you" in captions(app)
     assert [one.split(", ")[1:] for one in hits(app)] == [
         ["same landmark"],
         ["another place"],

@@ -14,11 +14,14 @@ from pages.parts.about.asked import Asked
 from retrieval import index
 from retrieval.collections import Collection
 from retrieval.collections.ground_truth import same_landmark
+from retrieval.collections.metadata import choices
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import plane
 from retrieval.methods import METHODS
 
-OTHERS = "No landmark"
+LANDMARK = "landmark"  # what dots are coloured by at first
+MOST_COLOURS = 20  # words of a column that can be told apart by colour
+FEW_NUMBERS = 6  # with so many different numbers or fewer, each gets a colour of its own
 NEAREST = 10  # neighbours of the query that are marked
 SMALL, MOST_SHOWN = 96, 600  # pixels of a picture under the mouse; pictures that have one
 KINDS = {"pca": "Principal components", "tsne": "Neighbourhoods (t-SNE)"}
@@ -39,12 +42,31 @@ def section(asked: Asked) -> None:
         "Each dot is a picture. Where one colour makes a group of its own, the method recognises "
         "that landmark; where colours mix, it fails. Grey pictures show no "
         "known landmark. Point at a dot to see its picture, click it to search with it. Rings mark "
-        f"the {NEAREST} nearest neighbours of the picture above. DELF has no map: it has hundreds "
-        "of descriptors for each picture."
+        f"the {NEAREST} nearest neighbours of the picture above, and a cross that picture itself "
+        "if it is on the map. DELF has no map: it has hundreds of descriptors for each picture."
     )
-    kind = st.segmented_control(
-        "Map", KINDS, format_func=KINDS.__getitem__, default="tsne", required=True, key="map-kind"
-    )
+    columns = _columns(collection)
+    with st.container(horizontal=True):
+        kind = st.segmented_control(
+            "Map",
+            KINDS,
+            format_func=KINDS.__getitem__,
+            default="tsne",
+            required=True,
+            key="map-kind",
+            width="content",
+        )
+        colour = LANDMARK
+        if columns:
+            colour = st.selectbox(
+                "Colour",
+                [LANDMARK, *columns],
+                format_func=lambda one: one.replace("_", " ").capitalize(),
+                key=f"map-colour-{collection.name}",
+                help="What is known of the pictures. Colours that lie apart show that the method "
+                "tells such pictures apart.",
+                width=240,
+            )
     st.caption(TEXTS[kind])
     paths = {
         method: path
@@ -57,12 +79,27 @@ def section(asked: Asked) -> None:
     with loaders.explained():
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):
             with column:
-                _map(method, path, kind, asked)
+                _map(method, path, kind, asked, colour, columns.get(colour, "N"))
     if state.pop("map-asks", False):
         st.switch_page("pages/search.py")
 
 
-def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
+def _columns(collection: Collection) -> dict[str, str]:
+    """Columns of the metadata to colour by: 'N' if each value gets a colour, 'Q' for a scale."""
+    found = {}
+    for column, values in choices(collection.metadata, len(collection)).items():
+        if column == LANDMARK:  # the ground truth has it
+            continue
+        if isinstance(values[0], str):
+            if len(values) <= MOST_COLOURS:
+                found[column] = "N"
+        else:
+            found[column] = "Q" if len(values) > FEW_NUMBERS else "N"
+    return found
+
+
+def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: str) -> None:
+    """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
     collection, question = asked.collection, asked.question
     whole = loaders.index_of(path, collection)
     opened = whole.first(plane.MOST)
@@ -79,10 +116,14 @@ def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
         + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")
     )
     landmarks = _landmarks(collection, names)
+    key = f"map-{method}-{kind}-{colour}"
     rows = [
         {
             "Picture": name,
-            "Landmark": landmark,
+            "Landmark": landmark or "none known",
+            "value": (
+                landmark if colour == LANDMARK else collection.metadata.get(name, {}).get(colour)
+            ),
             "x": x,
             "y": y,
             "ring": name in nearest,
@@ -95,9 +136,9 @@ def _map(method: str, path: Path, kind: str, asked: Asked) -> None:
         )
     ]  # fmt: skip
     st.altair_chart(
-        _chart(rows),
-        key=f"map-{method}-{kind}",
-        on_select=lambda: _clicked(f"map-{method}-{kind}", method, collection.name),
+        _chart(rows, colour, scale),
+        key=key,
+        on_select=lambda: _clicked(key, method, collection.name),
         selection_mode="pick",
         alt=f"Descriptors of {METHODS[method].title} in two dimensions",
     )
@@ -112,11 +153,27 @@ def _clicked(key: str, method: str, name: str) -> None:
         state["map-asks"] = True
 
 
-def _chart(rows: list[dict]) -> altair.LayerChart:
+def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
     pick = altair.selection_point("pick", fields=["Picture"], on="click")
-    landmarks = sorted({row["Landmark"] for row in rows} - {OTHERS})
+    title = colour.replace("_", " ").capitalize()
+    known = [row["value"] for row in rows if row["value"] is not None]
+    palette = (
+        altair.Scale(scheme="viridis")
+        if scale == "Q"
+        else altair.Scale(domain=sorted(set(known)), scheme="tableau20")
+    )
+    legend = (
+        altair.Legend(orient="bottom", title=title, gradientLength=200)
+        if scale == "Q"
+        else altair.Legend(orient="bottom", columns=4, title=None, symbolLimit=0)
+    )
     plain = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
-    tips = ["Picture:N", "Landmark:N", *(["image:N"] if "image" in rows[0] else [])]
+    tips: list[str | altair.Tooltip] = [
+        "Picture:N",
+        "Landmark:N",
+        *([altair.Tooltip("value:N", title=title)] if colour != LANDMARK else []),
+        *(["image:N"] if "image" in rows[0] else []),
+    ]
     base = altair.Chart(altair.Data(values=rows)).encode(
         x=altair.X("x:Q", axis=plain, scale=altair.Scale(zero=False)),
         y=altair.Y("y:Q", axis=plain, scale=altair.Scale(zero=False)),
@@ -126,13 +183,9 @@ def _chart(rows: list[dict]) -> altair.LayerChart:
         base.mark_circle(size=70, opacity=0.85, cursor="pointer")
         .encode(
             color=altair.condition(
-                f"datum.Landmark == '{OTHERS}'",
+                "datum.value === null",
                 altair.value("#9aa4ad"),
-                altair.Color(
-                    "Landmark:N",
-                    scale=altair.Scale(domain=landmarks, scheme="tableau20"),
-                    legend=altair.Legend(orient="bottom", columns=4, title=None, symbolLimit=0),
-                ),
+                altair.Color(f"value:{scale}", scale=palette, legend=legend),
             )
         )
         .add_params(pick)
@@ -158,10 +211,10 @@ def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[n
     return found.place(vectors), found.share
 
 
-def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str]:
+def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str | None]:
     where = {name: n for n, name in enumerate(collection.names)}
     known = [same_landmark(collection.queries, where[name]) for name in names]
-    return [one[0].replace("_", " ") if one else OTHERS for one in known]
+    return [one[0].replace("_", " ") if one else None for one in known]
 
 
 def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:

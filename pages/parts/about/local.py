@@ -12,6 +12,7 @@ from pages.parts.search.answer import score
 from pages.parts.search.why import why
 from retrieval import index
 from retrieval.figures import steps as drawn
+from retrieval.ranking.search import SHORTLIST
 
 SHOWN = 150  # keypoints that are drawn
 PICTURE = 420  # pixels of the longer side of a picture on show
@@ -68,6 +69,8 @@ def delf(asked: Asked) -> None:
             f"The best {min(SHOWN, len(features))} of {len(features)} keypoints. A large circle "
             "was found in a small copy of the picture and describes a large part of it."
         )
+        strongest = features.descriptors[0]
+        steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
     with loaders.explained():
         ranking = loaders.search(path, "delf", asked.collection, question, asked.box)
     words = len(opened.arrays["codebook"])
@@ -79,8 +82,12 @@ def delf(asked: Asked) -> None:
         "the word most like it. A picture gets votes for what it has under the same words as the "
         "query, and the pictures with the most votes are looked at closely.",
     ):
-        strongest = features.descriptors[0]
-        steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
+        looked = min(SHORTLIST, ranking.provenance["pictures"])
+        st.markdown(
+            f"The **{len(features):,} keypoints** of the query vote among "
+            f"{ranking.provenance['pictures']:,} pictures. The {looked:,} with the most votes go "
+            "on to step 4."
+        )
     with steps.step(
         4,
         "Matches and geometry",

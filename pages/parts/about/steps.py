@@ -49,12 +49,9 @@ def channels(picture: Image.Image, features: np.ndarray, strength: np.ndarray) -
     small = picture.copy()
     small.thumbnail((SMALL, SMALL))
     pictures = [drawn.overlay(small, features[channel]) for channel in order]
-    numbers = ", ".join(str(channel) for channel in order)
-    st.image(drawn.mosaic(pictures, COLUMNS), width="stretch", alt=f"Channels {numbers}")
-    st.caption(
-        f"Channels {numbers} of {len(features):,}, the strongest first. Red: the channel responds "
-        "to what is there."
-    )
+    text = f"The {len(order)} strongest of {len(features):,} channels"
+    st.image(drawn.mosaic(pictures, COLUMNS), width="stretch", alt=text)
+    st.caption(f"{text}. Red: the channel responds to what is there.")
 
 
 def strip(vector: np.ndarray, text: str) -> None:

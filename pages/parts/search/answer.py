@@ -105,7 +105,15 @@ def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together
             parts.append(f"AP {value:.2f}")
     if ranking is not None:
         parts.append(duration(sum(ranking.timings.values())))
-    return " · ".join(parts)
+    below = f" <small>below each: rank · {_unit(ranking)}</small>" if together and ranking else ""
+    return " · ".join(parts) + below
+
+
+def _unit(ranking: Ranking) -> str:
+    """What the number below each picture of a strip is."""
+    if ranking.inliers is None:
+        return "score" if ranking.before else "cosine"
+    return "inliers, or score" if ranking.before else "inliers"
 
 
 def _terms(names: list[str], judged: Judged | None) -> str:

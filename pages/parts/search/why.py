@@ -93,13 +93,19 @@ def _background(path: Path, collection: Collection, score: float) -> None:
     same, other = ((values >= score).sum() for values in (right, unrelated))
     if other:
         share = same / (same + other)
-        judged = f"Of all pairs with {score:.2f} or more, **{share:.0%}** show one landmark."
+        judged = (
+            f"Of all pairs that have {score:.2f} or more, **{share:.0%}** show the same landmark "
+            f"and {1 - share:.0%} different places."
+        )
     else:
         judged = f"No pair of different places has {score:.2f} or more."
-    st.markdown(
-        f"This pair has **{score:.2f}**. Of 100 pairs in this collection that show different "
-        f"places, 99 have less than {usual:.2f}. {judged}"
+    rare = (
+        "Pictures of different places are rarely so alike: only 1 such pair in 100 has "
+        f"{usual:.2f} or more."
+        if score >= usual
+        else "That says little: more than 1 in 100 pairs of different places are as alike."
     )
+    st.markdown(f"This pair has a cosine of **{score:.2f}**. {rare} {judged}")
     edges = np.linspace(min(unrelated.min(), score) - 0.01, 1, 41)
     bars = []
     for kind, values in (("Same landmark", right), ("Different places", unrelated)):
