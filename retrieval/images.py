@@ -50,11 +50,13 @@ MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
 MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
+MAX_EXIF = 4_000_000  # bytes; true ones have 64 kB. Pillow makes a fraction of 230 bytes of each 8
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
 
 BAND = 4_000_000  # pixels that are converted at once
 
-STRIPS, TILE_WIDTH, TILE_HEIGHT, TILES = 273, 322, 323, 324  # tags of TIFF
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
+RAW = (1, 2, 7)  # kinds of values in TIFF that stay bytes
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
 # Many FF may stand before a marker; to ask for the last alone takes the length and not its square.
@@ -217,7 +219,7 @@ def _check_jpeg(data: bytes, name: str) -> bool:
     if not data.startswith(b"\xff\xd8"):
         return False
     position = 2
-    scans = segments = 0
+    scans = segments = exif = 0
     colours, held = b"", False
     while found := _MARKER.search(data, position):
         if found[1] == b"\xd9":
@@ -227,8 +229,10 @@ def _check_jpeg(data: bytes, name: str) -> bool:
         if found[1] == b"\xda":
             scans += 1
             held |= data[found.end() + 2 : found.end() + 3] != colours
+        if found[1] == b"\xe1" and data.startswith(b"Exif", found.end() + 2):
+            exif += int.from_bytes(data[found.end() : found.end() + 2], "big")
         segments += 1
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS or exif > MAX_EXIF:
             raise PictureError(
                 f"{name} has an unusual number of parts and would take long to read; "
                 "save it as a plain JPEG."
@@ -239,7 +243,7 @@ def _check_jpeg(data: bytes, name: str) -> bool:
 
 
 def _check_tiff(data: bytes, name: str) -> None:
-    """Refuse a TIFF in very many strips or tiles: Pillow makes an object of each."""
+    """Refuse a TIFF with very many strips, tiles or other numbers: Pillow makes objects of them."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
@@ -251,8 +255,8 @@ def _check_tiff(data: bytes, name: str) -> None:
         start += struct.calcsize(order + count)
         for number in range(entries):
             place = start + number * struct.calcsize(order + entry)
-            tag, _, pieces, _ = struct.unpack_from(order + entry, data, place)
-            if tag in (STRIPS, TILES) and pieces > MAX_PIECES:
+            _, kind, pieces, _ = struct.unpack_from(order + entry, data, place)
+            if kind not in RAW and pieces > MAX_PIECES:
                 raise PictureError(
                     f"{name} is cut into an unusual number of pieces; save it as a plain JPEG."
                 )
@@ -356,6 +360,8 @@ def _bytes_of(source) -> bytes:
 
 
 def _make_upright(picture: Image.Image) -> None:
+    if len(picture.info.get("exif") or b"") > MAX_EXIF:
+        return
     # Damaged EXIF says nothing about the pixels, which are already decoded.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(picture, in_place=True)

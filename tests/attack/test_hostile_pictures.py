@@ -1,6 +1,7 @@
 """Pictures that are small as files: what they cost is bounded."""
 
 import io
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_filling_bytes():
     filled = data[:2] + b"\xff" * 2_000_000 + b"\0" + data[2:]
     assert not images._check_jpeg(b"\xff\xd8" + b"\xff" * 2_000_000 + b"\0", "x")
     assert images._check_jpeg(filled, "x") == images._check_jpeg(data, "x")
+
+
+def fractions(count, tag):
+    """Metadata of one tag with so many fractions, each of which would become an object."""
+    head = struct.pack("<2sHLH", b"II", 42, 8, 1) + struct.pack("<HHLL", tag, 5, count, 26)
+    return head + bytes(4) + b"\1" * (8 * count)
+
+
+def test_many_fractions_in_metadata():
+    """30 MB of them took 0.9 GB and 7 s, of the 200 MB that the app takes six times that."""
+    count = images.MAX_EXIF // 8 + 1
+    for kind in ("PNG", "WEBP"):
+        data = io.BytesIO()
+        Image.new("RGB", (64, 32)).save(data, kind, exif=b"Exif\0\0" + fractions(count, 274))
+        with Image.open(data) as picture:
+            images._make_upright(picture)
+            assert not hasattr(picture, "_exif") or not picture._exif  # nobody looked at them
+    with pytest.raises(images.PictureError, match="unusual number of pieces"):
+        images.read(fractions(images.MAX_PIECES + 1, 282))
+    data = io.BytesIO()
+    Image.new("RGB", (64, 32)).save(data, "JPEG")
+    segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)
+    whole = data.getvalue()
+    assert images.read(whole[:2] + 3 * segment + whole[2:]).size == (64, 32)
+    with pytest.raises(images.PictureError, match="unusual number of parts"):
+        images.read(whole[:2] + 70 * segment + whole[2:])
 
 
 def test_scans_are_counted_in_the_picture_only():
