@@ -14,7 +14,7 @@ from retrieval.cli.arguments import command, load_method, method_arguments, part
 from retrieval.cli.download import bring
 from retrieval.cli.export import put_into
 from retrieval.cli.output import Bar, index_size, print_table, shown
-from retrieval.collections import Collection, open_collection, registered
+from retrieval.collections import Collection, registered, remote
 from retrieval.errors import RetrievalError
 from retrieval.index.approximate import KINDS
 from retrieval.index.store import EXACT
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 def add(commands) -> None:
     index = command(commands, "index", _index, "describe every picture of a collection")
-    index.add_argument("collection", metavar="FOLDER", help="a folder, or a name: town")
+    index.add_argument(
+        "collection",
+        metavar="FOLDER",
+        help="a folder, a name (town), a zip, or an address that fsspec reads: s3://bucket/folder",
+    )
     method_arguments(index)
     index.add_argument(
         "--out",
@@ -103,7 +107,7 @@ def _index(args: argparse.Namespace) -> None:
     if args.store and (args.part or methods.METHODS[args.method].kind != "global"):
         args.wrong_usage("a store holds whole indexes with one vector a picture")
     bring(args)
-    collection = open_collection(args.collection)
+    collection = remote.open_anywhere(args.collection)
     method = load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
     with Bar(len(collection.names)) as bar:

@@ -1,4 +1,4 @@
-"""Unpack archives that a stranger made.
+"""Unpack archives that a stranger made, or read zips where they lie.
 
 Zip (stored or deflated) and tar (plain or gzip). An archive is unpacked whole or refused with
 the reason: there is no half-trusted middle. Limits are counted on the bytes as they come out,
@@ -15,8 +15,8 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -50,8 +50,38 @@ ARCHIVES = frozenset(
 )
 
 
+# What the standard library lets out of a damaged archive
+DAMAGE = (
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    struct.error,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
+
+
 class _Refused(Exception):
     """Why an archive is not unpacked; completes "<archive> is refused: …"."""
+
+
+def files_of_zip(
+    file: BinaryIO, label: str, *, max_files: int, suffixes: Collection[str]
+) -> dict[str, Callable[[], BinaryIO]]:
+    """The files in a zip with these suffixes: name → function that opens it, to read.
+
+    file: stays open as long as they are read, one at a time. What comes out of an entry may have
+    any length, and raises one of ``DAMAGE`` where it is damaged. Other parameters, what is left
+    out and what is refused: as for ``unpack``.
+    """
+    with _refusing(label):
+        archive = zipfile.ZipFile(_wary(file, max_files))
+        chosen = _chosen(_zip_entries(archive), max_files, suffixes)
+        return {"/".join(parts): source for parts, _, source in chosen}
 
 
 def unpack(
@@ -77,40 +107,36 @@ def unpack(
     if existed and (not into.is_dir() or any(into.iterdir())):
         raise RetrievalError(f"{into} is not an empty folder; unpack into a new one.")
     label = str(archive) if isinstance(archive, str | Path) else _label(archive)
+    with _refusing(label):
+        try:
+            with ExitStack() as stack:
+                if isinstance(archive, str | Path):
+                    archive = stack.enter_context(open(archive, "rb"))
+                into.mkdir(parents=True, exist_ok=True)
+                return _unpack(archive, into, max_bytes, max_files, suffixes)
+        except BaseException as error:
+            for path in into.iterdir() if into.is_dir() else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not existed and into.is_dir():
+                into.rmdir()
+            if isinstance(error, OSError) and not isinstance(error, DAMAGE):
+                raise RetrievalError(
+                    f"{label} could not be unpacked: {error.strerror or error}."
+                ) from error
+            raise
+
+
+@contextmanager
+def _refusing(label: str) -> Iterator[None]:
+    """What is wrong with an archive becomes a sentence."""
     try:
-        with ExitStack() as stack:
-            if isinstance(archive, str | Path):
-                archive = stack.enter_context(open(archive, "rb"))
-            into.mkdir(parents=True, exist_ok=True)
-            return _unpack(archive, into, max_bytes, max_files, suffixes)
-    except BaseException as error:
-        for path in into.iterdir() if into.is_dir() else ():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not existed and into.is_dir():
-            into.rmdir()
-        if isinstance(error, _Refused):
-            raise RetrievalError(f"{label} is refused: {error}.") from error
-        if isinstance(
-            error,
-            EOFError
-            | zlib.error
-            | gzip.BadGzipFile
-            | zipfile.BadZipFile
-            | tarfile.TarError
-            | struct.error
-            | RuntimeError
-            | ValueError
-            | LookupError
-            | ArithmeticError,
-        ):  # the standard library lets them out
-            raise RetrievalError(
-                f"{label} is damaged or not complete; make or download it again."
-            ) from error
-        if isinstance(error, OSError):
-            raise RetrievalError(
-                f"{label} could not be unpacked: {error.strerror or error}."
-            ) from error
-        raise
+        yield
+    except _Refused as error:
+        raise RetrievalError(f"{label} is refused: {error}.") from error
+    except DAMAGE as error:
+        raise RetrievalError(
+            f"{label} is damaged or not complete; make or download it again."
+        ) from error
 
 
 def names_in(file: BinaryIO) -> list[str]:
@@ -125,29 +151,9 @@ def names_in(file: BinaryIO) -> list[str]:
 def _unpack(
     file: BinaryIO, into: Path, max_bytes: int, max_files: int, suffixes: Collection[str] | None
 ) -> list[Path]:
-    written: dict[str, Path] = {}
-    folders: set[str] = set()
-    left, entries = max_bytes, 0
-    for name, is_file, size, source in _entries(file, max_bytes, max_files):
-        entries += 1
-        if entries > max_files:
-            raise _Refused(f"it holds more than {max_files:,} files")
-        parts = _safe_parts(name)
-        if not is_file or any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            continue
-        suffix = Path(parts[-1]).suffix.lower()
-        if suffix in ARCHIVES:
-            raise _Refused(f"there is another archive in it, {name!r}; unpack that one first")
-        if suffixes is not None and suffix not in suffixes:
-            continue
-        relative = "/".join(parts)
-        if relative in written or relative in folders:
-            raise _Refused(f"{relative!r} is in it twice")
-        for depth in range(1, len(parts)):
-            parent = "/".join(parts[:depth])
-            if parent in written:
-                raise _Refused(f"{parent!r} is in it both as a file and as a folder")
-            folders.add(parent)
+    written = []
+    left = max_bytes
+    for parts, size, source in _chosen(_entries(file, max_bytes, max_files), max_files, suffixes):
         if size > left:
             raise _too_large(max_bytes)
         target = into.joinpath(*parts)
@@ -158,11 +164,40 @@ def _unpack(
                 if left < 0:
                     raise _too_large(max_bytes)
                 out.write(chunk)
-        written[relative] = target
-    if not written:
+        written.append(target)
+    return written
+
+
+def _chosen(
+    entries: Iterable[tuple], max_files: int, suffixes: Collection[str] | None
+) -> Iterator[tuple[list[str], int, Callable[[], BinaryIO]]]:
+    """(parts of the path, announced size, function that opens it) of every file to read."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    for count, (name, is_file, size, source) in enumerate(entries, 1):
+        if count > max_files:
+            raise _Refused(f"it holds more than {max_files:,} files")
+        parts = _safe_parts(name)
+        if not is_file or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        suffix = Path(parts[-1]).suffix.lower()
+        if suffix in ARCHIVES:
+            raise _Refused(f"there is another archive in it, {name!r}; unpack that one first")
+        if suffixes is not None and suffix not in suffixes:
+            continue
+        relative = "/".join(parts)
+        if relative in files or relative in folders:
+            raise _Refused(f"{relative!r} is in it twice")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            if parent in files:
+                raise _Refused(f"{parent!r} is in it both as a file and as a folder")
+            folders.add(parent)
+        files.add(relative)
+        yield parts, size, source
+    if not files:
         kinds = f" ending in {', '.join(sorted(suffixes))}" if suffixes else ""
         raise _Refused(f"there are no files{kinds} in it")
-    return list(written.values())
 
 
 def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
@@ -176,27 +211,27 @@ def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
     elif head[257:262] == b"ustar":
         yield from _tar_entries(file, max_bytes, max_files)
     elif head[:2] == b"PK" or zipfile.is_zipfile(file):
-        yield from _zip_entries(_Wary(file, max(2 * CHUNK, MAX_ENTRY * max_files)))
+        with zipfile.ZipFile(_wary(file, max_files)) as archive:
+            yield from _zip_entries(archive)
     else:
         raise _Refused("it is neither a zip nor a tar archive (plain or gzip)")
 
 
-def _zip_entries(file: _Wary) -> Iterator[tuple]:
-    with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _Refused(f"{info.filename!r} is a link or a device")
-            if info.flag_bits & 0x1:
-                raise _Refused("it is encrypted; unpack it yourself and give the folder")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise _Refused("it is packed with a method other than deflate; pack it again")
-            yield (
-                info.filename,
-                not info.is_dir() and kind != stat.S_IFDIR,
-                info.file_size,
-                lambda info=info: archive.open(info),
-            )
+def _zip_entries(archive: zipfile.ZipFile) -> Iterator[tuple]:
+    for info in archive.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise _Refused(f"{info.filename!r} is a link or a device")
+        if info.flag_bits & 0x1:
+            raise _Refused("it is encrypted; unpack it yourself and give the folder")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _Refused("it is packed with a method other than deflate; pack it again")
+        yield (
+            info.filename,
+            not info.is_dir() and kind != stat.S_IFDIR,
+            info.file_size,
+            lambda info=info: archive.open(info),
+        )
 
 
 def _tar_entries(file: _Readable, max_bytes: int, max_files: int) -> Iterator[tuple]:
@@ -241,6 +276,10 @@ class _Wary:
                 raise _Refused("the list of its files is too long")
             return data
         return self.file.read(size)
+
+
+def _wary(file: BinaryIO, max_files: int) -> _Wary:
+    return _Wary(file, max(2 * CHUNK, MAX_ENTRY * max_files))
 
 
 class _Forward:

@@ -1,7 +1,8 @@
 """Collections: a named, ordered set of database pictures, with queries where there are some.
 
 Four kinds: the embedded one (``town``, in the repository), the public benchmarks (Oxford and
-Paris, classic and revisited), photographs from Wikimedia Commons, and any folder. Benchmarks and
+Paris, classic and revisited), photographs from Wikimedia Commons, and any folder; ``remote`` adds
+zips and object storage, for indexing. Benchmarks and
 photographs are fetched by ``python -m retrieval download`` and lie below ``$RETRIEVAL_DATA``, by
 default ``~/.cache/retrieval``.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +65,12 @@ class Collection:
         if self.root is None:
             raise RetrievalError(f"The pictures of {self.title} are not on this machine.")
         return self.root / check_name(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The file of a picture. Raises PictureError where there is none, or one too large."""
+        from retrieval import images  # brings Pillow, which opening by name can do without
+
+        return images.read_bytes(self.path(name), name)
 
     @cached_property
     def has_pictures(self) -> bool:
@@ -307,7 +314,17 @@ def _scan(folder: Path) -> tuple[str, ...]:
                 not path.is_symlink() or path.resolve().is_relative_to(folder)
             ):
                 names.append(path.relative_to(folder).as_posix())
-    if not names:
-        found = f"none of its {others} files ends in" if others else "it is empty; use files in"
-        raise RetrievalError(f"{folder} holds no pictures: {found} {', '.join(sorted(SUFFIXES))}.")
-    return tuple(sorted(names))
+    return in_order(names, others, folder)
+
+
+def in_order(names: Iterable[str], others: int, where: object) -> tuple[str, ...]:
+    """Names of pictures as a collection has them. Raises RetrievalError where there are none.
+
+    others: how many files are no pictures. where: what was searched.
+    """
+    from retrieval.images import SUFFIXES
+
+    if found := tuple(sorted(names)):
+        return found
+    reason = f"none of its {others} files ends in" if others else "it is empty; use files in"
+    raise RetrievalError(f"{where} holds no pictures: {reason} {', '.join(sorted(SUFFIXES))}.")

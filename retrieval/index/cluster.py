@@ -5,8 +5,9 @@ its journal, as if it had described them itself. So a build goes on after a stop
 its result is that of one machine, byte for byte: workers compute with as many threads as a build
 here would ($OMP_NUM_THREADS), on which the last digits depend.
 
-Every machine has this checkout, the weights and the pictures in the same places, and is trusted:
-who reaches a cluster of Ray can run anything on it.
+Every machine has this checkout, the weights and the pictures in the same places, or reads the
+pictures from the same object storage. It is trusted: who reaches a cluster of Ray can run anything
+on it.
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ class Station:
         return list(found)
 
     def _loaded(self) -> Method:
-        if not self.collection.root.is_dir():  # else every picture would be an unreadable one
+        root = self.collection.root  # None: in a zip or object storage, which says what it lacks
+        if root is not None and not root.is_dir():  # else every picture would be unreadable
             raise RetrievalError(
-                f"A worker of Ray does not find {self.collection.root}: bring the pictures to the "
+                f"A worker of Ray does not find {root}: bring the pictures to the "
                 "same place on all machines."
             )
         method = self.load()

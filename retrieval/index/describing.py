@@ -65,7 +65,7 @@ def _pictures(
 
     def read(name: str):
         try:
-            data = images.read_bytes(collection.path(name), name)
+            data = collection.read_bytes(name)
         except images.PictureError as error:
             return name, "", error
         digest = hashlib.sha256(data).hexdigest()

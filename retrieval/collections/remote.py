@@ -1,0 +1,183 @@
+"""Pictures in a zip or in object storage, to be indexed without a copy on this machine.
+
+What can be read are zips, here or elsewhere, and folders at any address that fsspec knows:
+``s3://bucket/folder``, ``gs://…``, ``sftp://…``, ``https://…``. Credentials come from the
+environment, or from an address; of an address, user, password and query are never shown or stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from retrieval.collections import archives
+from retrieval.collections.collection import Collection, in_order, open_collection
+from retrieval.collections.ground_truth import check_name
+from retrieval.errors import RetrievalError
+
+MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory
+
+
+def open_anywhere(where: str) -> Collection:
+    """What ``open_collection`` opens, a zip, or an address.
+
+    Only for what a user typed: reading an address sends requests to other machines.
+    Of a zip or an address, only pictures are read, in the order of their names: no ground truth,
+    credits or tables. Hidden files are left out.
+    Raises RetrievalError when there is nothing to open, and says what to do.
+    """
+    path = Path(where).expanduser()
+    if where.startswith("file://"):
+        path = Path(unquote(urlsplit(where).path))
+        where = str(path)
+    address = where
+    if "://" not in where:
+        if path.suffix.lower() != ".zip" or not os.path.isfile(path):
+            return open_collection(where)
+        address = str(path.resolve())
+    if "::" in address:
+        raise RetrievalError("fsspec takes :: in an address for several; give one without.")
+    last = PurePosixPath(_shown(address).rpartition("://")[2])
+    name = (last.stem if _is_zip(address) else last.name) or "pictures"
+    return Remote(name, name, None, _place(address).names(), address=address)
+
+
+def _shown(address: str) -> str:
+    """An address without user, password, query and fragment. A path stays what it is."""
+    if "://" not in address:
+        return address
+    scheme, rest = address.split("://", 1)
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _is_zip(address: str) -> bool:
+    return _shown(address).lower().endswith(".zip")
+
+
+def _place(address: str) -> _Zip | _Folder:
+    return _Zip(address) if _is_zip(address) else _Folder(address)
+
+
+@dataclass(frozen=True, eq=False)
+class Remote(Collection):
+    """A collection that is read through fsspec. address: with what else is needed to read it."""
+
+    address: str = field(default="", repr=False)
+
+    @cached_property
+    def place(self) -> _Zip | _Folder:
+        return _place(self.address)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The file of a picture.
+
+        Raises PictureError where it is missing, damaged or too large; and RetrievalError where the
+        storage does not answer, as all the other pictures would be missing too.
+        """
+        from retrieval import images
+
+        data = bytearray()
+        with _speaking(self.address):
+            try:
+                with self.place.open(name) as file:
+                    while len(data) <= images.MAX_BYTES and (chunk := file.read(archives.CHUNK)):
+                        data += chunk
+            except self.place.unreadable as error:
+                raise images.PictureError(
+                    f"{name} cannot be read: it is damaged or gone."
+                ) from error
+        return images.read_bytes(bytes(data), name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, which connect themselves."""
+        return {key: value for key, value in vars(self).items() if key != "place"}
+
+
+class _Folder:
+    unreadable: tuple[type[Exception], ...] = (FileNotFoundError,)
+
+    def __init__(self, address: str):
+        self.address = address
+        self.files, self.path = _connected(address)
+
+    def names(self) -> tuple[str, ...]:
+        from retrieval.images import SUFFIXES
+
+        start = self.path.rstrip("/") + "/"
+        names, others = [], 0
+        with _speaking(self.address):
+            found = self.files.find(self.path)
+        for path in found:
+            parts = PurePosixPath(path.removeprefix(start)).parts
+            if not path.startswith(start) or any(part.startswith(".") for part in parts):
+                continue
+            if PurePosixPath(path).suffix.lower() in SUFFIXES:
+                names.append(check_name(path.removeprefix(start)))
+            else:
+                others += 1
+        return in_order(names, others, _shown(self.address))
+
+    def open(self, name: str) -> BinaryIO:
+        return self.files.open(f"{self.path.rstrip('/')}/{name}", "rb")
+
+
+class _Zip:
+    unreadable = archives.DAMAGE
+
+    def __init__(self, address: str):
+        from retrieval.images import SUFFIXES
+
+        files, path = _connected(address)
+        with _speaking(address):
+            file = files.open(path, "rb")
+            self.files: dict[str, Callable[[], BinaryIO]] = archives.files_of_zip(
+                file, _shown(address), max_files=MAX_FILES, suffixes=SUFFIXES
+            )
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files))
+
+    def open(self, name: str) -> BinaryIO:
+        return self.files[name]()
+
+
+def _connected(address: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it, where there is something."""
+    with _speaking(address):
+        try:
+            import fsspec
+        except ImportError as error:
+            raise RetrievalError("Addresses need fsspec: pip install fsspec") from error
+        scheme = address.partition("://")[0]
+        if "://" in address and scheme not in fsspec.available_protocols():
+            raise RetrievalError(f"fsspec reads no {scheme}:// addresses.")
+        files, path = fsspec.core.url_to_fs(address)
+        if files.exists(path):
+            return files, path
+    raise RetrievalError(f"There is nothing at {_shown(address)}.")
+
+
+@contextmanager
+def _speaking(address: str) -> Iterator[None]:
+    """What goes wrong becomes a sentence without the address's secrets, of which errors tell."""
+    try:
+        yield
+    except RetrievalError:
+        raise
+    except ImportError as error:  # fsspec says which package it is
+        raise RetrievalError(f"{_shown(address)} cannot be read here: {error}.") from error
+    except Exception as error:  # each file system has its own
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if isinstance(number, int) else type(error).__name__
+        raise RetrievalError(
+            f"{_shown(address)} cannot be read: {reason}. See that the address and your "
+            "credentials are right and run the same command again; what is finished is kept."
+        ) from error
