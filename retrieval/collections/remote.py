@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from retrieval.collections import archives
 from retrieval.collections.collection import Collection, in_order, open_collection
@@ -106,27 +106,31 @@ class _Folder:
 
     def __init__(self, address: str):
         self.address = address
-        self.files, self.path = _connected(address)
+        self.files, path = _connected(address)
+        self.start = path.rstrip("/") + "/"
+        self.web = address.startswith(("http://", "https://"))  # whose paths are percent-encoded
 
     def names(self) -> tuple[str, ...]:
         from retrieval.images import SUFFIXES
 
-        start = self.path.rstrip("/") + "/"
         names, others = [], 0
         with _speaking(self.address):
-            found = self.files.find(self.path)
+            found = self.files.find(self.start)
         for path in found:
-            parts = PurePosixPath(path.removeprefix(start)).parts
-            if not path.startswith(start) or any(part.startswith(".") for part in parts):
+            name = path.removeprefix(self.start)
+            if self.web:
+                name = unquote(name)
+            parts = PurePosixPath(name).parts
+            if not path.startswith(self.start) or any(part.startswith(".") for part in parts):
                 continue
-            if PurePosixPath(path).suffix.lower() in SUFFIXES:
-                names.append(check_name(path.removeprefix(start)))
+            if PurePosixPath(name).suffix.lower() in SUFFIXES:
+                names.append(check_name(name))
             else:
                 others += 1
         return in_order(names, others, _shown(self.address))
 
     def open(self, name: str) -> BinaryIO:
-        return self.files.open(f"{self.path.rstrip('/')}/{name}", "rb")
+        return self.files.open(self.start + (quote(name) if self.web else name), "rb")
 
 
 class _Zip:
@@ -138,6 +142,14 @@ class _Zip:
         files, path = _connected(address)
         with _speaking(address):
             file = files.open(path, "rb")
+            try:
+                file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+                file.read(1)
+            except ValueError as error:  # from fsspec, of servers of the web
+                raise RetrievalError(
+                    f"The server of {_shown(address)} does not send parts of a file: download the "
+                    "zip and give the copy."
+                ) from error
             self.files: dict[str, Callable[[], BinaryIO]] = archives.files_of_zip(
                 file, _shown(address), max_files=MAX_FILES, suffixes=SUFFIXES
             )
