@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from pages.parts import entrance
+from pages.parts import entrance, forms
 
+forms.read_as_utf8()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
 entrance.ask()
 st.session_state.through_app = True  # see pages/parts/loaders.py
