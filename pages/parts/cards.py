@@ -42,6 +42,7 @@ _STYLE = (
 [data-testid="stLayoutWrapper"]:has(> .st-key-place) {position: absolute; height: 0}
 .st-key-one-query {scroll-margin-top: 4.5rem}
 @media (max-width: 640px) {
+  [data-testid="stTable"] table {min-width: 44rem}  /* it scrolls sideways */
   .stMainBlockContainer {padding: 4rem 1rem 3rem}
   /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
   .st-key-asking-idle .st-key-query-box {display: none}

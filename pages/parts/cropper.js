@@ -7,6 +7,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const stage = parentElement.querySelector(".stage");
   if (stage.drawing) return; // a new run of the page must not end a box that is being drawn
   const frame = stage.querySelector(".frame");
+  const shade = stage.querySelector(".shade");
   const [width, height] = data.size;
   const picture = stage.querySelector("img");
   if (picture.getAttribute("src") !== data.src) picture.src = data.src;
@@ -29,13 +30,15 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   let box = data.box;
   const show = () => {
-    frame.hidden = !box;
-    if (!box) return;
-    const [x1, y1, x2, y2] = upright(box);
-    frame.style.left = `${(100 * x1) / width}%`;
-    frame.style.top = `${(100 * y1) / height}%`;
-    frame.style.width = `${(100 * (x2 - x1)) / width}%`;
-    frame.style.height = `${(100 * (y2 - y1)) / height}%`;
+    for (const one of [frame, shade]) {
+      one.hidden = !box;
+      if (!box) continue;
+      const [x1, y1, x2, y2] = upright(box);
+      one.style.left = `${(100 * x1) / width}%`;
+      one.style.top = `${(100 * y1) / height}%`;
+      one.style.width = `${(100 * (x2 - x1)) / width}%`;
+      one.style.height = `${(100 * (y2 - y1)) / height}%`;
+    }
   };
   const send = () => setTriggerValue("box", box);
   show();

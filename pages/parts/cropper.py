@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 _mount = st.components.v2.component(
     "cropper",
     html='<div class="stage" tabindex="0" role="application" aria-label="Draw a box">'
-    '<img draggable="false"><div class="frame" hidden><i></i><i></i><i></i><i></i></div>'
+    '<div class="view"><img draggable="false"><div class="shade" hidden></div></div>'
+    '<div class="frame" hidden><i></i><i></i><i></i><i></i></div>'
     '<button class="crop" aria-pressed="false">Crop</button></div>',
     css=(HERE / "cropper.css").read_text("utf-8"),
     js=(HERE / "cropper.js").read_text("utf-8"),

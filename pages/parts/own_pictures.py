@@ -126,6 +126,10 @@ def form(wanted: list[str]) -> None:
             help="A CSV or JSON table may come with them: one column called name, with the file of "
             "each picture, and whatever else is known. Results show it and can be filtered by it.",
         )
+        st.caption(
+            f"Pictures are files of the kinds {', '.join(images.FORMATS)}. Other files, such as a "
+            "PDF, are not allowed: save their pages as pictures first."
+        )
     else:
         folder = st.text_input(
             "Folder",

@@ -256,6 +256,22 @@ def test_the_former_answer_is_gone_before_the_next_is_there(page, address):
 
 
 @pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+def test_all_methods_are_compared_on_one_screen(page, address):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{address}?collection=town&method=all&query=museum_017.jpg&box=0,0,300,479")
+    page.locator(".st-key-open-cnn-irwnha-9").wait_for()
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    last = page.locator('[class*="st-key-strip-cnn-irwnha"]').bounding_box()
+    assert last["y"] + last["height"] <= 800
+    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
+    page.locator(".st-key-open-sir-0 button").first.hover()
+    tip = page.get_by_role("tooltip")
+    sync_api.expect(tip).to_have_text(re.compile(r"rank SIR 1, DELF \d+, CNN-IRwNHA \d+"))
+    # The box ends at the picture's edges: its corners are not cut off there.
+    assert page.locator(".stage").evaluate("one => getComputedStyle(one).overflow") == "visible"
+
+
+@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
 def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.get_by_role("button", name="Search with belltower 001").click()

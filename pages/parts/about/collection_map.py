@@ -39,11 +39,12 @@ def section(asked: Asked) -> None:
     """The maps of the methods with one descriptor a picture, side by side; a click searches."""
     collection = asked.collection
     st.markdown(
-        "Each dot is a picture. Where one colour makes a group of its own, the method recognises "
-        "that landmark; where colours mix, it fails. Grey pictures show no "
-        "known landmark. Point at a dot to see its picture, click it to search with it. Rings mark "
-        f"the {NEAREST} nearest neighbours of the picture above, and a cross that picture itself "
-        "if it is on the map. DELF has no map: it has hundreds of descriptors for each picture."
+        "Each dot is a picture, and its colour is the landmark, unless you choose another below. "
+        "Where one colour makes a group of its own, the method recognises that landmark; where "
+        "colours mix, it fails. Grey: nothing is known of the picture. Point at a dot to see its "
+        f"picture, click it to search with it. Rings mark the {NEAREST} nearest neighbours of the "
+        "picture above, and a cross that picture itself if it is on the map. DELF has no map: it "
+        "has hundreds of descriptors for each picture."
     )
     columns = _columns(collection)
     with st.container(horizontal=True):
@@ -180,7 +181,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
         tooltip=tips,
     )
     dots = (
-        base.mark_circle(size=70, opacity=0.85, cursor="pointer")
+        base.mark_circle(size=70, opacity=0.85, cursor="pointer", invalid="show")
         .encode(
             color=altair.condition(
                 "datum.value === null",
