@@ -95,7 +95,8 @@ def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterato
         identity = store.identity(method)
         with _connected(address) as ray:
             packed = ray.cloudpickle.dumps((load, identity, collection, max_pixels, threads))
-            workers = _workers(ray, packed, threads)
+            shared = ray.put(packed)  # kept here: a worker that died starts again with it
+            workers = _workers(ray, shared, threads)
             try:
                 yield from _handed_out(ray, workers, names, known, max(method.batch, 1))
             finally:
@@ -139,7 +140,7 @@ def _handed_out(
         yield from found
 
 
-def _workers(ray: Any, packed: bytes, threads: int) -> list[Any]:
+def _workers(ray: Any, shared: Any, threads: int) -> list[Any]:
     """One worker a GPU, or as many as have ``threads`` cores each where there is none."""
 
     class Worker:
@@ -167,7 +168,7 @@ def _workers(ray: Any, packed: bytes, threads: int) -> list[Any]:
         )
     options = {"num_gpus": 1} if gpus else {"num_cpus": threads}
     remote = ray.remote(Worker).options(**options, max_restarts=-1, max_task_retries=TRIES)
-    shared, path = ray.put(packed), [os.path.abspath(place) for place in sys.path]
+    path = [os.path.abspath(place) for place in sys.path]
     return [remote.remote(path, shared) for _ in range(count)]
 
 

@@ -217,3 +217,63 @@ def test_the_driver_is_killed(pictures, tmp_path):
     assert len(method.described) <= 17 - 3, "six are done, of which three at most are no pictures"
     index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
     assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+
+MOMENTS = range(1, 20, 2)  # pictures that are done, of twenty
+
+
+@pytest.mark.long
+def test_workers_are_killed_at_ten_moments(local, pictures, tmp_path):
+    index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
+    for moment in MOMENTS:
+        seen = tmp_path / f"seen {moment}"
+        seen.mkdir()
+        killed = []
+
+        def progress(done, total, name, moment=moment, seen=seen, killed=killed):
+            if done == moment:
+                killed.extend(int(path.name) for path in seen.iterdir())
+                for worker in killed:
+                    os.kill(worker, signal.SIGKILL)
+
+        build(pictures, tmp_path / f"{moment}", partial(Numbered, seen), progress=progress)
+        assert killed
+        assert contents(tmp_path / f"{moment}") == contents(tmp_path / "plain")
+
+
+RESTARTED = """
+import os, sys, time
+sys.path[:0] = {path!r}
+from pathlib import Path
+from test_cluster import Thumbnail, build
+class Slow(Thumbnail):
+    def describe(self, picture, box=None):
+        time.sleep(0.1)
+        return super().describe(picture, box)
+def progress(done, total, name):
+    print(done, flush=True)
+build(Path({pictures!r}), {out!r}, Slow, progress=progress)
+"""
+
+
+@pytest.mark.long
+def test_the_driver_is_killed_at_ten_moments(pictures, tmp_path):
+    """Of one build, which each driver takes over from the one before."""
+    here = Path(__file__).parent
+    path = [str(here), str(here.parent), str(here.parents[1])]
+    script = RESTARTED.format(path=path, pictures=str(pictures), out=str(tmp_path / "out"))
+    start = [sys.executable, "-c", script]
+    for moment in MOMENTS:
+        with subprocess.Popen(start, stdout=subprocess.PIPE) as process:
+            try:
+                for line in process.stdout:
+                    if int(line) == moment:
+                        break
+                else:
+                    raise AssertionError("the driver ended by itself")
+            finally:
+                process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    subprocess.run(start, stdout=subprocess.DEVNULL, check=True)
+    index.build(open_collection(pictures), Thumbnail(), tmp_path / "plain")
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
