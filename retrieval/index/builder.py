@@ -319,8 +319,8 @@ def _collect(
     records, pieces, skipped = [], [], []
     for name in names:
         digest = digests[name]
-        if journal.digests.get(name) == digest:
-            entry = journal.entries[name]
+        entry = journal.entries.get(name)
+        if entry is not None and entry["sha256"] == digest:
             if "reason" in entry:
                 skipped.append({"name": name, "reason": entry["reason"]})
                 continue

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from retrieval import images
+from retrieval.index import store
 from retrieval.methods.base import Features
 
 
@@ -68,7 +68,7 @@ def _pictures(
             data = collection.read_bytes(name)
         except images.PictureError as error:
             return name, "", error
-        digest = hashlib.sha256(data).hexdigest()
+        digest = store.digest(data)
         if known.has(name, digest):
             return name, digest, None
         try:
