@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from retrieval.index import Index
 from retrieval.ranking.verification import LEAST, xfeat_pair
 from retrieval.ranking.verifiers import Database
@@ -51,11 +53,14 @@ def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list
     near = index.neighbours.positions[:, :NEAR]
     found = []
     for position in positions:
-        for other in near[position].tolist():
-            if other < position and position in near[other]:
-                continue  # found from the other side
-            own, theirs = database.features(position), database.features(other)
-            if own is None or theirs is None:
+        # The others are found from the other side.
+        others = [n for n in near[position].tolist() if n > position or position not in near[n]]
+        own = database.features(position) if others else None
+        if own is None:
+            continue
+        for other in others:
+            theirs = database.features(other)
+            if theirs is None:
                 continue
             _, verified = xfeat_pair(own, theirs, _size(index, position), _size(index, other))
             if verified.count >= LEAST:
@@ -66,25 +71,24 @@ def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list
 
 def grouped(pairs: Iterable[Pair]) -> list[Group]:
     """Pictures that confirmed pairs connect. First the groups with the pair most alike."""
-    parent: dict[int, int] = {}
-
-    def root(position: int) -> int:
-        parent.setdefault(position, position)
-        while parent[position] != position:
-            parent[position] = position = parent[parent[position]]
-        return position
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     pairs = sorted(pairs, key=lambda pair: -pair.share)
+    if not pairs:
+        return []
+    ends = np.array([(pair.first, pair.second) for pair in pairs]).T
+    size = int(ends.max()) + 1
+    graph = coo_array((np.ones(len(pairs)), tuple(ends)), shape=(size, size))
+    numbers = connected_components(graph, directed=False)[1]
+    members: dict[int, list[Pair]] = {}
     for pair in pairs:
-        parent[root(pair.first)] = root(pair.second)
-    members: dict[int, list[int]] = {}
-    for position in sorted(parent):
-        members.setdefault(root(position), []).append(position)
+        members.setdefault(int(numbers[pair.first]), []).append(pair)
     groups = [
-        Group(tuple(positions), tuple(pair for pair in pairs if root(pair.first) == one))
-        for one, positions in members.items()
+        Group(tuple(sorted({one for pair in some for one in pair[:2]})), tuple(some))
+        for some in members.values()
     ]
-    return sorted(groups, key=lambda group: -group.pairs[0].share)
+    return sorted(groups, key=lambda group: (-group.pairs[0].share, group.positions[0]))
 
 
 def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | int]]:
