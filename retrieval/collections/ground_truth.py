@@ -65,6 +65,16 @@ def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
     return revisited + (("classic",) if "ok" in kinds else ())
 
 
+def landmarks(names: Sequence[str], queries: Iterable[Query]) -> dict[str, str]:
+    """Picture → its landmark, where a query that has one has the picture as a right answer."""
+    found: dict[str, str] = {}
+    for query in queries:
+        for kind in POSITIVE if query.landmark else ():
+            for position in query.labels.get(kind, np.zeros(0, np.int64)).tolist():
+                found.setdefault(names[position], query.landmark)
+    return found
+
+
 def same_landmark(
     queries: Sequence[Query], position: int
 ) -> tuple[str, np.ndarray, np.ndarray] | None:

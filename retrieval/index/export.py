@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval.collections import Collection
-from retrieval.collections.ground_truth import POSITIVE
-from retrieval.collections.metadata import Metadata, Values
+from retrieval.collections import Collection, ground_truth
+from retrieval.collections.metadata import Metadata
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus, stored
 from retrieval.index.milvus import LONG_PATIENCE, Address
@@ -78,12 +77,8 @@ def export(
 
 def landmarks(collection: Collection) -> Metadata:
     """Metadata out of ground truth: the landmark of each picture that some query has as right."""
-    found: dict[str, Values] = {}
-    for query in collection.queries:
-        for kind in POSITIVE if query.landmark else ():
-            for position in query.labels.get(kind, np.zeros(0, np.int64)).tolist():
-                found.setdefault(collection.names[position], {"landmark": query.landmark})
-    return found
+    known = ground_truth.landmarks(collection.names, collection.queries)
+    return {name: {"landmark": landmark} for name, landmark in known.items()}
 
 
 def _check_column(column: str) -> None:

@@ -12,8 +12,7 @@ import streamlit as st
 from pages.parts import loaders, query
 from pages.parts.about.asked import Asked
 from retrieval import index
-from retrieval.collections import Collection
-from retrieval.collections.ground_truth import same_landmark
+from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import choices
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import plane
@@ -213,9 +212,8 @@ def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[n
 
 
 def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str | None]:
-    where = {name: n for n, name in enumerate(collection.names)}
-    known = [same_landmark(collection.queries, where[name]) for name in names]
-    return [one[0].replace("_", " ") if one else None for one in known]
+    known = ground_truth.landmarks(collection.names, collection.queries)
+    return [known[name].replace("_", " ") if name in known else None for name in names]
 
 
 def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:
