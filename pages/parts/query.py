@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,6 +235,15 @@ def parse(text: str) -> Box | None:
             "A box is four numbers in pixels: left, top, right, bottom, as in 40, 20, 300, 260."
         ) from None
     return x1, y1, x2, y2
+
+
+def number(text: str) -> float | None:
+    """A number out of a link; None where it is none, or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def written(box: Box | None) -> str:

@@ -147,6 +147,11 @@ def stated(chain: Sequence[str]) -> list[dict[str, Any]]:
     return [{"name": name, "settings": dict(RERANKERS[name].settings)} for name in chain]
 
 
+def title(chain: Sequence[str]) -> str:
+    """'Geometry, then Diffusion'"""
+    return ", then ".join(RERANKERS[name].title for name in chain)
+
+
 def check_chain(chain: Sequence[str], index: Index) -> None:
     """Refuse a chain that an index cannot serve, before anything is computed."""
     for name in chain:

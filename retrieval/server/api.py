@@ -96,7 +96,7 @@ BoxText = Annotated[
 Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
 THEN = f"Re-rankers with commas between, or best: {', '.join(RERANKERS)}"
 Then = Annotated[str, Query(description=THEN)]
-WHERE = 'Only pictures whose metadata fit, where the index is in a store: landmark == "chapel"'
+WHERE = 'Only pictures whose metadata fit: landmark == "chapel"'
 Where = Annotated[str, Query(description=WHERE, max_length=500)]
 
 

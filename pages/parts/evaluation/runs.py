@@ -15,6 +15,7 @@ from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
+from retrieval.ranking import chain
 from retrieval.ranking.chain import BEST, MOST, RERANKERS
 
 UPLOAD = "upload"
@@ -76,18 +77,13 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
                 continue
             if reranked is not None:
                 measured[id] = Measured(
-                    id, f"{label} + {chain_title(then)}", reranked, then, path.name
+                    id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
     return measured, without
 
 
 def reranked_id(path: Path, then: tuple[str, ...]) -> str:
     return "+".join([path.name, *then])
-
-
-def chain_title(then: tuple[str, ...]) -> str:
-    """'Geometry, then Diffusion'"""
-    return ", then ".join(RERANKERS[name].title for name in then)
 
 
 def with_boxes(collection: Collection, whole: Mapping[str, Measured], protocol: str) -> str:
@@ -163,7 +159,7 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
         if st.button("Evaluate", key="rerank-run", disabled=not then or full):
             if id not in measured:
                 _evaluate(
-                    collection, f"{measured[name].label} + {chain_title(then)}", paths[name], then
+                    collection, f"{measured[name].label} + {chain.title(then)}", paths[name], then
                 )
             state["eval-method"], state["eval-against"] = id, name
             st.rerun()

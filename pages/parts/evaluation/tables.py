@@ -8,10 +8,11 @@ from itertools import groupby
 import streamlit as st
 
 from pages.parts.downloads import downloads
-from pages.parts.evaluation.runs import Measured, chain_title
+from pages.parts.evaluation.runs import Measured
 from pages.parts.terms import TERMS
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS, Scores, published
+from retrieval.ranking import chain
 from retrieval.ranking.chain import RERANKERS
 
 
@@ -76,7 +77,7 @@ def reranked(measured: Mapping[str, Measured], protocol: str) -> list[dict]:
             row: dict = {"Method": one.label, "Alone": percent(one.run.scores[protocol].map)}
             for then in chains:
                 run = runs.get(then)
-                row[chain_title(then)] = run and percent(run.scores[protocol].map)
+                row[chain.title(then)] = run and percent(run.scores[protocol].map)
             rows.append(row)
     return rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         text, kind = asked.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:
             state[f"kp-{name}"] = text
-        elif kind in LIMITS and (value := _number(text)) is not None:
+        elif kind in LIMITS and (value := query.number(text)) is not None:
             least, most = LIMITS[kind]
             value = min(max(value, least), most)
             state[f"kp-{name}"] = round(value / 10) * 10 if kind == "count" else value
@@ -59,14 +58,6 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         state["kp-result"], state["kp-other"] = asked["result"], HERE
         state["kp-linked"] = asked["result"]
     state["kp-asked"] = (asked["query"], asked.get("box", "")) if "query" in asked else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def write_link(collection: Collection, question: query.Question | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,16 +50,8 @@ def follow_link(shelf: Mapping[str, str]) -> None:
     for method in methods.METHODS:
         state[least_key(method)] = None
     if asked.get("method") in methods.METHODS:
-        state[least_key(asked["method"])] = _number(asked.get("least", ""))
+        state[least_key(asked["method"])] = query.number(asked.get("least", ""))
     state.asked = (asked["query"], asked.get("box", "")) if "query" in asked else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def follow_query(collection: Collection) -> None:

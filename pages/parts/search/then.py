@@ -27,7 +27,7 @@ def control() -> None:
     st.selectbox(
         "Then re-rank by",
         options,
-        format_func=lambda names: title(names) if names else "Nothing",
+        format_func=lambda names: chain.title(names.split(",")) if names else "Nothing",
         key="then",
         help="A re-ranker looks at the first results again and puts them into a better order. "
         + "  \n".join(f"**{RERANKERS[name].title}** {RERANKERS[name].summary}" for name in fitting),
@@ -39,11 +39,6 @@ def chosen() -> tuple[str, ...]:
     return chain.parse_chain(state.then)
 
 
-def title(names: str) -> str:
-    """'geometry,diffusion' as people say it."""
-    return ", then ".join(RERANKERS[name].title for name in names.split(","))
-
-
 def said(ranking: Ranking) -> None:
     """How far the answer can be trusted, what the re-rankers did, and what they could not do."""
     if ranking.confidence:
@@ -52,7 +47,7 @@ def said(ranking: Ranking) -> None:
         st.markdown(f"{icon} **{ranking.confidence.text}.** {ranking.confidence.reason}")
     if ranking.before:
         st.caption(
-            f"Re-ranked by {title(state.then)}. ▲ and ▼: how many places a picture moved. "
+            f"Re-ranked by {chain.title(chosen())}. ▲ and ▼: how many places a picture moved. "
             + " ".join(RERANKERS[stage.stage].summary for stage in ranking.stages[1:])
         )
     for note in ranking.notes:
