@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import Scores
+from retrieval.evaluation import KS, Scores
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -130,8 +130,7 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
 
 
 def print_table(scores: Mapping[str, Scores]) -> None:
-    ks = next(iter(scores.values())).ks
-    print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in ks))
+    print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in KS))
     for protocol, one in scores.items():
         numbers = [one.map, *one.mp.values()]
         print(

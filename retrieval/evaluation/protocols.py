@@ -29,7 +29,7 @@ import numpy as np
 from retrieval.collections.ground_truth import Query, protocols_of
 from retrieval.errors import RetrievalError
 
-KS = (1, 5, 10)
+KS = (1, 5, 10)  # depths at which precision and recall are scored
 RECALL_LEVELS = np.arange(101) / 100  # where mean precision-recall curves are sampled
 
 
@@ -62,13 +62,12 @@ class Truth(Protocol):
 class Scores:
     """Scores of all queries under one protocol. Fractions from 0 to 1; nan: no positives.
 
-    aps: (Q,) float64. prs, recalls: (Q, len(ks)) float64, precision and recall at each k.
+    aps: (Q,) float64. prs, recalls: (Q, len(KS)) float64, precision and recall at each k.
     positives, listed: (Q,) int64, how many positives there are and how many the ranking lists.
     curve: (101,) float64, interpolated precision at RECALL_LEVELS, mean over the queries.
     """
 
     protocol: str
-    ks: tuple[int, ...]
     aps: np.ndarray
     prs: np.ndarray
     recalls: np.ndarray
@@ -88,12 +87,12 @@ class Scores:
     @property
     def mp(self) -> dict[int, float]:
         """Mean precision at each k."""
-        return dict(zip(self.ks, map(_mean, self.prs[self.counted].T), strict=True))
+        return dict(zip(KS, map(_mean, self.prs[self.counted].T), strict=True))
 
     @property
     def recall(self) -> dict[int, float]:
         """Mean over the queries of the share of their positives among the first k."""
-        return dict(zip(self.ks, map(_mean, self.recalls[self.counted].T), strict=True))
+        return dict(zip(KS, map(_mean, self.recalls[self.counted].T), strict=True))
 
     def by_landmark(self, queries: Sequence[Query]) -> dict[str, float]:
         """Mean AP of the counted queries of each landmark, in the order of the queries."""
@@ -105,7 +104,7 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values; None for nan."""
-        ks = ",".join(map(str, self.ks))
+        ks = ",".join(map(str, KS))
         return {
             "map": _plain(self.map),
             f"mp@{ks}": _plain(list(self.mp.values())),
@@ -183,10 +182,7 @@ def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    ranks: np.ndarray,
-    truth: Truth,
-    protocols: Sequence[str] | None = None,
-    ks: Sequence[int] = KS,
+    ranks: np.ndarray, truth: Truth, protocols: Sequence[str] | None = None
 ) -> dict[str, Scores]:
     """Score rankings (K, Q) against a collection or ground truth, protocol by protocol.
 
@@ -204,9 +200,6 @@ def evaluate(
                 f"There are no labels for the protocol {protocol!r}; "
                 f"there are for {', '.join(allowed)}."
             )
-    ks = tuple(ks)
-    if not ks or min(ks) < 1:
-        raise RetrievalError("Precision at k needs whole numbers from 1.")
     # Column by column from here: keep each in one piece.
     ranks = np.asfortranarray(check_ranks(ranks, len(truth.names), len(truth.queries)))
 
@@ -214,8 +207,8 @@ def evaluate(
     for column, query in enumerate(truth.queries):
         places = _places(ranks[:, column], len(truth.names))
         for protocol in protocols:
-            rows[protocol].append(_score(places, query.labels, PROTOCOLS[protocol], ks))
-    return {protocol: _gather(protocol, ks, rows[protocol]) for protocol in protocols}
+            rows[protocol].append(_score(places, query.labels, PROTOCOLS[protocol]))
+    return {protocol: _gather(protocol, rows[protocol]) for protocol in protocols}
 
 
 def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
@@ -324,7 +317,7 @@ def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
 def average_precision_by_loop(
     ranking: Sequence[int], positives: set[int], ignored: set[int]
 ) -> float:
-    """AP as one would write it on a blackboard: the yardstick for the fast way."""
+    """AP of one ranking by a plain loop: what the fast way is tested and timed against."""
     if not positives:
         return float("nan")
     rank = found = 0
@@ -357,20 +350,20 @@ def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarra
     return positives, ignored
 
 
-def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule, ks: tuple) -> tuple:
-    """One query: AP, precisions at ks, recalls at ks, positives, listed, curve."""
+def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:
+    """One query: AP, precisions at KS, recalls at KS, positives, listed, curve."""
     positives, ignored = _label_sets(labels, rule)
     total = len(positives)
     if not total:
-        nan = np.full(len(ks), np.nan)
+        nan = np.full(len(KS), np.nan)
         return np.nan, nan, nan, 0, 0, np.full(len(RECALL_LEVELS), np.nan)
     raw, out = np.sort(places[positives]), np.sort(places[ignored])
     raw, out = raw[raw >= 0], out[out >= 0]
     ranks = raw - np.searchsorted(out, raw)
     last = ranks[-1] + 1 if len(ranks) == total else np.inf
-    depth = np.minimum(ks, last)
+    depth = np.minimum(KS, last)
     precisions = np.searchsorted(ranks, depth) / depth
-    recalls = np.searchsorted(ranks, ks) / total
+    recalls = np.searchsorted(ranks, KS) / total
     # Interpolated: the best precision at this recall or any higher.
     best = np.zeros(total)
     best[: len(ranks)] = np.maximum.accumulate(_precisions(ranks)[1][::-1])[::-1]
@@ -386,13 +379,12 @@ def _precisions(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return before, (found + 1) / (ranks + 1)
 
 
-def _gather(protocol: str, ks: tuple[int, ...], rows: list[tuple]) -> Scores:
+def _gather(protocol: str, rows: list[tuple]) -> Scores:
     aps, prs, recalls, positives, listed, curves = zip(*rows, strict=True)
     counted = [curve for curve, count in zip(curves, positives, strict=True) if count]
     curve = np.mean(counted, axis=0) if counted else np.full(len(RECALL_LEVELS), np.nan)
     return Scores(
         protocol,
-        ks,
         np.array(aps),
         np.array(prs),
         np.array(recalls),

@@ -29,7 +29,7 @@ from retrieval import images
 from retrieval.collections import Collection, open_collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import KS, Scores, evaluate
+from retrieval.evaluation import Scores, evaluate
 
 if TYPE_CHECKING:
     from retrieval.index import Index
@@ -191,7 +191,6 @@ def record_run(
     collection: Collection,
     ranks: np.ndarray,
     timings: Mapping[str, np.ndarray],
-    ks: Sequence[int] = KS,
     then: Sequence[str] = (),
 ) -> Run:
     """Score rankings of an index and keep them beside it (each file is put there by a rename).
@@ -202,7 +201,7 @@ def record_run(
     from retrieval.ranking.chain import stated
     from retrieval.ranking.search import provenance
 
-    scores = evaluate(ranks, collection, ks=ks)
+    scores = evaluate(ranks, collection)
     try:
         kept = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
@@ -228,9 +227,9 @@ def record_run(
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
         ],
-        "protocols": _rounded(scores),
+        "protocols": _as_json(scores),
     }
-    if kept is not None and tuple(ks) == KS and np.array_equal(kept.ranks, ranks):
+    if kept is not None and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
     small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
     name = _name(then, collection.whole)
@@ -338,7 +337,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         raise RetrievalError(f"{path} is damaged{again}.")
     record |= {
         "seconds_a_query": _means(timings),
-        "protocols": _rounded(scores),
+        "protocols": _as_json(scores),
         "ranked": _ranked(ranks),
     }
     return Run(ranks.astype(np.int32), timings, scores, record)
@@ -353,7 +352,7 @@ def _means(timings: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()}
 
 
-def _rounded(scores: Mapping[str, Scores]) -> dict[str, Any]:
+def _as_json(scores: Mapping[str, Scores]) -> dict[str, Any]:
     return {protocol: one.to_json() for protocol, one in scores.items()}
 
 

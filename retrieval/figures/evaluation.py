@@ -30,7 +30,6 @@ COLOURS = "#0072B2", "#C77F00"  # of two things that are no methods
 OTHER = "#7A8692"  # a ranking that a visitor brought
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DARK, LIGHT = "#12171e", "#eef2f6"  # page and text of the dark theme
-ORDERS = ("collection", "AP", "difference")
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
 AS_IT_IS: dict[str, Any] = {"parse_math": False}  # a $ in a name starts no formula
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads

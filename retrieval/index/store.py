@@ -803,9 +803,9 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
     )
 
 
-def _short(value: Any, most: int = 120) -> str:
+def _short(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def quantise(descriptors: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+EPS = 1e-6  # as in cirtorch: the least activation that is pooled, and what is added to a norm
+
 
 def mac(x: torch.Tensor) -> torch.Tensor:
     """Maximum activation (Tolias, Sicre and Jégou, ICLR 2016)."""
@@ -18,15 +20,20 @@ def spoc(x: torch.Tensor) -> torch.Tensor:
     return x.mean(dim=(-2, -1))
 
 
-def gem(x: torch.Tensor, p: float | torch.Tensor = 3.0, eps: float = 1e-6) -> torch.Tensor:
+def gem(x: torch.Tensor, p: float | torch.Tensor = 3.0) -> torch.Tensor:
     """Generalised mean, (mean xᵖ)^(1/p) (Radenović, Tolias and Chum, TPAMI 2018, eq. 3).
 
     p: one exponent, or one a channel as (C,). p = 1 is the average, p → ∞ the maximum.
     """
-    if isinstance(p, torch.Tensor):
-        p = p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
-    pooled = x.clamp(min=eps).pow(p).mean(dim=(-2, -1))
-    return pooled.pow(1 / (p.flatten() if isinstance(p, torch.Tensor) else p))
+    p = _exponent(p)
+    return x.clamp(min=EPS).pow(p).mean(dim=(-2, -1), keepdim=True).pow(1 / p)[..., 0, 0]
+
+
+def _exponent(p: float | torch.Tensor) -> float | torch.Tensor:
+    """An exponent as powers of a feature map (B, C, H, W) take it: a number, or (C, 1, 1)."""
+    if not isinstance(p, torch.Tensor):
+        return p
+    return p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
 
 
 def regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, int]]:
@@ -62,50 +69,43 @@ def regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, in
     return found
 
 
-def rmac(x: torch.Tensor, levels: int = 3, eps: float = 1e-6) -> torch.Tensor:
+def rmac(x: torch.Tensor) -> torch.Tensor:
     """Sum of the L2-normalised maxima of the whole map and of its regions (ICLR 2016)."""
-
-    def unit(v: torch.Tensor) -> torch.Tensor:
-        return v / (v.norm(dim=1, keepdim=True) + eps)
-
-    total = unit(mac(x))
-    for top, left, side in regions(x.shape[2], x.shape[3], levels):
-        total = total + unit(mac(x[:, :, top : top + side, left : left + side]))
+    total = l2(mac(x))
+    for top, left, side in regions(x.shape[2], x.shape[3]):
+        total = total + l2(mac(x[:, :, top : top + side, left : left + side]))
     return total
 
 
 def regional(
     x: torch.Tensor,
     pool: Callable[[torch.Tensor], torch.Tensor],
-    whiten: tuple[torch.Tensor, torch.Tensor] | None = None,
-    levels: int = 3,
+    whiten: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
     """Any pooling over the whole map and the regions of R-MAC, summed: (B, C) of unit length.
 
     whiten: weight (C, C) and bias (C,) put on each region's unit vector before the sum, as in
     R-MAC with PCA whitening (Tolias, Sicre and Jégou, ICLR 2016).
     """
-    squares = regions(x.shape[2], x.shape[3], levels)
+    squares = regions(x.shape[2], x.shape[3])
     parts = [x, *(x[:, :, top : top + side, left : left + side] for top, left, side in squares)]
     vectors = l2(torch.stack([pool(part) for part in parts], dim=1))  # (B, regions, C)
-    if whiten is not None:
-        vectors = l2(torch.nn.functional.linear(vectors, *whiten))
+    vectors = l2(torch.nn.functional.linear(vectors, *whiten))
     return l2(vectors.sum(dim=1))
 
 
-def l2(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
-    """Unit length along the last axis; cirtorch adds ``eps`` to the norm."""
-    return x / (x.norm(dim=-1, keepdim=True) + eps)
+def l2(x: torch.Tensor) -> torch.Tensor:
+    """Unit length along the last axis; as cirtorch does, with ``EPS`` added to the norm."""
+    return x / (x.norm(dim=-1, keepdim=True) + EPS)
 
 
-def gem_parts(x: torch.Tensor, p: float | torch.Tensor = 3.0, eps: float = 1e-6) -> torch.Tensor:
+def gem_parts(x: torch.Tensor, p: float | torch.Tensor) -> torch.Tensor:
     """The share of each place in ``gem(x, p)``: (B, C, H, W), which sums to it over the places.
 
     A place has the share of its power in the sum of all powers; for p = 1 it is value / count.
     """
-    if isinstance(p, torch.Tensor):
-        p = p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
-    powers = x.clamp(min=eps).pow(p)
+    p = _exponent(p)
+    powers = x.clamp(min=EPS).pow(p)
     mean = powers.mean(dim=(-2, -1), keepdim=True)
     return mean.pow(1 / p) * powers / powers.sum(dim=(-2, -1), keepdim=True)
 
@@ -115,9 +115,9 @@ def spoc_parts(x: torch.Tensor) -> torch.Tensor:
     return x / (x.shape[-2] * x.shape[-1])
 
 
-def l2_parts(parts: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+def l2_parts(parts: torch.Tensor) -> torch.Tensor:
     """Parts (h, w, D) of a vector, divided as ``l2`` divides their sum."""
-    return parts / (parts.sum(dim=(0, 1)).norm() + eps)
+    return parts / (parts.sum(dim=(0, 1)).norm() + EPS)
 
 
 # By cirtorch's names; "gemmp" is GeM with an exponent a channel.

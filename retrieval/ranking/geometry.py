@@ -23,6 +23,7 @@ MIN_SIMILARITY = 0.6
 TOLERANCE = 0.015
 Model = Literal["affine", "homography"]
 LEAST_PAIRS: dict[Model, int] = {"affine": 3, "homography": 4}
+MOST_STRETCHED = 8.0  # times; a map beyond that is no view of the same thing
 PLACES = 32  # of the longer side: inliers in one of 32 × 32 places are one piece of evidence
 BLOCK = 1 << 23  # similarities in one block: 32 MB
 
@@ -94,7 +95,6 @@ def verify(
     points_b: np.ndarray,
     tolerance: float,
     model: Model = "affine",
-    seed: int = SEED,
 ) -> Verification:
     """Fit a map from a to b that most pairs agree with (USAC with MAGSAC++ scoring).
 
@@ -118,7 +118,7 @@ def verify(
     params.sampler = cv2.SAMPLING_UNIFORM
     params.score = cv2.SCORE_METHOD_MAGSAC
     params.loMethod = cv2.LOCAL_OPTIM_INNER_AND_ITER_LO
-    params.randomGeneratorState = seed
+    params.randomGeneratorState = SEED
     a = np.ascontiguousarray(points_a, np.float32)
     b = np.ascontiguousarray(points_b, np.float32)
     try:
@@ -156,18 +156,21 @@ def distinct(
     return Verification(found.matrix, inliers)
 
 
-def _on_one_line(points: np.ndarray, least: float = 1e-3) -> bool:
-    """Whether (M, 2) points spread along one direction less than ``least`` of the other."""
+def _on_one_line(points: np.ndarray) -> bool:
+    """Whether (M, 2) points spread a thousand times as far in one direction as across it."""
     large, small = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-    return small <= least * large
+    return small <= 1e-3 * large
 
 
-def _plausible(linear: np.ndarray, most: float = 8.0) -> bool:
-    """Whether a (2, 2) map keeps orientation and neither flattens nor blows up the picture."""
+def _plausible(linear: np.ndarray) -> bool:
+    """Whether a (2, 2) map keeps orientation and stretches no direction more than MOST_STRETCHED.
+
+    Nor may it shrink one further, or stretch one more than that against the other.
+    """
     if np.linalg.det(linear) <= 0:
         return False
     large, small = np.linalg.svd(linear, compute_uv=False)
-    return large < most and small > 1 / most and large / small < most
+    return large < MOST_STRETCHED and small > 1 / MOST_STRETCHED and large / small < MOST_STRETCHED
 
 
 def _plausible_homography(matrix: np.ndarray, points: np.ndarray) -> bool:

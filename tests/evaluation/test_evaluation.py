@@ -158,8 +158,6 @@ def test_labels_that_are_not_there():
         evaluate(np.zeros((1, 1), int), truth(1, {}))
     with pytest.raises(RetrievalError, match="no labels for the protocol 'hard'; there are for cl"):
         evaluate(np.zeros((1, 1), int), truth(1, {"ok": [0]}), ["hard"])
-    with pytest.raises(RetrievalError, match="from 1"):
-        evaluate(np.zeros((1, 1), int), truth(1, {"ok": [0]}), ks=[0])
 
 
 def test_explanation_by_hand():

@@ -88,10 +88,10 @@ def test_regions_by_hand():
     assert pooling.regions(9, 6, 1) == [(0, 0, 6), (3, 0, 6)]
 
 
-def test_regional_pooling_of_one_unit_is_plain(x):
+def test_regional_pooling_of_one_unit_is_plain():
     one = torch.tensor([[[[3.0]], [[4.0]]]])
-    expected = torch.tensor([[0.6, 0.8]])
-    torch.testing.assert_close(pooling.regional(one, pooling.mac), expected)
+    same = torch.eye(2), torch.zeros(2)
+    torch.testing.assert_close(pooling.regional(one, pooling.mac, same), torch.tensor([[0.6, 0.8]]))
     # The whitening is put on every region: here it swaps the channels.
     swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(2)
     torch.testing.assert_close(pooling.regional(one, pooling.mac, swap), torch.tensor([[0.8, 0.6]]))

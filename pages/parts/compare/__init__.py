@@ -10,7 +10,6 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from retrieval.images import Box
 from retrieval.methods.places import Places, pairs
 
 HERE = Path(__file__).parent
@@ -127,7 +126,3 @@ def aligned(below: Image.Image, above: Image.Image, key: str) -> None:
 
 def _plain(points: np.ndarray) -> list:
     return np.round(np.asarray(points, float), 1).tolist()
-
-
-def area(box: Box | None, size: tuple[int, int]) -> Box:
-    return box or (0, 0, *size)
