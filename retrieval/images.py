@@ -309,10 +309,18 @@ def check_box(box: Box, size: tuple[int, int]) -> Box:
     return inside
 
 
+def cut_out(box: Box | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What ``crop`` cuts out of a picture of ``size`` (width, height): x1, y1, x2, y2.
+
+    Whole pixels; all of the picture where there is no box. Raises RetrievalError for a bad box.
+    """
+    x1, y1, x2, y2 = (0, 0, *size) if box is None else map(round, check_box(box, size))
+    return x1, y1, x2, y2
+
+
 def crop(picture: Image.Image, box: Box) -> Image.Image:
     """Cut ``box`` out of ``picture``, with its corners rounded to whole pixels."""
-    x1, y1, x2, y2 = (round(value) for value in check_box(box, picture.size))
-    return picture.crop((x1, y1, x2, y2))
+    return picture.crop(cut_out(box, picture.size))
 
 
 def fit(

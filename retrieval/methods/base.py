@@ -178,8 +178,8 @@ class GlobalMethod(Method):
             levels = self.place_vectors(self._input(picture, box))
         if levels is None:
             return None
-        area = images.check_box(box, picture.size) if box else (0, 0, *picture.size)
-        return Places(one_grid([level.numpy() for level in levels]), area)
+        grid = one_grid([level.numpy() for level in levels])
+        return Places(grid, images.cut_out(box, picture.size))
 
     def describe(self, picture: Image.Image, box: Box | None = None) -> np.ndarray:
         return self._numpy(self._input(picture, box))[0]

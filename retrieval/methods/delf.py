@@ -108,9 +108,7 @@ class DELF(Method):
     def dense(self, picture: Image.Image, box: Box | None = None) -> Dense:
         """Features of every place of a picture, or of the box in it."""
         full = self._input(picture, box)
-        left, top, right, bottom = (0, 0, *picture.size)
-        if box is not None:
-            left, top, right, bottom = map(round, images.check_box(box, picture.size))
+        left, top, right, bottom = images.cut_out(box, picture.size)
         levels = [self._level(full, scale) for scale in self.settings["scales"]]
         raw, points, radii, scales, contrast = (
             torch.cat(parts)

@@ -97,9 +97,7 @@ class HubDELF(Method):
         # The module normalises for itself: pixels go in as 0 to 1, (H, W, 3).
         pixels = self._input(picture, box)[0].permute(1, 2, 0).numpy()
         height, width = pixels.shape[:2]
-        left, top, right, bottom = (0, 0, *picture.size)
-        if box is not None:
-            left, top, right, bottom = map(round, images.check_box(box, picture.size))
+        left, top, right, bottom = images.cut_out(box, picture.size)
         values = {
             "image": np.ascontiguousarray(pixels),
             "score_threshold": self.settings["min_score"],

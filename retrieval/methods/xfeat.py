@@ -38,9 +38,7 @@ class XFeat(Method):
     def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
         pixels = self._input(picture, box)
         found = self.network.detect(pixels, self.settings["keypoints"])
-        left, top, right, bottom = (0, 0, *picture.size)
-        if box is not None:
-            left, top, right, bottom = map(round, images.check_box(box, picture.size))
+        left, top, right, bottom = images.cut_out(box, picture.size)
         sides = [(right - left) / pixels.shape[3], (bottom - top) / pixels.shape[2]]
         factor, corner = np.array([sides, [left, top]], np.float32)
         keypoints = found.points.numpy() * factor + corner

@@ -170,7 +170,7 @@ def of_box(
     """Features of a box as those of a picture of its own, and its (width, height)."""
     if box is None:
         return features, size
-    x1, y1, x2, y2 = map(round, images.check_box(box, size))
+    x1, y1, x2, y2 = images.cut_out(box, size)
     moved = replace(features, keypoints=features.keypoints - np.array([x1, y1], np.float32))
     return moved, (x2 - x1, y2 - y1)
 
@@ -179,7 +179,7 @@ def of_picture(found: Verification, size: tuple[int, int], box: Box | None) -> V
     """The same with a map from pixels of the whole picture, where it was of ``of_box``."""
     if box is None or found.matrix is None:
         return found
-    x1, y1, *_ = map(round, images.check_box(box, size))
+    x1, y1, *_ = images.cut_out(box, size)
     return replace(found, matrix=found.matrix @ [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
 
 
