@@ -38,8 +38,8 @@ class Judged:
 
     def average_precision(self, ranking: Ranking) -> float:
         """AP of a ranking, whose index may lack pictures of the collection."""
-        where = {name: n for n, name in enumerate(self.collection.names)}
-        ranks = np.array([where[name] for name in ranking.names], np.int64)
+        positions = self.collection.positions
+        ranks = np.array([positions[name] for name in ranking.names], np.int64)
         return explain(ranks, self.labels, self.protocol).average_precision
 
 

@@ -8,7 +8,7 @@ extrapolated, and the output says so. Everything else is measured whole.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def run(
         ),
         (f"verification of all, {seconds:.2f} s a query", every),
     ):
-        scores = evaluate(_ranks(index, collection, positions), truth)
+        scores = evaluate(runs.ranks_of(index, collection, positions), truth)
         print(f"{label:44}" + "".join(f"{100 * one.map:8.1f}" for one in scores.values()))
     _sizes(index)
     for pictures in GROWTH:
@@ -175,16 +175,6 @@ def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
         for position in range(len(index))
     ]
     return np.argsort(-np.array(counts), kind="stable")
-
-
-def _ranks(index: Index, collection, positions: Sequence[np.ndarray]) -> np.ndarray:
-    """Rankings in the index as rankings (N, Q) in the collection."""
-    names = {name: position for position, name in enumerate(collection.names)}
-    translated = np.array([names[name] for name in index.names])
-    ranks = np.full((len(collection.names), len(positions)), -1, np.int32)
-    for column, one in enumerate(positions):
-        ranks[: len(one), column] = translated[one]
-    return ranks
 
 
 def _sizes(index: Index) -> None:

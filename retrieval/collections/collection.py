@@ -1,10 +1,9 @@
 """Collections: a named, ordered set of database pictures, with queries where there are some.
 
 Four kinds: the embedded one (``town``, in the repository), the public benchmarks (Oxford and
-Paris, classic and revisited), photographs from Wikimedia Commons, and any folder; ``remote`` adds
-zips and object storage, for indexing. Benchmarks and
-photographs are fetched by ``python -m retrieval download`` and lie below ``$RETRIEVAL_DATA``, by
-default ``~/.cache/retrieval``.
+Paris, classic and revisited), photographs from Wikimedia Commons, and any folder. ``remote`` adds
+zips and object storage, for indexing. Benchmarks and photographs are fetched by ``python -m
+retrieval download`` and lie below ``$RETRIEVAL_DATA``, by default ``~/.cache/retrieval``.
 """
 
 from __future__ import annotations
@@ -80,6 +79,11 @@ class Collection:
             and self.root.is_dir()
             and any(self.path(name).is_file() for name in self.names)
         )
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Database picture → its position, which the labels of the queries count in."""
+        return {name: position for position, name in enumerate(self.names)}
 
     @cached_property
     def fingerprint(self) -> str:

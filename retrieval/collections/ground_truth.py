@@ -15,13 +15,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval.collections.credits import one_line
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from retrieval.images import Box
 
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
@@ -45,7 +48,7 @@ class Query:
     """
 
     name: str
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     landmark: str = ""
     labels: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -272,6 +275,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def by_file(names: Iterable[str]) -> dict[str, str]:
+    """File name → the picture of that name, where only one has it, in whatever folder."""
+    names = list(names)
+    times = Counter(PurePosixPath(name).name for name in names)
+    files = ((PurePosixPath(name).name, name) for name in names)
+    return {file: name for file, name in files if times[file] == 1}
+
+
 def _check_labels(entries: list) -> None:
     """Count all labels before any are looked at: entries and lists may be the same ones again."""
     total = 0
@@ -331,7 +342,7 @@ def _numbers(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _box(value: Any, name: str) -> tuple[float, float, float, float] | None:
+def _box(value: Any, name: str) -> Box | None:
     if value is None:
         return None
     try:

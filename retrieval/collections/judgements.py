@@ -9,18 +9,19 @@ that nobody judged.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retrieval.collections.collection import Collection
-from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.collections.ground_truth import GroundTruth, Query, by_file
 from retrieval.errors import RetrievalError
 
-Box = tuple[float, float, float, float]
+if TYPE_CHECKING:
+    from retrieval.images import Box
 
 RIGHT, LEFT_OUT, WRONG = VERDICTS = ("positive", "ignored", "wrong")
 _KINDS = {"easy": RIGHT, "hard": RIGHT, "ok": RIGHT, "junk": LEFT_OUT, "wrong": WRONG}
@@ -88,12 +89,10 @@ def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Que
     left out. Raises RetrievalError where no query is left although there were some.
     """
     place = {name: n for n, name in enumerate(names)}
-    files = Counter(PurePosixPath(name).name for name in names)
-    by_file = {PurePosixPath(name).name: n for n, name in enumerate(names)}
+    files = by_file(names)
 
     def found(name: str) -> int:
-        file = PurePosixPath(name).name
-        return place.get(name, by_file[file] if files[file] == 1 else -1)
+        return place.get(name, place.get(files.get(PurePosixPath(name).name, ""), -1))
 
     new = np.array([found(name) for name in truth.names], np.int64)
     queries = []

@@ -17,13 +17,13 @@ import json
 import operator
 import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from retrieval.collections.credits import one_line
+from retrieval.collections.ground_truth import by_file
 from retrieval.errors import RetrievalError
 
 Value = str | int | float
@@ -141,14 +141,9 @@ def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
 
 def of_pictures(table: Metadata, names: Sequence[str]) -> dict[str, Values]:
     """The lines of a table that belong to these pictures, by path or, if that fails, by file."""
-    files = Counter(PurePosixPath(name).name for name in names)
-    found = {}
-    for name in names:
-        file = PurePosixPath(name).name
-        values = table.get(name) or (table.get(file) if files[file] == 1 else None)
-        if values:
-            found[name] = values
-    return found
+    by_name = {name: table[file] for file, name in by_file(names).items() if file in table}
+    found = {name: table.get(name) or by_name.get(name) for name in names}
+    return {name: values for name, values in found.items() if values}
 
 
 def choices(metadata: Metadata, most: int = 40) -> dict[str, list[Value]]:

@@ -22,7 +22,7 @@ from retrieval import images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
-from retrieval.evaluation.runs import MAX_RANKS_BYTES, read_ranks
+from retrieval.evaluation.runs import MAX_RANKS_BYTES, ranks_of, read_ranks
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.index.store import file_digest
@@ -264,13 +264,10 @@ def _scored(
     found: Ablation, index: Index, collection: Collection, asked: list[Steps]
 ) -> dict[str, np.ndarray]:
     """mAP of every variant."""
-    where = {name: n for n, name in enumerate(collection.names)}
-    translated = np.array([where[name] for name in index.names])
 
     def mean(scores: list[np.ndarray]) -> float:
-        ranks = np.full((len(collection.names), len(asked)), -1)
-        order = np.argsort(-np.stack(scores, axis=1), axis=0, kind="stable")
-        ranks[: len(order)] = translated[order]
+        orders = [np.argsort(-one, kind="stable") for one in scores]
+        ranks = ranks_of(index, collection, orders)
         return evaluate(ranks, collection, [PROTOCOL])[PROTOCOL].map
 
     return {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval.collections.ground_truth import Query, same_landmark
+from retrieval.collections.ground_truth import Query, landmarks
 from retrieval.index.store import Index
 
 MOST = 2000  # pictures that are compared with each other: 8 MB of cosines at a time
@@ -22,12 +22,8 @@ def pair_cosines(
     one only: nobody has said whether two of them show the same.
     """
     index = index.first(MOST)
-    where = {name: n for n, name in enumerate(names)}
-    landmarks = []
-    for name in index.names[:MOST]:
-        known = same_landmark(queries, where[name])
-        landmarks.append(known[0] if known else "")
-    labels = np.array(landmarks)
+    known = landmarks(names, queries)
+    labels = np.array([known.get(name, "") for name in index.names[:MOST]])
     vectors = index.arrays["descriptors"][:MOST].astype(np.float32)
     first, second = np.triu_indices(len(labels), 1)
     said = (labels[first] != "") | (labels[second] != "")

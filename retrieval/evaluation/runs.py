@@ -121,7 +121,6 @@ def rank_queries(
     from retrieval.ranking.search import rank_picture, rank_query
 
     chain.check_chain(then, index)
-    names = {name: position for position, name in enumerate(collection.names)}
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}
     stored = query_descriptors(index) if method is None else None
@@ -151,7 +150,7 @@ def rank_queries(
     for column, query in enumerate(collection.queries):
         ranking = turn(partial(rank, column, query))
         try:
-            ranks[: len(ranking), column] = [names[name] for name in ranking.names]
+            ranks[: len(ranking), column] = [collection.positions[name] for name in ranking.names]
         except KeyError as error:
             raise RetrievalError(
                 f"The index {index} holds {error}, which is not in {collection.title}; index the "
@@ -162,6 +161,18 @@ def rank_queries(
         if progress:
             progress(column + 1, len(collection.queries), query.name)
     return ranks, timings
+
+
+def ranks_of(index: Index, collection: Collection, rankings: Sequence[np.ndarray]) -> np.ndarray:
+    """Rankings (K,) of an index, one a query, as rankings (N, Q) int32 into the collection.
+
+    Filled up with -1 where the index skipped pictures.
+    """
+    translated = np.array([collection.positions[name] for name in index.names])
+    ranks = np.full((len(collection.names), len(rankings)), -1, np.int32)
+    for column, one in enumerate(rankings):
+        ranks[: len(one), column] = translated[one]
+    return ranks
 
 
 def query_descriptors(index: Index) -> np.ndarray | None:

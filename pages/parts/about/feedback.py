@@ -84,7 +84,6 @@ def _without(asked: Asked, opened: Index, marked: list[int]) -> Asked:
     """The same question with labels that know nothing of the marked pictures."""
     if isinstance(asked.judged, str):
         return asked
-    where = {name: n for n, name in enumerate(asked.collection.names)}
-    gone = [where[opened.names[position]] for position in marked]
+    gone = [asked.collection.positions[opened.names[position]] for position in marked]
     labels = {kind: np.setdiff1d(some, gone) for kind, some in asked.judged.labels.items()}
     return asked._replace(judged=replace(asked.judged, labels=labels))
