@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from pages.parts import entrance, forms
+from pages.parts import entrance, forms, messages
 
 forms.read_as_utf8()
+messages.ignore()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
 entrance.ask()
 st.session_state.through_app = True  # see pages/parts/loaders.py

@@ -9,5 +9,6 @@ import re
 
 
 def plain(text: str) -> str:
-    """The text with nothing in it that Markdown acts on."""
+    """The text with nothing in it that Markdown acts on, or that cannot be sent to a browser."""
+    text = text.encode("utf-8", "replace").decode()
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)

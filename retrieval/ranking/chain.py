@@ -124,7 +124,7 @@ MOST = 5  # re-rankers in a chain
 def parse_chain(text: str) -> tuple[str, ...]:
     """Names out of 'geometry,diffusion' or 'best'; () for '' and 'nothing'.
 
-    Raises RetrievalError for a name that there is not.
+    Raises RetrievalError for a name that there is not, and for one that comes twice.
     """
     if text.strip() in ("", "nothing"):
         return ()
@@ -139,6 +139,8 @@ def parse_chain(text: str) -> tuple[str, ...]:
             )
     if len(names) > MOST:
         raise RetrievalError(f"A chain may have {MOST} re-rankers, not {len(names)}.")
+    if len(set(names)) < len(names):  # it would find the same again, and take as long again
+        raise RetrievalError("A chain may have each re-ranker only once.")
     return names
 
 

@@ -159,9 +159,7 @@ async def search_by_upload(
 ) -> Answer:
     """Search with a picture of your own."""
     index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
-    name = Path(picture.filename or "picture").name
-    # A name may come in an odd character set, and not every text can be sent back.
-    name = name.encode("utf-8", "replace").decode()
+    name = shelf.as_text(Path(picture.filename or "picture").name)
     return await _answer(request, index, picture.file, name, box, top, then, where)
 
 
@@ -187,7 +185,7 @@ def jpeg(path: Path, side: int) -> bytes:
 
 def link(collection: str, name: str) -> str:
     """Where a picture of a collection is to be had."""
-    return f"/collections/{collection}/pictures/{quote(name)}"
+    return f"/collections/{collection}/pictures/{quote(shelf.as_text(name))}"
 
 
 async def _answer(
@@ -204,7 +202,8 @@ async def _answer(
     for row in ranking.rows():
         credit = credits.get(row["name"])
         picture = link(collection, row["name"])
-        results.append(Result(**row, picture=picture, credit=credit.line if credit else None))
+        row |= {"name": shelf.as_text(row["name"]), "picture": picture}
+        results.append(Result(**row, credit=credit.line if credit else None))
     return Answer(
         query={"picture": name, "box": area},
         results=results,

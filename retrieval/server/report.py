@@ -92,7 +92,7 @@ def _found(index, picture: bytes, box: Box | None) -> Found:
         items=[
             Item(
                 rank=row["rank"],
-                name=row["name"],
+                name=shelf.as_text(row["name"]),
                 score=row["score"],
                 link=api.link(name, row["name"]),
                 credit=credits[row["name"]].line if row["name"] in credits else "",

@@ -94,11 +94,17 @@ def credits(name: str) -> dict[str, Credit]:
         return read_credits(entry.ground_truth_path.parent) if entry else {}
 
 
+def as_text(name: str) -> str:
+    """The name of a file as clients are told it: not every one is text that can be sent."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def picture(collection: Collection, name: str) -> Path:
     """File of a picture that the collection lists; nothing else is ever opened."""
-    if name not in collection.names and name not in {query.name for query in collection.queries}:
-        raise HTTPException(404, f"There is no picture {name} in {collection.name}.")
-    return collection.path(name)
+    for listed in (*collection.names, *(query.name for query in collection.queries)):
+        if as_text(listed) == name:
+            return collection.path(listed)
+    raise HTTPException(404, f"There is no picture {name} in {collection.name}.")
 
 
 def search(

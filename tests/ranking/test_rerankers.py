@@ -349,6 +349,9 @@ def test_chains():
             chain.parse_chain(wrong)
     with pytest.raises(RetrievalError, match="may have 5 re-rankers, not 6"):
         chain.parse_chain(",".join(["diffusion"] * 6))
+    # Five times LighterGlue took 10 s of processor time, which a link asked for.
+    with pytest.raises(RetrievalError, match="each re-ranker only once"):
+        chain.parse_chain("geometry,diffusion,geometry")
 
 
 def test_a_ranking_remembers_the_one_before(groups):

@@ -6,14 +6,17 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retrieval import cli, images, index, methods
+from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.ranking import search
+from retrieval.server import shelf as shelf_module
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
 
@@ -233,3 +236,21 @@ def test_a_name_in_an_odd_character_set(client, charset, folder):
     kind = f"multipart/form-data; boundary=x; charset={charset}"
     answer = client.post(f"/indexes/{GEM}/search", data=body, headers={"Content-Type": kind})
     assert answer.status_code in (200, 400, 422)
+
+
+def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
+    """A file may have any bytes for a name: half a surrogate gave a 500 for every search."""
+    odd, told = "caf\udce9.png", "caf?.png"
+    (tmp_path / odd).write_bytes((folder / "a.png").read_bytes())
+    found = shelf_module.search
+
+    def renamed(*arguments):
+        ranking = found(*arguments)
+        return replace(ranking, names=(odd, *ranking.names[1:]))
+
+    names = Collection("town", "Town", tmp_path, (odd,))
+    monkeypatch.setattr(shelf_module, "collection", lambda name: names)
+    monkeypatch.setattr(shelf_module, "search", renamed)
+    first = client.get(f"/indexes/{GEM}/search", params={"name": told}).json()["results"][0]
+    assert first["name"] == told
+    assert client.get(first["picture"]).status_code == 200
