@@ -1,4 +1,4 @@
-"""Connections that ask for nothing are closed, so that they cannot keep others out."""
+"""Connections that keep us waiting are closed, so that they cannot keep others out."""
 
 from __future__ import annotations
 
@@ -12,35 +12,49 @@ MOST = 400  # open connections; a process may have 1024 files by default
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with a limit on the time and the number of those that wait for a header."""
+    """uvicorn's, with a limit on their number and on the time for a header.
 
-    waiting: ClassVar[dict[Connection, asyncio.TimerHandle]] = {}  # oldest first
+    Where there are too many, the one goes whose client has kept us waiting for longest: it has not
+    sent all of its request yet, or takes its time to read the answer.
+    """
+
+    open: ClassVar[dict[Connection, None]] = {}  # oldest first
+    timer: asyncio.TimerHandle | None = None  # while a header is missing
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        self.open[self] = None
         self._wait()
-        if len(self.connections) > MOST and self.waiting:
-            next(iter(self.waiting))._give_up()
+        if len(self.open) > MOST:
+            next(one for one in self.open if one._waits_for_client())._give_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
-        elif self not in self.waiting:
+        elif self.timer is None:
             self._wait()
 
     def connection_lost(self, exc) -> None:
         self._stop_waiting()
+        self.open.pop(self, None)
         super().connection_lost(exc)
 
+    def _waits_for_client(self) -> bool:
+        """Whether it is not our turn: else we are at work on a request."""
+        cycle = self.cycle
+        return cycle is None or cycle.more_body or cycle.response_started
+
     def _wait(self) -> None:
-        self.waiting[self] = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        self.timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
-        if self in self.waiting:
-            self.waiting.pop(self).cancel()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _give_up(self) -> None:
         self._stop_waiting()
+        self.open.pop(self, None)
         if not self.transport.is_closing():
-            self.transport.close()
+            self.transport.abort()
