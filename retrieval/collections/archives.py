@@ -26,7 +26,9 @@ CHUNK = 1 << 20
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
 LIST = 100_000  # bytes of the list of a zip with a few files
-MAX_READ = 1 << 24  # tarfile reads a header of any announced size at once; true ones are small
+MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
+MAX_RECORDS = 100  # in such a header, which says ten things of a file
+MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
 
 ARCHIVES = frozenset(
     {
@@ -235,25 +237,26 @@ def _zip_entries(archive: zipfile.ZipFile) -> Iterator[tuple]:
 
 
 def _tar_entries(file: _Readable, max_bytes: int, max_files: int) -> Iterator[tuple]:
-    # Headers and padding: two or three blocks of 512 bytes a file.
-    stream = _Forward(file, max_bytes + 4096 * max_files + MAX_READ, max_bytes)
+    stream = _Forward(file, max_bytes, max_files)
     # The stubs ask for a file that can be written and closed too, even to read it.
     with tarfile.open(fileobj=stream, mode="r:") as archive:  # type: ignore[call-overload]
         while (member := archive.next()) is not None:
             if not (member.isreg() or member.isdir()) or member.issparse():
                 raise _Refused(f"{member.name!r} is a link or a device")
+            stream.in_header = False
             yield (
                 member.name,
                 member.isreg(),
                 member.size,
                 lambda member=member: archive.extractfile(member),
             )
+            stream.in_header = True
             archive.members.clear()  # it would remember every entry
     # tarfile takes a header that is cut off or damaged for the end. The true end is a block of
     # zeros, and what follows has to be read for the check sum of gzip.
     if len(stream.last) != tarfile.BLOCKSIZE or stream.last.strip(b"\0"):
         raise tarfile.ReadError("no end")
-    while stream.read(CHUNK):
+    while stream.pass_over(CHUNK):
         pass
 
 
@@ -283,18 +286,36 @@ def _wary(file: BinaryIO, max_files: int) -> _Wary:
 
 
 class _Forward:
-    """A file that is read once from front to back, and only so far."""
+    """A tar archive that is read once from front to back, and only so far.
 
-    def __init__(self, file: _Readable, limit: int, max_bytes: int) -> None:
-        self.file, self.limit, self.max_bytes = file, limit, max_bytes
-        self.position, self.last = 0, b""
+    in_header: whether tarfile reads what stands before a file, of which it is told little at once.
+    """
+
+    def __init__(self, file: _Readable, max_bytes: int, max_files: int) -> None:
+        self.file, self.max_bytes = file, max_bytes
+        # Headers and padding: two or three blocks of 512 bytes a file.
+        self.headers = 4096 * max_files + MAX_HEADER
+        self.limit = max_bytes + self.headers + CHUNK
+        self.position, self.last, self.in_header = 0, b"", True
+        self.kind = b""  # of the header that the next block belongs to
 
     def tell(self) -> int:
         return self.position
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_READ:
-            raise _Refused("a header in it has no sensible size")
+        if self.in_header:
+            self.headers -= max(size, 0)
+            if not 0 <= size <= MAX_HEADER or self.headers < 0:
+                raise _Refused("a header in it has no sensible size")
+        data = self.pass_over(size)
+        if self.in_header:
+            if self.kind in (b"x", b"g", b"X"):
+                _check_records(data)
+            longer = self.kind in (b"x", b"g", b"X", b"L", b"K")
+            self.kind = b"" if longer else data[156:157]
+        return data
+
+    def pass_over(self, size: int) -> bytes:
         if self.position + size > self.limit:
             raise _too_large(self.max_bytes)
         self.last = self.file.read(size)
@@ -304,9 +325,31 @@ class _Forward:
     def seek(self, position: int, whence: int = 0) -> int:
         if whence or position < self.position:
             raise tarfile.ReadError("a tar archive that points backwards")
-        while self.position < position and self.read(min(CHUNK, position - self.position)):
+        while self.position < position and self.pass_over(min(CHUNK, position - self.position)):
             pass
         return self.position
+
+
+def _check_records(data: bytes) -> None:
+    """Refuse an extended header of tar that is not made of records ``length key=value``.
+
+    tarfile looks for the next "=" however far it is, and for numbers from each of their digits.
+    """
+    rest = data.rstrip(b"\0")
+    if re.search(rb"\d{%d}" % MAX_DIGITS, rest):
+        raise _Refused("a header in it has no sensible numbers")
+    start = count = 0
+    while start < len(rest):
+        count += 1
+        length = int(rest[start : max(rest.find(b" ", start, start + 10), start)])
+        record = rest[start : start + length]
+        if b"=" not in record or not record.endswith(b"\n"):
+            raise tarfile.ReadError("no record")
+        if b"GNU.sparse" in record:
+            raise _Refused("a file in it is sparse; pack it again")
+        if count > MAX_RECORDS:
+            raise _Refused("a header in it has no sensible size")
+        start += length
 
 
 def _safe_parts(name: str) -> list[str]:

@@ -45,6 +45,29 @@ def test_a_zip_with_very_many_files(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([b"1" * 40_000], "no sensible numbers"),  # 165 bytes took 0.9 s, and twice as many 4 s
+        ([b"2 " * 20_000 + b"="], "damaged"),  # 20,000 names of up to 40 kB
+        ([b"8 ab=cd\n" * 100_000], "no sensible size"),
+        ([b"8 ab=cd\n" * 200], "no sensible size"),
+        ([b"8 ab=cd\n" + b"\0" * 60_000] * 150, "no sensible size"),
+        ([b"19 GNU.sparse.x=a\n"], "damaged|sparse"),
+        ([b"16 path=dog.jpg\n"], ""),
+    ],
+)
+def test_extended_headers_of_tar(records, words, tmp_path):
+    """tarfile reads them with patterns that take the square of their length."""
+    data = io.BytesIO(archives.extended_tar(records))
+    if not words:
+        found = unpack(data, tmp_path / "into", max_bytes=10**5, max_files=9)
+        assert [path.name for path in found] == ["dog.jpg"]
+        return
+    with pytest.raises(RetrievalError, match=words):
+        unpack(data, tmp_path / "into", max_bytes=10**7, max_files=2000)
+
+
 def test_a_submission_with_very_many_files():
     """It is a zip too: 200 MB of names took 14 s and 2 GB."""
     with pytest.raises(zipfile.BadZipFile, match="the list of its files is too long"):
