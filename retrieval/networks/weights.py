@@ -6,11 +6,15 @@ that must be run to be used: see ``methods/tfhub.py`` for which part of it is.)
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import pickletools
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy._core import multiarray
@@ -46,7 +50,8 @@ def digest(path: Path) -> str:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         total = hashlib.sha256()
         for inner in sorted(one for one in path.rglob("*") if one.is_file()):
-            total.update(f"{inner.relative_to(path).as_posix()} {digest(inner)}\n".encode())
+            name = os.fsencode(inner.relative_to(path).as_posix())
+            total.update(name + f" {digest(inner)}\n".encode())
         return total.hexdigest()
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
@@ -59,17 +64,113 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     if sha256 is not None and digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if any(one.compress_type for one in archive.infolist()):
-                    raise ValueError("packed: torch writes tensors as they are, a bomb is small")
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(_checked(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on hostile bytes
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
             "holds more than tensors and plain containers."
         ) from error
+
+
+def _checked(path: Path) -> BinaryIO:
+    """The file for torch, once its pickles are looked at. Raises ValueError, or what readers do."""
+    file = io.BytesIO(path.read_bytes())
+    size = len(file.getbuffer())
+    if not zipfile.is_zipfile(file) and not file.getvalue().startswith(b"PK"):
+        file.seek(0)
+        for _ in range(OLD_FORM):
+            _check_pickle(file, size)
+    else:
+        # Written anew: torch's own reader may find another list of files in the same bytes.
+        found, file = file, io.BytesIO()
+        with zipfile.ZipFile(found) as archive, zipfile.ZipFile(file, "w") as plain:
+            entries = archive.infolist()
+            # A bomb is small; torch writes tensors as they are, and each once.
+            if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > size:
+                raise ValueError("packed")
+            if len({one.filename.lower() for one in entries}) != len(entries):
+                raise ValueError("two files of one name")
+            for one in entries:
+                data = archive.read(one)
+                plain.writestr(one.filename, data)
+                if one.filename.lower().endswith(".pkl"):
+                    _check_pickle(io.BytesIO(data), size)
+    file.seek(0)
+    return file
+
+
+OLD_FORM = 5  # pickles at the beginning of a file from before torch 1.6
+MAX_CALLS = 1000  # of numpy: an array takes five, and files have a dozen at most
+_TENSOR = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
+)
+_ARRAY = re.compile(
+    r"numpy (ndarray|dtype)|numpy\._?core\.multiarray (_reconstruct|scalar)|_codecs encode"
+)
+_NUMBER = re.compile(r"[<>=|]?[bfiu][1248]")
+
+
+class _Name(str):
+    """A function or class that a pickle names."""
+
+
+def _check_pickle(file: BinaryIO, size: int) -> None:
+    """Refuse a pickle that asks for more work or memory than a file of ``size`` bytes is worth.
+
+    Without running anything torch would make a bytearray of any length, encode texts in slow ways,
+    and copy a long list or text again and again. Raises ValueError, or what readers do.
+    """
+    stack: list[Any] = []  # of what is built, numbers, text, tuples and names only; else None
+    memo: dict[Any, Any] = {}
+    mark = object()
+    calls = encoded = filled = 0
+    for operation, argument, _ in pickletools.genops(file):
+        name = operation.name
+        result: Any = argument if isinstance(argument, str | int) else None
+        if name == "GLOBAL":
+            assert isinstance(argument, str)
+            if not _TENSOR.fullmatch(argument) and not _ARRAY.fullmatch(argument):
+                raise ValueError(argument)
+            result = _Name(argument)
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            result = memo[argument]
+        elif name == "NEWOBJ":
+            raise ValueError(name)
+        before = operation.stack_before
+        taken: list[Any] = []
+        if pickletools.stackslice in before:
+            while (one := stack.pop()) is not mark:
+                taken.append(one)
+            before = before[:-2]
+        taken = [*taken, *(stack.pop() for _ in before)][::-1]
+        if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+            result = tuple(taken)
+        elif name == "BUILD":
+            calls += 1
+        elif name == "REDUCE":
+            function, arguments = taken
+            if function == "_codecs encode":
+                text, codec = arguments
+                if codec not in ("latin1", "latin-1"):
+                    raise ValueError(codec)
+                encoded += len(text)
+            elif function == "numpy dtype":
+                if not _NUMBER.fullmatch(arguments[0]):
+                    raise ValueError(arguments)
+            elif str(function).endswith("_reconstruct"):
+                if arguments[1] != (0,):
+                    raise ValueError(arguments)
+            elif function == "collections OrderedDict":
+                filled += arguments != ()
+            elif not isinstance(function, _Name):
+                raise ValueError("a call of what is no function")
+            calls += bool(isinstance(function, _Name) and _ARRAY.fullmatch(function))
+        if calls > MAX_CALLS or encoded > 2 * size or filled > 10:
+            raise ValueError("copies")
+        stack += [mark if name == "MARK" else result for _ in operation.stack_after]
 
 
 # cirtorch keeps its learned whitening as numpy arrays, which numpy rebuilds with these.
@@ -107,6 +208,10 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         raise RetrievalError(f"The settings of {path.name} are no settings.")
     if not _is_colour(meta["mean"]) or not _is_colour(meta["std"]) or min(meta["std"]) <= 0:
         raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
+    if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
+        raise RetrievalError(
+            f"{path.name} holds the same weights under several names; save copies."
+        )
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise RetrievalError(f"{path.name} holds weights that are not numbers.")
     head = {

@@ -1,0 +1,109 @@
+"""Weights files that are small: what they cost is bounded, before anything of them is called."""
+
+import collections
+import io
+import re
+import resource
+import struct
+import zipfile
+
+import pytest
+import torch
+from attack import pickled
+
+from retrieval.errors import RetrievalError
+from retrieval.networks import weights
+
+META = {"architecture": "resnet18", "pooling": "gem"}
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", content)
+        archive.writestr("x/version", "3\n")
+    return file.getvalue()
+
+
+TEXT = pickled.text("x" * 100_000) + pickled.text("latin1") + b"\x86q\0"
+ENCODE = b"c_codecs\nencode\n"
+PAIRS = b"]q\0(" + (pickled.text("a") + b"K\1\x86") * 10_000 + b"e"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cbuiltins\nbytearray\n" + number(2**31 - 1) + b"\x85R.",
+        b"c_codecs\nencode\n" + pickled.text("ü" * 20_000) + pickled.text("punycode") + b"\x86R.",
+        TEXT + b"1(" + (ENCODE + b"h\0R") * 5000 + b"l.",
+        PAIRS + b"(" + b"ccollections\nOrderedDict\nh\0\x85R" * 100 + b"t.",
+        b"cnumpy\ndtype\n" + pickled.text("V2000000000") + b"\x85R.",
+        b"ctorch\nFloatTensor\n" + number(2**30) + b"\x85R.",
+    ],
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_what_torch_would_call(tmp_path, content, old):
+    path = tmp_path / "network.pth"
+    content = b"\x80\2" + content
+    path.write_bytes(b"\x80\2K\0." * 3 + content + content if old else zipped(content))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        weights.read_tensors(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
+
+
+def test_one_tensor_under_many_names(tmp_path):
+    """Each of them would become a copy: 0.5 MB took 3.7 GB."""
+    path = tmp_path / "network.pth"
+    value = torch.zeros(50_000, dtype=torch.float16)
+    torch.save({"meta": META, "state_dict": {f"{n}": value for n in range(50)}}, path)
+    with pytest.raises(RetrievalError, match="the same weights under several names"):
+        weights.read_cirtorch(path)
+    apart = {f"{n}": value.clone() for n in range(50)}
+    torch.save({"meta": META, "state_dict": apart}, path)
+    assert len(weights.read_cirtorch(path).head) == 50
+
+
+def test_two_lists_of_files_in_one_zip(tmp_path):
+    """Python finds the list before the end, torch where it is said to be: there it was packed."""
+    plain, packed = io.BytesIO(), io.BytesIO()
+    big = bytes(30_000_000)
+    with zipfile.ZipFile(plain, "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\2N.")
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr("x/data.pkl", b"\x80\2" + pickled.text(big.decode()) + b".")
+    first, second = packed.getvalue(), plain.getvalue()
+    place = struct.unpack("<I", first[-6:-2])[0]
+    size = struct.unpack("<I", second[-10:-6])[0]
+    listed = second[-22 - size : -22]
+    end = second[-22:-6] + struct.pack("<I", place) + b"\0\0"
+    path = tmp_path / "network.pth"
+    path.write_bytes(first[:-22] + second[: -22 - size] + listed + end)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        weights.read_tensors(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "kB"
+
+
+def test_what_networks_are_made_of_is_read(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "network.pth"
+    parameter = torch.nn.Parameter(torch.rand(3))
+    learned = {"m": np.arange(3.0), "P": np.eye(3, dtype=np.float32), "n": np.float64(2.5)}
+    state = collections.OrderedDict(a=torch.rand(2).half(), b=parameter)
+    for new in (True, False):
+        torch.save(
+            {"meta": META | {"Lw": learned}, "state_dict": state},
+            path,
+            _use_new_zipfile_serialization=new,
+        )
+        found = weights.read_cirtorch(path)
+        assert np.array_equal(found.meta["Lw"]["m"], np.arange(3.0))
+        assert found.meta["Lw"]["n"] == 2.5
+        assert np.array_equal(found.head["b"], parameter.detach().numpy())
+    assert re.match("PK", path.read_bytes()[:2].decode("latin1")) is None
