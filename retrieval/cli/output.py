@@ -126,7 +126,7 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     if path is not None:
         with writing(path) as file:
             text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write(text.encode() + b"\n")
+            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def print_table(scores: Mapping[str, Scores]) -> None:

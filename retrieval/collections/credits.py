@@ -101,4 +101,5 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
             f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
             for cell in row
         )
-    return out.getvalue().encode("utf-8-sig")  # the mark tells spreadsheets that it is UTF-8
+    # The mark tells spreadsheets that it is UTF-8. Names of files need not be text.
+    return out.getvalue().encode("utf-8-sig", "backslashreplace")

@@ -122,4 +122,4 @@ def as_json(collection: Collection) -> bytes:
         gnd.append(entry | {kind: one.tolist() for kind, one in query.labels.items()})
     names = [query.name for query in collection.queries]
     truth = {"imlist": list(collection.names), "qimlist": names, "gnd": gnd}
-    return json.dumps(truth, ensure_ascii=False, indent=1).encode()
+    return json.dumps(truth, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")

@@ -257,6 +257,7 @@ def record_run(
         new.write_text(
             json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
             encoding="utf-8",
+            errors="backslashreplace",  # names of files need not be text
         )
         os.replace(new, index.path / f"{name}.json")
     except OSError as error:

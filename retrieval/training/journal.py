@@ -83,7 +83,7 @@ class Journal:
         The state stays, with the weights of the last epoch.
         """
         made = json.dumps(content["meta"]["trained"], indent=1, ensure_ascii=False)
-        self._put(self.out.with_suffix(".json"), f"{made}\n".encode())
+        self._put(self.out.with_suffix(".json"), f"{made}\n".encode("utf-8", "backslashreplace"))
         self._put(self.out, _bytes(content))
         return self.out
 

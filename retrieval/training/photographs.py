@@ -60,7 +60,8 @@ class Photographs:
         """
         sizes = Counter(self.landmarks.tolist())
         enough = [n for n in range(len(self.titles)) if sizes[n] >= HELD_OUT_PICTURES]
-        chance = {n: hashlib.sha256(self.titles[n].encode()).digest()[0] / 256 for n in enough}
+        names = {n: self.titles[n].encode("utf-8", "surrogatepass") for n in enough}
+        chance = {n: hashlib.sha256(name).digest()[0] / 256 for n, name in names.items()}
         out = [n for n in enough if chance[n] < 1 / SHARE]
         if len(out) < 2:  # of few landmarks, the two that come first
             out = sorted(enough, key=chance.__getitem__)[:2]

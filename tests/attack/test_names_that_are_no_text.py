@@ -1,0 +1,50 @@
+"""Names of files are bytes: old archives leave some that are not UTF-8."""
+
+import json
+import os
+
+import pytest
+from stubs import Thumbnail, paint
+
+from retrieval import index as indexes
+from retrieval.cli.output import write_json
+from retrieval.collections import open_collection
+from retrieval.collections.credits import table
+from retrieval.collections.ground_truth import parse_ground_truth
+from retrieval.collections.judgements import as_json
+from retrieval.evaluation import runs
+from retrieval.networks import weights
+from retrieval.training import photographs
+from retrieval.training.journal import Journal
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    root = tmp_path_factory.mktemp("names") / os.fsdecode(b"Ch\xe2teau")
+    landmark = os.fsdecode(b"l\xe9")
+    names = [f"{landmark}{one}/{seed}.png" for one in range(4) for seed in range(8)]
+    for seed, name in enumerate(names):
+        paint(root / name, seed)
+    truth = {"imlist": names, "qimlist": names[:2], "gnd": [{"easy": [2]}, {"hard": [3]}]}
+    (root / "ground_truth.json").write_text(json.dumps(truth))
+    return open_collection(root)
+
+
+def test_they_are_trained_on(collection, tmp_path):
+    assert len(photographs.labelled(collection).split()[1]) >= 16
+    content = {"meta": {"trained": {"collection": collection.name}}}
+    Journal(tmp_path / "network.pth", {}).finish(content)
+    assert json.loads((tmp_path / "network.json").read_bytes()) == content["meta"]["trained"]
+
+
+def test_they_are_evaluated_and_exported(collection, tmp_path):
+    index = indexes.build(collection, Thumbnail(), tmp_path / "index")
+    runs.evaluate_index(index, collection, Thumbnail())
+    record = json.loads((tmp_path / "index" / "evaluation.json").read_bytes())
+    assert record["queries"][0]["name"] == collection.names[0]
+    assert runs.load_run(index, collection).record["queries"] == record["queries"]
+    assert parse_ground_truth(as_json(collection), "x").names == collection.names
+    write_json(tmp_path / "scores.json", {"name": collection.name})
+    assert json.loads((tmp_path / "scores.json").read_bytes())["name"] == collection.name
+    assert b"l\\udce90/0.png" in table(["picture"], [[collection.names[0]]])
+    assert len(weights.digest(collection.root)) == 64
