@@ -18,6 +18,7 @@ from retrieval.errors import RetrievalError
 
 T = TypeVar("T")
 
+SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
 LOOK = 0.5  # s between two looks at the queue of one who waits
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, for sessions come and go whose answers are all kept already.
@@ -57,12 +58,14 @@ class Workers:
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
 
-        who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait.
+        who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait, or where
+        those of one fill their share.
         """
         work = _Work(Future(), do)
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
-            if waiting >= self.most:
+            mine = len(self._waiting.get(who, ()))
+            if waiting >= self.most or mine >= SHARE * self.most:
                 raise Busy(max(1, round(waiting * self._seconds / self.count)))
             self._waiting.setdefault(who, deque()).append(work)
             while len(self._threads) < self.count:

@@ -59,6 +59,19 @@ def test_turns_go_round(door):
     assert places == [1 + expected.index(one) for one in asked]
 
 
+def test_one_leaves_places_to_others(door):
+    """Fifty small requests of one client, each of seconds, kept all others out of the service."""
+    workers = occupied(door, most=10)
+    for _ in range(8):
+        workers.submit("a", bool)
+    with pytest.raises(Busy):
+        workers.submit("a", bool)
+    for _ in range(2):
+        workers.submit("b", bool)
+    with pytest.raises(Busy):
+        workers.submit("c", bool)
+
+
 def test_as_many_at_once_as_there_are_threads():
     workers, doors = Workers(2, 10), [Door() for _ in range(3)]
     futures = [workers.submit(str(n), door) for n, door in enumerate(doors)]

@@ -220,7 +220,7 @@ def record_run(
     skipped = {entry["name"] for entry in index.manifest["skipped"]}
     record = {
         "format": FORMAT,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made": datetime.now(UTC).isoformat(timespec="microseconds"),
         "provenance": {
             **provenance(index),
             **({"then": stated(then)} if then else {}),

@@ -376,6 +376,16 @@ def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
     assert "no labels for classic" in capsys.readouterr().err
 
 
+def test_runs_of_one_second_are_told_apart(index, method, folder):
+    """The app keeps figures by it: one visitor saw what another had evaluated in that second."""
+    collection = open_collection(folder)
+    chains = ((), ("diffusion",), ("expansion",))
+    made = {
+        runs.evaluate_index(index, collection, method, then=one).record["made"] for one in chains
+    }
+    assert len(made) == 3
+
+
 def test_runs_of_chains_are_kept_apart(index, method, folder, monkeypatch):
     collection = open_collection(folder)
     alone = runs.evaluate_index(index, collection, method)
