@@ -219,7 +219,12 @@ orders = [name for name in ORDERS if name != "difference" or len(wanted) > 1]
 if state.get("eval-order") not in orders:
     state["eval-order"] = "AP"
 c.segmented_control(
-    "Order by", orders, format_func=ORDERS.__getitem__, key="eval-order", required=True
+    "Order by",
+    orders,
+    format_func=ORDERS.__getitem__,
+    key="eval-order",
+    required=True,
+    persist_state="session",
 )
 order: str = state["eval-order"]
 

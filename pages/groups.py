@@ -20,7 +20,7 @@ state = st.session_state
 
 def found(path: Path, collection: Collection) -> list[groups.Pair]:
     """The confirmed pairs, with a bar while they are looked for."""
-    bar = st.empty()
+    bar = st.progress(0.0, "Opening the index and the keypoints")
 
     def progress(done: int, total: int) -> None:
         bar.progress(done / total, f"{done} of {total} pictures compared with those like them")
@@ -99,6 +99,8 @@ least = right.slider(
     LEAST,
     60,
     groups.CONNECTED,
+    key="groups-least",
+    persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
 with loaders.explained():

@@ -35,6 +35,7 @@ def networks_here() -> None:
             if not one.address
         ],
         hide_index=True,
+        height="content",
         column_config={
             "Stands in for": st.column_config.TextColumn(
                 help="The larger network of the report or of the authors. It is too large to come "
@@ -67,7 +68,7 @@ def indexes_here() -> None:
                 }
             )
     if rows:
-        st.dataframe(rows, hide_index=True)
+        st.dataframe(rows, hide_index=True, height="content")
     else:
         st.info("None yet. The search page can index pictures of your own.")
 
@@ -113,6 +114,7 @@ def networks_elsewhere() -> None:
             for one in official.values()
         ],
         hide_index=True,
+        height="content",
     )
     missing = [name for name, one in official.items() if not one.available]
     if not missing:

@@ -42,7 +42,13 @@ _STYLE = (
 [data-testid="stLayoutWrapper"]:has(> .st-key-place) {position: absolute; height: 0}
 .st-key-one-query {scroll-margin-top: 4.5rem}
 @media (max-width: 640px) {
-  [data-testid="stTable"] table {min-width: 44rem}  /* it scrolls sideways */
+  /* Tables and plots scroll sideways: their words stay as large as others. */
+  [data-testid="stTable"] table {min-width: 44rem}
+  div[class*="st-key-plot-"] {overflow-x: auto}
+  div[class*="st-key-plot-"] img {min-width: 36rem}
+  /* Without a mouse it always lies over the head of its table. */
+  [data-testid="stFullScreenFrame"]:has([data-testid="stDataFrame"])
+    [data-testid="stElementToolbar"] {display: none}
   .stMainBlockContainer {padding: 4rem 1rem 3rem}
   /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
   .st-key-asking-idle .st-key-query-box {display: none}
@@ -79,6 +85,7 @@ div[class*="st-key-grid-list-"] div[class*="st-key-card-"] > :first-child {flex:
 div[class*="st-key-grid-list-"] div[class*="st-key-card-"]::before {top: 0; left: 0}
 div[class*="st-key-card-"] p {line-height: 1.3; overflow-wrap: anywhere}
 /* The whole card is the button: one tab stop, and its label is read out. */
+div[class*="st-key-card-"] [data-testid="stElementToolbar"] {display: none}
 div[class*="st-key-card-"] div[class*="st-key-open-"] {position: absolute; inset: 0; width: 100%}
 div[class*="st-key-open-"] * {height: 100%; width: 100%}
 div[class*="st-key-open-"] button {opacity: 0; cursor: zoom-in}
@@ -108,6 +115,9 @@ div[class*="st-key-strip-"] p {font-size: .8rem}
 div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; height: 1.2rem;
   font-size: .75rem}
 div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
+@media (min-height: 900px) {  /* there is room: buildings are rather tall than wide */
+  div[class*="st-key-strip-"] div[class*="st-key-card-"] img, .skeleton.strip i {aspect-ratio: 1}
+}
 .legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
 .legend span {white-space: nowrap}
 .legend p {margin: 0}

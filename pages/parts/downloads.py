@@ -52,5 +52,6 @@ def downloads(
 
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
     """A figure as it is downloaded, with its downloads."""
-    st.image(loaders.shown(key, draw), width=WIDTH, alt=alt)
+    with st.container(key=f"plot-{name}"):
+        st.image(loaders.shown(key, draw), width=WIDTH, alt=alt)
     downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))

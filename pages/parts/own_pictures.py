@@ -200,10 +200,11 @@ def judged(collection: collections.Collection) -> str:
 def evaluate(collection: collections.Collection) -> None:
     """Put the judged queries to every index of the session's pictures, showing how far it is."""
     for name, path in indexes(collection).items():
-        progress = st.progress(0.0, f"Evaluating {methods.METHODS[name].title}")
+        said = f"Evaluating {methods.METHODS[name].title}"
+        progress = st.progress(0.0, said)
 
-        def show(done: int, total: int, picture: str, progress=progress) -> None:
-            progress.progress(done / total)
+        def show(done: int, total: int, picture: str, progress=progress, said=said) -> None:
+            progress.progress(done / total, f"{said}: {done} of {total} queries")
 
         with loaders.explained():
             loaders.evaluate(path, collection, show)

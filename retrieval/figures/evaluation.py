@@ -19,6 +19,7 @@ import numpy as np
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import RECALL_LEVELS, Explanation, Scores, precision_recall
+from retrieval.methods import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,8 @@ def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) 
 def _made_by(stated: Mapping[str, Any]) -> str:
     """Method, checkpoint, and what re-ranked its rankings."""
     stages = [stated["checkpoint"], *(one["name"] for one in stated.get("then", ()))]
-    return f"{stated['method']} with {', then '.join(stages)}"
+    method = METHODS.get(stated["method"])
+    return f"{method.title if method else stated['method']} with {', then '.join(stages)}"
 
 
 def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
@@ -266,7 +268,7 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
 
 def small_print(figure: Figure, note: str) -> None:
     """What the numbers rest on, below a figure."""
-    figure.supxlabel(note, fontsize=8, color="#55606a", x=0.01, ha="left", wrap=True, **AS_IT_IS)
+    figure.supxlabel(note, fontsize=9, color="#55606a", x=0.01, ha="left", wrap=True, **AS_IT_IS)
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:

@@ -47,7 +47,8 @@ RERANKERS: dict[str, Reranker] = {
         Reranker(
             "geometry-lighterglue",
             "Geometry, learned matches",
-            "The same for the best 20, with matches that a network chose (LighterGlue).",
+            "Looks whether the best 20 show the same thing from another side, by matches that a "
+            "network chose (LighterGlue).",
             "Lindenberger et al., ICCV 2023",
             verification.geometry_lighterglue,
             verification.LIGHTERGLUE_SETTINGS,
@@ -56,7 +57,7 @@ RERANKERS: dict[str, Reranker] = {
         Reranker(
             "geometry-delf",
             "Geometry with DELF",
-            "The same for the best 100 with the features of DELF.",
+            "Looks whether the best 100 show the same thing from another side (DELF).",
             "Noh et al., ICCV 2017",
             verification.geometry_delf,
             verification.DELF_SETTINGS,

@@ -71,7 +71,7 @@ def judge(
         )
     if ranking.inliers is None:
         return Confidence(
-            "unsure", "Only likeness was compared: no re-ranking by geometry checked it."
+            "unsure", "Only descriptors were compared. Re-rank by geometry to check the pictures."
         )
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")
 

@@ -124,14 +124,14 @@ def test_kind_by_file_name():
 def test_provenance():
     record = {"made": "2026-11-23T10:00:00", "provenance": {"method": "sir", "checkpoint": "x"}}
     note = plots.provenance("Town", "hard", [record, record])
-    assert note == "Town, hard · sir with x · measured here, 2026-11-23"
+    assert note == "Town, hard · SIR with x · measured here, 2026-11-23"
 
 
 def test_provenance_names_what_re_ranked():
     then = [{"name": "geometry"}, {"name": "diffusion"}]
     stated = {"method": "sir", "checkpoint": "x", "then": then}
     note = plots.provenance("Town", "hard", [{"made": "2026-11-26", "provenance": stated}])
-    assert "sir with x, then geometry, then diffusion" in note
+    assert "SIR with x, then geometry, then diffusion" in note
 
 
 def test_published_rows():

@@ -254,7 +254,7 @@ def test_what_is_embedded_is_what_its_record_says():
         assert meta["settings"].items() <= {**record.settings, "trained_attention": True}.items()
         assert made["command"].startswith(f"python -m retrieval train {record.method} training")
         assert (made["pictures"], made["labels"]) == (4242, "landmark")
-        assert "4 242 photographs" in record.trained_on or "the same as" in record.trained_on
+        assert "4,242 photographs" in record.trained_on or "the same as" in record.trained_on
         assert record.overlap.startswith("none")
 
 

@@ -31,7 +31,7 @@ def follow_link(parts: dict[str, str]) -> None:
     if asked.get("part") in parts:
         state["about-part"] = asked["part"]
     if "query" in asked:
-        state["about-query"] = asked["query"]
+        state["about-query"] = state["about-linked"] = asked["query"]
 
 
 def write_link(asked: Asked) -> None:
@@ -85,6 +85,11 @@ def pick() -> Asked:
 def _question(collection: Collection) -> query.Question:
     prepared = {one.name: number for number, one in enumerate(collection.queries)}
     names = [*prepared, *(name for name in collection.names if name not in prepared)]
+    if state.pop("about-linked", names[0]) not in names:
+        st.warning(
+            f"This link asks for {cards.plain(state['about-query'])}, which is not in the "
+            "collection. Choose another picture."
+        )
     if state.get("about-query") not in names:
         state["about-query"] = names[0]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import altair
 import numpy as np
 import streamlit as st
+from streamlit import runtime
 
 from pages.parts import loaders, query
 from pages.parts.about.asked import Asked
@@ -55,6 +55,7 @@ def section(asked: Asked) -> None:
             required=True,
             key="map-kind",
             width="content",
+            persist_state="session",
         )
         colour = LANDMARK
         if columns:
@@ -66,6 +67,7 @@ def section(asked: Asked) -> None:
                 help="What is known of the pictures. Colours that lie apart show that the method "
                 "tells such pictures apart.",
                 width=240,
+                persist_state="session",
             )
     st.caption(TEXTS[kind])
     paths = {
@@ -217,7 +219,7 @@ def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str | Non
 
 
 def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:
-    """Each picture as an address that holds it; '' where there are too many, or none is here."""
+    """An address of each picture; '' where there are too many, or none is here."""
     if len(names) > MOST_SHOWN or not collection.has_pictures:
         return [""] * len(names)
     with st.spinner("Reading the pictures"):
@@ -225,8 +227,10 @@ def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:
 
 
 def _thumbnail(collection: Collection, name: str) -> str:
+    """Fetched when the mouse is there: inside the chart all of them would take megabytes."""
     try:
         jpeg, _ = loaders.view(collection.path(name), SMALL)
     except RetrievalError:
         return ""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    address = runtime.get_instance().media_file_mgr.add(jpeg, "image/jpeg", f"map-{name}")
+    return address.lstrip("/")  # beside the page, wherever the app is hosted

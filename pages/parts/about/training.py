@@ -25,13 +25,13 @@ LOSSES = {
         CROSS_ENTROPY,
     ),
     ("delf", "trunk"): (
-        "Cross-entropy of telling landmarks apart; with correspondences also of telling which "
-        "places of two photographs are the same.",
+        "Cross-entropy: the trunk, which makes the features, learns to tell landmarks apart. With "
+        "correspondences it also learns which places of two photographs are the same.",
         CROSS_ENTROPY,
     ),
     ("delf", "attention"): (
-        "Cross-entropy of telling landmarks apart by the mean of all features, each weighted by "
-        "its attention. The features stay as they are: only attention and classifier learn.",
+        "Cross-entropy: landmarks are told apart by the mean of all features, each weighted by its "
+        "attention. The features stay as they are: only attention and classifier learn.",
         CROSS_ENTROPY,
         r"\mathbf{y} = W \, \frac{1}{N} \sum_{n} \alpha_\theta(\mathbf{f}_n)\, \mathbf{f}_n",
         r"\frac{\partial L}{\partial \theta} = \frac{\partial L}{\partial \mathbf{y}} \sum_{n} "

@@ -126,8 +126,8 @@ def _worth(asked: Asked, values: str) -> None:
     if ablation.PROTOCOL in asked.collection.protocols:
         st.caption(
             f"mAP (Medium) of all {len(asked.collection.queries)} queries: {values}. Measured with "
-            "`python -m retrieval ablate`, on vectors stored in 8 bits a number. The page "
-            "Evaluation uses the exact ones, and its mAP may differ by a tenth."
+            "`python -m retrieval ablate`, on descriptors that are stored with 8 bits a "
+            "number. The page Evaluation uses exact ones: its mAP may differ by 0.1 points."
         )
 
 

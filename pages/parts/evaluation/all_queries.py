@@ -30,6 +30,7 @@ def together(
         required=True,
         default=TOGETHER[0],
         label_visibility="collapsed",
+        persist_state="session",
     )
     shown = everything if what == TOGETHER[0] else wanted
     scores = {one.label: one.run.scores[protocol] for one in shown}

@@ -110,7 +110,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
         f"{collection.title}, query {Path(asked.name).name}", protocol, [run.record]
     )
     key = ("steps", collection.name, protocol, label, run.record["made"], number)
-    with drawn:
+    with drawn.container(key="plot-steps"):
         st.image(
             loaders.shown(key, lambda: plots.steps(told, note)),
             width="stretch",

@@ -113,10 +113,11 @@ def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
             persist_state="session",
         )
         levels = np.unique(features.scales.round(2)).tolist()
+        shown, level = features, None
         if look == "attention":
             level = chosen_level(engine)
-        else:
-            shown, level = select(features, levels), None
+        elif look == "keypoints":
+            shown = select(features, levels)
     stem = f"{Path(question.name).stem}-{look}"
     numbers = f"{Path(question.name).name} · {engine.checkpoint}"
     note = small_print(numbers, question.credit)
@@ -139,13 +140,16 @@ def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
             }
             for level in levels
         ]
-        figure(
-            f"{stem}-histograms",
-            ("histograms", question.key, numbers, digest),
-            lambda: plots_local.histograms(features, f"{numbers}, all {len(features)} keypoints"),
-            "Histograms of attention and scale",
-            levels,
-        )
+        with st.container(key="plot-histograms"):
+            figure(
+                f"{stem}-histograms",
+                ("histograms", question.key, numbers, digest),
+                lambda: plots_local.histograms(
+                    features, f"{numbers}, all {len(features)} keypoints"
+                ),
+                "Histograms of attention and scale",
+                levels,
+            )
     if look != "fields":
         other_checkpoints(question, engine, features, picture, size, level)
 

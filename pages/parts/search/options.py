@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.parts.search import only
 from pages.parts.search.link import ALL, FEWEST, LAYOUTS, MOST, least_key
+from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
 
@@ -19,6 +20,7 @@ def options(collection: Collection) -> None:
         st.number_input(
             f"Lowest {methods.METHODS[state.method].title} score to show",
             value=None,
+            placeholder="Any score",
             key=least_key(state.method),
             help=f"Results with a lower score are hidden. This score is {score}; each method "
             "keeps a limit of its own.",
@@ -36,8 +38,8 @@ def options(collection: Collection) -> None:
         st.toggle(
             "Fold away results below the noise",
             key="fold",
-            help="Results that unrelated pictures score as high as: without enough inliers, or "
-            "with a cosine that one of a hundred pairs of different places reaches.",
+            help="The score of such a result says little: it has too few inliers, or a cosine "
+            "that more than 1 in 100 pairs of different places have as well.",
             persist_state="session",
         )
     only.control(collection)
@@ -45,11 +47,11 @@ def options(collection: Collection) -> None:
         if state.get("judge") not in collection.protocols:
             state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]
         st.segmented_control(
-            "Which pictures count as right",
+            "Protocol: which pictures count as right",
             collection.protocols,
             format_func=str.capitalize,
             key="judge",
             required=True,
-            help="Easy: clearly visible views. Hard: difficult views only. Medium: both.",
+            help=explained("protocol"),
             persist_state="session",
         )

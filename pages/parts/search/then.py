@@ -47,8 +47,11 @@ def said(ranking: Ranking) -> None:
         st.markdown(f"{icon} **{ranking.confidence.text}.** {ranking.confidence.reason}")
     if ranking.before:
         st.caption(
-            f"Re-ranked by {chain.title(chosen())}. ▲ and ▼: how many places a picture moved. "
-            + " ".join(RERANKERS[stage.stage].summary for stage in ranking.stages[1:])
+            f"Re-ranked by {chain.title(chosen())}. ▲ and ▼: how many places a picture moved.  \n"
+            + "  \n".join(
+                f"{RERANKERS[stage.stage].title}: {RERANKERS[stage.stage].summary}"
+                for stage in ranking.stages[1:]
+            )
         )
     for note in ranking.notes:
         st.caption(f":material/info: {note}")

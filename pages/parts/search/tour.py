@@ -57,7 +57,7 @@ STOPS = (
     ),
     Stop(
         "exchange_019.jpg",
-        "Everybody is fooled",
+        "All three are wrong",
         "Now the other way round: this is the exchange, and CNN-IRwNHA's first answer is the "
         "museum. SIR and CNN-IRwNHA have three right pictures in ten, DELF has five.",
         (3, 5, 3),
@@ -86,7 +86,7 @@ def tour(collection: Collection) -> None:
     """The six links, where their pictures are."""
     if not _here(collection):
         return
-    with st.expander("Tour: six searches that tell the story", icon=":material/tour:"):
+    with st.expander("Tour: six searches, explained", icon=":material/tour:"):
         for number, stop in enumerate(STOPS, 1):
             with st.container(horizontal=True, gap="small"):
                 _search(collection, stop, f"**{number} · {stop.title}**")

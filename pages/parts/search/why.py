@@ -68,7 +68,7 @@ def _places(
         sizes,
         (first, second),
         f"Red places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
-        "a place to see what it answers to in the other picture.",
+        "a place to see where the other picture is like it.",
         f"heat-{other.name}",
     )
     title = METHODS[opened.method].title
@@ -116,7 +116,10 @@ def _background(path: Path, collection: Collection, score: float) -> None:
         altair.Chart(altair.Data(values=bars))
         .mark_bar(opacity=0.55)
         .encode(
-            x=altair.X("from:Q", title="Cosine of two pictures of this collection"),
+            x=altair.X(
+                "from:Q",
+                axis=altair.Axis(title="Cosine of two pictures of this collection", tickCount=10),
+            ),
             x2="to:Q",
             y=altair.Y("share:Q", stack=None, axis=altair.Axis(title="Share of pairs", format="%")),
             y2="zero:Q",
@@ -135,7 +138,7 @@ def _background(path: Path, collection: Collection, score: float) -> None:
         .encode(x="score:Q")
     )
     st.altair_chart(
-        (base + line).properties(height=180), alt=f"Histograms of cosines; this pair: {score:.2f}"
+        (base + line).properties(height=260), alt=f"Histograms of cosines; this pair: {score:.2f}"
     )
 
 
@@ -184,7 +187,7 @@ def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
         .mark_rule(size=3, color="#888")
         .encode(x="inliers:Q")
     )
-    st.altair_chart((ticks + line).properties(height=120), alt="Inliers of right and wrong results")
+    st.altair_chart((ticks + line).properties(height=170), alt="Inliers of right and wrong results")
 
 
 def geometry_of(
