@@ -254,9 +254,10 @@ def _bring(files: list) -> Own:
     folder = _private_folder()
     root = Path(folder.name) / "pictures"
     root.mkdir()
-    if len(files) > most_files:
-        raise RetrievalError(f"These are more than {most_files:,} files; bring fewer.")
-    left = megabytes * 1_000_000
+    room, left = most_files - len(files), megabytes * 1_000_000
+    too_many = RetrievalError(f"These are more than {most_files:,} files; bring fewer.")
+    if room < 0:
+        raise too_many
     for number, file in enumerate(files, 1):
         target = root / _safe(file.name)
         if target.suffix.lower() in (".csv", ".json"):
@@ -275,6 +276,9 @@ def _bring(files: list) -> Own:
                 file, target, max_bytes=left, max_files=most_files, suffixes=images.SUFFIXES
             )
             left -= sum(path.stat().st_size for path in paths)
+            room -= len(paths) - 1  # the zip itself is none
+            if room < 0:
+                raise too_many
             continue
         left -= file.size
         if left < 0:
@@ -292,9 +296,13 @@ def _bring(files: list) -> Own:
 
 def _bring_folder(text: str) -> Own:
     """Use a folder where it is; only its indexes go into the private folder."""
-    folder = Path(text).expanduser().resolve()
+    refused = RetrievalError(f"The owner of this app has not opened the folder {text} to it.")
+    try:
+        folder = Path(text).expanduser().resolve()
+    except (RuntimeError, ValueError) as error:  # ~nobody, a zero byte
+        raise refused from error
     if not any(folder.is_relative_to(root) for root in allowed_folders()):
-        raise RetrievalError(f"The owner of this app has not opened the folder {text} to it.")
+        raise refused
     return Own(_named(collections.open_collection(folder)), _private_folder())
 
 

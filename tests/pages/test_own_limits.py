@@ -1,6 +1,7 @@
 """What the owner of the app allows each visitor to bring."""
 
 import io
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -31,3 +32,27 @@ def test_more_than_the_owner_allows_is_refused(monkeypatch, variable, value, wor
     monkeypatch.setenv(variable, value)
     with pytest.raises(RetrievalError, match=words):
         own_pictures._bring(files)
+
+
+def test_several_zips_are_counted_together(monkeypatch):
+    """Each was allowed all the files: a hundred zips of 200 kB were 200,000 pictures."""
+    zips = []
+    for name in ("a.zip", "b.zip"):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for picture in ("1.png", "2.png"):
+                archive.writestr(picture, upload(picture).getbuffer())
+        file.name, file.size = name, len(file.getvalue())
+        zips.append(file)
+    monkeypatch.setenv("RETRIEVAL_OWN_FILES", "4")
+    assert len(own_pictures._bring(zips).collection.names) == 4
+    monkeypatch.setenv("RETRIEVAL_OWN_FILES", "3")
+    with pytest.raises(RetrievalError, match="more than 3 files"):
+        own_pictures._bring(zips)
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/x", "a\0b", "/etc"])
+def test_a_folder_that_is_none(monkeypatch, tmp_path, text):
+    monkeypatch.setenv("RETRIEVAL_ALLOW_FOLDERS", str(tmp_path))
+    with pytest.raises(RetrievalError, match="has not opened the folder"):
+        own_pictures._bring_folder(text)
