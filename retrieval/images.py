@@ -51,6 +51,8 @@ MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; enco
 MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
 MAX_EXIF = 4_000_000  # bytes; true ones have 64 kB. Pillow makes a fraction of 230 bytes of each 8
+MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
+MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
 
 BAND = 4_000_000  # pixels that are converted at once
@@ -146,6 +148,7 @@ def _decode(
     try:
         held = _check_jpeg(data, name)
         _check_tiff(data, name)
+        _check_heic(data, name)
         with _decoding, warnings.catch_warnings():
             # Our own limit below speaks instead of Pillow's warning.
             warnings.simplefilter("ignore")
@@ -260,6 +263,27 @@ def _check_tiff(data: bytes, name: str) -> None:
                 raise PictureError(
                     f"{name} is cut into an unusual number of pieces; save it as a plain JPEG."
                 )
+
+
+def _check_heic(data: bytes, name: str) -> None:
+    """Refuse a HEIC in which many pictures may have the same metadata: each is given a copy."""
+    if data[4:8] != b"ftyp":
+        return
+    place = visible = boxes = 0
+    while place + 16 <= len(data) and boxes <= MAX_BOXES:
+        size, kind, large = struct.unpack_from(">L4sQ", data, place)
+        size = large if size == 1 else size or len(data)
+        if kind == b"meta":
+            # Items, of which the tiles of a picture are marked as hidden.
+            items = re.finditer(rb"infe...(.)", data[place : place + size], re.DOTALL)
+            visible += sum(not item[1][0] & 1 for item in items)
+        place += max(size, 8)
+        boxes += 1
+    if boxes > MAX_BOXES or visible * len(data) > MAX_COPIES:
+        raise PictureError(
+            f"{name} holds an unusual number of pictures and would take a lot of memory; save it "
+            "as a plain JPEG."
+        )
 
 
 def _check_tiles(picture: Image.Image, name: str, most: int) -> None:

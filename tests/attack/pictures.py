@@ -77,3 +77,27 @@ def one_colour_first(side: int) -> bytes:
     grey = encode(Image.new("L", (side, side)), "JPEG")
     frame, scan = data.index(b"\xff\xc0"), grey.index(b"\xff\xda")
     return data[: frame + 19] + grey[grey.index(b"\xff\xc4") : scan] + grey[scan:]
+
+
+def shared_metadata(count: int, size: int) -> bytes:
+    """A HEIC of ``count`` small pictures, all with the same metadata of ``size`` bytes."""
+    import pillow_heif
+
+    exif = b"Exif\0\0II*\0" + struct.pack("<L", 8) + bytes(6)
+    file = pillow_heif.HeifFile()
+    for shade in range(count):
+        picture = Image.new("RGB", (64, 64), (shade, 0, 0))
+        picture.info["exif"] = exif + bytes(1000)
+        file.add_from_pillow(picture)
+    buffer = io.BytesIO()
+    file.save(buffer, quality=10)
+    data = bytearray(buffer.getvalue())
+    place = data.index(b"iloc") + 12  # version 0: offsets, lengths and bases have four bytes
+    end = len(data) + 8
+    for item in range(int.from_bytes(data[place - 2 : place], "big")):
+        base, extents, _, length = struct.unpack_from(">LHLL", data, place + 18 * item + 4)
+        assert extents == 1
+        if 1000 < length < 1100:
+            struct.pack_into(">LL", data, place + 18 * item + 10, end - base, size)
+    block = struct.pack(">L", 6) + exif
+    return bytes(data) + struct.pack(">L4s", 8 + size, b"free") + block.ljust(size, b"z")

@@ -153,3 +153,14 @@ def test_a_tiff_with_a_large_tile():
     assert images.read(pictures.large_tile(128)).size == (64, 64)
     with pytest.raises(images.PictureError, match="A tile of The picture has 1000 × 1000 pixels"):
         images.read(pictures.large_tile(1000), most=500_000)
+
+
+def test_a_heic_of_many_pictures_with_the_same_metadata():
+    """Each was given a copy: 10 MB took more than 6 GB."""
+    pytest.importorskip("pillow_heif")
+    assert images.read(pictures.shared_metadata(3, 100_000)).size == (64, 64)
+    with pytest.raises(images.PictureError, match="unusual number of pictures"):
+        images.read(pictures.shared_metadata(100, 6_000_000))
+    head = pictures.shared_metadata(1, 2000)
+    with pytest.raises(images.PictureError, match="unusual number of pictures"):
+        images.read(head[:28] + struct.pack(">L4s", 8, b"free") * 2000 + head[28:])
