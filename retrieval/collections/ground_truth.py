@@ -231,7 +231,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
     files: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
-        if match := _TEXT_FILE.fullmatch(path.name):
+        if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
             files.setdefault(match["query"], {})[match["kind"]] = path
     queries = []
     for key, kinds in files.items():

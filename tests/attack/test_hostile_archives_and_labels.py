@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -113,3 +114,13 @@ def test_json_that_grows(tmp_path):
     path.write_text("[" + "[]," * 11_000_000 + "[]]")
     with pytest.raises(RetrievalError, match="too large for ground truth"):
         read_ground_truth(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+def test_labels_that_are_a_pipe(tmp_path):
+    """To open one waits for whoever writes into it, for ever."""
+    (tmp_path / "a_1.jpg").write_bytes(b"x")
+    for kind in ("query", "good", "ok", "junk"):
+        os.mkfifo(tmp_path / f"a_1_{kind}.txt")
+    with pytest.raises(RetrievalError, match="holds no <landmark>_<n>_query"):
+        read_ground_truth(tmp_path, ["a_1.jpg"])
