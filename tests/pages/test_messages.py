@@ -1,5 +1,6 @@
 """Messages of a browser that concern everybody, handled by Streamlit as the app has it do."""
 
+import pytest
 import streamlit as st
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.app_session import AppSession, AppSessionState
@@ -8,11 +9,19 @@ from pages.parts import messages
 from pages.parts.plain import plain
 
 
-def test_no_visitor_clears_the_caches_of_all(monkeypatch):
-    """Two bytes did, and the pictures of all visitors were deleted three minutes later."""
-    for name in messages.NAMES:
+@pytest.fixture
+def session(monkeypatch):
+    """A session that lacks what Streamlit's own handlers would look for."""
+    for name in (*messages.NAMES, "handle_backmsg"):
         monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # undone later
     messages.ignore()
+    session = object.__new__(AppSession)
+    session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
+    return session
+
+
+def test_no_visitor_clears_the_caches_of_all(session):
+    """Two bytes did, and the pictures of all visitors were deleted three minutes later."""
     made = []
 
     @st.cache_resource(on_release=made.remove)
@@ -21,13 +30,22 @@ def test_no_visitor_clears_the_caches_of_all(monkeypatch):
         return 1
 
     shared()
-    session = object.__new__(AppSession)
-    session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
     for message in (BackMsg(clear_cache=True), BackMsg(load_git_info=True)):
-        session.handle_backmsg(message)  # without the change it would look for what it lacks
+        session.handle_backmsg(message)
     assert made == [shared()]
     shared.clear()
     assert not made
+
+
+def test_files_that_are_announced(session, monkeypatch):
+    """Each is answered with an address: 1.5 MB took 0.6 GB, and 25 MB took all there is."""
+    handled = []
+    monkeypatch.setattr(messages, "handle", lambda session, message: handled.append(message))
+    for count in (0, messages.MOST_FILES, messages.MOST_FILES + 1):
+        message = BackMsg()
+        message.file_urls_request.file_names.extend([""] * count)
+        session.handle_backmsg(message)
+    assert [len(one.file_urls_request.file_names) for one in handled] == [0, messages.MOST_FILES]
 
 
 def test_names_that_cannot_be_sent():
