@@ -196,13 +196,14 @@ def registered() -> tuple[Entry, ...]:
     return tuple(_ENTRIES.values())
 
 
-def open_collection(where: str | Path) -> Collection:
+def open_collection(where: str | Path, most: int | None = None) -> Collection:
     """Open a registered collection by name, or a folder.
 
     A folder with ``ground_truth.json`` is read through that; any other is searched for
     pictures, subfolders included, in the order of their names, and labelled by the classic
     authors' ``*_query.txt`` if it holds them. Hidden files and links that leave the folder are
     left out. A name wins over a folder of the same name: write ``./town`` for the folder.
+    most: files and folders to search, where it is not the user who names the folder.
     Raises RetrievalError when there is nothing to open, and says what to do.
     """
     if isinstance(where, str) and where in _ENTRIES:
@@ -218,7 +219,7 @@ def open_collection(where: str | Path) -> Collection:
     folder = folder.resolve()
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
-    names = _scan(folder)
+    names = _scan(folder, most)
     queries: tuple[Query, ...] = ()
     if any(folder.glob("*_query.txt")):
         queries = read_ground_truth(folder, names).queries
@@ -297,17 +298,23 @@ def _views(path: Path, names: tuple[str, ...]) -> Metadata:
     }
 
 
-def _scan(folder: Path) -> tuple[str, ...]:
-    """Names of the pictures below ``folder`` (already resolved), sorted."""
+def _scan(folder: Path, most: int | None = None) -> tuple[str, ...]:
+    """Names of the pictures below ``folder`` (already resolved), sorted.
+
+    Raises RetrievalError where there are more than ``most`` files and folders.
+    """
     from retrieval.images import SUFFIXES  # brings Pillow, which opening by name can do without
 
-    names, others = [], 0
+    names, others, seen = [], 0, 0
     try:
         os.scandir(folder).close()
     except OSError as error:
         raise RetrievalError(f"{folder} cannot be read: {error.strerror or error}.") from error
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        seen += 1 + len(files)
+        if most is not None and seen > most:
+            raise RetrievalError(f"{folder} has more than {most:,} files and folders.")
         for file in files:
             path = Path(here, file)
             if file.startswith("."):

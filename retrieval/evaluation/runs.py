@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from retrieval import images
-from retrieval.collections import Collection, open_collection
+from retrieval.collections import Collection, open_collection, registered
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Scores, evaluate
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
+MOST_OTHERS = 10_000  # files that are no pictures, in the folder that an index names
 MAX_RANKS_BYTES = 1_000_000_000  # a million pictures × 70 queries as int64 are 0.56 GB
 
 
@@ -75,9 +76,17 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
     Raises RetrievalError when its list of pictures is not the one that was indexed.
     """
     stated = index.manifest["collection"]
-    folder = index.local / stated["folder"] if "folder" in stated else None
     try:
-        collection = open_collection(where or folder or stated["name"])
+        if where:
+            collection = open_collection(where)
+        elif "folder" in stated:
+            # An index may be a stranger's, and name all of the disk.
+            most = MOST_OTHERS + 10 * (len(index) + len(index.manifest["skipped"]))
+            collection = open_collection(index.local / stated["folder"], most)
+        elif stated["name"] in {entry.name for entry in registered()}:
+            collection = open_collection(stated["name"])
+        else:
+            raise RetrievalError("It does not say where its pictures are.")
     except RetrievalError as error:
         if where:
             raise

@@ -97,6 +97,26 @@ def test_a_setting_with_more_digits_than_a_number_has(forged):
         methods.for_index(index)
 
 
+def test_a_folder_that_is_the_whole_disk(forged, tmp_path, monkeypatch):
+    """To search it took as long as the disk is large."""
+    monkeypatch.setattr(runs, "MOST_OTHERS", 50)
+    for number in range(90):
+        (tmp_path / "disk" / str(number)).mkdir(parents=True)
+    where = {"name": "x", "folder": str(tmp_path / "disk")}
+    index = indexes.load(forged(lambda m: m["collection"].update(where)))
+    with pytest.raises(RetrievalError, match=r"has more than .* files and folders"):
+        runs.collection_of(index)
+
+
+def test_a_path_in_place_of_a_collection(forged, tmp_path):
+    def change(manifest):
+        manifest["collection"].pop("folder", None)
+        manifest["collection"]["name"] = str(tmp_path)
+
+    with pytest.raises(RetrievalError, match="name it with --collection"):
+        runs.collection_of(indexes.load(forged(change)))
+
+
 @pytest.fixture(scope="module", params=[(Thumbnail, "exact"), (Grid, "exact"), (Thumbnail, "hnsw")])
 def town(request, tmp_path_factory):
     """A labelled folder and its index with a stub, evaluated: (method, index, collection)."""

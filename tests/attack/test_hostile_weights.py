@@ -2,6 +2,7 @@
 
 import collections
 import io
+import pickle
 import re
 import resource
 import struct
@@ -38,8 +39,13 @@ PAIRS = b"]q\0(" + (pickled.text("a") + b"K\1\x86") * 10_000 + b"e"
     "content",
     [
         b"cbuiltins\nbytearray\n" + number(2**31 - 1) + b"\x85R.",
-        b"c_codecs\nencode\n" + pickled.text("ü" * 20_000) + pickled.text("punycode") + b"\x86R.",
-        TEXT + b"1(" + (ENCODE + b"h\0R") * 5000 + b"l.",
+        b"c_codecs\nencode\n"
+        + b"X"
+        + struct.pack("<I", 6000)
+        + "水火".encode() * 1000
+        + pickled.text("punycode")
+        + b"\x86R.",
+        b"(" + TEXT + (ENCODE + b"h\0R") * 5000 + b"t.",
         PAIRS + b"(" + b"ccollections\nOrderedDict\nh\0\x85R" * 100 + b"t.",
         b"cnumpy\ndtype\n" + pickled.text("V2000000000") + b"\x85R.",
         b"ctorch\nFloatTensor\n" + number(2**30) + b"\x85R.",
@@ -49,7 +55,8 @@ PAIRS = b"]q\0(" + (pickled.text("a") + b"K\1\x86") * 10_000 + b"e"
 def test_what_torch_would_call(tmp_path, content, old):
     path = tmp_path / "network.pth"
     content = b"\x80\2" + content
-    path.write_bytes(b"\x80\2K\0." * 3 + content + content if old else zipped(content))
+    head = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {}))
+    path.write_bytes(head + content + b"\x80\2]." if old else zipped(content))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
         weights.read_tensors(path)
@@ -74,8 +81,10 @@ def test_two_lists_of_files_in_one_zip(tmp_path):
     big = bytes(30_000_000)
     with zipfile.ZipFile(plain, "w") as archive:
         archive.writestr("x/data.pkl", b"\x80\2N.")
+        archive.writestr("x/version", "3\n")
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.writestr("x/data.pkl", b"\x80\2" + pickled.text(big.decode()) + b".")
+        archive.writestr("x/version", "3\n")
     first, second = packed.getvalue(), plain.getvalue()
     place = struct.unpack("<I", first[-6:-2])[0]
     size = struct.unpack("<I", second[-10:-6])[0]
