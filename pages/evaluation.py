@@ -36,10 +36,9 @@ shelf = loaders.shelf()
 if own_pictures.current():
     shelf[own_pictures.NAME] = own_pictures.TITLE
 if not shelf:
-    st.info("No collection with ground truth is on this machine, so nothing can be measured.")
     with st.expander("How others do on ROxford5k"):
         tables.literature("roxford5k")
-    st.stop()
+    loaders.nothing_here()
 link.follow_link(shelf)
 if state.get("eval-collection") not in shelf:
     searched = state.get("collection")
@@ -147,7 +146,10 @@ if measured:
         help=explained("re-ranker"),
     )
     if rows := tables.reranked(measured, protocol):
-        st.markdown(f"mAP ({protocol}, in per cent) of each method alone and with re-rankers.")
+        st.markdown(
+            f"mAP ({protocol}, in per cent) of each method alone and with re-rankers, measured "
+            f"here on {collection.title}."
+        )
         st.dataframe(
             rows,
             hide_index=True,
@@ -171,8 +173,8 @@ else:
     with st.expander("How this compares: figures of others, on other collections"):
         st.markdown(
             f"Nobody else has figures for {collection.title}. These are for 5,000 photographs of "
-            "Oxford, so they **do not compare** with the table above; their order does. The report "
-            "is the one this project started from."
+            "Oxford, so they **cannot be compared** with the table above; only the order of the "
+            "methods can. The report is the one this project started from."
         )
         for name, title in (("roxford5k", "ROxford5k"), ("oxford5k", "Oxford5k, classic")):
             st.markdown(f"**{title}**")

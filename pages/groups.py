@@ -82,8 +82,7 @@ shelf = loaders.shelf()
 if own_pictures.current():
     shelf = {own_pictures.NAME: own_pictures.TITLE} | shelf
 if not shelf:
-    st.info("There is no collection on this machine. The search page can take pictures of yours.")
-    st.stop()
+    loaders.nothing_here()
 if state.get("groups-collection") not in shelf:
     state["groups-collection"] = next(iter(shelf))
 left, right = st.columns(2, gap="medium")

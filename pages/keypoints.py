@@ -20,8 +20,7 @@ shelf = loaders.shelf() | (
     {own_pictures.NAME: own_pictures.TITLE} if own_pictures.current() else {}
 )
 if not shelf:
-    st.info("No collection is installed here yet. The search page can take pictures of your own.")
-    st.stop()
+    loaders.nothing_here()
 follow_link(shelf)
 for key, value in DEFAULTS.items():
     state.setdefault(key, value)

@@ -50,7 +50,7 @@ with place.container(horizontal=True, vertical_alignment="bottom"):
     )
     if state.collection != own_pictures.NAME:
         st.button(
-            "Use my photos",
+            "Use my pictures",
             key="use-own",
             icon=":material/add_photo_alternate:",
             on_click=own_pictures.choose,

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -95,6 +95,22 @@ def shelf() -> dict[str, str]:
     with explained():
         index.store.in_stores()  # one that is away when it is first asked: said here, once
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
+
+
+def nothing_here() -> NoReturn:
+    """Say that no collection is here, lead to the ways to have one, and end the page."""
+    st.info("There is no collection on this machine yet.")
+    st.page_link(
+        "pages/search.py",
+        label="Search in pictures of your own",
+        icon=":material/add_photo_alternate:",
+    )
+    st.page_link(
+        "pages/collections.py",
+        label="Download a collection",
+        icon=":material/photo_library:",
+    )
+    st.stop()
 
 
 def collection(name: str) -> Collection:

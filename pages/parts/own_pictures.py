@@ -94,7 +94,7 @@ def choose() -> None:
 def section(wanted: list[str]) -> None:
     """The pictures in use and the way to bring others; ends the page where there are none."""
     own = current()
-    with st.expander("Use other pictures" if own else "Use my photos", expanded=own is None):
+    with st.expander("Use other pictures" if own else "Use my pictures", expanded=own is None):
         form(wanted)
     if own is None:
         if not loaders.shelf():

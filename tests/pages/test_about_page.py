@@ -27,9 +27,10 @@ pytestmark = pytest.mark.skipif(
 
 def page(**link):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    app.query_params.update(collection="town", query="hall_004.jpg", **link)
+    link = {"collection": "town", "query": "hall_004.jpg", **link}
+    app.query_params.update(link)
     app.run()
-    for name, value in {"collection": "town", "query": "hall_004.jpg", **link}.items():
+    for name, value in link.items():
         app.query_params[name] = value
     app.switch_page("pages/about.py").run()
     assert not app.exception, app.exception
@@ -46,6 +47,13 @@ def scores(app):
     """Average precision of every strip of the page, from the top."""
     text = " ".join(one.value for one in app.markdown)
     return [float(value) for value in re.findall(r"average precision \*\*([\d.]+)\*\*", text)]
+
+
+def test_a_link_to_an_unknown_picture_says_so():
+    app = page(part="sir", query="nobody.jpg")
+    assert "nobody" in app.warning[0].value
+    app.run()
+    assert not app.warning
 
 
 def test_sir_with_and_without_its_layer():

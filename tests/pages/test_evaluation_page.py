@@ -116,7 +116,7 @@ def test_scores_are_those_of_evaluate(little):
             assert row[f"mP@{k}"] == round(100 * value, 2)
         assert row["Queries"] == 3
         assert row["Checkpoint"] == methods.METHODS[name].default
-    assert "do not compare" in text(app)
+    assert "cannot be compared" in text(app)
 
 
 def test_protocol_changes_precision_and_queries(little):
@@ -284,7 +284,7 @@ def test_without_labels_or_indexes(little):
 def test_no_collection_at_all(little, monkeypatch):
     monkeypatch.setattr(loaders, "shelf", dict)
     app = start()
-    assert "nothing can be measured" in text(app)
+    assert "no collection on this machine" in text(app)
     assert table(app, "Source")["mAP Hard"].tolist()[0] == 2.34
 
 

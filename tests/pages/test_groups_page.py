@@ -48,3 +48,11 @@ def test_a_click_searches(page):
     assert not page.exception
     assert "# Search by example" in [one.value for one in page.markdown]
     assert page.session_state["database"] == name
+
+
+def test_inliers_outlive_a_visit_to_another_page(page):
+    page.slider(key="groups-least").set_value(60).run()
+    page.switch_page("pages/networks.py").run()
+    page.switch_page("pages/groups.py").run()
+    assert page.slider(key="groups-least").value == 60
+    assert len(headings(page)) == 1

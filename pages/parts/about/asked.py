@@ -48,8 +48,7 @@ def pick() -> Asked:
     state.pop("about-asked", None)
     shelf = loaders.shelf()
     if not shelf:
-        st.info("There is no collection on this machine to show the methods with.")
-        st.stop()
+        loaders.nothing_here()
     if state.get("about-collection") not in shelf:
         state["about-collection"] = next(iter(shelf))
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")

@@ -52,7 +52,7 @@ export default function ({ data, parentElement }) {
       }
     });
     note.textContent = chosen
-      ? `This place adds ${maps[1 - chosen[0]].reduce((a, b) => a + b, 0).toFixed(4)} to the score. Click it again to see all places.`
+      ? `This place adds ${maps[1 - chosen[0]].reduce((a, b) => a + b, 0).toFixed(4)} to the score. Click it again, or press Space, to see all places.`
       : data.note;
   };
 
@@ -62,6 +62,16 @@ export default function ({ data, parentElement }) {
     if (picture.getAttribute("src") !== src) picture.src = src;
     picture.alt = alt;
     side.style.aspectRatio = `${size[0]} / ${size[1]}`;
+    side.tabIndex = 0;
+    side.onkeydown = (event) => {
+      const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid[1], ArrowDown: grid[1], " ": 0 };
+      if (!(event.key in steps)) return;
+      event.preventDefault(); // the dialog must not scroll
+      const place = chosen && chosen[0] === which ? chosen[1] + steps[event.key] : 0;
+      if (event.key === " ") chosen = null;
+      else if (place >= 0 && place < counts[which]) chosen = [which, place];
+      paint();
+    };
     side.onclick = (event) => {
       const area = picture.getBoundingClientRect();
       const x = ((event.clientX - area.left) / area.width) * size[0];

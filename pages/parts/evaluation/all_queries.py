@@ -50,7 +50,9 @@ def together(
         ]
         figure(name, key, lambda: plots.curves(scores, note), "Precision over recall", rows)
     elif what == TOGETHER[1]:
-        st.markdown("A mean hides much: this is how many queries go well and how many badly.")
+        st.markdown(
+            "How many queries have a low AP and how many a high one, which their mean hides."
+        )
         rows = query_rows(collection, scores, order)
         figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
     elif what == TOGETHER[2]:
@@ -72,6 +74,7 @@ def together(
         for title, numbers in (("Hardest", order[::-1][:EDGE]), ("Easiest", order[:EDGE])):
             st.markdown(f"**{title} for {wanted[0].label}**")
             edge(collection, wanted[0].run.scores[protocol], numbers, title)
+        st.caption(note)
         downloads(name, rows)
 
 
@@ -88,7 +91,7 @@ def edge(collection: Collection, scores: Scores, numbers: Iterable[int], title: 
             cards.card(
                 collection,
                 collection.queries[number].name,
-                f"**{scores.aps[number]:.3f}** :small[{label}]",
+                f"AP **{scores.aps[number]:.3f}** :small[{label}]",
                 f"Open {label}",
                 f"edge-{title}-{number}",
                 None,

@@ -84,9 +84,9 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     told = explain(run.ranks[:, number], asked.labels, protocol)
     found = len(told.steps)
     st.markdown(
-        f"The query has **{told.positives}** right pictures under {protocol}. "
-        f"{RULES[protocol]} Going down the list, each right picture adds a little area: much "
-        "while all above it is right, less after mistakes. The areas sum to the AP."
+        f"Right pictures of this query: **{told.positives}**. {RULES[protocol]} Going down the "
+        "list, each right picture adds an area, which is smaller the more wrong pictures stand "
+        "above it. The areas sum to the AP."
     )
     cards.legend(f"AP of {label}: {told.average_precision:.4f}")
     st.html(STRIP)
@@ -94,7 +94,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     st.html(strip(told.kinds, "The list as ranked"))
     out = int(sum(kind == "ignored" for kind in told.kinds))
     st.markdown(
-        f"**2. {out} pictures are left out of the score**, and all below them move up"
+        f"**2. Left out of the score: {out}**. All below move up"
         if out
         else "**2. No picture is left out of the score** of this query"
     )

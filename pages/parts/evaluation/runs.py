@@ -167,8 +167,8 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
             f"{kept} re-rankings are kept beside this index, the most that visitors may make. The "
             "owner of this app can evaluate others by command, or delete some."
             if full
-            else "It puts every query of the collection to the index, which takes up to a minute, "
-            "and keeps the result beside the index."
+            else "Every query of the collection is searched for, which takes up to a minute. The "
+            "result is kept beside the index."
         )
 
 

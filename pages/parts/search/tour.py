@@ -57,7 +57,7 @@ STOPS = (
     ),
     Stop(
         "exchange_019.jpg",
-        "All three are wrong",
+        "Hard for all three",
         "Now the other way round: this is the exchange, and CNN-IRwNHA's first answer is the "
         "museum. SIR and CNN-IRwNHA have three right pictures in ten, DELF has five.",
         (3, 5, 3),

@@ -68,7 +68,7 @@ def _places(
         sizes,
         (first, second),
         f"Red places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
-        "a place to see where the other picture is like it.",
+        "a place, or go there with the arrow keys, to see where the other picture is like it.",
         f"heat-{other.name}",
     )
     title = METHODS[opened.method].title
@@ -114,7 +114,7 @@ def _background(path: Path, collection: Collection, score: float) -> None:
             bars.append({"from": left, "to": end, "share": share, "zero": 0, "Pairs": kind})
     base = (
         altair.Chart(altair.Data(values=bars))
-        .mark_bar(opacity=0.55)
+        .mark_bar(opacity=0.7)
         .encode(
             x=altair.X(
                 "from:Q",
@@ -170,7 +170,10 @@ def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
         altair.Chart(altair.Data(values=rows))
         .mark_tick(thickness=3, size=26, opacity=0.8)
         .encode(
-            x=altair.X("inliers:Q", title="Inliers of the results of this search"),
+            x=altair.X(
+                "inliers:Q",
+                axis=altair.Axis(title="Inliers of the results of this search", tickCount=10),
+            ),
             y=altair.Y("Result:N", sort=labels, title=None),
             color=altair.Color(
                 "Result:N",
