@@ -101,3 +101,11 @@ def shared_metadata(count: int, size: int) -> bytes:
             struct.pack_into(">LL", data, place + 18 * item + 10, end - base, size)
     block = struct.pack(">L", 6) + exif
     return bytes(data) + struct.pack(">L4s", 8 + size, b"free") + block.ljust(size, b"z")
+
+
+def overlapping_values(count: int, size: int) -> bytes:
+    """Metadata of so many tags, and a TIFF: all have the same ``size`` bytes for their value."""
+    tags = [(0x0112, 3, 1, 6), *((0x2000 + n, 7, size, 8) for n in range(count))]
+    entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4)
+    return head.ljust(size + 8, b"z")
