@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import KS, Scores
 
@@ -94,32 +95,14 @@ class DownloadBar:
         print(text, flush=True)
 
 
-class writing:
-    """A binary file that appears under its name when it is complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.new = path, path.with_name(f"{path.name}.{os.getpid()}.new")
-
-    def __enter__(self):
-        try:
-            self.file = open(self.new, "wb")
-        except OSError as error:
-            raise RetrievalError(
-                f"{self.path} cannot be written: {error.strerror or error}."
-            ) from error
-        return self.file
-
-    def __exit__(self, kind, error, trace) -> None:
-        try:
-            self.file.close()
-            if error is None:
-                os.replace(self.new, self.path)
-        except OSError as problem:
-            raise RetrievalError(
-                f"{self.path} cannot be written: {problem.strerror or problem}."
-            ) from problem
-        finally:
-            self.new.unlink(missing_ok=True)
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under its name when it is complete. Raises RetrievalError."""
+    try:
+        with files.replacing(path) as file:
+            yield file
+    except OSError as error:
+        raise RetrievalError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from retrieval.cli.arguments import (
     positive,
     then_argument,
 )
-from retrieval.cli.output import Bar, shown
+from retrieval.cli.output import Bar, shown, writing
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
@@ -142,12 +142,7 @@ def _describe(args: argparse.Namespace) -> None:
         arrays["offsets"] = np.cumsum([0, *map(len, rows)])
         for key in ("keypoints", "scales", "scores", "descriptors"):
             arrays[key] = np.concatenate([getattr(row, key) for row in rows])
-    try:
-        with open(args.out, "wb") as file:  # a file object: numpy would add .npz to a name
-            np.savez(file, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise RetrievalError(
-            f"{args.out} cannot be written: {error.strerror or 'the disk is full'}."
-        ) from error
+    with writing(args.out) as file:  # numpy would add .npz to a name
+        np.savez(file, allow_pickle=False, **arrays)
     shape = " × ".join(map(str, arrays["descriptors"].shape))
     print(f"{shape} descriptors of {method.checkpoint.id} in {args.out}")

@@ -6,7 +6,6 @@ not: pictures are unpacked beside their place and moved in with one rename.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
+from retrieval import files
 from retrieval.collections import Entry, data_folder, open_collection, registered
 from retrieval.collections.archives import unpack
 from retrieval.collections.ground_truth import read_ground_truth
@@ -153,7 +153,7 @@ def fetch(
     check_address(address)
     shown = address.partition("?")[0]
     target = Path(target)
-    if target.is_file() and _digest(target).startswith(sha256):
+    if target.is_file() and files.digest(target).startswith(sha256):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -174,7 +174,7 @@ def fetch(
             if failures >= RETRIES:
                 raise RetrievalError(f"{shown} cannot be downloaded now: {error}.{kept}") from error
             time.sleep(max(min(PAUSE * 2**failures, TIMEOUT), error.wait))
-    digest = _digest(part)
+    digest = files.digest(part)
     _stamp(part).unlink(missing_ok=True)
     if not digest.startswith(sha256):
         part.unlink()
@@ -311,11 +311,6 @@ def _validator(part: Path, address: str) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unwritable(path: Path, error: OSError) -> RetrievalError:

@@ -11,21 +11,19 @@ learned with the method's own exponent; they are not learned again for another.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from retrieval import images
+from retrieval import files, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
 from retrieval.evaluation.runs import MAX_RANKS_BYTES, ranks_of, read_ranks
 from retrieval.images import Box
 from retrieval.index import Index
-from retrieval.index.store import file_digest
 from retrieval.methods.base import GlobalMethod, Method
 
 FILE = "ablation.npz"
@@ -187,18 +185,14 @@ def make(
         arrays |= _scored(found, index, collection, asked)
     else:
         arrays |= _nothing(exponents, method)
-    new = index.path / f"ablation.{os.getpid()}.new"
     try:
-        with open(new, "wb") as file:
-            digest = np.array(file_digest(index.path / "manifest.json"))
+        with files.replacing(index.path / FILE) as file:
+            digest = np.array(files.digest(index.path / "manifest.json"))
             np.savez_compressed(file, allow_pickle=False, index_sha256=digest, **arrays)
-        os.replace(new, index.path / FILE)
     except OSError as error:
         raise RetrievalError(
             f"The ablation cannot be kept in {index.path}: {error.strerror or error}."
         ) from error
-    finally:
-        new.unlink(missing_ok=True)
     return _ablation(index, arrays)
 
 
@@ -218,7 +212,7 @@ def load(index: Index) -> Ablation | None:
         arrays = {name: read_ranks(path, name, most) for name in names}
     except RetrievalError as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
-    if str(arrays.pop("index_sha256")) != file_digest(index.path / "manifest.json"):
+    if str(arrays.pop("index_sha256")) != files.digest(index.path / "manifest.json"):
         raise RetrievalError(f"The ablation in {index.path} is of an earlier index{again}.")
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))

@@ -6,7 +6,6 @@ SfM-120k, gives for every database picture and query (Radenović et al., CVPR 20
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections import PRECOMPUTED, downloads, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import rank_descriptors, runs
@@ -120,8 +120,6 @@ def save(path: Path, features: Features, collection, queries: np.ndarray, databa
     """Write the descriptors as an index below ``precomputed/``; returns it, loaded."""
     from retrieval.index import load, store
 
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     out = PRECOMPUTED / features.collection / CHECKPOINT
     new = out.with_name(f"{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -131,11 +129,11 @@ def save(path: Path, features: Features, collection, queries: np.ndarray, databa
         made_by = SimpleNamespace(
             kind="global",
             name="cnn-irwnha",
-            checkpoint=SimpleNamespace(id=CHECKPOINT, sha256=sha256),
+            checkpoint=SimpleNamespace(id=CHECKPOINT, sha256=files.digest(path)),
             settings={
                 "source": features.address,
                 "dimensions": DIMENSIONS,
-                "queries_sha256": store.file_digest(new / "queries.npy"),
+                "queries_sha256": files.digest(new / "queries.npy"),
             },
         )
         # No picture is here: digests and sizes are unknown.

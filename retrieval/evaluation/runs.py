@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retrieval import images
+from retrieval import files, images
 from retrieval.collections import Collection, open_collection, registered
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
@@ -213,7 +213,7 @@ def record_run(
     timings: Mapping[str, np.ndarray],
     then: Sequence[str] = (),
 ) -> Run:
-    """Score rankings of an index and keep them beside it (each file is put there by a rename).
+    """Score rankings of an index and keep them beside it.
 
     Nothing is written where the same rankings are kept already: how long they took and when is not
     worth a changed file.
@@ -235,7 +235,7 @@ def record_run(
             **({"then": stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
             "labels_sha256": labels_digest(collection.queries),
-            "index_sha256": _digest(index.path / "manifest.json"),
+            "index_sha256": files.digest(index.path / "manifest.json"),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -251,31 +251,30 @@ def record_run(
     }
     if kept is not None and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
-    small = np.int16 if len(collection.names) <= np.iinfo(np.int16).max else np.int32
-    name = _name(then, collection.whole)
-    new = index.path / f"{name}.{os.getpid()}.new"
+    _keep(index.path / _name(then, collection.whole), ranks, timings, record)
+    return Run(ranks, timings, scores, record)
+
+
+def _keep(
+    path: Path, ranks: np.ndarray, timings: Mapping[str, np.ndarray], record: Mapping[str, Any]
+) -> None:
+    """Write ``<path>.npz`` and then ``<path>.json``, each as a whole or not at all."""
+    small = np.int16 if len(ranks) <= np.iinfo(np.int16).max else np.int32
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        with open(new, "wb") as file:
+        with files.replacing(path.with_name(f"{path.name}.npz")) as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
                 ranks=ranks.astype(small),
                 **{f"seconds_{stage}": one for stage, one in timings.items()},
             )
-        os.replace(new, index.path / f"{name}.npz")
-        new.write_text(
-            json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-            errors="backslashreplace",  # names of files need not be text
-        )
-        os.replace(new, index.path / f"{name}.json")
+        with files.replacing(path.with_name(f"{path.name}.json")) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be text
     except OSError as error:
         raise RetrievalError(
-            f"The evaluation cannot be kept in {index.path}: {error.strerror or error}."
+            f"The evaluation cannot be kept in {path.parent}: {error.strerror or error}."
         ) from error
-    finally:
-        new.unlink(missing_ok=True)
-    return Run(ranks, timings, scores, record)
 
 
 def kept_chains(index: Index) -> list[tuple[str, ...]]:
@@ -317,7 +316,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         record = json.loads(path.read_text(encoding="utf-8"))
         stated = record["provenance"]
         same = (
-            stated["index_sha256"] == _digest(index.path / "manifest.json")
+            stated["index_sha256"] == files.digest(index.path / "manifest.json")
             and stated["labels_sha256"] == labels_digest(collection.queries)
             and stated["collection_fingerprint"] == collection.fingerprint
             and isinstance(record["seconds_a_query"], dict)
@@ -481,7 +480,3 @@ def labels_digest(queries: Sequence[Query]) -> str:
         labels = {kind: query.labels[kind].tolist() for kind in sorted(query.labels)}
         digest.update(json.dumps([query.name, query.box, labels]).encode())
     return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

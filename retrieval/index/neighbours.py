@@ -7,7 +7,6 @@ to. A file that is damaged or of another index is made again.
 from __future__ import annotations
 
 import contextlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval import files
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
@@ -43,18 +43,14 @@ def of(index: Index) -> Neighbours:
     found = _read(path, index)
     if found is None:
         found = find(index)
-        new = path.with_name(f"{FILE}.{os.getpid()}.new")
-        with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
-            with open(new, "wb") as file:
-                np.savez(
-                    file,
-                    positions=found.positions,
-                    similarity=found.similarity,
-                    index=np.frombuffer(bytes.fromhex(index.manifest["sha256"]), np.uint8),
-                )
-            os.replace(new, path)
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
+        # A folder that cannot be written costs time only.
+        with contextlib.suppress(OSError), files.replacing(path) as file:
+            np.savez(
+                file,
+                positions=found.positions,
+                similarity=found.similarity,
+                index=np.frombuffer(bytes.fromhex(index.manifest["sha256"]), np.uint8),
+            )
     return found
 
 

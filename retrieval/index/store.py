@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections import PRECOMPUTED as PRECOMPUTED  # others take it from here
 from retrieval.collections import registered
 from retrieval.collections.ground_truth import check_name
@@ -374,9 +375,9 @@ def save(
             if error.errno is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
-    write_json(folder / "images.json", images)
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    (folder / "images.json").write_bytes(as_json(images))
+    sizes = {
+        path.name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
         for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
     }
     manifest = {
@@ -389,13 +390,14 @@ def save(
         },
         "pictures": len(images),
         "skipped": list(skipped),
-        "files": files,
+        "files": sizes,
         "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         **(more or {}),
     }
-    write_json(folder / "manifest.json", manifest | {"sha256": _manifest_digest(manifest)})
+    manifest["sha256"] = _manifest_digest(manifest)
+    (folder / "manifest.json").write_bytes(as_json(manifest))
 
 
 def _whereabouts(collection, out: Path) -> dict[str, str]:
@@ -476,7 +478,7 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
                 f"{stated['bytes']}: it was cut off or edited{AGAIN}."
             )
-        if file_digest(file) != stated["sha256"]:
+        if files.digest(file) != stated["sha256"]:
             raise RetrievalError(
                 f"{name} in the index {path} does not have the checksum in its manifest: it was "
                 f"edited or damaged{AGAIN}."
@@ -556,20 +558,16 @@ def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
     return found
 
 
-def write_json(path: Path, data: Any) -> None:
+def as_json(data: Any) -> bytes:
+    """A manifest or list of pictures as it is kept."""
     text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
     # Names of files need not be text; a lone surrogate becomes JSON's own escape of it.
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def digest(data: bytes) -> str:
     """What a picture is known by: the SHA-256 of its file."""
     return hashlib.sha256(data).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_folder(new: Path, target: Path) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections.collection import data_folder
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
@@ -201,9 +202,8 @@ def _mirrored(address: Address, manifest: dict) -> Path:
         if not path.is_file() or json.loads(path.read_text("utf-8")) != manifest:
             shutil.rmtree(root, ignore_errors=True)
             folder.mkdir(parents=True)
-            new = path.with_name(f"{path.name}.{os.getpid()}.new")
-            store.write_json(new, manifest)
-            new.replace(path)
+            with files.replacing(path) as file:
+                file.write(store.as_json(manifest))
     except (OSError, ValueError) as error:
         raise RetrievalError(
             f"{folder} cannot be written; set RETRIEVAL_DATA to a folder that can."

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retrieval import images
+from retrieval import files, images
 from retrieval.collections import credits
 from retrieval.collections.collection import Collection, open_collection
 from retrieval.collections.commons.choice import FROM, LICENCES, File, LeftOut, judge, unwanted
@@ -166,8 +166,8 @@ def _list(site: Site, order: Order, landmark: str, work: Path, say: Say) -> List
         say(f"{landmark} is called {category} on Commons.")
     listing = _look(site, order, landmark, category)
     say(f"{landmark}: {len(listing.files)} photographs to choose from")
-    files = [file.to_json() for file in listing.files]
-    _write_json(path, {"files": files, "left_out": listing.left_out})
+    rows = [file.to_json() for file in listing.files]
+    _write_json(path, {"files": rows, "left_out": listing.left_out})
     site.forget()
     return listing
 
@@ -175,15 +175,15 @@ def _list(site: Site, order: Order, landmark: str, work: Path, say: Say) -> List
 def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
     """Go through a category and those below it, nearest first, until there are enough files."""
     waiting, seen = [(category, 0)], {category}
-    files: dict[int, File] = {}
+    found: dict[int, File] = {}
     left_out: dict[str, str] = {}
     for number, (name, depth) in enumerate(waiting):  # which grows
-        if number >= MOST_CATEGORIES or len(files) >= SPARE * order.per:
+        if number >= MOST_CATEGORIES or len(found) >= SPARE * order.per:
             break
         for count, page in enumerate(site.files(name), 1):
             try:
                 file = judge(page, landmark, order.categories, order.licences)
-                files[file.pageid] = file
+                found[file.pageid] = file
             except LeftOut as why:
                 left_out[title_of(page)] = str(why)
             if count >= OF_ONE:
@@ -194,7 +194,7 @@ def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
                 if below and below not in seen and not elsewhere:
                     seen.add(below)
                     waiting.append((below, depth + 1))
-    return Listing(sorted(files.values(), key=lambda file: file.order), list(left_out.items()))
+    return Listing(sorted(found.values(), key=lambda file: file.order), list(left_out.items()))
 
 
 # --- fetch and check ------------------------------------------------------------------------------
@@ -248,7 +248,9 @@ def _bring(
             if file.pageid in taken or too_many or ledger.refused(file):
                 continue
             name = f"{_slug(landmark, number)}_{file.pageid}.jpg"
-            if not (out / name).is_file() or _sha256(out / name) != ledger.get(str(file.pageid)):
+            if not (out / name).is_file() or files.digest(out / name) != ledger.get(
+                str(file.pageid)
+            ):
                 while len(vectors) < len(names):  # after a stop
                     vectors.append(describe(images.read(out / names[len(vectors)])))
                 arrived = work / f"{file.pageid}.jpg"
@@ -258,7 +260,7 @@ def _bring(
                     arrived.unlink(missing_ok=True)
                     ledger.note(file, f"!{why}")
                     continue
-                ledger.note(file, _sha256(arrived))
+                ledger.note(file, files.digest(arrived))
                 os.replace(arrived, out / name)
             kept[name] = file, (landmark, *sorted(landmarks_of[file.pageid] - {landmark}))
             names.append(name)
@@ -358,10 +360,6 @@ def _write_left_out(listings: dict[str, Listing], ledger: Ledger, out: Path) -> 
     _write(out / "left_out.csv", credits.table(["landmark", "title", "why"], rows))
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _read_json(path: Path) -> Any:
     """What a file of ours holds; None where there is none, or it is damaged."""
     try:
@@ -375,7 +373,5 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(data)
-    os.replace(new, path)
+    with files.replacing(path) as file:
+        file.write(data)
