@@ -226,11 +226,7 @@ def index_of(path: Path, collection: Collection) -> index.Index:
     """An index of this very list of pictures. Raises RetrievalError when it is of another."""
     with st.spinner("Opening the index"):
         opened = _index(path, stamp(path / "manifest.json"))
-    if opened.manifest["collection"]["fingerprint"] != collection.fingerprint:
-        raise RetrievalError(
-            f"The {methods.METHODS[opened.method].title} index of {collection.title} was made "
-            "from another list of pictures; index the collection again."
-        )
+    opened.check_collection(collection)
     return opened
 
 
@@ -317,9 +313,8 @@ def xfeat_matches(
         b = verifiers.Database(opened, collection).features(position)
         if a is None or b is None:
             return None
-        size = opened.sizes[position].tolist()
         alone, size_a = verification.of_box(a, picture.size, box)
-        pairs, found = verification.xfeat_pair(alone, b, size_a, (size[0], size[1]))
+        pairs, found = verification.xfeat_pair(alone, b, size_a, opened.size(position))
         return a, b, pairs, found
 
     with st.spinner("Matching keypoints"):

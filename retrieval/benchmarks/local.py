@@ -168,9 +168,7 @@ def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
         geometry.verify_features(
             query,
             as_local(index.features(position)),
-            tuple(index.sizes[position]),
-            geometry.MIN_SIMILARITY,
-            geometry.TOLERANCE,
+            index.size(position),
         )[1].count
         for position in range(len(index))
     ]

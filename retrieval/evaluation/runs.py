@@ -93,11 +93,7 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
         raise RetrievalError(
             f"The collection of {index} cannot be opened; name it with --collection. ({error})"
         ) from error
-    if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
-        raise RetrievalError(
-            f"The index {index} was made of another list of pictures than "
-            f"{collection.title} has now; index the collection again."
-        )
+    index.check_collection(collection)
     return collection
 
 
@@ -402,11 +398,7 @@ def evaluated(
     """
     from retrieval import methods
 
-    if collection.fingerprint != index.manifest["collection"]["fingerprint"]:
-        raise RetrievalError(
-            f"The index {index} was made of another list of pictures than {collection.title} "
-            "has now; index the collection again."
-        )
+    index.check_collection(collection)
     try:
         kept = load_run(index, collection, then)
     except RetrievalError:  # of an earlier index, or of other labels

@@ -327,7 +327,7 @@ def _collect(
             piece = journal.features(entry, kind)
         else:
             index, position = known[digest]
-            width, height = index.sizes[position].tolist()
+            width, height = index.size(position)
             entry = {"sha256": digest, "width": width, "height": height}
             piece = _rows(index, position)
         records.append({key: entry[key] for key in ("sha256", "width", "height")} | {"name": name})

@@ -209,9 +209,14 @@ class Index:
         origin = {"search": self.search_stated, "shortlist": count}
         return Excerpt(self, positions, images, self.arrays["descriptors"][positions], origin)
 
+    def size(self, position: int) -> tuple[int, int]:
+        """(width, height) of an original picture, in pixels."""
+        width, height = self.sizes[position].tolist()
+        return width, height
+
     def image(self, position: int) -> dict[str, Any]:
         """What images.json says of a picture."""
-        width, height = self.sizes[position].tolist()
+        width, height = self.size(position)
         name, sha256 = self.names[position], self.digests[position]
         return {"sha256": sha256, "width": width, "height": height, "name": name}
 
@@ -278,6 +283,14 @@ class Index:
             raise RetrievalError(
                 f"The index {self} holds descriptors of {self.width} numbers and not of "
                 f"{descriptors.shape[-1]}; index the collection again."
+            )
+
+    def check_collection(self, collection) -> None:
+        """Refuse a collection whose list of pictures is not the one that was indexed."""
+        if self.manifest["collection"]["fingerprint"] != collection.fingerprint:
+            raise RetrievalError(
+                f"The index {self} was made of another list of pictures than {collection.title} "
+                "has now; index the collection again."
             )
 
     def check_checkpoint(self, checkpoint) -> None:
@@ -425,12 +438,12 @@ def load(path: str | Path, part: bool = False) -> Index:
         return stored.opened(address)
     path = Path(path)
     for _ in range(PATIENCE):
-        before = _version(path)
+        before = version_of(path)
         try:
             return _load(path, part)
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
-            if _version(path) == before and (before or not _old_places(path)):
+            if version_of(path) == before and (before or not _old_places(path)):
                 raise
             time.sleep(0.05)
     return _load(path, part)
@@ -447,8 +460,8 @@ def _store_at(path: str | Path) -> Address | None:
     return stored.behind(Path(path))
 
 
-def _version(path: Path) -> tuple[int, int] | None:
-    """Tells one index in this place from the next; None where there is none."""
+def version_of(path: Path) -> tuple[int, int] | None:
+    """Tells one index in this folder from the next, as a key of a cache; None: there is none."""
     try:
         state = (path / "manifest.json").stat()
     except OSError:

@@ -191,11 +191,11 @@ def verify_features(
     a: LocalFeatures,
     b: LocalFeatures,
     size_b: tuple[int, int],
-    min_similarity: float,
-    tolerance: float,
+    min_similarity: float = MIN_SIMILARITY,
+    tolerance: float = TOLERANCE,
     model: Model = "affine",
 ) -> tuple[np.ndarray, Verification]:
-    """Match two pictures and verify the matches.
+    """Match two pictures and verify the matches; by default as DELF's search does.
 
     size_b: (width, height) of b in pixels; tolerance: share of its longer side.
     Returns the pairs (K, 2) and their verification.

@@ -62,7 +62,7 @@ def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list
             theirs = database.features(other)
             if theirs is None:
                 continue
-            _, verified = xfeat_pair(own, theirs, _size(index, position), _size(index, other))
+            _, verified = xfeat_pair(own, theirs, index.size(position), index.size(other))
             if verified.count >= LEAST:
                 share = verified.count / min(len(own), len(theirs))
                 found.append(Pair(position, other, verified.count, share))
@@ -104,8 +104,3 @@ def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | 
         for number, group in enumerate(groups, 1)
         for position in group.positions
     ]
-
-
-def _size(index: Index, position: int) -> tuple[int, int]:
-    width, height = index.sizes[position].tolist()
-    return width, height

@@ -17,7 +17,7 @@ from retrieval.index.store import Index
 from retrieval.methods.base import Features, LocalFeatures, Method, as_local, as_vector
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, confidence, geometry
-from retrieval.ranking.ranking import Query, Ranking
+from retrieval.ranking.ranking import MOST_REST, Query, Ranking
 
 if TYPE_CHECKING:
     from retrieval.collections import Collection
@@ -165,22 +165,18 @@ def provenance(index: Index) -> dict[str, Any]:
 
 def _verified(
     index: Index, query: LocalFeatures, positions: np.ndarray, votes: np.ndarray, verify: int
-):
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Re-order the first ``verify`` of a shortlist by inliers; the rest keeps its place.
 
-    Returns positions, scores, inliers in the new order.
+    positions, votes: (K,), best first. Returns positions, scores and inliers, (K,) each, in the
+    new order.
     """
     inliers = np.zeros(len(positions), np.int64)
-    for place, position in enumerate(positions[:verify]):
-        _, found = geometry.verify_features(
-            query,
-            as_local(index.features(int(position))),
-            tuple(index.sizes[position]),
-            geometry.MIN_SIMILARITY,
-            geometry.TOLERANCE,
-        )
+    for place, position in enumerate(positions[:verify].tolist()):
+        other = as_local(index.features(position))
+        _, found = geometry.verify_features(query, other, index.size(position))
         # Below the floor a count says nothing: such pictures keep the order of the votes.
         inliers[place] = found.count if found.count >= geometry.NOISE_FLOOR else 0
-    scores = (inliers + np.minimum(votes, 0.999)).astype(np.float32)
+    scores = (inliers + np.minimum(votes, MOST_REST)).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     return positions[order], scores[order], inliers[order]

@@ -133,14 +133,8 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
         place = places.get(query.index.digests[position])
         if place is None:
             return None
-        _, found = geometry.verify_features(
-            local,
-            as_local(index.features(place)),
-            tuple(index.sizes[place]),
-            geometry.MIN_SIMILARITY,
-            geometry.TOLERANCE,
-        )
-        return found.count
+        other = as_local(index.features(place))
+        return geometry.verify_features(local, other, index.size(place))[1].count
 
     return _verified(stage, local, compare)
 
@@ -159,7 +153,7 @@ def _with_xfeat(
         features = database.features(position)
         if features is None:
             return None
-        return pair(local, features, size, tuple(query.index.sizes[position]))[1].count
+        return pair(local, features, size, query.index.size(position))[1].count
 
     return _verified(stage, local, compare)
 

@@ -23,6 +23,7 @@ from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
 QUERY_KEYPOINTS = 1024  # of a query; a database picture has fewer, see the registry
+Version = tuple[int, int] | None  # see ``store.version_of``
 REMEMBERED = 4000  # pictures described on demand: 0.15 GB of memory at most
 
 
@@ -45,12 +46,12 @@ def xfeat() -> Method:
 
 def method_of(index: Index) -> Method:
     """The method that made an index; loaded once."""
-    return _method(index.path, _stamp(index.path))
+    return _method(index.path, store.version_of(index.path))
 
 
 @lru_cache(maxsize=2)
-def _method(path: Path, changed: int) -> Method:
-    return methods.for_index(_load(path, changed))
+def _method(path: Path, version: Version) -> Method:
+    return methods.for_index(_load(path, version))
 
 
 def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeatures | None:
@@ -100,13 +101,13 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
     for candidate in beside(path):
         if (candidate / "manifest.json").is_file():
-            return _keypoints(candidate, _stamp(candidate))
+            return _keypoints(candidate, store.version_of(candidate))
     return None
 
 
 @lru_cache(maxsize=4)
-def _keypoints(path: Path, changed: int) -> tuple[Index, dict[str, int]]:
-    index = _load(path, changed)
+def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
+    index = _load(path, version)
     if index.kind != methods.XFEAT.kind or index.arrays["descriptors"].shape[1] != 64:
         raise RetrievalError(f"{path} is not an index of keypoints; move it away.")
     index.check_checkpoint(checkpoints.REGISTRY["xfeat"])
@@ -117,15 +118,10 @@ def delf_beside(path: Path) -> Index | None:
     """The first DELF index in the folder of an index, its default checkpoint before others."""
     for method, found in store.find_all(path.parent.name, path.parent.parent):
         if method == "delf":
-            return _load(found, _stamp(found))
+            return _load(found, store.version_of(found))
     return None
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path, changed: int) -> Index:
+def _load(path: Path, version: Version) -> Index:
     return store.load(path)
-
-
-def _stamp(path: Path) -> int:
-    """Another index in the same place is another index."""
-    return (path / "manifest.json").stat().st_mtime_ns

@@ -196,12 +196,11 @@ async def _answer(
         request, lambda: shelf.search(index, source, name, area, top, chain, where)
     )
     assert ranking.confidence is not None
-    collection = index.path.parent.name
-    credits = await run_in_threadpool(shelf.credits, collection)
+    collection = await run_in_threadpool(shelf.collection, index.path.parent.name)
     results = []
     for row in ranking.rows():
-        credit = credits.get(row["name"])
-        picture = link(collection, row["name"])
+        credit = collection.credits.get(row["name"])
+        picture = link(collection.name, row["name"])
         row |= {"name": shelf.as_text(row["name"]), "picture": picture}
         results.append(Result(**row, credit=credit.line if credit else None))
     return Answer(

@@ -85,7 +85,6 @@ def _found(index, picture: bytes, box: Box | None) -> Found:
     ranking = shelf.search(index, picture, "The picture", box, RESULTS)
     name = index.path.parent.name
     collection = shelf.collection(name)
-    credits = collection.credits
     results = [api.jpeg(collection.path(one), SIDE) for one in ranking.names]
     return Found(
         results=[base64.b64encode(data).decode() for data in results],
@@ -95,7 +94,7 @@ def _found(index, picture: bytes, box: Box | None) -> Found:
                 name=shelf.as_text(row["name"]),
                 score=row["score"],
                 link=api.link(name, row["name"]),
-                credit=credits[row["name"]].line if row["name"] in credits else "",
+                credit=credit.line if (credit := collection.credits.get(row["name"])) else "",
             )
             for row in ranking.rows()
         ],

@@ -17,7 +17,6 @@ from retrieval import images, methods, threads
 from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
-from retrieval.collections.credits import Credit, read_credits
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index, store
@@ -73,7 +72,7 @@ def opened(name: str) -> Index:
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
     with _logged(f"The index {name}"):
-        return _index(path, _stamp(path))
+        return _index(path, store.version_of(path))
 
 
 def collection(name: str) -> Collection:
@@ -85,13 +84,6 @@ def collection(name: str) -> Collection:
         path = known[name].ground_truth_path
         # A file that comes, goes or is replaced beside it (credits, labels) changes its folder.
         return _collection(name, path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns)
-
-
-def credits(name: str) -> dict[str, Credit]:
-    """Picture name → who made it, for the pictures of a collection of which this is known."""
-    entry = next((entry for entry in collections.registered() if entry.name == name), None)
-    with _logged(f"The collection {name}"):
-        return read_credits(entry.ground_truth_path.parent) if entry else {}
 
 
 def as_text(name: str) -> str:
@@ -122,7 +114,7 @@ def search(
     picture = images.read(data, name, images.visitors_limit())
     return search_module.rank_picture(
         index,
-        _method(index.path, _stamp(index.path)),
+        _method(index.path, store.version_of(index.path)),
         picture,
         box,
         top,
@@ -150,11 +142,6 @@ async def in_turn(request: Request, work: Callable[[], T]) -> T:
         waiting.cancel()
 
 
-def _stamp(path: Path) -> int:
-    """Another index in the same place is another index."""
-    return (path / "manifest.json").stat().st_mtime_ns
-
-
 def _once(load: Callable) -> Callable:
     """Cached, and loaded by one thread only where several ask at the same time."""
     cached, lock = lru_cache(maxsize=8)(load), threading.Lock()
@@ -172,10 +159,10 @@ def _collection(name: str, changed: int, folder_changed: int) -> Collection:
 
 
 @_once
-def _index(path: Path, changed: int) -> Index:
+def _index(path: Path, version: tuple[int, int] | None) -> Index:
     return indexes.load(path)
 
 
 @_once
-def _method(path: Path, changed: int) -> methods.Method:
-    return methods.for_index(_index(path, changed))
+def _method(path: Path, version: tuple[int, int] | None) -> methods.Method:
+    return methods.for_index(_index(path, version))

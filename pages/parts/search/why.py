@@ -20,7 +20,7 @@ from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry
-from retrieval.ranking.geometry import MIN_SIMILARITY, NOISE_FLOOR, TOLERANCE, Verification
+from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import LEAST
 
@@ -221,7 +221,7 @@ def _matches(
         question.source, question.key, box, opened.checkpoint, opened.settings
     )
     b = as_local(opened.features(opened.positions[other.name]))
-    pairs, found = geometry.verify_features(a, b, sizes[1], MIN_SIMILARITY, TOLERANCE)
+    pairs, found = geometry.verify_features(a, b, sizes[1])
     agree = found.matrix is not None and found.count >= NOISE_FLOOR
     outlines = geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None)
     seen = [
