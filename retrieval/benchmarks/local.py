@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval import images, methods
 from retrieval import index as indexes
+from retrieval.benchmarks import index_of_town
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate, runs
 from retrieval.index import Index
@@ -40,7 +41,7 @@ def run(
     named: the collection of the index, where its manifest does not lead there. progress(done,
     total, name) is called for each database picture that is described in full precision.
     """
-    index = indexes.load(path or _of_town())
+    index = indexes.load(path or index_of_town("delf"))
     if index.kind != "local":
         raise RetrievalError(f"{index.path} is not a DELF index.")
     collection = runs.collection_of(index, named)
@@ -102,15 +103,6 @@ def run(
     _sizes(index)
     for pictures in GROWTH:
         _grow(index, features, max(pictures, len(index)), total - shortlist)
-
-
-def _of_town() -> Path:
-    found = indexes.find("town")
-    if "delf" not in found:
-        raise RetrievalError(
-            "There is no DELF index of town: python -m retrieval index town --method delf"
-        )
-    return found["delf"]
 
 
 class _Exact(Index):

@@ -15,6 +15,7 @@ import numpy as np
 
 from retrieval import images, methods, threads
 from retrieval import index as indexes
+from retrieval.benchmarks import index_of_town
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
 from retrieval.index import Index
@@ -33,7 +34,7 @@ NOISE = 0.02  # added to each number of a repeated vector
 
 def run(path: Path | None = None, named: str | None = None) -> None:
     """The command: print the times for an index, by default that of CNN-IRwNHA and town."""
-    index = indexes.load(path or _of_town())
+    index = indexes.load(path or index_of_town("cnn-irwnha"))
     collection = runs.collection_of(index, named)
     method = methods.for_index(index)
     asked = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
@@ -150,10 +151,3 @@ def _memory() -> None:
 
 def _median(timings) -> float:
     return statistics.median(sum(one.values()) for one in timings)
-
-
-def _of_town() -> Path:
-    found = indexes.find("town")
-    if "cnn-irwnha" not in found:
-        raise RetrievalError("There is no CNN-IRwNHA index of town; name one.")
-    return found["cnn-irwnha"]

@@ -19,8 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from retrieval import index as indexes
-from retrieval.benchmarks import local
-from retrieval.errors import RetrievalError
+from retrieval.benchmarks import index_of_town, local
 from retrieval.index import asmk
 from retrieval.index.approximate import KINDS, RECALL_AT, Approximate
 from retrieval.index.store import EXACT, Index, dequantise, human_bytes
@@ -54,12 +53,7 @@ class Asked(NamedTuple):
 
 def run(method: str, count: int) -> None:
     """The command: 10 000 pictures, and ten times as many until there are ``count``."""
-    found = indexes.find("town")
-    if method not in found:
-        raise RetrievalError(
-            f"There is no index of town: python -m retrieval index town --method {method}"
-        )
-    index = indexes.load(found[method])
+    index = indexes.load(index_of_town(method))
     sizes = [SMALLEST]
     while sizes[-1] * 10 <= count:
         sizes.append(sizes[-1] * 10)
