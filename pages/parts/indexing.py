@@ -1,4 +1,4 @@
-"""Index a collection on a page."""
+"""Index a collection, and evaluate an index, on a page that shows how far it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrieval.collections import Collection
 def build(
     collection: Collection, name: str, out: Path, max_pixels: int = images.MAX_PIXELS
 ) -> index.Index:
-    """Index a collection with one method into the folder ``out``, showing how far it is.
+    """Index a collection with one method into the folder ``out``.
 
     max_pixels: of a picture; larger ones are left out.
     """
@@ -32,3 +32,21 @@ def build(
     built = index.build(collection, method, out, progress, max_pixels=max_pixels)
     bar.empty()
     return built
+
+
+def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ...] = ()) -> None:
+    """Put all queries of a collection to the index at ``path``; the run is kept beside it.
+
+    label: what the page calls the index. then: re-rankers.
+    """
+    with loaders.explained():
+        said = f"Putting {len(collection.queries)} queries to {label}"
+        bar = st.progress(0.0, said)
+        start = time.monotonic()
+
+        def show(done: int, total: int, name: str) -> None:
+            left = (time.monotonic() - start) / done * (total - done)
+            bar.progress(done / total, f"{said}: {done} of {total}, {left:.0f} s left")
+
+        loaders.evaluate(path, collection, show, then)
+        bar.empty()

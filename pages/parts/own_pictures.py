@@ -18,7 +18,7 @@ import streamlit as st
 
 from pages.parts import cards, indexing, loaders, query
 from retrieval import images, index, methods
-from retrieval.collections import GroundTruth, archives, judgements, metadata
+from retrieval.collections import archives, judgements, metadata
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 
@@ -183,11 +183,6 @@ def build(name: str) -> index.Index:
     return built
 
 
-def with_queries(collection: collections.Collection, truth: GroundTruth) -> collections.Collection:
-    """The collection with the judgements of a file. Raises RetrievalError where none fits."""
-    return replace(collection, queries=judgements.refer_to(truth, collection.names))
-
-
 def judged(collection: collections.Collection) -> str:
     """'Judged by you: 2 queries, 9 pictures'"""
     queries, pictures = len(collection.queries), judgements.count(collection)
@@ -195,20 +190,6 @@ def judged(collection: collections.Collection) -> str:
         f"Judged by you: {queries} {'query' if queries == 1 else 'queries'}, "
         f"{pictures} {'picture' if pictures == 1 else 'pictures'}"
     )
-
-
-def evaluate(collection: collections.Collection) -> None:
-    """Put the judged queries to every index of the session's pictures, showing how far it is."""
-    for name, path in indexes(collection).items():
-        said = f"Evaluating {methods.METHODS[name].title}"
-        progress = st.progress(0.0, said)
-
-        def show(done: int, total: int, picture: str, progress=progress, said=said) -> None:
-            progress.progress(done / total, f"{said}: {done} of {total} queries")
-
-        with loaders.explained():
-            loaders.evaluate(path, collection, show)
-        progress.empty()
 
 
 PREFIX = "retrieval-own-"

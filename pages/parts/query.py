@@ -72,6 +72,13 @@ def newly_asked(shelf: Mapping[str, str], mark: str, collection_key: str) -> dic
     return asked
 
 
+def keep_link(mark: str, link: dict[str, str]) -> None:
+    """Mirror a view in the address. mark: as for ``newly_asked``, which then finds nothing new."""
+    state[mark] = link
+    if link != st.query_params.to_dict():
+        st.query_params.from_dict(link)
+
+
 def ask_prepared(number: int) -> None:
     """Callback: search with one of the collection's own queries."""
     state.source, state.prepared, state.searched = PREPARED, number, True

@@ -38,9 +38,7 @@ def write_link(asked: Asked) -> None:
     link = {"part": state["about-part"]}
     if isinstance(asked.question.source, Path):
         link |= {"collection": asked.collection.name, "query": asked.question.name}
-    state["about-link"] = link
-    if link != st.query_params.to_dict():
-        st.query_params.from_dict(link)
+    query.keep_link("about-link", link)
 
 
 def pick() -> Asked:

@@ -60,6 +60,4 @@ def write_link(view: Mapping[str, str]) -> None:
     }
     if state.get("eval-whole"):
         link["boxes"] = "no"
-    state["eval-link"] = link
-    if link != st.query_params.to_dict():
-        st.query_params.from_dict(link)
+    query.keep_link("eval-link", link)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import streamlit as st
-from PIL import Image, ImageDraw
 
 from pages.parts import cards, loaders
 from pages.parts.evaluation.link import view_of
@@ -23,20 +21,13 @@ def asked_picture(collection: Collection, number: int) -> None:
     """The query picture with its box."""
     asked = collection.queries[number]
     try:
-        jpeg, (width, _) = loaders.view(collection.path(asked.name), 800)
+        jpeg, size = loaders.view(collection.path(asked.name), 800)
     except RetrievalError:
         name = cards.plain(Path(asked.name).name)
         st.info(f"No picture of {name} here.", icon=":material/hide_image:")
         return
-    if asked.box:
-        picture = Image.open(io.BytesIO(jpeg))
-        factor = picture.width / width
-        box = [value * factor for value in asked.box]
-        ImageDraw.Draw(picture).rectangle(box, outline="#FFFFFF", width=7)
-        ImageDraw.Draw(picture).rectangle(box, outline="#0072B2", width=4)
-        st.image(picture, width="stretch", alt=f"Query {asked.name} with its box")
-    else:
-        st.image(jpeg, width="stretch", alt=f"Query {asked.name}")
+    alt = f"Query {asked.name}" + (" with its box" if asked.box else "")
+    st.image(cards.boxed(jpeg, size, asked.box), width="stretch", alt=alt)
     cards.credit_line(collection.credits.get(asked.name))
 
 

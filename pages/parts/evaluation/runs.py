@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import loaders, own_pictures
+from pages.parts import indexing, loaders, own_pictures
 from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import Collection
@@ -107,23 +106,8 @@ def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -
         st.info(f"The {label} index was not evaluated yet.")
     if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{path.name}"):
         return
-    _evaluate(collection, label, path, ())
+    indexing.evaluate(collection, label, path)
     st.rerun()
-
-
-def _evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ...]) -> None:
-    """Put all queries to an index, showing how far it is; the run is kept beside the index."""
-    with loaders.explained():
-        said = f"Putting {len(collection.queries)} queries to {label}"
-        bar = st.progress(0.0, said)
-        start = time.monotonic()
-
-        def show(done: int, total: int, name: str) -> None:
-            left = (time.monotonic() - start) / done * (total - done)
-            bar.progress(done / total, f"{said}: {done} of {total}, {left:.0f} s left")
-
-        loaders.evaluate(path, collection, show, then)
-        bar.empty()
 
 
 def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) -> None:
@@ -158,9 +142,8 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
         full = id not in measured and kept >= MOST_KEPT
         if st.button("Evaluate", key="rerank-run", disabled=not then or full):
             if id not in measured:
-                _evaluate(
-                    collection, f"{measured[name].label} + {chain.title(then)}", paths[name], then
-                )
+                label = f"{measured[name].label} + {chain.title(then)}"
+                indexing.evaluate(collection, label, paths[name], then)
             state["eval-method"], state["eval-against"] = id, name
             st.rerun()
         st.caption(

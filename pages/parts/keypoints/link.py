@@ -78,6 +78,4 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
                     link["box"] = state.box
                 if state.get("kp-other") == HERE and state.get("kp-result"):
                     link["result"] = state["kp-result"]
-    state["kp-link"] = link
-    if link != st.query_params.to_dict():
-        st.query_params.from_dict(link)
+    query.keep_link("kp-link", link)

@@ -81,6 +81,4 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
         link["query"] = question.name
         if state.box:
             link["box"] = state.box
-    state.link = link
-    if link != st.query_params.to_dict():
-        st.query_params.from_dict(link)
+    query.keep_link("link", link)

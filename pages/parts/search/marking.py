@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, own_pictures, query
+from pages.parts import cards, indexing, own_pictures, query
 from pages.parts.search.link import ALL
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.methods import METHODS
 
 MOST_QUERIES = 200  # of a file; a command scores more without keeping others waiting
 MOST_MEGABYTES = 8  # of a file, which takes up to thirty times as much in memory
@@ -59,9 +61,11 @@ def bar(collection: Collection) -> None:
             )
             if trouble := state.pop("judged-trouble", ""):
                 st.error(cards.plain(trouble), icon=":material/error:")
-        evaluable = bool(collection.protocols and own_pictures.indexes(collection))
+        indexes = own_pictures.indexes(collection)
+        evaluable = bool(collection.protocols and indexes)
         if st.button("Evaluate", key="judged-evaluate", type="primary", disabled=not evaluable):
-            own_pictures.evaluate(collection)
+            for name, path in indexes.items():
+                indexing.evaluate(collection, METHODS[name].title, path)
             st.switch_page("pages/evaluation.py", query_params={"collection": collection.name})
     st.caption(
         "✓ shows the same thing, ✗ does not, – is left out of the score. Pictures that you do not "
@@ -107,6 +111,7 @@ def _use() -> None:
                 f"This file has more than {MOST_QUERIES} queries: score it with the command "
                 "python -m retrieval evaluate."
             )
-        own.collection = own_pictures.with_queries(own.collection, truth)
+        queries = judgements.refer_to(truth, own.collection.names)
+        own.collection = replace(own.collection, queries=queries)
     except RetrievalError as error:
         state["judged-trouble"] = str(error)
