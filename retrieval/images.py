@@ -310,6 +310,22 @@ def read_bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
     return data
 
 
+def read_box(text: str) -> Box | None:
+    """A box as people write it: four numbers, with commas or blanks between; None for nothing.
+
+    Raises RetrievalError for anything else. Whether it lies in a picture: see ``check_box``.
+    """
+    if not text.strip():
+        return None
+    try:
+        x1, y1, x2, y2 = map(float, text.replace(",", " ").split())
+    except ValueError as error:
+        raise RetrievalError(
+            "A box is four numbers in pixels: left, top, right, bottom, as in 40, 20, 300, 260."
+        ) from error
+    return x1, y1, x2, y2
+
+
 def check_box(box: Box, size: tuple[int, int]) -> Box:
     """The part of ``box`` inside a picture of ``size`` (width, height).
 

@@ -203,7 +203,7 @@ def frame(collection: Collection, question: Question) -> Box | None:
         put_box(collection, question, written(question.own_box))
     jpeg, size = loaders.view(question.source, 1000, question.name)
     try:
-        box = parse(state.get("box", ""))
+        box = images.read_box(state.get("box", ""))
         box, trouble = box and images.check_box(box, size), None
     except RetrievalError as error:
         box, trouble = None, error
@@ -228,20 +228,6 @@ def frame(collection: Collection, question: Question) -> Box | None:
     if trouble:
         raise trouble
     return box
-
-
-def parse(text: str) -> Box | None:
-    """Four numbers with commas or blanks between them; None for nothing."""
-    parts = text.replace(",", " ").split()
-    if not parts:
-        return None
-    try:
-        x1, y1, x2, y2 = map(float, parts)
-    except ValueError:
-        raise RetrievalError(
-            "A box is four numbers in pixels: left, top, right, bottom, as in 40, 20, 300, 260."
-        ) from None
-    return x1, y1, x2, y2
 
 
 def number(text: str) -> float | None:

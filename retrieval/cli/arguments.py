@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
-from retrieval.images import Box
+from retrieval.images import read_box
 from retrieval.index.milvus import Address, is_address
 from retrieval.index.store import Part
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
+
+T = TypeVar("T")
 
 
 def command(
@@ -47,12 +50,19 @@ def join_boxes(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def box(text: str) -> Box:
-    values = numbers(text)
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError("a box is four numbers: x1,y1,x2,y2")
-    x1, y1, x2, y2 = values
-    return x1, y1, x2, y2
+def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
+    """A function that reads text, with its RetrievalError as an error that argparse shows."""
+
+    def reader(text: str) -> T:
+        try:
+            return read(text)
+        except RetrievalError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return reader
+
+
+box, chain, store = _reader(read_box), _reader(parse_chain), _reader(Address.parse)
 
 
 def numbers(text: str) -> list[float]:
@@ -65,7 +75,7 @@ def numbers(text: str) -> list[float]:
 def then_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--then",
-        type=_chain,
+        type=chain,
         default=(),
         metavar="NAMES",
         help=f"re-rank: {', '.join(RERANKERS)}, in the order given with commas between, or best "
@@ -73,23 +83,9 @@ def then_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _chain(text: str) -> tuple[str, ...]:
-    try:
-        return parse_chain(text)
-    except RetrievalError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def place(text: str) -> Path | str:
     """Where an index is: a folder, or the address of a store, which is no path."""
     return text if is_address(text) else Path(text)
-
-
-def store(text: str) -> Address:
-    try:
-        return Address.parse(text)
-    except RetrievalError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -18,8 +18,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from retrieval import images
-from retrieval.errors import RetrievalError
-from retrieval.images import Box
 from retrieval.ranking.chain import RERANKERS, parse_chain
 from retrieval.server import shelf
 
@@ -191,7 +189,7 @@ def link(collection: str, name: str) -> str:
 async def _answer(
     request: Request, index, source, name: str, box: str, top: int, then: str, where: str
 ) -> Answer:
-    area, chain = _box(box), parse_chain(then)
+    area, chain = images.read_box(box), parse_chain(then)
     ranking = await shelf.in_turn(
         request, lambda: shelf.search(index, source, name, area, top, chain, where)
     )
@@ -211,13 +209,3 @@ async def _answer(
         provenance=ranking.provenance,
         timings=ranking.timings,
     )
-
-
-def _box(text: str) -> Box | None:
-    if not text.strip():
-        return None
-    try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise RetrievalError("A box is four numbers in pixels: x1,y1,x2,y2.") from error
-    return x1, y1, x2, y2
