@@ -22,7 +22,8 @@ from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town, local
 from retrieval.index import asmk
 from retrieval.index.approximate import KINDS, RECALL_AT, Approximate
-from retrieval.index.store import EXACT, Index, dequantise, human_bytes
+from retrieval.index.layout import EXACT
+from retrieval.index.store import Index, dequantise, human_bytes
 from retrieval.index.vectors import BLOCK, ExactSearcher, nearest
 from retrieval.methods.base import as_local
 from retrieval.ranking.search import SHORTLIST

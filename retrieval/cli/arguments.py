@@ -10,8 +10,8 @@ from typing import TypeVar
 from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.images import read_box
+from retrieval.index.layout import Part
 from retrieval.index.milvus import Address, is_address
-from retrieval.index.store import Part
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from retrieval.cli.output import Bar, index_size, print_table, shown
 from retrieval.collections import Collection, registered, remote
 from retrieval.errors import RetrievalError
 from retrieval.index.approximate import KINDS
-from retrieval.index.store import EXACT
+from retrieval.index.layout import EXACT
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from retrieval.index import Index
     from retrieval.index.builder import Describe
-    from retrieval.index.store import Part
+    from retrieval.index.layout import Part
 
 
 def add(commands) -> None:

@@ -27,9 +27,10 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, describing, store
+from retrieval.index import approximate, describing, layout, store
 from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
+from retrieval.index.layout import EXACT, Part
 
 Progress = Callable[[int, int, str], None]
 # (collection, method, names, known, max_pixels) → what became of each picture, in any order
@@ -44,8 +45,8 @@ def build(
     codebook: np.ndarray | None = None,
     donors: Sequence[store.Index] = (),
     max_pixels: int = images.MAX_PIXELS,
-    part: store.Part | None = None,
-    search: str = store.EXACT,
+    part: Part | None = None,
+    search: str = EXACT,
     describe: Describe = describing.describe,
 ) -> store.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
@@ -92,7 +93,7 @@ def merge(
     parts: Sequence[str | Path],
     out: str | Path,
     codebook: np.ndarray | None = None,
-    search: str = store.EXACT,
+    search: str = EXACT,
 ) -> store.Index:
     """The index of a whole collection from all of its parts, without its pictures.
 
@@ -264,13 +265,13 @@ def _finish(
     return store.load(target, part)
 
 
-def _previous(target: Path, method, part: store.Part | None) -> list[store.Index]:
+def _previous(target: Path, method, part: Part | None) -> list[store.Index]:
     """The index already there, if its numbers can be used again."""
     if not target.exists() or not any(target.iterdir()):
         return []
     previous = store.load(target, part is not None)
     previous.check_method(method)
-    if previous.part != (part or store.Part()):
+    if previous.part != (part or Part()):
         raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
     return [previous]
 
@@ -302,7 +303,7 @@ class _Content(NamedTuple):
         """Add the arrays that search the features; returns what the manifest says of them."""
         if kind == "local" and self.records:
             self.arrays.update(_inverted_file(self.arrays, codebook))
-        if search == store.EXACT or not self.records:
+        if search == EXACT or not self.records:
             return {}
         made = approximate.KINDS[search].make(
             self.arrays["descriptors"],
@@ -349,11 +350,11 @@ def _kept(
 
 
 def _check_search(search: str, kind: str) -> None:
-    if search != store.EXACT and search not in approximate.KINDS:
+    if search != EXACT and search not in approximate.KINDS:
         raise RetrievalError(
-            f"Unknown search {search!r}; there are: {store.EXACT}, {', '.join(approximate.KINDS)}."
+            f"Unknown search {search!r}; there are: {EXACT}, {', '.join(approximate.KINDS)}."
         )
-    if search != store.EXACT and kind != "global":
+    if search != EXACT and kind != "global":
         raise RetrievalError(
             f"{search} searches one vector a picture; DELF is searched by its words, exactly."
         )
@@ -364,7 +365,7 @@ def _joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, 
 
     pieces: for local features of several pictures each, with their ``offsets``.
     """
-    types = store.array_types(kind, part=True)
+    types = layout.array_types(kind, part=True)
     arrays = {}
     for key in types.keys() - {"offsets"}:
         # An empty picture (no keypoint) has no descriptor width of its own.

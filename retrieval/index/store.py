@@ -1,21 +1,7 @@
-"""An index on disk: plain arrays that are memory-mapped, and a manifest that says what they are.
+"""Indexes: opened from their folders or a store, searched, saved and found.
 
-    precomputed/<collection>/<checkpoint>/
-        manifest.json     format, collection, checkpoint, settings, versions, sizes, checksums
-        images.json       name, SHA-256, width and height of each picture, in order
-        descriptors.npy   global: (N, D) float16, unit length
-                          local: (M, d) int8, unit length × 127, all pictures one after another
-        offsets.npy       local only: (N + 1,) int64, picture i has rows offsets[i]:offsets[i + 1]
-        keypoints.npy     local only: (M, 2) float16, x and y in pixels of the original picture
-        scales.npy, scores.npy   local only: (M,) float16
-        codebook.npy, word_*.npy local only: the inverted file of ASMK*, see asmk.InvertedFile
-        graph_*.npy, cell_*.npy  global, if asked for: see approximate.Graph and Cells
-
-An index of the kind "keypoints" has the arrays of a local one but no inverted file: it holds
-features to check a shortlist with, see ``ranking.verifiers``.
-
-Nothing in it is executed, and nothing is believed: ``load`` checks every file against the
-manifest and refuses with a sentence that says what differs.
+What the files of one are: see ``layout``. Nothing is believed: ``load`` checks every file against
+the manifest and refuses with a sentence that says what differs.
 """
 
 from __future__ import annotations
@@ -29,86 +15,31 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval import files
 from retrieval.collections import PRECOMPUTED as PRECOMPUTED  # others take it from here
 from retrieval.collections import registered
-from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate
-from retrieval.index.asmk import MOST_DIMENSIONS
+from retrieval.index import approximate, layout
+from retrieval.index.layout import AGAIN, EXACT, Part
 from retrieval.index.milvus import STORES, Address, is_address
-from retrieval.index.vectors import BLOCK
 from retrieval.methods.base import Features, LocalFeatures, as_vector
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
 
-T = TypeVar("T")
-
-FORMAT = 1
-KINDS = {"sir": "global", "delf": "local", "cnn-irwnha": "global"}
-ORDER = tuple(KINDS)
-
-# name → dtype and number of dimensions; the arrays that an index of each kind must have
-ARRAYS = {
-    "global": {"descriptors": ("float16", 2)},
-    "local": {
-        "descriptors": ("int8", 2),
-        "offsets": ("int64", 1),
-        "keypoints": ("float16", 2),
-        "scales": ("float16", 1),
-        "scores": ("float16", 1),
-        "codebook": ("float32", 2),
-        "word_starts": ("int64", 1),
-        "word_pictures": ("int32", 1),
-        "word_signs": ("uint64", 1),
-        "word_counts": ("int32", 1),
-    },
-    # Local features to check a shortlist with: there is nothing to search them by.
-    "keypoints": {
-        "descriptors": ("int8", 2),
-        "offsets": ("int64", 1),
-        "keypoints": ("float16", 2),
-        "scales": ("float16", 1),
-        "scores": ("float16", 1),
-    },
-}
-EXACT = "exact"
-AGAIN = "; delete it and index the collection again"
+ORDER = tuple(layout.KINDS)  # of the methods, in which their indexes are listed
 PATIENCE = 20  # times that an index is looked for while another takes its place
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
-
-
-def array_types(
-    kind: str, part: bool = False, search: str = EXACT
-) -> Mapping[str, tuple[str, int]]:
-    """Name → dtype and dimensions of the arrays of an index; a part has nothing to search with."""
-    types = ARRAYS["keypoints" if part and kind == "local" else kind]
-    return types if search == EXACT else {**types, **approximate.KINDS[search].types}
-
-
-class Part(NamedTuple):
-    """One of so many parts of a list, all of about the same size; ``number`` counts from 1."""
-
-    number: int = 1
-    parts: int = 1
-
-    def __str__(self) -> str:
-        return f"part {self.number} of {self.parts}"
-
-    def of(self, names: Sequence[T]) -> Sequence[T]:
-        start, end = (len(names) * one // self.parts for one in (self.number - 1, self.number))
-        return names[start:end]
 
 
 class Index:
@@ -161,7 +92,7 @@ class Index:
     @property
     def search(self) -> str:
         """How the pictures are searched: 'exact', or a key of ``approximate.KINDS``."""
-        return self.manifest.get("search", {}).get("type", EXACT)
+        return layout.search_of(self.manifest)
 
     @property
     def search_stated(self) -> str:
@@ -314,7 +245,7 @@ class Index:
         differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if differ:
             was, wants = (
-                ", ".join(f"{key} {_short(one.get(key))}" for key in differ)
+                ", ".join(f"{key} {layout.short(one.get(key))}" for key in differ)
                 for one in (ours, theirs)
             )
             self._refuse(was, wants)
@@ -394,7 +325,7 @@ def save(
         for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
     }
     manifest = {
-        "format": FORMAT,
+        "format": layout.FORMAT,
         **identity(method),
         "collection": {
             "name": collection.name,
@@ -409,7 +340,7 @@ def save(
         "seconds": round(seconds, 1),
         **(more or {}),
     }
-    manifest["sha256"] = _manifest_digest(manifest)
+    manifest["sha256"] = layout.manifest_digest(manifest)
     (folder / "manifest.json").write_bytes(as_json(manifest))
 
 
@@ -497,9 +428,9 @@ def _load(path: Path, part: bool) -> Index:
                 f"edited or damaged{AGAIN}."
             )
     images = _read_json(path / "images.json")
-    types = array_types(manifest["kind"], part, _search_of(manifest))
+    types = layout.array_types(manifest["kind"], part, layout.search_of(manifest))
     arrays = {name: _open_array(path / f"{name}.npy") for name in types}
-    _check_contents(manifest, images, arrays, path)
+    layout.check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
 
 
@@ -606,12 +537,6 @@ def settle(new: Path, target: Path) -> None:
             old.rename(target)
 
 
-def _manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else in a manifest, so that an edited one is noticed."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -637,186 +562,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not (path / "manifest.json").is_file():
         raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
     manifest = _read_json(path / "manifest.json")
-    check_manifest(manifest, path)
+    layout.check_manifest(manifest, path)
     return manifest
-
-
-def check_manifest(manifest: Any, path: Path | Address) -> None:
-    """Raises RetrievalError where this is not the manifest of an index that we can read."""
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        raise RetrievalError(f"{path} is not an index: its manifest.json is something else's.")
-    if manifest["format"] != FORMAT:
-        raise RetrievalError(
-            f"The index {path} has format version {_short(manifest['format'])}, this program "
-            f"reads {FORMAT}{AGAIN}."
-        )
-    damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
-    try:
-        kind = manifest["kind"]
-        part = Part(**manifest.get("part", {}))
-        types = array_types(kind, "part" in manifest, _search_of(manifest))
-        expected = {f"{name}.npy" for name in types} | {"images.json"}
-        fine = (
-            set(manifest["files"]) == expected
-            and all(
-                isinstance(stated["bytes"], int) and isinstance(stated["sha256"], str)
-                for stated in manifest["files"].values()
-            )
-            and KINDS.get(manifest["method"], kind) == kind
-            and isinstance(manifest["method"], str)
-            and isinstance(manifest["settings"], dict)
-            and isinstance(manifest["checkpoint"]["id"], str)
-            and isinstance(manifest["checkpoint"]["sha256"], str)
-            and isinstance(manifest["collection"]["name"], str)
-            and isinstance(manifest["collection"]["fingerprint"], str)
-            and isinstance(manifest["collection"].get("folder", ""), str)
-            and isinstance(manifest["made"], str)
-            and isinstance(manifest["seconds"], int | float)
-            and isinstance(manifest["versions"], dict)
-            and all(
-                isinstance(entry["name"], str) and isinstance(entry["reason"], str)
-                for entry in manifest["skipped"]
-            )
-            and isinstance(manifest["pictures"], int)
-            and all(isinstance(one, int) for one in part)
-            and 1 <= part.number <= part.parts
-            and _is_search(manifest)
-            and _can_be_told(manifest)
-            and manifest["sha256"] == _manifest_digest(manifest)
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise damaged from error
-    if not fine:
-        raise damaged
-
-
-def _can_be_told(manifest: Mapping[str, Any]) -> bool:
-    """Whether others can be sent it as JSON: whole characters, and settings that are not nested.
-
-    What comes from names of files need not be text.
-    """
-    values: list[Any] = []
-    for one in manifest["settings"].values():
-        values += one if isinstance(one, list) else [one]
-    told = {key: one for key, one in manifest.items() if key not in ("collection", "skipped")}
-    try:
-        json.dumps(told, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return not any(isinstance(one, dict | list) for one in values)
-
-
-def _search_of(manifest: Mapping[str, Any]) -> str:
-    return manifest.get("search", {}).get("type", EXACT)
-
-
-def _is_search(manifest: Mapping[str, Any]) -> bool:
-    """Whether the entry on an approximate search is one, where there is any."""
-    if "search" not in manifest:
-        return True
-    recall = manifest["search"]["recall_at_10"]
-    return (
-        manifest["search"]["type"] in approximate.KINDS
-        and manifest["kind"] == "global"
-        and "part" not in manifest
-        and isinstance(recall, int | float)
-        and 0 <= recall <= 1
-    )
-
-
-def _check_contents(manifest, images, arrays, path: Path) -> None:
-    """Shapes agree with one another even when somebody wrote matching checksums."""
-    count = manifest["pictures"]
-    wrong = RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
-    part = "part" in manifest
-    if not isinstance(images, list) or len(images) != count or (count == 0 and not part):
-        raise wrong
-    for image in images:
-        if not (
-            isinstance(image, dict)
-            and isinstance(image.get("name"), str)
-            and isinstance(image.get("sha256"), str)
-            and all(
-                isinstance(image.get(side), int) and 0 <= image[side] < 2**31
-                for side in ("width", "height")
-            )
-        ):
-            raise wrong
-    if len({image["name"] for image in images}) != count:
-        raise wrong
-    try:
-        for image in images:
-            check_name(image["name"])
-    except RetrievalError as error:
-        raise wrong from error
-    search = _search_of(manifest)
-    for name, (dtype, dimensions) in array_types(manifest["kind"], part, search).items():
-        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
-            raise wrong
-    descriptors = arrays["descriptors"]
-    if manifest["kind"] == "global":
-        # Every value, not a sample: one NaN would poison every ranking.
-        fine = len(descriptors) == count and (descriptors.size or not count)
-        if not fine or not all(np.isfinite(rows).all() for rows in _blocks(descriptors)):
-            raise wrong
-        if search != EXACT and not approximate.KINDS[search].fits(arrays, descriptors):
-            raise wrong
-        return
-    offsets = arrays["offsets"]
-    rows = len(descriptors)
-    if (
-        len(offsets) != count + 1
-        or offsets[0] != 0
-        or offsets[-1] != rows
-        or (offsets[1:] < offsets[:-1]).any()  # a difference may overflow
-        or any(len(arrays[name]) != rows for name in ("keypoints", "scales", "scores"))
-        or (rows and arrays["keypoints"].shape[1] != 2)
-        or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
-    ):
-        raise wrong
-    if manifest["kind"] == "keypoints" or part:
-        return
-    if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
-        raise wrong
-
-
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows a few at a time: what looks at all of a large array needs no copy of its size."""
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
-
-
-def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
-    """Whether the word arrays fit ``count`` pictures and descriptors of ``width`` dimensions."""
-    codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
-    words, dimensions = codebook.shape
-    if (
-        not words
-        or (width is not None and (width != dimensions or not width))
-        or dimensions > MOST_DIMENSIONS
-        or not np.isfinite(codebook).all()
-        or len(starts) != words + 1
-        or starts[0] != 0
-        or starts[-1] != len(pictures)
-        or (starts[1:] < starts[:-1]).any()
-        or len(arrays["word_signs"]) != len(pictures)
-        or len(arrays["word_counts"]) != count
-        or (len(pictures) and not 0 <= pictures.min() <= pictures.max() < count)
-    ):
-        return False
-    # Within a word the pictures ascend, each once; a new word may begin anywhere.
-    descends = np.flatnonzero(np.diff(pictures) <= 0) + 1
-    unused = np.uint64(2**64 - 2**dimensions)
-    return (
-        bool(np.isin(descends, starts).all())
-        and not (arrays["word_signs"] & unused).any()
-        and np.array_equal(np.bincount(pictures, minlength=count), arrays["word_counts"])
-    )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def quantise(descriptors: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from retrieval import files
 from retrieval.collections.collection import data_folder
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import milvus, store
+from retrieval.index import layout, milvus, store
 from retrieval.index.milvus import (
     PATIENCE,
     STORES,
@@ -145,7 +145,7 @@ def describe(address: Address) -> Description:
             raise ValueError("another primary key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise stranger(address) from error
-    store.check_manifest(manifest, address)
+    layout.check_manifest(manifest, address)
     if manifest["kind"] != "global" or manifest["pictures"] < 1:
         raise stranger(address)
     return Description(said["collection_name"], manifest, extra, width)

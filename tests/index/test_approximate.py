@@ -13,6 +13,7 @@ from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate
 from retrieval.index.approximate import KINDS, Cells, Graph
+from retrieval.index.layout import Part
 from retrieval.index.vectors import ExactSearcher, nearest
 from retrieval.ranking.ranking import Query
 from retrieval.ranking.search import rank_query
@@ -312,7 +313,7 @@ def test_merged_with_a_search(pictures, tmp_path):
     collection = open_collection(pictures)
     parts = [tmp_path / "1", tmp_path / "2"]
     for number, path in enumerate(parts, 1):
-        index.build(collection, Thumbnail(), path, part=index.store.Part(number, 2))
+        index.build(collection, Thumbnail(), path, part=Part(number, 2))
     merged = index.merge(parts, tmp_path / "merged", search="hnsw")
     whole = build(pictures, tmp_path / "whole")
     for name in whole.arrays:

@@ -18,7 +18,7 @@ from stubs import Grid, Thumbnail, paint
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.index import store
+from retrieval.index import layout, store
 
 
 @pytest.fixture
@@ -591,7 +591,7 @@ def flip(path, place):
     path.write_bytes(data)
 
 
-LOCAL_FILES = ("images.json", *(f"{name}.npy" for name in index.store.ARRAYS["local"]))
+LOCAL_FILES = ("images.json", *(f"{name}.npy" for name in layout.ARRAYS["local"]))
 
 
 @pytest.mark.parametrize("name", LOCAL_FILES)

@@ -13,7 +13,7 @@ from retrieval import cli, index
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import store
-from retrieval.index.store import Part
+from retrieval.index.layout import Part
 
 TIMES = ("made", "seconds", "sha256")  # of a manifest; its checksum is over the times too
 

@@ -17,7 +17,7 @@ from retrieval.collections import open_collection, remote
 from retrieval.collections.remote import open_anywhere
 from retrieval.errors import RetrievalError
 from retrieval.index import cluster
-from retrieval.index.store import Part
+from retrieval.index.layout import Part
 
 SECRET = "hunter2"
 
