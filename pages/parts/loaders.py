@@ -196,11 +196,11 @@ def in_turn(work: Callable[[], T]) -> T:
 
 def taking_turns(method: methods.Method) -> methods.Method:
     """The method for a build: each picture waits for its turn among the searches of others."""
-    polite, who = copy.copy(method), _visitor()
-    polite.describe_batch = lambda pictures: WORKERS.run(  # type: ignore[method-assign]
+    queued, who = copy.copy(method), _visitor()
+    queued.describe_batch = lambda pictures: WORKERS.run(  # type: ignore[method-assign]
         who, lambda: method.describe_batch(pictures), lambda place: None
     )
-    return polite
+    return queued
 
 
 def _visitor() -> str:
@@ -250,8 +250,8 @@ def search(
     source = question.source
     kept, described = _kept(source), _described(question.key, box, method, opened.settings)
     # Another chain, and why a result was found, need the features again.
-    remembering = copy.copy(method)
-    remembering.describe = lambda picture, box=None: kept.get(  # type: ignore[method-assign]
+    cached = copy.copy(method)
+    cached.describe = lambda picture, box=None: kept.get(  # type: ignore[method-assign]
         described, lambda: method.describe(picture, box), wait=False
     )
 
@@ -259,7 +259,7 @@ def search(
         own = question.name if isinstance(source, Path) else None
         return search_module.rank_picture(
             opened,
-            remembering,
+            cached,
             _decoded(source),
             box,
             then=then,

@@ -1,4 +1,4 @@
-"""``download`` and ``checkpoints`` and ``methods``: what there is, and how it comes here."""
+"""``download``, ``checkpoints`` and ``methods``: what there is, and how it comes here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from retrieval import methods
 from retrieval.cli.arguments import command, positive
 from retrieval.cli.output import Bar, DownloadBar, print_table
-from retrieval.collections import commons, data_folder
-from retrieval.collections.downloads import SOURCES
+from retrieval.collections import commons, data_folder, downloads, open_collection
 from retrieval.errors import RetrievalError
+from retrieval.evaluation import published_descriptors as features
 from retrieval.networks import checkpoints
 
 
@@ -21,7 +21,7 @@ def add(commands) -> None:
     download.add_argument(
         "name",
         metavar="NAME",
-        help=", ".join([*SOURCES, "roxford5k-gem-features", "rparis6k-gem-features"])
+        help=", ".join([*downloads.SOURCES, *features.FEATURES])
         + ", commons, or a checkpoint: python -m retrieval checkpoints",
     )
     download.set_defaults(resumed=True, wrong_usage=download.error)
@@ -83,10 +83,6 @@ def _checkpoints(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from retrieval.collections import downloads, open_collection
-    from retrieval.evaluation import published_descriptors as features
-    from retrieval.networks import checkpoints
-
     own = (args.preset, args.category, args.per, args.depth, args.licence, args.out, args.contact)
     if args.name == "commons":
         return _commons(args)
@@ -146,8 +142,6 @@ def _commons(args: argparse.Namespace) -> int:
 
 def bring(args: argparse.Namespace) -> None:
     """Download what is asked for by name and not here: pictures, labels, weights."""
-    from retrieval.collections import downloads
-
     with DownloadBar() as bar:
         checkpoint = checkpoints.REGISTRY.get(args.checkpoint)
         if checkpoint is not None and not checkpoint.available:

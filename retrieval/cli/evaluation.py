@@ -1,4 +1,4 @@
-"""``evaluate`` and ``reproduce``: score an index or given rankings; the report's table."""
+"""``evaluate``, ``ablate`` and ``reproduce``: score an index or rankings; the report's table."""
 
 from __future__ import annotations
 
@@ -187,7 +187,6 @@ def _ablate(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from retrieval.collections import open_collection
     from retrieval.evaluation import report
 
     for name, protocols in report.COLLECTIONS.items():

@@ -1,8 +1,8 @@
 """Figures of local features, for the page and the command line: images, keypoints, matches.
 
 The three verbs are those of Hierarchical-Localization (utils/viz.py). Coordinates are (x, y) in
-pixels of each original picture, whatever resolution it is drawn at. Everything returns a
-matplotlib Figure with what the numbers rest on in small print; see ``plots`` for pyplot.
+pixels of each original picture, whatever resolution it is drawn at. Figures carry what the numbers
+rest on in small print; pyplot is not used, see ``figures.evaluation``.
 """
 
 from __future__ import annotations
