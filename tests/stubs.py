@@ -4,8 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from retrieval import methods
+from retrieval.errors import RetrievalError
 from retrieval.methods.base import LocalFeatures
 
 CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32)
@@ -18,6 +21,17 @@ class OneByOne:
 
     def describe_batch(self, pictures):
         return [self.describe(picture) for picture in pictures]
+
+
+class Registered(OneByOne):
+    """A global method that is taken for one of the three, with its default checkpoint."""
+
+    kind = "global"
+    settings: dict = {}
+
+    def __init__(self, name):
+        self.name, self.title = name, methods.METHODS[name].title
+        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
 
 
 class Thumbnail(OneByOne):
@@ -53,6 +67,15 @@ class Grid(Thumbnail):
         ones = np.ones(len(cells), np.float32)
         points = np.float32(cells).reshape(-1, 2) + 5
         return LocalFeatures(points, ones, ones, descriptors)
+
+
+def refused(words, call, *arguments, **options):
+    """The call raises RetrievalError, with these words in one sentence."""
+    with pytest.raises(RetrievalError, match=words) as caught:
+        call(*arguments, **options)
+    text = str(caught.value)
+    assert text.endswith(".")
+    assert "\n" not in text
 
 
 def paint(path: Path, seed: int, size=(40, 30)):

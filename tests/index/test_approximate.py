@@ -6,11 +6,10 @@ from copy import copy
 import numpy as np
 import pytest
 from attack.indexes import edited, forge
-from stubs import Grid, Thumbnail, paint
+from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import cli, index
 from retrieval.collections import open_collection
-from retrieval.errors import RetrievalError
 from retrieval.index import approximate
 from retrieval.index.approximate import KINDS, Cells, Graph
 from retrieval.index.layout import Part
@@ -250,14 +249,6 @@ def pictures(tmp_path_factory):
 
 def build(pictures, out, search="hnsw", method=None):
     return index.build(open_collection(pictures), method or Thumbnail(), out, search=search)
-
-
-def refused(words, call, *arguments, **options):
-    with pytest.raises(RetrievalError, match=words) as caught:
-        call(*arguments, **options)
-    text = str(caught.value)
-    assert text.endswith(".")
-    assert "\n" not in text
 
 
 def test_ranks_equal_those_of_exact_search(pictures, tmp_path):

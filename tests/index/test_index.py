@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from attack.indexes import edit, forge
 from PIL import Image
-from stubs import Grid, Thumbnail, paint
+from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
-from retrieval.errors import RetrievalError
 from retrieval.index import layout, store
 
 
@@ -37,14 +36,6 @@ def out(tmp_path):
 
 def build(folder, out, method=None, **options):
     return index.build(open_collection(folder), method or Thumbnail(), out, **options)
-
-
-def refused(words, call, *arguments, **options):
-    with pytest.raises(RetrievalError, match=words) as caught:
-        call(*arguments, **options)
-    text = str(caught.value)
-    assert text.endswith(".")
-    assert "\n" not in text
 
 
 def snapshot(path):

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from attack.indexes import edited
 from PIL import Image
-from stubs import Grid, Thumbnail, paint
+from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import cli, index
 from retrieval.collections import open_collection
-from retrieval.errors import RetrievalError
 from retrieval.index import store
 from retrieval.index.layout import Part
 
@@ -85,14 +84,6 @@ def test_a_part_goes_on_and_is_updated(pictures, tmp_path):
     method = Thumbnail()
     index.build(collection, method, tmp_path / "2", part=part)
     assert method.described == []
-
-
-def refused(words, call, *arguments, **options):
-    with pytest.raises(RetrievalError, match=words) as caught:
-        call(*arguments, **options)
-    text = str(caught.value)
-    assert text.endswith(".")
-    assert "\n" not in text
 
 
 @pytest.fixture(scope="module")

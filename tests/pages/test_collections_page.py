@@ -1,14 +1,13 @@
 """The page "Collections", against a server on this machine that answers as Commons does."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from commons_site import serving
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from stubs import OneByOne
+from stubs import Registered
 
 from pages.parts import loaders
 from retrieval import index, methods
@@ -17,15 +16,8 @@ from retrieval.collections import commons, data_folder
 ROOT = Path(__file__).parents[2]
 
 
-class Patches(OneByOne):
+class Patches(Registered):
     """Colours of 8 × 6 patches: the server's random pictures are about orthogonal."""
-
-    kind = "global"
-    settings: dict = {}
-
-    def __init__(self, name):
-        self.name, self.title = name, methods.METHODS[name].title
-        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
 
     def describe(self, picture, box=None):
         small = np.asarray(picture.resize((8, 6), Image.Resampling.BOX), np.float32).ravel()

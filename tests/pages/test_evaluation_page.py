@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
-from stubs import OneByOne
+from stubs import Registered
 
 from pages.parts import loaders
 from pages.parts.evaluation import runs as evaluation_runs
@@ -40,15 +40,8 @@ RANKS = {
 }
 
 
-class Grey(OneByOne):
+class Grey(Registered):
     """Says how bright a picture is."""
-
-    kind = "global"
-    settings: dict = {}
-
-    def __init__(self, name):
-        self.name, self.title = name, methods.METHODS[name].title
-        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
 
     def describe(self, picture, box=None):
         vector = np.asarray(picture.resize((2, 2)), np.float32).ravel() + 1

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
-from stubs import OneByOne
+from stubs import Registered
 
 from pages.parts import cards, loaders, own_pictures
 from retrieval import index, methods
@@ -36,14 +36,7 @@ ROOT = Path(__file__).parents[2]
 RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
 
 
-class Colours(OneByOne):
-    kind = "global"
-    settings: dict = {}
-
-    def __init__(self, name):
-        self.name, self.title = name, methods.METHODS[name].title
-        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
-
+class Colours(Registered):
     def places(self, picture, box=None):
         """Four places, the quarters of the picture, which sum to the descriptor."""
         vector = self.describe(picture, box)
