@@ -2,4 +2,4 @@
 
 from retrieval import threads
 
-threads.configure()  # every way to torch goes through here, and it must come before
+threads.configure()  # before torch is imported, which reads its settings once

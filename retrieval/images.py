@@ -50,7 +50,7 @@ MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
 MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
-MAX_EXIF = 4_000_000  # bytes; true ones have 64 kB. Pillow makes a fraction of 230 bytes of each 8
+MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Of 8 bytes Pillow can make an object of 230
 MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
 MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
@@ -61,7 +61,7 @@ TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
 RAW = (1, 2, 7)  # kinds of values in TIFF that stay bytes
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
-# Many FF may stand before a marker; to ask for the last alone takes the length and not its square.
+# Any number of FF may precede a marker. Only the last is matched: the time stays linear.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd8])")
 
 
@@ -179,9 +179,9 @@ def _decode(
 
 
 class _Clocked(io.BytesIO):
-    """The bytes of a picture, which cannot be read for ever.
+    """The bytes of a picture, with a limit on the computing time in which they are read.
 
-    Files of a million empty parts keep Pillow busy, which reads them one by one.
+    Pillow reads a file of a million empty parts one by one.
     """
 
     def __init__(self, data: bytes):

@@ -15,7 +15,7 @@ from typing import Any
 
 # malloc.h
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-# Whoever sets one of these wants something else.
+# Where one of these is set, nothing is changed here.
 _CHOSEN = {
     "GLIBC_TUNABLES",
     "MALLOC_ARENA_MAX",

@@ -1,8 +1,8 @@
 """How many threads numeric libraries use, and how those wait. Set before the libraries are loaded.
 
-Torch, FAISS and MKL bring OpenMP, whose threads by default spin on a core for a while before they
-sleep. On a machine with other work that core is somebody else's: measured with
-``python -m retrieval bench threads``. A setting of the user's own always wins.
+Torch, FAISS and MKL use OpenMP, whose threads by default keep a core busy for a while before they
+sleep. Other programs lose that core: ``python -m retrieval bench threads`` measures how much. A
+setting of the user's own always wins.
 """
 
 from __future__ import annotations

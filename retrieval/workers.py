@@ -21,7 +21,7 @@ T = TypeVar("T")
 SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
 LOOK = 0.5  # s between two looks at the queue of one who waits
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
-# and then from time to time, for sessions come and go whose answers are all kept already.
+# and then from time to time, as sessions that needed no search leave some too.
 PAUSES = (2.0, 60.0, 240.0)
 
 
@@ -83,7 +83,7 @@ class Workers:
         """
         future = self.submit(who, do)
         try:
-            # Not at once: what a free worker takes has not waited.
+            # Called for the first time after LOOK: work that a free worker takes does not wait.
             while not wait([future], LOOK).done:
                 waiting(self.place(who, future))
             return future.result()
@@ -97,7 +97,7 @@ class Workers:
             if future not in mine:
                 return 0
             turns, order = mine.index(future), list(self._waiting)
-            # Who comes earlier in the round has had one turn more by then.
+            # Those before us in the order get one turn more until then.
             others = (
                 min(len(self._waiting[other]), turns + (number < order.index(who)))
                 for number, other in enumerate(order)

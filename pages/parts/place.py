@@ -1,4 +1,4 @@
-"""Where one is on a page: kept for the way back, and moved to what a click asked for."""
+"""The scroll position of a page: restored on the way back, moved to what a click asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _place = st.components.v2.component(
 
 
 def keep() -> None:
-    """Once a page: the way back leads to the place that was left."""
+    """Once a page: the browser's way back leads to where the visitor was on it."""
     show, number = st.session_state.get("place-show", ("", 0))
     with st.container(key="place"):
         _place(key="place-keeper", data={"show": show, "number": number})

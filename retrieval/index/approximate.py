@@ -93,7 +93,7 @@ class Approximate(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, arrays: Arrays, descriptors: np.ndarray) -> bool:
-        """Whether arrays of the right types hold nothing that leads outside of them."""
+        """Whether all numbers in arrays of the right types and dimensions are in range."""
 
     @abstractmethod
     def _add(self, positions: np.ndarray) -> None: ...
@@ -110,7 +110,7 @@ class Approximate(ABC):
         positions = np.empty((len(queries), count), np.int64)
         for row, found in enumerate(self._candidates(queries, shortlist)):
             found = np.sort(found[found >= 0])  # equal scores in the order of the collection
-            if len(found) < count:  # a graph need not lead everywhere
+            if len(found) < count:  # the search of a graph may not reach enough pictures
                 one, exact = nearest(self.descriptors, queries[row : row + 1], count)
                 scores[row], positions[row] = one[0], exact[0]
                 continue
@@ -206,7 +206,7 @@ class Graph(Approximate):
 
     @classmethod
     def renumbered(cls, arrays: Arrays, moved: np.ndarray, count: int) -> Arrays | None:
-        if (moved < 0).any():  # others lead through what is gone
+        if (moved < 0).any():  # links of other pictures lead to the deleted ones
             return None
         return {**arrays, "graph_nodes": moved[arrays["graph_nodes"]].astype(np.int32)}
 

@@ -195,7 +195,7 @@ def _writing(out: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the lock of a target, which lies beside it: all who can write there meet at it."""
+    """Hold the lock of a target. Its file lies beside the target, where every build finds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)

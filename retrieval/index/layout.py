@@ -33,6 +33,7 @@ from retrieval.errors import RetrievalError
 from retrieval.index import approximate
 from retrieval.index.asmk import MOST_DIMENSIONS
 from retrieval.index.vectors import BLOCK
+from retrieval.methods import METHODS
 
 if TYPE_CHECKING:
     from retrieval.index.milvus import Address
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT = 1
-KINDS = {"sir": "global", "delf": "local", "cnn-irwnha": "global"}
 
 # name → dtype and number of dimensions; the arrays that an index of each kind must have
 ARRAYS = {
@@ -119,8 +119,8 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
                 isinstance(stated["bytes"], int) and isinstance(stated["sha256"], str)
                 for stated in manifest["files"].values()
             )
-            and KINDS.get(manifest["method"], kind) == kind
             and isinstance(manifest["method"], str)
+            and (manifest["method"] not in METHODS or METHODS[manifest["method"]].kind == kind)
             and isinstance(manifest["settings"], dict)
             and isinstance(manifest["checkpoint"]["id"], str)
             and isinstance(manifest["checkpoint"]["sha256"], str)

@@ -1,7 +1,7 @@
 """Indexes: opened from their folders or a store, searched, saved and found.
 
-What the files of one are: see ``layout``. Nothing is believed: ``load`` checks every file against
-the manifest and refuses with a sentence that says what differs.
+What the files of one are: see ``layout``. ``load`` checks every file against the manifest, and
+refuses an index with a sentence that says what differs.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from retrieval.errors import RetrievalError
 from retrieval.index import approximate, layout
 from retrieval.index.layout import AGAIN, EXACT, Part
 from retrieval.index.milvus import STORES, Address, is_address
+from retrieval.methods import METHODS
 from retrieval.methods.base import Features, LocalFeatures, as_vector
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
 
-ORDER = tuple(layout.KINDS)  # of the methods, in which their indexes are listed
+ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
 PATIENCE = 20  # times that an index is looked for while another takes its place
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
@@ -123,8 +124,8 @@ class Index:
         return any(self.digests)
 
     # An index in a store (``stored.StoredIndex``) has no pictures in memory, and one with an
-    # approximate search is too large to rank. Whoever ranks asks for those that may matter; of any
-    # other index that is all of them.
+    # approximate search is too large to rank as a whole. So a search ranks a shortlist; of any
+    # other index that is the index itself.
 
     filters = False  # whether a shortlist can be filtered: a folder holds no metadata
 
@@ -517,7 +518,7 @@ def digest(data: bytes) -> str:
 def replace_folder(new: Path, target: Path) -> None:
     """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames.
 
-    The old folder waits beside ``new``, which is ours: beside ``target`` it might meet another.
+    Until then the old folder lies beside ``new``, in a folder where no other build writes.
     """
     old = new.with_name(f"{new.name}.old")
     shutil.rmtree(old, ignore_errors=True)

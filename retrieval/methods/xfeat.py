@@ -1,8 +1,8 @@
 """XFeat: local features that check what another method found.
 
-They see the same corner in two pictures very well, but know nothing of landmarks: a search of
-their own would be poor. Potje et al., "XFeat: Accelerated Features for Lightweight Image Matching",
-CVPR 2024.
+They find the same corner in two pictures well, but they do not recognise landmarks: a search with
+them alone would be poor. Potje et al., "XFeat: Accelerated Features for Lightweight Image
+Matching", CVPR 2024.
 """
 
 from __future__ import annotations

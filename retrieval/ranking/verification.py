@@ -1,4 +1,4 @@
-"""Re-rankers that look whether two pictures show the same thing from two sides: geometry.
+"""Geometry: re-rankers that check whether two pictures show one thing from two viewpoints.
 
 Each of the best pictures is matched to the query, and a map that most matches agree with is
 looked for (``geometry.verify``). Pictures with enough agreeing matches come first, in the order of
