@@ -37,6 +37,7 @@ else:
     HEIC = frozenset({".heic", ".heif"})
 
 Box = tuple[float, float, float, float]
+Source = str | Path | bytes | BinaryIO  # a path, the bytes of a file, or an open binary file
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"}) | HEIC
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
@@ -77,12 +78,9 @@ def visitors_limit() -> int:
     return min(int(text) * 1_000_000, MAX_PIXELS)
 
 
-def read(
-    source: str | Path | bytes | BinaryIO, name: str | None = None, most: int = MAX_PIXELS
-) -> Image.Image:
+def read(source: Source, name: str | None = None, most: int = MAX_PIXELS) -> Image.Image:
     """Decode one picture into upright 8-bit RGB.
 
-    source: a path, the bytes of a file, or an open binary file.
     name: what to call it in an error; by default the path's or the file's own name.
     most: pixels it may have.
     Raises PictureError for anything that is not a whole, reasonably sized picture.
@@ -91,7 +89,7 @@ def read(
 
 
 def thumbnail(
-    source: str | Path | bytes | BinaryIO,
+    source: Source,
     side: int,
     name: str | None = None,
     most: int = MAX_PIXELS,
@@ -107,7 +105,7 @@ def thumbnail(
 
 
 def as_jpeg(
-    source: str | Path | bytes | BinaryIO,
+    source: Source,
     side: int,
     name: str | None = None,
     most: int = MAX_PIXELS,
@@ -137,7 +135,7 @@ def _plain_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def _decode(
-    source: str | Path | bytes | BinaryIO, name: str | None, most: int, side: int | None = None
+    source: Source, name: str | None, most: int, side: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An upright RGB picture and the size that the file states, upright too.
 
@@ -294,7 +292,7 @@ def _check_tiles(picture: Image.Image, name: str, most: int) -> None:
         raise _too_many_pixels(f"A tile of {name} has {width} × {height} pixels,", most)
 
 
-def read_bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
+def read_bytes(source: Source, name: str) -> bytes:
     """The bytes of one picture file. Raises PictureError where there are none, or too many."""
     try:
         data = _bytes_of(source)
@@ -389,13 +387,13 @@ def fit(
     return small
 
 
-def _name_of(source) -> str:
-    if not isinstance(source, str | Path):
-        source = getattr(source, "name", None)  # of a temporary file it is a number
-    return Path(source).name if isinstance(source, str | Path) else "The picture"
+def _name_of(source: Source) -> str:
+    # An open file may have no name, and a temporary one has a number.
+    name = source if isinstance(source, str | Path) else getattr(source, "name", None)
+    return Path(name).name if isinstance(name, str | Path) else "The picture"
 
 
-def _bytes_of(source) -> bytes:
+def _bytes_of(source: Source) -> bytes:
     """At most one byte more than allowed, so that the size can be judged without reading it all."""
     if isinstance(source, bytes):
         return source

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from retrieval import index as indexes
-from retrieval.benchmarks import index_of_town, local
+from retrieval.benchmarks import index_of_town, local, process_status
 from retrieval.index import asmk
 from retrieval.index.approximate import KINDS, RECALL_AT, Approximate
 from retrieval.index.layout import EXACT
@@ -120,14 +120,15 @@ def build(search: str, path: Path) -> Built:
     else:
         for name, array in KINDS[search].make(vectors).arrays().items():
             np.save(path.with_name(f"{name}.npy"), array)
-    return Built(time.perf_counter() - started, time.process_time() - spent, _status("VmHWM"))
+    seconds, processor = time.perf_counter() - started, time.process_time() - spent
+    return Built(seconds, processor, process_status("VmHWM") or 0)
 
 
 def ask(search: str, path: Path, queries: np.ndarray) -> Asked:
     """Open a search and put queries to it, one by one."""
     vectors = np.load(path, mmap_mode="r")
     nearest(vectors[:1000], queries, 1)  # FAISS itself is no part of what is measured
-    before = _status("RssAnon")
+    before = process_status("RssAnon") or 0
     searcher: ExactSearcher | Approximate
     if search == EXACT:
         searcher = ExactSearcher(vectors)
@@ -135,7 +136,7 @@ def ask(search: str, path: Path, queries: np.ndarray) -> Asked:
         kind = KINDS[search]
         arrays = {one: np.load(path.with_name(f"{one}.npy"), mmap_mode="r") for one in kind.types}
         searcher = kind.of(vectors, arrays)
-    memory = _status("RssAnon") - before
+    memory = (process_status("RssAnon") or 0) - before
     seconds, scores = [], []
     for query in queries:
         started = time.perf_counter()
@@ -149,15 +150,6 @@ def _apart(do: Callable[..., T], *arguments: object) -> T:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(do, *arguments).result()
-
-
-def _status(key: str) -> int:
-    """Bytes of this process, as Linux counts them; 0 elsewhere."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:"))
 
 
 def _inverted_file(index: Index, count: int) -> None:

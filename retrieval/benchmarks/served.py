@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -17,7 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from retrieval import threads
+from retrieval.benchmarks import process_status
 from retrieval.errors import RetrievalError
 
 ROOT = Path(__file__).parents[2]
@@ -36,11 +38,11 @@ class Served:
 
     def memory(self) -> int | None:
         """Resident bytes; None where the system has no /proc."""
-        return self._status("VmRSS")
+        return process_status("VmRSS", self.process.pid)
 
     def peak(self) -> int | None:
         """The most that was resident since the start, in bytes."""
-        return self._status("VmHWM")
+        return process_status("VmHWM", self.process.pid)
 
     def processor(self) -> float:
         """Seconds of processor time that it took so far, all threads; NaN without /proc."""
@@ -50,14 +52,6 @@ class Served:
             return math.nan
         user, system = line.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-    def _status(self, name: str) -> int | None:
-        try:
-            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        except OSError:
-            return None
-        (line,) = [line for line in lines if line.startswith(name)] or ["x: 0 kB"]
-        return int(line.split()[1]) * 1024
 
 
 @contextmanager
@@ -128,10 +122,8 @@ class PeakMemory:
 
 
 def percentile(seconds: Sequence[float], share: int) -> float:
-    """The time that ``share`` per cent of the answers came in."""
-    if len(seconds) < 2:
-        return seconds[0] if seconds else float("nan")
-    return statistics.quantiles(seconds, n=100, method="inclusive")[share - 1]
+    """The time that ``share`` per cent of the answers came in; NaN where there was none."""
+    return float(np.percentile(seconds, share)) if seconds else math.nan
 
 
 def megabytes(size: int | None) -> str:
