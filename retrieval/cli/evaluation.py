@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import methods
+from retrieval import files, methods
 from retrieval.cli.arguments import command, place, then_argument
 from retrieval.cli.output import Bar, print_table, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
@@ -133,7 +133,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
     path, key = args.ranks, None
     if not Path(path).exists() and ":" in path:
         path, _, key = path.rpartition(":")
-    scores = evaluate(runs.read_ranks(path, key), truth, args.protocol)
+    scores = evaluate(files.read_array(path, key), truth, args.protocol)
     write_json(
         args.json,
         {

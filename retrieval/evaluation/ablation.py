@@ -21,7 +21,7 @@ from retrieval import files, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
-from retrieval.evaluation.runs import MAX_RANKS_BYTES, ranks_of, read_ranks
+from retrieval.evaluation.runs import ranks_of
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods.base import GlobalMethod, Method
@@ -207,9 +207,9 @@ def load(index: Index) -> Ablation | None:
     again = f"; run: python -m retrieval ablate {index.path}"
     names = ("index_sha256", "exponents", "pooled", "second", "maps", "scale_maps")
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
-    most = min(len(index) * MOST_BYTES, MAX_RANKS_BYTES) + 100_000
+    most = min(len(index) * MOST_BYTES, files.MAX_ARRAYS) + 100_000
     try:
-        arrays = {name: read_ranks(path, name, most) for name in names}
+        arrays = {name: files.read_array(path, name, most) for name in names}
     except RetrievalError as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if str(arrays.pop("index_sha256")) != files.digest(index.path / "manifest.json"):

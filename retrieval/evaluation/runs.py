@@ -13,15 +13,12 @@ import io
 import json
 import os
 import platform
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
 MOST_OTHERS = 10_000  # files that are no pictures, in the folder that an index names
-MAX_RANKS_BYTES = 1_000_000_000  # a million pictures × 70 queries as int64 are 0.56 GB
 
 
 Turn = Callable[[Callable[[], "Ranking"]], "Ranking"]
@@ -196,7 +192,7 @@ def query_descriptors(index: Index) -> np.ndarray | None:
         raise RetrievalError(f"{path} cannot be read{again}.") from error
     if hashlib.sha256(data).hexdigest() != stated:
         raise RetrievalError(f"{path} was edited or damaged{again}.")
-    queries = read_ranks(io.BytesIO(data))
+    queries = files.read_array(io.BytesIO(data))
     if queries.ndim != 2 or queries.dtype.kind != "f" or not np.isfinite(queries).all():
         raise RetrievalError(f"{path} holds no descriptors{again}.")
     return queries
@@ -330,10 +326,10 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     # Up to 8 bytes a rank, a hundred stages, and headers.
     most = 8 * (len(collection.names) + 100) * len(collection.queries) + 100_000
     try:
-        ranks = read_ranks(arrays, "ranks", most)
+        ranks = files.read_array(arrays, "ranks", most)
         scores = evaluate(ranks, collection)
         timings = {
-            stage: read_ranks(arrays, f"seconds_{stage}", most)
+            stage: files.read_array(arrays, f"seconds_{stage}", most)
             for stage in record["seconds_a_query"]
         }
     except RetrievalError as error:
@@ -408,61 +404,6 @@ def evaluated(
     if method is None and "queries_sha256" not in index.settings:
         method = methods.for_index(index)
     return evaluate_index(index, collection, method, progress, then)
-
-
-def read_ranks(
-    source: str | Path | BinaryIO, key: str | None = None, most: int | None = None
-) -> np.ndarray:
-    """Rankings from an ``.npz`` (key: which array; needless if there is one) or an ``.npy``.
-
-    most: bytes of all arrays in an ``.npz``, unpacked; MAX_RANKS_BYTES by default.
-    Returns whatever integers are there: ``evaluate`` checks that they fit.
-    Raises RetrievalError for other files, missing keys, and arrays that are too large.
-    """
-    most = most or MAX_RANKS_BYTES
-    label = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The file")
-    try:
-        loaded = np.load(source, allow_pickle=False, mmap_mode=None)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as arrays:
-            if key is None and len(arrays.files) == 1:
-                key = arrays.files[0]
-            if key not in arrays.files:
-                asked = f"no array {key!r}" if key else "several arrays"
-                raise RetrievalError(
-                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)}."
-                )
-            # All of them: which one numpy takes of several with one name is its own affair.
-            if sum(one.file_size for one in arrays.zip.infolist()) > most:
-                raise RetrievalError(
-                    f"The arrays in {label} are larger than {most // 1_000_000} MB together."
-                )
-            array = arrays[key]
-            if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
-                raise ValueError(key)
-            return array
-    except FileNotFoundError as error:
-        raise RetrievalError(f"There is no file {label}.") from error
-    # The last ones are what numpy raises for headers that nobody writes by accident.
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        MemoryError,
-        RuntimeError,
-        zlib.error,
-        zipfile.BadZipFile,
-        OverflowError,
-        TypeError,
-        AttributeError,
-        SyntaxError,
-        tokenize.TokenError,
-    ) as error:
-        raise RetrievalError(
-            f"{label} is not a readable .npz or .npy file of plain numbers."
-        ) from error
 
 
 def labels_digest(queries: Sequence[Query]) -> str:

@@ -12,10 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections import Collection, archives
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate, rank_descriptors
-from retrieval.evaluation.runs import Run, read_ranks
+from retrieval.evaluation.runs import Run
 
 # Unpacked, and as 4-byte floats; 5000 × 70 rankings as int64 are 3 MB, 5000 × 2048 floats 41 MB.
 MAX_BYTES = 250_000_000
@@ -42,7 +43,7 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
     arrays = []
     for name in wanted:
         file.seek(0)
-        arrays.append(read_ranks(file, name, MAX_BYTES))
+        arrays.append(files.read_array(file, name, MAX_BYTES))
     if len(arrays) == 1:
         return check_ranks(arrays[0], len(collection.names), len(collection.queries))
     for name, array, count in zip(

@@ -7,7 +7,6 @@ to. A file that is damaged or of another index is made again.
 from __future__ import annotations
 
 import contextlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval import files
+from retrieval.errors import RetrievalError
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
@@ -112,20 +112,16 @@ def _without(
 
 def _read(path: Path, index: Index) -> Neighbours | None:
     count = min(COUNT, len(index) - 1)
+    most = len(index) * count * 8 + 10_000
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > len(index) * count * 8 + 10_000:
-            return None
-        with np.load(path, allow_pickle=False) as arrays:
-            # numpy hands out what is no array as bytes.
-            positions, similarity = (np.asarray(arrays[key]) for key in ("positions", "similarity"))
-            stated = arrays["index"].tobytes().hex()
-    except Exception:  # zipfile and numpy raise a dozen kinds on bad bytes
+        positions, similarity, stated = (
+            files.read_array(path, key, most) for key in ("positions", "similarity", "index")
+        )
+    except RetrievalError:
         return None
     shape = len(index), count
     fine = (
-        stated == index.manifest["sha256"]
+        stated.tobytes().hex() == index.manifest["sha256"]
         and positions.shape == similarity.shape == shape
         and positions.dtype == np.int32
         and similarity.dtype == np.float32

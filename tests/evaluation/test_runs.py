@@ -1,5 +1,4 @@
 import json
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -170,61 +169,6 @@ def test_collection_of_an_index(index, folder):
         runs.collection_of(index, folder)
     with pytest.raises(RetrievalError, match="There is no folder and no collection called nope"):
         runs.collection_of(index, "nope")
-
-
-def test_read_ranks(tmp_path):
-    ranks = np.arange(6, dtype=np.int16).reshape(3, 2)
-    np.savez(tmp_path / "one.npz", ranks)
-    np.savez(tmp_path / "two.npz", a=ranks, b=ranks + 1)
-    np.save(tmp_path / "plain.npy", ranks)
-    assert np.array_equal(runs.read_ranks(tmp_path / "one.npz"), ranks)
-    assert np.array_equal(runs.read_ranks(tmp_path / "plain.npy"), ranks)
-    assert np.array_equal(runs.read_ranks(tmp_path / "two.npz", "b"), ranks + 1)
-    with open(tmp_path / "one.npz", "rb") as file:
-        assert np.array_equal(runs.read_ranks(file), ranks)
-    with pytest.raises(RetrievalError, match="several arrays; name one of: a, b"):
-        runs.read_ranks(tmp_path / "two.npz")
-    with pytest.raises(RetrievalError, match="no array 'c'"):
-        runs.read_ranks(tmp_path / "two.npz", "c")
-    with pytest.raises(RetrievalError, match="There is no file"):
-        runs.read_ranks(tmp_path / "nope.npz")
-
-
-def header(shape):
-    return (
-        b"\x93NUMPY\x01\x00v\x00"
-        + f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode()
-        + b"\n"
-    )
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"PK\x03\x04", b"text", b"\x93NUMPY", header("(3, 2)"), header("(10000000000, 1000)")],
-)
-@pytest.mark.parametrize("zipped", [True, False])
-def test_read_ranks_refuses_other_files(content, zipped, tmp_path):
-    path = tmp_path / "ranks.npz"
-    if zipped:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("ranks.npy", content)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(RetrievalError, match="not a readable"):
-        runs.read_ranks(path)
-
-
-def test_read_ranks_runs_no_pickle(tmp_path):
-    np.savez(tmp_path / "a.npz", ranks=np.array([{}, []], object))
-    with pytest.raises(RetrievalError, match="plain numbers"):
-        runs.read_ranks(tmp_path / "a.npz")
-
-
-def test_read_ranks_is_limited(tmp_path, monkeypatch):
-    np.savez_compressed(tmp_path / "a.npz", ranks=np.zeros((1000, 1000), int))
-    monkeypatch.setattr(runs, "MAX_RANKS_BYTES", 1_000_000)
-    with pytest.raises(RetrievalError, match="larger than 1 MB"):
-        runs.read_ranks(tmp_path / "a.npz")
 
 
 # --- the commands --------------------------------------------------------------------------

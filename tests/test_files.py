@@ -1,0 +1,91 @@
+"""Files are written as a whole or not at all, and arrays of strangers are read safely."""
+
+import hashlib
+import zipfile
+
+import numpy as np
+import pytest
+
+from retrieval import files
+from retrieval.errors import RetrievalError
+
+
+def test_a_file_takes_the_place_of_another_when_it_is_complete(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"before")
+    with files.replacing(path) as file:
+        file.write(b"after")
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after"
+    assert files.digest(path) == hashlib.sha256(b"after").hexdigest()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_fails_leaves_the_one_before(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"before")
+
+    def half():
+        with files.replacing(path) as file:
+            file.write(b"half")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        half()
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_read_array(tmp_path):
+    ranks = np.arange(6, dtype=np.int16).reshape(3, 2)
+    np.savez(tmp_path / "one.npz", ranks)
+    np.savez(tmp_path / "two.npz", a=ranks, b=ranks + 1)
+    np.save(tmp_path / "plain.npy", ranks)
+    assert np.array_equal(files.read_array(tmp_path / "one.npz"), ranks)
+    assert np.array_equal(files.read_array(tmp_path / "plain.npy"), ranks)
+    assert np.array_equal(files.read_array(tmp_path / "two.npz", "b"), ranks + 1)
+    with open(tmp_path / "one.npz", "rb") as file:
+        assert np.array_equal(files.read_array(file), ranks)
+    with pytest.raises(RetrievalError, match="several arrays; name one of: a, b"):
+        files.read_array(tmp_path / "two.npz")
+    with pytest.raises(RetrievalError, match="no array 'c'"):
+        files.read_array(tmp_path / "two.npz", "c")
+    with pytest.raises(RetrievalError, match="There is no file"):
+        files.read_array(tmp_path / "nope.npz")
+
+
+def header(shape):
+    return (
+        b"\x93NUMPY\x01\x00v\x00"
+        + f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode()
+        + b"\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", b"text", b"\x93NUMPY", header("(3, 2)"), header("(10000000000, 1000)")],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_read_array_refuses_other_files(content, zipped, tmp_path):
+    path = tmp_path / "ranks.npz"
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("ranks.npy", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(RetrievalError, match="not a readable"):
+        files.read_array(path)
+
+
+def test_read_array_runs_no_pickle(tmp_path):
+    np.savez(tmp_path / "a.npz", ranks=np.array([{}, []], object))
+    with pytest.raises(RetrievalError, match="plain numbers"):
+        files.read_array(tmp_path / "a.npz")
+
+
+def test_read_array_is_limited(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", ranks=np.zeros((1000, 1000), int))
+    monkeypatch.setattr(files, "MAX_ARRAYS", 1_000_000)
+    with pytest.raises(RetrievalError, match="larger than 1 MB"):
+        files.read_array(tmp_path / "a.npz")
