@@ -12,14 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval import files
-from retrieval.collections import PRECOMPUTED, downloads, open_collection
+from retrieval.collections import PRECOMPUTED, Collection, downloads, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import rank_descriptors, runs
+
+if TYPE_CHECKING:
+    from retrieval.index import Index
 
 DIMENSIONS = 2048
 TOLERANCE = 0.01  # points; the published figures have two decimals
@@ -116,8 +119,17 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
     return arrays[0], arrays[1]
 
 
-def save(path: Path, features: Features, collection, queries: np.ndarray, database: np.ndarray):
-    """Write the descriptors as an index below ``precomputed/``; returns it, loaded."""
+def save(
+    path: Path,
+    features: Features,
+    collection: Collection,
+    queries: np.ndarray,
+    database: np.ndarray,
+) -> Index:
+    """Write the descriptors as an index below ``precomputed/``; returns it, loaded.
+
+    path: of the file they came in. queries: (Q, D), database: (N, D), float32 of unit length.
+    """
     from retrieval.index import load, store
 
     out = PRECOMPUTED / features.collection / CHECKPOINT

@@ -156,8 +156,7 @@ class DELF(Method):
         if level is None:
             return None
         raw, points, radii, *_ = level
-        points = points.numpy()
-        x, y = np.unique(points[:, 0]), np.unique(points[:, 1])
+        x, y = (np.unique(points[:, axis].numpy()) for axis in (0, 1))
         factor = picture.width / full.shape[3]
         return Attention(
             self.attention_of(raw).numpy().reshape(len(y), len(x)),
@@ -176,11 +175,11 @@ class DELF(Method):
         seen = trunks.receptive_field(self.trunk.layers, min(wanted, int(most)))
         return seen.size * longer / min(wanted, most)
 
-    def _level(self, full: torch.Tensor, scale: float):
+    def _level(self, full: torch.Tensor, scale: float) -> tuple[torch.Tensor, ...] | None:
         """Features of one pyramid level, with positions in pixels of the network's input.
 
-        Returns raw (n, C), points (n, 2), radii (n, 1) of receptive fields, scales (n,), contrast
-        (n,) around each.
+        full: the input (1, 3, H, W). Returns raw (n, C), points (n, 2) as x and y, radii (n, 1) of
+        receptive fields, scales (n,), contrast (n,) around each; None where the level is too small.
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
         if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):

@@ -18,6 +18,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from retrieval import images
+from retrieval.images import Source
+from retrieval.index import Index
 from retrieval.ranking.chain import RERANKERS, parse_chain
 from retrieval.server import shelf
 
@@ -187,7 +189,14 @@ def link(collection: str, name: str) -> str:
 
 
 async def _answer(
-    request: Request, index, source, name: str, box: str, top: int, then: str, where: str
+    request: Request,
+    index: Index,
+    source: Source,
+    name: str,
+    box: str,
+    top: int,
+    then: str,
+    where: str,
 ) -> Answer:
     area, chain = images.read_box(box), parse_chain(then)
     ranking = await shelf.in_turn(

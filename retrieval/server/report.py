@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
+from retrieval.index import Index
 from retrieval.server import api, guard, shelf
 
 METHODS = {"0": "sir", "1": "cnn-irwnha", "2": "delf"}
@@ -81,7 +82,7 @@ def router(collection: str) -> APIRouter:
     return routes
 
 
-def _found(index, picture: bytes, box: Box | None) -> Found:
+def _found(index: Index, picture: bytes, box: Box | None) -> Found:
     ranking = shelf.search(index, picture, "The picture", box, RESULTS)
     name = index.path.parent.name
     collection = shelf.collection(name)

@@ -18,7 +18,7 @@ from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.images import Box
+from retrieval.images import Box, Source
 from retrieval.index import Index, store
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
@@ -101,7 +101,7 @@ def picture(collection: Collection, name: str) -> Path:
 
 def search(
     index: Index,
-    source,
+    source: Source,
     name: str,
     box: Box | None,
     top: int,
