@@ -42,15 +42,19 @@ T = TypeVar("T")
 
 FORMAT = 1
 
-# name → dtype and number of dimensions; the arrays that an index of each kind must have
+# name → dtype and number of dimensions
+_KEYPOINTS = {
+    "descriptors": ("int8", 2),
+    "offsets": ("int64", 1),
+    "keypoints": ("float16", 2),
+    "scales": ("float16", 1),
+    "scores": ("float16", 1),
+}
+# The arrays that an index of each kind must have.
 ARRAYS = {
     "global": {"descriptors": ("float16", 2)},
     "local": {
-        "descriptors": ("int8", 2),
-        "offsets": ("int64", 1),
-        "keypoints": ("float16", 2),
-        "scales": ("float16", 1),
-        "scores": ("float16", 1),
+        **_KEYPOINTS,
         "codebook": ("float32", 2),
         "word_starts": ("int64", 1),
         "word_pictures": ("int32", 1),
@@ -58,13 +62,7 @@ ARRAYS = {
         "word_counts": ("int32", 1),
     },
     # Local features to check a shortlist with: there is nothing to search them by.
-    "keypoints": {
-        "descriptors": ("int8", 2),
-        "offsets": ("int64", 1),
-        "keypoints": ("float16", 2),
-        "scales": ("float16", 1),
-        "scores": ("float16", 1),
-    },
+    "keypoints": _KEYPOINTS,
 }
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
