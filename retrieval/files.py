@@ -1,8 +1,9 @@
-"""Files: written as a whole or not at all, their digests, and arrays in files of strangers."""
+"""Files: written as a whole or not at all, their digests, JSON, and arrays of strangers."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tokenize
 import zipfile
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +24,13 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, 64 hex digits. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def as_json(content: Any) -> bytes:
+    """JSON to be kept in a file, on lines. Raises ValueError for numbers that JSON has not."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Names of files need not be text; a lone surrogate becomes JSON's own escape of it.
+    return text.encode("utf-8", "backslashreplace")
 
 
 @contextmanager

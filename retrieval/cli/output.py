@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,8 +107,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     if path is not None:
         with writing(path) as file:
-            text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            file.write(files.as_json(content))
 
 
 def print_table(scores: Mapping[str, Scores]) -> None:

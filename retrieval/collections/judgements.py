@@ -8,7 +8,6 @@ that nobody judged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections.collection import Collection
 from retrieval.collections.ground_truth import GroundTruth, Query, by_file
 from retrieval.errors import RetrievalError
@@ -122,4 +122,4 @@ def as_json(collection: Collection) -> bytes:
         gnd.append(entry | {kind: one.tolist() for kind, one in query.labels.items()})
     names = [query.name for query in collection.queries]
     truth = {"imlist": list(collection.names), "qimlist": names, "gnd": gnd}
-    return json.dumps(truth, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+    return files.as_json(truth)

@@ -252,7 +252,6 @@ def _keep(
 ) -> None:
     """Write ``<path>.npz`` and then ``<path>.json``, each as a whole or not at all."""
     small = np.int16 if len(ranks) <= np.iinfo(np.int16).max else np.int32
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with files.replacing(path.with_name(f"{path.name}.npz")) as file:
             np.savez_compressed(
@@ -262,7 +261,7 @@ def _keep(
                 **{f"seconds_{stage}": one for stage, one in timings.items()},
             )
         with files.replacing(path.with_name(f"{path.name}.json")) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be text
+            file.write(files.as_json(record))
     except OSError as error:
         raise RetrievalError(
             f"The evaluation cannot be kept in {path.parent}: {error.strerror or error}."

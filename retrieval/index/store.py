@@ -320,7 +320,7 @@ def save(
             if error.errno is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
-    (folder / "images.json").write_bytes(as_json(images))
+    (folder / "images.json").write_bytes(files.as_json(images))
     sizes = {
         path.name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
         for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
@@ -342,7 +342,7 @@ def save(
         **(more or {}),
     }
     manifest["sha256"] = layout.manifest_digest(manifest)
-    (folder / "manifest.json").write_bytes(as_json(manifest))
+    (folder / "manifest.json").write_bytes(files.as_json(manifest))
 
 
 def _whereabouts(collection, out: Path) -> dict[str, str]:
@@ -501,13 +501,6 @@ def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
             if {key: data.get(key) for key in wanted} == wanted:
                 found.append(load(manifest.parent))
     return found
-
-
-def as_json(data: Any) -> bytes:
-    """A manifest or list of pictures as it is kept."""
-    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-    # Names of files need not be text; a lone surrogate becomes JSON's own escape of it.
-    return text.encode("utf-8", "backslashreplace")
 
 
 def digest(data: bytes) -> str:

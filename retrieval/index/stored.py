@@ -203,7 +203,7 @@ def _mirrored(address: Address, manifest: dict) -> Path:
             shutil.rmtree(root, ignore_errors=True)
             folder.mkdir(parents=True)
             with files.replacing(path) as file:
-                file.write(store.as_json(manifest))
+                file.write(files.as_json(manifest))
     except (OSError, ValueError) as error:
         raise RetrievalError(
             f"{folder} cannot be written; set RETRIEVAL_DATA to a folder that can."
