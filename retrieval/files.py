@@ -72,7 +72,7 @@ def read_array(
                 raise RetrievalError(
                     f"{label} holds {asked}; name one of: {', '.join(arrays.files)}."
                 )
-            # All of them: which one numpy takes of several with one name is its own affair.
+            # All of them are counted: of several with one name, numpy may take any.
             if sum(one.file_size for one in arrays.zip.infolist()) > most:
                 raise RetrievalError(
                     f"The arrays in {label} are larger than {most // 1_000_000} MB together."
@@ -83,7 +83,7 @@ def read_array(
             return array
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
-    # The last ones are what numpy raises for headers that nobody writes by accident.
+    # The last five are what numpy raises for headers that were made to do harm.
     except (
         OSError,
         ValueError,

@@ -46,7 +46,7 @@ MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; Pillow keeps 4 byt
 MEGAPIXELS = "RETRIEVAL_MEGAPIXELS"  # environment variable: most that a visitor's picture has
 MAX_BYTES = 200_000_000
 MOST_ENLARGED = 4.0
-MIN_SIDE = 8  # below that no network of ours has a feature map worth the name
+MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
 MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
 MAX_SEGMENTS = 10_000  # of a JPEG
@@ -148,7 +148,7 @@ def _decode(
         _check_tiff(data, name)
         _check_heic(data, name)
         with _decoding, warnings.catch_warnings():
-            # Our own limit below speaks instead of Pillow's warning.
+            # Pillow warns of large pictures; our own limit below refuses them.
             warnings.simplefilter("ignore")
             with Image.open(_Clocked(data), formats=FORMATS) as picture:
                 size = picture.size

@@ -27,7 +27,7 @@ class Bar:
     def __init__(self, total: int, unit: str = "picture"):
         from tqdm import tqdm
 
-        # Silent where nobody watches, unless it takes long enough to wonder.
+        # No bar where stderr is no terminal, nor for what takes less than a second.
         self.tqdm = tqdm(total=total, unit=unit, delay=1.0, disable=None)
 
     def __enter__(self) -> Bar:

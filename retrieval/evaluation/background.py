@@ -19,7 +19,7 @@ def pair_cosines(
 
     names: of the collection, which the labels of its queries count in. Both are (n,) float32;
     empty where nothing is labelled. Pictures without a landmark are compared with those that have
-    one only: nobody has said whether two of them show the same.
+    one only: the labels do not say whether two of them show the same.
     """
     index = index.first(MOST)
     known = landmarks(names, queries)

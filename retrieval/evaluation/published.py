@@ -20,7 +20,7 @@ YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of somebody's table, in per cent; what they do not state is absent.
+    """One line of a published table, in per cent; what it does not state is absent.
 
     origin: REPORT or PUBLISHED. map: protocol → mAP. mp: protocol → mP@1, 5, 10.
     overlap: whether the training pictures show landmarks of this collection: YES, NO or UNKNOWN.

@@ -208,7 +208,7 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Whoever has opened it meanwhile notices that it is gone, and makes another.
+        # Another build that has opened it meanwhile finds it gone, and makes a new one.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 

@@ -48,7 +48,7 @@ def export(
     """
     metadata = metadata or {}
     rows = _rows(index, metadata)
-    _behind(address)  # refuses a name that is somebody else's before anything is written
+    _behind(address)  # refuses the name of another program's collection before anything is written
     name = _prepared(index, address, metadata)
     written = 0
     batch = min(max(BATCH_BYTES // (4 * index.width), 1), MOST_ROWS)

@@ -53,7 +53,8 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
         return np.empty((0, 2), np.int64)
     nearest, similarity = _nearest(a, b)
     rows = np.flatnonzero(similarity >= min_similarity)
-    # The way back is gone from those only that somebody chose: few, between unrelated pictures.
+    # Only rows of b that are the nearest of some row of a are compared back: few, between
+    # unrelated pictures.
     chosen, which = np.unique(nearest[rows], return_inverse=True)
     mutual = _nearest(b[chosen], a)[0][which] == rows
     return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)

@@ -48,7 +48,7 @@ def distances(squared: np.ndarray) -> np.ndarray:
     for i in range(count):
         members = large[i]
         for j in np.flatnonzero(large[i]):
-            # A neighbour brings its own along where most of them are ours already.
+            # The neighbours of a neighbour are added where most of them are in the set already.
             if (small[j] & large[i]).sum() > 2 / 3 * small[j].sum():
                 members = members | small[j]
         weights[i, members] = np.exp(-original[i, members])

@@ -81,7 +81,7 @@ def rank_query(
     index, features, spent = query.index, query.features, dict(spent or {})
     fitting = None if index.filters or not where else _fitting(query, where)
     started = time.perf_counter()
-    # Without re-rankers nobody looks at more than is wanted.
+    # Without re-rankers, no more pictures are needed than are returned.
     wanted = max(depth if then or top is None else 0, top or 0)
     seen = index.shortlist(features, wanted, where)
     if seen is not index:

@@ -92,7 +92,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Numbers are fine: a page of somebody else's comes under a name."""
+        """Whether a host is this service. Numbers always are: a page of another site has a name."""
         name, _, port = host.lower().rpartition(":")
         if not name or not port.isdigit():
             name = host.lower()
