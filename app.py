@@ -7,9 +7,7 @@ from pages.parts import entrance, forms, messages
 forms.read_as_utf8()
 messages.ignore()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
-entrance.ask()
-st.session_state.through_app = True  # see pages/parts/loaders.py
-st.navigation(
+page = st.navigation(
     [
         st.Page("pages/search.py", title="Search", icon=":material/image_search:", default=True),
         st.Page("pages/evaluation.py", title="Evaluation", icon=":material/query_stats:"),
@@ -21,5 +19,9 @@ st.navigation(
         st.Page("pages/about.py", title="How it works", icon=":material/school:"),
         st.Page("pages/networks.py", title="Networks and indexes", icon=":material/deployed_code:"),
     ],
-    position="top",
-).run()
+    # Without one of its own a page gets a menu of the names of files.
+    position="top" if entrance.passed() else "hidden",
+)
+entrance.ask()
+st.session_state.through_app = True  # see pages/parts/loaders.py
+page.run()

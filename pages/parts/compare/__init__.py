@@ -82,7 +82,6 @@ def matches(
     similarity: np.ndarray,
     inliers: np.ndarray,
     outlines: tuple[np.ndarray | None, np.ndarray | None],
-    note: str,
     key: str,
     sides: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
@@ -96,7 +95,7 @@ def matches(
     _matches(
         key=key,
         data={
-            "note": note,
+            "note": "Point at a line to see that match alone. A click or tap keeps it.",
             "sides": [
                 {
                     "src": uri(jpeg),

@@ -118,7 +118,6 @@ def _shown(
         made.similarity,
         found.inliers,
         outlines,
-        "Point at a line to see that match alone.",
         f"kp-matches-{name}",
     )
     similarity, tolerance, model = chosen(matcher.features)

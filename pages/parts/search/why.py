@@ -274,7 +274,6 @@ def _lines(
         (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
         found.inliers,
         outlines,
-        "Point at a line to see that match. A click keeps it.",
         key,
         None if seen[0] is None or seen[1] is None else (seen[0][first], seen[1][second]),
     )
