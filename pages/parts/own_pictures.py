@@ -38,24 +38,24 @@ class Own:
     folder: TemporaryDirectory
     indexes: dict[str, Path] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)  # name and reason of unreadable pictures
-    farewell: Timer | None = None
+    deletion: Timer | None = None
 
-    def stay(self) -> Own:
-        if self.farewell:
-            self.farewell.cancel()
+    def keep(self) -> Own:
+        if self.deletion:
+            self.deletion.cancel()
         return self
 
-    def leave(self) -> None:
+    def delete_later(self) -> None:
         """The connection is broken; a telephone's may be back in a moment."""
-        self.farewell = Timer(GRACE, self.folder.cleanup)
-        self.farewell.daemon = True
-        self.farewell.start()
+        self.deletion = Timer(GRACE, self.folder.cleanup)
+        self.deletion.daemon = True
+        self.deletion.start()
 
 
-@st.cache_resource(scope="session", max_entries=1, show_spinner=False, on_release=Own.leave)
+@st.cache_resource(scope="session", max_entries=1, show_spinner=False, on_release=Own.delete_later)
 def _present(_own: Own, folder: str) -> Own:
     """Streamlit forgets this when the connection breaks, though it keeps the session's state."""
-    return _own.stay()
+    return _own.keep()
 
 
 def current() -> Own | None:
@@ -292,7 +292,7 @@ def _named(collection: collections.Collection) -> collections.Collection:
 
 
 def _safe(name: str) -> str:
-    """A file name without anything that a file system or a hidden-file rule takes amiss."""
+    """A file name that every file system takes, and that is not that of a hidden file."""
     stem, suffix = os.path.splitext(re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip("."))
     # File systems count bytes, up to 255, and a number may be added.
     stem = stem.encode()[:200].decode(errors="ignore")

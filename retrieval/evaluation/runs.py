@@ -293,37 +293,19 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     then: of these re-rankers. Raises RetrievalError when it is damaged, or belongs to an earlier
     index, to other labels, or to re-rankers with other settings.
     """
-    from retrieval.ranking.chain import stated as stated_chain
-
     again = f"; run: python -m retrieval evaluate {index}"
     if then:
         again += f" --then {','.join(then)}"
     if collection.whole:
         again += " --no-boxes"
     path = index.path / f"{_name(then, collection.whole)}.json"
-    if not path.is_file() or not path.with_suffix(".npz").is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        stated = record["provenance"]
-        same = (
-            stated["index_sha256"] == files.digest(index.path / "manifest.json")
-            and stated["labels_sha256"] == labels_digest(collection.queries)
-            and stated["collection_fingerprint"] == collection.fingerprint
-            and isinstance(record["seconds_a_query"], dict)
-            and isinstance(record["made"], str)
-            and stated.get("then", []) == stated_chain(then)
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RetrievalError(f"{path} is damaged{again}.") from error
-    if not same:
-        raise RetrievalError(
-            f"The evaluation in {index.path} is of an earlier index, other labels or other "
-            f"settings{again}."
-        )
     arrays = path.with_suffix(".npz")
+    if not path.is_file() or not arrays.is_file():
+        return None
+    record = _read_record(path, index, collection, then, again)
+    queries = len(collection.queries)
     # Up to 8 bytes a rank, a hundred stages, and headers.
-    most = 8 * (len(collection.names) + 100) * len(collection.queries) + 100_000
+    most = 8 * (len(collection.names) + 100) * queries + 100_000
     try:
         ranks = files.read_array(arrays, "ranks", most)
         scores = evaluate(ranks, collection)
@@ -333,25 +315,56 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         }
     except RetrievalError as error:
         raise RetrievalError(f"{arrays} is damaged{again}.") from error
-    fine = (
-        stated.get("method") == index.method
-        and stated.get("pictures") == len(index)
-        and stated.get("checkpoint") == index.checkpoint
-        and all(
-            one.shape == (len(collection.queries),)
-            and one.dtype.kind == "f"
-            and np.isfinite(one).all()
-            for one in timings.values()
-        )
-    )
-    if not fine:
-        raise RetrievalError(f"{path} is damaged{again}.")
+    for seconds in timings.values():
+        if (
+            seconds.shape != (queries,)
+            or seconds.dtype.kind != "f"
+            or not np.isfinite(seconds).all()
+        ):
+            raise RetrievalError(f"{arrays} is damaged{again}.")
     record |= {
         "seconds_a_query": _means(timings),
         "protocols": _as_json(scores),
         "ranked": _ranked(ranks),
     }
     return Run(ranks.astype(np.int32), timings, scores, record)
+
+
+def _read_record(
+    path: Path, index: Index, collection: Collection, then: Sequence[str], again: str
+) -> dict[str, Any]:
+    """What ``evaluation.json`` holds, where it is of this index, these labels and re-rankers.
+
+    again: how an error ends, with the command that evaluates anew. Raises RetrievalError.
+    """
+    from retrieval.ranking.chain import stated as stated_chain
+
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        stated = record["provenance"]
+        same = (
+            stated["index_sha256"] == files.digest(index.path / "manifest.json")
+            and stated["labels_sha256"] == labels_digest(collection.queries)
+            and stated["collection_fingerprint"] == collection.fingerprint
+            and stated.get("then", []) == stated_chain(then)
+        )
+        fine = (
+            stated.get("method") == index.method
+            and stated.get("pictures") == len(index)
+            and stated.get("checkpoint") == index.checkpoint
+            and isinstance(record["seconds_a_query"], dict)
+            and isinstance(record["made"], str)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RetrievalError(f"{path} is damaged{again}.") from error
+    if not same:
+        raise RetrievalError(
+            f"The evaluation in {index.path} is of an earlier index, other labels or other "
+            f"settings{again}."
+        )
+    if not fine:
+        raise RetrievalError(f"{path} is damaged{again}.")
+    return record
 
 
 def _ranked(ranks: np.ndarray) -> int:
