@@ -20,6 +20,14 @@ def session(monkeypatch):
     return session
 
 
+@pytest.fixture
+def handled(monkeypatch):
+    """What is left for Streamlit to do."""
+    left = []
+    monkeypatch.setattr(messages, "handle", lambda session, message: left.append(message))
+    return left
+
+
 def test_no_visitor_clears_the_caches_of_all(session):
     """Two bytes did, and the pictures of all visitors were deleted three minutes later."""
     made = []
@@ -37,15 +45,38 @@ def test_no_visitor_clears_the_caches_of_all(session):
     assert not made
 
 
-def test_files_that_are_announced(session, monkeypatch):
+def test_files_that_are_announced(session, handled):
     """Each is answered with an address: 1.5 MB took 0.6 GB, and 25 MB took all there is."""
-    handled = []
-    monkeypatch.setattr(messages, "handle", lambda session, message: handled.append(message))
     for count in (0, messages.MOST_FILES, messages.MOST_FILES + 1):
         message = BackMsg()
         message.file_urls_request.file_names.extend([""] * count)
         session.handle_backmsg(message)
     assert [len(one.file_urls_request.file_names) for one in handled] == [0, messages.MOST_FILES]
+
+
+@pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
+def test_no_visitor_writes_into_the_folder_of_the_app(session, handled, payload):
+    """Instructions for coding assistants were installed there, for whoever came by a proxy."""
+    message = BackMsg()
+    getattr(message.backend_operation_request, payload).SetInParent()
+    session._background_tasks = set()
+    session.handle_backmsg(message)
+    assert not handled
+
+
+def test_files_to_download_are_made_a_few_at_a_time(session, handled):
+    """10,000 were asked for with 0.8 MB, and made in the threads that serve everybody."""
+    message = BackMsg()
+    message.backend_operation_request.deferred_file.file_id = "a table"
+    session._background_tasks = set()
+    for number in range(20):
+        session.handle_backmsg(message)
+        if len(handled) > number:
+            session._background_tasks.add(number)
+    assert len(handled) == messages.MOST_DOWNLOADS
+    session._background_tasks.pop()
+    session.handle_backmsg(message)
+    assert len(handled) == messages.MOST_DOWNLOADS + 1
 
 
 def test_names_that_cannot_be_sent():
