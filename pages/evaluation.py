@@ -32,9 +32,7 @@ enlarged = state.pop("eval-enlarged", None)
 cards.style()
 cards.title("Evaluation")
 
-shelf = loaders.shelf()
-if own_pictures.current():
-    shelf[own_pictures.NAME] = own_pictures.TITLE
+shelf = own_pictures.shelf()
 if not shelf:
     with st.expander("How others do on ROxford5k"):
         tables.literature("roxford5k")

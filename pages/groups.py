@@ -78,13 +78,12 @@ st.markdown(
     "connected if one transformation explains enough of their matches (the **inliers**). Pictures "
     "that are connected, directly or through others, make a group. Near-duplicates come first."
 )
-shelf = loaders.shelf()
-if own_pictures.current():
-    shelf = {own_pictures.NAME: own_pictures.TITLE} | shelf
+shelf = own_pictures.shelf()
 if not shelf:
     loaders.nothing_here()
 if state.get("groups-collection") not in shelf:
-    state["groups-collection"] = next(iter(shelf))
+    searched = state.get("collection")
+    state["groups-collection"] = searched if searched in shelf else next(iter(shelf))
 left, right = st.columns(2, gap="medium")
 name = left.selectbox(
     "Collection",

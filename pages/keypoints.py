@@ -16,9 +16,7 @@ loaders.through_app()
 cards.style()
 cards.title("Keypoints and matches")
 
-shelf = loaders.shelf() | (
-    {own_pictures.NAME: own_pictures.TITLE} if own_pictures.current() else {}
-)
+shelf = own_pictures.shelf()
 if not shelf:
     loaders.nothing_here()
 follow_link(shelf)

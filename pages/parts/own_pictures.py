@@ -65,6 +65,11 @@ def current() -> Own | None:
     return _present(own, own.folder.name)
 
 
+def shelf() -> dict[str, str]:
+    """Name → title of the collections that can be opened here, the visitor's own pictures last."""
+    return loaders.shelf() | ({NAME: TITLE} if current() else {})
+
+
 def opened(name: str) -> collections.Collection:
     """A collection of the shelf by name, the visitor's own pictures included."""
     own = current() if name == NAME else None
