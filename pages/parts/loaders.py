@@ -351,7 +351,9 @@ def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.nda
 
 
 @st.cache_data(max_entries=12, show_spinner=False)
-def _pair_cosines(changed, labels, _index, _collection) -> tuple[np.ndarray, np.ndarray]:
+def _pair_cosines(
+    changed: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
+) -> tuple[np.ndarray, np.ndarray]:
     return background.pair_cosines(_index, _collection.names, _collection.queries)
 
 
@@ -463,7 +465,7 @@ def run(path: Path, collection: Collection, then: tuple[str, ...] = ()) -> runs.
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the evaluation")
 def _run(
-    changed, labels: str, then: tuple[str, ...], _path: Path, _collection: Collection
+    changed: tuple, labels: str, then: tuple[str, ...], _path: Path, _collection: Collection
 ) -> runs.Run | None:
     return runs.load_run(index_of(_path, _collection), _collection, then)
 
@@ -552,5 +554,5 @@ def variants(path: Path, collection: Collection) -> ablation.Ablation | None:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _variants(changed, _index) -> ablation.Ablation | None:
+def _variants(changed: tuple, _index: index.Index) -> ablation.Ablation | None:
     return ablation.load(_index)

@@ -36,6 +36,7 @@ from retrieval.methods.base import Features, LocalFeatures, as_vector
 from retrieval.networks import checkpoints
 
 if TYPE_CHECKING:
+    from retrieval.collections import Collection
     from retrieval.index.neighbours import Neighbours
 
 ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
@@ -217,7 +218,7 @@ class Index:
                 f"{descriptors.shape[-1]}; index the collection again."
             )
 
-    def check_collection(self, collection) -> None:
+    def check_collection(self, collection: Collection) -> None:
         """Refuse a collection whose list of pictures is not the one that was indexed."""
         if self.manifest["collection"]["fingerprint"] != collection.fingerprint:
             raise RetrievalError(
@@ -225,7 +226,7 @@ class Index:
                 "has now; index the collection again."
             )
 
-    def check_checkpoint(self, checkpoint) -> None:
+    def check_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Refuse weights that are not those of the index, before they are loaded."""
         ours = self.manifest["checkpoint"]
         if ours != {"id": checkpoint.id, "sha256": checkpoint.sha256}:

@@ -48,7 +48,9 @@ def legend(labels: list[str], chosen: int) -> None:
     st.html(f'<div class="legend">{"".join(marks)}</div>')
 
 
-def chart(collection: Collection, scores: Mapping[str, Scores], two: int, by: str, chosen: int):
+def chart(
+    collection: Collection, scores: Mapping[str, Scores], two: int, by: str, chosen: int
+) -> altair.LayerChart | altair.FacetChart:
     """AP of every query to hover over and to click on: a dot for each run.
 
     two: how many runs, the first of ``scores``, are compared: large dots with a line between them.

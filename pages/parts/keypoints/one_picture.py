@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
+from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import loaders, query
 from pages.parts.keypoints.engine import Delf, Engine, XFeat
@@ -98,7 +100,9 @@ def drawn(
     )
 
 
-def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
+def of_delf(
+    question: query.Question, engine: Delf, asking: DeltaGenerator, answer: DeltaGenerator
+) -> None:
     """All that can be shown of DELF: keypoints, receptive fields, attention, two checkpoints."""
     with answer, loaders.explained(), asking:
         picture, size = pixels(question.source, question.name)
@@ -113,16 +117,13 @@ def of_delf(question: query.Question, engine: Delf, asking, answer) -> None:
             persist_state="session",
         )
         levels = np.unique(features.scales.round(2)).tolist()
-        shown, level = features, None
-        if look == "attention":
-            level = chosen_level(engine)
-        elif look == "keypoints":
-            shown = select(features, levels)
+        shown = select(features, levels) if look == "keypoints" else features
+        level = chosen_level(engine) if look == "attention" else None
     stem = f"{Path(question.name).stem}-{look}"
     numbers = f"{Path(question.name).name} · {engine.checkpoint}"
     note = small_print(numbers, question.credit)
     with answer, loaders.explained():
-        if look == "attention":
+        if level is not None:
             attention(question, engine, picture, size, level, note, stem)
         elif look == "keypoints" or not len(shown):
             drawn(question, engine, features, shown)
@@ -194,8 +195,19 @@ def chosen_level(engine: Delf) -> float:
     )
 
 
-def fields(question, engine, picture, size, shown, note, stem) -> None:
-    """The squares that the strongest keypoint of each level sees."""
+def fields(
+    question: query.Question,
+    engine: Delf,
+    picture: Image.Image,
+    size: tuple[int, int],
+    shown: LocalFeatures,
+    note: str,
+    stem: str,
+) -> None:
+    """The squares that the strongest keypoint of each level sees.
+
+    size: (width, height) of the original of ``picture``. stem: of the files to download.
+    """
     _, first = np.unique(shown.scales.round(2), return_index=True)
     best = shown[np.sort(first)]
     whole = loaders.attention(
@@ -221,8 +233,16 @@ def fields(question, engine, picture, size, shown, note, stem) -> None:
     )
 
 
-def attention(question, engine, picture, size, level, note, stem) -> None:
-    """Attention of one level as a heat map."""
+def attention(
+    question: query.Question,
+    engine: Delf,
+    picture: Image.Image,
+    size: tuple[int, int],
+    level: float,
+    note: str,
+    stem: str,
+) -> None:
+    """Attention of one level as a heat map. size, stem: as for ``fields``."""
     found = loaders.attention(
         question.source, question.key, level, engine.checkpoint, engine.settings
     )

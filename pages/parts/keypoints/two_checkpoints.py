@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import streamlit as st
+from PIL import Image
 
-from pages.parts import loaders
+from pages.parts import loaders, query
 from pages.parts.keypoints.engine import Delf
 from pages.parts.keypoints.figures import attention_rows, figure, rows_of
 from retrieval.collections.credits import small_print
@@ -19,11 +20,16 @@ state = st.session_state
 
 
 def other_checkpoints(
-    question, engine: Delf, features: LocalFeatures, picture, size, level: float | None
+    question: query.Question,
+    engine: Delf,
+    features: LocalFeatures,
+    picture: Image.Image,
+    size: tuple[int, int],
+    level: float | None,
 ) -> None:
     """The same picture through two checkpoints: keypoints, or the attention map of a level.
 
-    features: of the checkpoint in use.
+    features: of the checkpoint in use. size: (width, height) of the original of ``picture``.
     """
     here = engine.checkpoint
     others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
@@ -78,7 +79,7 @@ def answers(
                 offer_index(name, collection, together)
 
 
-def _slot(name: str, together: bool, paths) -> tuple:
+def _slot(name: str, together: bool, paths: dict[str, Path]) -> tuple[DeltaGenerator, ...]:
     """A heading and a place for the pictures, grey until they are there."""
     row = st.container(key=f"heading-{name}", horizontal=True, vertical_alignment="center")
     heading, status = row.empty(), row.empty()
@@ -206,7 +207,15 @@ def _strip(
             _card(name, collection, ranking, n, judged, "", tip)
 
 
-def _card(name, collection, ranking, n, judged, more: str, tip: str | None = None) -> None:
+def _card(
+    name: str,
+    collection: Collection,
+    ranking: Ranking,
+    n: int,
+    judged: Judged | None,
+    more: str,
+    tip: str | None = None,
+) -> None:
     hit = ranking.names[n]
     verdict = judged.verdict(hit) if judged else None
     label = f"{n + 1}: {cards.plain(Path(hit).name)}"
@@ -236,7 +245,13 @@ def score(ranking: Ranking, n: int, short: bool = False) -> str:
     return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
 
 
-def _below(name, collection, question, ranking: Ranking, judged: Judged | None) -> None:
+def _below(
+    name: str,
+    collection: Collection,
+    question: query.Question,
+    ranking: Ranking,
+    judged: Judged | None,
+) -> None:
     """Which network answered, on how many pictures, how long each stage took; the CSV."""
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
