@@ -7,6 +7,7 @@ environment, or from an address; of an address, user, password and query are nev
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -15,14 +16,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retrieval.collections import archives
 from retrieval.collections.collection import Collection, in_order, open_collection
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 
-MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory
+MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a folder of the web
+MAX_FOLDERS = 10_000  # in a folder of the web: its server can make them up as it goes
+MAX_PAGE = 20_000_000  # bytes of the page that lists one of them
+
+_LINK = re.compile(rb"""\bhref=["']([^"'<>]{1,2000})["']""", re.IGNORECASE)
 
 
 def open_anywhere(where: str) -> Collection:
@@ -115,7 +120,10 @@ class _Folder:
 
         names, others = [], 0
         with _speaking(self.address):
-            found = self.files.find(self.start)
+            if self.web:
+                found = _linked(self.start, self.files.cat_file)
+            else:
+                found = self.files.find(self.start)
         for path in found:
             name = path.removeprefix(self.start)
             if self.web:
@@ -131,6 +139,45 @@ class _Folder:
 
     def open(self, name: str) -> BinaryIO:
         return self.files.open(self.start + (quote(name) if self.web else name), "rb")
+
+
+def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
+    """Addresses of all files below a folder of the web, whose pages link to what is in them.
+
+    fsspec has no limits here, and 3 kB of blanks keep it busy for minutes.
+    start: address of the folder, with its slash. fetch: gives the page at an address.
+    """
+    refused = RetrievalError(
+        f"{_shown(start)} is too large to be read from the web: it has more than {MAX_FILES:,} "
+        f"files or {MAX_FOLDERS:,} folders, or lists them on too long a page. Name a folder in it."
+    )
+    files: set[str] = set()
+    folders, waiting = {start}, [start]
+    while waiting:
+        here = waiting.pop()
+        try:
+            page = fetch(here)
+        except FileNotFoundError:
+            if here == start:
+                raise
+            continue
+        if len(page) > MAX_PAGE:
+            raise refused
+        for found in _LINK.finditer(page):
+            try:
+                link = urljoin(here, html.unescape(found[1].decode("utf-8", "replace")))
+            except ValueError:  # an address that is none
+                continue
+            if not link.startswith(start) or "?" in link or "#" in link:
+                continue
+            if not link.endswith("/"):
+                files.add(link)
+            elif link not in folders:
+                folders.add(link)
+                waiting.append(link)
+            if len(files) > MAX_FILES or len(folders) > MAX_FOLDERS:
+                raise refused
+    return list(files)
 
 
 class _Zip:
@@ -171,10 +218,35 @@ def _connected(address: str) -> tuple[Any, str]:
         scheme = address.partition("://")[0]
         if "://" in address and scheme not in fsspec.available_protocols():
             raise RetrievalError(f"fsspec reads no {scheme}:// addresses.")
-        files, path = fsspec.core.url_to_fs(address)
+        web = scheme in ("http", "https")
+        files, path = fsspec.core.url_to_fs(address, **(_wary_client() if web else {}))
         if files.exists(path):
             return files, path
     raise RetrievalError(f"There is nothing at {_shown(address)}.")
+
+
+def _wary_client() -> dict[str, Any]:
+    """Options for fsspec: no answer of a web server is unpacked or has more than a picture may."""
+    import fsspec
+
+    from retrieval import images
+
+    fsspec.get_filesystem_class("https")  # says what to install where aiohttp is missing
+    import aiohttp
+
+    class Answer(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            data = bytearray()
+            async for chunk in self.content.iter_chunked(archives.CHUNK):
+                data += chunk
+                if len(data) > images.MAX_BYTES:
+                    raise aiohttp.ClientPayloadError("an answer that does not end")
+            return bytes(data)
+
+    headers = {"Accept-Encoding": "identity"}
+    return {
+        "client_kwargs": {"response_class": Answer, "auto_decompress": False, "headers": headers}
+    }
 
 
 @contextmanager

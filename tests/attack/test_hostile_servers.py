@@ -1,0 +1,93 @@
+"""Servers of the web that pictures are read from: their folders and answers may have no end."""
+
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from stubs import paint, refused
+
+from retrieval.collections import remote
+from retrieval.collections.remote import open_anywhere
+
+START = "https://host/photos/"
+
+
+def linked(pages):
+    """Names that are found below START. pages: below START → HTML."""
+
+    def fetch(address):
+        if address not in found:
+            raise FileNotFoundError
+        return found[address].encode()
+
+    found = {START + name: page for name, page in pages.items()}
+    return sorted(name.removeprefix(START) for name in remote._linked(START, fetch))
+
+
+def test_pages_that_list_folders():
+    apache = """<a href="?C=N;O=D">Name</a> <a href="/photos/">up</a> <A HREF='sub%20d/'>
+        <a href="a%20b.jpg"><a href="&#x27;.jpg"> <a href="https://elsewhere/x.jpg">
+        <a href="/photos/c.jpg"> <a href="../d.jpg"> <a href="http://[x"> <a href="gone/">"""
+    pages = {"": apache, "sub d/": "", "sub%20d/": '<a href="./e.jpg">e</a> <a href="../">'}
+    assert linked(pages) == ["'.jpg", "a%20b.jpg", "c.jpg", "sub%20d/e.jpg"]
+
+
+def test_folders_in_folders_for_ever(monkeypatch):
+    monkeypatch.setattr(remote, "MAX_FOLDERS", 50)
+    asked = []
+
+    def fetch(address):
+        asked.append(address)
+        return b'<a href="a/"> <a href="b/">'
+
+    refused("too large to be read from the web", remote._linked, START, fetch)
+    assert len(asked) < 100
+
+
+def test_too_many_files_and_too_long_a_page(monkeypatch):
+    monkeypatch.setattr(remote, "MAX_FILES", 50)
+    many = "".join(f'<a href="{number}.jpg">' for number in range(60))
+    refused("too large to be read from the web", linked, {"": many})
+    monkeypatch.setattr(remote, "MAX_PAGE", 1000)
+    refused("too large to be read from the web", linked, {"": " " * 1001})
+
+
+def test_a_page_of_blanks():
+    """fsspec looks at every three of them: 3 kB took minutes."""
+    assert linked({"": "<a" + " " * 1_000_000 + "<a href=" * 10_000}) == []
+
+
+class Server(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        if "endless" not in self.path:
+            return super().do_GET()
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(bytes(1 << 20))
+        except OSError:
+            pass
+
+
+def test_a_server(tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr("retrieval.images.MAX_BYTES", 5_000_000)
+    for seed, name in enumerate(("a b.png", "sub/ü#.png", "endless.png")):
+        paint(tmp_path / "photos" / name, seed)
+    handler = partial(Server, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        found = open_anywhere(f"{address}/photos")
+        assert found.names == ("a b.png", "endless.png", "sub/ü#.png")
+        for name in ("a b.png", "sub/ü#.png"):
+            assert found.read_bytes(name) == (tmp_path / "photos" / name).read_bytes()
+        refused("larger than 5 MB|cannot be read", found.read_bytes, "endless.png")
+        refused("cannot be read", open_anywhere, f"{address}/endless")
+        server.shutdown()
