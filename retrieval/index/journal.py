@@ -20,7 +20,8 @@ class Journal:
     """Finished pictures of an unfinished build: one JSON line each, features in one file.
 
     The features are written before their line, which carries their checksum, so after a kill at any
-    moment the journal ends with the last whole record.
+    moment the journal ends with the last whole record. Where the folder keeps pictures of a build
+    of another identity, entering raises RetrievalError: they may be the work of hours.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -30,13 +31,24 @@ class Journal:
 
     def __enter__(self) -> Journal:
         stamp = self.folder / "identity.json"
-        if stamp.is_file() and stamp.read_bytes() == json.dumps(self.identity).encode():
+        lines = self.folder / "journal.jsonl"
+        try:
+            mine = json.loads(stamp.read_bytes()) == self.identity
+        except (OSError, ValueError, RecursionError):  # damaged: no command can go on with it
+            mine = None
+        if mine:
             self._recover()
+        elif mine is False and lines.is_file() and lines.stat().st_size:
+            raise RetrievalError(
+                f"{self.folder} keeps what an unfinished build with another method or other "
+                "settings has described. Repeat its command to go on with it, or delete the folder "
+                "to begin again."
+            )
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
             stamp.write_text(json.dumps(self.identity))
-        self.lines = open(self.folder / "journal.jsonl", "ab")
+        self.lines = open(lines, "ab")
         self.data = open(self.folder / "features.bin", "ab")
         return self
 

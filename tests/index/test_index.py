@@ -335,10 +335,22 @@ def test_stopped_and_damaged_twice(folder, out, unfinished, name):
     same(resumed, build(folder, out.with_name("fresh")))
 
 
-def test_an_unfinished_build_with_other_settings_is_not_used(folder, out, unfinished):
-    method = Thumbnail(size=8)
+def test_an_unfinished_build_with_other_settings_is_neither_used_nor_lost(folder, out, unfinished):
+    refused("unfinished build with another method or other settings",
+            build, folder, out, Thumbnail(size=8))  # fmt: skip
+    method = Thumbnail()
     build(folder, out, method)
-    assert len(method.described) == 5
+    assert len(method.described) == 3, "two are kept"
+
+
+def test_a_build_that_was_stopped_before_its_first_picture_is_in_nobodys_way(folder, out):
+    class Stopping(Thumbnail):
+        def describe(self, picture, box=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, out, Stopping())
+    assert len(build(folder, out, Thumbnail(size=8))) == 5
 
 
 def test_a_stop_between_the_two_renames(folder, out):
