@@ -130,9 +130,8 @@ if measured:
     downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
 elif not without:
     st.info(
-        f"There is no index of {collection.title} on this machine yet: "
-        f"`python -m retrieval index {collection.name} --method sir --out "
-        f"precomputed/{collection.name}/sir`"
+        f"There is no index of {collection.title} on this machine yet. This command makes one: "
+        f"`python -m retrieval index {collection.name} --method sir`"
     )
 for label, path, trouble in without:
     runs.evaluate_now(collection, label, path, trouble)

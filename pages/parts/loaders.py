@@ -113,6 +113,15 @@ def nothing_here() -> NoReturn:
     st.stop()
 
 
+def no_index(collection: Collection, method: str) -> None:
+    """Say that a collection has no index of a method, and how to make it."""
+    st.info(
+        f"There is no {methods.METHODS[method].title} index of {plain(collection.title)} on this "
+        f"machine yet. This command makes it: "
+        f"`python -m retrieval index {collection.name} --method {method}`"
+    )
+
+
 def collection(name: str) -> Collection:
     """An installed collection by name."""
     for entry in collections.registered():

@@ -1,5 +1,6 @@
 """The page "How it works": the steps can be changed, and the ranking follows."""
 
+import dataclasses
 import io
 import json
 import re
@@ -54,6 +55,14 @@ def test_a_link_to_an_unknown_picture_says_so():
     assert "nobody" in app.warning[0].value
     app.run()
     assert not app.warning
+
+
+def test_a_collection_without_its_pictures_says_what_to_do(monkeypatch):
+    names_only = dataclasses.replace(open_collection("town"), root=None)
+    monkeypatch.setattr(loaders, "collection", lambda name: names_only)
+    app = page(part="map")
+    assert "Choose another collection" in app.info[0].value
+    assert not app.error
 
 
 def test_sir_with_and_without_its_layer():

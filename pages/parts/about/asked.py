@@ -62,6 +62,12 @@ def pick() -> Asked:
         with loaders.explained():
             collection = loaders.collection(state["about-collection"])
         question = _question(collection)
+        if isinstance(question.source, Path) and not collection.has_pictures:
+            st.info(
+                f"The pictures of {collection.title} are not on this machine. Choose another "
+                "collection, or follow a picture of yours."
+            )
+            st.stop()
         st.caption(
             "The box is the query: the network sees nothing outside of it."
             if question.own_box

@@ -21,10 +21,7 @@ PICTURE = 420  # pixels of the longer side of a picture on show
 def delf(asked: Asked) -> None:
     paths = index.find(asked.collection.name)
     if "delf" not in paths:
-        st.info(
-            f"There is no DELF index of {asked.collection.title} on this machine: "
-            f"`python -m retrieval index {asked.collection.name} --method delf`"
-        )
+        loaders.no_index(asked.collection, "delf")
         st.stop()
     path, question = paths["delf"], asked.question
     with loaders.explained():

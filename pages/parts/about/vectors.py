@@ -25,10 +25,7 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
     """The index of a method, the steps of the picture, and the variants of the index."""
     paths = index.find(asked.collection.name)
     if method not in paths:
-        st.info(
-            f"There is no index of {asked.collection.title} with this method on this machine: "
-            f"`python -m retrieval index {asked.collection.name} --method {method}`"
-        )
+        loaders.no_index(asked.collection, method)
         st.stop()
     path = paths[method]
     with loaders.explained():

@@ -282,7 +282,7 @@ def offer_index(name: str, collection: Collection, together: bool) -> None:
     """There is no index: make one of a visitor's own pictures, else say how."""
     title = methods.METHODS[name].title
     if collection.name != own_pictures.NAME:
-        st.info(f"There is no {title} index of {collection.title} on this machine yet.")
+        loaders.no_index(collection, name)
         return
     if together or st.button(f"Index my pictures with {title}", key=f"build-{name}"):
         with loaders.explained():
