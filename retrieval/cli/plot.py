@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from retrieval import images, methods
 from retrieval.cli.arguments import box, positive, share
 from retrieval.cli.output import writing
-from retrieval.collections.credits import Credit, read_credits, small_print
+from retrieval.collections.credits import Credit, read_credits, with_credits
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
 from retrieval.methods.base import as_local
@@ -96,7 +96,7 @@ def _keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure
     picture = images.read(args.picture)
     features = as_local(method.describe(picture))[: args.count]
     note = f"{args.picture.name} · {method.checkpoint.id}, the {len(features)} strongest keypoints"
-    note = small_print(note, _credit(args.picture))
+    note = with_credits(note, _credit(args.picture))
     return plots_local.keypoints(picture, features, note), f"{len(features)} keypoints"
 
 
@@ -113,7 +113,7 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
         f"{args.picture.name} and {args.other.name} · {method.checkpoint.id}, similarity at least "
         f"{args.min_similarity:g}, {args.model}, tolerance {args.tolerance:.1%} of the longer side"
     )
-    note = small_print(note, _credit(args.picture), _credit(args.other))
+    note = with_credits(note, _credit(args.picture), _credit(args.other))
     figure = plots_local.matches(
         (a, b),
         (features_a.keypoints[pairs[:, 0]], features_b.keypoints[pairs[:, 1]]),

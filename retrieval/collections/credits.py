@@ -79,8 +79,8 @@ def _credit(entry: Mapping[str, str]) -> Credit:
     return Credit(**values)
 
 
-def small_print(note: str, *found: Credit | None) -> str:
-    """The small print of a figure, with a line in front for each picture whose author is known."""
+def with_credits(note: str, *found: Credit | None) -> str:
+    """The note of a figure, with a line in front for each picture whose author is known."""
     return "\n".join([*(f"Photograph: {one.line}" for one in found if one), note])
 
 

@@ -80,8 +80,8 @@ def test_one_line():
 
 def test_small_print_of_a_figure():
     credit = Credit("a.jpg", "A. Photographer", "CC0 1.0", "", "https://example.org/a")
-    assert credits.small_print("a.jpg · delf", None) == "a.jpg · delf"
-    assert credits.small_print("a and b", credit, None) == (
+    assert credits.with_credits("a.jpg · delf", None) == "a.jpg · delf"
+    assert credits.with_credits("a and b", credit, None) == (
         "Photograph: A. Photographer, CC0 1.0, https://example.org/a\na and b"
     )
 

@@ -17,7 +17,7 @@ from pages.parts.keypoints.link import BOTH, FEATURES, LOOKS
 from pages.parts.keypoints.two_checkpoints import other_checkpoints
 from pages.parts.terms import explained
 from retrieval.collections import Collection
-from retrieval.collections.credits import small_print
+from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots_local
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
@@ -80,7 +80,7 @@ def drawn(
         return
     picture, size = pixels(question.source, question.name)
     numbers = f"{Path(question.name).name} · {engine.checkpoint}, {len(shown)} keypoints"
-    note = small_print(numbers, question.credit)
+    note = with_credits(numbers, question.credit)
     figure(
         f"{Path(question.name).stem}-{engine.title.lower()}-keypoints",
         ("keypoints", question.key, note, hashlib.sha256(shown.keypoints.tobytes()).hexdigest()),
@@ -121,7 +121,7 @@ def of_delf(
         level = chosen_level(engine) if look == "attention" else None
     stem = f"{Path(question.name).stem}-{look}"
     numbers = f"{Path(question.name).name} · {engine.checkpoint}"
-    note = small_print(numbers, question.credit)
+    note = with_credits(numbers, question.credit)
     with answer, loaders.explained():
         if level is not None:
             attention(question, engine, picture, size, level, note, stem)

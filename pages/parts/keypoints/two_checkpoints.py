@@ -11,7 +11,7 @@ from PIL import Image
 from pages.parts import loaders, query
 from pages.parts.keypoints.engine import Delf
 from pages.parts.keypoints.figures import attention_rows, figure, rows_of
-from retrieval.collections.credits import small_print
+from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots_local
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
@@ -51,7 +51,7 @@ def other_checkpoints(
             if level is not None:
                 found = loaders.attention(question.source, question.key, level, name, settings)
                 note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
-                note = small_print(note, question.credit)
+                note = with_credits(note, question.credit)
                 if found is None:
                     st.info("This checkpoint has no attention map of this level.")
                     continue
@@ -68,7 +68,7 @@ def other_checkpoints(
                 features = loaders.local_features(source, key, None, name, settings)
             best = features[: state["kp-count"]]
             note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
-            note = small_print(note, question.credit)
+            note = with_credits(note, question.credit)
             figure(
                 f"{stem}-{name}-keypoints",
                 ("keypoints", question.key, note),

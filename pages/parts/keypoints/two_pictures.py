@@ -25,7 +25,7 @@ from pages.parts.keypoints.matching import (
 from pages.parts.keypoints.presets import presets
 from pages.parts.terms import explained
 from retrieval.collections import Collection
-from retrieval.collections.credits import small_print
+from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots_local
 from retrieval.images import Box
 from retrieval.ranking import geometry
@@ -126,7 +126,7 @@ def _shown(
         f"{Path(question.name).name} and {Path(other.name).name} · {checkpoint}, {how}{model}, "
         f"tolerance {100 * tolerance:g} %"
     )
-    note = small_print(note, question.credit, other.credit)
+    note = with_credits(note, question.credit, other.credit)
     rows = [
         {
             "x_a": round(float(xa), 2),
