@@ -57,8 +57,8 @@ def test_a_link_to_an_unknown_picture_says_so():
     assert not app.warning
 
 
-def test_a_collection_without_its_pictures_says_what_to_do(monkeypatch):
-    names_only = dataclasses.replace(open_collection("town"), root=None)
+def test_a_collection_without_its_pictures_says_what_to_do(monkeypatch, tmp_path):
+    names_only = dataclasses.replace(open_collection("town"), root=tmp_path / "gone")
     monkeypatch.setattr(loaders, "collection", lambda name: names_only)
     app = page(part="map")
     assert "Choose another collection" in app.info[0].value

@@ -61,7 +61,7 @@ def pick() -> Asked:
             )
         with loaders.explained():
             collection = loaders.collection(state["about-collection"])
-        question = _question(collection)
+            question = _question(collection)
         if isinstance(question.source, Path) and not collection.has_pictures:
             st.info(
                 f"The pictures of {collection.title} are not on this machine. Choose another "
