@@ -7,9 +7,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
@@ -143,12 +142,21 @@ async def in_turn(request: Request, work: Callable[[], T]) -> T:
 
 
 def _once(load: Callable) -> Callable:
-    """Cached, and loaded by one thread only where several ask at the same time."""
-    cached, lock = lru_cache(maxsize=8)(load), threading.Lock()
+    """Cached, and loaded by one thread only where several ask at the same time.
 
-    def loader(*key):
+    What changed takes the place of what was there before. Nothing else goes: where one too many
+    is served, clients who ask for all of them in turn would have each loaded again every time.
+    """
+    cached: dict[Any, tuple[tuple, Any]] = {}
+    lock = threading.Lock()
+
+    def loader(path_or_name, *changed):
         with lock:
-            return cached(*key)
+            kept = cached.get(path_or_name)
+            if kept is None or kept[0] != changed:
+                cached.pop(path_or_name, None)
+                cached[path_or_name] = kept = changed, load(path_or_name, *changed)
+            return kept[1]
 
     return loader
 

@@ -255,3 +255,16 @@ def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
     first = client.get(f"/indexes/{GEM}/search", params={"name": told}).json()["results"][0]
     assert first["name"] == told
     assert client.get(first["picture"]).status_code == 200
+
+
+def test_all_that_is_served_stays_loaded():
+    """With nine indexes, each GET of /indexes read all of them again, while searches waited."""
+    loaded = []
+    loader = shelf_module._once(lambda name, changed: loaded.append((name, changed)))
+    for _ in range(2):
+        for name in range(20):
+            loader(name, 0)
+    assert loaded == [(name, 0) for name in range(20)]
+    for _ in range(2):
+        loader(3, 1)  # it was replaced
+    assert loaded[20:] == [(3, 1)]
