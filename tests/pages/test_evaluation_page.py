@@ -249,6 +249,17 @@ def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone
     assert table(app, "Measured")["Method"].tolist() == ["SIR", "CNN-IRwNHA"]
 
 
+def test_a_chain_that_no_page_offers_is_refused(little):
+    """It would be kept beside the index, and be on the page of everybody."""
+    app = start()
+    kept = {file for _, path in little.indexes for file in path.iterdir()}
+    app.multiselect(key="rerank-then-global").set_value(["diffusion"] * 3)
+    app.button(key="rerank-run").click().run()
+    assert {file for _, path in little.indexes for file in path.iterdir()} == kept
+    assert not app.exception
+    assert "ranker" in app.error[0].value
+
+
 def test_a_run_of_other_labels_is_refused_with_the_reason(little):
     path = dict(little.indexes)["sir"] / "evaluation.json"
     path.write_text(path.read_text().replace('"labels_sha256": "', '"labels_sha256": "0'))

@@ -126,17 +126,17 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
         )
         local = methods.METHODS[measured[name].run.record["provenance"]["method"]].kind == "local"
         fitting = [one for one in RERANKERS.values() if not (local and one.vectors)]
-        then = tuple(
-            second.multiselect(
-                "Re-rankers, in this order",
-                [one.name for one in fitting],
-                list(BEST),
-                format_func=lambda name: RERANKERS[name].title,
-                max_selections=MOST,
-                key=f"rerank-then-{'local' if local else 'global'}",
-                help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
-            )
+        chosen = second.multiselect(
+            "Re-rankers, in this order",
+            [one.name for one in fitting],
+            list(BEST),
+            format_func=lambda name: RERANKERS[name].title,
+            max_selections=MOST,
+            key=f"rerank-then-{'local' if local else 'global'}",
+            help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
         )
+        with loaders.explained():  # a message by hand may name anything, and twice
+            then = chain.parse_chain(",".join(chosen))
         id = reranked_id(paths[name], then)
         kept = sum(one.alone == name for one in measured.values())
         full = id not in measured and kept >= MOST_KEPT
