@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import time
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 
+ABANDONED = 86_400  # seconds since a file was written to that nobody finishes any more
 MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queries have 0.56 GB
 
 
@@ -41,6 +44,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises OSError.
     """
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    for left in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new"):  # by a kill
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - ABANDONED:
+                left.unlink()
     try:
         with open(new, "wb") as file:
             yield file

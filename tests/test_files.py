@@ -1,6 +1,7 @@
 """Files are written as a whole or not at all, and arrays of strangers are read safely."""
 
 import hashlib
+import os
 import zipfile
 
 import numpy as np
@@ -34,6 +35,17 @@ def test_a_file_that_fails_leaves_the_one_before(tmp_path):
         half()
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_left_is_deleted_by_the_next_day(tmp_path):
+    for name in ("a.txt.12.new", "a.txt.13.new", "b.txt.12.new", "a.txt.old.new"):
+        (tmp_path / name).write_bytes(b"half")
+        if name != "a.txt.13.new":
+            os.utime(tmp_path / name, (1e9, 1e9))
+    with files.replacing(tmp_path / "a.txt") as file:
+        file.write(b"whole")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["a.txt", "a.txt.13.new", "a.txt.old.new", "b.txt.12.new"]
 
 
 def test_read_array(tmp_path):

@@ -259,7 +259,8 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         labels = {"ok": np.union1d(found["good"], found["ok"]), "junk": found["junk"]}
         name = names[stems[stem]] if stem in stems else f"{stem}.jpg"
         try:
-            queries.append(Query(name, _box(list(box), name), key.rpartition("_")[0], labels))
+            landmark = one_line(key.rpartition("_")[0])
+            queries.append(Query(name, _box(list(box), name), landmark, labels))
         except _Contradiction as error:
             raise RetrievalError(f"{kinds['query']}: {error}.") from error
     if not queries:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from retrieval.collections.credits import one_line
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import RECALL_LEVELS, Explanation, Scores, precision_recall
@@ -32,6 +33,7 @@ OTHER = "#7A8692"  # a ranking that a visitor brought
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DARK, LIGHT = "#12171e", "#eef2f6"  # page and text of the dark theme
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
+MOST = 300  # queries or landmarks in a figure: a thousand take seconds and 0.4 GB
 AS_IT_IS: dict[str, Any] = {"parse_math": False}  # a $ in a name starts no formula
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
@@ -94,6 +96,8 @@ def per_query(
     scores: label → scores of one protocol, the same for all.
     """
     order = queries_order(scores, by)
+    shown = "Query" if len(order) <= MOST else f"Query, the first {MOST} of {len(order):,}"
+    order = order[:MOST]
     figure, axes = _figure(note, width=max(8.0, 2 + 0.17 * len(order)))
     x = np.arange(len(order))
     if len(scores) == 1:
@@ -107,11 +111,11 @@ def per_query(
                 x, one.aps[order], 42, style.colour, marker=style.marker, label=label, zorder=2
             )
         _legend(axes)
-    labels = [Path(queries[number].name).stem for number in order]
-    axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11)
+    labels = [one_line(Path(queries[number].name).stem, 60) for number in order]
+    axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11, **AS_IT_IS)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_ylim(0, 1.03)
-    axes.set_xlabel("Query")
+    axes.set_xlabel(shown)
     axes.set_ylabel("Average precision (0 to 1)")
     axes.grid(axis="x", visible=False)
     return figure
@@ -171,7 +175,7 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
     """Mean AP of the queries of each landmark, the hardest for the first method at the bottom."""
     means = {label: one.by_landmark(queries) for label, one in scores.items()}
     first = next(iter(means.values()))
-    names = sorted(first, key=first.__getitem__)
+    names = sorted(first, key=first.__getitem__)[:MOST]
     figure, axes = _figure(note, height=max(3.5, 1.6 + 0.36 * len(names)))
     y = np.arange(len(names))
     if len(means) > 1:
@@ -182,7 +186,8 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
         axes.scatter(values, y, 70, style.colour, marker=style.marker, label=label, zorder=2)
     axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names], **AS_IT_IS)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("Mean average precision (0 to 1)")
+    hardest = f", the {MOST} hardest of {len(first):,}" if len(first) > MOST else ""
+    axes.set_xlabel(f"Mean average precision (0 to 1){hardest}")
     _legend(axes)
     return figure
 
@@ -268,7 +273,11 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
 
 def small_print(figure: Figure, note: str) -> None:
     """What the numbers rest on, below a figure."""
-    figure.supxlabel(note, fontsize=9, color="#55606a", x=0.01, ha="left", wrap=True, **AS_IT_IS)
+    # Names of files need not be text, which ends in an error or in an SVG that cannot be read.
+    note = "\n".join(one_line(line, 1000) for line in note.split("\n"))
+    # To wrap, matplotlib reads formulas all the same.
+    style: dict[str, Any] = {"fontsize": 9, "color": "#55606a", "wrap": "$" not in note}
+    figure.supxlabel(note, x=0.01, ha="left", **style, **AS_IT_IS)
 
 
 def _unit(axes: Axes, x: str, y: str) -> None:
@@ -293,7 +302,7 @@ def _legend(axes: Axes, inside: bool = False) -> None:
     )
     legend = axes.legend(**where, fontsize=12, frameon=False)
     for text in legend.get_texts():
-        text.set(**AS_IT_IS)
+        text.set(text=one_line(text.get_text(), 100), **AS_IT_IS)
 
 
 def _styled(of: Mapping[str, Any]):

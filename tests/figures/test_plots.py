@@ -1,5 +1,7 @@
 import io
+from dataclasses import replace
 from pathlib import Path
+from xml.dom import minidom
 
 import numpy as np
 import pytest
@@ -113,6 +115,26 @@ def test_shaded_area_is_the_ap(truth, scores):
 def test_same_figure_same_svg(scores):
     one, two = (plots.encode(plots.curves(scores[1]["easy"], NOTE), "svg") for _ in range(2))
     assert one == two
+
+
+@pytest.mark.parametrize("name", [r"$5 and \frac{$", "a\x01b", "\udcff", "x" * 10_000])
+def test_names_that_are_no_text_or_look_like_a_formula(scores, truth, name):
+    queries = [replace(query, name=f"{name}.jpg") for query in truth.queries]
+    found = {f"SIR, {name}": scores[1]["easy"]["SIR"], "DELF": scores[1]["easy"]["DELF"]}
+    figure = plots.per_query(found, queries, f"{name}, easy\nby {name}")
+    assert figure.texts[0].get_text().count("\n") == 1
+    assert all(len(one.get_text()) <= 60 for one in figure.axes[0].get_xticklabels())
+    minidom.parseString(plots.encode(figure, "svg"))
+
+
+def test_a_figure_of_thousands_shows_the_first(truth, monkeypatch):
+    monkeypatch.setattr(plots, "MOST", 10)
+    queries = [Query(f"{n}.jpg", landmark=f"tower {n}", labels={"easy": [0]}) for n in range(3000)]
+    found = evaluate(np.zeros((1, 3000), np.int32), GroundTruth(("a",), tuple(queries)))
+    for draw, words in ((plots.per_query, "first 10 of 3,000"), (plots.landmarks, "10 hardest of")):
+        figure = draw({"SIR": found["easy"]}, queries, NOTE)
+        assert words in figure.axes[0].get_xlabel()
+        assert max(figure.get_size_inches()) < 20
 
 
 def test_kind_by_file_name():
