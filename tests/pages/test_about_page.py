@@ -198,3 +198,12 @@ def test_a_picture_of_ones_own_is_followed():
     app.file_uploader(key="about-upload").upload("mine.png", b"not a picture", "image/png").run()
     assert not app.exception
     assert app.error
+
+
+def test_a_blank_picture_has_no_keypoints_to_follow():
+    app = page(part="delf")
+    out = io.BytesIO()
+    Image.new("RGB", (320, 240), "white").save(out, "PNG")
+    app.file_uploader(key="about-upload").upload("blank.png", out.getvalue(), "image/png").run()
+    assert not app.exception
+    assert any("no keypoint" in one.value for one in app.info)

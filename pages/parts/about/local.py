@@ -61,6 +61,9 @@ def delf(asked: Asked) -> None:
         r"\mathbf{d} = \frac{P\,(\hat{\mathbf{f}} - \boldsymbol{\mu})}"
         r"{\lVert P\,(\hat{\mathbf{f}} - \boldsymbol{\mu}) \rVert}",
     ):
+        if not len(features):
+            st.info("DELF finds no keypoint here: the picture is blank or too small.")
+            st.stop()
         st.image(drawn.dots(picture, size, features[:SHOWN]), alt="Keypoints")
         st.caption(
             f"The best {min(SHOWN, len(features))} of {len(features)} keypoints. A large circle "
