@@ -127,7 +127,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
             and isinstance(manifest["collection"].get("folder", ""), str)
             and isinstance(manifest["made"], str)
             and isinstance(manifest["seconds"], int | float)
-            and isinstance(manifest["versions"], dict)
+            and all(isinstance(one, str) for one in manifest["versions"].values())
             and all(
                 isinstance(entry["name"], str) and isinstance(entry["reason"], str)
                 for entry in manifest["skipped"]
@@ -139,7 +139,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
             and _can_be_told(manifest)
             and manifest["sha256"] == manifest_digest(manifest)
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged from error
     if not fine:
         raise damaged

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -83,12 +84,27 @@ def test_settings_are_not_arguments(forged, name):
         lambda m: m["settings"].update(x=[[1]]),
         lambda m: m["settings"].update(x={"y": 1}),
         lambda m: m["collection"].__delitem__("fingerprint"),
+        lambda m: m["versions"].update(numpy=[[1]]),
     ],
 )
 def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change):
     """One such index would turn the list of all indexes of the service into an error."""
     with pytest.raises(RetrievalError, match="was edited or damaged"):
         indexes.load(forged(change))
+
+
+def test_a_manifest_as_deep_as_python_can_read(honest, tmp_path):
+    """What it takes to read it leaves too little to write it, for its checksum."""
+    path = shutil.copytree(honest, tmp_path / "deep")
+    text = (path / "manifest.json").read_text("utf-8")
+    refusals = set()
+    for depth in range(700, sys.getrecursionlimit()):
+        nested = f'{{"deep": {"[" * depth}{"]" * depth}, "name"'
+        (path / "manifest.json").write_text(text.replace('{\n  "name"', nested), "utf-8")
+        with pytest.raises(RetrievalError) as caught:
+            indexes.load(path)
+        refusals.add(str(caught.value).split()[-1])
+    assert len(refusals) == 1, "every one ends with what to do"
 
 
 def test_a_setting_with_more_digits_than_a_number_has(forged):
