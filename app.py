@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.parts import entrance, forms, messages
+from pages.parts import connections, entrance, forms, messages
 
 forms.read_as_utf8()
 messages.ignore()
+connections.allow_many()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
 page = st.navigation(
     [
