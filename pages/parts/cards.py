@@ -65,6 +65,9 @@ _STYLE = (
     {min-height: 44px}
   [data-testid="stCheckbox"] label {align-items: center}
 }
+/* Border and ground say what is chosen; its word is as easy to read as the others. */
+button[data-variant][data-selected="true"] {color: inherit !important;
+  background: color-mix(in srgb, #2f7fb8 28%, transparent) !important}
 /* What a step shows begins where its heading does. */
 div[class*="st-key-step-"] {padding-top: .6rem}
 /* Headings that are written as Markdown get a link of their own, which nobody asked for. */
