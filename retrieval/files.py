@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -56,18 +57,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         new.unlink(missing_ok=True)
 
 
+def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
+    """The bytes of a file that somebody else made.
+
+    Raises OSError where it cannot be read, has more than ``most`` bytes (a gigabyte of nothing is
+    packed into a few), or is no file: a pipe has no end.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if path.stat().st_size > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return path.read_bytes()
+
+
 def read_array(
     source: str | Path | BinaryIO, key: str | None = None, most: int | None = None
 ) -> np.ndarray:
     """An array out of an ``.npz`` (key: which one, where there are several) or an ``.npy``.
 
     The file may be anybody's: nothing in it is executed, and what the array holds is for the caller
-    to check. most: bytes of all arrays in an ``.npz``, unpacked; MAX_ARRAYS by default.
+    to check. most: bytes of the file, and of all arrays in an ``.npz``, unpacked; MAX_ARRAYS by
+    default.
     Raises RetrievalError for other files, missing keys, and arrays that are too large.
     """
     most = most or MAX_ARRAYS
     label = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The file")
     try:
+        if isinstance(source, str | Path) and os.path.exists(source):
+            if not os.path.isfile(source):
+                raise OSError("it is no file")  # a pipe has no end
+            if os.path.getsize(source) > most:
+                raise _too_large(label, most)
         loaded = np.load(source, allow_pickle=False, mmap_mode=None)
         if isinstance(loaded, np.ndarray):
             return loaded
@@ -81,9 +101,7 @@ def read_array(
                 )
             # All of them are counted: of several with one name, numpy may take any.
             if sum(one.file_size for one in arrays.zip.infolist()) > most:
-                raise RetrievalError(
-                    f"The arrays in {label} are larger than {most // 1_000_000} MB together."
-                )
+                raise _too_large(label, most)
             array = arrays[key]
             if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
                 raise ValueError(key)
@@ -109,3 +127,7 @@ def read_array(
         raise RetrievalError(
             f"{label} is not a readable .npz or .npy file of plain numbers."
         ) from error
+
+
+def _too_large(label: str, most: int) -> RetrievalError:
+    return RetrievalError(f"The arrays in {label} are larger than {most // 1_000_000} MB together.")

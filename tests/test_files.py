@@ -48,6 +48,25 @@ def test_what_a_kill_left_is_deleted_by_the_next_day(tmp_path):
     assert left == ["a.txt", "a.txt.13.new", "a.txt.old.new", "b.txt.12.new"]
 
 
+def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
+    """A pipe was waited for; of the other, some kilobytes of archive fill the memory."""
+    path = tmp_path / "a.npz"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="No such file"):
+        files.read(path)
+    with pytest.raises(RetrievalError, match="not a readable"):
+        files.read_array(path)
+    path.unlink()
+    np.save(tmp_path / "a.npy", np.arange(100))
+    path = (tmp_path / "a.npy").rename(path)
+    assert len(files.read_array(path, most=1000)) == 100
+    os.truncate(path, 2000)
+    with pytest.raises(OSError, match="too large"):
+        files.read(path, 1000)
+    with pytest.raises(RetrievalError, match="larger than"):
+        files.read_array(path, most=1000)
+
+
 def test_read_array(tmp_path):
     ranks = np.arange(6, dtype=np.int16).reshape(3, 2)
     np.savez(tmp_path / "one.npz", ranks)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval import files
 from retrieval.collections.credits import one_line
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
@@ -229,19 +230,20 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     the others one name a line, all without ``.jpg``.
     """
     stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
-    files: dict[str, dict[str, Path]] = {}
+    found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
         if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
-            files.setdefault(match["query"], {})[match["kind"]] = path
+            found.setdefault(match["query"], {})[match["kind"]] = path
     queries = []
-    for key, kinds in files.items():
+    for key, kinds in found.items():
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
             raise RetrievalError(
                 f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}."
             )
         try:
-            lines = {kind: path.read_text("utf-8").split("\n") for kind, path in kinds.items()}
+            texts = {kind: files.read(path, MAX_BYTES).decode() for kind, path in kinds.items()}
+            lines = {kind: text.split("\n") for kind, text in texts.items()}
             stem, *numbers = lines["query"][0].split()
             box = tuple(float(number) for number in numbers)
         except OSError as error:
@@ -249,14 +251,15 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         except ValueError as error:
             raise RetrievalError(f"{kinds['query']} is not a name and four numbers.") from error
         stem = stem.removeprefix("oxc1_")
-        found = {
+        positions = {
             kind: np.array(
                 sorted({stems[line.strip()] for line in lines[kind] if line.strip() in stems}),
                 dtype=np.int64,
             )
             for kind in ("good", "ok", "junk")
         }
-        labels = {"ok": np.union1d(found["good"], found["ok"]), "junk": found["junk"]}
+        right = np.union1d(positions["good"], positions["ok"])
+        labels = {"ok": right, "junk": positions["junk"]}
         name = names[stems[stem]] if stem in stems else f"{stem}.jpg"
         try:
             landmark = one_line(key.rpartition("_")[0])

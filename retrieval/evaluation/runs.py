@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
+MAX_RECORD = 100_000_000  # bytes of evaluation.json; a query takes 300
 MOST_OTHERS = 10_000  # files that are no pictures, in the folder that an index names
 
 
@@ -187,7 +188,7 @@ def query_descriptors(index: Index) -> np.ndarray | None:
     path = index.path / "queries.npy"
     again = "; download the features again"
     try:
-        data = path.read_bytes()
+        data = files.read(path)
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read{again}.") from error
     if hashlib.sha256(data).hexdigest() != stated:
@@ -340,7 +341,7 @@ def _read_record(
     from retrieval.ranking.chain import stated as stated_chain
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(files.read(path, MAX_RECORD))
         stated = record["provenance"]
         same = (
             stated["index_sha256"] == files.digest(index.path / "manifest.json")

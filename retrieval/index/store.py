@@ -534,7 +534,7 @@ def settle(new: Path, target: Path) -> None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read(path))
     except (OSError, ValueError, RecursionError) as error:
         raise RetrievalError(f"{path} cannot be read as JSON{AGAIN}.") from error
 

@@ -201,9 +201,10 @@ def _needed(graph, tensors: list[str]):
         values = node.attr.values()
         called = {node.op, *(v.func.name for v in values)}
         called |= {one.name for v in values for one in v.list.func}
-        for name in called & functions.keys() - calls.keys():
-            calls[name] = functions[name]
-            inside += functions[name].node_def
+        for name in called:
+            if name in functions and name not in calls:
+                calls[name] = functions[name]
+                inside += functions[name].node_def
     needed = type(graph)(versions=graph.versions)
     needed.node.extend(found.values())
     needed.library.function.extend(calls.values())

@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image
 
-from retrieval import images
+from retrieval import files, images
 from retrieval.collections import Collection
+from retrieval.collections.ground_truth import MAX_BYTES
 from retrieval.errors import RetrievalError
 
 NONE = -1  # the landmark of a picture that shows none of them
@@ -113,7 +114,7 @@ def _from_file(collection: Collection) -> list[str | None] | None:
         return None
     path = collection.root / "labels.json"
     try:
-        entries = json.loads(path.read_text("utf-8"))["images"]
+        entries = json.loads(files.read(path, MAX_BYTES))["images"]
         found = []
         for name in collection.names:
             entry = entries.get(name) or entries[PurePosixPath(name).name]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
-from retrieval.methods.tfhub import tensorflow
+from retrieval.methods.tfhub import _needed, tensorflow
 from retrieval.networks import checkpoints
 
 CELL = 16  # pixels of a level that one feature averages
@@ -304,3 +304,17 @@ def test_features_that_are_none(tf, picture, tmp_path):
     broken = spy(tf, tmp_path / "broken", lambda image: tf.reshape(image, [1, 2, 3]))
     with pytest.raises(RetrievalError, match="failed on this picture"):
         methods.load("delf", broken).describe(picture)
+
+
+def test_functions_that_call_nobody(tf):
+    """A million bytes of them took the square of their number: a minute."""
+    from tensorflow.core.framework.graph_pb2 import GraphDef
+
+    graph = GraphDef()
+    for number in range(40_000):
+        graph.library.function.add().signature.name = f"f{number}"
+        graph.node.add(name=f"{number}", op="NoOp", input=[f"{max(number - 1, 0)}"])
+    graph.node[7].op = "f8"
+    needed = _needed(graph, ["39999:0"])
+    assert len(needed.node) == 40_000
+    assert [one.signature.name for one in needed.library.function] == ["f8"]
