@@ -22,7 +22,7 @@ from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
-QUERY_KEYPOINTS = 1024  # of a query; a database picture has fewer, see the registry
+QUERY_KEYPOINTS = 1024  # of a query, at most; a database picture has fewer, see the registry
 Version = tuple[int, int] | None  # see ``store.version_of``
 REMEMBERED = 4000  # pictures described on demand: 0.15 GB of memory at most
 
@@ -108,7 +108,12 @@ def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
 @lru_cache(maxsize=4)
 def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
     index = _load(path, version)
-    if index.kind != methods.XFEAT.kind or index.arrays["descriptors"].shape[1] != 64:
+    if (
+        index.kind != methods.XFEAT.kind
+        or index.arrays["descriptors"].shape[1] != 64
+        # It may be a stranger's: LighterGlue takes the square of their number.
+        or np.diff(index.arrays["offsets"]).max(initial=0) > QUERY_KEYPOINTS
+    ):
         raise RetrievalError(f"{path} is not an index of keypoints; move it away.")
     index.check_checkpoint(checkpoints.REGISTRY["xfeat"])
     return index, {digest: position for position, digest in enumerate(index.digests)}

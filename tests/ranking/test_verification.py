@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attack.indexes import forge
 from PIL import Image
 
 from retrieval import images, index, methods
@@ -169,6 +170,24 @@ def test_a_folder_beside_the_index_that_is_no_index_of_keypoints(
         asked(copy, scenes, load, then=["geometry"])
 
 
+def test_an_index_with_more_keypoints_than_a_picture_may_have(opened, scenes, load, tmp_path):
+    """LighterGlue took minutes for 50,000, which are nothing but zeros in a small archive."""
+    shutil.copytree(opened.path, tmp_path / "index" / "sir")
+    beside = tmp_path / "index" / "xfeat"
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=50)
+    index.build(scenes, xfeat, beside)
+    copy = index.load(tmp_path / "index" / "sir")
+    assert asked(copy, scenes, load, then=["geometry"])
+    for name in ("descriptors", "keypoints", "scales", "scores"):
+        array = np.load(beside / f"{name}.npy")
+        np.save(beside / f"{name}.npy", np.concatenate([array, array[:1].repeat(1025, axis=0)]))
+    offsets = np.load(beside / "offsets.npy")
+    np.save(beside / "offsets.npy", offsets + 1025 * (np.arange(len(offsets)) == len(offsets) - 1))
+    forge(beside)
+    with pytest.raises(RetrievalError, match="not an index of keypoints"):
+        asked(copy, scenes, load, then=["geometry"])
+
+
 def test_one_inlier_a_place():
     a = np.array([[0, 0], [9, 9], [11, 0], [300, 200], [301, 201], [100, 100]], float)
     b = np.array([[0, 0], [50, 50], [90, 0], [200, 100], [90, 90], [91, 1]], float)
@@ -210,7 +229,7 @@ def test_the_map_of_a_box_is_made_one_of_the_whole_picture(drawn):
 def test_confidence(opened, scenes, load, drawn):
     plain = asked(opened, scenes, load)
     assert plain.confidence.level == "unsure"
-    assert "no re-ranking by geometry" in plain.confidence.reason
+    assert "Re-rank by geometry to check" in plain.confidence.reason
     blank = search.rank_picture(opened, load("sir"), Image.new("RGB", (90, 90), "white"), top=2)
     assert blank.confidence.level == "nothing"
     assert blank.confidence.text == "Nothing here looks like it"
