@@ -404,7 +404,10 @@ def version_of(path: Path) -> tuple[int, int] | None:
 
 def _old_places(path: Path) -> list[Path]:
     """Where ``replace_folder`` has put the index that was here, while it is at work."""
-    return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
+    try:
+        return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
+    except FileNotFoundError:  # one went while we looked
+        return [path]
 
 
 def _load(path: Path, part: bool) -> Index:

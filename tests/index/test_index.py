@@ -17,6 +17,7 @@ from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
 from retrieval.index import layout, store
 
 
@@ -410,6 +411,28 @@ def test_a_reader_between_the_two_renames(folder, out):
     timer.start()
     same(index.load(out), before)
     timer.join()
+
+
+def test_a_reader_while_builds_come_and_go(tmp_path):
+    """A folder that went while it was looked through was a traceback, and a 500 of the service."""
+    going = True
+
+    def come_and_go():
+        while going:
+            for number in range(20):
+                (tmp_path / f"one.{number}").mkdir()
+            for number in range(20):
+                (tmp_path / f"one.{number}").rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(300):
+            with pytest.raises(RetrievalError, match="no manifest"):
+                index.load(tmp_path / "one")
+    finally:
+        going = False
+        thread.join()
 
 
 @pytest.fixture
