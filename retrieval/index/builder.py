@@ -157,6 +157,9 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
                 f"{piece.path} and {first.path} are not parts of the same list of pictures; make "
                 "one of them again."
             )
+    filled = [piece.arrays["descriptors"] for piece in pieces if len(piece.arrays["descriptors"])]
+    if len({one.shape[1] for one in filled}) > 1:
+        raise RetrievalError("The parts have descriptors of different lengths; make them again.")
     for one, other in pairwise(pieces):
         if one.part == other.part:
             raise RetrievalError(f"{one.path} and {other.path} are both {one.part}; leave one out.")

@@ -18,6 +18,7 @@ from retrieval import index as indexes
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
+from retrieval.index.layout import Part
 from retrieval.networks import checkpoints
 from retrieval.ranking.search import rank_picture
 
@@ -229,6 +230,17 @@ def test_descriptors_of_another_width(tmp_path, town):
     forge(path)
     with pytest.raises(RetrievalError, match="holds descriptors of 3 numbers and not of"):
         rank_picture(indexes.load(path), method, Image.new("RGB", (40, 30), "red"))
+
+
+def test_parts_with_descriptors_of_another_width(tmp_path, town):
+    method, _, collection = town
+    parts = [tmp_path / str(number) for number in (1, 2)]
+    for number, path in enumerate(parts, 1):
+        indexes.build(collection, method, path, part=Part(number, 2))
+    np.save(parts[1] / "descriptors.npy", np.load(parts[1] / "descriptors.npy")[:, :3])
+    forge(parts[1])
+    with pytest.raises(RetrievalError, match="descriptors of different lengths"):
+        indexes.merge(parts, tmp_path / "merged")
 
 
 def test_pictures_that_are_not_in_the_collection(tmp_path, town):
