@@ -274,7 +274,9 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
 def check_name(name: str) -> str:
     """``name`` if it is a relative path that stays below its folder."""
     path = PurePath(name)
-    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
+    wrong = not path.parts or path.is_absolute() or path.drive or ".." in path.parts
+    # Half a character, as JSON can spell it, is in no file name.
+    if wrong or re.search("[\0\ud800-\udc7f\udd00-\udfff]", name):
         raise RetrievalError(f"{name!r} is no picture name: it must be a path below the folder.")
     return name
 

@@ -10,8 +10,9 @@ from retrieval import index as indexes
 from retrieval.cli.output import write_json
 from retrieval.collections import open_collection
 from retrieval.collections.credits import table
-from retrieval.collections.ground_truth import parse_ground_truth
+from retrieval.collections.ground_truth import check_name, parse_ground_truth
 from retrieval.collections.judgements import as_json
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
 from retrieval.networks import weights
 from retrieval.training import photographs
@@ -48,3 +49,12 @@ def test_they_are_evaluated_and_exported(collection, tmp_path):
     assert json.loads((tmp_path / "scores.json").read_bytes())["name"] == collection.name
     assert b"l\\udce90/0.png" in table(["picture"], [[collection.names[0]]])
     assert len(weights.digest(collection.root)) == 64
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\udfff.png", "\udc7f"])
+def test_half_a_character_is_in_no_file_name(tmp_path, name):
+    """JSON can spell it; where the list of pictures got its checksum it was a traceback."""
+    (tmp_path / "ground_truth.json").write_text(json.dumps({"database": [name], "queries": []}))
+    with pytest.raises(RetrievalError, match="is no picture name"):
+        open_collection(tmp_path)
+    assert check_name("\udc80\udcff.png"), "bytes of a file name that are no text"
