@@ -23,22 +23,31 @@ ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
 # Of a form. Python knows a hundred others, and to read punycode takes the square of its length.
 CHARACTER_SETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
+# Origins of pages that this machine serves, on whatever port.
+PAGES_HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 class Origins:
-    """CORS: any web page may use the calls of the report's client, named ones the others."""
+    """CORS: web pages with a named origin may call, and at ``/`` also those of this machine.
+
+    The client of the report is such a page. If any page could read what ``/`` answers, one that the
+    owner visits could take the pictures of a collection from a service that is for them alone.
+    """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]):
-        self.app = app
-        self.any, self.named = (
+        self.report, self.others = (
             CORSMiddleware(
-                app, allow_origins=allowed, allow_methods=["GET", "POST"], allow_headers=["*"]
+                app,
+                allow_origins=list(origins),
+                allow_origin_regex=allowed,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
             )
-            for allowed in (["*"], list(origins))
+            for allowed in (PAGES_HERE, None)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.any if scope.get("path") == "/" else self.named)(scope, receive, send)
+        await (self.report if scope.get("path") == "/" else self.others)(scope, receive, send)
 
 
 class Guard:

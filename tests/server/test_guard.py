@@ -72,8 +72,12 @@ def test_web_pages_of_others(start):
     allow = "access-control-allow-origin"
     assert allow not in closed.get("/indexes", headers=page).headers
     assert opened.get("/indexes", headers=page).headers[allow] == "https://page.example"
-    other = opened.get("/indexes", headers={"Origin": "https://evil.example"})
-    assert allow not in other.headers
+    for origin in ("https://evil.example", "http://localhost.evil.example", "null"):
+        evil = {"Origin": origin}
+        assert allow not in opened.get("/indexes", headers=evil).headers
+        # It would get the pictures of a collection that is for this machine alone.
+        assert allow not in opened.post("/", headers=evil, data={"method": "0"}).headers
+    assert opened.post("/", headers=page, data={"method": "0"}).headers[allow] == page["Origin"]
 
 
 def test_a_form_of_escapes(monkeypatch, client):

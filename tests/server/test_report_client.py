@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-ORIGIN = {"Origin": "https://client.example"}
+ORIGIN = {"Origin": "http://localhost:3000"}
 NO_BOX = {"x": "0", "y": "0", "x_max": "0", "y_max": "0"}
 
 
@@ -32,11 +32,11 @@ def test_preflight_and_greeting(client):
     }
     answer = requests.options(client.root + "/", headers=preflight, timeout=60)
     assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
     assert "POST" in answer.headers["access-control-allow-methods"]
     answer = client.get("/", headers=ORIGIN | {"Accept": "application/json, text/plain, */*"})
     assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
     assert len(answer.text) < 200
     browser = client.get("/", headers={"Accept": "text/html,*/*"}, allow_redirects=False)
     assert browser.headers["location"].endswith("docs")
@@ -45,7 +45,7 @@ def test_preflight_and_greeting(client):
 @pytest.mark.parametrize(("method", "kind"), [("1", "cnn-irwnha"), ("2", "delf")])
 def test_a_search(client, picture, method, kind):
     answer = ask(client, picture, method=method)
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
     found = answer.json()
     assert found["items"][0]["name"] == "b.png"
     assert [one["rank"] for one in found["items"]] == [1, 2, 3, 4, 5]
@@ -130,7 +130,7 @@ def test_bad_fields(client, picture, fields, words):
     answer = ask(client, picture, **fields)
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
 
 
 def test_the_collection_that_answers(start, picture):
