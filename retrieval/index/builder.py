@@ -245,7 +245,7 @@ def _finish(
     started: float,
     more: Mapping[str, Any],
 ) -> store.Index:
-    """Write an index and put it in its place.
+    """Write an index and put it in its place, unless that holds the very same.
 
     more: entries of the manifest beside those that every index has.
     """
@@ -263,9 +263,20 @@ def _finish(
     finished.mkdir()
     seconds = time.perf_counter() - started
     store.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
-    store.replace_folder(finished, target)
+    # Evaluations and what else lies in the folder of an index go with it: they may be the work of
+    # hours.
+    if _but_for_its_making(finished) != _but_for_its_making(target):
+        store.replace_folder(finished, target)
     shutil.rmtree(work)
     return store.load(target, part)
+
+
+def _but_for_its_making(path: Path) -> dict[str, Any] | None:
+    """A manifest without what differs each time an index is made; None where there is no index."""
+    if not (path / "manifest.json").is_file():
+        return None
+    ever_new = ("made", "seconds", "sha256")
+    return {key: one for key, one in store.read_manifest(path).items() if key not in ever_new}
 
 
 def _previous(target: Path, method, part: Part | None) -> list[store.Index]:

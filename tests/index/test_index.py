@@ -845,3 +845,16 @@ def test_find(tmp_path, folder):
     build(folder, root / "town" / "a default", default)
     assert index.find("town", root)["sir"] == root / "town" / "a default"
     assert index.find("elsewhere", root) == {}
+
+
+def test_what_lies_beside_an_index_stays_where_nothing_has_changed(folder, out):
+    """An evaluation, or what each step is worth, may be the work of hours."""
+    before = build(folder, out)
+    (out / "evaluation.json").write_text("{}")
+    again = build(folder, out)
+    assert again.manifest == before.manifest
+    assert (out / "evaluation.json").is_file()
+    paint(folder / "new.png", 10)
+    assert len(build(folder, out)) == 6
+    assert not (out / "evaluation.json").exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["one"]
