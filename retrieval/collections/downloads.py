@@ -101,6 +101,7 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         check_address(address)
         if request.full_url.startswith("https:") and not address.startswith("https:"):
             raise RetrievalError(f"{request.full_url} leads to {address}, without encryption.")
+        file.close()  # urllib would read all that comes with it, which may have no end
         return super().redirect_request(request, file, code, message, headers, address)
 
 
@@ -230,7 +231,8 @@ def _transfer(
                 r"bytes ([0-9]{1,18})-[0-9]+/(.*)",
                 response.headers.get("Content-Range", "").strip(),
             )
-            if not match or int(match[1]) != have:
+            changed = _strong(response.headers) not in ("", validator)
+            if not match or int(match[1]) != have or changed:
                 part.unlink(missing_ok=True)
                 raise _Broken("the server sent another part than was asked for")
             start, stated = have, match[2]

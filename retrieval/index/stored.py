@@ -23,7 +23,8 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -281,7 +282,10 @@ class StoredIndex(store.Index):
             if not where:
                 raise
             raise RetrievalError(f"The filter {where} cannot be used: {error.reason}.") from error
-        positions = sorted({int(hit["position"]) for hit in found[0]})
+        with self._checking():
+            positions = sorted({self._position(hit) for hit in found[0]})
+        if len(positions) > limit:
+            raise self._damaged()
         if not positions:
             raise RetrievalError(
                 f"No picture in {self.address.collection} fits the filter {where}."
@@ -291,8 +295,10 @@ class StoredIndex(store.Index):
         return self._some(positions, {"filter": where} if where else {})
 
     def holding(self, name: str) -> Shortlist:
-        found = self._names("name", name)
-        return self._some([position for position, _ in found], {})
+        positions = [position for position, one in self._names("name", name) if one == name]
+        if not positions:
+            raise RetrievalError(f"{self} has no picture {name} any more; search again.")
+        return self._some(positions, {})
 
     def name_of(self, data: bytes) -> str | None:
         found = self._names("sha256", store.digest(data))
@@ -333,7 +339,8 @@ class StoredIndex(store.Index):
                     self.described.collection, ids=wanted, output_fields=[*FIELDS], timeout=time
                 )
             )
-            rows |= {int(row["position"]): self._checked(row) for row in found}
+            with self._checking():
+                rows |= {self._position(row): self._checked(row) for row in found}
         if lost := set(positions) - rows.keys():
             raise RetrievalError(
                 f"{self} lacks {len(lost)} of its pictures; export the index again."
@@ -344,7 +351,26 @@ class StoredIndex(store.Index):
                 self._rows[one] = rows[one]
             while len(self._rows) > most:
                 self._rows.popitem(last=False)
+        if len({rows[one][0]["name"] for one in positions}) != len(positions):
+            raise RetrievalError(f"{self} has a picture twice; export the index again.")
         return [rows[one] for one in positions]
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """Refuses answers without the fields that were asked for, and those that do not decode."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> RetrievalError:
+        return RetrievalError(f"A row of {self} is damaged; export the index again.")
+
+    def _position(self, row: Mapping[str, Any]) -> int:
+        position = row["position"]
+        if type(position) is not int or not 0 <= position < len(self):
+            raise self._damaged()
+        return position
 
     def _checked(self, row: dict[str, Any]) -> Row:
         """What a row says of a picture: a store is not believed more than a file is."""
@@ -361,7 +387,7 @@ class StoredIndex(store.Index):
         except (RetrievalError, KeyError, TypeError, ValueError):
             fine = False
         if not fine:
-            raise RetrievalError(f"A row of {self} is damaged; export the index again.")
+            raise self._damaged()
         return image, vector.astype(np.float16)
 
     def _names(self, field: str, value: str) -> list[tuple[int, str]]:
@@ -375,7 +401,8 @@ class StoredIndex(store.Index):
                 timeout=time,
             )
         )
-        return [(int(row["position"]), str(row["name"])) for row in found]
+        with self._checking():
+            return [(self._position(row), check_name(row["name"])) for row in found]
 
     def _call(self, work):
         try:

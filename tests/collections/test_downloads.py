@@ -153,7 +153,8 @@ def test_answers_that_nobody_gives_by_accident(server, tmp_path, answer):
 def test_an_encrypted_address_leads_to_no_other():
     follow = downloads._HttpOnly().redirect_request
     request = urllib.request.Request("https://example.org/a")
-    assert follow(request, None, 302, "", {}, "https://example.org/b").full_url.endswith("/b")
+    led = follow(request, io.BytesIO(), 302, "", {}, "https://example.org/b")
+    assert led.full_url.endswith("/b")
     with pytest.raises(RetrievalError, match="without encryption"):
         follow(request, None, 302, "", {}, "http://example.org/b")
 

@@ -439,6 +439,57 @@ def test_a_damaged_row_is_refused(opened, change):
         opened._checked({key: value for key, value in row.items() if key not in change})
 
 
+class Lying:
+    """A client that hands on what ``change`` makes of the rows or hits that a server sends."""
+
+    def __init__(self, real, change):
+        self.real, self.change = real, change
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def query(self, *args, **options):
+        return self.change(list(self.real.query(*args, **options)))
+
+    def search(self, *args, **options):
+        return [self.change(hits) for hits in self.real.search(*args, **options)][:1]
+
+
+@pytest.mark.parametrize("position", [-1, 10**12, "a", None, True])
+@pytest.mark.parametrize("missing", [False, True])
+def test_rows_and_hits_that_are_none_of_the_index(
+    milvus, address, monkeypatch, exported, position, missing
+):
+    opened, real = index.load(str(address)), client(milvus)
+
+    def change(rows):
+        return [{} if missing else {**row, "position": position} for row in rows]
+
+    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, change))
+    asks = (
+        lambda: opened.shortlist(exported.arrays["descriptors"][0], 5),
+        lambda: opened.first(5),
+        lambda: opened.holding(exported.names[0]),
+    )
+    for ask in asks:
+        with pytest.raises(RetrievalError, match=r"A row of .* is damaged; export the index again"):
+            ask()
+
+
+def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatch, exported):
+    real, name = client(milvus), exported.names[0]
+    monkeypatch.setattr(
+        milvus_module,
+        "_client",
+        lambda *args: Lying(real, lambda rows: [{**row, "name": name} for row in rows]),
+    )
+    with pytest.raises(RetrievalError, match="has a picture twice; export the index again"):
+        index.load(str(address)).first(5)
+    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, lambda rows: []))
+    with pytest.raises(RetrievalError, match=r"has no picture .* any more; search again"):
+        index.load(str(address)).holding(name)
+
+
 def test_a_row_that_is_gone_is_noticed(milvus, exported, pictures):
     address = milvus.address("lacking")
     export(exported, address)

@@ -72,7 +72,10 @@ def judge(page: dict, landmark: str, landmarks: Collection[str], licences: Colle
     """
     try:
         return _judge(page, landmark, landmarks, licences)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (
+        *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+        AssertionError,  # of HTMLParser, for "<![x["
+    ) as error:
         raise LeftOut("its description is incomplete") from error
 
 
@@ -197,5 +200,6 @@ class _Plain(HTMLParser):
 def _text(html: str) -> str:
     parser = _Plain()
     parser.feed(html[:10_000])
-    parser.close()
+    if not parser.rawdata.startswith("<"):  # of a tag that does not end, nothing is shown
+        parser.close()  # which would take the square of the length for it
     return one_line("".join(parser.parts))
