@@ -49,8 +49,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             if left.stat().st_mtime < time.time() - ABANDONED:
                 left.unlink()
+    new.unlink(missing_ok=True)
     try:
-        with open(new, "wb") as file:
+        with open(new, "xb") as file:  # never through a link that somebody laid there
             yield file
         os.replace(new, path)
     finally:

@@ -48,6 +48,17 @@ def test_what_a_kill_left_is_deleted_by_the_next_day(tmp_path):
     assert left == ["a.txt", "a.txt.13.new", "a.txt.old.new", "b.txt.12.new"]
 
 
+def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path):
+    """An index may come with one for each number that a process can have."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / f"a.txt.{os.getpid()}.new").symlink_to(tmp_path / "victim")
+    with files.replacing(tmp_path / "a.txt") as file:
+        file.write(b"whole")
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "a.txt").read_bytes() == b"whole"
+    assert not (tmp_path / "a.txt").is_symlink()
+
+
 def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
     """A pipe was waited for; of the other, some kilobytes of archive fill the memory."""
     path = tmp_path / "a.npz"

@@ -231,6 +231,11 @@ def _check_target(out: Path) -> None:
     work = _work(out)
     if work.is_dir() and any(work.iterdir()) and not (work / "identity.json").is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
+    # It may have come with a stranger's index, and a build writes to what it finds there.
+    if work.is_dir() and any(
+        one.is_symlink() or not (one.is_file() or one.is_dir()) for one in work.iterdir()
+    ):
+        raise RetrievalError(f"{work} holds links or devices, which no build makes; delete it.")
     if out.is_file() or (
         out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
     ):

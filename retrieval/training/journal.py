@@ -9,16 +9,17 @@ those of the state begin with a SHA-256, which is checked when they are read.
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 
 COLUMNS = ("stage", "epoch", "rate", "loss", "validation", "seconds")
@@ -39,7 +40,8 @@ class Journal:
         self.folder = out.with_name(f"{out.name}.training")
         try:
             self.folder.mkdir(exist_ok=True)
-            for left in self.folder.glob("*.new"):  # by a kill
+            beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
+            for left in (*self.folder.glob("*.new"), *beside):  # by a kill
                 left.unlink()
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
@@ -106,15 +108,12 @@ class Journal:
 
     @staticmethod
     def _put(path: Path, data: bytes) -> None:
-        new = path.with_name(f"{path.name}.new")
         try:
-            new.write_bytes(data)
-            os.replace(new, path)
+            with files.replacing(path) as file:
+                file.write(data)
         except OSError as error:
             reason = error.strerror or "the disk is full"
             raise RetrievalError(f"{path} cannot be written: {reason}.") from error
-        finally:
-            new.unlink(missing_ok=True)
 
 
 def _bytes(content: Any) -> bytes:

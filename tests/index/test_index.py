@@ -858,3 +858,19 @@ def test_what_lies_beside_an_index_stays_where_nothing_has_changed(folder, out):
     assert len(build(folder, out)) == 6
     assert not (out / "evaluation.json").exists()
     assert sorted(path.name for path in out.parent.iterdir()) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin", "index", "index.old"])
+def test_an_unfinished_build_of_links(folder, out, tmp_path, name):
+    """It may come with a stranger's index: what a link led to was cut off and written to."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    work = out.with_name("one.building")
+    work.mkdir(parents=True)
+    (work / "identity.json").write_text(json.dumps(index.store.identity(Thumbnail())))
+    (work / name).symlink_to(victim)
+    refused("holds links or devices", build, folder, out)
+    (work / name).unlink()
+    os.mkfifo(work / name)
+    refused("holds links or devices", build, folder, out)
+    assert victim.read_text() == "precious"

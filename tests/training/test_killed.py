@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.training.journal import Journal
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -52,3 +54,17 @@ def test_killed_it_goes_on_to_the_same_bytes(landmarks, tmp_path, method, state)
     for out in (killed, whole):
         subprocess.run([*command, str(out)], cwd=root, env=environment, check=True)
     assert killed.read_bytes() == whole.read_bytes()
+
+
+def test_what_a_kill_left_is_swept(tmp_path):
+    Journal(tmp_path / "network.pth", {})
+    left = [
+        tmp_path / "network.pth.12.new",
+        tmp_path / "network.csv.12.new",
+        tmp_path / "network.pth.training" / "stage.state.12.new",
+    ]
+    for path in (*left, tmp_path / "other.pth.12.new"):
+        path.write_bytes(b"half")
+    Journal(tmp_path / "network.pth", {})
+    assert not any(path.exists() for path in left)
+    assert (tmp_path / "other.pth.12.new").exists()
