@@ -177,13 +177,16 @@ def _ablate(args: argparse.Namespace) -> None:
     collection = runs.collection_of(index)
     with Bar(len(index) + len(collection.queries)) as bar:
         made = ablation.make(index, collection, methods.for_index(index), bar.update)
+    print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
+    if np.isnan(made.maps).all():
+        print(f"{collection.title} has no labelled queries: only the page How it works uses this.")
+        return
     print(f"{collection.title}, {index.checkpoint}: mAP (Medium) in per cent")
     print(f"{'one scale':>16}{'no layer':>10}{'layer':>10}")
     for p, (without, with_layer) in zip(made.exponents, made.maps, strict=True):
         print(f"{f'p = {p:.3g}':>16}{100 * without:10.2f}{100 * with_layer:10.2f}")
     for count, value in enumerate(made.scale_maps, 1):
         print(f"{f'scales: {count}':>16}{'':10}{100 * value:10.2f}")
-    print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
 
 
 def _reproduce(args: argparse.Namespace) -> None:

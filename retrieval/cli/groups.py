@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def _groups(args: argparse.Namespace) -> None:
         for position, name in enumerate(index.names):
             pairs += groups.pairs_of(index, database, [position])
             bar.update(position + 1, len(index), name)
+    if database.missing:
+        said = (
+            f"{len(database.missing)} of {len(index)} pictures could not be compared: they are not "
+            f"where they were when {args.index} was made. Put them back, or index them again."
+        )
+        if not pairs:
+            raise RetrievalError(said)
+        print(f"note: {said}", file=sys.stderr)
     least = args.inliers or groups.CONNECTED
     found = groups.grouped(pair for pair in pairs if pair.inliers >= least)
     rows = groups.rows(found, index.names)

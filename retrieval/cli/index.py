@@ -169,7 +169,7 @@ def _said(index: Index, out: Path, part: Part | None = None) -> None:
     for entry in skipped:
         print(shown(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
     print(
-        f"{len(index)} pictures in {out}"
+        f"{len(index)} picture{'' if len(index) == 1 else 's'} in {out}"
         + (f", {part}" if part else "")
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"

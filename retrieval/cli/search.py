@@ -82,6 +82,7 @@ def _search(args: argparse.Namespace) -> None:
     if args.then or args.where:
         with suppress(RetrievalError):  # the features of its pictures may lie beside the index
             collection = collection_of(index)
+    own = index.name_of(data)
     ranking = rank_picture(
         index,
         method,
@@ -91,7 +92,7 @@ def _search(args: argparse.Namespace) -> None:
         args.verify or SHORTLIST,
         args.then,
         collection=collection,
-        own=index.name_of(data),
+        own=own,
         where=args.where,
     )
     results = ranking.rows()
@@ -109,7 +110,10 @@ def _search(args: argparse.Namespace) -> None:
         return
     for result in results:
         note = f"  {result['inliers']} inliers" if result.get("inliers") else ""
-        note += f"  {result['moved']:+}" if result.get("moved") else ""
+        if moved := result.get("moved"):
+            note += f"  {'up' if moved > 0 else 'down'} {abs(moved)}"
+        if result["name"] == own:  # it keeps its place and its score when others are re-ranked
+            note += "  the query itself"
         print(shown(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
     for note in ranking.notes:
         print(f"note: {note}", file=sys.stderr)

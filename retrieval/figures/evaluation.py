@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # One colour a method everywhere: 3 : 1 on white and on a dark page, after Okabe and Ito.
 METHOD_COLOURS = {"sir": "#0072B2", "delf": "#C77F00", "cnn-irwnha": "#B3589A"}
 COLOURS = "#0072B2", "#C77F00"  # of two things that are no methods
-OTHER = "#7A8692"  # a ranking that a visitor brought
+OTHER = "#7A8692"  # a ranking that a visitor brought, a method without a colour of its own
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DARK, LIGHT = "#12171e", "#eef2f6"  # page and text of the dark theme
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}

@@ -70,6 +70,13 @@ def build(
         previous = _previous(target, method, part)
         known = _known([*previous, *donors])
         names = part.of(collection.names) if part else collection.names
+        if previous and set(names).isdisjoint(
+            [*previous[0].names, *(entry["name"] for entry in previous[0].manifest["skipped"])]
+        ):
+            raise RetrievalError(
+                f"{out} is an index of other pictures: none of them is in {collection.name}. "
+                "Choose another place, or delete it."
+            )
         with Journal(_work(target), store.identity(method)) as journal:
             digests: dict[str, str] = {}
             seen = Known(journal.digests, frozenset(known))

@@ -558,7 +558,10 @@ def _open_array(path: Path) -> np.ndarray:
 def read_manifest(path: Path) -> dict[str, Any]:
     """What an index says of itself; its files are not looked at. RetrievalError for nonsense."""
     if not (path / "manifest.json").is_file():
-        raise RetrievalError(f"There is no index in {path}: it has no manifest.json.")
+        raise RetrievalError(
+            f"There is no index in {path}: it has no manifest.json; `python -m retrieval index` "
+            "makes one."
+        )
     manifest = _read_json(path / "manifest.json")
     layout.check_manifest(manifest, path)
     return manifest

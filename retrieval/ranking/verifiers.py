@@ -67,14 +67,22 @@ class Database:
     """Features of the pictures of an index, by their position in it.
 
     collection: where pictures are found whose features are not kept; None where there are none.
+    missing: positions that were asked for and have no features.
     """
 
     def __init__(self, index: Index, collection: Collection | None):
         self.index, self.collection = index, collection
         self.kept = _keypoints_beside(self.index.path)
+        self.missing: set[int] = set()
 
     def features(self, position: int) -> LocalFeatures | None:
         """XFeat's features of one picture; None where there are none and it cannot be read."""
+        found = self._find(position)
+        if found is None:
+            self.missing.add(position)
+        return found
+
+    def _find(self, position: int) -> LocalFeatures | None:
         digest = self.index.digests[position]
         if self.kept is not None and digest in self.kept[1]:
             index, positions = self.kept

@@ -66,11 +66,19 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
             f"Other machines can reach {host}: set a password with --token or RETRIEVAL_TOKEN, or "
             "say --open to let everybody search."
         )
+    if port > 65535:
+        raise RetrievalError("A port is a number from 1 to 65535.")
     for path in store.in_stores():
         load(path)  # or the first client would be told that a store is away
     if options.collection:
         shelf.defaults(options.collection)  # or it would be found out by the first client
-    uvicorn.run(create(options), host=host, port=port, **settings())
+    try:
+        uvicorn.run(create(options), host=host, port=port, **settings())
+    except SystemExit as stop:  # its log says why
+        raise RetrievalError(
+            f"The service cannot listen at {host}, port {port}: choose another --port or --host, "
+            "or end the program that uses it."
+        ) from stop
 
 
 def settings() -> dict[str, Any]:

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -154,12 +155,12 @@ def test_search_table(run, folder, indexes):
     assert code == 0
     lines = text.splitlines()
     assert len(lines) == 6
-    assert lines[0].split(None, 2)[::2] == ["1", "d é.png"]
+    assert lines[0].split(None, 2)[::2] == ["1", "d é.png  the query itself"]
     assert error.startswith("sir-lite0 on 6 pictures: extraction ")
     code, text, _ = run("search", indexes["delf"].path, folder / "d é.png", "--top", "1")
     assert code == 0
     assert "d é.png" in text
-    assert text.strip().endswith("inliers")
+    assert text.strip().endswith("inliers  the query itself")
 
 
 @pytest.fixture
@@ -449,7 +450,58 @@ def test_a_reader_that_goes_away(indexes, folder):
     assert len(done.stdout) == 10
 
 
+def test_an_index_of_other_pictures_is_not_replaced(refused, run, folder, tmp_path):
+    other, out = tmp_path / "other", tmp_path / "index"
+    other.mkdir()
+    shutil.copy(folder / "a.png", other / "z.png")
+    words = ["--method", "sir", "--size", 64, "--out", out]
+    assert run("index", other, *words)[0] == 0
+    before = (out / "manifest.json").read_bytes()
+    refused("is an index of other pictures: none of them is in", "index", folder, *words)
+    assert (out / "manifest.json").read_bytes() == before
+    shutil.copy(folder / "a.png", other / "y.png")
+    code, text, _ = run("index", other, *words)  # an update
+    assert (code, text.startswith("2 pictures in")) == (0, True)
+
+
+def test_ablate_without_queries(run, folder, tmp_path):
+    out = tmp_path / "index"
+    assert run("index", folder, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+    code, text, error = run("ablate", out)
+    assert (code, "nan" in text) == (0, False)
+    assert "has no labelled queries" in text
+    assert f"kept in {out / 'ablation.npz'}" in error
+
+
+def test_groups_of_pictures_that_were_moved(refused, run, folder, tmp_path):
+    moved, out = tmp_path / "moved", tmp_path / "index"
+    moved.mkdir()
+    for name in "abc":
+        shutil.copy(folder / f"{name}.png", moved)
+    assert run("index", moved, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+    moved.rename(tmp_path / "elsewhere")
+    refused("pictures could not be compared: they are not where they were", "groups", out)
+
+
+def test_a_port_in_use(run, refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, error = run("serve", "--port", port)
+    assert code == 1
+    assert f"error: The service cannot listen at 127.0.0.1, port {port}" in error
+    assert "Traceback" not in error
+    refused("A port is a number from 1 to 65535.", "serve", "--port", 70000)
+
+
 # re-rankers
+
+
+def test_search_marks_the_query_itself(run, folder, tmp_path):
+    out = tmp_path / "index"
+    assert run("index", folder, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+    lines = run("search", out, folder / "c.png", "--then", "diffusion")[1].splitlines()
+    assert [line for line in lines if line.endswith("the query itself")] == [lines[0]]
+    assert "c.png" in lines[0]
 
 
 def test_search_then(run, folder, tmp_path):

@@ -27,6 +27,7 @@ from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections import judgements
 from retrieval.collections.credits import Credit
+from retrieval.figures import evaluation as plots
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
@@ -196,6 +197,13 @@ def test_search_ranks_and_judges(little):
     assert "3 pictures are right, by the labels of this query (protocol medium)" in captions(app)
     assert "12 pictures" in text(app)
     assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
+
+
+def test_a_method_without_a_colour_of_its_own(little, monkeypatch):
+    monkeypatch.delitem(plots.METHOD_COLOURS, "sir")
+    app = go(start(method="all"))
+    assert f'<span style="color:{plots.OTHER}">●</span> SIR' in text(app)
+    assert hits(app, "sir")[0].startswith("1: red_0.png")
 
 
 def test_protocol_changes_the_verdicts(little):

@@ -92,7 +92,8 @@ def _slot(name: str, together: bool, paths: dict[str, Path]) -> tuple[DeltaGener
 
 def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together: bool) -> str:
     """'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
-    mark = f'<span style="color:{plots.METHOD_COLOURS[name]}">●</span> ' if together else ""
+    colour = plots.METHOD_COLOURS.get(name, plots.OTHER)
+    mark = f'<span style="color:{colour}">●</span> ' if together else ""
     parts = [f"#### {mark}{methods.METHODS[name].title}"]
     if ranking is not None and judged is not None:
         shown = ranking.names[: STRIP if together else state.count]
