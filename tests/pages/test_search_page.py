@@ -270,6 +270,12 @@ def test_a_link_to_a_database_picture(little):
     assert app.segmented_control(key="source").value == "Database"
 
 
+def test_a_link_to_a_method_that_there_is_not(little):
+    app = start(collection="little", query="green_1.png", method="sirr")
+    assert "the method sirr, which there is not" in app.warning[0].value
+    assert hits(app)[0] == "1: green_2.png"
+
+
 @pytest.mark.parametrize(
     "link",
     [

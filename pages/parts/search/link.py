@@ -34,6 +34,11 @@ def follow_link(shelf: Mapping[str, str]) -> None:
         return
     if asked.get("method") in (*methods.METHODS, ALL):
         state.method = asked["method"]
+    elif "method" in asked:
+        st.warning(
+            f"This link asks for the method {plain(asked['method'])}, which there is not. "
+            "Choose another method."
+        )
     if asked.get("judge") in PROTOCOLS:
         state.judge = asked["judge"]
     if asked.get("count", "").isdecimal():
