@@ -6,13 +6,15 @@ SfM-120k, gives for every database picture and query (Radenović et al., CVPR 20
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -106,6 +108,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
 
     expected = {"Q": (DIMENSIONS, queries), "X": (DIMENSIONS, pictures)}
     try:
+        _check_packed(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
         shapes = {name: shape for name, shape, _ in whosmat(path) if name in expected}
         if shapes == expected:
             content = loadmat(path, variable_names=list(expected))
@@ -117,6 +120,27 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
     if not all(np.isfinite(array).all() for array in arrays):
         raise RetrievalError(f"{path.name} holds descriptors that are not numbers.")
     return arrays[0], arrays[1]
+
+
+def _check_packed(path: Path, most: int) -> None:
+    """Raises ValueError where a variable of a ``.mat`` (version 5) holds more than ``most`` bytes
+    unpacked: scipy believes what it says of itself, and 4 MB may become 4 GB."""
+    with open(path, "rb") as file:
+        order: Literal["little", "big"] = "little" if file.read(128).endswith(b"IM") else "big"
+        while tag := file.read(8):
+            packed = int.from_bytes(tag[:4], order) == 15
+            left = int.from_bytes(tag[4:], order)
+            if not packed:
+                file.seek(left, os.SEEK_CUR)
+                continue
+            unpacker, total = zlib.decompressobj(), 0
+            while left and (data := file.read(min(left, 1 << 16))):
+                left -= len(data)
+                while data:
+                    total += len(unpacker.decompress(data, 1 << 20))
+                    data = unpacker.unconsumed_tail
+                    if total > most:
+                        raise ValueError("it unpacks to more than it should")
 
 
 def save(

@@ -1,17 +1,23 @@
 """Servers of the web that lie: their folders and answers may have no end, or be of other files."""
 
 import http.server
+import struct
 import threading
+import zlib
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 from stubs import paint, refused
 
 from retrieval.collections import downloads, remote
 from retrieval.collections.commons import choice
 from retrieval.collections.remote import open_anywhere
+from retrieval.errors import RetrievalError
+from retrieval.evaluation.published_descriptors import read_mat
 
 START = "https://host/photos/"
 
@@ -179,3 +185,19 @@ def test_tags_that_do_not_end_are_not_looked_at_again_and_again():
     """Each of them was looked for to the end of the text: 0.4 s for a name of 10,000 characters."""
     assert choice._text("<b>Tom</b> &amp; Jerry" + "<a b='" * 2000) == "Tom & Jerry"
     assert choice._text("AT&T") == "AT&T"
+
+
+def test_published_descriptors_that_unpack_to_more_than_they_should(tmp_path):
+    path, sent = tmp_path / "a.mat", np.random.default_rng(0).normal(size=(2048, 5))
+    savemat(path, {"Q": sent[:, :2], "X": sent[:, 2:]}, do_compression=True)
+    np.testing.assert_allclose(read_mat(path, 2, 3)[1], sent[:, 2:].T, rtol=1e-6)
+
+    size = 20_000_000  # stated for the numbers of Q, whose shape says 2048 × 2
+    head = struct.pack("<IIIIIIii", 6, 8, 6, 0, 5, 8, 2048, 2) + struct.pack("<HH4s", 1, 1, b"Q")
+    head += struct.pack("<II", 9, size)
+    bomb = zlib.compress(struct.pack("<II", 14, len(head) + size) + head + bytes(size))
+    data = path.read_bytes()
+    path.write_bytes(data[:128] + struct.pack("<II", 15, len(bomb)) + bomb + data[128:])
+    with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
+        read_mat(path, 2, 3)
+    assert "unpacks to more" in str(caught.value.__cause__)
