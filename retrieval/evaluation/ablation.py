@@ -187,7 +187,7 @@ def make(
         arrays |= _nothing(exponents, method)
     try:
         with files.replacing(index.path / FILE) as file:
-            digest = np.array(files.digest(index.path / "manifest.json"))
+            digest = np.array(index.digest_on_disk())
             np.savez_compressed(file, allow_pickle=False, index_sha256=digest, **arrays)
     except OSError as error:
         raise RetrievalError(

@@ -209,7 +209,7 @@ def record_run(
     """Score rankings of an index and keep them beside it.
 
     Nothing is written where the same rankings are kept already: how long they took and when is not
-    worth a changed file.
+    worth a changed file. Raises RetrievalError where the index was replaced meanwhile.
     """
     from retrieval.ranking.chain import stated
     from retrieval.ranking.search import provenance
@@ -228,7 +228,7 @@ def record_run(
             **({"then": stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
             "labels_sha256": labels_digest(collection.queries),
-            "index_sha256": files.digest(index.path / "manifest.json"),
+            "index_sha256": index.digest_on_disk(),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",

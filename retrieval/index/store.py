@@ -226,6 +226,23 @@ class Index:
                 "has now; index the collection again."
             )
 
+    def digest_on_disk(self) -> str:
+        """SHA-256 of the file of the manifest, by which results name the index they are of.
+
+        Raises RetrievalError where another index has taken its place since this was loaded.
+        """
+        try:
+            data = files.read(self.path / "manifest.json")
+            same = json.loads(data) == self.manifest
+        except (OSError, ValueError, RecursionError):
+            same = False
+        if not same:
+            raise RetrievalError(
+                f"The index {self} was replaced or removed meanwhile, so nothing was kept; run "
+                "the same again."
+            )
+        return digest(data)
+
     def check_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Refuse weights that are not those of the index, before they are loaded."""
         ours = self.manifest["checkpoint"]
@@ -373,7 +390,9 @@ def load(path: str | Path, part: bool = False) -> Index:
     for _ in range(PATIENCE):
         before = version_of(path)
         try:
-            return _load(path, part)
+            found = _load(path, part)
+            if version_of(path) == before:  # else its files may be of two indexes
+                return found
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
             if version_of(path) == before and (before or not _old_places(path)):

@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -155,6 +156,23 @@ def test_a_run_with_the_same_rankings_is_not_written_again(index, method, folder
     other = first.ranks[:, ::-1]
     runs.record_run(index, collection, other, first.timings)
     assert np.array_equal(runs.load_run(index, collection).ranks, other)
+
+
+def test_an_index_that_is_replaced_or_removed_while_it_is_evaluated(index, method, folder):
+    """What was ranked in the old one was kept as an evaluation of the new one."""
+    collection = open_collection(folder)
+
+    def replaced(done, total, name):
+        Image.new("RGB", (40, 30), "lime").save(folder / "a.jpg")
+        indexes.build(open_collection(folder), method, index.path)
+
+    with pytest.raises(RetrievalError, match="was replaced or removed meanwhile"):
+        runs.evaluate_index(index, collection, method, replaced)
+    new = indexes.load(index.path)
+    assert runs.load_run(new, collection) is None
+    shutil.rmtree(index.path)
+    with pytest.raises(RetrievalError, match="was replaced or removed meanwhile"):
+        runs.evaluate_index(new, collection, method)
 
 
 def test_collection_of_an_index(index, folder):

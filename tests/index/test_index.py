@@ -413,6 +413,25 @@ def test_a_reader_between_the_two_renames(folder, out):
     timer.join()
 
 
+def test_an_index_that_is_replaced_while_it_is_read(folder, out, monkeypatch):
+    """Its checksums were those of the old one, its vectors those of the new."""
+    before = build(folder, out)
+    paint(folder / "a.png", 77)
+    new = build(folder, out.with_name("two"))
+    opened = store._open_array
+
+    def replaced(path):
+        if new.path.exists():
+            shutil.rmtree(out)
+            new.path.rename(out)
+        return opened(path)
+
+    monkeypatch.setattr(store, "_open_array", replaced)
+    found = index.load(out)
+    same(found, new)
+    assert found.manifest == new.manifest != before.manifest
+
+
 def test_a_reader_while_builds_come_and_go(tmp_path):
     """A folder that went while it was looked through was a traceback, and a 500 of the service."""
     going = True
