@@ -29,7 +29,7 @@ def _groups(args: argparse.Namespace) -> None:
     from retrieval.collections.credits import table
     from retrieval.evaluation.runs import collection_of
     from retrieval.ranking import groups
-    from retrieval.ranking.verifiers import Database
+    from retrieval.ranking.verifiers import MISSING, Database
 
     index = indexes.load(args.index)
     collection = None
@@ -42,13 +42,11 @@ def _groups(args: argparse.Namespace) -> None:
             pairs += groups.pairs_of(index, database, [position])
             bar.update(position + 1, len(index), name)
     if database.missing:
-        said = (
-            f"{len(database.missing)} of {len(index)} pictures could not be compared: they are not "
-            f"where they were when {args.index} was made. Put them back, or index them again."
-        )
+        name = index.names[min(database.missing)]
+        said = f"Some pictures, as {name}, could not be compared: {MISSING}"
         if not pairs:
             raise RetrievalError(said)
-        print(f"note: {said}", file=sys.stderr)
+        print(shown(f"note: {said}"), file=sys.stderr)
     least = args.inliers or groups.CONNECTED
     found = groups.grouped(pair for pair in pairs if pair.inliers >= least)
     rows = groups.rows(found, index.names)

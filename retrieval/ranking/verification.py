@@ -136,7 +136,12 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
         other = as_local(index.features(place))
         return geometry.verify_features(local, other, index.size(place))[1].count
 
-    return _verified(stage, local, compare)
+    return _verified(
+        stage,
+        local,
+        compare,
+        "the DELF index does not have them; index the collection again with --method delf.",
+    )
 
 
 def _with_xfeat(
@@ -155,7 +160,7 @@ def _with_xfeat(
             return None
         return pair(local, features, size, query.index.size(position))[1].count
 
-    return _verified(stage, local, compare)
+    return _verified(stage, local, compare, verifiers.MISSING)
 
 
 def of_box(
@@ -177,8 +182,11 @@ def of_picture(found: Verification, size: tuple[int, int], box: Box | None) -> V
     return replace(found, matrix=found.matrix @ [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
 
 
-def _verified(stage: Stage, local: LocalFeatures, compare: Compare) -> Ranking:
-    """Compare the query with the first pictures of a ranking and put the confirmed ones first."""
+def _verified(stage: Stage, local: LocalFeatures, compare: Compare, reason: str) -> Ranking:
+    """Compare the query with the first pictures of a ranking and put the confirmed ones first.
+
+    reason: why pictures could not be compared, and what to do, where there are such.
+    """
     before = stage.before
     inliers = np.zeros(len(before), np.int64)
     if not len(local):
@@ -198,8 +206,5 @@ def _verified(stage: Stage, local: LocalFeatures, compare: Compare) -> Ranking:
     looked = min(stage.settings["shortlist"], len(before))
     note = ""
     if missing:
-        note = (
-            f"{missing} of {looked} pictures could not be checked: their features are not beside "
-            "the index, and the pictures cannot be read."
-        )
+        note = f"{missing} of {looked} pictures could not be checked: {reason}"
     return stage.by_inliers(inliers, before.scores, note)

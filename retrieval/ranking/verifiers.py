@@ -24,6 +24,10 @@ from retrieval.ranking.ranking import Query
 
 QUERY_KEYPOINTS = 1024  # of a query, at most; a database picture has fewer, see the registry
 Version = tuple[int, int] | None  # see ``store.version_of``
+MISSING = (
+    "their features are not beside the index, and the pictures cannot be read; index them again "
+    "with --verifier xfeat."
+)
 REMEMBERED = 4000  # pictures described on demand: 0.15 GB of memory at most
 
 

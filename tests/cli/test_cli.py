@@ -480,7 +480,7 @@ def test_groups_of_pictures_that_were_moved(refused, run, folder, tmp_path):
         shutil.copy(folder / f"{name}.png", moved)
     assert run("index", moved, "--method", "sir", "--size", 64, "--out", out)[0] == 0
     moved.rename(tmp_path / "elsewhere")
-    refused("pictures could not be compared: they are not where they were", "groups", out)
+    refused("Some pictures, as a.png, could not be compared: their features", "groups", out)
 
 
 def test_a_port_in_use(run, refused):

@@ -96,7 +96,7 @@ def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
     assert found.names == found.before.names
     assert found.notes == [
         "5 of 5 pictures could not be checked: their features are not beside the index, and the "
-        "pictures cannot be read."
+        "pictures cannot be read; index them again with --verifier xfeat."
     ]
 
 
