@@ -145,7 +145,8 @@ def _evaluation(args: argparse.Namespace) -> int:
         protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
         if protocol not in run.scores:
             raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
-        scores[f"{index.method}, {index.checkpoint}"] = run.scores[protocol]
+        title = methods.METHODS[index.method].title
+        scores[f"{title}, {index.checkpoint}"] = run.scores[protocol]
         records.append(run.record)
     if len({len(one.aps) for one in scores.values()}) > 1:
         raise RetrievalError("The indexes are of collections with different queries.")

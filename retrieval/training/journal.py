@@ -141,6 +141,7 @@ def _plot(rows: Sequence[Mapping[str, Any]], measure: str) -> bytes:
             axis.grid(alpha=0.3)
         axes[0, column].set_title(stage)
         axes[1, column].set_xlabel("epoch")
+        axes[1, column].xaxis.get_major_locator().set_params(integer=True)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
