@@ -390,6 +390,10 @@ def evaluate_index(
     turn: Turn = _at_once,
 ) -> Run:
     """Put every query to an index, score the rankings, keep them beside the index."""
+    if not os.access(index.path, os.W_OK):  # said before minutes of work, not after them
+        raise RetrievalError(
+            f"The evaluation cannot be kept in {index.path}: nothing can be written there."
+        )
     ranks, timings = rank_queries(index, method, collection, progress, then, turn)
     return record_run(index, collection, ranks, timings, then=then)
 

@@ -165,8 +165,8 @@ def test_a_part_of_another_version_is_not_appended(tmp_path, monkeypatch):
     assert versions == [None, "bytes=400-", None]
 
 
-@pytest.mark.parametrize("artist", ["<![x[", "<p><![foo[bar]]>"])
-def test_declarations_that_html_does_not_have(artist):
+def judged(**meta):
+    """A photograph on Commons, of which strangers say this and that."""
     info = {
         "mime": "image/jpeg",
         "width": 960,
@@ -174,11 +174,22 @@ def test_declarations_that_html_does_not_have(artist):
         "sha1": "0" * 40,
         "url": f"{choice.MEDIA}a.jpg",
         "thumburl": f"{choice.MEDIA}a.jpg",
-        "extmetadata": {"License": {"value": "cc0"}, "Artist": {"value": artist}},
+        "extmetadata": {name: {"value": value} for name, value in meta.items()},
     }
     page = {"title": "File:A.jpg", "pageid": 7, "imageinfo": [info]}
+    return choice.judge(page, "Tower", ("Tower",), choice.LICENCES)
+
+
+@pytest.mark.parametrize("artist", ["<![x[", "<p><![foo[bar]]>"])
+def test_declarations_that_html_does_not_have(artist):
     with pytest.raises(choice.LeftOut, match="its description is incomplete"):
-        choice.judge(page, "Tower", ("Tower",), choice.LICENCES)
+        judged(License="cc0", Artist=artist)
+
+
+def test_restrictions_without_end_do_not_make_credits_too_large_to_be_read():
+    file = judged(License="cc0", Restrictions="trademarked|" * 100_000)
+    assert file.credit.note.startswith("Other restrictions: trademarked, trademarked")
+    assert len(file.credit.note) <= 300
 
 
 def test_tags_that_do_not_end_are_not_looked_at_again_and_again():

@@ -170,9 +170,20 @@ def test_an_index_that_is_replaced_or_removed_while_it_is_evaluated(index, metho
         runs.evaluate_index(index, collection, method, replaced)
     new = indexes.load(index.path)
     assert runs.load_run(new, collection) is None
-    shutil.rmtree(index.path)
     with pytest.raises(RetrievalError, match="was replaced or removed meanwhile"):
-        runs.evaluate_index(new, collection, method)
+        runs.evaluate_index(
+            new, collection, method, lambda *args: shutil.rmtree(index.path, ignore_errors=True)
+        )
+
+
+def test_an_evaluation_that_cannot_be_kept_says_so_before_it_works(
+    index, method, folder, monkeypatch
+):
+    monkeypatch.setattr(runs.os, "access", lambda *args: False)
+    asked = []
+    with pytest.raises(RetrievalError, match="nothing can be written there"):
+        runs.evaluate_index(index, open_collection(folder), method, lambda *a: asked.append(a))
+    assert asked == []
 
 
 def test_collection_of_an_index(index, folder):

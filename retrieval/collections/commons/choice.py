@@ -138,7 +138,7 @@ def _judge(
             licence=licence,
             licence_url=licence_url,
             page=f"{PAGES}{pageid}",
-            note=f"Other restrictions: {restrictions}" if restrictions else "",
+            note=one_line(f"Other restrictions: {restrictions}") if restrictions else "",
         ),
         landmarks=(landmark, *(one for one in landmarks if one in categories)),
     )
