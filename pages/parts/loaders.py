@@ -336,7 +336,10 @@ def xfeat_matches(
 def confirmed_pairs(
     path: Path, collection: Collection, progress: Callable[[int, int], None]
 ) -> list[groups.Pair]:
-    """All pairs of alike pictures that geometry confirms; progress(done, total) in pictures."""
+    """All pairs of alike pictures that geometry confirms; progress(done, total) in pictures.
+
+    Raises RetrievalError where there are none and some pictures could not be compared.
+    """
     opened = index_of(path, collection)
     opened = opened.first(len(opened))
     database = verifiers.Database(opened, collection)
@@ -347,6 +350,10 @@ def confirmed_pairs(
             some = range(start, min(start + PAIRED, len(opened)))
             found += in_turn(partial(groups.pairs_of, opened, database, some))
             progress(some.stop, len(opened))
+        if database.missing and not found:
+            name = opened.names[min(database.missing)]
+            said = f"Some pictures, as {name}, could not be compared: {verifiers.MISSING}"
+            raise RetrievalError(said)
         return found
 
     return KEPT.get(("pairs", stamp(path / "manifest.json")), find)

@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
+from retrieval import index, methods
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
 from retrieval.index.store import PRECOMPUTED
 from retrieval.ranking.groups import Pair
 
@@ -56,3 +61,16 @@ def test_inliers_outlive_a_visit_to_another_page(page):
     page.switch_page("pages/groups.py").run()
     assert page.slider(key="groups-least").value == 60
     assert len(headings(page)) == 1
+
+
+def test_pictures_that_were_moved_are_not_no_groups(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (64, 80, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    collection = open_collection(folder)
+    path = index.build(collection, methods.load("sir", size=64), tmp_path / "index").path
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(RetrievalError, match="as 0.png, could not be compared: their features"):
+        loaders.confirmed_pairs(path, collection, lambda done, total: None)
