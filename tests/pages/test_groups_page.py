@@ -72,5 +72,5 @@ def test_pictures_that_were_moved_are_not_no_groups(tmp_path):
     collection = open_collection(folder)
     path = index.build(collection, methods.load("sir", size=64), tmp_path / "index").path
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(RetrievalError, match="as 0.png, could not be compared: their features"):
+    with pytest.raises(RetrievalError, match=r"as 0\.png, could not be compared: their features"):
         loaders.confirmed_pairs(path, collection, lambda done, total: None)
