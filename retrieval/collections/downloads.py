@@ -158,14 +158,14 @@ def fetch(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    failures = 0
+    failures = furthest = 0
     while True:
-        before = _size(part)
         try:
             _transfer(address, part, max_bytes, progress, agent)
             break
         except _Broken as error:
-            failures = 0 if _size(part) > before else failures + 1
+            failures = 0 if _size(part) > furthest else failures + 1
+            furthest = max(furthest, _size(part))
             kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
             if error.wait > MAX_WAIT:
                 minutes = f"{error.wait / 60:.0f} minutes"

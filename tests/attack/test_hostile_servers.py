@@ -165,6 +165,31 @@ def test_a_part_of_another_version_is_not_appended(tmp_path, monkeypatch):
     assert versions == [None, "bytes=400-", None]
 
 
+def test_a_server_that_begins_again_for_ever(tmp_path, monkeypatch):
+    """It breaks off at the same place each time, and says that there is no more of the file."""
+    monkeypatch.setattr(downloads, "PAUSE", 0)
+    asked = []
+
+    def answer(request):
+        asked.append(request.headers.get("Range"))
+        if len(asked) > 50:
+            request.send_error(404)
+        elif asked[-1]:
+            request.send_response(416)
+            request.send_header("Content-Range", "bytes */50")
+            request.end_headers()
+        else:
+            request.send_response(200)
+            request.send_header("Content-Length", "1000")
+            request.send_header("ETag", '"v1"')
+            request.end_headers()
+            request.wfile.write(bytes(100))
+
+    with answering(answer) as address:
+        refused("cannot be downloaded now", downloads.fetch, f"{address}/file", tmp_path / "file")
+    assert len(asked) < 20
+
+
 def judged(**meta):
     """A photograph on Commons, of which strangers say this and that."""
     info = {
