@@ -60,6 +60,8 @@ class Server:
 
     def send(self, number):
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitpid(self.process.pid, os.WUNTRACED)  # until it has stopped
 
     def address(self, name: str) -> Address:
         return Address("127.0.0.1", self.port, name)
