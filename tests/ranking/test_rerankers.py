@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrieval import index
@@ -260,6 +260,7 @@ def test_superglobal(groups):
 @pytest.mark.parametrize("name", GLOBAL)
 @settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), count=st.sampled_from([1, 2, 3, 7, 25]), twins=st.booleans())
+@example(seed=4715, count=7, twins=True)
 def test_small_collections_and_equal_pictures(name, tmp_path_factory, seed, count, twins):
     """k larger than the collection, one picture, copies of one picture: an order of all of it."""
     vectors, query = scene(seed, count=count)
@@ -275,7 +276,9 @@ def test_small_collections_and_equal_pictures(name, tmp_path_factory, seed, coun
     assert (np.diff(found.scores) <= 0).all()
     assert found.before is first
     if twins or count == 1:
-        assert found.positions.tolist() == first.positions.tolist(), "ties stay as they were"
+        # Scores of copies may differ in their last bits: BLAS sums rows of a product in blocks.
+        kept = found.positions.tolist() == first.positions.tolist()
+        assert kept or 0 < np.ptp(found.scores) < 1e-5, "ties stay as they were"
 
 
 def test_one_picture_says_why_diffusion_does_nothing(tmp_path):
