@@ -34,6 +34,9 @@ def superglobal(ranking: Ranking, query: Query) -> Ranking:
 
 def scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Score (n,) of the first pictures (n, D) for a query (D,); all of unit length."""
+    # In single precision copies of one picture differ by up to 2e-7, for BLAS sums rows in blocks:
+    # where a sixth decimal is rounded between them, they would change places.
+    vectors, query = vectors.astype(np.float64), query.astype(np.float64)
     similar = vectors @ vectors.T
     np.fill_diagonal(similar, np.inf)  # itself first, also beside a copy of it
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, : NEIGHBOURS + 1]
