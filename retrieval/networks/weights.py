@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy._core import multiarray
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 
@@ -46,8 +47,7 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files in a folder."""
     try:
         if path.is_file():
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return files.digest(path)
         total = hashlib.sha256()
         for inner in sorted(one for one in path.rglob("*") if one.is_file()):
             name = os.fsencode(inner.relative_to(path).as_posix())

@@ -92,9 +92,13 @@ def as_text(name: str) -> str:
 
 def picture(collection: Collection, name: str) -> Path:
     """File of a picture that the collection lists; nothing else is ever opened."""
-    for listed in (*collection.names, *(query.name for query in collection.queries)):
-        if as_text(listed) == name:
-            return collection.path(listed)
+    queries = [query.name for query in collection.queries]
+    if name in collection.positions or name in queries:
+        return collection.path(name)
+    if "?" in name:  # which stands for what is no text
+        for listed in (*collection.names, *queries):
+            if as_text(listed) == name:
+                return collection.path(listed)
     raise HTTPException(404, f"There is no picture {name} in {collection.name}.")
 
 

@@ -35,6 +35,14 @@ ENCODE = b"c_codecs\nencode\n"
 PAIRS = b"]q\0(" + (pickled.text("a") + b"K\1\x86") * 10_000 + b"e"
 
 
+def refused(path, most):
+    """most: kB that the refusal may take at its peak."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        weights.read_tensors(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < most, "kB"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -57,10 +65,7 @@ def test_what_torch_would_call(tmp_path, content, old):
     content = b"\x80\2" + content
     head = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {}))
     path.write_bytes(head + content + b"\x80\2]." if old else zipped(content))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
-        weights.read_tensors(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kB"
+    refused(path, most=100_000)
 
 
 def test_one_tensor_under_many_names(tmp_path):
@@ -92,10 +97,7 @@ def test_two_lists_of_files_in_one_zip(tmp_path):
     end = second[-22:-6] + struct.pack("<I", place) + b"\0\0"
     path = tmp_path / "network.pth"
     path.write_bytes(first[:-22] + second[: -22 - size] + listed + end)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
-        weights.read_tensors(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "kB"
+    refused(path, most=20_000)
 
 
 def test_what_networks_are_made_of_is_read(tmp_path):
