@@ -35,14 +35,11 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, background, runs, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
-from retrieval.methods.base import LocalFeatures, as_local
-from retrieval.methods.places import Places
+from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
-from retrieval.ranking import groups, verification, verifiers
-from retrieval.ranking import lighterglue as lighterglue_module
+from retrieval.ranking import groups, verifiers
 from retrieval.ranking import search as search_module
-from retrieval.ranking.geometry import Verification
-from retrieval.ranking.ranking import Query, Ranking
+from retrieval.ranking.ranking import Ranking
 from retrieval.workers import Workers
 
 if TYPE_CHECKING:
@@ -50,7 +47,6 @@ if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from pages.parts.query import Question
-    from retrieval.methods.delf import Attention
 
 T = TypeVar("T")
 
@@ -221,6 +217,15 @@ def _kept(source: Path | bytes) -> Kept:
     return _kept_for_session() if isinstance(source, bytes) else KEPT
 
 
+def computed(source: Path | bytes, key: Hashable, work: Callable[[], T], saying: str) -> T:
+    """What ``work()`` returns about a picture, done in turn and kept under a key.
+
+    saying: what the page says meanwhile.
+    """
+    with st.spinner(saying):
+        return _kept(source).get(key, lambda: in_turn(work))
+
+
 @st.cache_resource(scope="session", show_spinner=False)
 def _kept_for_session() -> Kept:
     return Kept(OF_ONE_SESSION)
@@ -257,7 +262,8 @@ def search(
     opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
     source = question.source
-    kept, described = _kept(source), _described(question.key, box, method, opened.settings)
+    kept = _kept(source)
+    described = features_key(question.key, box, method, opened.settings)
     # Another chain, and why a result was found, need the features again.
     cached = copy.copy(method)
     cached.describe = lambda picture, box=None: kept.get(  # type: ignore[method-assign]
@@ -269,7 +275,7 @@ def search(
         return search_module.rank_picture(
             opened,
             cached,
-            _decoded(source),
+            decoded(source),
             box,
             then=then,
             collection=collection,
@@ -277,60 +283,19 @@ def search(
             where=where,
         )
 
-    with st.spinner("Searching"):
-        key = "ranking", changed, question.key, box, then, where
-        ranking = kept.get(key, lambda: in_turn(rank))
+    key = "ranking", changed, question.key, box, then, where
+    ranking = computed(source, key, rank, "Searching")
     return ranking.without(question.name) if isinstance(source, Path) else ranking
 
 
-def _described(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
-    """Where the features of a picture, or of a box in it, are kept."""
+def features_key(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
+    """Under which the features of a picture, or of a box in it, are kept."""
     return "features", key, box, method.name, method.checkpoint.id, json.dumps(settings)
 
 
-def _decoded(source: Path | bytes) -> Image.Image:
+def decoded(source: Path | bytes) -> Image.Image:
+    """A picture with as many pixels as one of a visitor may have."""
     return images.read(source, most=images.visitors_limit())
-
-
-def places(
-    source: Path | bytes, key: str, box: Box | None, name: str, checkpoint: str, settings: Mapping
-) -> Places | None:
-    """What each place of a picture adds to its descriptor; None where the pooling has no parts."""
-    method = load_method(name, checkpoint, **settings)
-    if not hasattr(method, "places"):
-        return None
-    with st.spinner("Looking at every place of the picture"):
-        return _kept(source).get(
-            ("places", key, box, method.checkpoint.id, json.dumps(settings)),
-            lambda: in_turn(lambda: method.places(_decoded(source), box)),
-        )
-
-
-def xfeat_matches(
-    path: Path, collection: Collection, question: Question, box: Box | None, hit: str
-) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
-    """What the re-ranking by geometry sees: XFeat's features of a query and a result, their pairs
-    (K, 2) and the verification. None where the result cannot be read."""
-    opened = index_of(path, collection).holding(hit)
-    position = opened.positions[hit]
-    source = question.source
-
-    def compare() -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
-        picture = _decoded(source)
-        asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
-        a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
-        b = verifiers.Database(opened, collection).features(position)
-        if a is None or b is None:
-            return None
-        alone, size_a = verification.of_box(a, picture.size, box)
-        pairs, found = verification.xfeat_pair(alone, b, size_a, opened.size(position))
-        return a, b, pairs, found
-
-    with st.spinner("Matching keypoints"):
-        return _kept(source).get(
-            ("xfeat", stamp(path / "manifest.json"), question.key, box, hit),
-            lambda: in_turn(compare),
-        )
 
 
 def confirmed_pairs(
@@ -350,10 +315,8 @@ def confirmed_pairs(
             some = range(start, min(start + PAIRED, len(opened)))
             found += in_turn(partial(groups.pairs_of, opened, database, some))
             progress(some.stop, len(opened))
-        if database.missing and not found:
-            name = opened.names[min(database.missing)]
-            said = f"Some pictures, as {name}, could not be compared: {verifiers.MISSING}"
-            raise RetrievalError(said)
+        if database.note and not found:
+            raise RetrievalError(database.note)
         return found
 
     return KEPT.get(("pairs", stamp(path / "manifest.json")), find)
@@ -371,80 +334,6 @@ def _pair_cosines(
     changed: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
 ) -> tuple[np.ndarray, np.ndarray]:
     return background.pair_cosines(_index, _collection.names, _collection.queries)
-
-
-def local_features(
-    source: Path | bytes, key: str, box: Box | None, checkpoint: str | None, settings: Mapping
-) -> LocalFeatures:
-    """DELF's features of a picture; the same again, with whatever thresholds, costs nothing.
-
-    key: stands for the picture, which is not hashed.
-    """
-    method = load_method("delf", checkpoint, **settings)
-    with st.spinner("Finding keypoints"):
-        return _kept(source).get(
-            _described(key, box, method, settings),
-            lambda: in_turn(lambda: as_local(method.describe(_decoded(source), box))),
-        )
-
-
-def xfeat_features(source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
-    """XFeat's features of a picture, as many as a query has."""
-    with st.spinner("Finding keypoints"):
-        return _kept(source).get(
-            ("xfeat-features", key, box),
-            lambda: in_turn(lambda: as_local(verifiers.xfeat().describe(_decoded(source), box))),
-        )
-
-
-def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures | None:
-    """XFeat's features of a picture as the re-ranking has them; None where the index at ``path``
-    lacks it."""
-    opened = index_of(path, collection)
-    if name not in opened.positions:
-        return None
-    with st.spinner("Finding keypoints"):
-        return in_turn(
-            lambda: verifiers.Database(opened, collection).features(opened.positions[name])
-        )
-
-
-def lighterglue(
-    source: Path | bytes,
-    key: tuple,
-    sides: tuple[LocalFeatures, LocalFeatures],
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-) -> np.ndarray:
-    """Pairs (K, 2) that LighterGlue finds. key: stands for both sides."""
-    with st.spinner("Matching keypoints"):
-        return _kept(source).get(
-            ("lighterglue", *key), lambda: in_turn(lambda: lighterglue_module.match(*sides, *sizes))
-        )
-
-
-def field_sides(
-    features: LocalFeatures, size: tuple[int, int], checkpoint: str | None, settings: Mapping
-) -> np.ndarray | None:
-    """Sides (N,) of the squares that DELF's keypoints see, in pixels of their picture.
-
-    size: (width, height) of it. None where the checkpoint cannot tell.
-    """
-    method = load_method("delf", checkpoint, **settings)
-    return method.field_side(size) / features.scales if hasattr(method, "field_side") else None
-
-
-def attention(
-    source: Path | bytes, key: str, scale: float, checkpoint: str | None, settings: Mapping
-) -> Attention | None:
-    """DELF's attention all over one pyramid level; None where the checkpoint cannot tell."""
-    method = load_method("delf", checkpoint, **settings)
-    if not hasattr(method, "attention"):
-        return None
-    with st.spinner("Looking at every place of the picture"):
-        return _kept(source).get(
-            ("attention", key, scale, method.checkpoint.id, json.dumps(settings)),
-            lambda: in_turn(lambda: method.attention(_decoded(source), scale)),
-        )
 
 
 def local_ranking(
@@ -547,20 +436,6 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
     return _kept(source).get(
         ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
     )
-
-
-def steps(
-    path: Path, collection: Collection, question: Question, box: Box | None
-) -> ablation.Steps:
-    """What the steps of the method of an index make of a picture, or of the box in it."""
-    opened = index_of(path, collection)
-    method = load_method(opened.method, opened.checkpoint, **opened.settings)
-    source = question.source
-    with st.spinner("Taking the picture through the network"):
-        return _kept(source).get(
-            ("steps", stamp(path / "manifest.json"), question.key, box),
-            lambda: in_turn(lambda: ablation.take_steps(method, _decoded(source), box)),
-        )
 
 
 def variants(path: Path, collection: Collection) -> ablation.Ablation | None:

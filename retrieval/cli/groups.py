@@ -29,7 +29,7 @@ def _groups(args: argparse.Namespace) -> None:
     from retrieval.collections.credits import table
     from retrieval.evaluation.runs import collection_of
     from retrieval.ranking import groups
-    from retrieval.ranking.verifiers import MISSING, Database
+    from retrieval.ranking.verifiers import Database
 
     index = indexes.load(args.index)
     collection = None
@@ -41,12 +41,10 @@ def _groups(args: argparse.Namespace) -> None:
         for position, name in enumerate(index.names):
             pairs += groups.pairs_of(index, database, [position])
             bar.update(position + 1, len(index), name)
-    if database.missing:
-        name = index.names[min(database.missing)]
-        said = f"Some pictures, as {name}, could not be compared: {MISSING}"
+    if database.note:
         if not pairs:
-            raise RetrievalError(said)
-        print(shown(f"note: {said}"), file=sys.stderr)
+            raise RetrievalError(database.note)
+        print(shown(f"note: {database.note}"), file=sys.stderr)
     least = args.inliers or groups.CONNECTED
     found = groups.grouped(pair for pair in pairs if pair.inliers >= least)
     rows = groups.rows(found, index.names)

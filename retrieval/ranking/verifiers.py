@@ -86,6 +86,14 @@ class Database:
             self.missing.add(position)
         return found
 
+    @property
+    def note(self) -> str:
+        """A sentence on the pictures that have no features, and what to do; '' where all have."""
+        if not self.missing:
+            return ""
+        name = self.index.names[min(self.missing)]
+        return f"Some pictures, as {name}, could not be compared: {MISSING}"
+
     def _find(self, position: int) -> LocalFeatures | None:
         digest = self.index.digests[position]
         if self.kept is not None and digest in self.kept[1]:

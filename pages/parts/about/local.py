@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import loaders
+from pages.parts import extraction, loaders
 from pages.parts.about import steps
 from pages.parts.about.asked import Asked
 from pages.parts.keypoints.figures import pixels
@@ -27,10 +27,10 @@ def delf(asked: Asked) -> None:
     with loaders.explained():
         opened = loaders.index_of(path, asked.collection)
         picture, size = pixels(question.source, question.name)
-        seen = loaders.attention(
+        seen = extraction.attention(
             question.source, question.key, 1.0, opened.checkpoint, opened.settings
         )
-        features = loaders.local_features(
+        features = extraction.delf(
             question.source, question.key, asked.box, opened.checkpoint, opened.settings
         )
     picture.thumbnail((PICTURE, PICTURE))

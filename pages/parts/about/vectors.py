@@ -6,7 +6,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import loaders
+from pages.parts import extraction, loaders
 from pages.parts.about import feedback, steps
 from pages.parts.about.asked import Asked, leave_fragment
 from pages.parts.plain import plain
@@ -30,7 +30,7 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
     path = paths[method]
     with loaders.explained():
         opened = loaders.index_of(path, asked.collection)
-        taken = loaders.steps(path, asked.collection, asked.question, asked.box)
+        taken = extraction.steps(path, asked.collection, asked.question, asked.box)
     try:
         variants = loaders.variants(path, asked.collection)
     except RetrievalError as error:  # of an earlier index: the other steps can be shown

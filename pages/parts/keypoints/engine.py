@@ -9,7 +9,7 @@ from typing import Protocol
 
 import streamlit as st
 
-from pages.parts import loaders, own_pictures
+from pages.parts import extraction, loaders, own_pictures
 from pages.parts.plain import plain
 from pages.parts.query import Question
 from retrieval.collections import Collection
@@ -46,7 +46,7 @@ class Delf:
     score = "Attention score"
 
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
-        return loaders.local_features(source, key, box, self.checkpoint, self.settings)
+        return extraction.delf(source, key, box, self.checkpoint, self.settings)
 
     def stored(self, name: str) -> LocalFeatures | None:
         """No network is needed for it."""
@@ -70,11 +70,11 @@ class XFeat:
     score = "Keypoint score"
 
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
-        return loaders.xfeat_features(source, key, box)
+        return extraction.xfeat(source, key, box)
 
     def of_result(self, other: Question) -> LocalFeatures:
         if self.indexed is not None and isinstance(other.source, Path):
-            stored = loaders.xfeat_stored(self.indexed, self.collection, other.name)
+            stored = extraction.xfeat_stored(self.indexed, self.collection, other.name)
             if stored is not None:
                 return stored
         most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import streamlit as st
 
-from pages.parts import loaders, query
+from pages.parts import extraction, query
 from pages.parts.keypoints.engine import Engine
 from retrieval.images import Box
 from retrieval.ranking import geometry, verification
@@ -83,7 +83,7 @@ def compared(
             pairs = geometry.mutual_matches(alone.descriptors, b.descriptors, similarity)
         else:
             key = question.key, box, other.key
-            pairs = loaders.lighterglue(question.source, key, (alone, b), (size, sizes[1]))
+            pairs = extraction.lighterglue(question.source, key, (alone, b), (size, sizes[1]))
         found = verification.verify_pairs(alone, b, pairs, size, sizes[1], tolerance, model)
         found = verification.of_picture(found, sizes[0], box)
     first, second = pairs.T

@@ -10,7 +10,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import loaders, query
+from pages.parts import extraction, loaders, query
 from pages.parts.keypoints.engine import Delf, Engine, XFeat
 from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_of
 from pages.parts.keypoints.link import BOTH, FEATURES, LOOKS
@@ -210,7 +210,7 @@ def fields(
     """
     _, first = np.unique(shown.scales.round(2), return_index=True)
     best = shown[np.sort(first)]
-    whole = loaders.attention(
+    whole = extraction.attention(
         question.source, question.key, 1.0, engine.checkpoint, engine.settings
     )
     if whole is None:
@@ -243,7 +243,7 @@ def attention(
     stem: str,
 ) -> None:
     """Attention of one level as a heat map. size, stem: as for ``fields``."""
-    found = loaders.attention(
+    found = extraction.attention(
         question.source, question.key, level, engine.checkpoint, engine.settings
     )
     if found is None:

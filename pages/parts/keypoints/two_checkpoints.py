@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
-from pages.parts import loaders, query
+from pages.parts import extraction, loaders, query
 from pages.parts.keypoints.engine import Delf
 from pages.parts.keypoints.figures import attention_rows, figure, rows_of
 from retrieval.collections.credits import with_credits
@@ -49,7 +49,7 @@ def other_checkpoints(
             one = checkpoints.find("delf", name)
             st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
             if level is not None:
-                found = loaders.attention(question.source, question.key, level, name, settings)
+                found = extraction.attention(question.source, question.key, level, name, settings)
                 note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
                 note = with_credits(note, question.credit)
                 if found is None:
@@ -65,7 +65,7 @@ def other_checkpoints(
                 continue
             if name != here:
                 source, key = question.source, question.key
-                features = loaders.local_features(source, key, None, name, settings)
+                features = extraction.delf(source, key, None, name, settings)
             best = features[: state["kp-count"]]
             note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
             note = with_credits(note, question.credit)

@@ -9,7 +9,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import cards, compare, loaders, query
+from pages.parts import cards, compare, extraction, loaders, query
 from pages.parts.judging import Judged
 from pages.parts.keypoints.figures import pixels
 from retrieval.collections import Collection
@@ -55,7 +55,9 @@ def _places(
 ) -> None:
     """Heat maps that add up to the cosine, and how it compares with the rest of the collection."""
     first, second = (
-        loaders.places(one.source, one.key, area, opened.method, opened.checkpoint, opened.settings)
+        extraction.places(
+            one.source, one.key, area, opened.method, opened.checkpoint, opened.settings
+        )
         for one, area in ((question, box), (other, None))
     )
     if first is None or second is None:
@@ -198,7 +200,7 @@ def geometry_of(
 ) -> None:
     """The matches of XFeat, which the re-ranking by geometry counts."""
     st.markdown("#### What geometry saw")
-    compared = loaders.xfeat_matches(path, collection, question, box, hit)
+    compared = extraction.xfeat_matches(path, collection, question, box, hit)
     if compared is None:
         st.info("The picture of this result is not on this machine.")
         return
@@ -217,15 +219,13 @@ def _matches(
 ) -> None:
     """Matches of DELF, inliers first, and the aligned pictures where enough agree."""
     sizes = [size for _, size in shown]
-    a = loaders.local_features(
-        question.source, question.key, box, opened.checkpoint, opened.settings
-    )
+    a = extraction.delf(question.source, question.key, box, opened.checkpoint, opened.settings)
     b = as_local(opened.features(opened.positions[other.name]))
     pairs, found = geometry.verify_features(a, b, sizes[1])
     agree = found.matrix is not None and found.count >= NOISE_FLOOR
     outlines = geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None)
     seen = [
-        loaders.field_sides(features, size, opened.checkpoint, opened.settings)
+        extraction.field_sides(features, size, opened.checkpoint, opened.settings)
         for features, size in zip((a, b), sizes, strict=True)
     ]
     _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)

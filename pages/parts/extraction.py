@@ -1,0 +1,178 @@
+"""What the networks see in a picture: places, keypoints, attention, and matches of two pictures.
+
+Everything is computed when it is this session's turn, and kept for the next time (``loaders``).
+A picture is a file, or the bytes that a visitor brought; its ``key`` stands for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from pages.parts.loaders import (
+    computed,
+    decoded,
+    features_key,
+    in_turn,
+    index_of,
+    load_method,
+    stamp,
+)
+from retrieval.collections import Collection
+from retrieval.evaluation import ablation
+from retrieval.images import Box
+from retrieval.methods.base import LocalFeatures, as_local
+from retrieval.methods.places import Places
+from retrieval.ranking import lighterglue as lighterglue_module
+from retrieval.ranking import verification, verifiers
+from retrieval.ranking.geometry import Verification
+from retrieval.ranking.ranking import Query
+
+if TYPE_CHECKING:
+    from pages.parts.query import Question
+    from retrieval.methods.delf import Attention
+
+
+def places(
+    source: Path | bytes, key: str, box: Box | None, name: str, checkpoint: str, settings: Mapping
+) -> Places | None:
+    """What each place of a picture adds to its descriptor; None where the pooling has no parts.
+
+    name: of the method.
+    """
+    method = load_method(name, checkpoint, **settings)
+    if not hasattr(method, "places"):
+        return None
+    return computed(
+        source,
+        ("places", key, box, method.checkpoint.id, json.dumps(settings)),
+        lambda: method.places(decoded(source), box),
+        "Looking at every place of the picture",
+    )
+
+
+def steps(
+    path: Path, collection: Collection, question: Question, box: Box | None
+) -> ablation.Steps:
+    """What the steps of the method of an index make of a picture, or of the box in it."""
+    opened = index_of(path, collection)
+    method = load_method(opened.method, opened.checkpoint, **opened.settings)
+    return computed(
+        question.source,
+        ("steps", stamp(path / "manifest.json"), question.key, box),
+        lambda: ablation.take_steps(method, decoded(question.source), box),
+        "Taking the picture through the network",
+    )
+
+
+def delf(
+    source: Path | bytes, key: str, box: Box | None, checkpoint: str | None, settings: Mapping
+) -> LocalFeatures:
+    """DELF's features of a picture; the same again, with whatever thresholds, costs nothing."""
+    method = load_method("delf", checkpoint, **settings)
+    return computed(
+        source,
+        features_key(key, box, method, settings),
+        lambda: as_local(method.describe(decoded(source), box)),
+        "Finding keypoints",
+    )
+
+
+def field_sides(
+    features: LocalFeatures, size: tuple[int, int], checkpoint: str | None, settings: Mapping
+) -> np.ndarray | None:
+    """Sides (N,) of the squares that DELF's keypoints see, in pixels of their picture.
+
+    size: (width, height) of it. None where the checkpoint cannot tell.
+    """
+    method = load_method("delf", checkpoint, **settings)
+    return method.field_side(size) / features.scales if hasattr(method, "field_side") else None
+
+
+def attention(
+    source: Path | bytes, key: str, scale: float, checkpoint: str | None, settings: Mapping
+) -> Attention | None:
+    """DELF's attention all over one pyramid level; None where the checkpoint cannot tell."""
+    method = load_method("delf", checkpoint, **settings)
+    if not hasattr(method, "attention"):
+        return None
+    return computed(
+        source,
+        ("attention", key, scale, method.checkpoint.id, json.dumps(settings)),
+        lambda: method.attention(decoded(source), scale),
+        "Looking at every place of the picture",
+    )
+
+
+def xfeat(source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
+    """XFeat's features of a picture, as many as a query has."""
+    return computed(
+        source,
+        ("xfeat-features", key, box),
+        lambda: as_local(verifiers.xfeat().describe(decoded(source), box)),
+        "Finding keypoints",
+    )
+
+
+def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures | None:
+    """XFeat's features of a picture as the re-ranking has them.
+
+    None where the index at ``path`` lacks the picture.
+    """
+    opened = index_of(path, collection)
+    if name not in opened.positions:
+        return None
+    with st.spinner("Finding keypoints"):
+        return in_turn(
+            lambda: verifiers.Database(opened, collection).features(opened.positions[name])
+        )
+
+
+def xfeat_matches(
+    path: Path, collection: Collection, question: Question, box: Box | None, hit: str
+) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
+    """What the re-ranking by geometry sees of a query and a result.
+
+    XFeat's features of both, their pairs (K, 2) and the verification. None where the result cannot
+    be read.
+    """
+    opened = index_of(path, collection).holding(hit)
+    position = opened.positions[hit]
+
+    def compare() -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
+        picture = decoded(question.source)
+        asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
+        a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
+        b = verifiers.Database(opened, collection).features(position)
+        if a is None or b is None:
+            return None
+        alone, size_a = verification.of_box(a, picture.size, box)
+        pairs, found = verification.xfeat_pair(alone, b, size_a, opened.size(position))
+        return a, b, pairs, found
+
+    return computed(
+        question.source,
+        ("xfeat", stamp(path / "manifest.json"), question.key, box, hit),
+        compare,
+        "Matching keypoints",
+    )
+
+
+def lighterglue(
+    source: Path | bytes,
+    key: tuple,
+    sides: tuple[LocalFeatures, LocalFeatures],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+) -> np.ndarray:
+    """Pairs (K, 2) that LighterGlue finds. key: stands for both sides."""
+    return computed(
+        source,
+        ("lighterglue", *key),
+        lambda: lighterglue_module.match(*sides, *sizes),
+        "Matching keypoints",
+    )
