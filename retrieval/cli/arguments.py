@@ -26,11 +26,23 @@ def command(
 
 
 def method_arguments(parser: argparse.ArgumentParser) -> None:
+    """A method and its settings, which by default are those of the checkpoint."""
     parser.add_argument("--method", required=True, choices=methods.METHODS)
     parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
-    parser.add_argument("--size", type=positive, metavar="PX", help="longer side, at most")
-    parser.add_argument("--scales", type=numbers, metavar="1,1.4142,0.7071")
-    parser.add_argument("--keypoints", type=positive, metavar="N", help="of DELF, at most")
+    own = "default: that of the checkpoint"
+    parser.add_argument(
+        "--size", type=positive, metavar="PX", help=f"pixels of the longer side, at most; {own}"
+    )
+    parser.add_argument(
+        "--scales",
+        type=numbers,
+        metavar="1,1.4142,0.7071",
+        help="factors of that size at which a picture is described; default: those of the "
+        "checkpoint",
+    )
+    parser.add_argument(
+        "--keypoints", type=positive, metavar="N", help=f"of a picture, at most, for DELF; {own}"
+    )
 
 
 def load_method(args: argparse.Namespace) -> methods.Method:

@@ -25,17 +25,19 @@ def add(commands) -> None:
     )
     command(bench, "start", _start, "cold start of the app to its first page and first answer")
     visitors = command(bench, "visitors", _visitors, "many visitors at once in the app")
-    visitors.add_argument("--count", type=positive, default=30)
+    visitors.add_argument("--count", type=positive, default=30, metavar="N", help="visitors (30)")
     visitors.add_argument(
         "--rest",
         type=positive,
         default=600,
         metavar="S",
-        help="seconds after they left, when memory is looked at again; default: 600",
+        help="seconds after they left, when memory is looked at again (600)",
     )
     clients = command(bench, "clients", _clients, "many clients at once at the REST service")
-    clients.add_argument("--count", type=positive, default=30)
-    clients.add_argument("--seconds", type=positive, default=60, help="on each method")
+    clients.add_argument("--count", type=positive, default=30, metavar="N", help="clients (30)")
+    clients.add_argument(
+        "--seconds", type=positive, default=60, metavar="S", help="on each method (60)"
+    )
     local = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
     local.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
@@ -44,8 +46,15 @@ def add(commands) -> None:
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
     scale = command(bench, "scale", _scale, "search in larger collections, made up")
-    scale.add_argument("--method", choices=["cnn-irwnha", "delf"], default="cnn-irwnha")
-    scale.add_argument("--count", type=positive, default=100_000, metavar="N", help="pictures")
+    scale.add_argument(
+        "--method",
+        choices=["cnn-irwnha", "delf"],
+        default="cnn-irwnha",
+        help="vectors of cnn-irwnha (the default), or the inverted file of delf",
+    )
+    scale.add_argument(
+        "--count", type=positive, default=100_000, metavar="N", help="pictures (100000)"
+    )
 
 
 def _extract(args: argparse.Namespace) -> int:

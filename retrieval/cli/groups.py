@@ -14,12 +14,12 @@ from retrieval.errors import RetrievalError
 
 def add(commands) -> None:
     parser = command(commands, "groups", _groups, "find pictures of the same thing in an index")
-    parser.add_argument("index", type=Path, metavar="INDEX")
+    parser.add_argument("index", type=Path, metavar="INDEX", help="a folder")
     parser.add_argument(
         "--inliers",
         type=positive,
         metavar="N",
-        help="that connect two pictures; more: smaller groups, fewer mistakes",
+        help="that connect two pictures (20); more: smaller groups, fewer mistakes",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one row a picture")
 

@@ -26,7 +26,7 @@ def add(commands) -> None:
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
     text = "where DELF looks: keypoints sized by scale and coloured by attention"
     one = figures.add_parser("keypoints", help=text, description=text)
-    one.add_argument("picture", type=Path, metavar="PICTURE")
+    one.add_argument("picture", type=Path, metavar="PICTURE", help="a file")
     one.add_argument("--count", type=positive, default=200, metavar="N", help="the strongest (200)")
     one.set_defaults(draw=_keypoints)
 
@@ -35,7 +35,12 @@ def add(commands) -> None:
     two.add_argument("picture", type=Path, metavar="PICTURE_A")
     two.add_argument("other", type=Path, metavar="PICTURE_B")
     two.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="of picture A, in pixels")
-    two.add_argument("--model", choices=geometry.LEAST_PAIRS, default="affine")
+    two.add_argument(
+        "--model",
+        choices=geometry.LEAST_PAIRS,
+        default="affine",
+        help="kind of map from picture A to picture B; default: affine",
+    )
     two.add_argument(
         "--min-similarity",
         type=share,

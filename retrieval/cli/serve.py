@@ -20,8 +20,10 @@ def add(commands) -> None:
         metavar="STORE",
         help=f"indexes in Milvus: milvus://host:19530/town, in place of folders; or in ${STORES}",
     )
-    serve.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
-    serve.add_argument("--port", type=positive, default=8000)
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="default: 127.0.0.1; 0.0.0.0 lets other machines in"
+    )
+    serve.add_argument("--port", type=positive, default=8000, metavar="N", help="default: 8000")
     serve.add_argument(
         "--token", help=f"password that clients send as a bearer token; better in ${TOKEN}"
     )
@@ -32,7 +34,12 @@ def add(commands) -> None:
     serve.add_argument(
         "--origin", action="append", default=[], help="web pages that may call, as https://a.org"
     )
-    serve.add_argument("--collection", default="", help="that answers the report's client at /")
+    serve.add_argument(
+        "--collection",
+        default="",
+        metavar="NAME",
+        help="that answers the report's client at /; default: the first one with indexes",
+    )
 
 
 def _serve(args: argparse.Namespace) -> None:

@@ -27,21 +27,45 @@ def add(commands) -> None:
     train = command(commands, "train", _train, "train a method on a collection")
     train.add_argument("method", choices=methods.METHODS)
     train.add_argument("collection", metavar="FOLDER", help="a folder, or a name: roxford5k")
-    train.add_argument("--out", type=Path, required=True, metavar="FILE.pth")
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE.pth",
+        help="the network; its curves and what a stopped training goes on with lie beside it",
+    )
     train.add_argument(
         "--checkpoint", metavar="ID or FILE", help="to start from; default: efficientnet-lite0"
     )
-    train.add_argument("--epochs", type=_whole, metavar="N", help="at most; 0: only what is fitted")
-    train.add_argument("--rate", type=_rate, metavar="R", help="the highest learning rate")
-    train.add_argument("--optimiser", choices=("adamw", "sgd"))
-    train.add_argument("--patience", type=positive, metavar="N", help="epochs without gain (5)")
-    train.add_argument("--seed", type=_whole, metavar="N", help="(0)")
-    train.add_argument("--tuples", type=positive, metavar="N", help="of an epoch: cnn-irwnha (250)")
+    # The defaults are those of each trainer's Settings, whose import would take seconds.
+    train.add_argument(
+        "--epochs",
+        type=_whole,
+        metavar="N",
+        help="at most (sir 10, delf 6, cnn-irwnha 4); 0: only what is fitted: whitening, PCA",
+    )
+    train.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="R",
+        help="the highest learning rate (0.0001); of delf: of its trunk",
+    )
+    train.add_argument("--optimiser", choices=("adamw", "sgd"), help="default: adamw")
+    train.add_argument(
+        "--patience",
+        type=positive,
+        metavar="N",
+        help="epochs without a better validation after which it stops (5)",
+    )
+    train.add_argument("--seed", type=_whole, metavar="N", help="of all that is random (0)")
+    train.add_argument(
+        "--tuples", type=positive, metavar="N", help="in an epoch of cnn-irwnha (250)"
+    )
     train.add_argument(
         "--batch",
         type=positive,
         metavar="N",
-        help="of a step: tuples of cnn-irwnha (1), pairs of delf (8)",
+        help="of one step: tuples of cnn-irwnha (1), pairs of pictures of delf (8)",
     )
     for name, (values, method, text) in CHOICES.items():
         train.add_argument(

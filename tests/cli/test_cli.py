@@ -411,6 +411,37 @@ def test_help_and_methods_are_quick(words):
     assert done.stdout
 
 
+def test_help_states_the_true_defaults(monkeypatch, capsys):
+    from retrieval.ranking import groups
+    from retrieval.training import delf, siamese, sir
+
+    monkeypatch.setenv("COLUMNS", "500")  # no line is broken
+
+    def told(command):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        return capsys.readouterr().out
+
+    first, second, third = every = [module.Settings() for module in (sir, delf, siamese)]
+    assert len({(one.rate, one.optimiser, one.patience, one.seed) for one in every}) == 1
+    text = told("train")
+    for stated in (
+        f"at most (sir {first.epochs}, delf {second.epochs}, cnn-irwnha {third.epochs})",
+        f"learning rate ({first.rate:g})",
+        f"default: {first.optimiser}",
+        f"after which it stops ({first.patience})",
+        f"random ({first.seed})",
+        f"of cnn-irwnha ({third.tuples})",
+        f"tuples of cnn-irwnha ({third.batch}), pairs of pictures of delf ({second.batch})",
+        f"default {third.pairs}",
+        f"default {third.loss}",
+        f"what fine-tunes the trunk: delf, default {second.trunk}",
+        f"what the attention learns from: delf, default {second.attention}",
+    ):
+        assert stated in text
+    assert f"connect two pictures ({groups.CONNECTED})" in told("groups")
+
+
 def test_help_lists_the_commands():
     done = python("-m", "retrieval", "--help")
     assert done.returncode == 0
