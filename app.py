@@ -2,11 +2,9 @@
 
 import streamlit as st
 
-from pages.parts import connections, entrance, forms, messages
+from pages.parts import entrance, limits
 
-forms.read_as_utf8()
-messages.ignore()
-connections.allow_many()
+limits.set_once()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
 page = st.navigation(
     [

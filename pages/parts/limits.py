@@ -1,0 +1,103 @@
+"""Limits on what one browser may ask of Streamlit's server, which has no settings for them.
+
+Streamlit's own functions are replaced. A test of each limit fails where they get other names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+
+from starlette import formparsers
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.runtime.app_session import AppSession
+from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.session_manager import SessionInfo
+
+MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
+MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
+MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
+
+DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
+# What Streamlit does at "clear the caches" and "tell me the state of the repository".
+HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
+handle = AppSession.handle_backmsg
+save = MemorySessionStorage.save
+
+
+@cache
+def set_once() -> None:
+    """Set all limits, at the first run of a page."""
+    allow_many_connections()
+    read_forms_as_utf8()
+    ignore_messages()
+
+
+def allow_many_connections() -> None:
+    """Let many connections be open, and many sessions be away: a few of them keep nobody out.
+
+    Streamlit waits for ever for the rest of a request, and by default a process may have 1024
+    files: whoever began as many requests shut all others out. It keeps 128 sessions whose
+    connection is broken: whoever opened and closed as many took from others, whose telephone
+    slept, what they had brought.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_OPEN if most == resource.RLIM_INFINITY else min(most, MOST_OPEN)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+    setattr(MemorySessionStorage, "save", _save)  # noqa: B010, mypy allows no assignment
+
+
+def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
+    setattr(storage._cache, "_maxsize", MOST_AWAY)  # noqa: B010
+    save(storage, session)
+
+
+def read_forms_as_utf8() -> None:
+    """Read every form, of an upload, as UTF-8, whatever character set a client asks for.
+
+    Python takes the square of the length to read punycode: a megabyte would stop the one thread
+    that serves everybody for a minute.
+    """
+    setattr(formparsers, DECODE, _decode)
+
+
+def _decode(data: bytes | bytearray, codec: str) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def ignore_messages() -> None:
+    """Let no visitor clear the caches of all, reach files of the owner, or keep others waiting.
+
+    With the caches go the networks that everybody uses, and the pictures of visitors are deleted
+    as if their sessions had ended. Each file that is announced is answered with 230 bytes. What
+    Streamlit does for a page without running it: it makes a file to download, in one of a few
+    threads for all. Where the owner has a coding assistant, it also writes instructions for that
+    into the folder of the app.
+    """
+    for name in HANDLERS:
+        setattr(AppSession, name, _nothing)
+    setattr(AppSession, "handle_backmsg", _handle)  # noqa: B010, mypy allows no assignment
+
+
+def _nothing(session: AppSession) -> None:
+    pass
+
+
+def _handle(session: AppSession, message: BackMsg) -> None:
+    if _is_modest(session, message):
+        handle(session, message)
+
+
+def _is_modest(session: AppSession, message: BackMsg) -> bool:
+    kind = message.WhichOneof("type")
+    if kind == "file_urls_request":
+        return len(message.file_urls_request.file_names) <= MOST_FILES
+    if kind == "backend_operation_request":
+        asked = message.backend_operation_request.WhichOneof("payload")
+        known = asked in ("deferred_file", "dataframe_chunk")
+        return known and len(session._background_tasks) < MOST_DOWNLOADS
+    return True

@@ -1,0 +1,145 @@
+"""What one browser may ask of Streamlit's server: messages, connections, forms."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import streamlit as st
+from starlette import formparsers
+from starlette.datastructures import Headers
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.runtime.app_session import AppSession, AppSessionState
+from streamlit.runtime.memory_session_storage import MemorySessionStorage
+
+from pages.parts import limits
+from pages.parts.plain import plain
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """A session that lacks what Streamlit's own handlers would look for."""
+    for name in (*limits.HANDLERS, "handle_backmsg"):
+        monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # undone later
+    limits.ignore_messages()
+    session = object.__new__(AppSession)
+    session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
+    return session
+
+
+@pytest.fixture
+def handled(monkeypatch):
+    """What is left for Streamlit to do."""
+    left = []
+    monkeypatch.setattr(limits, "handle", lambda session, message: left.append(message))
+    return left
+
+
+def test_no_visitor_clears_the_caches_of_all(session):
+    """Two bytes did, and the pictures of all visitors were deleted three minutes later."""
+    made = []
+
+    @st.cache_resource(on_release=made.remove)
+    def shared():
+        made.append(1)
+        return 1
+
+    shared()
+    for message in (BackMsg(clear_cache=True), BackMsg(load_git_info=True)):
+        session.handle_backmsg(message)
+    assert made == [shared()]
+    shared.clear()
+    assert not made
+
+
+def test_files_that_are_announced(session, handled):
+    """Each is answered with an address: 1.5 MB took 0.6 GB, and 25 MB took all there is."""
+    for count in (0, limits.MOST_FILES, limits.MOST_FILES + 1):
+        message = BackMsg()
+        message.file_urls_request.file_names.extend([""] * count)
+        session.handle_backmsg(message)
+    assert [len(one.file_urls_request.file_names) for one in handled] == [0, limits.MOST_FILES]
+
+
+@pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
+def test_no_visitor_writes_into_the_folder_of_the_app(session, handled, payload):
+    """Instructions for coding assistants were installed there, for whoever came by a proxy."""
+    message = BackMsg()
+    getattr(message.backend_operation_request, payload).SetInParent()
+    session._background_tasks = set()
+    session.handle_backmsg(message)
+    assert not handled
+
+
+def test_files_to_download_are_made_a_few_at_a_time(session, handled):
+    """10,000 were asked for with 0.8 MB, and made in the threads that serve everybody."""
+    message = BackMsg()
+    message.backend_operation_request.deferred_file.file_id = "a table"
+    session._background_tasks = set()
+    for number in range(20):
+        session.handle_backmsg(message)
+        if len(handled) > number:
+            session._background_tasks.add(number)
+    assert len(handled) == limits.MOST_DOWNLOADS
+    session._background_tasks.pop()
+    session.handle_backmsg(message)
+    assert len(handled) == limits.MOST_DOWNLOADS + 1
+
+
+def test_names_that_cannot_be_sent():
+    """Half a surrogate, as JSON and file systems allow it, cannot be put into a message."""
+    assert plain("caf\ud800*") == r"caf\?\*"
+
+
+def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
+    """130 connections, opened and closed, took the pictures of visitors whose telephone slept."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    limits.allow_many_connections()
+    storage = MemorySessionStorage()
+    for number in range(1000):
+        storage.save(SimpleNamespace(session=SimpleNamespace(id=f"{number}")))
+    assert storage.get("0").session.id == "0"
+
+
+SHOWN = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from streamlit.testing.v1 import AppTest
+assert not AppTest.from_file("app.py", default_timeout=60).run().exception
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def test_the_app_may_have_as_many_files_open_as_the_system_allows():
+    """A thousand requests, begun and not ended, kept everybody out for as long as they stayed."""
+    resource = pytest.importorskip("resource")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOWN], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    now = min(most, limits.MOST_OPEN) if most > 0 else limits.MOST_OPEN
+    assert ran.stdout.split("\n")[-2] == str((now, most))
+
+
+def parsed_form(charset):
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    body = '--x\r\nContent-Disposition: form-data; name="é"\r\n\r\nbcher-kva\r\n--x--\r\n'
+
+    async def stream():
+        yield body.encode()
+
+    parser = formparsers.MultiPartParser(Headers({"Content-Type": kind}), stream())
+    return dict(asyncio.run(parser.parse()))
+
+
+def test_forms_are_read_as_utf8(monkeypatch):
+    monkeypatch.setattr(
+        formparsers, limits.DECODE, getattr(formparsers, limits.DECODE)
+    )  # undone later
+    limits.read_forms_as_utf8()
+    for charset in ("punycode", "utf-8", "latin-1", "nothing"):
+        assert parsed_form(charset) == {"é": "bcher-kva"}
