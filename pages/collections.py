@@ -10,6 +10,7 @@ from pages.parts import cards, loaders
 from pages.parts.downloads import download
 from pages.parts.indexing import build
 from pages.parts.permission import command_instead, may_download
+from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, commons, credits, data_folder, registered
 from retrieval.errors import RetrievalError
@@ -37,7 +38,7 @@ def bring(preset: str) -> None:
         before.append(done - 1)
         rate = (done - before[0]) / max(time.monotonic() - start, 1e-6)
         left = f", about {(total - done) / rate / 60:.0f} minutes left" if len(before) > 20 else ""
-        text = f"{cards.plain(landmark)}: {done} of {total} photographs{left}"
+        text = f"{plain(landmark)}: {done} of {total} photographs{left}"
         bar.progress(min(done / total, 1.0), text)
 
     try:
@@ -50,7 +51,7 @@ def bring(preset: str) -> None:
             news.text,
         )
     except RetrievalError as error:
-        st.error(cards.plain(str(error)), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         st.info(
             "What has arrived is kept, and the button goes on from there. Where this machine has "
             "no way to the internet, run the command below on one that has, and copy the folder "

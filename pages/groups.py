@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.downloads import downloads
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.index import Index
 from retrieval.methods import METHODS
@@ -49,12 +50,12 @@ def show(number: int, group: groups.Group, collection: Collection, opened: Index
                 collection,
                 name,
                 "",
-                f"Search with {cards.plain(name)}",
+                f"Search with {plain(name)}",
                 f"group-{number}-{position}",
                 None,
                 search_with,
                 (collection.name, name),
-                cards.plain(Path(name).name),
+                plain(Path(name).name),
             )
     if len(order) > MOST_SHOWN:
         st.caption(f"{len(order) - MOST_SHOWN} more are in the CSV.")

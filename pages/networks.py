@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders
 from pages.parts.permission import command_instead, may_download
+from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.errors import RetrievalError
 from retrieval.index import store
@@ -53,7 +54,7 @@ def indexes_here() -> None:
             try:
                 made = store.read_manifest(path)
             except RetrievalError as error:
-                st.warning(cards.plain(str(error)), icon=":material/warning:")
+                st.warning(plain(str(error)), icon=":material/warning:")
                 continue
             size = sum(file["bytes"] for file in made["files"].values())
             rows.append(

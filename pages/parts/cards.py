@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import loaders, place
-from pages.parts.plain import plain as plain  # others take it from here
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.credits import Credit, table
 from retrieval.errors import RetrievalError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pages.parts import own_pictures, query
-from pages.parts.cards import plain
+from pages.parts.plain import plain
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import same_landmark
 from retrieval.evaluation import PROTOCOLS, explain

@@ -16,7 +16,8 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import cards, indexing, loaders, query
+from pages.parts import indexing, loaders, query
+from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import archives, judgements, metadata
 from retrieval.collections import collection as collections
@@ -114,7 +115,7 @@ def section(wanted: list[str]) -> None:
         many = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
         with st.expander(f"{many} could not be read and will not be found"):
             for skipped in own.skipped:
-                st.markdown(cards.plain(skipped["reason"]))
+                st.markdown(plain(skipped["reason"]))
 
 
 def form(wanted: list[str]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import loaders
-from pages.parts.cards import credit_line, plain
+from pages.parts.cards import credit_line
 from pages.parts.cropper import cropper
+from pages.parts.plain import plain
 from retrieval import images
 from retrieval.collections import Collection, Query
 from retrieval.collections.credits import Credit

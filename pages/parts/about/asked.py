@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, query
 from pages.parts.judging import Judged, judge
+from pages.parts.plain import plain
 from retrieval import images
 from retrieval.collections import Collection
 from retrieval.images import Box
@@ -90,7 +91,7 @@ def _question(collection: Collection) -> query.Question:
     names = [*prepared, *(name for name in collection.names if name not in prepared)]
     if state.pop("about-linked", names[0]) not in names:
         st.warning(
-            f"This link asks for {cards.plain(state['about-query'])}, which is not in the "
+            f"This link asks for {plain(state['about-query'])}, which is not in the "
             "collection. Choose another picture."
         )
     if state.get("about-query") not in names:

@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders
 from pages.parts.about.asked import Asked, ask
+from pages.parts.plain import plain
 from retrieval import images
 from retrieval.figures import steps as drawn
 from retrieval.ranking.ranking import Ranking
@@ -88,7 +89,7 @@ def show(asked: Asked, ranking: Ranking, captions: list[str], key: str) -> None:
     with st.container(horizontal=True, gap="xsmall", key=f"strip-about-{key}"):
         for n, (name, caption) in enumerate(zip(ranking.names, captions, strict=False)):
             verdict = judged.verdict(name) if judged else None
-            label = f"{n + 1}: {cards.plain(name)}"
+            label = f"{n + 1}: {plain(name)}"
             if verdict:
                 label += f", {cards.VERDICTS[verdict].label.lower()}"
             cards.card(
@@ -100,5 +101,5 @@ def show(asked: Asked, ranking: Ranking, captions: list[str], key: str) -> None:
                 verdict,
                 ask,
                 (name,),
-                f"{cards.plain(name)}: click to follow this picture",
+                f"{plain(name)}: click to follow this picture",
             )

@@ -11,6 +11,7 @@ from pages.parts.downloads import downloads, figure
 from pages.parts.evaluation.query_chart import choose
 from pages.parts.evaluation.runs import Measured
 from pages.parts.evaluation.tables import query_rows
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.evaluation import Scores
 from retrieval.figures import evaluation as plots
@@ -87,7 +88,7 @@ def edge(collection: Collection, scores: Scores, numbers: Iterable[int], title: 
         return
     with cards.grid(EDGE, f"edge-{title}"):
         for number in map(int, numbers):
-            label = cards.plain(query.label(collection.queries[number]))
+            label = plain(query.label(collection.queries[number]))
             cards.card(
                 collection,
                 collection.queries[number].name,

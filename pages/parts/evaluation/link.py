@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from pages.parts import cards, own_pictures, query
+from pages.parts import own_pictures, query
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS
 
@@ -39,7 +40,7 @@ def follow_query(collection: Collection) -> None:
             same, key=lambda n: query.written(collection.queries[n].box) != box
         )
     else:
-        st.warning(f"This link asks for {cards.plain(name)}, which is no query here.")
+        st.warning(f"This link asks for {plain(name)}, which is no query here.")
 
 
 def view_of(collection: Collection, number: int) -> dict[str, str]:

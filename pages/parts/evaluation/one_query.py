@@ -9,6 +9,7 @@ import streamlit as st
 from pages.parts import cards, loaders
 from pages.parts.evaluation.link import view_of
 from pages.parts.evaluation.runs import Measured
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import explain
@@ -23,7 +24,7 @@ def asked_picture(collection: Collection, number: int) -> None:
     try:
         jpeg, size = loaders.view(collection.path(asked.name), 800)
     except RetrievalError:
-        name = cards.plain(Path(asked.name).name)
+        name = plain(Path(asked.name).name)
         st.info(f"No picture of {name} here.", icon=":material/hide_image:")
         return
     alt = f"Query {asked.name}" + (" with its box" if asked.box else "")
@@ -53,7 +54,7 @@ def ranked_list(
         return
     with cards.grid(4 if alone else 2, f"hits-{one.id}"):
         for n, name, kind in hits:
-            short = cards.plain(Path(name).name)
+            short = plain(Path(name).name)
             label = f"{n + 1}: {short}, {cards.VERDICTS[kind].label.lower()}"
             cards.card(
                 collection,
@@ -63,7 +64,7 @@ def ranked_list(
                 f"{one.id}-{n}",
                 kind,
                 lambda *args: state.update({"eval-enlarged": args}),
-                (name, f"Rank **{n + 1}** of {one.label}: {cards.plain(name)}"),
+                (name, f"Rank **{n + 1}** of {one.label}: {plain(name)}"),
             )
 
 
@@ -72,7 +73,7 @@ def large(collection: Collection, number: int, name: str, caption: str) -> None:
     asked, found = st.columns(2)
     with asked:
         asked_picture(collection, number)
-        st.markdown(f"Query: {cards.plain(collection.queries[number].name)}")
+        st.markdown(f"Query: {plain(collection.queries[number].name)}")
     with found:
         cards.picture(collection, name, 1000)
         st.markdown(caption)

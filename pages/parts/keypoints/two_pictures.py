@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from pages.parts import cards, compare, loaders, query
+from pages.parts import compare, loaders, query
 from pages.parts.downloads import downloads
 from pages.parts.keypoints.engine import Delf, Engine, XFeat
 from pages.parts.keypoints.figures import pixels
@@ -23,6 +23,7 @@ from pages.parts.keypoints.matching import (
     settings,
 )
 from pages.parts.keypoints.presets import presets
+from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import with_credits
@@ -186,7 +187,7 @@ def second(
         return query.Question(file.name, file.getvalue()) if file else None
     linked = state.pop("kp-linked", None)
     if linked and linked not in collection.names:
-        name = cards.plain(linked)
+        name = plain(linked)
         st.warning(f"This link asks for {name}, which is not in the collection.")
     names = ranking.names if ranking is not None else collection.names
     if state.get("kp-result") not in names:
@@ -272,7 +273,7 @@ def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
             "that have more."
         )
     elif place:
-        ahead = cards.plain(ranking.names[place - 1])
+        ahead = plain(ranking.names[place - 1])
         text = f"The picture just ahead, {ahead}, has {ranking.inliers[place - 1]} inliers."
     else:
         text = "No other picture has more inliers."

@@ -10,6 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
+from pages.parts.plain import plain
 from pages.parts.search import marking, only, then
 from pages.parts.search.link import ALL, least_key
 from pages.parts.terms import explained
@@ -52,7 +53,7 @@ def answers(
                     state.get("where", ""),
                 )
         except RetrievalError as error:
-            slot.error(cards.plain(str(error)), icon=":material/error:")
+            slot.error(plain(str(error)), icon=":material/error:")
         confidence = rankings[name].confidence if name in rankings else None
         if confidence and confidence.empty:  # any order of pictures would be arbitrary
             slot.info(confidence.reason, icon=":material/hide_image:")
@@ -169,7 +170,7 @@ def _grid(
         with where, cards.grid(1 if listed else 3, f"{state.layout}-{part}{name}"):
             for n in some:
                 hit = ranking.names[n]
-                short = cards.plain(hit if listed else Path(hit).name)
+                short = plain(hit if listed else Path(hit).name)
                 with st.container(gap="xsmall"):
                     _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
                     if state.get("judging") and marking.possible(collection, question):
@@ -204,7 +205,7 @@ def _strip(
                 for other, one in rankings.items()
                 if hit in one.names
             ]
-            tip = f"{cards.plain(Path(hit).name)}: rank " + ", ".join(places)
+            tip = f"{plain(Path(hit).name)}: rank " + ", ".join(places)
             _card(name, collection, ranking, n, judged, "", tip)
 
 
@@ -219,7 +220,7 @@ def _card(
 ) -> None:
     hit = ranking.names[n]
     verdict = judged.verdict(hit) if judged else None
-    label = f"{n + 1}: {cards.plain(Path(hit).name)}"
+    label = f"{n + 1}: {plain(Path(hit).name)}"
     if verdict:
         label += f", {cards.VERDICTS[verdict].label.lower()}"
     cards.card(

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, query
+from pages.parts.plain import plain
 from pages.parts.search.tour import tour
 from retrieval.collections import Collection
 
@@ -33,9 +34,9 @@ def browse(collection: Collection) -> None:
         for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
             if isinstance(choice, int):
                 asked = collection.queries[choice]
-                name, label = asked.name, cards.plain(query.label(asked))
+                name, label = asked.name, plain(query.label(asked))
             else:
-                name, label = choice, cards.plain(Path(choice).name)
+                name, label = choice, plain(Path(choice).name)
             cards.card(
                 collection,
                 name,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
+from pages.parts.plain import plain
 from pages.parts.search import only, then
 from pages.parts.search.answer import score
 from pages.parts.search.why import geometry_of, inliers_beside, why
@@ -47,7 +48,7 @@ def result(
             inliers_beside(ranking, judged, n)
         if {"geometry", "geometry-lighterglue"} & set(then.chosen()):
             geometry_of(path, collection, question, box, hit)
-    st.caption(f"{cards.plain(question.name)} and {cards.plain(hit)}")
+    st.caption(f"{plain(question.name)} and {plain(hit)}")
     only.known(collection.metadata.get(hit))
     cards.credit_line(question.credit)
     cards.credit_line(collection.credits.get(hit))

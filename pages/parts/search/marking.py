@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, indexing, own_pictures, query
+from pages.parts.plain import plain
 from pages.parts.search.link import ALL
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
@@ -60,7 +61,7 @@ def bar(collection: Collection) -> None:
                 on_change=_use,
             )
             if trouble := state.pop("judged-trouble", ""):
-                st.error(cards.plain(trouble), icon=":material/error:")
+                st.error(plain(trouble), icon=":material/error:")
         indexes = own_pictures.indexes(collection)
         evaluable = bool(collection.protocols and indexes)
         if st.button("Evaluate", key="judged-evaluate", type="primary", disabled=not evaluable):
@@ -80,7 +81,7 @@ def buttons(
     asked = judgements.find(collection, question.name, box)
     state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
     st.segmented_control(
-        f"Is {cards.plain(Path(picture).name)} right?",
+        f"Is {plain(Path(picture).name)} right?",
         ORDER,
         format_func=lambda verdict: cards.VERDICTS[verdict].symbol,
         key=f"mark-{key}",

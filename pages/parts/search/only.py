@@ -6,7 +6,7 @@ import json
 
 import streamlit as st
 
-from pages.parts.cards import plain
+from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.metadata import Values, choices
 from retrieval.index import store
