@@ -111,15 +111,15 @@ def make_indexes(name: str, title: str) -> None:
                 st.rerun()
 
 
-def photographers(shelf: dict[str, str]) -> None:
+def photographers(titles: dict[str, str]) -> None:
     """Author, licence and source of every picture of a collection."""
     with loaders.explained():
-        opened = {name: loaders.collection(name) for name in shelf}
+        opened = {name: loaders.collection(name) for name in titles}
     named = {name: one for name, one in opened.items() if one.credits}
     if not named:
         return
     st.subheader("Who made the photographs", anchor=False)
-    name = st.selectbox("Collection", named, format_func=shelf.__getitem__, key="credited")
+    name = st.selectbox("Collection", named, format_func=titles.__getitem__, key="credited")
     st.dataframe(
         [
             {
@@ -146,7 +146,7 @@ def photographers(shelf: dict[str, str]) -> None:
 loaders.through_app()
 cards.style()
 cards.title("Collections")
-shelf = loaders.shelf()
+titles = loaders.collection_titles()
 with loaders.explained():
     rows = [
         {
@@ -156,7 +156,7 @@ with loaders.explained():
             "Indexed with": ", ".join(methods.METHODS[one].title for one in index.find(name)),
             "From": loaders.collection(name).credit,
         }
-        for name, title in shelf.items()
+        for name, title in titles.items()
     ]
 st.subheader("On this machine", anchor=False)
 if rows:
@@ -164,4 +164,4 @@ if rows:
 else:
     st.info("None yet. The search page can take pictures of your own.")
 photographs()
-photographers(shelf)
+photographers(titles)

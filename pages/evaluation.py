@@ -32,20 +32,20 @@ enlarged = state.pop("eval-enlarged", None)
 cards.style()
 cards.title("Evaluation")
 
-shelf = own_pictures.shelf()
-if not shelf:
+titles = own_pictures.collection_titles()
+if not titles:
     with st.expander("How others do on ROxford5k"):
         tables.literature("roxford5k")
     loaders.nothing_here()
-link.follow_link(shelf)
-if state.get("eval-collection") not in shelf:
+link.follow_link(titles)
+if state.get("eval-collection") not in titles:
     searched = state.get("collection")
-    state["eval-collection"] = searched if searched in shelf else next(iter(shelf))
+    state["eval-collection"] = searched if searched in titles else next(iter(titles))
 place, way = st.columns([1, 2], gap="medium")
 place.selectbox(
     "Collection",
-    shelf,
-    format_func=shelf.__getitem__,
+    titles,
+    format_func=titles.__getitem__,
     key="eval-collection",
     persist_state="session",
 )

@@ -79,17 +79,17 @@ st.markdown(
     "connected if one transformation explains enough of their matches (the **inliers**). Pictures "
     "that are connected, directly or through others, make a group. Near-duplicates come first."
 )
-shelf = own_pictures.shelf()
-if not shelf:
+titles = own_pictures.collection_titles()
+if not titles:
     loaders.nothing_here()
-if state.get("groups-collection") not in shelf:
+if state.get("groups-collection") not in titles:
     searched = state.get("collection")
-    state["groups-collection"] = searched if searched in shelf else next(iter(shelf))
+    state["groups-collection"] = searched if searched in titles else next(iter(titles))
 left, right = st.columns(2, gap="medium")
 name = left.selectbox(
     "Collection",
-    shelf,
-    format_func=shelf.__getitem__,
+    titles,
+    format_func=titles.__getitem__,
     key="groups-collection",
     persist_state="session",
 )

@@ -16,18 +16,18 @@ loaders.through_app()
 cards.style()
 cards.title("Keypoints and matches")
 
-shelf = own_pictures.shelf()
-if not shelf:
+titles = own_pictures.collection_titles()
+if not titles:
     loaders.nothing_here()
-follow_link(shelf)
+follow_link(titles)
 for key, value in DEFAULTS.items():
     state.setdefault(key, value)
-if state.get("collection") not in shelf:
-    state.collection = next(iter(shelf))
+if state.get("collection") not in titles:
+    state.collection = next(iter(titles))
 
 place, way = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
 place.selectbox(
-    "Collection", shelf, format_func=shelf.__getitem__, key="collection", persist_state="session"
+    "Collection", titles, format_func=titles.__getitem__, key="collection", persist_state="session"
 )
 view = way.segmented_control(
     "View", VIEWS, format_func=VIEWS.__getitem__, key="kp-view", required=True,

@@ -49,7 +49,7 @@ def networks_here() -> None:
 def indexes_here() -> None:
     st.subheader("Indexes on this machine", anchor=False)
     rows = []
-    for name, title in loaders.shelf().items():
+    for name, title in loaders.collection_titles().items():
         for method, path in index.find_all(name):
             try:
                 made = store.read_manifest(path)

@@ -26,23 +26,23 @@ head = st.container(
 )
 cards.title("Search by example", head, width="content")
 
-shelf = loaders.shelf()
-follow_link(shelf | {own_pictures.NAME: own_pictures.TITLE})
-if not shelf or own_pictures.current() or state.get("collection") == own_pictures.NAME:
-    shelf[own_pictures.NAME] = own_pictures.TITLE
+titles = loaders.collection_titles()
+follow_link(titles | {own_pictures.NAME: own_pictures.TITLE})
+if not titles or own_pictures.current() or state.get("collection") == own_pictures.NAME:
+    titles[own_pictures.NAME] = own_pictures.TITLE
 state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
 state.setdefault("layout", "grid")
 state.setdefault("fold", False)
-if state.get("collection") not in shelf:
-    state.collection = next(iter(shelf))
+if state.get("collection") not in titles:
+    state.collection = next(iter(titles))
 
 place, way = st.columns([1, 2], gap="medium")
 with place.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
         "Collection",
-        shelf,
-        format_func=shelf.__getitem__,
+        titles,
+        format_func=titles.__getitem__,
         key="collection",
         help=explained("collection", "query", "index")
         + "  \n**Town (embedded)**: Rendered pictures of an invented town. They come with the app.",

@@ -86,7 +86,7 @@ def stamp(path: Path) -> tuple[str, int]:
         raise RetrievalError(f"{path.name} cannot be read: {error.strerror}.") from error
 
 
-def shelf() -> dict[str, str]:
+def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
     with explained():
         index.store.in_stores()  # one that is away when it is first asked: said here, once

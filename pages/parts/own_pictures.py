@@ -66,13 +66,13 @@ def current() -> Own | None:
     return _present(own, own.folder.name)
 
 
-def shelf() -> dict[str, str]:
+def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here, the visitor's own pictures last."""
-    return loaders.shelf() | ({NAME: TITLE} if current() else {})
+    return loaders.collection_titles() | ({NAME: TITLE} if current() else {})
 
 
 def opened(name: str) -> collections.Collection:
-    """A collection of the shelf by name, the visitor's own pictures included."""
+    """One of these collections by name, the visitor's own pictures included."""
     own = current() if name == NAME else None
     return own.collection if own else loaders.collection(name)
 
@@ -103,7 +103,7 @@ def section(wanted: list[str]) -> None:
     with st.expander("Use other pictures" if own else "Use my pictures", expanded=own is None):
         form(wanted)
     if own is None:
-        if not loaders.shelf():
+        if not loaders.collection_titles():
             st.info("No collection is installed here yet: bring pictures of your own.")
         if st.query_params.get("collection") == NAME:
             st.info(

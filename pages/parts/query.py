@@ -51,7 +51,7 @@ class Question:
         return name, self.own_box
 
 
-def newly_asked(shelf: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
+def newly_asked(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
     """What the address asks for, with its collection put into the session under a key.
 
     mark: the key under which a page keeps the address it last followed or wrote. Empty where there
@@ -61,7 +61,7 @@ def newly_asked(shelf: Mapping[str, str], mark: str, collection_key: str) -> dic
     if not asked or asked == state.get(mark):
         return {}
     state[mark] = asked
-    if "collection" in asked and asked["collection"] not in shelf:
+    if "collection" in asked and asked["collection"] not in titles:
         name = plain(asked["collection"])
         st.warning(
             f"This link asks for the collection {name}, which is not on this machine. "

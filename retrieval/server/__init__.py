@@ -1,8 +1,8 @@
 """The REST service: the same search for other clients. A thin door, like the command line.
 
 ``python -m retrieval serve``; every call is described at /docs, in OpenAPI at /openapi.json.
-``shelf``: the indexes it serves. ``api``: our own calls. ``report``: those of the report's client.
-``guard``: who may ask, and how much. ``connections``: clients that say nothing.
+``catalogue``: the indexes and collections it serves. ``api``: our own calls. ``report``: those of
+the report's client. ``guard``: who may ask, and how much. ``connections``: clients that are silent.
 
 One process is right: a search uses every core, and a second process would need the networks and
 indexes in memory once more.
@@ -23,7 +23,7 @@ from fastapi_offline import FastAPIOffline
 from retrieval.errors import RetrievalError
 from retrieval.index import load, store
 from retrieval.index.milvus import AwayError
-from retrieval.server import api, guard, report, shelf
+from retrieval.server import api, catalogue, guard, report
 from retrieval.workers import Busy
 
 
@@ -71,7 +71,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     for path in store.in_stores():
         load(path)  # or the first client would be told that a store is away
     if options.collection:
-        shelf.defaults(options.collection)  # or it would be found out by the first client
+        catalogue.defaults(options.collection)  # or it would be found out by the first client
     try:
         uvicorn.run(create(options), host=host, port=port, **settings())
     except SystemExit as stop:  # its log says why
@@ -110,7 +110,7 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(AwayError)
     def away(request: Request, error: AwayError) -> JSONResponse:
-        shelf.log.error("%s", error)  # where it is, is for the owner to know
+        catalogue.log.error("%s", error)  # where it is, is for the owner to know
         return JSONResponse({"detail": "The store of this index is away; try again later."}, 503)
 
     @app.exception_handler(Busy)

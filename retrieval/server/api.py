@@ -21,7 +21,7 @@ from retrieval import images
 from retrieval.images import Source
 from retrieval.index import Index
 from retrieval.ranking.chain import RERANKERS, parse_chain
-from retrieval.server import shelf
+from retrieval.server import catalogue
 
 MOST = 1000  # results
 LONGEST = 2048  # pixels of the longer side of a picture that is sent
@@ -110,9 +110,9 @@ async def health() -> dict[str, str]:
 def list_indexes() -> list[IndexInfo]:
     """The indexes on this machine; one that is damaged is left out."""
     found = []
-    for name in shelf.paths():
+    for name in catalogue.paths():
         try:
-            index = shelf.opened(name)
+            index = catalogue.opened(name)
         except HTTPException:
             continue
         found.append(
@@ -141,8 +141,10 @@ async def search_by_name(
     where: Where = "",
 ) -> Answer:
     """Search with a picture of the collection: a database picture, or one of its queries."""
-    index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
-    path = await run_in_threadpool(lambda: shelf.picture(shelf.collection(collection), name))
+    index = await run_in_threadpool(catalogue.opened, f"{collection}/{checkpoint}")
+    path = await run_in_threadpool(
+        lambda: catalogue.picture(catalogue.collection(collection), name)
+    )
     return await _answer(request, index, path, name, box, top, then, where)
 
 
@@ -158,8 +160,8 @@ async def search_by_upload(
     where: Annotated[str, Form(description=WHERE, max_length=500)] = "",
 ) -> Answer:
     """Search with a picture of your own."""
-    index = await run_in_threadpool(shelf.opened, f"{collection}/{checkpoint}")
-    name = shelf.as_text(Path(picture.filename or "picture").name)
+    index = await run_in_threadpool(catalogue.opened, f"{collection}/{checkpoint}")
+    name = catalogue.as_text(Path(picture.filename or "picture").name)
     return await _answer(request, index, picture.file, name, box, top, then, where)
 
 
@@ -172,7 +174,7 @@ def picture(
     collection: str, name: str, side: Annotated[int, Query(ge=16, le=LONGEST)] = 1024
 ) -> Response:
     """A picture of a collection as JPEG, its longer side at most ``side`` pixels."""
-    path = shelf.picture(shelf.collection(collection), name)
+    path = catalogue.picture(catalogue.collection(collection), name)
     return Response(jpeg(path, side), media_type="image/jpeg")
 
 
@@ -185,7 +187,7 @@ def jpeg(path: Path, side: int) -> bytes:
 
 def link(collection: str, name: str) -> str:
     """Where a picture of a collection is to be had."""
-    return f"/collections/{collection}/pictures/{quote(shelf.as_text(name))}"
+    return f"/collections/{collection}/pictures/{quote(catalogue.as_text(name))}"
 
 
 async def _answer(
@@ -199,16 +201,16 @@ async def _answer(
     where: str,
 ) -> Answer:
     area, chain = images.read_box(box), parse_chain(then)
-    ranking = await shelf.in_turn(
-        request, lambda: shelf.search(index, source, name, area, top, chain, where)
+    ranking = await catalogue.in_turn(
+        request, lambda: catalogue.search(index, source, name, area, top, chain, where)
     )
     assert ranking.confidence is not None
-    collection = await run_in_threadpool(shelf.collection, index.path.parent.name)
+    collection = await run_in_threadpool(catalogue.collection, index.path.parent.name)
     results = []
     for row in ranking.rows():
         credit = collection.credits.get(row["name"])
         picture = link(collection.name, row["name"])
-        row |= {"name": shelf.as_text(row["name"]), "picture": picture}
+        row |= {"name": catalogue.as_text(row["name"]), "picture": picture}
         results.append(Result(**row, credit=credit.line if credit else None))
     return Answer(
         query={"picture": name, "box": area},

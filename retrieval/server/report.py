@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index
-from retrieval.server import api, guard, shelf
+from retrieval.server import api, catalogue, guard
 
 METHODS = {"0": "sir", "1": "cnn-irwnha", "2": "delf"}
 RESULTS = 20
@@ -73,26 +73,26 @@ def router(collection: str) -> APIRouter:
         if method is None:
             raise RetrievalError("The field method is 0 (SIR), 1 (CNN-IRwNHA) or 2 (DELF).")
         picture = _picture(fields.get("image", ""))
-        found = await run_in_threadpool(shelf.defaults, collection)
+        found = await run_in_threadpool(catalogue.defaults, collection)
         if method not in found:
             raise RetrievalError(f"There is no index for method {method} here.")
-        index = await run_in_threadpool(shelf.opened, found[method])
-        return await shelf.in_turn(request, lambda: _found(index, picture, box))
+        index = await run_in_threadpool(catalogue.opened, found[method])
+        return await catalogue.in_turn(request, lambda: _found(index, picture, box))
 
     return routes
 
 
 def _found(index: Index, picture: bytes, box: Box | None) -> Found:
-    ranking = shelf.search(index, picture, "The picture", box, RESULTS)
+    ranking = catalogue.search(index, picture, "The picture", box, RESULTS)
     name = index.path.parent.name
-    collection = shelf.collection(name)
+    collection = catalogue.collection(name)
     results = [api.jpeg(collection.path(one), SIDE) for one in ranking.names]
     return Found(
         results=[base64.b64encode(data).decode() for data in results],
         items=[
             Item(
                 rank=row["rank"],
-                name=shelf.as_text(row["name"]),
+                name=catalogue.as_text(row["name"]),
                 score=row["score"],
                 link=api.link(name, row["name"]),
                 credit=credit.line if (credit := collection.credits.get(row["name"])) else "",

@@ -174,14 +174,14 @@ def test_local_index_is_updated(folder, out):
 
 
 def test_features_are_taken_from_another_collection(folder, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "PRECOMPUTED", tmp_path / "shelf")
-    theirs = build(folder, tmp_path / "shelf" / "whole" / "stub", Grid())
+    monkeypatch.setattr(store, "PRECOMPUTED", tmp_path / "precomputed")
+    theirs = build(folder, tmp_path / "precomputed" / "whole" / "stub", Grid())
     part = tmp_path / "part"
     (part / "deep").mkdir(parents=True)
     shutil.copy(folder / "ç.png", part / "deep" / "renamed.png")
     paint(part / "new.png", 77)
     method = Grid()
-    found = build(part, out, method, donors=store.find_same(method, tmp_path / "shelf"))
+    found = build(part, out, method, donors=store.find_same(method, tmp_path / "precomputed"))
     assert found.names == ("deep/renamed.png", "new.png")
     assert method.described == [(40, 30)], "only the picture that is nowhere else"
     same(found, build(part, out.with_name("alone"), Grid()))
@@ -189,9 +189,9 @@ def test_features_are_taken_from_another_collection(folder, out, tmp_path, monke
         found.features(0).descriptors, theirs.features(theirs.positions["ç.png"]).descriptors
     )
     # Other settings, other numbers; and a damaged one is no donor.
-    assert store.find_same(Grid(size=9), tmp_path / "shelf") == []
-    (tmp_path / "shelf" / "whole" / "stub" / "scores.npy").write_bytes(b"")
-    assert store.find_same(method, tmp_path / "shelf") == []
+    assert store.find_same(Grid(size=9), tmp_path / "precomputed") == []
+    (tmp_path / "precomputed" / "whole" / "stub" / "scores.npy").write_bytes(b"")
+    assert store.find_same(method, tmp_path / "precomputed") == []
 
 
 def test_what_is_known_does_not_wait(folder, out):

@@ -19,6 +19,9 @@ from retrieval.benchmarks.start import FLAGS
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+needs_town = pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 
 ROOT = Path(__file__).parents[2]
 WAIT = 120_000  # ms; loading a network on a busy machine takes its time
@@ -209,7 +212,9 @@ def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
     other.close()
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 def test_the_former_answer_is_gone_before_the_next_is_there(page, address):
     """While a slow search runs, grey cards stand where the results of the last query were."""
     page.goto(f"{address}?collection=town&method=sir&query=belltower_001.jpg")
@@ -220,7 +225,9 @@ def test_the_former_answer_is_gone_before_the_next_is_there(page, address):
     assert len(results(page, "delf")) == 12
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 def test_all_methods_are_compared_on_one_screen(page, address):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{address}?collection=town&method=all&query=museum_017.jpg&box=0,0,300,479")
@@ -236,7 +243,9 @@ def test_all_methods_are_compared_on_one_screen(page, address):
     assert page.locator(".stage").evaluate("one => getComputedStyle(one).overflow") == "visible"
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.get_by_role("button", name="Search with belltower 001").click()
@@ -260,7 +269,9 @@ def test_embedded_collection_draw_search_and_share(page, chromium, address):
     other.close()
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(page, address):
     """On the evaluation page, from the chart to the ranked list, to the matches and back."""
     top = "document.querySelector('[data-testid=stMain]').scrollTop"
@@ -285,7 +296,9 @@ def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(pag
     page.wait_for_function(f"Math.abs({top} - {left}) < 5")
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.get_by_role("radio", name="Upload").click()

@@ -68,7 +68,7 @@ def little(tmp_path, monkeypatch):
     for cached in (loaders._method, loaders._index, loaders._run, loaders.KEPT):
         cached.clear()
     monkeypatch.setattr(methods, "load_record", lambda record, **_: Grey(record.method))
-    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
     monkeypatch.setattr(loaders, "collection", lambda name: made.collection)
     monkeypatch.setattr(index, "find_all", lambda name: made.indexes)
     monkeypatch.setattr(index, "find", lambda name: dict(made.indexes))
@@ -286,7 +286,7 @@ def test_without_labels_or_indexes(little):
 
 
 def test_no_collection_at_all(little, monkeypatch):
-    monkeypatch.setattr(loaders, "shelf", dict)
+    monkeypatch.setattr(loaders, "collection_titles", dict)
     app = start()
     assert "no collection on this machine" in text(app)
     assert table(app, "Source")["mAP Hard"].tolist()[0] == 2.34

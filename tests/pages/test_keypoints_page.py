@@ -104,7 +104,7 @@ def little(tmp_path, monkeypatch):
     )
     path = tmp_path / "indexes" / "delf"
     index.build(opened, method, path)
-    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
     monkeypatch.setattr(loaders, "collection", lambda name: opened)
     found = {"delf": path}
     monkeypatch.setattr(index, "find", lambda name: found)
@@ -308,7 +308,9 @@ def test_matchers_are_chosen_by_link_and_kept_in_it(little):
     assert "#### DELF" in text(app)
 
 
-@pytest.mark.skipif("town" not in loaders.shelf(), reason="the embedded collection is not here")
+@pytest.mark.skipif(
+    "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
+)
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.title)
 def test_pairs_show_what_their_sentence_says(preset):
     """With the networks and the index of the day, as the page compares them."""

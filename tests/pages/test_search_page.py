@@ -137,7 +137,7 @@ def little(engine, folder, tmp_path, monkeypatch):
     for name in ("sir", "cnn-irwnha"):
         found[name] = tmp_path / "indexes" / name
         index.build(opened, Colours(name), found[name])
-    monkeypatch.setattr(loaders, "shelf", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
     monkeypatch.setattr(loaders, "collection", lambda name: opened)
     monkeypatch.setattr(index, "find", lambda name: found)
     monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
@@ -568,7 +568,7 @@ def test_names_are_text_not_markup(engine, tmp_path, monkeypatch):
         picture((60 * n + 40, 90, 30)).save(folder / name)
     opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
     index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
-    monkeypatch.setattr(loaders, "shelf", lambda: {"odd": "Odd"})
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
     monkeypatch.setattr(loaders, "collection", lambda name: opened)
     monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
     app = go(start())
@@ -588,7 +588,7 @@ def bring(app, name, data, kind="application/zip"):
 
 @pytest.fixture
 def bare(engine, monkeypatch):
-    monkeypatch.setattr(loaders, "shelf", dict)
+    monkeypatch.setattr(loaders, "collection_titles", dict)
     monkeypatch.delenv(own_pictures.FOLDERS, raising=False)
 
 

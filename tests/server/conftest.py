@@ -15,9 +15,9 @@ from retrieval.index import store
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory, folder, load):
+def precomputed(tmp_path_factory, folder, load):
     """``precomputed/`` with one small collection called town: five pictures, one query."""
-    root = tmp_path_factory.mktemp("shelf")
+    root = tmp_path_factory.mktemp("precomputed")
     names = ["a.png", "b.png", "d é.png", "sub/e.png", "sub/f.jpg"]
     truth = {"imlist": names, "qimlist": ["c.png"], "gnd": [{"easy": [0], "bbx": [5, 5, 200, 150]}]}
     town = root / "town"
@@ -60,10 +60,10 @@ class Client:
 
 
 @pytest.fixture
-def installed(shelf, monkeypatch):
-    monkeypatch.setattr(store, "PRECOMPUTED", shelf)
-    monkeypatch.setattr(collections, "PRECOMPUTED", shelf)
-    return shelf
+def installed(precomputed, monkeypatch):
+    monkeypatch.setattr(store, "PRECOMPUTED", precomputed)
+    monkeypatch.setattr(collections, "PRECOMPUTED", precomputed)
+    return precomputed
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from retrieval import cli, images, index, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.ranking import search
-from retrieval.server import shelf as shelf_module
+from retrieval.server import catalogue
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
 
@@ -49,8 +49,8 @@ def test_the_description_needs_no_network(client):
 
 
 @pytest.mark.parametrize("path", [DELF, GEM])
-def test_the_answer_is_that_of_the_search(client, shelf, folder, path):
-    opened = index.load(shelf / path)
+def test_the_answer_is_that_of_the_search(client, precomputed, folder, path):
+    opened = index.load(precomputed / path)
     method = methods.for_index(opened)
     data = (folder / "b.png").read_bytes()
     box = (10.0, 10.0, 230.0, 170.0)  # all but the edge
@@ -155,27 +155,27 @@ def test_many_at_once(client, folder):
     assert [one["results"][0]["name"] for one in answers] == ["a.png", "b.png"] * 6
 
 
-def test_a_new_index_in_the_same_place_is_used(client, shelf, load, tmp_path):
-    opened = collections._with_ground_truth(shelf / "town", "town", "Town", "")
+def test_a_new_index_in_the_same_place_is_used(client, precomputed, load, tmp_path):
+    opened = collections._with_ground_truth(precomputed / "town", "town", "Town", "")
     assert client.get(f"/indexes/{GEM}/search", params={"name": "a.png"}).status_code == 200
     other = load("cnn-irwnha", scales=[1.0])
     try:
         index.build(opened, other, tmp_path / "gem-lite0")
-        (shelf / GEM).rename(tmp_path / "away")
-        (tmp_path / "gem-lite0").rename(shelf / GEM)
+        (precomputed / GEM).rename(tmp_path / "away")
+        (tmp_path / "gem-lite0").rename(precomputed / GEM)
         answer = client.get(f"/indexes/{GEM}/search", params={"name": "a.png"}).json()
         assert answer["provenance"]["settings"]["scales"] == [1.0]
     finally:
-        (shelf / GEM).rename(tmp_path / "gem-lite0")
-        (tmp_path / "away").rename(shelf / GEM)
+        (precomputed / GEM).rename(tmp_path / "gem-lite0")
+        (tmp_path / "away").rename(precomputed / GEM)
 
 
-def test_a_damaged_index_is_explained(client, shelf):
-    file = shelf / DELF / "scores.npy"
+def test_a_damaged_index_is_explained(client, precomputed):
+    file = precomputed / DELF / "scores.npy"
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[:-4])
-        (shelf / DELF / "manifest.json").touch()  # it is read again
+        (precomputed / DELF / "manifest.json").touch()  # it is read again
         answer = client.get(f"/indexes/{DELF}/search", params={"name": "a.png"})
         assert answer.status_code == 503
         assert answer.json() == {
@@ -243,15 +243,15 @@ def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
     """A file may have any bytes for a name: half a surrogate gave a 500 for every search."""
     odd, told = "caf\udce9.png", "caf?.png"
     (tmp_path / odd).write_bytes((folder / "a.png").read_bytes())
-    found = shelf_module.search
+    found = catalogue.search
 
     def renamed(*arguments):
         ranking = found(*arguments)
         return replace(ranking, names=(odd, *ranking.names[1:]))
 
     names = Collection("town", "Town", tmp_path, (odd,))
-    monkeypatch.setattr(shelf_module, "collection", lambda name: names)
-    monkeypatch.setattr(shelf_module, "search", renamed)
+    monkeypatch.setattr(catalogue, "collection", lambda name: names)
+    monkeypatch.setattr(catalogue, "search", renamed)
     first = client.get(f"/indexes/{GEM}/search", params={"name": told}).json()["results"][0]
     assert first["name"] == told
     assert client.get(first["picture"]).status_code == 200
@@ -260,7 +260,7 @@ def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
 def test_all_that_is_served_stays_loaded():
     """With nine indexes, each GET of /indexes read all of them again, while searches waited."""
     loaded = []
-    loader = shelf_module._once(lambda name, changed: loaded.append((name, changed)))
+    loader = catalogue._once(lambda name, changed: loaded.append((name, changed)))
     for _ in range(2):
         for name in range(20):
             loader(name, 0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrieval import cli, server
 from retrieval.errors import RetrievalError
-from retrieval.server import connections, guard, shelf
+from retrieval.server import catalogue, connections, guard
 from retrieval.workers import Workers
 
 GEM = "town/gem-lite0"
@@ -183,15 +183,15 @@ def held(monkeypatch):
     """Searches that go on until the event is set; ``held.begun`` counts those that began."""
     event = threading.Event()
     event.begun = 0
-    search = shelf.search
+    search = catalogue.search
 
     def slow(*arguments):
         event.begun += 1
         assert event.wait(60)
         return search(*arguments)
 
-    monkeypatch.setattr(shelf, "search", slow)
-    monkeypatch.setattr(shelf, "WORKERS", Workers(1, 3))
+    monkeypatch.setattr(catalogue, "search", slow)
+    monkeypatch.setattr(catalogue, "WORKERS", Workers(1, 3))
     yield event
     event.set()
 
@@ -204,7 +204,7 @@ def wait_until(true):
 
 
 def waiting():
-    return sum(map(len, shelf.WORKERS._waiting.values()))
+    return sum(map(len, catalogue.WORKERS._waiting.values()))
 
 
 def test_health_and_lists_never_wait_behind_searches(client, picture, held):
@@ -245,16 +245,16 @@ def test_pictures_of_visitors_are_limited(client, jpeg):
     assert "25 megapixels" in answer.json()["detail"]
 
 
-def test_nothing_is_said_of_the_machine(client, shelf):
+def test_nothing_is_said_of_the_machine(client, precomputed):
     search = f"/indexes/{GEM}/search?name="
     nothing = f'{search}a.png&where=place == "x"'
-    (shelf / "town" / "metadata.csv").write_text("name,place\na.png,y\n")
+    (precomputed / "town" / "metadata.csv").write_text("name,place\na.png,y\n")
     for path in ("/indexes", "/openapi.json", f"{search}nope", nothing, "/nothing"):
         answer = requests.get(client.root + path, timeout=60)
-        assert str(shelf) not in answer.text
+        assert str(precomputed) not in answer.text
         assert "server" not in answer.headers
-    (shelf / "town" / "metadata.csv").unlink()
-    error = RetrievalError(f"{shelf}/town/x is damaged; milvus://db:1/y_2 refuses.")
+    (precomputed / "town" / "metadata.csv").unlink()
+    error = RetrievalError(f"{precomputed}/town/x is damaged; milvus://db:1/y_2 refuses.")
     assert server._told(error) == "town/x is damaged; y_2 refuses."
 
 

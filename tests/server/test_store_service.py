@@ -12,9 +12,9 @@ PATH = "/indexes/town/gem-lite0/search"
 
 
 @pytest.fixture
-def address(milvus, shelf):
+def address(milvus, precomputed):
     one = milvus.address("service")
-    export(index.load(shelf / "town" / "gem-lite0"), one, {"b.png": {"landmark": "mill"}})
+    export(index.load(precomputed / "town" / "gem-lite0"), one, {"b.png": {"landmark": "mill"}})
     return one
 
 
@@ -45,13 +45,13 @@ def test_filters(start, address, monkeypatch, folder):
     assert refused.json()["detail"].startswith("The filter landmark = cannot be used: ")
 
 
-def test_a_store_that_is_away(start, shelf, tmp_path, monkeypatch):
+def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     """A client is not told where the store is; at the start its owner is."""
     needed()
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "cache"))
     store = Server(tmp_path / "own").start().wait()
     try:
-        export(index.load(shelf / "town" / "gem-lite0"), store.address("town"))
+        export(index.load(precomputed / "town" / "gem-lite0"), store.address("town"))
         monkeypatch.setenv(stored.STORES, str(store.address("town")))
         client = start()
         assert client.get(PATH, params={"name": "a.png"}).status_code == 200

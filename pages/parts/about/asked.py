@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
 def follow_link(parts: dict[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(loaders.shelf(), "about-link", "about-collection")
+    asked = query.newly_asked(loaders.collection_titles(), "about-link", "about-collection")
     if asked.get("part") in parts:
         state["about-part"] = asked["part"]
     if "query" in asked:
@@ -45,18 +45,18 @@ def write_link(asked: Asked) -> None:
 def pick() -> Asked:
     """The picture that the methods are shown with, and the controls that choose it."""
     state.pop("about-asked", None)
-    shelf = loaders.shelf()
-    if not shelf:
+    titles = loaders.collection_titles()
+    if not titles:
         loaders.nothing_here()
-    if state.get("about-collection") not in shelf:
-        state["about-collection"] = next(iter(shelf))
+    if state.get("about-collection") not in titles:
+        state["about-collection"] = next(iter(titles))
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:
-        if len(shelf) > 1:
+        if len(titles) > 1:
             st.selectbox(
                 "Collection",
-                shelf,
-                format_func=shelf.__getitem__,
+                titles,
+                format_func=titles.__getitem__,
                 key="about-collection",
                 persist_state="session",
             )

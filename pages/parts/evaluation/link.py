@@ -14,9 +14,9 @@ from retrieval.evaluation import PROTOCOLS
 state = st.session_state
 
 
-def follow_link(shelf: Mapping[str, str]) -> None:
+def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(shelf, "eval-link", "eval-collection")
+    asked = query.newly_asked(titles, "eval-link", "eval-collection")
     if not asked:
         return
     if asked.get("protocol") in PROTOCOLS:

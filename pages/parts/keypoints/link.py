@@ -39,9 +39,9 @@ CHOICES = {"view": VIEWS, "features": FEATURES, "look": LOOKS, "model": MODELS}
 state = st.session_state
 
 
-def follow_link(shelf: Mapping[str, str]) -> None:
+def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(shelf, "kp-link", "collection")
+    asked = query.newly_asked(titles, "kp-link", "collection")
     if not asked:
         return
     for name in ("view", *ONE, *PAIR):

@@ -27,9 +27,9 @@ def least_key(method: str) -> str:
     return f"least-{method}"
 
 
-def follow_link(shelf: Mapping[str, str]) -> None:
+def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(shelf, "link", "collection")
+    asked = query.newly_asked(titles, "link", "collection")
     if not asked:
         return
     if asked.get("method") in (*methods.METHODS, ALL):

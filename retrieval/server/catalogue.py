@@ -1,4 +1,7 @@
-"""The indexes below ``precomputed/``: what a client names is looked up here, never opened."""
+"""The indexes and collections below ``precomputed/``, and searches in them.
+
+What a client names is looked up here, never opened.
+"""
 
 from __future__ import annotations
 
