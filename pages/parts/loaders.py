@@ -32,7 +32,7 @@ from retrieval import images, index, memory, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import ablation, background, runs, submissions
+from retrieval.evaluation import ablation, runs, similarity, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
@@ -333,7 +333,7 @@ def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.nda
 def _pair_cosines(
     changed: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
 ) -> tuple[np.ndarray, np.ndarray]:
-    return background.pair_cosines(_index, _collection.names, _collection.queries)
+    return similarity.pair_cosines(_index, _collection.names, _collection.queries)
 
 
 def local_ranking(

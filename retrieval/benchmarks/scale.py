@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from retrieval import index as indexes
-from retrieval.benchmarks import index_of_town, local, process_status
+from retrieval.benchmarks import delf, index_of_town, process_status
 from retrieval.index import asmk
 from retrieval.index.approximate import KINDS, RECALL_AT, Approximate
 from retrieval.index.layout import EXACT
@@ -173,7 +173,7 @@ def _inverted_file(index: Index, count: int) -> None:
     aggregating = (time.process_time() - started) / len(index)
     base = asmk.InvertedFile.build(codebook, descriptors, offsets)
     started = time.process_time()
-    grown = local.grown(base, count)
+    grown = delf.grown(base, count)
     growing = time.process_time() - started
     seconds = []
     for position in rng.integers(0, len(index), 20).tolist():

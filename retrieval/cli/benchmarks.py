@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from retrieval.cli.arguments import command, positive
@@ -13,18 +15,24 @@ def add(commands) -> None:
     bench = commands.add_parser("bench", help="measure speed on this machine").add_subparsers(
         required=True, metavar="WHAT"
     )
-    command(bench, "extract", _extract, "extraction, beside the plain loop of PyTorch")
-    command(bench, "evaluation", _evaluation, "scoring, beside a plain loop")
-    command(bench, "threads", _threads, "indexing beside other work, by how threads wait")
-    rerank = command(bench, "rerank", _rerank, "re-ranking, and how it grows")
+    command(bench, "extract", _runs("extraction"), "extraction, beside the plain loop of PyTorch")
+    command(bench, "evaluation", _runs("evaluation"), "scoring, beside a plain loop")
+    command(bench, "threads", _runs("threads"), "indexing beside other work, by how threads wait")
+    rerank = command(
+        bench, "rerank", _runs("reranking", "index", "collection"), "re-ranking, and how it grows"
+    )
     rerank.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="default: CNN-IRwNHA's of town"
     )
     rerank.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
-    command(bench, "start", _start, "cold start of the app to its first page and first answer")
-    visitors = command(bench, "visitors", _visitors, "many visitors at once in the app")
+    command(
+        bench, "start", _runs("start"), "cold start of the app to its first page and first answer"
+    )
+    visitors = command(
+        bench, "visitors", _runs("visitors", "count", "rest"), "many visitors at once in the app"
+    )
     visitors.add_argument("--count", type=positive, default=30, metavar="N", help="visitors (30)")
     visitors.add_argument(
         "--rest",
@@ -33,19 +41,26 @@ def add(commands) -> None:
         metavar="S",
         help="seconds after they left, when memory is looked at again (600)",
     )
-    clients = command(bench, "clients", _clients, "many clients at once at the REST service")
+    clients = command(
+        bench,
+        "clients",
+        _runs("clients", "count", "seconds"),
+        "many clients at once at the REST service",
+    )
     clients.add_argument("--count", type=positive, default=30, metavar="N", help="clients (30)")
     clients.add_argument(
         "--seconds", type=positive, default=60, metavar="S", help="on each method (60)"
     )
-    local = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
-    local.add_argument(
+    delf = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
+    delf.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
     )
-    local.add_argument(
+    delf.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
-    scale = command(bench, "scale", _scale, "search in larger collections, made up")
+    scale = command(
+        bench, "scale", _runs("scale", "method", "count"), "search in larger collections, made up"
+    )
     scale.add_argument(
         "--method",
         choices=["cnn-irwnha", "delf"],
@@ -57,56 +72,18 @@ def add(commands) -> None:
     )
 
 
-def _extract(args: argparse.Namespace) -> int:
-    from retrieval.benchmarks import extraction
+def _runs(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
+    """A command that runs a file of ``benchmarks/`` with these arguments, and imports it late."""
 
-    return extraction.run()
+    def run(args: argparse.Namespace) -> int | None:
+        found = import_module(f"retrieval.benchmarks.{module}")
+        return found.run(*(getattr(args, name) for name in names))
 
-
-def _evaluation(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import evaluation
-
-    evaluation.run()
-
-
-def _threads(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import threads
-
-    threads.run()
-
-
-def _rerank(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import reranking
-
-    reranking.run(args.index, args.collection)
-
-
-def _start(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import start
-
-    start.run()
-
-
-def _visitors(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import visitors
-
-    visitors.run(args.count, args.rest)
-
-
-def _clients(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import clients
-
-    clients.run(args.count, args.seconds)
-
-
-def _scale(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import scale
-
-    scale.run(args.method, args.count)
+    return run
 
 
 def _delf(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import local
+    from retrieval.benchmarks import delf
 
-    with Bar(0, "picture") as bar:
-        local.run(args.index, args.collection, bar.update)
+    with Bar(0) as bar:
+        delf.run(args.index, args.collection, bar.update)

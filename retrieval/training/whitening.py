@@ -74,7 +74,8 @@ def from_pairs(
     x: (n, D); queries, positives: positions of the two of each pair. Whitens the differences
     within pairs by the inverse of their Cholesky factor, then rotates to the principal axes of
     all x about the mean of the queries (Mikolajczyk and Matas, ICCV 2007; Radenović et al.,
-    TPAMI 2018, section 3.4). ``learn`` is the shrunk form of the same for small samples.
+    TPAMI 2018, section 3.4). The trainers here use ``learn``, the shrunk form of the same, as their
+    samples are small; this one is the published form, which the tests compare with cirtorch's.
     """
     x = x.astype(np.float64)
     mean = x[queries].mean(axis=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval import cli, images, index, methods
-from retrieval.benchmarks import evaluation, extraction, local, reranking, scale
+from retrieval.benchmarks import delf, evaluation, extraction, reranking, scale
 from retrieval.collections import open_collection
 from retrieval.collections.ground_truth import Query
 from retrieval.ranking import chain
@@ -59,7 +59,7 @@ def labelled(folder, load, tmp_path):
 
 def test_delf_on_an_index_of_ones_own(labelled, monkeypatch, capsys):
     root, made = labelled
-    monkeypatch.setattr(local, "GROWTH", (1, 9))
+    monkeypatch.setattr(delf, "GROWTH", (1, 9))
     asked = ["bench", "delf", str(made.path)]
     assert cli.main([*asked, "--collection", str(root)]) == 0
     out = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_delf_on_an_index_of_ones_own(labelled, monkeypatch, capsys):
 
 def test_full_precision_is_what_the_method_gives(labelled, load):
     root, made = labelled
-    exact = local._Exact(made, open_collection(root), load("delf"), None)
+    exact = delf._Exact(made, open_collection(root), load("delf"), None)
     found = exact.features(2)
     expected = load("delf").describe(images.read(root / "c.png"))
     np.testing.assert_array_equal(found.descriptors, expected.descriptors)

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from retrieval import index
 from retrieval.collections import open_collection
-from retrieval.evaluation import background
+from retrieval.evaluation import similarity
 from retrieval.index.store import PRECOMPUTED
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_how_many_pairs_with_such_a_score_show_one_landmark():
     score = float(re.search(r"This pair has a cosine of \*\*([\d.]+)\*\*", said).group(1))
     share = int(re.search(r"or more, \*\*(\d+)%\*\* show the same landmark", said).group(1))
     town = open_collection("town")
-    same, others = background.pair_cosines(index.load(TOWN / "sir-lite0"), town.names, town.queries)
+    same, others = similarity.pair_cosines(index.load(TOWN / "sir-lite0"), town.names, town.queries)
     # The page has the score with all its digits.
     near = score + np.linspace(-0.005, 0.005, 21)
     right, wrong = (np.array([(some >= edge).sum() for edge in near]) for some in (same, others))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from retrieval import cli, images, index, methods
@@ -235,8 +236,12 @@ def test_a_name_in_an_odd_character_set(client, charset, folder):
         + b"\r\n--x--\r\n"
     )
     kind = f"multipart/form-data; boundary=x; charset={charset}"
-    answer = client.post(f"/indexes/{GEM}/search", data=body, headers={"Content-Type": kind})
-    assert answer.status_code in (200, 400, 422)
+    try:
+        answer = client.post(f"/indexes/{GEM}/search", data=body, headers={"Content-Type": kind})
+    except requests.ConnectionError:
+        assert charset == "\0"  # refused, and closed, while the picture was still on its way
+    else:
+        assert answer.status_code in (200, 400, 422)
 
 
 def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):

@@ -15,7 +15,7 @@ from retrieval import index
 from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import choices
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import plane
+from retrieval.evaluation import projection
 from retrieval.methods import METHODS
 
 LANDMARK = "landmark"  # what dots are coloured by at first
@@ -104,8 +104,8 @@ def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: s
     """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
     collection, question = asked.collection, asked.question
     whole = loaders.index_of(path, collection)
-    opened = whole.first(plane.MOST)
-    names = opened.names[: plane.MOST]
+    opened = whole.first(projection.MOST)
+    names = opened.names[: projection.MOST]
     if len(names) < 4:
         st.info("A map needs four pictures.")
         return
@@ -206,10 +206,10 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
 def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
     """Places (N, 2) of all pictures, and the share of the variance that they hold, if known."""
-    vectors = _index.arrays["descriptors"][: plane.MOST].astype(np.float32)
+    vectors = _index.arrays["descriptors"][: projection.MOST].astype(np.float32)
     if kind == "tsne":
-        return loaders.in_turn(lambda: plane.neighbourhoods(vectors)), 0.0
-    found = plane.principal(vectors)
+        return loaders.in_turn(lambda: projection.tsne(vectors)), 0.0
+    found = projection.pca(vectors)
     return found.place(vectors), found.share
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from retrieval.collections.ground_truth import Query, same_landmark
-from retrieval.evaluation.background import pair_cosines
+from retrieval.evaluation.similarity import pair_cosines
 
 NAMES = ("a1", "a2", "b1", "b2", "other", "strange")
 QUERIES = (

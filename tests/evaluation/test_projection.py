@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrieval.evaluation import plane
+from retrieval.evaluation import projection
 
 
 def clusters(count=3, each=12, width=20):
@@ -17,7 +17,7 @@ def test_principal_directions_of_a_plane():
     rng = np.random.default_rng(1)
     basis = np.linalg.qr(rng.normal(size=(7, 2)))[0].T
     flat = rng.normal(size=(30, 2)) @ np.diag([3.0, 1.0]) @ basis + 5
-    found = plane.principal(flat)
+    found = projection.pca(flat)
     assert found.share == pytest.approx(1)
     places = found.place(flat)
     distances = np.linalg.norm(flat[:, None] - flat[None], axis=2)
@@ -26,19 +26,19 @@ def test_principal_directions_of_a_plane():
 
 
 def test_equal_descriptors_have_one_place():
-    found = plane.principal(np.ones((4, 3)))
+    found = projection.pca(np.ones((4, 3)))
     assert found.share == 0
     assert found.place(np.ones((4, 3))) == pytest.approx(np.zeros((4, 2)))
 
 
 def test_neighbourhoods_keep_clusters_together():
-    places = plane.neighbourhoods(clusters())
+    places = projection.tsne(clusters())
     assert places.shape == (36, 2)
     distances = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (distances.argmin(axis=1) // 12 == np.arange(36) // 12).all()
-    assert np.array_equal(places, plane.neighbourhoods(clusters()))
+    assert np.array_equal(places, projection.tsne(clusters()))
 
 
 def test_few_pictures():
-    assert np.isfinite(plane.neighbourhoods(clusters(2, 2))).all()
+    assert np.isfinite(projection.tsne(clusters(2, 2))).all()

@@ -23,7 +23,7 @@ class Directions(NamedTuple):
         return (vectors - self.mean) @ self.directions.T
 
 
-def principal(vectors: np.ndarray) -> Directions:
+def pca(vectors: np.ndarray) -> Directions:
     """The two directions in which descriptors (N, D), at least two of them, differ most."""
     mean = vectors.mean(axis=0)
     _, lengths, directions = np.linalg.svd(vectors - mean, full_matrices=False)
@@ -31,7 +31,7 @@ def principal(vectors: np.ndarray) -> Directions:
     return Directions(mean, directions[:2], float((lengths[:2] ** 2).sum()) / total)
 
 
-def neighbourhoods(vectors: np.ndarray) -> np.ndarray:
+def tsne(vectors: np.ndarray) -> np.ndarray:
     """Places (N, 2) that keep near what is near (t-SNE, van der Maaten and Hinton, JMLR 2008).
 
     vectors: (N, D) of unit length, from 4 to ``MOST`` of them. The same vectors give the same
