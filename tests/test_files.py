@@ -63,7 +63,7 @@ def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
     """A pipe was waited for; of the other, some kilobytes of archive fill the memory."""
     path = tmp_path / "a.npz"
     os.mkfifo(path)
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="it is no file"):
         files.read(path)
     with pytest.raises(RetrievalError, match="not a readable"):
         files.read_array(path)
@@ -72,7 +72,7 @@ def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
     path = (tmp_path / "a.npy").rename(path)
     assert len(files.read_array(path, most=1000)) == 100
     os.truncate(path, 2000)
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(OSError, match="more than 0 MB"):
         files.read(path, 1000)
     with pytest.raises(RetrievalError, match="larger than"):
         files.read_array(path, most=1000)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 
 FILE = "credits.json"
@@ -59,13 +60,11 @@ def read_credits(folder: Path) -> dict[str, Credit]:
     if not path.is_file():
         return {}
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError("it is too large")
-        pictures = json.loads(path.read_bytes())["pictures"]
+        pictures = files.read_json(path, MAX_BYTES)["pictures"]
         return {str(name): _credit(entry) for name, entry in pictures.items()}
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RetrievalError(
             f"{path} is damaged; download the collection again, or delete the file if the "
             "pictures are yours."

@@ -126,9 +126,7 @@ def read_ground_truth(
     if path.suffix.lower() == ".pkl":
         return _understood(read_pickle(path), str(path), suffix)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RetrievalError(f"{path} is too large for ground truth.")
-        data = path.read_bytes()
+        data = files.read(path, MAX_BYTES)
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
     return parse_ground_truth(data, str(path), suffix)

@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from retrieval import files
 from retrieval.collections.credits import one_line
 from retrieval.collections.ground_truth import by_file
 from retrieval.errors import RetrievalError
@@ -55,9 +56,7 @@ def read_table(path: Path) -> dict[str, Values]:
     Columns of whole numbers, or of numbers, can be compared as such; empty cells are left out.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise RetrievalError(f"{path.name} is larger than {MAX_BYTES // 1_000_000} MB.")
-        text = path.read_text("utf-8-sig")
+        text = files.read(path, MAX_BYTES).decode("utf-8-sig")
         lines = _csv(text) if path.suffix.lower() == ".csv" else _json(text)
     except OSError as error:
         raise RetrievalError(f"{path.name} cannot be read: {error.strerror or error}.") from error

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 
 MAX_BYTES = 128_000_000  # ROxford5k's ground truth is 0.15 MB, one with a million names 30 MB
@@ -91,13 +92,7 @@ def read_pickle(path: Path) -> Any:
     anything else.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RetrievalError(
-                f"{path} has {size / 1e6:.0f} MB, too much for ground truth; "
-                f"the limit is {MAX_BYTES // 1_000_000} MB."
-            )
-        data = path.read_bytes()
+        data = files.read(path, MAX_BYTES)
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:

@@ -341,7 +341,7 @@ def _read_record(
     from retrieval.ranking.chain import stated as stated_chain
 
     try:
-        record = json.loads(files.read(path, MAX_RECORD))
+        record = files.read_json(path, MAX_RECORD)
         stated = record["provenance"]
         same = (
             stated["index_sha256"] == files.digest(index.path / "manifest.json")
@@ -356,7 +356,7 @@ def _read_record(
             and isinstance(record["seconds_a_query"], dict)
             and isinstance(record["made"], str)
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
         raise RetrievalError(

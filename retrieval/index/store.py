@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
 PATIENCE = 20  # times that an index is looked for while another takes its place
+MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 
 
@@ -484,10 +485,10 @@ def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, 
         manifests += [path / "manifest.json" for path in stores]
     for manifest in manifests:
         try:
-            data = json.loads(manifest.read_text("utf-8"))
+            data = files.read_json(manifest, MAX_MANIFEST)
             method, checkpoint = data["method"], data["checkpoint"]["id"]
             known = method in ORDER
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # load() says what is wrong with it to whoever asks for it
         if known:
             default = [one.id for one in checkpoints.of_method(method)[:1]]
@@ -517,10 +518,8 @@ def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
     wanted = identity(method)
     found = []
     for manifest in sorted(Path(root).glob("*/*/manifest.json")):
-        with contextlib.suppress(
-            OSError, ValueError, RecursionError, AttributeError, RetrievalError
-        ):
-            data = json.loads(manifest.read_text("utf-8"))
+        with contextlib.suppress(OSError, ValueError, AttributeError, RetrievalError):
+            data = files.read_json(manifest, MAX_MANIFEST)
             if {key: data.get(key) for key in wanted} == wanted:
                 found.append(load(manifest.parent))
     return found
@@ -554,10 +553,10 @@ def settle(new: Path, target: Path) -> None:
             old.rename(target)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
     try:
-        return json.loads(files.read(path))
-    except (OSError, ValueError, RecursionError) as error:
+        return files.read_json(path, most)
+    except (OSError, ValueError) as error:
         raise RetrievalError(f"{path} cannot be read as JSON{AGAIN}.") from error
 
 
@@ -581,7 +580,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"There is no index in {path}: it has no manifest.json; `python -m retrieval index` "
             "makes one."
         )
-    manifest = _read_json(path / "manifest.json")
+    manifest = _read_json(path / "manifest.json", MAX_MANIFEST)
     layout.check_manifest(manifest, path)
     return manifest
 

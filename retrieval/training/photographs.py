@@ -114,7 +114,7 @@ def _from_file(collection: Collection) -> list[str | None] | None:
         return None
     path = collection.root / "labels.json"
     try:
-        entries = json.loads(files.read(path, MAX_BYTES))["images"]
+        entries = files.read_json(path, MAX_BYTES)["images"]
         found = []
         for name in collection.names:
             entry = entries.get(name) or entries[PurePosixPath(name).name]
@@ -123,7 +123,7 @@ def _from_file(collection: Collection) -> list[str | None] | None:
             found.append(entry["landmark"])
     except KeyError as error:
         raise RetrievalError(f"{path} has no entry for {error}.") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RetrievalError(f'{path} is not {{"images": {{file: {{"landmark": …}}}}}}.') from error
     return found
 

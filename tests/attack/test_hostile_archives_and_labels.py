@@ -112,7 +112,7 @@ def test_a_name_of_very_many_digits():
 def test_json_that_grows(tmp_path):
     path = tmp_path / "ground_truth.json"
     path.write_text("[" + "[]," * 11_000_000 + "[]]")
-    with pytest.raises(RetrievalError, match="too large for ground truth"):
+    with pytest.raises(RetrievalError, match="more than 32 MB"):
         read_ground_truth(path)
 
 
