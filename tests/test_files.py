@@ -1,6 +1,7 @@
 """Files are written as a whole or not at all, and arrays of strangers are read safely."""
 
 import hashlib
+import json
 import os
 import zipfile
 
@@ -76,6 +77,17 @@ def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
         files.read(path, 1000)
     with pytest.raises(RetrievalError, match="larger than"):
         files.read_array(path, most=1000)
+
+
+def test_json_that_is_hardly_more_than_brackets(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"name": "a, b [c]", "sizes": [10, 20]}] * 5000))
+    assert len(files.read_json(path)) == 5000
+    deep = " " * 100_000 + "[" * 5000 + "]" * 5000
+    for text in ("[" + "[]," * 5000 + "[]]", "[NaN]", deep, "[1", "\0"):
+        path.write_text(text)
+        with pytest.raises(ValueError):  # noqa: PT011  of several kinds
+            files.read_json(path)
 
 
 def test_read_array(tmp_path):

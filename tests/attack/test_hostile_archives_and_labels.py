@@ -16,6 +16,7 @@ from retrieval import images
 from retrieval.collections import open_collection, read_ground_truth
 from retrieval.collections.archives import names_in, unpack
 from retrieval.collections.ground_truth import parse_ground_truth
+from retrieval.collections.metadata import read_table
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.submissions import read_submission
 
@@ -124,3 +125,11 @@ def test_labels_that_are_a_pipe(tmp_path):
         os.mkfifo(tmp_path / f"a_1_{kind}.txt")
     with pytest.raises(RetrievalError, match="holds no <landmark>_<n>_query"):
         read_ground_truth(tmp_path, ["a_1.jpg"])
+    for read, name in (
+        (read_ground_truth, "gnd.pkl"),
+        (read_ground_truth, "gnd.json"),
+        (read_table, "metadata.csv"),
+    ):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(RetrievalError, match=f"{name} cannot be read: it is no file"):
+            read(tmp_path / name)

@@ -113,7 +113,7 @@ def test_other_words_are_refused_in_one_sentence(known, where, words):
         ("metadata.json", b"[" * 100_000, "is no table"),
         ("metadata.json", b'{"a.png": 3}', "is no table"),
         ("metadata.json", b"7", "is no table"),
-        ("metadata.csv", b"name\n" + b"x" * 16_000_001, "larger than 16 MB"),
+        ("metadata.csv", b"name\n" + b"x" * 16_000_001, "more than 16 MB"),
     ],
 )
 def test_damaged_tables(folder, name, content, words):

@@ -198,7 +198,7 @@ def test_too_large(tmp_path):
     path = tmp_path / "gnd.pkl"
     with open(path, "wb") as file:
         file.truncate(200_000_000)
-    with pytest.raises(RetrievalError, match="200 MB, too much"):
+    with pytest.raises(RetrievalError, match="more than 128 MB"):
         read_pickle(path)
     with pytest.raises(RetrievalError, match="cannot be read"):
         read_pickle(tmp_path / "missing.pkl")

@@ -4,6 +4,7 @@ Our reader runs a part of the file. It is held against tensorflow-hub, which run
 """
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
-from retrieval.methods.tfhub import _needed, tensorflow
+from retrieval.methods import saved_model, tfhub
+from retrieval.methods.saved_model import _needed, tensorflow
 from retrieval.networks import checkpoints
 
 CELL = 16  # pixels of a level that one feature averages
@@ -237,7 +239,8 @@ def spy(tf, path, extract):
             ]
         )
         def extract(self, image, score_threshold, image_scales, max_feature_num):
-            return {"locations": extract(image)}
+            found = tf.cast(extract(image), tf.float32)
+            return dict.fromkeys(("locations", "scales", "scores", "descriptors"), found)
 
     module = Spy()
     tf.saved_model.save(module, str(path), signatures={"default": module.extract})
@@ -282,11 +285,11 @@ def test_graphs_that_touch_files_are_refused(tf, tmp_path):
     ):  # fmt: skip
         path = spy(tf, tmp_path / str(number), attack)
         with pytest.raises(RetrievalError, match=rf"refused: it uses .*\b{name}\b"):
-            methods.load("delf", path)
+            saved_model.opened(path)
         assert not mark.exists()
     (path / "saved_model.pb").write_bytes(b"<html>")
     with pytest.raises(RetrievalError, match="SavedModel that can be read"):
-        methods.load("delf", path)
+        saved_model.opened(path)
 
 
 def test_initialisers_are_not_run(tf, picture, tmp_path):
@@ -299,11 +302,55 @@ def test_initialisers_are_not_run(tf, picture, tmp_path):
 
 
 def test_features_that_are_none(tf, picture, tmp_path):
-    with pytest.raises(RetrievalError, match="gives locations, but no 'descriptors'"):
-        methods.load("delf", spy(tf, tmp_path / "few", lambda image: image)).describe(picture)
-    broken = spy(tf, tmp_path / "broken", lambda image: tf.reshape(image, [1, 2, 3]))
-    with pytest.raises(RetrievalError, match="failed on this picture"):
-        methods.load("delf", broken).describe(picture)
+    class Few(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec(shape, kind, name=key) for key, (shape, kind) in SIGNATURE.items()
+            ]
+        )
+        def extract(self, image, score_threshold, image_scales, max_feature_num):
+            return {"locations": image, "scales": image, "scores": image}
+
+    module = Few()
+    tf.saved_model.save(module, str(tmp_path / "few"), signatures={"default": module.extract})
+    with pytest.raises(RetrievalError, match="does not give descriptors"):
+        saved_model.opened(tmp_path / "few")
+
+
+def test_a_module_that_never_ends_or_takes_the_memory(tf, tmp_path, monkeypatch):
+    """Only its own process ends, and the next picture gets a new one."""
+    monkeypatch.setattr(tfhub, "PATIENCE", 5)
+    monkeypatch.setattr(tfhub, "MEMORY", 3_000_000_000)
+
+    def endless(image):
+        return tf.while_loop(lambda n: n >= 0.0, lambda n: [n * 0.0], [tf.reduce_max(image)])[0]
+
+    def large(image):
+        rows = tf.cast(tf.reduce_max(image) * 1e6, tf.int32)
+        return tf.reduce_sum(tf.fill([rows, 40_000], 1.0))
+
+    wrong = (
+        (lambda image: tf.zeros([1, 2]), "gives features that are none"),
+        (lambda image: tf.reshape(image, [1, 2, 3]), "failed on this picture"),
+        (lambda image: tf.tile(image, [100, 100, 1]), "failed on this picture"),
+        (large, "failed on this picture|was ended"),
+        (endless, "was ended: it crashed, or took more than"),
+    )
+
+    def extract(image):
+        def chosen(number):
+            one = partial(wrong[number][0], image)
+            if number == len(wrong) - 1:
+                return one()
+            here = tf.reduce_max(image) * 255 < 10 * number + 5
+            return tf.cond(here, one, partial(chosen, number + 1))
+
+        return chosen(0)
+
+    delf = methods.load("delf", spy(tf, tmp_path / "wrong", extract))
+    for number, (_, words) in [*enumerate(wrong), (0, wrong[0])]:
+        with pytest.raises(RetrievalError, match=words):
+            delf.describe(Image.new("RGB", (60, 40), (10 * number, 0, 0)))
 
 
 def test_functions_that_call_nobody(tf):

@@ -1,0 +1,245 @@
+"""A SavedModel of TensorFlow with DELF's signature, run in a process of its own.
+
+A SavedModel is a program. TensorFlow's own loader runs all of it, initialisers included, with
+the rights of the user. Here only the part that leads from the signature's inputs to its outputs is
+taken out of the file, it may consist of the operations in ``PURE`` and nothing else, and the
+variables are read by us. Such a program can neither read nor write, but it can crash, compute for
+ever and fill the memory. So ``main`` is a process that ends with it: see ``tfhub``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from retrieval import files
+from retrieval.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+
+# Operations that turn tensors into tensors and reach nothing else: arithmetic, shapes, networks,
+# resizing, loops and calls of functions made of the same.
+PURE = frozenset(
+    """
+    Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3
+    BiasAdd BroadcastArgs BroadcastTo Bucketize Cast Ceil CheckNumerics ClipByValue Concat ConcatV2
+    Const Conv2D CropAndResize Cumsum DepthwiseConv2dNative Div DivNoNan Elu EnsureShape Enter Equal
+    Exit Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm FusedBatchNormV2
+    FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual GuaranteeConst Identity IdentityN
+    If InvertPermutation IsFinite IsInf IsNan L2Loss LRN LeakyRelu Less LessEqual LinSpace Log Log1p
+    LogicalAnd LogicalNot LogicalOr LoopCond MatMul Max MaxPool MaxPoolV2 Maximum Mean Merge Min
+    Minimum MirrorPad Mod Mul MulNoNan Neg NextIteration NoOp NonMaxSuppression NonMaxSuppressionV2
+    NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5 NotEqual OneHot OnesLike Pack Pad
+    PadV2 PartitionedCall Placeholder PlaceholderWithDefault Pow PreventGradient Prod Range Rank
+    ReadVariableOp RealDiv Reciprocal RefEnter RefExit RefIdentity RefMerge RefNextIteration
+    RefSwitch Relu Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
+    ReverseSequence ReverseV2 Rint Round Rsqrt ScatterNd Select SelectV2 Selu Shape ShapeN Sigmoid
+    Sign Size Slice Softmax Softplus Split SplitV Sqrt Square SquaredDifference Squeeze
+    StatefulPartitionedCall StatelessIf StatelessWhile StopGradient StridedSlice Sub Sum Switch Tanh
+    TensorArrayCloseV3 TensorArrayConcatV3 TensorArrayGatherV3 TensorArrayReadV3
+    TensorArrayScatterV3 TensorArraySizeV3 TensorArraySplitV3 TensorArrayV3 TensorArrayWriteV3
+    TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGather
+    TensorListGetItem TensorListLength TensorListReserve TensorListResize TensorListScatterV2
+    TensorListSetItem TensorListStack Tile TopK TopKV2 Transpose TruncateDiv Unique Unpack
+    VarHandleOp VarIsInitializedOp VariableV2 Where While Xdivy ZerosLike
+    """.split()  # noqa: SIM905
+)
+VARIABLES = ("VarHandleOp", "VariableV2")
+MAX_GRAPH = 500_000_000  # bytes of saved_model.pb; that of DELF has 0.6 MB beside its variables
+MAX_FEATURES = 100_000_000  # bytes; a thousand features of DELF have 0.2 MB
+INPUTS = {"image", "score_threshold", "image_scales", "max_feature_num"}
+OUTPUTS = ("locations", "scales", "scores", "descriptors")
+
+
+def main(path: Path, seconds: float, memory: int) -> None:
+    """Open a SavedModel, then answer each picture on stdin with its features on stdout.
+
+    The first answer says that it is open. Each is an error, or what ``OUTPUTS`` names. The process
+    ends when one answer takes more than so many seconds, or it wants more bytes of memory.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what TensorFlow prints
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no limits
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    try:
+        tensorflow()
+        with _at_most(seconds):
+            inputs, outputs, session = opened(path)
+        send(answers, {})
+    except (RetrievalError, ImportError) as error:
+        send(answers, {"error": str(error)})
+        return
+    while (values := receive(sys.stdin.buffer)) is not None:
+        with _at_most(seconds):
+            try:
+                found = session.run(outputs, {inputs[key]: one for key, one in values.items()})
+                if any(one.dtype.kind not in "fiu" for one in found.values()):
+                    raise ValueError("no numbers")
+                if sum(one.nbytes for one in found.values()) > MAX_FEATURES:
+                    raise ValueError("too many features")
+                send(answers, found)
+            except Exception:  # TensorFlow raises many kinds
+                send(answers, {"error": f"The SavedModel {path} failed on this picture."})
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End the process where this takes longer: no operation of TensorFlow can be interrupted."""
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def send(pipe: BinaryIO, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by their names. Raises ValueError where one is not made of plain values."""
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
+    pipe.write(len(packed.getbuffer()).to_bytes(8))
+    pipe.write(packed.getbuffer())
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO) -> dict[str, np.ndarray] | None:
+    """What ``send`` wrote; None where the other side has ended."""
+    size = pipe.read(8)
+    data = pipe.read(int.from_bytes(size))
+    if len(size) < 8 or len(data) < int.from_bytes(size):
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def tensorflow():
+    """TensorFlow. It takes seconds the first time."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings about missing GPUs
+    import tensorflow
+
+    return tensorflow
+
+
+def opened(path: Path):
+    """The signature of a SavedModel: names of its inputs and outputs, and a session to run it in.
+
+    Raises RetrievalError for files that are none, another signature, and operations that are not
+    in ``PURE``. Nothing has been run by then.
+    """
+    tf = tensorflow()
+    graph, signature = _read(path)
+    inputs = {key: one.name for key, one in signature.inputs.items()}
+    if inputs.keys() != INPUTS:
+        raise RetrievalError(
+            f"The SavedModel {path} takes {', '.join(sorted(inputs))}; DELF of TF Hub takes "
+            f"{', '.join(sorted(INPUTS))}."
+        )
+    missing = [key for key in OUTPUTS if key not in signature.outputs]
+    if missing:
+        raise RetrievalError(f"The SavedModel {path} does not give {', '.join(missing)}.")
+    outputs = {key: signature.outputs[key].name for key in OUTPUTS}
+    needed = _needed(graph, [*inputs.values(), *outputs.values()])
+    functions = needed.library.function
+    inside = [node for one in functions for node in one.node_def]
+    known = PURE | {one.signature.name for one in functions}
+    refused = sorted({node.op for node in (*needed.node, *inside)} - known)
+    if refused:
+        raise RetrievalError(
+            f"The SavedModel {path} is refused: it uses {', '.join(refused)}, and a feature "
+            "extractor needs nothing but arithmetic."
+        )
+    try:
+        with tf.Graph().as_default() as built:
+            tf.import_graph_def(needed, name="")
+            session = tf.compat.v1.Session(graph=built)
+            _restore(tf, session, path, [node for node in needed.node if node.op in VARIABLES])
+    except Exception as error:  # TensorFlow raises many kinds
+        raise RetrievalError(f"{path} is not a SavedModel that can be used.") from error
+    return inputs, outputs, session
+
+
+def _read(path: Path):
+    """The graph for serving in a SavedModel, and its signature 'default'."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    try:
+        model = SavedModel.FromString(files.read(path / "saved_model.pb", MAX_GRAPH))
+    except (OSError, DecodeError) as error:
+        raise RetrievalError(f"{path} is not a SavedModel that can be read.") from error
+    for meta in model.meta_graphs:
+        # Modules of TF1 Hub are stored without a tag.
+        if set(meta.meta_info_def.tags) <= {"serve"} and "default" in meta.signature_def:
+            return meta.graph_def, meta.signature_def["default"]
+    raise RetrievalError(f"The SavedModel {path} has no signature called default.")
+
+
+def _needed(graph, tensors: list[str]):
+    """The part of a graph that the tensors come from: those nodes and the functions they call."""
+    nodes = {node.name: node for node in graph.node}
+    functions = {one.signature.name: one for one in graph.library.function}
+    found: dict[str, NodeDef] = {}
+    calls: dict[str, FunctionDef] = {}
+    waiting = [name.partition(":")[0] for name in tensors]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in found:
+            found[name] = nodes[name]
+            waiting += [one.lstrip("^").partition(":")[0] for one in nodes[name].input]
+    inside = list(found.values())
+    while inside:
+        node = inside.pop()
+        values = node.attr.values()
+        called = {node.op, *(v.func.name for v in values)}
+        called |= {one.name for v in values for one in v.list.func}
+        for name in called:
+            if name in functions and name not in calls:
+                calls[name] = functions[name]
+                inside += functions[name].node_def
+    needed = type(graph)(versions=graph.versions)
+    needed.node.extend(found.values())
+    needed.library.function.extend(calls.values())
+    for node in needed.node:
+        node.attr.pop("_class", None)  # "beside that node", which may not be among them
+        node.device = ""
+    return needed
+
+
+def _restore(tf, session, path: Path, variables: list) -> None:
+    """Give the variables the values in the SavedModel's own checkpoint."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    if not variables:
+        return
+    if not all(one.is_file() for one in (path / "variables").iterdir()):
+        raise OSError("a pipe, which has no end")
+    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    keys = {}  # TensorFlow 2 stores a variable under its place in the program
+    if reader.has_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"):
+        stored = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        keys = {one.full_name: one.checkpoint_key for n in stored.nodes for one in n.attributes}
+    for node in variables:
+        name = node.attr["shared_name"].s.decode() or node.name
+        value = tf.compat.v1.placeholder(node.attr["dtype"].type)
+        variable = session.graph.get_tensor_by_name(f"{node.name}:0")
+        if node.op == "VarHandleOp":
+            assign = tf.raw_ops.AssignVariableOp(resource=variable, value=value)
+        else:
+            assign = tf.raw_ops.Assign(ref=variable, value=value)
+        session.run(assign, {value: reader.get_tensor(keys.get(name, name))})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))
