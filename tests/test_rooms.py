@@ -9,6 +9,7 @@ ENGINE = Path(__file__).parents[1] / "retrieval"
 ROOMS = (
     "threads",  # how many threads libraries use, and how they wait
     "errors",  # the one error that a user can act on
+    "hosts",  # names of this machine
     "files",  # files that are whole or not there
     "memory",  # what becomes of freed memory
     "workers",  # heavy work, a few pieces at a time

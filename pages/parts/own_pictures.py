@@ -16,7 +16,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, query
+from pages.parts import indexing, loaders, permission, query
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import archives, judgements, metadata
@@ -88,7 +88,7 @@ def allowed_folders() -> list[Path]:
 
     The owner lists them in the environment variable RETRIEVAL_ALLOW_FOLDERS, separated like PATH.
     """
-    roots = os.environ.get(FOLDERS, "").split(os.pathsep)
+    roots = [] if permission.unknown_name() else os.environ.get(FOLDERS, "").split(os.pathsep)
     return [Path(root).expanduser().resolve() for root in roots if root.strip()]
 
 
@@ -123,6 +123,8 @@ def form(wanted: list[str]) -> None:
     ways = ["Files or a zip", "A folder on this machine"]
     way = st.radio("From", ways, horizontal=True, key="own_from") if allowed_folders() else ways[0]
     files, folder = [], ""
+    if os.environ.get(FOLDERS) and (host := permission.unknown_name()):
+        st.caption(f"No folder can be named here, because {permission.how_to_be_known(host)}")
     if way == ways[0]:
         files = st.file_uploader(
             "Pictures, or one zip of pictures",

@@ -1,4 +1,4 @@
-"""What only the owner of the app may start: downloads to the machine that it runs on."""
+"""What only the owner of the app may allow: downloads to its machine, and folders of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,45 @@ import os
 
 import streamlit as st
 
+from pages.parts import entrance
+from retrieval import hosts
+
 ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
 
 
 def may_download() -> bool:
-    """Whether the owner lets visitors download to this machine."""
-    return bool(os.environ.get(ALLOWED))
+    """Whether the owner lets visitors download to this machine, and this page is one of ours."""
+    return bool(os.environ.get(ALLOWED)) and not unknown_name()
+
+
+def unknown_name() -> str:
+    """The name that a browser has for this app, where it may be that of another's page; else ''.
+
+    Any web page can give its own name the address of this machine, and reach the app from a
+    browser here (DNS rebinding). Where the owner asks for a passphrase, or lists the names of the
+    app for Streamlit, it cannot.
+    """
+    host = st.context.headers.get("Host", "localhost")  # every browser says one
+    known = os.environ.get(entrance.PASSPHRASE) or st.get_option("server.allowedHosts")
+    return "" if known or hosts.is_ours(host) else host
+
+
+def how_to_be_known(host: str) -> str:
+    """The end of a sentence for the owner whose app is not known under this name."""
+    name = host.partition(":")[0]
+    return (
+        f"this app is not known as `{name}`: open it as `localhost`, or start it with "
+        f"`--server.allowedHosts {name}` or with a passphrase."
+    )
 
 
 def command_instead(command: str) -> None:
     """In the place of a button: the command for the owner, and how to have the button."""
+    host = unknown_name() if os.environ.get(ALLOWED) else ""
     st.info(
-        "The owner of this app downloads with a command on the machine that the app runs on. To "
-        f"have a button here instead, start the app with `{ALLOWED}=1`."
+        f"There is no button here, because {how_to_be_known(host)}"
+        if host
+        else "The owner of this app downloads with a command on the machine that the app runs on. "
+        f"To have a button here instead, start the app with `{ALLOWED}=1`."
     )
     st.code(command, language="sh")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import ipaddress
-import socket
 from collections.abc import Collection
 
 from fastapi import HTTPException
@@ -13,6 +11,8 @@ from fastapi.responses import JSONResponse
 from python_multipart.multipart import parse_options_header
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from retrieval import hosts
 
 MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
@@ -59,7 +59,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
         self.app, self.token = app, token.encode()
-        self.names = {"localhost", socket.gethostname().lower(), *map(str.lower, names)}
+        self.names = {name.lower() for name in names}
         self.held = 0  # bytes of requests in memory or in temporary files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +83,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self._is_ours(host):
+        if not hosts.is_ours(host, self.names):
             text = f"This service is not known as {host}; start it with: serve --name {host}"
             return JSONResponse({"detail": text}, 400)
         options = [parse_options_header(kind)[1] for kind in _kinds(scope)]
@@ -99,17 +99,6 @@ class Guard:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
         return None
-
-    def _is_ours(self, host: str) -> bool:
-        """Whether a host is this service. Numbers always are: a page of another site has a name."""
-        name, _, port = host.lower().rpartition(":")
-        if not name or not port.isdigit():
-            name = host.lower()
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            return name in self.names
-        return True
 
 
 def _kinds(scope: Scope) -> list[bytes]:
