@@ -53,12 +53,15 @@ MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
 MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Of 8 bytes Pillow can make an object of 230
 MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
+MAX_META = 1_000_000  # bytes that say what is in a HEIC; telephones write 10 kB
+MAX_TOUCHED = 16  # times the pixels that a HEIC may have, all its pictures and turns together
 MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
 
 BAND = 4_000_000  # pixels that are converted at once
 
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
+CHANGES = (b"irot", b"imir", b"clap")  # properties of a HEIC: turned, mirrored, cut out
 RAW = (1, 2, 7)  # kinds of values in TIFF that stay bytes
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
@@ -116,7 +119,9 @@ def as_jpeg(
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
-    if (size := _plain_jpeg(data, name)) and max(size) <= 1.5 * side:
+    # A file of 200 MB may hold a small picture.
+    small = len(data) <= 4 * side * side
+    if small and (size := _plain_jpeg(data, name)) and max(size) <= 1.5 * side:
         return data, size
     picture, size = thumbnail(data, side, name, most)
     buffer = io.BytesIO()
@@ -146,7 +151,7 @@ def _decode(
     try:
         held = _check_jpeg(data, name)
         _check_tiff(data, name)
-        _check_heic(data, name)
+        _check_heic(data, name, most)
         with _decoding, warnings.catch_warnings():
             # Pillow warns of large pictures; our own limit below refuses them.
             warnings.simplefilter("ignore")
@@ -263,25 +268,88 @@ def _check_tiff(data: bytes, name: str) -> None:
                 )
 
 
-def _check_heic(data: bytes, name: str) -> None:
-    """Refuse a HEIC in which many pictures may have the same metadata: each is given a copy."""
+def _check_heic(data: bytes, name: str, most: int) -> None:
+    """Refuse a HEIC in which many pictures may have the same metadata: each is given a copy.
+
+    Nor may it be made of many large pictures, or of one that is turned many times: the size that
+    it states is that of the part which is cut out in the end.
+    """
     if data[4:8] != b"ftyp":
         return
-    place = visible = boxes = 0
-    while place + 16 <= len(data) and boxes <= MAX_BOXES:
-        size, kind, large = struct.unpack_from(">L4sQ", data, place)
-        size = large if size == 1 else size or len(data)
+    visible = boxes = described = touched = 0
+    for kind, start, end in _boxes(data, 0, len(data)):
+        boxes += 1
+        described += end - start if kind == b"meta" else 0
+        if boxes > MAX_BOXES or described > MAX_META:
+            break
         if kind == b"meta":
             # Items, of which the tiles of a picture are marked as hidden.
-            items = re.finditer(rb"infe...(.)", data[place : place + size], re.DOTALL)
+            items = re.finditer(rb"infe...(.)", data[start:end], re.DOTALL)
             visible += sum(not item[1][0] & 1 for item in items)
-        place += max(size, 8)
-        boxes += 1
-    if boxes > MAX_BOXES or visible * len(data) > MAX_COPIES:
+            largest, pixels = _pixels_of_heic(data, start, end)
+            touched += pixels
+            if largest > most:
+                raise _too_many_pixels(f"A picture in {name} has", most)
+    if (
+        boxes > MAX_BOXES
+        or described > MAX_META
+        or visible * len(data) > MAX_COPIES
+        or touched > MAX_TOUCHED * most
+    ):
         raise PictureError(
             f"{name} holds an unusual number of pictures and would take a lot of memory; save it "
             "as a plain JPEG."
         )
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of a HEIC that follow each other: what each is, and where its content lies."""
+    while start + 8 <= end:
+        size, kind = struct.unpack_from(">L4s", data, start)
+        content = start + 8
+        if size == 1:
+            content += 8
+            size = int.from_bytes(data[start + 8 : content], "big")
+        start += max(size, 8) if size else end - start  # 0: up to the end
+        yield kind, content, min(start, end)
+
+
+def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Pixels of the largest picture in a HEIC, and of all, counted each time they are touched.
+
+    start, end: of the content of its box "meta".
+    """
+    inside = [
+        box
+        for kind, *place in _boxes(data, start + 4, end)
+        if kind == b"iprp"
+        for box in _boxes(data, *place)
+    ]
+    properties = [
+        (kind, math.prod(struct.unpack(">LL", data[at + 4 : at + 12].ljust(8, b"\0"))))
+        for outer, *place in inside
+        if outer == b"ipco"
+        for kind, at, _ in _boxes(data, *place)
+    ]
+    largest = max((size for kind, size in properties if kind == b"ispe"), default=0)
+    # Pictures that are made of others are made anew, whatever size they state.
+    made = re.findall(rb"infe.{8,10}(?:grid|iden|iovl)", data[start:end], re.DOTALL)
+    touched = len(made) * largest
+    for outer, at, stop in inside:
+        if outer != b"ipma":
+            continue
+        # Of each picture: its number, and how many properties it has, and which, from 1.
+        long, wide = data[at] > 0, 1 + (data[at + 3] & 1)
+        at += 8
+        while at < stop:
+            at += 4 if long else 2
+            of_it = data[at + 1 : at + 1 + wide * data[at]]
+            at += 1 + len(of_it)
+            for place in range(0, len(of_it), wide):
+                number = int.from_bytes(of_it[place : place + wide], "big") % (1 << 8 * wide - 1)
+                kind, size = properties[number - 1] if 0 < number <= len(properties) else (b"", 0)
+                touched += size if kind == b"ispe" else largest if kind in CHANGES else 0
+    return largest, touched
 
 
 def _check_tiles(picture: Image.Image, name: str, most: int) -> None:

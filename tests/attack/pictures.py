@@ -109,3 +109,53 @@ def overlapping_values(count: int, size: int) -> bytes:
     entries = b"".join(struct.pack("<HHLL", *tag) for tag in tags)
     head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4)
     return head.ljust(size + 8, b"z")
+
+
+def heic(side: int, changes: list[bytes], copies: int = 0) -> bytes:
+    """A HEIC of one picture, changed by these properties, and copied so many times, one by one."""
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    picture = pillow_heif.from_pillow(Image.new("RGB", (side, side)))
+    picture.save(buffer, quality=10, enc_params={"preset": "ultrafast"})
+    plain = buffer.getvalue()
+
+    def box(kind, *content):
+        return struct.pack(">L4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+    def found(kind):
+        at = plain.index(kind) - 4
+        return plain[at : at + int.from_bytes(plain[at : at + 4], "big")]
+
+    pixels, numbers = found(b"mdat")[8:], range(1, copies + 2)
+    size = box(b"ispe", bytes(4), struct.pack(">LL", side, side))
+    used = [2, *range(3, 3 + len(changes))]
+    uses = [
+        struct.pack(">HB", n, len(used) + (n == 1)) + bytes([1][n > 1 :] + used) for n in numbers
+    ]
+    head = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+
+    def meta(start):
+        place = struct.pack(">HHHLL", 1, 0, 1, start, len(pixels))
+        kinds = [b"hvc1" if n == 1 else b"iden" for n in numbers]
+        return box(
+            b"meta",
+            bytes(4),
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", bytes(4), struct.pack(">H", copies + 1)),
+            box(b"iloc", bytes(4), b"\x44\0\0\1", place),
+            box(b"iinf", struct.pack(">LH", 0, copies + 1), *(
+                box(b"infe", b"\2\0\0\0", struct.pack(">HH4sB", n, 0, kind, 0))
+                for n, kind in zip(numbers, kinds, strict=True)
+            )),
+            box(b"iref", bytes(4), *(
+                box(b"dimg", struct.pack(">3H", n, 1, n - 1)) for n in numbers[1:]
+            )),
+            box(
+                b"iprp",
+                box(b"ipco", found(b"hvcC"), size, *changes),
+                box(b"ipma", struct.pack(">LL", 0, copies + 1), *uses),
+            ),
+        )  # fmt: skip
+
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", pixels)

@@ -167,6 +167,35 @@ def test_a_heic_of_many_pictures_with_the_same_metadata():
         images.read(head[:28] + struct.pack(">L4s", 8, b"free") * 2000 + head[28:])
 
 
+TURNED, CUT = b"\0\0\0\x09irot\1", b"\0\0\0\x28clap" + struct.pack(">8L", 64, 1, 64, 1, 0, 1, 0, 1)
+
+
+def test_a_heic_that_is_turned_or_copied_many_times():
+    """4 kB took 36 s, in which no other picture was decoded."""
+    pytest.importorskip("pillow_heif")
+    for changes, copies in (([], 0), ([TURNED], 0), ([TURNED] * 3, 3)):
+        assert images.read(pictures.heic(128, changes, copies)).size == (128, 128)
+    for changes, copies in (([TURNED] * 40, 0), ([TURNED] * 4, 10), ([], 40)):
+        with pytest.raises(images.PictureError, match="unusual number of pictures"):
+            images.read(pictures.heic(128, changes, copies), most=128 * 128)
+
+
+def test_a_heic_of_which_a_small_part_is_cut_out():
+    """It is decoded as a whole: 15 kB for 64 × 64 pixels took 2 GB."""
+    pytest.importorskip("pillow_heif")
+    data = pictures.heic(1024, [CUT])
+    assert images.read(data).size == (64, 64)
+    with pytest.raises(images.PictureError, match="A picture in The picture has more than"):
+        images.read(data, most=1_000_000)
+
+
+def test_a_small_picture_in_a_large_file_is_not_sent_as_it_is():
+    data = pictures.encode(Image.new("RGB", (64, 48)), "JPEG")
+    padded = data[:2] + (b"\xff\xe5\xff\xff" + bytes(65533)) * 40 + data[2:]
+    assert images.as_jpeg(data, 480)[0] == data
+    assert len(images.as_jpeg(padded, 480)[0]) < 2000
+
+
 def test_values_of_metadata_that_overlap():
     """With Pillow 12.3 such a TIFF of 240 kB took 3.8 GB: this is why an older one is not taken."""
     data = pictures.overlapping_values(5000, 60_000)
