@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import judge
-from pages.parts.search import marking, then
+from pages.parts.search import marking, reranking
 from pages.parts.search.answer import answers
 from pages.parts.search.browse import browse
 from pages.parts.search.dialog import result
@@ -65,7 +65,7 @@ with way.container(horizontal=True, vertical_alignment="bottom"):
         help="  \n".join(f"**{one.title}**: {one.summary}" for one in methods.METHODS.values()),
         persist_state="session",
     )
-    then.control()
+    reranking.control()
 
 if state.collection == own_pictures.NAME:
     own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])

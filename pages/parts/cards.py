@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import loaders, place
+from pages.parts import loaders, scroll
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.credits import Credit, table
@@ -39,7 +39,7 @@ _STYLE = (
 .stMainBlockContainer {padding: 4rem 2rem 3rem}
 .stMainBlockContainer h1 {padding: 0 0 1rem}
 [data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
-[data-testid="stLayoutWrapper"]:has(> .st-key-place) {position: absolute; height: 0}
+[data-testid="stLayoutWrapper"]:has(> .st-key-scroll) {position: absolute; height: 0}
 .st-key-one-query {scroll-margin-top: 4.5rem}
 @media (max-width: 640px) {
   /* Tables and plots scroll sideways: their words stay as large as others. */
@@ -147,7 +147,7 @@ div[class*="st-key-card-{name}-"]::before
 def style() -> None:
     """The look of the cards; once a page, and first."""
     st.markdown(_STYLE, unsafe_allow_html=True)
-    place.keep()
+    scroll.keep()
 
 
 def title(text: str, where: DeltaGenerator | None = None, **options) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts.kept import Kept
+from pages.parts.cache import Cache
 from pages.parts.plain import plain
 from retrieval import images, index, memory, methods, threads
 from retrieval.collections import Collection
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORKERS = Workers(min(threads.usable_cores(), 4), 200)
-KEPT = Kept(128 << 20)  # pictures to look at, figures, and answers about pictures of collections
+CACHE = Cache(128 << 20)  # pictures to look at, figures, and answers about pictures of collections
 OF_ONE_SESSION = 16 << 20  # bytes of the same about pictures that a visitor brought
 PAIRED = 8  # pictures that are compared with those like them in one turn
 PAINTED = 1.0  # s after which a page that was sent is on the screen
@@ -212,9 +212,9 @@ def _visitor() -> str:
     return st.session_state.setdefault("visitor", uuid.uuid4().hex)
 
 
-def _kept(source: Path | bytes) -> Kept:
+def _cache(source: Path | bytes) -> Cache:
     """Where answers about a picture are kept: those about visitors' own go with their session."""
-    return _kept_for_session() if isinstance(source, bytes) else KEPT
+    return _session_cache() if isinstance(source, bytes) else CACHE
 
 
 def computed(source: Path | bytes, key: Hashable, work: Callable[[], T], saying: str) -> T:
@@ -223,12 +223,12 @@ def computed(source: Path | bytes, key: Hashable, work: Callable[[], T], saying:
     saying: what the page says meanwhile.
     """
     with st.spinner(saying):
-        return _kept(source).get(key, lambda: in_turn(work))
+        return _cache(source).get(key, lambda: in_turn(work))
 
 
 @st.cache_resource(scope="session", show_spinner=False)
-def _kept_for_session() -> Kept:
-    return Kept(OF_ONE_SESSION)
+def _session_cache() -> Cache:
+    return Cache(OF_ONE_SESSION)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
@@ -262,7 +262,7 @@ def search(
     opened = index_of(path, collection)
     method = load_method(name, opened.checkpoint, **opened.settings)
     source = question.source
-    kept = _kept(source)
+    kept = _cache(source)
     described = features_key(question.key, box, method, opened.settings)
     # Another chain, and why a result was found, need the features again.
     cached = copy.copy(method)
@@ -319,7 +319,7 @@ def confirmed_pairs(
             raise RetrievalError(database.note)
         return found
 
-    return KEPT.get(("pairs", stamp(path / "manifest.json")), find)
+    return CACHE.get(("pairs", stamp(path / "manifest.json")), find)
 
 
 def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
@@ -343,7 +343,7 @@ def local_ranking(
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
     with st.spinner("Searching"):
-        return _kept_for_session().get(
+        return _session_cache().get(
             ("votes", stamp(path / "manifest.json"), key, box),
             lambda: in_turn(
                 lambda: (
@@ -414,14 +414,14 @@ def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collect
 
 def drawing(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as 'png' or 'svg'. key: stands for everything that is drawn."""
-    return KEPT.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
+    return CACHE.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
 
 
 def shown(key: tuple, draw: Callable[[], Figure]) -> bytes:
     """The same as a PNG in the colours of the page."""
     if st.context.theme.type != "dark":
         return drawing("png", key, draw)
-    return KEPT.get(("drawing", "dark", key), lambda: plots.encode(draw(), "png", dark=True))
+    return CACHE.get(("drawing", "dark", key), lambda: plots.encode(draw(), "png", dark=True))
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
@@ -433,7 +433,7 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
         key: Hashable = hashlib.sha256(source).digest()
     else:
         key = stamp(source)
-    return _kept(source).get(
+    return _cache(source).get(
         ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
     )
 

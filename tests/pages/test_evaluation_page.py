@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from stubs import Registered
 
 from pages.parts import loaders
+from pages.parts.cache import Cache
 from pages.parts.evaluation import runs as evaluation_runs
 from retrieval import index, methods
 from retrieval.collections import collection as collections
@@ -65,8 +66,9 @@ def little(tmp_path, monkeypatch):
         runs.record_run(built, opened, ranks, {"search": np.full(3, 0.01)})
         made.built[name] = built
         made.indexes.append((name, built.path))
-    for cached in (loaders._method, loaders._index, loaders._run, loaders.KEPT):
+    for cached in (loaders._method, loaders._index, loaders._run):
         cached.clear()
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
     monkeypatch.setattr(methods, "load_record", lambda record, **_: Grey(record.method))
     monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
     monkeypatch.setattr(loaders, "collection", lambda name: made.collection)

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
 from pages.parts import loaders
+from pages.parts.cache import Cache
 from pages.parts.keypoints import presets
 from pages.parts.keypoints.matching import MATCHERS
 from pages.parts.keypoints.presets import PRESETS
@@ -97,8 +98,9 @@ def little(tmp_path, monkeypatch):
         lambda record, **_: verifier if record.method == "xfeat" else method,
     )
     verifiers.xfeat.cache_clear()
-    for cached in (loaders._method, loaders._index, loaders.KEPT):
+    for cached in (loaders._method, loaders._index):
         cached.clear()
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
     opened = dataclasses.replace(
         collections.open_collection(folder), name="little", title="Little collection"
     )

@@ -23,6 +23,7 @@ from streamlit.testing.v1 import AppTest
 from stubs import Registered
 
 from pages.parts import cards, loaders, own_pictures
+from pages.parts.cache import Cache
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections import judgements
@@ -121,8 +122,9 @@ def folder(tmp_path):
 def engine(monkeypatch):
     """The stand-in method instead of the networks."""
     monkeypatch.setattr(methods, "load_record", lambda record, **_: Colours(record.method))
-    for cached in (loaders._method, loaders._index, loaders.KEPT):
+    for cached in (loaders._method, loaders._index):
         cached.clear()
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
     yield
     loaders._method.clear()
 

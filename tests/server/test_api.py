@@ -239,7 +239,7 @@ def test_a_name_in_an_odd_character_set(client, charset, folder):
     try:
         answer = client.post(f"/indexes/{GEM}/search", data=body, headers={"Content-Type": kind})
     except requests.RequestException:
-        assert charset == "\0"  # uvicorn refuses it and closes while the picture is still on its way
+        assert charset == "\0"  # uvicorn refuses that, and closes before it has read it all
     else:
         assert answer.status_code in (200, 400, 422)
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.parts.about import steps
 from pages.parts.about.asked import Asked, leave_fragment
-from pages.parts.search.then import moved
+from pages.parts.search.reranking import moved
 from retrieval.index import Index
 from retrieval.ranking.feedback import RIGHT, WRONG, rocchio
 

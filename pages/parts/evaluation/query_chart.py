@@ -11,7 +11,7 @@ from pathlib import Path
 import altair
 import streamlit as st
 
-from pages.parts import place
+from pages.parts import scroll
 from pages.parts.evaluation.tables import query_rows
 from retrieval.collections import Collection
 from retrieval.evaluation import Scores
@@ -149,4 +149,4 @@ def picked() -> None:
 def choose(number: int) -> None:
     """Callback: open a query."""
     state["eval-query"] = number
-    place.show(ONE)
+    scroll.show(ONE)

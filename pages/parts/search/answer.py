@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
-from pages.parts.search import marking, only, then
+from pages.parts.search import filters, marking, reranking
 from pages.parts.search.link import ALL, least_key
 from pages.parts.terms import explained
 from retrieval import methods
@@ -34,7 +34,7 @@ def answers(
     together = state.method == ALL
     names = list(methods.METHODS) if together else [state.method]
     paths = own_pictures.indexes(collection)
-    only.chip()
+    filters.chip()
     # All headings and grey cards first: the answer to the last query is gone at once.
     slots = {name: _slot(name, together, paths) for name in names}
     rankings: dict[str, Ranking] = {}
@@ -49,7 +49,7 @@ def answers(
                     collection,
                     question,
                     box,
-                    then.chosen(),
+                    reranking.chosen(),
                     state.get("where", ""),
                 )
         except RetrievalError as error:
@@ -66,7 +66,7 @@ def answers(
         )
         if not together and name in rankings:
             with slot.container():
-                then.said(rankings[name])
+                reranking.said(rankings[name])
                 _grid(name, collection, question, box, rankings[name], judged)
                 _below(name, collection, question, rankings[name], judged)
     if together:
@@ -122,7 +122,7 @@ def _unit(ranking: Ranking) -> str:
 def _terms(names: list[str], judged: Judged | None) -> str:
     """What the numbers of these methods are, for the first heading."""
     kinds = {methods.METHODS[name].kind for name in names}
-    local = ["keypoint", "match", "inliers"] if "local" in kinds or then.chosen() else []
+    local = ["keypoint", "match", "inliers"] if "local" in kinds or reranking.chosen() else []
     return explained(
         *(["AP", "protocol", "left out of the score"] if judged else []),
         *(["descriptor", "cosine"] if "global" in kinds else []),
@@ -226,7 +226,8 @@ def _card(
     cards.card(
         collection,
         hit,
-        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}{then.moved(ranking, n)}{more}",
+        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}"
+        f"{reranking.moved(ranking, n)}{more}",
         label,
         f"{name}-{n}",
         verdict,

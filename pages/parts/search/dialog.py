@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
-from pages.parts.search import only, then
+from pages.parts.search import filters, reranking
 from pages.parts.search.answer import score
 from pages.parts.search.why import geometry_of, inliers_beside, why
 from retrieval import methods
@@ -29,12 +29,11 @@ def result(
     path = own_pictures.indexes(collection)[name]
     with loaders.explained():
         ranking = loaders.search(
-            path, name, collection, question, box, then.chosen(), state.get("where", "")
+            path, name, collection, question, box, reranking.chosen(), state.get("where", "")
         )
     hit = ranking.names[n]
-    title = (
-        f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}{then.moved(ranking, n)}"
-    )
+    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}"
+    title += reranking.moved(ranking, n)
     if judged and (found := judged.verdict(hit)):
         title += f" · {cards.VERDICTS[found].symbol} {cards.VERDICTS[found].label}"
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -44,12 +43,12 @@ def result(
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.explained():
         why(path, collection, question, box, hit)
-        if name == "delf" and judged and not then.chosen():
+        if name == "delf" and judged and not reranking.chosen():
             inliers_beside(ranking, judged, n)
-        if {"geometry", "geometry-lighterglue"} & set(then.chosen()):
+        if {"geometry", "geometry-lighterglue"} & set(reranking.chosen()):
             geometry_of(path, collection, question, box, hit)
     st.caption(f"{plain(question.name)} and {plain(hit)}")
-    only.known(collection.metadata.get(hit))
+    filters.known(collection.metadata.get(hit))
     cards.credit_line(question.credit)
     cards.credit_line(collection.credits.get(hit))
     with st.container(horizontal=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts.search import only
+from pages.parts.search import filters
 from pages.parts.search.link import ALL, FEWEST, LAYOUTS, MOST, least_key
 from pages.parts.terms import explained
 from retrieval import methods
@@ -42,7 +42,7 @@ def options(collection: Collection) -> None:
             "that more than 1 in 100 pairs of different places have as well.",
             persist_state="session",
         )
-    only.control(collection)
+    filters.control(collection)
     if collection.protocols:
         if state.get("judge") not in collection.protocols:
             state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]

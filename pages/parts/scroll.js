@@ -1,6 +1,6 @@
 // Where one was on a page: the way back leads there, and a click can ask for a part of the page.
 const scroller = () => document.querySelector('[data-testid="stMain"]');
-const key = () => `place ${location.pathname}`;
+const key = () => `scroll ${location.pathname}`;
 
 function keep() {
   let timer = null;
@@ -47,14 +47,14 @@ function closeMenu() {
 }
 
 export default function ({ data }) {
-  if (!window.placeIsKept) {
-    window.placeIsKept = true;
-    window.placeShown = 0;
+  if (!window.scrollIsKept) {
+    window.scrollIsKept = true;
+    window.scrollShown = 0;
     keep();
     closeMenu();
   }
-  if (data.number > window.placeShown) {
-    window.placeShown = data.number;
+  if (data.number > window.scrollShown) {
+    window.scrollShown = data.number;
     setTimeout(() => {
       document.querySelector(`.st-key-${data.show}`)
         ?.scrollIntoView({ behavior: "smooth", block: "start" });

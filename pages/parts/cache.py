@@ -1,4 +1,4 @@
-"""Results that are kept because they may be asked for again, up to so many bytes."""
+"""A cache with a limit in bytes: results that are kept because they may be asked for again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Kept:
+class Cache:
     """Values by key; what was not used for longest goes first. Safe to use from several threads."""
 
     def __init__(self, most: int):
@@ -56,14 +56,6 @@ class Kept:
             self._values[key] = value, size
             while self.bytes > self.most:
                 self.bytes -= self._values.popitem(last=False)[1][1]
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._values.clear()
-            self.bytes = 0
 
 
 def size_of(value: object) -> int:

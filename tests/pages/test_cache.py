@@ -1,40 +1,35 @@
-"""Results that are kept, up to so many bytes."""
+"""A cache with a limit in bytes."""
 
 import threading
 
 import numpy as np
 import pytest
 
-from pages.parts.kept import Kept, size_of
+from pages.parts.cache import Cache, size_of
 from retrieval.methods.base import LocalFeatures
 
 
 def test_made_once_and_the_longest_unused_goes_first():
-    kept, made = Kept(3 * (50 + 1000)), []
+    cache, made = Cache(3 * (50 + 1000)), []
 
     def make(name):
         made.append(name)
         return bytes(1000)
 
     for name in ("a", "b", "c", "a", "d", "a", "b"):
-        kept.get(name, lambda name=name: make(name))
+        cache.get(name, lambda name=name: make(name))
     assert made == ["a", "b", "c", "d", "b"]
-    assert kept.bytes == 3 * 1050
-    assert len(kept) == 3
-    kept.clear()
-    assert kept.bytes == 0
-    assert len(kept) == 0
+    assert cache.bytes == 3 * 1050
 
 
 def test_what_is_larger_than_all_is_not_kept():
-    kept = Kept(1000)
-    assert len(kept.get("large", lambda: bytes(5000))) == 5000
-    assert len(kept) == 0
-    assert kept.bytes == 0
+    cache = Cache(1000)
+    assert len(cache.get("large", lambda: bytes(5000))) == 5000
+    assert cache.bytes == 0
 
 
 def test_who_asks_meanwhile_waits_and_gets_the_same():
-    kept, making, go, found = Kept(1000), threading.Event(), threading.Event(), []
+    cache, making, go, found = Cache(1000), threading.Event(), threading.Event(), []
 
     def make():
         making.set()
@@ -42,7 +37,7 @@ def test_who_asks_meanwhile_waits_and_gets_the_same():
         return ["made"]
 
     def ask(make):
-        found.append(kept.get("key", make))
+        found.append(cache.get("key", make))
 
     first = threading.Thread(target=ask, args=(make,))
     first.start()
@@ -57,23 +52,22 @@ def test_who_asks_meanwhile_waits_and_gets_the_same():
 
 
 def test_a_worker_does_not_wait_for_what_somebody_else_makes():
-    kept = Kept(1000)
+    cache = Cache(1000)
 
     def make():
-        assert kept.get("key", lambda: b"by the worker", wait=False) == b"by the worker"
+        assert cache.get("key", lambda: b"by the worker", wait=False) == b"by the worker"
         return b"by the page"
 
-    assert kept.get("key", make) == b"by the page"
-    assert kept.get("key", lambda: b"again", wait=False) == b"by the page"
-    assert len(kept) == 1
-    assert kept.bytes == size_of(b"by the page")
+    assert cache.get("key", make) == b"by the page"
+    assert cache.get("key", lambda: b"again", wait=False) == b"by the page"
+    assert cache.bytes == size_of(b"by the page")
 
 
 def test_an_error_is_not_kept():
-    kept = Kept(1000)
+    cache = Cache(1000)
     with pytest.raises(ZeroDivisionError):
-        kept.get("key", lambda: 1 / 0)
-    assert kept.get("key", lambda: "fine") == "fine"
+        cache.get("key", lambda: 1 / 0)
+    assert cache.get("key", lambda: "fine") == "fine"
 
 
 def test_sizes():

@@ -1,0 +1,24 @@
+"""The scroll position of a page: restored on the way back, moved to what a click asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+_scroll = st.components.v2.component(
+    "scroll", html="<span></span>", js=Path(__file__).with_suffix(".js").read_text("utf-8")
+)
+
+
+def keep() -> None:
+    """Once a page: the browser's way back leads to where the visitor was on it."""
+    show, number = st.session_state.get("scroll-show", ("", 0))
+    with st.container(key="scroll"):
+        _scroll(key="scroll-keeper", data={"show": show, "number": number})
+
+
+def show(key: str) -> None:
+    """In a callback: bring the container of this key into view."""
+    number = st.session_state.get("scroll-show", ("", 0))[1]
+    st.session_state["scroll-show"] = key, number + 1
