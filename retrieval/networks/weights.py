@@ -69,13 +69,14 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     except Exception as error:  # torch raises many kinds on hostile bytes
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
-            "holds more than tensors and plain containers."
+            "holds more than tensors and plain containers. Who has the network can save it again: "
+            "torch.save({'meta': …, 'state_dict': network.state_dict()}, FILE)"
         ) from error
 
 
 def _checked(path: Path) -> BinaryIO:
     """The file for torch, once its pickles are looked at. Raises ValueError, or what readers do."""
-    file = io.BytesIO(path.read_bytes())
+    file = io.BytesIO(files.read(path))
     size = len(file.getbuffer())
     if not zipfile.is_zipfile(file) and not file.getvalue().startswith(b"PK"):
         file.seek(0)
@@ -196,6 +197,8 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     if (
         not isinstance(data["meta"], dict)
         or not isinstance(state, dict)
+        # What is asked of it is yes or no, a number or a word; arrays are in the whitening.
+        or any(isinstance(value, torch.Tensor | np.ndarray) for value in data["meta"].values())
         or not all(isinstance(key, str) for key in state)
         or not all(_is_plain(value) for value in state.values())
     ):
@@ -244,5 +247,5 @@ def _is_colour(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(number, int | float) and np.isfinite(number) for number in value)
+        and all(isinstance(number, int | float) and -1e18 < number < 1e18 for number in value)
     )

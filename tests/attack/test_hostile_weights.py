@@ -13,7 +13,7 @@ import torch
 from attack import pickled
 
 from retrieval.errors import RetrievalError
-from retrieval.networks import weights
+from retrieval.networks import checkpoints, weights
 
 META = {"architecture": "resnet18", "pooling": "gem"}
 
@@ -98,6 +98,22 @@ def test_two_lists_of_files_in_one_zip(tmp_path):
     path = tmp_path / "network.pth"
     path.write_bytes(first[:-22] + second[: -22 - size] + listed + end)
     refused(path, most=20_000)
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        ({"mean": [10**400] * 3}, "are not three numbers each"),
+        ({"whitening": torch.zeros(0)}, "wrong meta or state_dict"),
+        ({"local_whitening": torch.zeros(2)}, "wrong meta or state_dict"),
+        ({"trained": collections.Counter}, "Who has the network can save it again"),
+    ],
+)
+def test_what_a_network_says_of_itself(tmp_path, meta, words):
+    path = tmp_path / "network.pth"
+    torch.save({"meta": META | meta, "state_dict": {"a": torch.zeros(2)}}, path)
+    with pytest.raises(RetrievalError, match=words):
+        checkpoints.find("cnn-irwnha", path)
 
 
 def test_what_networks_are_made_of_is_read(tmp_path):
