@@ -32,7 +32,6 @@ from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate
 from retrieval.index.asmk import MOST_DIMENSIONS
-from retrieval.index.vectors import BLOCK
 from retrieval.methods import METHODS
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ ARRAYS = {
     # Local features to check a shortlist with: there is nothing to search them by.
     "keypoints": _KEYPOINTS,
 }
+MOST_TOLD = 100_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
+ROWS = 4096  # descriptors that are looked at at once
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
 
@@ -146,7 +147,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
 
 
 def _can_be_told(manifest: Mapping[str, Any]) -> bool:
-    """Whether others can be sent it as JSON: whole characters, and settings that are not nested.
+    """Whether others can be sent it as JSON: short, whole characters, settings that are not nested.
 
     What comes from names of files need not be text.
     """
@@ -155,10 +156,10 @@ def _can_be_told(manifest: Mapping[str, Any]) -> bool:
         values += one if isinstance(one, list) else [one]
     told = {key: one for key, one in manifest.items() if key not in ("collection", "skipped")}
     try:
-        json.dumps(told, ensure_ascii=False).encode()
+        size = len(json.dumps(told, ensure_ascii=False).encode())
     except UnicodeEncodeError:
         return False
-    return not any(isinstance(one, dict | list) for one in values)
+    return size < MOST_TOLD and not any(isinstance(one, dict | list) for one in values)
 
 
 def search_of(manifest: Mapping[str, Any]) -> str:
@@ -212,7 +213,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
     if manifest["kind"] == "global":
         # Every value, not a sample: one NaN would poison every ranking.
         fine = len(descriptors) == count and (descriptors.size or not count)
-        if not fine or not all(np.isfinite(rows).all() for rows in _blocks(descriptors)):
+        if not fine or not all(_lengths(rows).max() < 1.01 for rows in _blocks(descriptors)):
             raise wrong
         if search != EXACT and not approximate.KINDS[search].fits(arrays, descriptors):
             raise wrong
@@ -237,8 +238,14 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
 
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     """Rows a few at a time: what looks at all of a large array needs no copy of its size."""
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+    for start in range(0, len(rows), ROWS):
+        yield rows[start : start + ROWS]
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """Lengths of vectors (n, D): (n,) float32, NaN or infinite where there is such a number."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.linalg.norm(rows.astype(np.float32), axis=1)
 
 
 def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:

@@ -382,7 +382,7 @@ class StoredIndex(store.Index):
                 isinstance(image["sha256"], str)
                 and all(0 <= image[side] < 2**31 for side in ("width", "height"))
                 and vector.shape == (self.width,)
-                and bool((np.abs(vector) < 100).all())
+                and bool(np.linalg.norm(vector) < 1.01)
             )
         except (RetrievalError, KeyError, TypeError, ValueError):
             fine = False

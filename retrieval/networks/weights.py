@@ -69,8 +69,8 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     except Exception as error:  # torch raises many kinds on hostile bytes
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
-            "holds more than tensors and plain containers. Who has the network can save it again: "
-            "torch.save({'meta': …, 'state_dict': network.state_dict()}, FILE)"
+            "holds more than tensors and plain containers. Who has the network can save it again "
+            "with torch.save({'meta': …, 'state_dict': network.state_dict()}, FILE)."
         ) from error
 
 

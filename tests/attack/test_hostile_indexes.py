@@ -86,6 +86,7 @@ def test_settings_are_not_arguments(forged, name):
         lambda m: m["settings"].update(x={"y": 1}),
         lambda m: m["collection"].__delitem__("fingerprint"),
         lambda m: m["versions"].update(numpy=[[1]]),
+        lambda m: m.update(made="x" * 200_000),
     ],
 )
 def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change):
@@ -230,6 +231,16 @@ def test_descriptors_of_another_width(tmp_path, town):
     forge(path)
     with pytest.raises(RetrievalError, match="holds descriptors of 3 numbers and not of"):
         rank_picture(indexes.load(path), method, Image.new("RGB", (40, 30), "red"))
+
+
+def test_descriptors_that_are_not_of_unit_length(tmp_path, honest):
+    """A likeness of 4,000,000,000,000 was shown."""
+    path = shutil.copytree(honest, tmp_path / "index")
+    for factor in (1.02, 30000, np.nan):
+        np.save(path / "descriptors.npy", np.load(honest / "descriptors.npy") * np.float16(factor))
+        forge(path)
+        with pytest.raises(RetrievalError, match="contradict its manifest"):
+            indexes.load(path)
 
 
 def test_parts_with_descriptors_of_another_width(tmp_path, town):
