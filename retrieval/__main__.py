@@ -1,4 +1,11 @@
-from retrieval.cli import main
+import sys
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        from retrieval.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # while modules are loaded; later ``main`` says it
+        print("Stopped.", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import secrets
 import stat
 import time
 import tokenize
@@ -45,12 +46,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Who reads ``path`` meanwhile reads the file before. Where the block raises, nothing has changed.
     Raises OSError.
     """
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    # Other threads, and other containers with the same process numbers, may write there too.
+    new = path.with_name(f"{path.name}.{secrets.randbelow(10**9)}.new")
     for left in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new"):  # by a kill
         with suppress(OSError):
             if left.stat().st_mtime < time.time() - ABANDONED:
                 left.unlink()
-    new.unlink(missing_ok=True)
     try:
         with open(new, "xb") as file:  # never through a link that somebody laid there
             yield file

@@ -49,14 +49,28 @@ def test_what_a_kill_left_is_deleted_by_the_next_day(tmp_path):
     assert left == ["a.txt", "a.txt.13.new", "a.txt.old.new", "b.txt.12.new"]
 
 
-def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path):
-    """An index may come with one for each number that a process can have."""
+def test_two_threads_write_one_file(tmp_path):
+    """They took the same name beside it: half of one was read, and the other one failed."""
+    path = tmp_path / "a.txt"
+    with files.replacing(path) as one:
+        one.write(b"one")
+        with files.replacing(path) as two:
+            two.write(b"another")
+        assert path.read_bytes() == b"another"
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "randbelow", lambda most: 12)  # guessed
     (tmp_path / "victim").write_text("precious")
-    (tmp_path / f"a.txt.{os.getpid()}.new").symlink_to(tmp_path / "victim")
-    with files.replacing(tmp_path / "a.txt") as file:
+    (tmp_path / "a.txt.12.new").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError), files.replacing(tmp_path / "a.txt") as file:
         file.write(b"whole")
     assert (tmp_path / "victim").read_text() == "precious"
-    assert (tmp_path / "a.txt").read_bytes() == b"whole"
+    assert not (tmp_path / "a.txt").exists()
+    with files.replacing(tmp_path / "a.txt") as file:
+        file.write(b"whole")
     assert not (tmp_path / "a.txt").is_symlink()
 
 

@@ -29,8 +29,12 @@ PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
 
 
 def data_folder() -> Path:
-    """Where downloaded collections live: ``$RETRIEVAL_DATA`` or ``~/.cache/retrieval``."""
-    return Path(os.environ.get("RETRIEVAL_DATA") or "~/.cache/retrieval").expanduser().absolute()
+    """Where downloaded collections live: ``$RETRIEVAL_DATA`` or ``~/.cache/retrieval``.
+
+    For a user without a home, as in some containers, ``.cache/retrieval`` in the working folder.
+    """
+    where = os.path.expanduser(os.environ.get("RETRIEVAL_DATA") or "~/.cache/retrieval")
+    return Path(where.removeprefix("~/")).absolute()
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +212,7 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
     """
     if isinstance(where, str) and where in _ENTRIES:
         return _open_registered(_ENTRIES[where])
-    folder = Path(where).expanduser()
+    folder = Path(os.path.expanduser(where))  # unlike Path's, it leaves a ~ of nobody alone
     if not os.path.exists(folder):  # unlike Path.exists, it takes a name that is too long
         raise RetrievalError(
             f"There is no folder and no collection called {where}; "
@@ -216,7 +220,15 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
         )
     if not folder.is_dir():
         raise RetrievalError(f"{where} is a file; a collection is a folder of pictures.")
-    folder = folder.resolve()
+    try:
+        return _open_folder(folder.resolve(), most)
+    except OSError as error:
+        raise RetrievalError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _open_folder(folder: Path, most: int | None) -> Collection:
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
     names = _scan(folder, most)
@@ -301,15 +313,12 @@ def _views(path: Path, names: tuple[str, ...]) -> Metadata:
 def _scan(folder: Path, most: int | None = None) -> tuple[str, ...]:
     """Names of the pictures below ``folder`` (already resolved), sorted.
 
-    Raises RetrievalError where there are more than ``most`` files and folders.
+    Raises RetrievalError where there are more than ``most`` files and folders, and OSError.
     """
     from retrieval.images import SUFFIXES  # brings Pillow, which opening by name can do without
 
     names, others, seen = [], 0, 0
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise RetrievalError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    os.scandir(folder).close()  # unlike walking, it says what is wrong
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)

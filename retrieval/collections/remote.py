@@ -38,7 +38,7 @@ def open_anywhere(where: str) -> Collection:
     credits or tables. Hidden files are left out.
     Raises RetrievalError when there is nothing to open, and says what to do.
     """
-    path = Path(where).expanduser()
+    path = Path(os.path.expanduser(where))
     if where.startswith("file://"):
         path = Path(unquote(urlsplit(where).path))
         where = str(path)

@@ -132,8 +132,13 @@ def merge(
     )
     with _writing(out) as target:
         previous = _previous(target, method, None)  # another method's index is not replaced
-        with Journal(_work(target), store.identity(method)):
-            pass  # the folder to work in is that of a build
+        # The folder to work in is that of a build.
+        with Journal(_work(target), store.identity(method)) as journal:
+            if journal.entries:
+                raise RetrievalError(
+                    f"{journal.folder} keeps what an unfinished build has described: finish that "
+                    "with its command, or choose another --out."
+                )
         more = content.searched(method.kind, codebook, search, previous)
         more["versions"] = first["versions"]
         return _finish(target, method, collection, content, started, more)

@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -391,7 +391,8 @@ def load(path: str | Path, part: bool = False) -> Index:
     for _ in range(PATIENCE):
         before = version_of(path)
         try:
-            found = _load(path, part)
+            with _readable(path):
+                found = _load(path, part)
             if version_of(path) == before:  # else its files may be of two indexes
                 return found
         except RetrievalError:
@@ -399,7 +400,18 @@ def load(path: str | Path, part: bool = False) -> Index:
             if version_of(path) == before and (before or not _old_places(path)):
                 raise
             time.sleep(0.05)
-    return _load(path, part)
+    raise RetrievalError(f"The index {path} is replaced all the time; try again later.")
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What the system says of a file of an index becomes a sentence: the file may be whole."""
+    try:
+        yield
+    except OSError as error:
+        raise RetrievalError(
+            f"{error.filename or path} cannot be read: {error.strerror or error}."
+        ) from error
 
 
 def _store_at(path: str | Path) -> Address | None:
@@ -556,7 +568,7 @@ def settle(new: Path, target: Path) -> None:
 def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
     try:
         return files.read_json(path, most)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise RetrievalError(f"{path} cannot be read as JSON{AGAIN}.") from error
 
 
@@ -568,6 +580,8 @@ def _open_array(path: Path) -> np.ndarray:
             array = np.load(path, allow_pickle=False)  # an empty array cannot be mapped
         if not isinstance(array, np.ndarray):
             raise ValueError("an archive of arrays")
+    except OSError:
+        raise
     except Exception as error:  # numpy raises a dozen kinds on hostile bytes
         raise RetrievalError(f"{path} is not a plain numpy array{AGAIN}.") from error
     return array
@@ -575,12 +589,13 @@ def _open_array(path: Path) -> np.ndarray:
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """What an index says of itself; its files are not looked at. RetrievalError for nonsense."""
-    if not (path / "manifest.json").is_file():
-        raise RetrievalError(
-            f"There is no index in {path}: it has no manifest.json; `python -m retrieval index` "
-            "makes one."
-        )
-    manifest = _read_json(path / "manifest.json", MAX_MANIFEST)
+    with _readable(path):
+        if not (path / "manifest.json").is_file():
+            raise RetrievalError(
+                f"There is no index in {path}: it has no manifest.json; `python -m retrieval "
+                "index` makes one."
+            )
+        manifest = _read_json(path / "manifest.json", MAX_MANIFEST)
     layout.check_manifest(manifest, path)
     return manifest
 

@@ -144,6 +144,8 @@ async def in_turn(request: Request, work: Callable[[], T]) -> T:
             if await request.is_disconnected():
                 raise HTTPException(499, "The client has left.")
         return waiting.result()
+    except asyncio.CancelledError as stop:  # some seconds after the service was told to end
+        raise HTTPException(503, "The service is being stopped.") from stop
     finally:
         waiting.cancel()
 

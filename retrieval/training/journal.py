@@ -46,7 +46,8 @@ class Journal:
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
         kept = self._read("identity")
-        if kept is None:
+        begun = any(path.name != "identity" for path in self.folder.iterdir())
+        if kept is None or not begun:
             self._write("identity", dict(identity))
         elif kept != dict(identity):
             changed = sorted(k for k in {*kept, *identity} if kept.get(k) != identity.get(k))

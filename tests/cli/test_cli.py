@@ -597,3 +597,17 @@ def test_groups_of_an_index(run, indexes, tmp_path):
     assert code == 0
     assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")
     assert (tmp_path / "g.csv").read_text("utf-8-sig").startswith("group,picture,inliers")
+
+
+def test_stopped_while_modules_are_loaded():
+    code = (
+        "import runpy, sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'retrieval.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "runpy.run_module('retrieval', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, "Stopped.\n")

@@ -188,3 +188,24 @@ def test_import_brings_nothing_heavy():
         "print({'torch', 'PIL', 'scipy', 'tensorflow', 'streamlit'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+def test_a_folder_that_the_system_does_not_look_into(tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 3900:
+        folder /= "d" * 180
+    folder /= "d" * (4090 - len(str(folder)) - 1)
+    folder.mkdir(parents=True)
+    with pytest.raises(RetrievalError, match="json cannot be read: File name too"):
+        open_collection(folder)
+
+
+def test_a_user_without_a_home(tmp_path, monkeypatch):
+    """As in containers that give each user a number: nothing started there."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("RETRIEVAL_DATA")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    monkeypatch.chdir(tmp_path)
+    assert collections.data_folder() == tmp_path / ".cache" / "retrieval"
+    with pytest.raises(RetrievalError, match="There is no folder"):
+        open_collection("~/pictures")

@@ -432,6 +432,42 @@ def test_an_index_that_is_replaced_while_it_is_read(folder, out, monkeypatch):
     assert found.manifest == new.manifest != before.manifest
 
 
+def test_an_index_that_is_always_replaced(folder, out, monkeypatch):
+    """The last try was believed, whatever it had read."""
+    build(folder, out)
+    monkeypatch.setattr(store, "version_of", lambda path: object())
+    refused("is replaced all the time", index.load, out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
+@pytest.mark.parametrize("what", [index.load, store.read_manifest])
+def test_files_that_the_system_does_not_open(folder, out, what):
+    """It was a traceback, or advice to delete an index that is whole."""
+    import resource
+
+    build(folder, out)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(RetrievalError) as caught:
+            what(out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(caught.value) == f"{out / 'manifest.json'} cannot be read: Too many open files."
+
+
+def test_a_file_that_vanishes_while_an_index_is_read(folder, out, monkeypatch):
+    build(folder, out)
+    digest = store.files.digest
+
+    def vanished(path):
+        path.unlink()
+        return digest(path)
+
+    monkeypatch.setattr(store.files, "digest", vanished)
+    refused("cannot be read: No such file", index.load, out)
+
+
 def test_a_reader_while_builds_come_and_go(tmp_path):
     """A folder that went while it was looked through was a traceback, and a 500 of the service."""
     going = True

@@ -166,3 +166,21 @@ def test_commands(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main([*index_command, "--part", "1/2"])
     assert "needs a place: --out INDEX" in capsys.readouterr().err
+
+
+def test_merging_where_a_build_is_unfinished(pictures, parts, tmp_path):
+    """What it has described, perhaps for hours, was deleted."""
+
+    class Stopping(Thumbnail):
+        def describe(self, picture, box=None):
+            if len(self.described) == 2:
+                raise KeyboardInterrupt
+            return super().describe(picture, box)
+
+    out = tmp_path / "one"
+    with pytest.raises(KeyboardInterrupt):
+        index.build(open_collection(pictures), Stopping(), out)
+    refused("keeps what an unfinished build has described", index.merge, parts, out)
+    method = Thumbnail()
+    whole = index.build(open_collection(pictures), method, out)
+    assert len(method.described) == len(whole) - 2

@@ -1,16 +1,19 @@
 """Our own calls, over HTTP as a client sees them."""
 
+import asyncio
 import io
 import json
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import requests
+from fastapi import HTTPException, Request
 from PIL import Image
 
 from retrieval import cli, images, index, methods
@@ -273,3 +276,22 @@ def test_all_that_is_served_stays_loaded():
     for _ in range(2):
         loader(3, 1)  # it was replaced
     assert loaded[20:] == [(3, 1)]
+
+
+def test_searches_in_flight_when_the_service_is_stopped():
+    """Each was a 500 for its client and a traceback in the log."""
+    release = threading.Event()
+
+    async def stopped():
+        request = Request({"type": "http", "client": None})
+        search = asyncio.create_task(catalogue.in_turn(request, release.wait))
+        await asyncio.sleep(0.05)
+        search.cancel()  # as uvicorn does
+        with pytest.raises(HTTPException) as caught:
+            await search
+        return caught.value.status_code
+
+    try:
+        assert asyncio.run(stopped()) == 503
+    finally:
+        release.set()

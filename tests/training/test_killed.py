@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval.errors import RetrievalError
 from retrieval.training.journal import Journal
 
 PROGRAM = """
@@ -68,3 +69,12 @@ def test_what_a_kill_left_is_swept(tmp_path):
     Journal(tmp_path / "network.pth", {})
     assert not any(path.exists() for path in left)
     assert (tmp_path / "other.pth.12.new").exists()
+
+
+def test_a_training_that_kept_nothing_is_in_nobodys_way(tmp_path):
+    """Refused for too few pictures, it was in the way when there were more."""
+    Journal(tmp_path / "network.pth", {"pictures": 1})
+    kept = Journal(tmp_path / "network.pth", {"pictures": 2})
+    kept.keep("stage", {})
+    with pytest.raises(RetrievalError, match="pictures differ"):
+        Journal(tmp_path / "network.pth", {"pictures": 1})
