@@ -6,13 +6,18 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 from __future__ import annotations
 
 import contextlib
+from asyncio import Transport
 from functools import cache
 
 from starlette import formparsers
+from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.session_manager import SessionInfo
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from retrieval import chunks
 
 MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
@@ -24,12 +29,15 @@ DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set 
 HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
 handle = AppSession.handle_backmsg
 save = MemorySessionStorage.save
+made = H11Protocol.connection_made
 
 
 @cache
 def set_once() -> None:
     """Set all limits, at the first run of a page."""
     allow_many_connections()
+    refuse_tiny_chunks()
+    ask_nobody_for_our_address()
     read_forms_as_utf8()
     ignore_messages()
 
@@ -54,6 +62,25 @@ def allow_many_connections() -> None:
 def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
     setattr(storage._cache, "_maxsize", MOST_AWAY)  # noqa: B010
     save(storage, session)
+
+
+def refuse_tiny_chunks() -> None:
+    """Refuse bodies in tiny pieces, see ``retrieval.chunks``, on all connections from now on."""
+    setattr(H11Protocol, "connection_made", _made)  # noqa: B010
+
+
+def _made(protocol: H11Protocol, transport: Transport) -> None:
+    made(protocol, transport)
+    protocol.conn = chunks.Connection()
+
+
+def ask_nobody_for_our_address() -> None:
+    """Refuse pages of other sites at once.
+
+    Streamlit would ask a server on the net, in the one thread that serves everybody, whether the
+    site has the address of this machine. Where no answer comes, that takes two seconds a page.
+    """
+    setattr(net_util, "get_external_ip", lambda: None)  # noqa: B010
 
 
 def read_forms_as_utf8() -> None:

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from retrieval import chunks
+
 HEADER_SECONDS = 10.0  # to send the header of a request
 MOST = 400  # open connections; a process may have 1024 files by default
 
@@ -23,6 +25,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        self.conn = chunks.Connection()
         self.open[self] = None
         self._wait()
         if len(self.open) > MOST:

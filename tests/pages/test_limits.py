@@ -8,14 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 import streamlit as st
+import uvicorn
 from starlette import formparsers
 from starlette.datastructures import Headers
+from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.web.server import server_util
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pages.parts import limits
 from pages.parts.plain import plain
+from retrieval import chunks
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,3 +148,27 @@ def test_forms_are_read_as_utf8(monkeypatch):
     limits.read_forms_as_utf8()
     for charset in ("punycode", "utf-8", "latin-1", "nothing"):
         assert parsed_form(charset) == {"é": "bcher-kva"}
+
+
+def test_requests_in_tiny_pieces(monkeypatch):
+    """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
+    monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
+    limits.refuse_tiny_chunks()
+    settings = uvicorn.Config(lambda *_: None, log_config=None)
+    settings.load()
+    loop = asyncio.new_event_loop()
+    protocol = H11Protocol(settings, uvicorn.server.ServerState(), {}, loop)
+    protocol.connection_made(asyncio.Transport())
+    loop.close()
+    assert isinstance(protocol.conn, chunks.Connection)
+
+
+def test_nobody_is_asked_for_our_address(monkeypatch):
+    """20 pages of another site kept all visitors waiting for 5 seconds, and longer offline."""
+    monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
+    asked = []
+    monkeypatch.setattr("requests.get", lambda address, **_: asked.append(address))
+    limits.ask_nobody_for_our_address()
+    assert not server_util.is_url_from_allowed_origins("http://evil.example")
+    assert server_util.is_url_from_allowed_origins("http://localhost:8501")
+    assert not asked

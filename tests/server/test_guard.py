@@ -146,6 +146,13 @@ def test_a_body_that_never_arrives(monkeypatch, client):
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+def test_a_body_in_tiny_pieces(client):
+    """20 clients that sent one byte a chunk kept everybody else waiting for 16 seconds."""
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    one = connect(client, head.encode() + b"1\r\na\r\n" * 5000)
+    assert one.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
 def test_headers_that_never_end(monkeypatch, client):
     monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
     for text in (b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "):

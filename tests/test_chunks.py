@@ -1,0 +1,39 @@
+"""Bodies in tiny pieces are refused, those that real clients send are not."""
+
+import h11
+import pytest
+
+from retrieval import chunks
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def received(connection, size, count):
+    """Bytes of a request whose body comes in ``count`` chunks of ``size`` bytes."""
+    chunk = b"%x\r\n%s\r\n" % (size, b"a" * size)
+    connection.receive_data(HEAD + chunk * count + b"0\r\n\r\n")
+    total = 0
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        total += len(event.data) if isinstance(event, h11.Data) else 0
+    return total
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 900), (700, 3000), (8192, 2000)])
+def test_bodies_of_clients(size, count):
+    assert received(chunks.Connection(), size, count) == size * count
+
+
+def test_each_body_is_counted_for_itself():
+    connection = chunks.Connection()
+    for _ in range(3):
+        assert received(connection, 1, 900) == 900
+        answer = h11.Response(status_code=200, headers=[("Content-Length", "0")])
+        for event in (answer, h11.EndOfMessage()):
+            connection.send(event)
+        connection.start_next_cycle()
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_tiny_chunks(size):
+    with pytest.raises(h11.RemoteProtocolError):
+        received(chunks.Connection(), size, 5000)
