@@ -103,7 +103,7 @@ class GeM(GlobalMethod):
                 for level in levels
             ]
             total = torch.stack([level.sum(dim=(0, 1)) for level in levels]).sum(dim=0)
-            levels = [level / (total.norm() + 1e-6) for level in levels]
+            levels = [level / (total.norm() + pooling.EPS) for level in levels]
         return levels
 
     def _parts_at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:

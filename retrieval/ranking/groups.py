@@ -71,16 +71,11 @@ def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list
 
 def grouped(pairs: Iterable[Pair]) -> list[Group]:
     """Pictures that confirmed pairs connect. First the groups with the pair most alike."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     pairs = sorted(pairs, key=lambda pair: -pair.share)
     if not pairs:
         return []
-    ends = np.array([(pair.first, pair.second) for pair in pairs]).T
-    size = int(ends.max()) + 1
-    graph = coo_array((np.ones(len(pairs)), tuple(ends)), shape=(size, size))
-    numbers = connected_components(graph, directed=False)[1]
+    ends = np.array([(pair.first, pair.second) for pair in pairs])
+    numbers = components(ends, int(ends.max()) + 1)
     members: dict[int, list[Pair]] = {}
     for pair in pairs:
         members.setdefault(int(numbers[pair.first]), []).append(pair)
@@ -89,6 +84,18 @@ def grouped(pairs: Iterable[Pair]) -> list[Group]:
         for some in members.values()
     ]
     return sorted(groups, key=lambda group: (-group.pairs[0].share, group.positions[0]))
+
+
+def components(ends: np.ndarray, count: int) -> np.ndarray:
+    """Number (count,) int64 of the connected component of each node of a graph.
+
+    ends: (m, 2) int64, the two nodes of each edge.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | int]]:

@@ -79,7 +79,7 @@ class Trunk(Stage):
         self.checkpoint, self.photos = checkpoint, photos
         self.matches, self.settings = matches, settings
         self.training, self.held_out = photos.split()
-        self.pairs, self.points = matches.pairs(), matches.points()
+        self.pairs, self.points = matches.pairs, matches.points
         if settings.trunk == "correspondences":
             self.measure = "places found again, held-out landmarks"
         self.rows = np.flatnonzero(np.isin(self.pairs, self.training).all(axis=1))
@@ -219,7 +219,7 @@ class Attention(Stage):
         self.labelled = trunk.training[self.photos.landmarks[trunk.training] != photographs.NONE]
         self.by_geometry = self.settings.attention == "geometry"
         self.steps = self.settings.steps
-        self.maps = trunk.matches.maps()
+        self.maps = trunk.matches.maps
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             channels = self.features.channels

@@ -16,6 +16,7 @@ from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints, trunks
 from retrieval.networks.records import PLAIN
 from retrieval.ranking import geometry
+from retrieval.ranking.groups import components
 from retrieval.training import views, whitening
 from retrieval.training.loop import Progress
 from retrieval.training.photographs import NONE, Photographs
@@ -72,6 +73,8 @@ class Matches:
 
     group: (n,) int64. Without landmarks a group is joined by any chain of matches; with them
     (positions, or NONE) it is the landmark, and a match shows one landmark.
+    pairs: (m, 2) int64, a < b. Of each: points, the places that correspond, (k, 4) float32: x, y in
+    a, x, y in b; maps, the homography from pixels of a to pixels of b, (m, 3, 3) float64.
     """
 
     def __init__(
@@ -86,29 +89,17 @@ class Matches:
             kept = (a == b) & (a != NONE) & (inliers >= MATCH_LABELLED)
             alone = len(landmarks) + np.arange(count)
             self.group = np.where(landmarks == NONE, alone, landmarks)
-        self._pairs, self._maps = pairs[kept], found["maps"].numpy()[kept]
+        self.pairs, self.maps = pairs[kept], found["maps"].numpy()[kept]
         points = np.split(found["points"].numpy(), np.cumsum(inliers)[:-1])
-        self._points = [points[row] for row in np.flatnonzero(kept)]
+        self.points = [points[row] for row in np.flatnonzero(kept)]
         self._agree = {(a, b) for a, b in pairs.tolist()}
         self._partners: dict[int, list[int]] = {}
-        for a, b in self._pairs.tolist():
+        for a, b in self.pairs.tolist():
             self._partners.setdefault(a, []).append(b)
             self._partners.setdefault(b, []).append(a)
 
     def __len__(self) -> int:
-        return len(self._pairs)
-
-    def pairs(self) -> np.ndarray:
-        """(m, 2) int64, a < b."""
-        return self._pairs
-
-    def points(self) -> list[np.ndarray]:
-        """Of each pair the places that correspond, (k, 4) float32: x, y in a, x, y in b."""
-        return self._points
-
-    def maps(self) -> np.ndarray:
-        """Of each pair the homography from pixels of a to pixels of b: (m, 3, 3) float64."""
-        return self._maps
+        return len(self.pairs)
 
     def partners(self, number: int) -> list[int]:
         return self._partners.get(number, [])
@@ -123,12 +114,7 @@ class Matches:
 
 def groups(found: dict[str, torch.Tensor], count: int) -> np.ndarray:
     """Number of the group of each picture (count,): joined by any chain of sure matches."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ends = found["pairs"][found["inliers"] >= MATCH].numpy().T
-    graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return components(found["pairs"][found["inliers"] >= MATCH].numpy(), count)
 
 
 def _candidates(photos: Photographs, progress: Progress) -> list[tuple[int, int]]:

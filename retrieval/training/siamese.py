@@ -75,7 +75,7 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → (B, C) of unit length."""
-        x = self.features(x).float().clamp(min=1e-6).pow(self.p).mean(dim=(-2, -1))
+        x = self.features(x).float().clamp(min=pooling.EPS).pow(self.p).mean(dim=(-2, -1))
         return pooling.l2(x.pow(1 / self.p))
 
 
@@ -118,7 +118,6 @@ class Siamese(Stage):
 
     def begin(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.settings.seed, epoch])
-        self.known = np.zeros((len(self.photos), 0), np.float32)
         rows = self.describe(self.training, self.settings.size)
         self.known = np.zeros((len(self.photos), rows.shape[1]), np.float32)
         self.known[self.training] = rows
@@ -273,7 +272,7 @@ def _whitening(stage: Siamese) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias learned from the matching pairs among the training pictures."""
     place = np.zeros(len(stage.photos), np.int64)
     place[stage.training] = np.arange(len(stage.training))
-    pairs = stage.matches.pairs()
+    pairs = stage.matches.pairs
     pairs = pairs[np.isin(pairs, stage.training).all(axis=1)]
     vectors = stage.describe(stage.training, stage.checkpoint.settings["size"])[
         place[pairs.flatten()]

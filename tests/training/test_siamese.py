@@ -23,7 +23,7 @@ def found(*rows):
 
 def test_matches_of_geometry():
     matches = pairs.Matches(found((0, 1, 30), (1, 2, 50), (3, 4, 29), (0, 5, 12)), 6)
-    assert matches.pairs().tolist() == [[0, 1], [1, 2]]
+    assert matches.pairs.tolist() == [[0, 1], [1, 2]]
     assert (matches.partners(1), matches.partners(3)) == ([0, 2], [])
     assert matches.with_partners().tolist() == [0, 1, 2]
     group = matches.group
@@ -31,13 +31,13 @@ def test_matches_of_geometry():
     assert len(set(group[2:].tolist())) == 4
     assert matches.agree(4, 3)
     assert not matches.agree(0, 2)
-    assert [len(points) for points in matches.points()] == [30, 50]
+    assert [len(points) for points in matches.points] == [30, 50]
 
 
 def test_matches_of_labels():
     landmarks = np.array([0, 0, 1, 1, photographs.NONE, photographs.NONE])
     matches = pairs.Matches(found((0, 1, 20), (0, 2, 60), (2, 3, 19), (4, 5, 60)), 6, landmarks)
-    assert matches.pairs().tolist() == [[0, 1]], "one landmark, and enough inliers"
+    assert matches.pairs.tolist() == [[0, 1]], "one landmark, and enough inliers"
     group = matches.group
     assert group[2] == group[3], "a landmark is a group without any match"
     assert len({int(group[n]) for n in (0, 2, 4, 5)}) == 4
