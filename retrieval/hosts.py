@@ -1,4 +1,4 @@
-"""Names of this machine, as browsers say them: any web page can give its own name our address."""
+"""Who asks whom: names of this machine, as browsers say them, and addresses of clients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Collection
 def is_ours(host: str, names: Collection[str] = ()) -> bool:
     """Whether a Host header means this machine: localhost, its own name, one of ``names``.
 
-    Numbers always do: a page of another site has a name. names: in small letters.
+    Any web page can give its own name our address. Numbers always mean us: a page of another site
+    has a name. names: in small letters.
     """
     name, _, port = host.lower().rpartition(":")
     if not name or not port.isdigit():
@@ -20,3 +21,16 @@ def is_ours(host: str, names: Collection[str] = ()) -> bool:
     except ValueError:
         return name in ("localhost", socket.gethostname().lower(), *names)
     return True
+
+
+def client_at(client: tuple[str, int] | None) -> str:
+    """One string for all addresses of a client: of IPv6 it has the 2⁶⁴ that begin alike.
+
+    client: address and port, as in an ASGI scope.
+    """
+    address = client[0] if client else ""
+    try:
+        number = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if number.version == 4 else f"{int(number) >> 64:x}::"

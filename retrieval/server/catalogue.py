@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
 
-from retrieval import images, methods, threads
+from retrieval import hosts, images, methods, threads
 from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
@@ -136,7 +136,7 @@ async def in_turn(request: Request, work: Callable[[], T]) -> T:
 
     Raises Busy where too many wait. When the client leaves, the work leaves the queue.
     """
-    who = request.client.host if request.client else ""
+    who = hosts.client_at(request.client)
     future = WORKERS.submit(who, work)
     waiting = asyncio.wrap_future(future)
     try:

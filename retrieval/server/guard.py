@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections import Counter
 from collections.abc import Collection
 
 from fastapi import HTTPException
@@ -18,6 +19,7 @@ MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
 MAX_ESCAPED = 1_500_000  # %2B and the like in a form: of base64 every 32nd letter
 MAX_HELD = 300_000_000  # bytes of all requests that are being answered
+SHARE = 0.8  # of them that those of one client may have, so that others find room
 BODY_SECONDS = 60.0  # for a request to arrive
 ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
@@ -60,7 +62,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
         self.app, self.token = app, token.encode()
         self.names = {name.lower() for name in names}
-        self.held = 0  # bytes of requests in memory or in temporary files
+        self.held: Counter[str] = Counter()  # client → bytes in memory or in temporary files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,12 +75,13 @@ class Guard:
         most = MAX_FORM if scope["path"] == "/" else MAX_BODY
         kinds = _kinds(scope)
         encoded = any(URL_ENCODED in kind for kind in kinds)
-        request = _Request(self, receive, most, encoded)
+        who = hosts.client_at(scope.get("client"))
+        request = _Request(self, who, receive, most, encoded)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.app(scope, request.receive, send)
         finally:
-            self.held -= request.seen
+            self.held -= Counter({who: request.seen})  # who holds nothing is forgotten
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])
@@ -113,8 +116,9 @@ class _Request:
     escape: 45 MB of them would take 3.5 GB and hold everybody up for seconds.
     """
 
-    def __init__(self, guard: Guard, receive: Receive, most: int, encoded: bool):
-        self.guard, self.next, self.most, self.encoded = guard, receive, most, encoded
+    def __init__(self, guard: Guard, who: str, receive: Receive, most: int, encoded: bool):
+        self.guard, self.who, self.next = guard, who, receive
+        self.most, self.encoded = most, encoded
         self.seen, self.escaped, self.whole = 0, 0, False
         self.end = asyncio.get_running_loop().time() + BODY_SECONDS
 
@@ -129,7 +133,8 @@ class _Request:
         body = message.get("body", b"")
         size = len(body)
         self.seen += size
-        self.guard.held += size
+        held = self.guard.held
+        held[self.who] += size
         self.whole = not message.get("more_body", False)
         if self.seen > self.most:
             text = f"A request may have {self.most // 1_000_000} MB; send a smaller picture."
@@ -139,7 +144,7 @@ class _Request:
             raise _over(
                 413, "The form has too many escaped characters; send the picture in base64."
             )
-        if self.guard.held > MAX_HELD:
+        if held.total() > MAX_HELD or held[self.who] > SHARE * MAX_HELD:
             raise _over(503, "Too much is being sent at once; try again.", {"Retry-After": "5"})
         return message
 

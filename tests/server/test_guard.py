@@ -11,7 +11,7 @@ import pytest
 import requests
 from PIL import Image
 
-from retrieval import cli, server
+from retrieval import cli, hosts, server
 from retrieval.errors import RetrievalError
 from retrieval.server import catalogue, connections, guard
 from retrieval.workers import Workers
@@ -125,6 +125,23 @@ def test_all_bodies_together_are_limited(monkeypatch, client, picture):
     assert int(answer.headers["retry-after"]) > 0
     for _ in range(5):
         assert client.upload(GEM, picture).status_code == 200, "what was answered is forgotten"
+
+
+def test_one_client_leaves_room_for_others(monkeypatch, client, picture):
+    """One that held back the last bytes of 300 MB kept all others from sending a picture."""
+    monkeypatch.setattr(guard, "MAX_HELD", 30_000)
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nContent-Length: 10000\r\n"
+    head += "X-Forwarded-For: 192.0.2.9\r\n\r\n"  # of a proxy on this machine
+    greedy = [connect(client, head.encode() + b"x" * 9900) for _ in range(3)]
+    assert greedy[2].recv(100).startswith(b"HTTP/1.1 503 ")
+    assert client.upload(GEM, picture).status_code == 200
+
+
+def test_addresses_of_one_client():
+    one = {hosts.client_at((f"2001:db8:1:2:{end}", 1)) for end in ("3:4:5:6", ":", ":ffff")}
+    assert len(one) == 1
+    others = ("2001:db8:1:3::", "192.0.2.1", "192.0.2.2", "fe80::1%eth0", "a socket")
+    assert len(one | {hosts.client_at((other, 2)) for other in others}) == 6
 
 
 def connect(client, text=b""):
