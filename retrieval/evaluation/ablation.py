@@ -128,6 +128,16 @@ class Ablation:
     maps: np.ndarray
     scale_maps: np.ndarray
 
+    def fits(self, steps: Steps) -> bool:
+        """Whether they are variants of the network that a picture went through."""
+        scales = len(steps.maps)
+        return bool(
+            steps.exponent in self.exponents
+            and self.pooled.shape[-1] == len(steps.maps[0])
+            and len(self.scale_maps) == scales
+            and (scales == 1 or len(self.second))
+        )
+
     def scores(self, steps: Steps, p: float, layer: bool) -> np.ndarray:
         """Cosines (N,) of a picture with all of the index, at one scale."""
         mine, theirs = steps.pooled(p), self.pooled[int(np.flatnonzero(self.exponents == p)[0])]
@@ -226,6 +236,8 @@ def load(index: Index) -> Ablation | None:
         and arrays["scale_maps"].ndim == 1
         and all(arrays[name].dtype.kind == "f" for name in names[3:] + names[1:2])
         and np.isfinite(arrays["second"]).all()
+        and (np.diff(arrays["exponents"], prepend=0) > 0).all()
+        and all(_are_parts(arrays[name]) for name in ("maps", "scale_maps"))
     )
     if not fine:
         raise RetrievalError(f"{path} is damaged{again}.")
@@ -241,6 +253,11 @@ def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:
         arrays["maps"],
         arrays["scale_maps"],
     )
+
+
+def _are_parts(values: np.ndarray) -> bool:
+    """Whether they are from 0 to 1, or nan."""
+    return bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all())
 
 
 def _coarse(vectors: np.ndarray) -> np.ndarray:

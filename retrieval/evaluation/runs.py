@@ -320,7 +320,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         if (
             seconds.shape != (queries,)
             or seconds.dtype.kind != "f"
-            or not np.isfinite(seconds).all()
+            or not ((seconds >= 0) & (seconds < 1e9)).all()
         ):
             raise RetrievalError(f"{arrays} is damaged{again}.")
     record |= {

@@ -1,6 +1,7 @@
 """Variants of a method agree with the method itself where nothing is changed."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,41 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     file.write_bytes(b"PK")
     with pytest.raises(RetrievalError, match="damaged"):
         ablation.load(opened)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("exponents", [-1.0]),
+        ("exponents", [np.nan]),
+        ("maps", [[np.inf, 0.5]]),
+        ("maps", [[0.5, 7.0]]),
+        ("scale_maps", [-1.0]),
+    ],
+)
+def test_values_that_cannot_be(copied, collection, load, name, value):
+    opened = copied("sir")
+    ablation.make(opened, collection, load("sir"))
+    file = opened.path / ablation.FILE
+    with np.load(file) as honest:
+        wrong = dict(honest) | {name: np.array(value)}
+    np.savez_compressed(file, allow_pickle=False, **wrong)
+    with pytest.raises(RetrievalError, match="damaged"):
+        ablation.load(opened)
+
+
+def test_variants_of_another_network(copied, collection, load, drawn):
+    """They match the index and not the steps of its method, which the page asked them for."""
+    opened = copied("sir")
+    found = ablation.make(opened, collection, load("sir"))
+    steps = ablation.take_steps(load("sir"), drawn(9))
+    assert found.fits(steps)
+    for wrong in (
+        replace(found, exponents=found.exponents + 1),
+        replace(found, pooled=found.pooled[..., :-1]),
+        replace(found, scale_maps=np.zeros(3)),
+    ):
+        assert not wrong.fits(steps)
 
 
 def test_maxima_and_local_features_have_no_such_steps(load, drawn):

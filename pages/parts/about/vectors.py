@@ -36,11 +36,12 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
     except RetrievalError as error:  # of an earlier index: the other steps can be shown
         st.warning(plain(str(error)))
         return opened, taken, None
+    again = f"`python -m retrieval ablate {path}`"
+    if variants is not None and not variants.fits(taken):
+        st.warning(f"The variants of this index were computed with another network; run {again}")
+        return opened, taken, None
     if variants is None:
-        st.info(
-            "The steps can be changed once the variants of this index are computed: "
-            f"`python -m retrieval ablate {path}`"
-        )
+        st.info(f"The steps can be changed once the variants of this index are computed: {again}")
     return opened, taken, variants
 
 
