@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -155,3 +156,9 @@ def read_array(
 
 def _too_large(label: str, most: int) -> RetrievalError:
     return RetrievalError(f"The arrays in {label} are larger than {most // 1_000_000} MB together.")
+
+
+def human_bytes(count: float) -> str:
+    """1_500_000 → '1.5 MB'."""
+    power = min(int(math.log10(count) // 3), 4) if count >= 1 else 0
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

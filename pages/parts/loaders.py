@@ -35,6 +35,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs, similarity, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
+from retrieval.index import finding
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
@@ -89,7 +90,7 @@ def stamp(path: Path) -> tuple[str, int]:
 def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
     with explained():
-        index.store.in_stores()  # one that is away when it is first asked: said here, once
+        finding.in_stores()  # one that is away when it is first asked: said here, once
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
 
 

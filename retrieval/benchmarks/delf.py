@@ -19,9 +19,9 @@ from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate, runs
+from retrieval.files import human_bytes
 from retrieval.index import Index
 from retrieval.index.asmk import InvertedFile
-from retrieval.index.store import human_bytes
 from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry, search
 

@@ -14,7 +14,7 @@ from retrieval.cli.arguments import command, load_method, method_arguments, part
 from retrieval.cli.download import bring
 from retrieval.cli.export import put_into
 from retrieval.cli.output import Bar, index_size, print_table, shown
-from retrieval.collections import Collection, registered, remote
+from retrieval.collections import PRECOMPUTED, Collection, registered, remote
 from retrieval.errors import RetrievalError
 from retrieval.index.approximate import KINDS
 from retrieval.index.layout import EXACT
@@ -94,7 +94,7 @@ def _search_argument(parser: argparse.ArgumentParser) -> None:
 
 def _index(args: argparse.Namespace) -> None:
     from retrieval.index import build
-    from retrieval.index.store import PRECOMPUTED, find_same
+    from retrieval.index.finding import find_same
     from retrieval.ranking import verifiers
 
     codebook = _codebook(args.codebook, args.method == "delf")
@@ -117,7 +117,7 @@ def _index(args: argparse.Namespace) -> None:
             out,
             bar.update,
             codebook,
-            find_same(method, PRECOMPUTED),
+            find_same(method),
             part=args.part,
             search=args.search,
             describe=_describe(args.ray, method),
@@ -181,11 +181,11 @@ def _said(index: Index, out: Path, part: Part | None = None) -> None:
 def _keypoints(collection: Collection, out: Path) -> None:
     """The index of keypoints that re-rankers look for beside another index."""
     from retrieval.index import build
-    from retrieval.index.store import PRECOMPUTED, find_same
+    from retrieval.index.finding import find_same
 
     method = methods.load_record(checkpoints.of_method(methods.XFEAT.name)[0])
     with Bar(len(collection.names)) as bar:
-        made = build(collection, method, out, bar.update, donors=find_same(method, PRECOMPUTED))
+        made = build(collection, method, out, bar.update, donors=find_same(method))
     print(
         f"keypoints of {len(made)} pictures in {out} "
         f"({made.manifest['seconds']:.0f} s, {index_size(made)})"

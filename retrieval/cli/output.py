@@ -121,6 +121,4 @@ def print_table(scores: Mapping[str, Scores]) -> None:
 
 
 def index_size(index) -> str:
-    from retrieval.index.store import human_bytes
-
-    return human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))
+    return files.human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))

@@ -154,7 +154,7 @@ def save(
 
     path: of the file they came in. queries: (Q, D), database: (N, D), float32 of unit length.
     """
-    from retrieval.index import load, store
+    from retrieval.index import load, saving
 
     out = PRECOMPUTED / features.collection / CHECKPOINT
     new = out.with_name(f"{out.name}.new")
@@ -177,8 +177,8 @@ def save(
             {"name": name, "sha256": "", "width": 0, "height": 0} for name in collection.names
         ]
         half = {"descriptors": database.astype(np.float16)}
-        store.save(new, out, made_by, collection, images, half)
-        store.replace_folder(new, out)
+        saving.save(new, out, made_by, collection, images, half)
+        saving.replace_folder(new, out)
     except OSError as error:
         raise RetrievalError(f"{out} cannot be written: {error.strerror or error}.") from error
     finally:

@@ -14,7 +14,6 @@ from retrieval import methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published, runs
-from retrieval.index import store
 
 COLLECTIONS = {"roxford5k": ("easy", "medium", "hard"), "oxford5k": ("classic",)}
 MEASURED = "measured here"
@@ -64,7 +63,7 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
 
 
 def _measured(name: str, progress: Progress | None) -> Iterator[Line]:
-    for method, path in indexes.find_all(name, store.PRECOMPUTED):
+    for method, path in indexes.find_all(name):
         title = methods.METHODS[method].title
         try:
             index = indexes.load(path)

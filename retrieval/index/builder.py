@@ -27,7 +27,7 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, describing, layout, store
+from retrieval.index import approximate, describing, layout, saving, store
 from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
@@ -56,7 +56,7 @@ def build(
     read are left out and listed in ``manifest['skipped']``.
     progress(done, total, name) is called after each picture.
     codebook: (k, d) float32 of another index, for local features; by default one is trained here.
-    donors: indexes of other collections to take features from, see ``store.find_same``.
+    donors: indexes of other collections to take features from, see ``finding.find_same``.
     max_pixels: of a picture; larger ones are left out.
     part: describe only these pictures, for ``merge``.
     search: how a global method's vectors are searched, 'exact' or a key of ``approximate.KINDS``.
@@ -77,7 +77,7 @@ def build(
                 f"{out} is an index of other pictures: none of them is in {collection.name}. "
                 "Choose another place, or delete it."
             )
-        with Journal(_work(target), store.identity(method)) as journal:
+        with Journal(_work(target), layout.identity(method)) as journal:
             digests: dict[str, str] = {}
             seen = Known(journal.digests, frozenset(known))
             for one in describe(collection, method, names, seen, max_pixels):
@@ -133,7 +133,7 @@ def merge(
     with _writing(out) as target:
         previous = _previous(target, method, None)  # another method's index is not replaced
         # The folder to work in is that of a build.
-        with Journal(_work(target), store.identity(method)) as journal:
+        with Journal(_work(target), layout.identity(method)) as journal:
             if journal.entries:
                 raise RetrievalError(
                     f"{journal.folder} keeps what an unfinished build has described: finish that "
@@ -195,7 +195,7 @@ def _writing(out: str | Path) -> Iterator[Path]:
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target):
-            store.settle(_finished(target), target)
+            saving.settle(_finished(target), target)
             yield target
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -279,11 +279,11 @@ def _finish(
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
     seconds = time.perf_counter() - started
-    store.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
+    saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
     # Evaluations and what else lies in the folder of an index go with it: they may be the work of
     # hours.
     if _but_for_its_making(finished) != _but_for_its_making(target):
-        store.replace_folder(finished, target)
+        saving.replace_folder(finished, target)
     shutil.rmtree(work)
     return store.load(target, part)
 

@@ -22,7 +22,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.index import describing, store
+from retrieval.index import describing, layout
 from retrieval.index.describing import Described, Known
 from retrieval.methods.base import Method
 from retrieval.threads import usable_cores
@@ -65,7 +65,7 @@ class Station:
                 "same place on all machines."
             )
         method = self.load()
-        if store.identity(method) != self.identity:
+        if layout.identity(method) != self.identity:
             raise RetrievalError(
                 "A worker of Ray has other weights or settings than this machine: bring the same "
                 "checkout and the same files to all."
@@ -92,7 +92,7 @@ def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterato
         collection, method, names: Sequence[str], known: Known, max_pixels: int
     ) -> Iterator[Described]:
         threads = int(os.environ["OMP_NUM_THREADS"].split(",")[0])
-        identity = store.identity(method)
+        identity = layout.identity(method)
         with _connected(address) as ray:
             packed = ray.cloudpickle.dumps((load, identity, collection, max_pixels, threads))
             shared = ray.put(packed)  # kept here: a worker that died starts again with it

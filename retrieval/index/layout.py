@@ -91,6 +91,18 @@ class Part(NamedTuple):
         return names[start:end]
 
 
+def identity(method) -> dict[str, Any]:
+    """Everything of a method that changes a number in an index of it, ready for JSON."""
+    checkpoint = method.checkpoint
+    settings = json.loads(json.dumps(method.settings))
+    return {
+        "kind": method.kind,
+        "method": method.name,
+        "checkpoint": {"id": checkpoint.id, "sha256": checkpoint.sha256},
+        "settings": settings,
+    }
+
+
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of everything else in a manifest, so that an edited one is noticed."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}

@@ -1,4 +1,4 @@
-"""Indexes: opened from their folders or a store, searched, saved and found.
+"""Indexes, opened from their folders or a store: what they hold, and how they are searched.
 
 What the files of one are: see ``layout``. ``load`` checks every file against the manifest, and
 refuses an index with a sentence that says what differs.
@@ -7,31 +7,22 @@ refuses an index with a sentence that says what differs.
 from __future__ import annotations
 
 import contextlib
-import errno
-import glob
 import hashlib
 import json
-import math
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval import files
-from retrieval.collections import PRECOMPUTED as PRECOMPUTED  # others take it from here
-from retrieval.collections import registered
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, layout
+from retrieval.index import approximate, layout, saving
 from retrieval.index.layout import AGAIN, EXACT, Part
 from retrieval.index.milvus import STORES, Address, is_address
-from retrieval.methods import METHODS
 from retrieval.methods.base import Features, LocalFeatures, as_vector
 from retrieval.networks import checkpoints
 
@@ -39,7 +30,6 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
     from retrieval.index.neighbours import Neighbours
 
-ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
 PATIENCE = 20  # times that an index is looked for while another takes its place
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
@@ -255,7 +245,7 @@ class Index:
 
     def check_method(self, method) -> None:
         """Refuse a query method whose numbers cannot be compared with those in the index."""
-        wanted = identity(method)
+        wanted = layout.identity(method)
         if self.method != wanted["method"]:
             self._refuse(f"method {self.method}", str(wanted["method"]))
         self.check_checkpoint(method.checkpoint)
@@ -301,80 +291,6 @@ class Excerpt(Index):
         return neighbours.find(self)
 
 
-def identity(method) -> dict[str, Any]:
-    """Everything of a method that changes a number in an index of it, ready for JSON."""
-    checkpoint = method.checkpoint
-    settings = json.loads(json.dumps(method.settings))
-    return {
-        "kind": method.kind,
-        "method": method.name,
-        "checkpoint": {"id": checkpoint.id, "sha256": checkpoint.sha256},
-        "settings": settings,
-    }
-
-
-def save(
-    folder: Path,
-    out: Path,
-    method,
-    collection,
-    images: list[dict],
-    arrays: Mapping[str, np.ndarray],
-    skipped: Iterable[dict] = (),
-    seconds: float = 0.0,
-    more: Mapping[str, Any] | None = None,
-) -> None:
-    """Write an index into an existing empty folder, the manifest last.
-
-    out: where it will be put.
-    method: anything with kind, name, checkpoint (id, sha256) and settings.
-    collection: anything with name, fingerprint and root. images: name, sha256, width, height each.
-    more: further entries of the manifest, and others in place of those that would be written.
-    """
-    for name, array in arrays.items():
-        try:
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        except OSError as error:
-            # A short write: numpy says how much it wrote, but not why.
-            if error.errno is None:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
-    (folder / "images.json").write_bytes(files.as_json(images))
-    sizes = {
-        path.name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
-        for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
-    }
-    manifest = {
-        "format": layout.FORMAT,
-        **identity(method),
-        "collection": {
-            "name": collection.name,
-            "fingerprint": collection.fingerprint,
-            **_whereabouts(collection, out),
-        },
-        "pictures": len(images),
-        "skipped": list(skipped),
-        "files": sizes,
-        "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        **(more or {}),
-    }
-    manifest["sha256"] = layout.manifest_digest(manifest)
-    (folder / "manifest.json").write_bytes(files.as_json(manifest))
-
-
-def _whereabouts(collection, out: Path) -> dict[str, str]:
-    """Where the pictures of a collection without a registered name lie, seen from its index."""
-    if collection.root is None or collection.name in {entry.name for entry in registered()}:
-        return {}
-    root = os.path.abspath(collection.root)
-    try:
-        return {"folder": Path(os.path.relpath(root, out)).as_posix()}
-    except ValueError:  # another drive of Windows
-        return {"folder": Path(root).as_posix()}
-
-
 def load(path: str | Path, part: bool = False) -> Index:
     """Open an index and check all of it: manifest, sizes, checksums, shapes, names.
 
@@ -397,7 +313,7 @@ def load(path: str | Path, part: bool = False) -> Index:
                 return found
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
-            if version_of(path) == before and (before or not _old_places(path)):
+            if version_of(path) == before and (before or not saving.old_places(path)):
                 raise
             time.sleep(0.05)
     raise RetrievalError(f"The index {path} is replaced all the time; try again later.")
@@ -434,14 +350,6 @@ def version_of(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_mtime_ns
 
 
-def _old_places(path: Path) -> list[Path]:
-    """Where ``replace_folder`` has put the index that was here, while it is at work."""
-    try:
-        return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
-    except FileNotFoundError:  # one went while we looked
-        return [path]
-
-
 def _load(path: Path, part: bool) -> Index:
     manifest = read_manifest(path)
     if ("part" in manifest) != part:
@@ -471,98 +379,9 @@ def _load(path: Path, part: bool) -> Index:
     return Index(path, manifest, images, arrays)
 
 
-def find(collection_name: str, root: Path = PRECOMPUTED) -> dict[str, Path]:
-    """One index folder of a collection for each method that has any, in the order of the methods.
-
-    Where a method has several, one in a store wins, then its default checkpoint.
-    """
-    found: dict[str, Path] = {}
-    for method, path in find_all(collection_name, root):
-        found.setdefault(method, path)
-    return found
-
-
-def find_all(collection_name: str, root: Path = PRECOMPUTED) -> list[tuple[str, Path]]:
-    """Method and folder of every index of a collection, in the order of the methods.
-
-    The default checkpoint of a method comes before its others. Only manifests are read here.
-    Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
-    """
-    found = []
-    manifests = sorted(Path(root).glob(f"{collection_name}/*/manifest.json"))
-    stores = [path for path in in_stores() if path.parent.name == collection_name]
-    if stores and root == PRECOMPUTED:
-        names = {path.name for path in stores}
-        manifests = [one for one in manifests if one.parent.name not in names]
-        manifests += [path / "manifest.json" for path in stores]
-    for manifest in manifests:
-        try:
-            data = files.read_json(manifest, MAX_MANIFEST)
-            method, checkpoint = data["method"], data["checkpoint"]["id"]
-            known = method in ORDER
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # load() says what is wrong with it to whoever asks for it
-        if known:
-            default = [one.id for one in checkpoints.of_method(method)[:1]]
-            place = manifest.parent
-            later = place not in stores, [checkpoint] != default
-            found.append((ORDER.index(method), later, method, place))
-    return [(method, path) for *_, method, path in sorted(found)]
-
-
-def in_stores() -> list[Path]:
-    """A folder for each store that $RETRIEVAL_STORE names; ``load`` opens the store behind it.
-
-    Raises RetrievalError where a store that was never seen cannot be reached.
-    """
-    if STORES not in os.environ:
-        return []
-    from retrieval.index import stored
-
-    return stored.folders()
-
-
-def find_same(method, root: Path = PRECOMPUTED) -> list[Index]:
-    """Indexes of any collection made with the very same method; those that are damaged are not.
-
-    ``build`` takes the features of pictures it meets again from them.
-    """
-    wanted = identity(method)
-    found = []
-    for manifest in sorted(Path(root).glob("*/*/manifest.json")):
-        with contextlib.suppress(OSError, ValueError, AttributeError, RetrievalError):
-            data = files.read_json(manifest, MAX_MANIFEST)
-            if {key: data.get(key) for key in wanted} == wanted:
-                found.append(load(manifest.parent))
-    return found
-
-
 def digest(data: bytes) -> str:
     """What a picture is known by: the SHA-256 of its file."""
     return hashlib.sha256(data).hexdigest()
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames.
-
-    Until then the old folder lies beside ``new``, in a folder where no other build writes.
-    """
-    old = new.with_name(f"{new.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def settle(new: Path, target: Path) -> None:
-    """Undo a replacement that was killed halfway: bring the old folder back."""
-    old = new.with_name(f"{new.name}.old")
-    if old.exists():
-        if target.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(target)
 
 
 def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
@@ -608,9 +427,3 @@ def quantise(descriptors: np.ndarray) -> np.ndarray:
 def dequantise(descriptors: np.ndarray) -> np.ndarray:
     """int8 descriptors (N, d) back as float32 of nearly unit length."""
     return descriptors.astype(np.float32) / QUANTUM
-
-
-def human_bytes(count: float) -> str:
-    """1_500_000 → '1.5 MB'."""
-    power = min(int(math.log10(count) // 3), 4) if count >= 1 else 0
-    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from retrieval import files
-from retrieval.collections.collection import data_folder
+from retrieval.collections.collection import PRECOMPUTED, data_folder
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, milvus, store
@@ -240,7 +240,7 @@ class StoredIndex(store.Index):
         exported = Path(self.described.extra.folder)
         if exported.parent.is_dir():
             return exported
-        return store.PRECOMPUTED / self.path.parent.name / self.path.name
+        return PRECOMPUTED / self.path.parent.name / self.path.name
 
     @property
     def has_digests(self) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from retrieval import images, methods
 from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
-from retrieval.index import store
+from retrieval.index import finding, store
 from retrieval.index.store import Index
 from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.networks import checkpoints
@@ -141,7 +141,7 @@ def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
 
 def delf_beside(path: Path) -> Index | None:
     """The first DELF index in the folder of an index, its default checkpoint before others."""
-    for method, found in store.find_all(path.parent.name, path.parent.parent):
+    for method, found in finding.find_all(path.parent.name, path.parent.parent):
         if method == "delf":
             return _load(found, store.version_of(found))
     return None

@@ -20,8 +20,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
+from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.index import load, store
+from retrieval.index import finding, load
 from retrieval.index.milvus import AwayError
 from retrieval.server import api, catalogue, guard, report
 from retrieval.workers import Busy
@@ -68,7 +69,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
         )
     if port > 65535:
         raise RetrievalError("A port is a number from 1 to 65535.")
-    for path in store.in_stores():
+    for path in finding.in_stores():
         load(path)  # or the first client would be told that a store is away
     if options.collection:
         catalogue.defaults(options.collection)  # or it would be found out by the first client
@@ -127,5 +128,5 @@ def _explain(app: FastAPI) -> None:
 
 def _told(error: RetrievalError) -> str:
     """What a client may know of an error: not where indexes and stores are on our side."""
-    here = re.escape(f"{store.PRECOMPUTED}/")
+    here = re.escape(f"{collections.PRECOMPUTED}/")
     return re.sub(rf"{here}|milvus(\+tls)?://[^\s/]+/", "", str(error))

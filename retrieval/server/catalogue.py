@@ -39,7 +39,7 @@ def paths() -> dict[str, Path]:
         f"{entry.name}/{path.name}": path
         for entry in collections.registered()
         if entry.available
-        for _, path in indexes.find_all(entry.name, store.PRECOMPUTED)
+        for _, path in indexes.find_all(entry.name)
     }
 
 
@@ -47,7 +47,7 @@ def defaults(collection: str = "") -> dict[str, str]:
     """Method → id of its index in a collection, by default in the first that has any."""
     names = [entry.name for entry in collections.registered() if entry.available]
     for name in [collection] if collection else names:
-        found = indexes.find(name, store.PRECOMPUTED) if name in names else {}
+        found = indexes.find(name) if name in names else {}
         if found:
             return {method: f"{name}/{path.name}" for method, path in found.items()}
     raise RetrievalError(

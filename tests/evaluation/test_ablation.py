@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from retrieval import images, index, methods
-from retrieval.collections import open_collection
+from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
-from retrieval.index.store import PRECOMPUTED
 
 EMBEDDED = [PRECOMPUTED / "town" / name for name in ("sir-lite0", "gem-lite0")]
 

@@ -16,9 +16,10 @@ import torchvision
 from PIL import Image
 
 from retrieval import cli
+from retrieval.cli import index as index_command
 from retrieval.collections import collection as collections
 from retrieval.collections import downloads
-from retrieval.index import store
+from retrieval.index import finding, store
 from retrieval.networks import checkpoints
 
 LANDMARKS = ("all_souls", "magdalen", "radcliffe_camera")
@@ -43,7 +44,8 @@ def server(tmp_path, monkeypatch):
     http_server.folder, http_server.asked = folder, asked
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
-    monkeypatch.setattr(store, "PRECOMPUTED", tmp_path / "precomputed")
+    for module in (finding, index_command):
+        monkeypatch.setattr(module, "PRECOMPUTED", tmp_path / "precomputed")
     monkeypatch.setattr(downloads, "PAUSE", 0.001)
     yield http_server
     http_server.shutdown()
@@ -126,7 +128,7 @@ def test_from_download_to_table(server, roxford, network, capsys):
     out = capsys.readouterr().out
     assert "gl18-resnet152: about 250 MB to " in out  # the size, before it is fetched
     assert "12 pictures in " in out
-    where = store.PRECOMPUTED / "roxford5k" / "gl18-resnet152"
+    where = finding.PRECOMPUTED / "roxford5k" / "gl18-resnet152"
     assert (where / "evaluation.json").is_file()
     assert [line.split() for line in out.splitlines() if line.startswith(("easy", "hard"))] == [
         ["easy", "2", "100.00", "100.00", "100.00", "100.00"],
@@ -195,8 +197,8 @@ def test_oxford5k_takes_what_roxford5k_has(server, roxford, network, monkeypatch
     monkeypatch.setattr(GeM, "_vectors", lambda *args: (described.append(1), vectors(*args))[1])
     assert cli.main([COMMAND[0], "oxford5k", *COMMAND[2:]]) == 0
     assert len(described) == 2 + 2  # the two pictures that were queries only, then the queries
-    found = store.load(store.PRECOMPUTED / "oxford5k" / "gl18-resnet152")
-    theirs = store.load(store.PRECOMPUTED / "roxford5k" / "gl18-resnet152")
+    found = store.load(finding.PRECOMPUTED / "oxford5k" / "gl18-resnet152")
+    theirs = store.load(finding.PRECOMPUTED / "roxford5k" / "gl18-resnet152")
     for name in theirs.names:
         np.testing.assert_array_equal(
             found.features(found.positions[name]), theirs.features(theirs.positions[name])
@@ -206,7 +208,7 @@ def test_oxford5k_takes_what_roxford5k_has(server, roxford, network, monkeypatch
 
 def test_evaluation_missing_is_made_up_for(server, roxford, network, capsys):
     cli.main(COMMAND)
-    where = store.PRECOMPUTED / "roxford5k" / "gl18-resnet152"
+    where = finding.PRECOMPUTED / "roxford5k" / "gl18-resnet152"
     (where / "evaluation.json").unlink()
     capsys.readouterr()
     assert cli.main(["reproduce"]) == 0

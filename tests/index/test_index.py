@@ -18,7 +18,7 @@ from stubs import Grid, Thumbnail, paint, refused
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, store
+from retrieval.index import finding, layout, store
 
 
 @pytest.fixture
@@ -174,14 +174,14 @@ def test_local_index_is_updated(folder, out):
 
 
 def test_features_are_taken_from_another_collection(folder, out, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "PRECOMPUTED", tmp_path / "precomputed")
+    monkeypatch.setattr(finding, "PRECOMPUTED", tmp_path / "precomputed")
     theirs = build(folder, tmp_path / "precomputed" / "whole" / "stub", Grid())
     part = tmp_path / "part"
     (part / "deep").mkdir(parents=True)
     shutil.copy(folder / "ç.png", part / "deep" / "renamed.png")
     paint(part / "new.png", 77)
     method = Grid()
-    found = build(part, out, method, donors=store.find_same(method, tmp_path / "precomputed"))
+    found = build(part, out, method, donors=finding.find_same(method))
     assert found.names == ("deep/renamed.png", "new.png")
     assert method.described == [(40, 30)], "only the picture that is nowhere else"
     same(found, build(part, out.with_name("alone"), Grid()))
@@ -189,9 +189,9 @@ def test_features_are_taken_from_another_collection(folder, out, tmp_path, monke
         found.features(0).descriptors, theirs.features(theirs.positions["ç.png"]).descriptors
     )
     # Other settings, other numbers; and a damaged one is no donor.
-    assert store.find_same(Grid(size=9), tmp_path / "precomputed") == []
+    assert finding.find_same(Grid(size=9)) == []
     (tmp_path / "precomputed" / "whole" / "stub" / "scores.npy").write_bytes(b"")
-    assert store.find_same(method, tmp_path / "precomputed") == []
+    assert finding.find_same(method) == []
 
 
 def test_what_is_known_does_not_wait(folder, out):
@@ -922,7 +922,7 @@ def test_an_unfinished_build_of_links(folder, out, tmp_path, name):
     victim.write_text("precious")
     work = out.with_name("one.building")
     work.mkdir(parents=True)
-    (work / "identity.json").write_text(json.dumps(index.store.identity(Thumbnail())))
+    (work / "identity.json").write_text(json.dumps(layout.identity(Thumbnail())))
     (work / name).symlink_to(victim)
     refused("holds links or devices", build, folder, out)
     (work / name).unlink()

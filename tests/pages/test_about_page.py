@@ -13,10 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
 from retrieval import index
-from retrieval.collections import open_collection
+from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs
-from retrieval.index.store import PRECOMPUTED
 from retrieval.networks.records import HEADS
 
 ROOT = Path(__file__).parents[2]

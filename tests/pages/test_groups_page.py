@@ -9,9 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
 from retrieval import index, methods
-from retrieval.collections import open_collection
+from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
-from retrieval.index.store import PRECOMPUTED
 from retrieval.ranking.groups import Pair
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,9 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import query
 from pages.parts.search.tour import STOPS
 from retrieval import images, index, methods
-from retrieval.collections import open_collection
+from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.collections.ground_truth import same_landmark
 from retrieval.evaluation import runs
-from retrieval.index.store import PRECOMPUTED
 from retrieval.ranking.search import rank_picture
 
 INDEXES = [PRECOMPUTED / "town" / name for name in ("sir-lite0", "delf-lite0", "gem-lite0")]

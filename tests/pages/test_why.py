@@ -8,9 +8,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from retrieval import index
-from retrieval.collections import open_collection
+from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.evaluation import similarity
-from retrieval.index.store import PRECOMPUTED
 
 ROOT = Path(__file__).parents[2]
 TOWN = PRECOMPUTED / "town"

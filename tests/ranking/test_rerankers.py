@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retrieval import index
 from retrieval.errors import RetrievalError
-from retrieval.index import neighbours, store
+from retrieval.index import neighbours, saving
 from retrieval.ranking import chain, diffusion, expansion, reciprocal, search, superglobal
 from retrieval.ranking.ranking import Query
 
@@ -27,7 +27,7 @@ def save(folder, vectors):
     )
     collection = SimpleNamespace(name="vectors", fingerprint="f", root=None)
     arrays = {"descriptors": vectors.astype(np.float16)}
-    store.save(folder, folder, method, collection, images, arrays)
+    saving.save(folder, folder, method, collection, images, arrays)
     return index.load(folder)
 
 

@@ -11,7 +11,7 @@ import uvicorn
 
 from retrieval import index, server
 from retrieval.collections import collection as collections
-from retrieval.index import store
+from retrieval.index import finding
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ class Client:
 
 @pytest.fixture
 def installed(precomputed, monkeypatch):
-    monkeypatch.setattr(store, "PRECOMPUTED", precomputed)
+    monkeypatch.setattr(finding, "PRECOMPUTED", precomputed)
     monkeypatch.setattr(collections, "PRECOMPUTED", precomputed)
     return precomputed
 

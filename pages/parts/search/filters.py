@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.metadata import Values, choices
-from retrieval.index import store
+from retrieval.index import finding
 
 state = st.session_state
 
@@ -18,7 +18,7 @@ def control(collection: Collection) -> None:
     """One select of columns and their values, which takes any other filter as well."""
     if state.get("filtered") != collection.name:  # another collection has other columns
         state.where, state.filtered = "", collection.name
-    if not collection.metadata and not store.in_stores():
+    if not collection.metadata and not finding.in_stores():
         return
     titles = {
         f"{column} == {json.dumps(value, ensure_ascii=False)}": f"{_words(column)}: {value}"

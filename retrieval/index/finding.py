@@ -1,0 +1,85 @@
+"""Which indexes there are: below ``precomputed/`` and in the stores of $RETRIEVAL_STORE."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from retrieval import files
+from retrieval.collections import PRECOMPUTED
+from retrieval.errors import RetrievalError
+from retrieval.index import layout
+from retrieval.index.milvus import STORES
+from retrieval.index.store import MAX_MANIFEST, Index, load
+from retrieval.methods import METHODS
+from retrieval.networks import checkpoints
+
+ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
+
+
+def find(collection_name: str, root: Path | None = None) -> dict[str, Path]:
+    """One index folder of a collection for each method that has any, in the order of the methods.
+
+    Where a method has several, one in a store wins, then its default checkpoint. root: as below.
+    """
+    found: dict[str, Path] = {}
+    for method, path in find_all(collection_name, root):
+        found.setdefault(method, path)
+    return found
+
+
+def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, Path]]:
+    """Method and folder of every index of a collection, in the order of the methods.
+
+    The default checkpoint of a method comes before its others. Only manifests are read here.
+    Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
+    root: the folder of the indexes; by default ``precomputed/``, and the stores.
+    """
+    found = []
+    manifests = sorted((root or PRECOMPUTED).glob(f"{collection_name}/*/manifest.json"))
+    stores = [path for path in in_stores() if path.parent.name == collection_name]
+    if stores and root in (None, PRECOMPUTED):
+        names = {path.name for path in stores}
+        manifests = [one for one in manifests if one.parent.name not in names]
+        manifests += [path / "manifest.json" for path in stores]
+    for manifest in manifests:
+        try:
+            data = files.read_json(manifest, MAX_MANIFEST)
+            method, checkpoint = data["method"], data["checkpoint"]["id"]
+            known = method in ORDER
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # load() says what is wrong with it to whoever asks for it
+        if known:
+            default = [one.id for one in checkpoints.of_method(method)[:1]]
+            place = manifest.parent
+            later = place not in stores, [checkpoint] != default
+            found.append((ORDER.index(method), later, method, place))
+    return [(method, path) for *_, method, path in sorted(found)]
+
+
+def in_stores() -> list[Path]:
+    """A folder for each store that $RETRIEVAL_STORE names; ``load`` opens the store behind it.
+
+    Raises RetrievalError where a store that was never seen cannot be reached.
+    """
+    if STORES not in os.environ:
+        return []
+    from retrieval.index import stored
+
+    return stored.folders()
+
+
+def find_same(method) -> list[Index]:
+    """Indexes of any collection made with the very same method; those that are damaged are not.
+
+    ``build`` takes the features of pictures it meets again from them.
+    """
+    wanted = layout.identity(method)
+    found = []
+    for manifest in sorted(PRECOMPUTED.glob("*/*/manifest.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError, RetrievalError):
+            data = files.read_json(manifest, MAX_MANIFEST)
+            if {key: data.get(key) for key in wanted} == wanted:
+                found.append(load(manifest.parent))
+    return found

@@ -1,0 +1,112 @@
+"""An index is written into a folder, and the folder put in the place of another one."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval import files
+from retrieval.collections import registered
+from retrieval.index import layout
+
+
+def save(
+    folder: Path,
+    out: Path,
+    method,
+    collection,
+    images: list[dict],
+    arrays: Mapping[str, np.ndarray],
+    skipped: Iterable[dict] = (),
+    seconds: float = 0.0,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an index into an existing empty folder, the manifest last.
+
+    out: where it will be put.
+    method: anything with kind, name, checkpoint (id, sha256) and settings.
+    collection: anything with name, fingerprint and root. images: name, sha256, width, height each.
+    more: further entries of the manifest, and others in place of those that would be written.
+    """
+    for name, array in arrays.items():
+        try:
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        except OSError as error:
+            # A short write: numpy says how much it wrote, but not why.
+            if error.errno is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+    (folder / "images.json").write_bytes(files.as_json(images))
+    sizes = {
+        path.name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
+        for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
+    }
+    manifest = {
+        "format": layout.FORMAT,
+        **layout.identity(method),
+        "collection": {
+            "name": collection.name,
+            "fingerprint": collection.fingerprint,
+            **_whereabouts(collection, out),
+        },
+        "pictures": len(images),
+        "skipped": list(skipped),
+        "files": sizes,
+        "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        **(more or {}),
+    }
+    manifest["sha256"] = layout.manifest_digest(manifest)
+    (folder / "manifest.json").write_bytes(files.as_json(manifest))
+
+
+def _whereabouts(collection, out: Path) -> dict[str, str]:
+    """Where the pictures of a collection without a registered name lie, seen from its index."""
+    if collection.root is None or collection.name in {entry.name for entry in registered()}:
+        return {}
+    root = os.path.abspath(collection.root)
+    try:
+        return {"folder": Path(os.path.relpath(root, out)).as_posix()}
+    except ValueError:  # another drive of Windows
+        return {"folder": Path(root).as_posix()}
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put ``new`` in the place of ``target``; ``settle`` repairs a stop between the two renames.
+
+    Until then the old folder lies beside ``new``, in a folder where no other build writes.
+    """
+    old = new.with_name(f"{new.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(new: Path, target: Path) -> None:
+    """Undo a replacement that was killed halfway: bring the old folder back."""
+    old = new.with_name(f"{new.name}.old")
+    if old.exists():
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(target)
+
+
+def old_places(path: Path) -> list[Path]:
+    """Where ``replace_folder`` has put the index that was here, while it is at work."""
+    try:
+        return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
+    except FileNotFoundError:  # one went while we looked
+        return [path]
