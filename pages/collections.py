@@ -134,7 +134,9 @@ def photographers(titles: dict[str, str]) -> None:
         ],
         hide_index=True,
         key="credits",
+        placeholder="–",
         column_config={
+            "Picture": st.column_config.TextColumn(width="medium"),
             "Terms": st.column_config.LinkColumn(display_text="licence"),
             "Source": st.column_config.LinkColumn(display_text="page"),
         },

@@ -16,6 +16,7 @@ from retrieval.ranking.verification import LEAST
 PER_PAGE = 10
 MOST = 5000  # pictures, which take minutes
 MOST_SHOWN = 24  # pictures of one group
+MOST_INLIERS = 60  # that can be asked for
 state = st.session_state
 
 
@@ -82,6 +83,9 @@ st.markdown(
 titles = own_pictures.collection_titles()
 if not titles:
     loaders.nothing_here()
+linked = query.newly_asked(titles, "groups-link", "groups-collection")
+if (inliers := query.number(linked.get("inliers", ""))) is not None:
+    state["groups-least"] = min(max(round(inliers), LEAST), MOST_INLIERS)
 if state.get("groups-collection") not in titles:
     searched = state.get("collection")
     state["groups-collection"] = searched if searched in titles else next(iter(titles))
@@ -96,12 +100,13 @@ name = left.selectbox(
 least = right.slider(
     "Inliers that connect two pictures",
     LEAST,
-    60,
+    MOST_INLIERS,
     groups.CONNECTED,
     key="groups-least",
     persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
+query.keep_link("groups-link", {"collection": name, "inliers": str(least)})
 with loaders.explained():
     collection = own_pictures.opened(name)
 paths = own_pictures.indexes(collection)

@@ -39,6 +39,8 @@ _STYLE = (
 .stMainBlockContainer {padding: 4rem 2rem 3rem}
 .stMainBlockContainer h1 {padding: 0 0 1rem}
 [data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
+/* A projector or a large screen is looked at from further away. */
+@media (min-width: 1800px) {html {font-size: 18px}}
 [data-testid="stLayoutWrapper"]:has(> .st-key-scroll) {position: absolute; height: 0}
 .st-key-one-query {scroll-margin-top: 4.5rem}
 @media (max-width: 640px) {
@@ -114,6 +116,8 @@ div[class*="st-key-strip-"] > *, .skeleton.strip > * {flex: 1 0 4.6rem !importan
   min-width: 4.6rem !important}
 .skeleton.strip b {height: 1rem; margin: .3rem 0 .2rem}
 div[class*="st-key-strip-group-"] > * {flex: 0 0 8rem !important}
+/* Room for the three buttons of each. */
+div[class*="st-key-strip-judging-"] > * {flex-basis: 8rem !important; min-width: 8rem !important}
 div[class*="st-key-strip-"] p {font-size: .8rem}
 div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; height: 1.2rem;
   font-size: .75rem}
@@ -170,18 +174,22 @@ def skeleton(count: int, strip: bool) -> str:
     return f'<div class="skeleton{" strip" if strip else ""}" aria-hidden="true">{cells}</div>'
 
 
-def credit_line(credit: Credit | None) -> None:
-    """Who made a picture, below it, with the way to its licence and to where it came from."""
-    if credit is None:
-        return
-    licence = plain(credit.licence)
-    parts = [
-        plain(credit.author),
-        f"[{licence}](<{credit.licence_url}>)" if credit.licence_url else licence,
-        f"[source](<{credit.page}>)" if credit.page else "",
-        plain(credit.note),
-    ]
-    st.caption(" · ".join(filter(None, parts)))
+def credit_line(credit: Credit | None, first: str = "") -> None:
+    """Who made a picture, below it, with the way to its licence and to where it came from.
+
+    first: Markdown that stands before.
+    """
+    parts = [first]
+    if credit is not None:
+        licence = plain(credit.licence)
+        parts += [
+            plain(credit.author),
+            f"[{licence}](<{credit.licence_url}>)" if credit.licence_url else licence,
+            f"[source](<{credit.page}>)" if credit.page else "",
+            plain(credit.note),
+        ]
+    if any(parts):
+        st.caption(" · ".join(filter(None, parts)))
 
 
 def legend(judged: str = "") -> None:

@@ -46,12 +46,23 @@ function closeMenu() {
   });
 }
 
+// An address that a page completes by itself is no step of the way back.
+function completeInPlace() {
+  const push = history.pushState.bind(history);
+  history.pushState = (state, title, address) => {
+    const to = new URL(address ?? "", document.baseURI);
+    const completed = to.pathname === location.pathname && !location.search;
+    (completed ? history.replaceState.bind(history) : push)(state, title, address);
+  };
+}
+
 export default function ({ data }) {
   if (!window.scrollIsKept) {
     window.scrollIsKept = true;
     window.scrollShown = 0;
     keep();
     closeMenu();
+    completeInPlace();
   }
   if (data.number > window.scrollShown) {
     window.scrollShown = data.number;

@@ -73,3 +73,15 @@ def test_pictures_that_were_moved_are_not_no_groups(tmp_path):
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(RetrievalError, match=r"as 0\.png, could not be compared: their features"):
         loaders.confirmed_pairs(path, collection, lambda done, total: None)
+
+
+def test_a_link_brings_collection_and_inliers():
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.switch_page("pages/groups.py")
+    app.query_params["collection"], app.query_params["inliers"] = "town", "900"
+    app.run()
+    assert not app.exception
+    assert app.slider(key="groups-least").value == 60
+    assert app.query_params["inliers"] in ("60", ["60"])
+    app.slider(key="groups-least").set_value(30).run()
+    assert app.query_params["inliers"] in ("30", ["30"])

@@ -454,11 +454,14 @@ def test_large_pictures_name_their_photographers(little, folder, monkeypatch):
     assert [one.value for one in app.caption if "source" in one.value] == [asked]
     app.button(key="open-cnn-irwnha-1").click().run()
     said = [one.value for one in app.caption if "source" in one.value]
-    assert said.count(asked) == 2  # in the column of the query, and large beside the result
-    assert [one for one in said if one.startswith("Adam · ") and "insignia" in one]
+    # In the column of the query, and large beside the result.
+    assert said[0] == asked
+    assert said[1] == rf"Query: ask\.png · {asked}"
+    assert said[2].startswith(r"Result: red\_1\.png · Adam · ")
+    assert "insignia" in said[2]
     assert len(said) == 3
     app.button(key="open-cnn-irwnha-0").click().run()  # of this one nothing is known
-    assert [one.value for one in app.caption if "source" in one.value] == [asked] * 2
+    assert [one.value for one in app.caption if "source" in one.value] == said[:2]
 
 
 def test_why_steps_to_the_results_before_and_after(little):
@@ -636,6 +639,16 @@ def test_own_results_are_judged_and_evaluated(bare):
     mine = app.session_state["own"].collection
     assert judgements.verdicts(mine, mine.queries[0]) == {first: "positive", second: "wrong"}
 
+    # The same marks stand in the rows of all methods, and can be given there.
+    app.segmented_control(key="method").set_value("all").run()
+    assert app.segmented_control(key="mark-cnn-irwnha-0").value == "positive"
+    app.segmented_control(key="mark-cnn-irwnha-2").set_value("ignored").run()
+    assert sorted(
+        one.value for one in app.segmented_control if one.key.startswith("mark-sir-") if one.value
+    ) == ["ignored", "positive", "wrong"]
+    app.segmented_control(key="mark-cnn-irwnha-2").set_value(None).run()
+    app.segmented_control(key="method").set_value("cnn-irwnha").run()
+
     # Another query has no marks yet; its buttons do not show those of the first.
     app.selectbox(key="database").select("mine/blue.png").run()
     assert app.segmented_control(key="mark-cnn-irwnha-0").value is None
@@ -647,7 +660,7 @@ def test_own_results_are_judged_and_evaluated(bare):
     assert "Judged by you: 2 queries, 3 pictures." in "".join(one.value for one in app.caption)
     scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
     # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
-    assert scores["mAP Classic"].tolist() == [56.25]
+    assert scores["mAP Classic"].tolist() == [56.25, 56.25]  # both methods order by colour
 
 
 def test_own_ground_truth_from_a_file(bare):

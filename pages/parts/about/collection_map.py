@@ -21,6 +21,11 @@ from retrieval.methods import METHODS
 LANDMARK = "landmark"  # what dots are coloured by at first
 MOST_COLOURS = 20  # words of a column that can be told apart by colour
 FEW_NUMBERS = 6  # with so many different numbers or fewer, each gets a colour of its own
+# Of Paul Tol's "bright" scheme, which colour-blind people tell apart, on white and on black. When
+# they are used up, they come again with the next shape, every other one hollow.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
+SHAPES = ("circle", "triangle-up", "diamond", "square")
+UNKNOWN = "#9aa4ad"
 NEAREST = 10  # neighbours of the query that are marked
 SMALL, MOST_SHOWN = 96, 600  # pixels of a picture under the mouse; pictures that have one
 KINDS = {"pca": "Principal components", "tsne": "Neighbourhoods (t-SNE)"}
@@ -38,12 +43,12 @@ def section(asked: Asked) -> None:
     """The maps of the methods with one descriptor a picture, side by side; a click searches."""
     collection = asked.collection
     st.markdown(
-        "Each dot is a picture, and its colour is the landmark, unless you choose another below. "
-        "Where one colour makes a group of its own, the method recognises that landmark; where "
-        "colours mix, it fails. Grey: nothing is known of the picture. Point at a dot to see its "
-        f"picture, click it to search with it. Rings mark the {NEAREST} nearest neighbours of the "
-        "picture above, and a cross that picture itself if it is on the map. DELF has no map: it "
-        "has hundreds of descriptors for each picture."
+        "Each mark is a picture; colour and shape say its landmark. Where a landmark makes a group "
+        "of its own, the method recognises it; where landmarks mix, it fails. Small grey dots: no "
+        "landmark is known. Point at a mark to see its picture, click it to search with it; click "
+        f"a name below a map to see it alone. Rings: the {NEAREST} nearest neighbours of the "
+        "picture above. Cross: that picture, if it is on the map. DELF has no map: it has hundreds "
+        "of descriptors for each picture."
     )
     columns = _columns(collection)
     with st.container(horizontal=True):
@@ -158,17 +163,6 @@ def _clicked(key: str, method: str, name: str) -> None:
 def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
     pick = altair.selection_point("pick", fields=["Picture"], on="click")
     title = colour.replace("_", " ").capitalize()
-    known = [row["value"] for row in rows if row["value"] is not None]
-    palette = (
-        altair.Scale(scheme="viridis")
-        if scale == "Q"
-        else altair.Scale(domain=sorted(set(known)), scheme="tableau20")
-    )
-    legend = (
-        altair.Legend(orient="bottom", title=title, gradientLength=200)
-        if scale == "Q"
-        else altair.Legend(orient="bottom", columns=4, title=None, symbolLimit=0)
-    )
     plain = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     tips: list[str | altair.Tooltip] = [
         "Picture:N",
@@ -181,17 +175,49 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
         y=altair.Y("y:Q", axis=plain, scale=altair.Scale(zero=False)),
         tooltip=tips,
     )
-    dots = (
-        base.mark_circle(size=70, opacity=0.85, cursor="pointer", invalid="show")
-        .encode(
-            color=altair.condition(
-                "datum.value === null",
-                altair.value("#9aa4ad"),
-                altair.Color(f"value:{scale}", scale=palette, legend=legend),
-            )
-        )
-        .add_params(pick)
+    unknown = base.transform_filter("datum.value === null").mark_circle(
+        size=30, opacity=0.7, cursor="pointer", color=UNKNOWN
     )
+    marks = base.transform_filter("datum.value !== null").mark_point(
+        filled=True, size=90, strokeWidth=2, opacity=0.9, cursor="pointer"
+    )
+    if scale == "Q":
+        legend = altair.Legend(orient="bottom", title=title, gradientLength=200)
+        marks = marks.encode(
+            color=altair.Color("value:Q", scale=altair.Scale(scheme="viridis"), legend=legend)
+        )
+    else:
+        known = sorted({row["value"] for row in rows if row["value"] is not None})
+        rounds = [divmod(n, len(COLOURS)) for n in range(len(known))]
+        colours = [COLOURS[n] for _, n in rounds]
+        looks = {
+            "stroke": colours,
+            "fill": [
+                colour if turn % 2 == 0 else "transparent"
+                for (turn, _), colour in zip(rounds, colours, strict=True)
+            ],
+            "shape": [SHAPES[turn] for turn, _ in rounds],
+        }
+        legend = altair.Legend(
+            orient="bottom",
+            columns=4,
+            title=None,
+            symbolLimit=0,
+            symbolSize=100,
+            symbolStrokeWidth=2,
+            labelFontSize=14,
+        )
+        alone = altair.selection_point("alone", fields=["value"], bind="legend")
+        marks = marks.encode(
+            **{
+                channel: getattr(altair, channel.capitalize())(
+                    "value:N", scale=altair.Scale(domain=known, range=values), legend=legend
+                )
+                for channel, values in looks.items()
+            },
+            opacity=altair.condition(alone, altair.value(0.9), altair.value(0.12)),
+        ).add_params(alone)
+    marks = marks.add_params(pick)
     near = base.transform_filter("datum.ring")
     dark, light = (  # to be seen on any background
         near.mark_point(size=190, strokeWidth=width, color=colour, fill=None, cursor="pointer")
@@ -200,7 +226,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
     asked = base.transform_filter("datum.query").mark_point(
         size=320, shape="cross", filled=True, color="#D55E00", stroke="#fff"
     )
-    return (dots + dark + light + asked).properties(height=420)
+    return (unknown + marks + dark + light + asked).properties(height=520)
 
 
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")

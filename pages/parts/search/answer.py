@@ -72,7 +72,7 @@ def answers(
     if together:
         for name in rankings:
             with slots[name][-1].container():
-                _strip(name, collection, rankings, judged)
+                _strip(name, collection, question, box, rankings, judged)
     # Last, as it may take minutes: meanwhile the methods that are ready can be looked at.
     for name in names:
         if name not in paths:
@@ -193,11 +193,19 @@ def _noise(name: str, collection: Collection, ranking: Ranking) -> int:
 
 
 def _strip(
-    name: str, collection: Collection, rankings: dict[str, Ranking], judged: Judged | None
+    name: str,
+    collection: Collection,
+    question: query.Question,
+    box: Box | None,
+    rankings: dict[str, Ranking],
+    judged: Judged | None,
 ) -> None:
     """The best pictures of one method as a row of small cards."""
     ranking = rankings[name]
-    with st.container(horizontal=True, gap="xsmall", key=f"strip-{name}"):
+    judging = state.get("judging") and marking.possible(collection, question)
+    with st.container(
+        horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{name}"
+    ):
         for n in range(min(STRIP, len(ranking))):
             hit = ranking.names[n]
             places = [
@@ -206,7 +214,10 @@ def _strip(
                 if hit in one.names
             ]
             tip = f"{plain(Path(hit).name)}: rank " + ", ".join(places)
-            _card(name, collection, ranking, n, judged, "", tip)
+            with st.container(gap="xsmall"):
+                _card(name, collection, ranking, n, judged, "", tip)
+                if judging:
+                    marking.buttons(collection, question, box, hit, f"{name}-{n}")
 
 
 def _card(

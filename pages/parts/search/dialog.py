@@ -47,11 +47,11 @@ def result(
             inliers_beside(ranking, judged, n)
         if {"geometry", "geometry-lighterglue"} & set(reranking.chosen()):
             geometry_of(path, collection, question, box, hit)
-    st.caption(f"{plain(question.name)} and {plain(hit)}")
+    with st.container(gap=None):
+        cards.credit_line(question.credit, f"Query: {plain(question.name)}")
+        cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
     filters.known(collection.metadata.get(hit))
-    cards.credit_line(question.credit)
-    cards.credit_line(collection.credits.get(hit))
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         # A picture of the visitor's own stays in the session; it cannot be part of a link.
         view = {"view": "pair", "collection": collection.name, "result": hit}
         if isinstance(question.source, Path):

@@ -9,7 +9,6 @@ import streamlit as st
 
 from pages.parts import cards, indexing, own_pictures, query
 from pages.parts.plain import plain
-from pages.parts.search.link import ALL
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.errors import RetrievalError
@@ -23,9 +22,8 @@ state = st.session_state
 
 
 def possible(collection: Collection, question: query.Question) -> bool:
-    """Whether results can be judged: large ones, of a query that is in one's own collection."""
-    own = collection.name == own_pictures.NAME and isinstance(question.source, Path)
-    return own and state.method != ALL
+    """Whether results can be judged: those of a query that is in one's own collection."""
+    return collection.name == own_pictures.NAME and isinstance(question.source, Path)
 
 
 def bar(collection: Collection) -> None:
