@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from PIL import Image
 
-from retrieval.collections import downloads
+from retrieval.collections import transfer
 from retrieval.collections.commons import choice
 from retrieval.collections.commons import site as site_module
 
@@ -186,7 +186,7 @@ def serving(monkeypatch):
     monkeypatch.setattr(choice, "MEDIA", f"{site.root}/")
     monkeypatch.setattr(site_module, "PAUSE", 0)
     monkeypatch.setattr(site_module, "LAG", 0)
-    monkeypatch.setattr(downloads, "PAUSE", 0.001)
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
     yield site
     site.http.shutdown()
     site.http.server_close()

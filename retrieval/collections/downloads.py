@@ -1,4 +1,4 @@
-"""Fetch files and public collections: resumed, verified, unpacked safely, put in place at once.
+"""Bring public collections to this machine: unpacked safely, put in place at once.
 
 Everything goes below ``retrieval.collections.data_folder()``. A collection is there or it is
 not: pictures are unpacked beside their place and moved in with one rename.
@@ -6,38 +6,20 @@ not: pictures are unpacked beside their place and moved in with one rename.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
-import ssl
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
-from retrieval import files
 from retrieval.collections import Entry, data_folder, open_collection, registered
 from retrieval.collections.archives import unpack
 from retrieval.collections.ground_truth import read_ground_truth
+from retrieval.collections.transfer import CHUNK, Progress, check_room, fetch
 from retrieval.errors import RetrievalError
 
-CHUNK = 1 << 18
-TIMEOUT = 30  # seconds without a byte
-RETRIES = 5  # in a row without getting any further
-PAUSE = 0.5  # seconds before the first retry; doubled each time
-MAX_WAIT = 120  # seconds that a server may make us wait before the next try
-AGENT = "retrieval-demo"
-MAX_BYTES = 10_000_000_000
-TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
-
-Progress = Callable[[int, int | None, str], None]  # bytes here, bytes in all, file name
 Say = Callable[[str], object]
 
 
@@ -84,251 +66,6 @@ SOURCES = {
 }
 
 
-class Unavailable(RetrievalError):
-    """This one file cannot be had, now or later; others of the same server may be."""
-
-
-class _Broken(Exception):
-    """A transfer that may well work when tried again, after so many seconds at least."""
-
-    def __init__(self, why: str, wait: float = 0.0) -> None:
-        super().__init__(why)
-        self.wait = wait
-
-
-class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, request, file, code, message, headers, address):
-        check_address(address)
-        if request.full_url.startswith("https:") and not address.startswith("https:"):
-            raise RetrievalError(f"{request.full_url} leads to {address}, without encryption.")
-        file.close()  # urllib would read all that comes with it, which may have no end
-        return super().redirect_request(request, file, code, message, headers, address)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Follows http and https and nothing else: no file:, no ftp:, no data:."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPErrorProcessor,
-        _HttpOnly,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-def check_address(address: str) -> str:
-    """``address`` if it is http or https; RetrievalError otherwise."""
-    try:
-        parts = urlsplit(address)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        fine = False
-    if not fine:
-        raise RetrievalError(f"{address} is not an http or https address.")
-    return address
-
-
-def fetch(
-    address: str,
-    target: str | Path,
-    *,
-    sha256: str = "",
-    max_bytes: int = MAX_BYTES,
-    progress: Progress | None = None,
-    agent: str = AGENT,
-) -> Path:
-    """Download one file to ``target``, unless it is there already; returns its path.
-
-    Bytes gather in ``<target>.part``, which an interrupted download goes on with as long as the
-    server says that the file has not changed. The file is renamed when it is complete.
-    sha256: the digest it must have, or how that begins. agent: the User-Agent to send.
-    A server that is busy is asked again, not before it wants to be (Retry-After).
-    Raises Unavailable when there is no such file, it is too large, or its digest is wrong (it is
-    deleted); RetrievalError when the server refuses, the connection keeps breaking (what has
-    arrived is kept), or there is no room.
-    """
-    check_address(address)
-    shown = address.partition("?")[0]
-    target = Path(target)
-    if target.is_file() and files.digest(target).startswith(sha256):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    failures = furthest = 0
-    while True:
-        try:
-            _transfer(address, part, max_bytes, progress, agent)
-            break
-        except _Broken as error:
-            failures = 0 if _size(part) > furthest else failures + 1
-            furthest = max(furthest, _size(part))
-            kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
-            if error.wait > MAX_WAIT:
-                minutes = f"{error.wait / 60:.0f} minutes"
-                raise RetrievalError(
-                    f"{shown} cannot be downloaded now: the server asks to wait {minutes}.{kept}"
-                ) from error
-            if failures >= RETRIES:
-                raise RetrievalError(f"{shown} cannot be downloaded now: {error}.{kept}") from error
-            time.sleep(max(min(PAUSE * 2**failures, TIMEOUT), error.wait))
-    digest = files.digest(part)
-    _stamp(part).unlink(missing_ok=True)
-    if not digest.startswith(sha256):
-        part.unlink()
-        raise Unavailable(
-            f"{address} has SHA-256 {digest[:16]}… instead of {sha256[:16]}… and was deleted: "
-            "it was damaged on the way or replaced by its owner."
-        )
-    os.replace(part, target)
-    return target
-
-
-def _transfer(
-    address: str, part: Path, max_bytes: int, progress: Progress | None, agent: str
-) -> None:
-    """Add to ``part`` what is missing. _Broken when that may work later."""
-    have, validator = _size(part), _validator(part, address)
-    if not validator:
-        have = 0
-    request = urllib.request.Request(
-        address, headers={"User-Agent": agent, "Accept-Encoding": "identity"}
-    )
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", validator)
-    try:
-        response = _opener().open(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code == 416:
-            if have and error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
-                return  # it was complete already
-            part.unlink(missing_ok=True)
-            raise _Broken("the server has a shorter file") from error
-        if error.code in TEMPORARY:
-            wait = _retry_after(error.headers.get("Retry-After", ""))
-            raise _Broken(f"the server says {error.code} {error.reason}", wait) from error
-        final = Unavailable if error.code in (404, 410) else RetrievalError
-        raise final(
-            f"{address} cannot be downloaded: the server says {error.code} {error.reason}."
-        ) from error
-    except URLError as error:
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise RetrievalError(
-                f"{address} cannot be trusted: {error.reason.verify_message}."
-            ) from error
-        raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: of a hostile redirect
-        raise _Broken(str(error) or type(error).__name__) from error
-
-    with response:
-        start, stated = 0, response.headers.get("Content-Length", "")
-        if response.status == 206:
-            match = re.fullmatch(
-                r"bytes ([0-9]{1,18})-[0-9]+/(.*)",
-                response.headers.get("Content-Range", "").strip(),
-            )
-            changed = _strong(response.headers) not in ("", validator)
-            if not match or int(match[1]) != have or changed:
-                part.unlink(missing_ok=True)
-                raise _Broken("the server sent another part than was asked for")
-            start, stated = have, match[2]
-        elif response.status != 200:
-            raise RetrievalError(
-                f"{address} cannot be downloaded: the server says {response.status}."
-            )
-        total = int(stated) if re.fullmatch("[0-9]{1,18}", stated) else None
-        if (total or 0) > max_bytes:
-            raise _too_large(address, part, max_bytes)
-        if total is not None:
-            check_room(part.parent, total - start, address)
-        here = start
-        try:
-            _stamp(part).write_text(
-                json.dumps({"address": address, "validator": _strong(response.headers)})
-            )
-            with open(part, "ab" if start else "wb") as file:
-                for chunk in _chunks(response):
-                    here += len(chunk)
-                    if here > max_bytes:
-                        raise _too_large(address, part, max_bytes)
-                    file.write(chunk)
-                    if progress:
-                        progress(here, total, part.name.removesuffix(".part"))
-        except OSError as error:
-            raise _unwritable(part, error) from error
-        if total is not None and here != total:
-            raise _Broken(f"the connection broke off after {here:,} of {total:,} bytes")
-
-
-def _chunks(response) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = response.read(CHUNK)
-        except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
-            raise _Broken(f"the connection broke off ({error})") from error
-        if not chunk:
-            return
-        yield chunk
-
-
-def _retry_after(value: str) -> float:
-    """Seconds until a server wants to be asked again: it says a number or a date (RFC 9110)."""
-    if value.isdecimal():
-        return float(value[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0
-
-
-def _too_large(address: str, part: Path, max_bytes: int) -> Unavailable:
-    part.unlink(missing_ok=True)
-    return Unavailable(
-        f"{address} is larger than {max_bytes / 1e6:,.0f} MB, more than it should be."
-    )
-
-
-def _strong(headers) -> str:
-    """What identifies this version of a file: a strong ETag, else its date; '' for neither."""
-    etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
-
-
-def _stamp(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _validator(part: Path, address: str) -> str:
-    """The version that the bytes in ``part`` are of; '' if unknown or of another address."""
-    try:
-        stamp = json.loads(_stamp(part).read_text())
-        return stamp["validator"] if stamp["address"] == address else ""
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _unwritable(path: Path, error: OSError) -> RetrievalError:
-    return RetrievalError(f"{path} cannot be written: {error.strerror or error}.")
-
-
-def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise RetrievalError when the disk of ``folder`` has less than ``needed`` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise RetrievalError(
-            f"{what} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are free; "
-            "make room, or set RETRIEVAL_DATA to another place."
-        )
-
-
 def download(name: str, progress: Progress | None = None, say: Say = lambda text: None) -> None:
     """Bring a registered collection to this machine: ground truth, then pictures.
 
@@ -340,7 +77,11 @@ def download(name: str, progress: Progress | None = None, say: Say = lambda text
         pictures = data_folder() / entry.pictures
         missing = not pictures.is_dir()
         if missing:
-            archives = sum(_size(folder / _file_name(url)) for url in source.archives)
+            archives = sum(
+                path.stat().st_size
+                for path in (folder / _file_name(url) for url in source.archives)
+                if path.is_file()
+            )
             needed = 2 * source.size - archives
             free = shutil.disk_usage(folder).free
             say(
@@ -455,4 +196,6 @@ def working_folder() -> Iterator[Path]:
             f"Another download into {data_folder()} is running; wait for it."
         ) from error
     except OSError as error:
-        raise _unwritable(data_folder(), error) from error
+        raise RetrievalError(
+            f"{data_folder()} cannot be written: {error.strerror or error}."
+        ) from error

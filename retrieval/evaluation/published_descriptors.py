@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from retrieval import files
-from retrieval.collections import PRECOMPUTED, Collection, downloads, open_collection
+from retrieval.collections import PRECOMPUTED, Collection, downloads, open_collection, transfer
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import rank_descriptors, runs
 
@@ -65,7 +65,7 @@ CHECKPOINT = "rsfm120k-resnet101-gem-features"
 
 def download(
     name: str,
-    progress: downloads.Progress | None = None,
+    progress: transfer.Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> runs.Run:
     """Fetch published descriptors, index them, score them; returns the run.
@@ -79,7 +79,7 @@ def download(
     with downloads.working_folder() as folder:
         downloads.ensure_ground_truth(features.collection, progress)
         collection = open_collection(features.collection)
-        path = downloads.fetch(
+        path = transfer.fetch(
             features.address, folder / f"{name}.mat", max_bytes=500_000_000, progress=progress
         )
         try:

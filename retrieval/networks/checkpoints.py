@@ -208,7 +208,7 @@ def download(
     progress(bytes here, bytes in all, file name). say is told the size before anything is fetched.
     Returns where they are. Does nothing for what is there.
     """
-    from retrieval.collections import archives, downloads
+    from retrieval.collections import archives, downloads, transfer
 
     if not checkpoint.address:
         say(f"{checkpoint.id} is part of the installation.")
@@ -221,14 +221,14 @@ def download(
     target = checkpoint.path
     with downloads.working_folder() as folder:
         if checkpoint.format != "saved-model":
-            return downloads.fetch(
+            return transfer.fetch(
                 checkpoint.address,
                 target,
                 sha256=checkpoint.weights_sha256,
                 max_bytes=MAX_BYTES,
                 progress=progress,
             )
-        archive = downloads.fetch(
+        archive = transfer.fetch(
             checkpoint.address,
             folder / f"{checkpoint.id}.tar.gz",
             max_bytes=MAX_BYTES,

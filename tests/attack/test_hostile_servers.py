@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat
 from stubs import paint, refused
 
-from retrieval.collections import downloads, remote
+from retrieval.collections import remote, transfer
 from retrieval.collections.commons import choice
 from retrieval.collections.remote import open_anywhere
 from retrieval.errors import RetrievalError
@@ -139,14 +139,14 @@ def test_what_comes_with_a_redirect_is_not_read(tmp_path):
         over.set()
 
     with answering(answer) as address:
-        path = downloads.fetch(f"{address}/moved", tmp_path / "file")
+        path = transfer.fetch(f"{address}/moved", tmp_path / "file")
         assert path.read_bytes() == b"what was asked for"
         assert over.wait(60)
         assert len(sent) < 60
 
 
 def test_a_part_of_another_version_is_not_appended(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0)
+    monkeypatch.setattr(transfer, "PAUSE", 0)
     new, versions = b"b" * 1000, []
 
     def answer(request):
@@ -161,13 +161,13 @@ def test_a_part_of_another_version_is_not_appended(tmp_path, monkeypatch):
         request.wfile.write(b"a" * 400 if len(versions) == 1 else new[start:])
 
     with answering(answer) as address:
-        assert downloads.fetch(f"{address}/file", tmp_path / "file").read_bytes() == new
+        assert transfer.fetch(f"{address}/file", tmp_path / "file").read_bytes() == new
     assert versions == [None, "bytes=400-", None]
 
 
 def test_a_server_that_begins_again_for_ever(tmp_path, monkeypatch):
     """It breaks off at the same place each time, and says that there is no more of the file."""
-    monkeypatch.setattr(downloads, "PAUSE", 0)
+    monkeypatch.setattr(transfer, "PAUSE", 0)
     asked = []
 
     def answer(request):
@@ -186,7 +186,7 @@ def test_a_server_that_begins_again_for_ever(tmp_path, monkeypatch):
             request.wfile.write(bytes(100))
 
     with answering(answer) as address:
-        refused("cannot be downloaded now", downloads.fetch, f"{address}/file", tmp_path / "file")
+        refused("cannot be downloaded now", transfer.fetch, f"{address}/file", tmp_path / "file")
     assert len(asked) < 20
 
 

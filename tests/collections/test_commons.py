@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval import images
-from retrieval.collections import commons, downloads, open_collection
+from retrieval.collections import commons, open_collection, transfer
 from retrieval.collections.commons import Order, choice, download
 from retrieval.collections.commons import site as site_module
 from retrieval.errors import RetrievalError
@@ -144,7 +144,7 @@ def test_killed_in_the_middle(two, tmp_path):
 
 def test_etiquette(two, tmp_path, monkeypatch):
     waited = []
-    monkeypatch.setattr(downloads.time, "sleep", waited.append)
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
     monkeypatch.setattr(site_module, "PAUSE", 0.5)
     monkeypatch.setattr(site_module, "LAG", 5.0)
     lagging = {"error": {"code": "maxlag", "info": "Waiting for db: 7 seconds lagged", "lag": 7}}

@@ -18,8 +18,8 @@ from scipy.io import savemat
 
 from retrieval import cli
 from retrieval.collections import collection as collections
-from retrieval.collections import data_folder, downloads, open_collection
-from retrieval.collections.downloads import fetch
+from retrieval.collections import data_folder, downloads, open_collection, transfer
+from retrieval.collections.transfer import fetch
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published_descriptors as features
 from retrieval.evaluation import runs
@@ -86,7 +86,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(downloads, "PAUSE", 0.001)
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
     server = Server()
     yield server
     server.http.shutdown()
@@ -151,7 +151,7 @@ def test_answers_that_nobody_gives_by_accident(server, tmp_path, answer):
 
 
 def test_an_encrypted_address_leads_to_no_other():
-    follow = downloads._HttpOnly().redirect_request
+    follow = transfer._HttpOnly().redirect_request
     request = urllib.request.Request("https://example.org/a")
     led = follow(request, io.BytesIO(), 302, "", {}, "https://example.org/b")
     assert led.full_url.endswith("/b")
@@ -275,7 +275,7 @@ def test_larger_than_it_should_be(server, tmp_path, lengths):
 def test_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch):
     server.files["/a.bin"] = CONTENT
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(RetrievalError, match=r"0\.0 GB are free; make room, or set RETRIEVAL_DATA"):
         fetch(f"{server.root}/a.bin", tmp_path / "a.bin")
 
@@ -302,7 +302,7 @@ def test_redirects_within_http_are_followed(server, tmp_path):
 
 
 def test_nobody_listens(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0)
+    monkeypatch.setattr(transfer, "PAUSE", 0)
     with pytest.raises(RetrievalError, match="cannot be downloaded now: Connection refused"):
         fetch("http://127.0.0.1:9/a.bin", tmp_path / "a.bin")
     with pytest.raises(RetrievalError, match="not an http"):
@@ -441,7 +441,7 @@ def test_hashes_are_those_of_the_authors_files(name):
 
 def test_no_room_for_the_collection(server, roxford, monkeypatch):
     usage = type("Usage", (), {"free": 1_500_000})
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(RetrievalError, match=r"ROxford5k needs 0\.0 GB .* make room"):
         downloads.download("roxford5k")
     assert server.asked == []
@@ -469,10 +469,10 @@ def test_every_source_has_a_collection_and_an_address():
     for name, source in downloads.SOURCES.items():
         assert entries[name].images
         for address in (*source.archives, source.ground_truth):
-            downloads.check_address(address)
+            transfer.check_address(address)
     for one in features.FEATURES.values():
         assert one.collection in entries
-        downloads.check_address(one.address)
+        transfer.check_address(one.address)
 
 
 # --- published descriptors -----------------------------------------------------------------

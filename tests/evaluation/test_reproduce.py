@@ -18,7 +18,7 @@ from PIL import Image
 from retrieval import cli
 from retrieval.cli import index as index_command
 from retrieval.collections import collection as collections
-from retrieval.collections import downloads
+from retrieval.collections import downloads, transfer
 from retrieval.index import finding, store
 from retrieval.networks import checkpoints
 
@@ -46,7 +46,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     for module in (finding, index_command):
         monkeypatch.setattr(module, "PRECOMPUTED", tmp_path / "precomputed")
-    monkeypatch.setattr(downloads, "PAUSE", 0.001)
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
     yield http_server
     http_server.shutdown()
     http_server.server_close()

@@ -28,7 +28,8 @@ from retrieval.collections import credits
 from retrieval.collections.collection import Collection, open_collection
 from retrieval.collections.commons.choice import FROM, LICENCES, File, LeftOut, judge, unwanted
 from retrieval.collections.commons.site import Site, title_of
-from retrieval.collections.downloads import Say, Unavailable, check_room
+from retrieval.collections.downloads import Say
+from retrieval.collections.transfer import Unavailable, check_room
 from retrieval.errors import RetrievalError
 
 WORK = ".commons"  # the hidden folder of a collection where the work is kept

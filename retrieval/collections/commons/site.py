@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from retrieval.collections.credits import one_line
-from retrieval.collections.downloads import RETRIES, fetch
+from retrieval.collections.transfer import RETRIES, fetch
 from retrieval.errors import RetrievalError
 
 API = "https://commons.wikimedia.org/w/api.php"
@@ -39,7 +39,7 @@ class Site:
         self.agent, self.answers = user_agent(contact), work / "answers"
 
     def fetch(self, address: str, path: Path) -> None:
-        """Download to ``path`` what is not there yet; errors as of ``downloads.fetch``."""
+        """Download to ``path`` what is not there yet; errors as of ``transfer.fetch``."""
         if not path.is_file():
             time.sleep(PAUSE)
             fetch(address, path, max_bytes=MAX_BYTES, agent=self.agent)
