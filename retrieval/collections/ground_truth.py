@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
+LONGEST_NAME = 4096  # characters: no system has longer paths
 MAX_BYTES = 32_000_000  # of JSON, which takes up to thirty times as much in memory
 MAX_CHARACTERS = 128_000_000  # of all names together
 MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
@@ -273,9 +274,12 @@ def check_name(name: str) -> str:
     """``name`` if it is a relative path that stays below its folder."""
     path = PurePath(name)
     wrong = not path.parts or path.is_absolute() or path.drive or ".." in path.parts
+    wrong = wrong or len(name) > LONGEST_NAME
     # Half a character, as JSON can spell it, is in no file name.
     if wrong or re.search("[\0\ud800-\udc7f\udd00-\udfff]", name):
-        raise RetrievalError(f"{name!r} is no picture name: it must be a path below the folder.")
+        raise RetrievalError(
+            f"{name[:100]!r} is no picture name: it must be a path below the folder."
+        )
     return name
 
 

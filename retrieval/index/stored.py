@@ -380,7 +380,7 @@ class StoredIndex(store.Index):
             check_name(image["name"])
             fine = (
                 isinstance(image["sha256"], str)
-                and all(0 <= image[side] < 2**31 for side in ("width", "height"))
+                and all(self.has_digests <= image[side] < 2**31 for side in ("width", "height"))
                 and vector.shape == (self.width,)
                 and bool(np.linalg.norm(vector) < 1.01)
             )

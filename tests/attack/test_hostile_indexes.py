@@ -243,6 +243,15 @@ def test_descriptors_that_are_not_of_unit_length(tmp_path, honest):
             indexes.load(path)
 
 
+def test_pictures_without_pixels(tmp_path, honest):
+    """Geometry divided by their size."""
+    path = shutil.copytree(honest, tmp_path / "index")
+    edit(path / "images.json", lambda all_of_them: all_of_them[1].update(height=0))
+    forge(path)
+    with pytest.raises(RetrievalError, match="contradict its manifest"):
+        indexes.load(path)
+
+
 def test_parts_with_descriptors_of_another_width(tmp_path, town):
     method, _, collection = town
     parts = [tmp_path / str(number) for number in (1, 2)]

@@ -51,7 +51,7 @@ def test_they_are_evaluated_and_exported(collection, tmp_path):
     assert len(weights.digest(collection.root)) == 64
 
 
-@pytest.mark.parametrize("name", ["\ud800.png", "a\udfff.png", "\udc7f"])
+@pytest.mark.parametrize("name", ["\ud800.png", "a\udfff.png", "\udc7f", 5000 * "x"])
 def test_half_a_character_is_in_no_file_name(tmp_path, name):
     """JSON can spell it; where the list of pictures got its checksum it was a traceback."""
     (tmp_path / "ground_truth.json").write_text(json.dumps({"database": [name], "queries": []}))
