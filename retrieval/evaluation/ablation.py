@@ -220,9 +220,10 @@ def load(index: Index) -> Ablation | None:
     most = min(len(index) * MOST_BYTES, files.MAX_ARRAYS) + 100_000
     try:
         arrays = {name: files.read_array(path, name, most) for name in names}
-    except RetrievalError as error:
+        same = str(arrays.pop("index_sha256")) == files.digest(index.path / "manifest.json")
+    except (RetrievalError, OSError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
-    if str(arrays.pop("index_sha256")) != files.digest(index.path / "manifest.json"):
+    if not same:
         raise RetrievalError(f"The ablation in {index.path} is of an earlier index{again}.")
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))

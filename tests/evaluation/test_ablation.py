@@ -86,6 +86,9 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
     with pytest.raises(RetrievalError, match="of an earlier index; run: python -m retrieval abl"):
         ablation.load(opened)
+    manifest.unlink()  # another process removes or replaces the index
+    with pytest.raises(RetrievalError, match="damaged"):
+        ablation.load(opened)
     file.write_bytes(b"PK")
     with pytest.raises(RetrievalError, match="damaged"):
         ablation.load(opened)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -332,6 +333,21 @@ def test_figures_are_drawn_once(little, monkeypatch):
     monkeypatch.setattr(plots, "encode", lambda *args: drawn.append(args) or b"")
     start()
     assert drawn == []
+
+
+def test_an_index_that_is_removed_while_the_page_looks(little, monkeypatch):
+    run = loaders.run
+
+    def removed(path, *rest):
+        found = run(path, *rest)
+        if path.name == "sir":
+            shutil.rmtree(path)
+        return found
+
+    monkeypatch.setattr(loaders, "run", removed)
+    app = start()
+    assert table(app, "Measured")["Method"].tolist() == ["CNN-IRwNHA"]
+    assert "No such file" in text(app)
 
 
 def test_without_the_query_boxes(little):

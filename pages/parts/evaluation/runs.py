@@ -58,7 +58,7 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
         title = methods.METHODS[method].title
         label = f"{title}, {path.name}" if method in several else title
         try:
-            run = loaders.run(path, collection)
+            run, chains = loaders.run(path, collection), loaders.chains(path, collection)
         except RetrievalError as error:
             # Each new judgement makes the last evaluation one of other labels.
             without.append((label, path, "" if own else str(error)))
@@ -67,7 +67,7 @@ def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
             without.append((label, path, ""))
         else:
             measured[path.name] = Measured(path.name, label, run)
-        for then in filter(None, loaders.chains(path, collection)):
+        for then in filter(None, chains):
             id = reranked_id(path, then)
             try:
                 reranked = loaders.run(path, collection, then)
