@@ -100,7 +100,7 @@ div[class*="st-key-card-"]:has(button:focus-visible) {
 }
 div[class*="st-key-heading-"] {min-height: 2.6rem}
 div[class*="st-key-heading-"] h4 {padding: 0; font-size: 1.1rem}
-div[class*="st-key-heading-"] label {align-self: center; min-height: 0; margin: 0}
+div[class*="st-key-heading-"] [data-testid="stMarkdownContainer"] {margin-bottom: 0}
 div[class*="st-key-heading-"] h4 small {margin-left: .6rem; font-weight: 400; font-size: .8rem}
 /* Three methods fit on a screen of 800 pixels: each heading stays in sight with its pictures. */
 div[class*="st-key-heading-"]:has(small) {min-height: 1.6rem}
@@ -128,6 +128,7 @@ div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
 }
 .legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
 .legend span {white-space: nowrap}
+.legend .chip {margin-right: .2rem}
 .legend p {margin: 0}
 .legend p:empty {display: none}
 .chip, div[class*="st-key-card-"]::before {

@@ -93,7 +93,8 @@ RERANKERS: dict[str, Reranker] = {
         Reranker(
             "diffusion",
             "Diffusion",
-            "Goes from picture to picture, from what geometry confirmed or the five nearest.",
+            "Likeness spreads from picture to picture, beginning at those that geometry confirmed, "
+            "else at the five nearest.",
             "Iscen et al., CVPR 2017",
             diffusion.diffusion,
             diffusion.SETTINGS,

@@ -14,8 +14,8 @@ state = st.session_state
 
 
 def options(collection: Collection) -> None:
-    st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
-    if state.method != ALL:
+    if state.method != ALL:  # which shows ten of each method
+        st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
         score = "inliers" if methods.METHODS[state.method].kind == "local" else "a cosine"
         st.number_input(
             f"Lowest {methods.METHODS[state.method].title} score to show",
@@ -26,7 +26,6 @@ def options(collection: Collection) -> None:
             "keeps a limit of its own.",
             persist_state="session",
         )
-    if state.method != ALL:
         st.segmented_control(
             "Show results as",
             LAYOUTS,

@@ -30,7 +30,9 @@ def control() -> None:
         format_func=lambda names: chain.title(names.split(",")) if names else "Nothing",
         key="then",
         help="A re-ranker looks at the first results again and puts them into a better order. "
-        + "  \n".join(f"**{RERANKERS[name].title}** {RERANKERS[name].summary}" for name in fitting),
+        + "  \n".join(
+            f"**{RERANKERS[name].title}**: {RERANKERS[name].summary}" for name in fitting
+        ),
         persist_state="session",
     )
 
@@ -59,7 +61,5 @@ def said(ranking: Ranking) -> None:
 
 def moved(ranking: Ranking, n: int) -> str:
     """'▲ 12' for a picture that was twelve places further down before."""
-    if not ranking.before:
-        return ""
-    places = int(ranking.moved[n])
-    return f" · ▲ {places}" if places > 0 else f" · ▼ {-places}" if places else " · ="
+    places = int(ranking.moved[n]) if ranking.before else 0
+    return f" · ▲ {places}" if places > 0 else f" · ▼ {-places}" if places else ""

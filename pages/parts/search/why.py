@@ -231,9 +231,9 @@ def _matches(
     _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)
     if found.matrix is not None and agree:
         st.markdown(
-            f"**{found.count} of {len(pairs)} matches are inliers**: they agree on how the camera "
-            f"moved. Unrelated pictures hardly ever reach {NOISE_FLOOR}, so both very likely show "
-            "one thing."
+            f"**{found.count} of {len(pairs)} matches of DELF are inliers**: they agree on how the "
+            f"camera moved. Unrelated pictures hardly ever reach {NOISE_FLOOR}, so both very "
+            "likely show one thing."
         )
         above = plots_local.aligned(
             pixels(question.source, question.name)[0],
