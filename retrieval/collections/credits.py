@@ -14,7 +14,7 @@ from retrieval import files
 from retrieval.errors import RetrievalError
 
 FILE = "credits.json"
-MAX_BYTES = 64_000_000
+MAX_BYTES = 32_000_000
 _FORMULA = tuple("=+-@\t\r")
 _ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]+", re.ASCII)  # nothing that ends a link
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_addresses_other_than_plain_https_are_dropped(tmp_path, address):
 def test_damaged_file_is_explained(tmp_path, text):
     (tmp_path / "credits.json").write_text(text)
     with pytest.raises(RetrievalError, match="is damaged; download the collection again"):
+        read_credits(tmp_path)
+
+
+def test_a_file_too_large_for_the_memory(tmp_path):
+    """64 MB of nothing but names took 2 GB."""
+    write(tmp_path, {})
+    os.truncate(tmp_path / "credits.json", 33_000_000)
+    with pytest.raises(RetrievalError, match="cannot be read: it has more than 32 MB"):
         read_credits(tmp_path)
 
 
