@@ -1,6 +1,7 @@
-"""The only reader of weight files. Nothing is executed from one: tensors are read with
-``weights_only=True``. (A SavedModel of TensorFlow is a program that must be run to be used: see
-``methods/saved_model.py`` for which part of it is.)
+"""The only reader of weight files. Nothing in one is executed: ``weights_only=True``.
+
+A SavedModel of TensorFlow is a program that must be run to be used: ``methods/saved_model.py`` says
+which part of it is.
 """
 
 from __future__ import annotations

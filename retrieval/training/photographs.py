@@ -81,8 +81,7 @@ def labelled(collection: Collection) -> Photographs | None:
     Raises RetrievalError for too few pictures, labels that cannot be read, a picture without an
     entry, or a landmark with one picture.
     """
-    if len(collection) < LEAST:
-        raise RetrievalError(f"Training needs at least {LEAST} pictures.")
+    _check_size(collection)
     names = _from_file(collection) or _from_folders(collection)
     if names is None:
         return None
@@ -96,6 +95,11 @@ def labelled(collection: Collection) -> Photographs | None:
     titles = tuple(sorted(counts))
     position = {title: number for number, title in enumerate(titles)} | {None: NONE}
     return Photographs(collection, np.array([position[name] for name in names]), titles, "labels")
+
+
+def _check_size(collection: Collection) -> None:
+    if len(collection) < LEAST:
+        raise RetrievalError(f"Training needs at least {LEAST} pictures.")
 
 
 def require_labels(collection: Collection) -> Photographs:
@@ -138,8 +142,7 @@ def _from_folders(collection: Collection) -> list[str | None] | None:
 
 def unlabelled(collection: Collection) -> Photographs:
     """A collection whose labels, if it has any, are left alone."""
-    if len(collection) < LEAST:
-        raise RetrievalError(f"Training needs at least {LEAST} pictures.")
+    _check_size(collection)
     return Photographs(collection, np.full(len(collection), NONE), (), "none")
 
 
