@@ -117,8 +117,8 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
     index = query.index if query.index.kind == "local" else verifiers.delf_beside(query.index.path)
     if index is None:
         raise RetrievalError(
-            f"geometry-delf needs a DELF index beside {query.index.path}: index the collection "
-            "with --method delf."
+            "geometry-delf needs a DELF index of the same pictures beside this one: index the "
+            "collection with --method delf."
         )
     local = (
         query.features
