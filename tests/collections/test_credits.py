@@ -73,7 +73,7 @@ def test_damaged_file_is_explained(tmp_path, text):
 
 
 def test_a_file_too_large_for_the_memory(tmp_path):
-    """64 MB of nothing but names took 2 GB."""
+    """48 MB of nothing but names took 1.8 GB."""
     write(tmp_path, {})
     os.truncate(tmp_path / "credits.json", 33_000_000)
     with pytest.raises(RetrievalError, match="cannot be read: it has more than 32 MB"):
