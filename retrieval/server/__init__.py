@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,9 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
         load(path)  # or the first client would be told that a store is away
     if options.collection:
         catalogue.defaults(options.collection)  # or it would be found out by the first client
+    # uvicorn ends by the signal that stopped it. As a KeyboardInterrupt it would go on to tear down
+    # modules below searches that are still at work, which ends in a crash.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         uvicorn.run(create(options), host=host, port=port, **settings())
     except SystemExit as stop:  # its log says why
@@ -80,6 +84,8 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
             f"The service cannot listen at {host}, port {port}: choose another --port or --host, "
             "or end the program that uses it."
         ) from stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def settings() -> dict[str, Any]:

@@ -4,16 +4,19 @@ import asyncio
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 from fastapi import HTTPException, Request
+from milvus_server import free_port
 from PIL import Image
 
 from retrieval import cli, images, index, methods
@@ -295,3 +298,20 @@ def test_searches_in_flight_when_the_service_is_stopped():
         assert asyncio.run(stopped()) == 503
     finally:
         release.set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_ctrl_c_ends_the_service_by_that_signal():
+    """Its exit code was 0, or that of a crash where searches were at work."""
+    command = [sys.executable, "-m", "retrieval", "serve", "--port", str(free_port())]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert any("running on" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == -signal.SIGINT
