@@ -8,7 +8,7 @@ from typing import Any
 import altair
 import streamlit as st
 
-from pages.parts import loaders
+from pages.parts import axes, loaders
 from pages.parts.about import asked, steps
 from retrieval import index
 from retrieval.figures.evaluation import COLOURS
@@ -139,7 +139,7 @@ def _curve(
     marks = base.mark_point(filled=True, opacity=1, color=colour).encode(
         size=altair.condition("datum.best", altair.value(260), altair.value(60))
     )
-    return (line + marks).properties(height=220)
+    return (line + marks).properties(height=220).configure_axis(**axes.READABLE)
 
 
 def _before_after(picked: asked.Asked) -> None:

@@ -6,7 +6,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import extraction, loaders
+from pages.parts import axes, extraction, loaders
 from pages.parts.about import feedback, steps
 from pages.parts.about.asked import Asked, leave_fragment
 from pages.parts.plain import plain
@@ -239,7 +239,11 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
             legend=legend,
         ),
     )
-    return (base.mark_line(strokeWidth=2) + points).properties(height=230)
+    return (
+        (base.mark_line(strokeWidth=2) + points)
+        .properties(height=230)
+        .configure_axis(**axes.READABLE)
+    )
 
 
 @st.fragment

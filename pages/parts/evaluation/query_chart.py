@@ -11,7 +11,7 @@ from pathlib import Path
 import altair
 import streamlit as st
 
-from pages.parts import scroll
+from pages.parts import axes, scroll
 from pages.parts.evaluation.tables import query_rows
 from retrieval.collections import Collection
 from retrieval.evaluation import Scores
@@ -114,7 +114,9 @@ def chart(
         )
         .add_params(pick)
     )
-    return altair.layer(*layers, data=altair.Data(values=data)).properties(height=320)
+    height = 400 if by == "collection" else 320  # with the names of landmarks
+    whole = altair.layer(*layers, data=altair.Data(values=data)).properties(height=height)
+    return whole.configure_axis(**axes.READABLE)
 
 
 def _unlabelled(count: int, by: str) -> altair.Axis:

@@ -9,7 +9,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import cards, compare, extraction, loaders, query
+from pages.parts import axes, cards, compare, extraction, loaders, query
 from pages.parts.judging import Judged
 from pages.parts.keypoints.figures import pixels
 from retrieval.collections import Collection
@@ -140,7 +140,8 @@ def _background(path: Path, collection: Collection, score: float) -> None:
         .encode(x="score:Q")
     )
     st.altair_chart(
-        (base + line).properties(height=260), alt=f"Histograms of cosines; this pair: {score:.2f}"
+        (base + line).properties(height=260).configure_axis(**axes.READABLE),
+        alt=f"Histograms of cosines; this pair: {score:.2f}",
     )
 
 
@@ -192,7 +193,10 @@ def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
         .mark_rule(size=3, color="#888")
         .encode(x="inliers:Q")
     )
-    st.altair_chart((ticks + line).properties(height=170), alt="Inliers of right and wrong results")
+    st.altair_chart(
+        (ticks + line).properties(height=170).configure_axis(**axes.READABLE),
+        alt="Inliers of right and wrong results",
+    )
 
 
 def geometry_of(
