@@ -6,6 +6,7 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 from __future__ import annotations
 
 import contextlib
+import time
 from asyncio import Transport
 from functools import cache
 
@@ -16,12 +17,16 @@ from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.session_manager import SessionInfo
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from retrieval import chunks
 
 MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
+FRAMES_A_SECOND = 100
+READ = 16_384  # bytes of one connection that are read before it is the turn of the next
 MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
@@ -30,13 +35,14 @@ HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
 handle = AppSession.handle_backmsg
 save = MemorySessionStorage.save
 made = H11Protocol.connection_made
+handle_events = WebSocketsSansIOProtocol.handle_events
 
 
 @cache
 def set_once() -> None:
     """Set all limits, at the first run of a page."""
     allow_many_connections()
-    refuse_tiny_chunks()
+    refuse_tiny_pieces()
     ask_nobody_for_our_address()
     read_forms_as_utf8()
     ignore_messages()
@@ -64,14 +70,32 @@ def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
     save(storage, session)
 
 
-def refuse_tiny_chunks() -> None:
-    """Refuse bodies in tiny pieces, see ``retrieval.chunks``, on all connections from now on."""
+def refuse_tiny_pieces() -> None:
+    """End connections of bodies and messages in tiny pieces, which keep all others waiting.
+
+    Bodies: see ``retrieval.chunks``. Of messages, 20 browsers that sent empty ones, or parts of one
+    byte, kept everybody waiting for half a minute.
+    """
     setattr(H11Protocol, "connection_made", _made)  # noqa: B010
+    setattr(WebSocketsSansIOProtocol, "handle_events", _handle_events)  # noqa: B010
 
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:
     made(protocol, transport)
     protocol.conn = chunks.Connection()
+    with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB
+        setattr(transport, "max_size", READ)  # noqa: B010
+
+
+def _handle_events(protocol: WebSocketsSansIOProtocol) -> None:
+    now = time.monotonic()
+    left, before = getattr(protocol, "frames_left", (MOST_FRAMES, now))
+    left = min(left + (now - before) * FRAMES_A_SECOND, MOST_FRAMES) - len(protocol.conn.events)
+    setattr(protocol, "frames_left", (left, now))  # noqa: B010
+    if left < 0:
+        protocol.transport.abort()
+    else:
+        handle_events(protocol)
 
 
 def ask_nobody_for_our_address() -> None:

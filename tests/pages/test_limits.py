@@ -17,6 +17,7 @@ from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.web.server import server_util
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pages.parts import limits
 from pages.parts.plain import plain
@@ -153,7 +154,8 @@ def test_forms_are_read_as_utf8(monkeypatch):
 def test_requests_in_tiny_pieces(monkeypatch):
     """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
     monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
-    limits.refuse_tiny_chunks()
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "handle_events", limits.handle_events)
+    limits.refuse_tiny_pieces()
     settings = uvicorn.Config(lambda *_: None, log_config=None)
     settings.load()
     loop = asyncio.new_event_loop()
@@ -161,6 +163,22 @@ def test_requests_in_tiny_pieces(monkeypatch):
     protocol.connection_made(asyncio.Transport())
     loop.close()
     assert isinstance(protocol.conn, chunks.Connection)
+
+
+def test_messages_in_tiny_pieces(monkeypatch):
+    """20 browsers that sent empty messages kept all visitors waiting for a minute."""
+    handled, ended = [], []
+    monkeypatch.setattr(limits, "handle_events", handled.append)
+    seconds = iter((0, 6, 12, 12.1, 12.2))
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    transport = SimpleNamespace(abort=lambda: ended.append(1))
+    protocol = SimpleNamespace(conn=SimpleNamespace(events=[0] * 600), transport=transport)
+    for _ in range(3):  # a browser that is busy
+        limits._handle_events(protocol)
+    assert (len(handled), ended) == (3, [])
+    for _ in range(2):
+        limits._handle_events(protocol)
+    assert (len(handled), ended) == (3, [1, 1])
 
 
 def test_nobody_is_asked_for_our_address(monkeypatch):
