@@ -1,4 +1,4 @@
-"""Map of a collection: every descriptor as a dot, pictures that are alike near each other."""
+"""Map of a collection: every descriptor as a mark, pictures that are alike near each other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import projection
 from retrieval.methods import METHODS
 
-LANDMARK = "landmark"  # what dots are coloured by at first
+LANDMARK = "landmark"  # what marks are coloured by at first
 MOST_COLOURS = 20  # words of a column that can be told apart by colour
 FEW_NUMBERS = 6  # with so many different numbers or fewer, each gets a colour of its own
 # Of Paul Tol's "bright" scheme, which colour-blind people tell apart, on white and on black. When
@@ -33,7 +33,7 @@ TEXTS = {
     "pca": "The map keeps the two directions in which the descriptors differ most (principal "
     "component analysis). Pictures that are far apart here are different for the method. Pictures "
     "that lie together may still differ in the directions that are left out.",
-    "tsne": "The map keeps neighbours together (t-SNE): dots that lie together have similar "
+    "tsne": "The map keeps neighbours together (t-SNE): marks that lie together have similar "
     "descriptors. How far apart two groups lie, and how large they are, says nothing.",
 }
 state = st.session_state
