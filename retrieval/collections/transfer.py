@@ -21,6 +21,7 @@ from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
+SLOWEST = 60_000  # bytes a minute
 RETRIES = 5  # in a row without getting any further
 PAUSE = 0.5  # seconds before the first retry; doubled each time
 MAX_WAIT = 120  # seconds that a server may make us wait before the next try
@@ -212,14 +213,28 @@ def _transfer(
 
 
 def _chunks(response) -> Iterator[bytes]:
+    """Raises RetrievalError where fewer than SLOWEST bytes arrive in a minute: it may go on so."""
+    chunk, since, seen = bytearray(), time.monotonic(), 0
     while True:
         try:
-            chunk = response.read(CHUNK)
+            piece = response.read1(CHUNK)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
             raise _Broken(f"the connection broke off ({error})") from error
-        if not chunk:
+        chunk += piece
+        seen += len(piece)
+        if chunk and (len(chunk) >= CHUNK or not piece):
+            yield bytes(chunk)
+            chunk.clear()
+        if not piece:
             return
-        yield chunk
+        if time.monotonic() - since > 60:
+            if seen < SLOWEST:
+                yield bytes(chunk)
+                raise RetrievalError(
+                    f"The server of {response.url.partition('?')[0]} is too slow: {seen:,} bytes a "
+                    "minute. What has arrived is kept: try the same later."
+                )
+            since, seen = time.monotonic(), 0
 
 
 def _retry_after(value: str) -> float:

@@ -7,6 +7,7 @@ import zlib
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,6 +189,23 @@ def test_a_server_that_begins_again_for_ever(tmp_path, monkeypatch):
     with answering(answer) as address:
         refused("cannot be downloaded now", transfer.fetch, f"{address}/file", tmp_path / "file")
     assert len(asked) < 20
+
+
+def test_a_server_that_drips(tmp_path, monkeypatch):
+    """It was followed for ever."""
+    minutes = iter(range(0, 10_000, 61))
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+
+    def answer(request):
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.send_header("ETag", '"v1"')
+        request.end_headers()
+        request.wfile.write(b"a")
+
+    with answering(answer) as address:
+        refused("too slow: 1 bytes a minute", transfer.fetch, f"{address}/file", tmp_path / "file")
+    assert (tmp_path / "file.part").read_bytes() == b"a"
 
 
 def judged(**meta):
