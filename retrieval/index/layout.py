@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -63,8 +63,8 @@ ARRAYS = {
     # Local features to check a shortlist with: there is nothing to search them by.
     "keypoints": _KEYPOINTS,
 }
-MOST_TOLD = 100_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
-ROWS = 4096  # descriptors that are looked at at once
+MAX_SENT = 100_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
+ROWS = 4096  # descriptors that are checked at a time
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
 
@@ -72,13 +72,17 @@ AGAIN = "; delete it and index the collection again"
 def array_types(
     kind: str, part: bool = False, search: str = EXACT
 ) -> Mapping[str, tuple[str, int]]:
-    """Name → dtype and dimensions of the arrays of an index; a part has nothing to search with."""
+    """Name → dtype and number of dimensions of the arrays that an index has.
+
+    kind: "global", "local" or "keypoints". part: whether it is one part of a local index, which
+    has no inverted file. search: "exact" or the name of an approximate search.
+    """
     types = ARRAYS["keypoints" if part and kind == "local" else kind]
     return types if search == EXACT else {**types, **approximate.KINDS[search].types}
 
 
 class Part(NamedTuple):
-    """One of so many parts of a list, all of about the same size; ``number`` counts from 1."""
+    """Part ``number`` (from 1) of a list that is cut into ``parts`` of about the same size."""
 
     number: int = 1
     parts: int = 1
@@ -87,12 +91,13 @@ class Part(NamedTuple):
         return f"part {self.number} of {self.parts}"
 
     def of(self, names: Sequence[T]) -> Sequence[T]:
-        start, end = (len(names) * one // self.parts for one in (self.number - 1, self.number))
+        start = len(names) * (self.number - 1) // self.parts
+        end = len(names) * self.number // self.parts
         return names[start:end]
 
 
 def identity(method) -> dict[str, Any]:
-    """Everything of a method that changes a number in an index of it, ready for JSON."""
+    """Kind, name, checkpoint and settings of a method: what its features depend on, for JSON."""
     checkpoint = method.checkpoint
     settings = json.loads(json.dumps(method.settings))
     return {
@@ -104,7 +109,7 @@ def identity(method) -> dict[str, Any]:
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of everything else in a manifest, so that an edited one is noticed."""
+    """SHA-256 of all fields of a manifest but "sha256", where it is kept to show edits."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -120,36 +125,12 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
         )
     damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
     try:
-        kind = manifest["kind"]
-        part = Part(**manifest.get("part", {}))
-        types = array_types(kind, "part" in manifest, search_of(manifest))
-        expected = {f"{name}.npy" for name in types} | {"images.json"}
         fine = (
-            set(manifest["files"]) == expected
-            and all(
-                isinstance(stated["bytes"], int) and isinstance(stated["sha256"], str)
-                for stated in manifest["files"].values()
-            )
-            and isinstance(manifest["method"], str)
-            and (manifest["method"] not in METHODS or METHODS[manifest["method"]].kind == kind)
-            and isinstance(manifest["settings"], dict)
-            and isinstance(manifest["checkpoint"]["id"], str)
-            and isinstance(manifest["checkpoint"]["sha256"], str)
-            and isinstance(manifest["collection"]["name"], str)
-            and isinstance(manifest["collection"]["fingerprint"], str)
-            and isinstance(manifest["collection"].get("folder", ""), str)
-            and isinstance(manifest["made"], str)
-            and isinstance(manifest["seconds"], int | float)
-            and all(isinstance(one, str) for one in manifest["versions"].values())
-            and all(
-                isinstance(entry["name"], str) and isinstance(entry["reason"], str)
-                for entry in manifest["skipped"]
-            )
-            and isinstance(manifest["pictures"], int)
-            and all(isinstance(one, int) for one in part)
-            and 1 <= part.number <= part.parts
+            all(is_right(manifest[name]) for name, is_right in _FIELDS.items())
+            and _is_part(manifest.get("part", {}))
             and _is_search(manifest)
-            and _can_be_told(manifest)
+            and _fits_kind(manifest)
+            and _can_be_sent(manifest)
             and manifest["sha256"] == manifest_digest(manifest)
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -158,20 +139,64 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
         raise damaged
 
 
-def _can_be_told(manifest: Mapping[str, Any]) -> bool:
-    """Whether others can be sent it as JSON: short, whole characters, settings that are not nested.
+def _has_texts(entry: Mapping[str, Any], *names: str) -> bool:
+    """Whether an entry has text under each of these names."""
+    return all(isinstance(entry[name], str) for name in names)
 
-    What comes from names of files need not be text.
+
+# Field of a manifest → whether a value of it is right. A check may raise KeyError, TypeError or
+# AttributeError instead of returning False.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "kind": lambda kind: kind in ARRAYS,
+    "method": lambda name: isinstance(name, str),
+    "checkpoint": lambda entry: _has_texts(entry, "id", "sha256"),
+    "settings": lambda settings: isinstance(settings, dict),
+    "collection": lambda entry: (
+        _has_texts(entry, "name", "fingerprint") and isinstance(entry.get("folder", ""), str)
+    ),
+    "made": lambda date: isinstance(date, str),
+    "seconds": lambda seconds: isinstance(seconds, int | float),
+    "versions": lambda versions: all(isinstance(version, str) for version in versions.values()),
+    "pictures": lambda count: isinstance(count, int),
+    "skipped": lambda entries: all(_has_texts(entry, "name", "reason") for entry in entries),
+    "files": lambda files: all(
+        isinstance(file["bytes"], int) and _has_texts(file, "sha256") for file in files.values()
+    ),
+}
+
+
+def _is_part(entry: Mapping[str, Any]) -> bool:
+    """Whether the entry on the part of a list is one; an empty one stands for all of the list."""
+    part = Part(**entry)
+    return all(isinstance(number, int) for number in part) and 1 <= part.number <= part.parts
+
+
+def _fits_kind(manifest: Mapping[str, Any]) -> bool:
+    """Whether the method and the files are those of an index of the kind that is stated."""
+    method, kind = manifest["method"], manifest["kind"]
+    types = array_types(kind, "part" in manifest, search_of(manifest))
+    expected = {f"{name}.npy" for name in types} | {"images.json"}
+    return (method not in METHODS or METHODS[method].kind == kind) and manifest[
+        "files"
+    ].keys() == expected
+
+
+def _can_be_sent(manifest: Mapping[str, Any]) -> bool:
+    """Whether a client can be sent it as JSON: short, proper Unicode, settings without nesting.
+
+    Text that comes from names of files need not be proper Unicode.
     """
     values: list[Any] = []
-    for one in manifest["settings"].values():
-        values += one if isinstance(one, list) else [one]
-    told = {key: one for key, one in manifest.items() if key not in ("collection", "skipped")}
+    for setting in manifest["settings"].values():
+        values += setting if isinstance(setting, list) else [setting]
+    sent = {
+        name: value for name, value in manifest.items() if name not in ("collection", "skipped")
+    }
     try:
-        size = len(json.dumps(told, ensure_ascii=False).encode())
+        size = len(json.dumps(sent, ensure_ascii=False).encode())
     except UnicodeEncodeError:
         return False
-    return size < MOST_TOLD and not any(isinstance(one, dict | list) for one in values)
+    return size < MAX_SENT and not any(isinstance(value, dict | list) for value in values)
 
 
 def search_of(manifest: Mapping[str, Any]) -> str:
@@ -193,7 +218,10 @@ def _is_search(manifest: Mapping[str, Any]) -> bool:
 
 
 def check_contents(manifest, images, arrays, path: Path) -> None:
-    """Shapes agree with one another even when somebody wrote matching checksums."""
+    """Raises RetrievalError where lists, dtypes or shapes contradict the manifest or one another.
+
+    Checksums do not show that: whoever edits a file can write the checksum that belongs to it.
+    """
     count = manifest["pictures"]
     wrong = RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
     part = "part" in manifest
@@ -211,8 +239,8 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         ):
             raise wrong
     # Published descriptors come without pictures, and those have no size.
-    if any(one["sha256"] for one in images) and not all(
-        one["width"] and one["height"] for one in images
+    if any(image["sha256"] for image in images) and not all(
+        image["width"] and image["height"] for image in images
     ):
         raise wrong
     if len({image["name"] for image in images}) != count:
@@ -254,7 +282,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
 
 
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows a few at a time: what looks at all of a large array needs no copy of its size."""
+    """All rows, ``ROWS`` at a time, so that a check needs no copy of a large array."""
     for start in range(0, len(rows), ROWS):
         yield rows[start : start + ROWS]
 
