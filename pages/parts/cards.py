@@ -33,126 +33,24 @@ VERDICTS = {
     "wrong": Verdict("✗", "Another place", "#D55E00"),
 }
 
-_STYLE = (
-    """
-<style>
-.stMainBlockContainer {padding: 4rem 2rem 3rem}
-.stMainBlockContainer h1 {padding: 0 0 1rem}
-[data-testid="stDialog"] img {max-height: 60vh; object-fit: contain}
-/* A projector or a large screen is looked at from further away. */
-@media (min-width: 1800px) {html {font-size: 18px}}
-[data-testid="stLayoutWrapper"]:has(> .st-key-scroll) {position: absolute; height: 0}
-.st-key-one-query {scroll-margin-top: 4.5rem}
-@media (max-width: 640px) {
-  /* Tables and plots scroll sideways: their words stay as large as others. */
-  [data-testid="stTable"] table {min-width: 44rem}
-  div[class*="st-key-plot-"] {overflow-x: auto}
-  div[class*="st-key-plot-"] img {min-width: 36rem}
-  /* Without a mouse it always lies over the head of its table. */
-  [data-testid="stFullScreenFrame"]:has([data-testid="stDataFrame"])
-    [data-testid="stElementToolbar"] {display: none}
-  .stMainBlockContainer {padding: 4rem 1rem 3rem}
-  /* The first screen shows pictures to click, not the query that nobody has chosen yet. */
-  .st-key-asking-idle .st-key-query-box {display: none}
-}
-@media (max-width: 767px) {
-  [data-testid="stExpandSidebarButton"] {width: auto !important; padding: 0 .6rem}
-  [data-testid="stExpandSidebarButton"]::after {content: "Pages"; margin-left: .4rem}
-}
-@media (any-pointer: coarse) {
-  .stMainBlockContainer button, .stMainBlockContainer [role="radio"],
-  .stMainBlockContainer summary, [data-testid="stCheckbox"] label,
-  [data-testid="stPageLink-NavLink"], [data-testid="stSidebarNavLink"],
-  [data-testid="stSidebarCollapseButton"] button, [data-testid="stExpandSidebarButton"]
-    {min-height: 44px}
-  [data-testid="stCheckbox"] label {align-items: center}
-}
-/* Border and ground say what is chosen; its word is as easy to read as the others. */
-button[data-variant][data-selected="true"] {color: inherit !important;
-  background: color-mix(in srgb, #2f7fb8 28%, transparent) !important}
-/* What a step shows begins where its heading does. */
-div[class*="st-key-step-"] {padding-top: .6rem}
-/* Headings that are written as Markdown get a link of their own, which nobody asked for. */
-:is(.stMainBlockContainer h1, .stMainBlockContainer h4) a[href^="#"] {display: none}
-/* The query stays in sight while its results scroll by. */
-@media (min-width: 900px) {
-  div[data-testid="stLayoutWrapper"]:has(> .st-key-asking) {position: sticky; top: 4.5rem}
-}
-div[class*="st-key-card-"] {position: relative; gap: .3rem; min-width: 0}
-div[class*="st-key-card-"] img {
-  width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: .5rem;
-  background: color-mix(in srgb, currentColor 7%, transparent);
-}
-/* A list: small pictures with what is known beside them. */
-div[class*="st-key-grid-list-"] div[class*="st-key-card-"] {flex-direction: row;
-  align-items: center; gap: 1rem}
-div[class*="st-key-grid-list-"] div[class*="st-key-card-"] > :first-child {flex: 0 0 8rem}
-div[class*="st-key-grid-list-"] div[class*="st-key-card-"]::before {top: 0; left: 0}
-div[class*="st-key-card-"] p {line-height: 1.3; overflow-wrap: anywhere}
-/* The whole card is the button: one tab stop, and its label is read out. */
-div[class*="st-key-card-"] [data-testid="stElementToolbar"] {display: none}
-div[class*="st-key-card-"] div[class*="st-key-open-"] {position: absolute; inset: 0; width: 100%}
-div[class*="st-key-open-"] * {height: 100%; width: 100%}
-div[class*="st-key-open-"] button {opacity: 0; cursor: zoom-in}
-div[class*="st-key-card-"]:hover img {filter: brightness(1.06)}
-div[class*="st-key-card-"]:has(button:focus-visible) {
-  outline: 3px solid #0b5f94; outline-offset: 4px; border-radius: .3rem;
-}
-div[class*="st-key-heading-"] {min-height: 2.6rem}
-div[class*="st-key-heading-"] h4 {padding: 0; font-size: 1.1rem}
-div[class*="st-key-heading-"] [data-testid="stMarkdownContainer"] {margin-bottom: 0}
-div[class*="st-key-heading-"] h4 small {margin-left: .6rem; font-weight: 400; font-size: .8rem}
-/* Three methods fit on a screen of 800 pixels: each heading stays in sight with its pictures. */
-div[class*="st-key-heading-"]:has(small) {min-height: 1.6rem}
-.skeleton {display: grid; grid-template-columns: repeat(auto-fill, minmax(max(150px, 32%), 1fr));
-  gap: .5rem}
-.skeleton i, .skeleton b {display: block; border-radius: .5rem;
-  background: color-mix(in srgb, currentColor 9%, transparent)}
-.skeleton i {aspect-ratio: 4 / 3}
-.skeleton b {height: 1.9rem; margin: .6rem 0 .5rem; width: 60%}
-/* A strip: ten small pictures beside each other; narrow screens scroll it sideways. */
-div[class*="st-key-strip-"], .skeleton.strip {display: flex; flex-flow: row nowrap !important;
-  gap: .35rem !important; overflow-x: auto}
-div[class*="st-key-strip-"] > *, .skeleton.strip > * {flex: 1 0 4.6rem !important;
-  min-width: 4.6rem !important}
-.skeleton.strip b {height: 1rem; margin: .3rem 0 .2rem}
-div[class*="st-key-strip-group-"] > * {flex: 0 0 8rem !important}
-/* Room for the three buttons of each. */
-div[class*="st-key-strip-judging-"] > * {flex-basis: 8rem !important; min-width: 8rem !important}
-div[class*="st-key-strip-"] p {font-size: .8rem}
-div[class*="st-key-strip-"] div[class*="st-key-card-"]::before {width: 1.2rem; height: 1.2rem;
-  font-size: .75rem}
-div[class*="st-key-strip-"] div[class*="st-key-card-"] img {border-width: 3px}
-@media (min-height: 900px) {  /* there is room: buildings are rather tall than wide */
-  div[class*="st-key-strip-"] div[class*="st-key-card-"] img, .skeleton.strip i {aspect-ratio: 1}
-}
-.legend {display: flex; flex-wrap: wrap; gap: .2rem 1.4rem; align-items: center}
-.legend span {white-space: nowrap}
-.legend .chip {margin-right: .2rem}
-.legend p {margin: 0}
-.legend p:empty {display: none}
-.chip, div[class*="st-key-card-"]::before {
-  display: inline-grid; place-items: center; width: 1.7rem; height: 1.7rem; border-radius: .4rem;
-  font-weight: 700; color: #fff;
-}
-div[class*="st-key-card-"]::before {position: absolute; z-index: 1; border-radius: .5rem 0 .5rem 0}
+_VERDICT_STYLE = """
+.chip.{name} {{background: {colour}}}
+div[class*="st-key-card-{name}-"] img {{border: 5px solid {colour}}}
+div[class*="st-key-card-{name}-"]::before {{content: "{symbol}"; background: {colour}}}
 """
-    + "".join(
-        f"""
-.chip.{name} {{background: {verdict.colour}}}
-div[class*="st-key-card-{name}-"] img {{border: 5px solid {verdict.colour}}}
-div[class*="st-key-card-{name}-"]::before
-  {{content: "{verdict.symbol}"; background: {verdict.colour}}}
-"""
-        for name, verdict in VERDICTS.items()
-    )
-    + "</style>"
-)
+
+
+def _stylesheet() -> str:
+    """The look of all pages, cards.css, and below it the colours and symbols of the verdicts."""
+    rules = (Path(__file__).parent / "cards.css").read_text("utf-8")
+    for name, verdict in VERDICTS.items():
+        rules += _VERDICT_STYLE.format(name=name, symbol=verdict.symbol, colour=verdict.colour)
+    return f"<style>\n{rules}</style>"
 
 
 def style() -> None:
     """The look of the cards; once a page, and first."""
-    st.markdown(_STYLE, unsafe_allow_html=True)
+    st.markdown(_stylesheet(), unsafe_allow_html=True)
     scroll.keep()
 
 
