@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import cards, loaders
+from pages.parts import cards
 from pages.parts.about import asked, collection_map, local, training, vectors
 from retrieval import methods
 from retrieval.networks import checkpoints
@@ -12,9 +12,7 @@ OTHERS = {"training": "Training", "map": "Map of a collection"}
 PARTS = {name: methods.METHODS[name].title for name in METHODS} | OTHERS
 state = st.session_state
 
-loaders.through_app()
-cards.style()
-cards.title("How it works")
+cards.open_page("How it works")
 st.markdown(
     "A network describes each picture of a collection by lists of numbers, its **descriptors**. "
     "They are computed once and stored: that is the **index**. To search, the query is described "

@@ -145,9 +145,7 @@ def photographers(titles: dict[str, str]) -> None:
     download("CSV", lambda: csv, f"{name}-credits.csv", "text/csv")
 
 
-loaders.through_app()
-cards.style()
-cards.title("Collections")
+cards.open_page("Collections")
 titles = loaders.collection_titles()
 with loaders.explained():
     rows = [

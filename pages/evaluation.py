@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.evaluation import (
     all_queries,
@@ -27,10 +27,8 @@ NOTHING = "nothing"
 ORDERS = {"collection": "Landmark", "AP": "AP", "difference": "Difference"}
 state = st.session_state
 
-loaders.through_app()
+cards.open_page("Evaluation")
 enlarged = state.pop("eval-enlarged", None)
-cards.style()
-cards.title("Evaluation")
 
 titles = own_pictures.collection_titles()
 if not titles:
@@ -38,19 +36,11 @@ if not titles:
         tables.literature("roxford5k")
     loaders.nothing_here()
 link.follow_link(titles)
-if state.get("eval-collection") not in titles:
-    searched = state.get("collection")
-    state["eval-collection"] = searched if searched in titles else next(iter(titles))
 place, way = st.columns([1, 2], gap="medium")
-place.selectbox(
-    "Collection",
-    titles,
-    format_func=titles.__getitem__,
-    key="eval-collection",
-    persist_state="session",
-)
+with place:
+    name = choose.collection(titles, "eval-collection")
 with loaders.explained():
-    collection = own_pictures.opened(state["eval-collection"])
+    collection = own_pictures.opened(name)
 own = collection.name == own_pictures.NAME
 if not collection.protocols:
     st.info(

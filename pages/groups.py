@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -69,11 +69,9 @@ def search_with(collection: str, name: str) -> None:
     state["groups-ask"] = True
 
 
-loaders.through_app()
-cards.style()
+cards.open_page("Groups")
 if state.pop("groups-ask", False):
     st.switch_page("pages/search.py")
-cards.title("Groups")
 st.markdown(
     f"Pictures of the same thing, found without a query and without labels. Each picture is "
     f"compared with the {groups.NEAR} most like it, keypoint by keypoint. Two pictures are "
@@ -86,17 +84,9 @@ if not titles:
 linked = query.newly_asked(titles, "groups-link", "groups-collection")
 if (inliers := query.number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), LEAST), MOST_INLIERS)
-if state.get("groups-collection") not in titles:
-    searched = state.get("collection")
-    state["groups-collection"] = searched if searched in titles else next(iter(titles))
 left, right = st.columns(2, gap="medium")
-name = left.selectbox(
-    "Collection",
-    titles,
-    format_func=titles.__getitem__,
-    key="groups-collection",
-    persist_state="session",
-)
+with left:
+    name = choose.collection(titles, "groups-collection")
 least = right.slider(
     "Inliers that connect two pictures",
     LEAST,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, own_pictures, query
 from pages.parts.keypoints.engine import delf_of, xfeat_of
 from pages.parts.keypoints.link import DEFAULTS, VIEWS, follow_link, write_link
 from pages.parts.keypoints.one_picture import sees
@@ -12,9 +12,7 @@ from pages.parts.keypoints.two_pictures import pair
 
 state = st.session_state
 
-loaders.through_app()
-cards.style()
-cards.title("Keypoints and matches")
+cards.open_page("Keypoints and matches")
 
 titles = own_pictures.collection_titles()
 if not titles:
@@ -22,19 +20,16 @@ if not titles:
 follow_link(titles)
 for key, value in DEFAULTS.items():
     state.setdefault(key, value)
-if state.get("collection") not in titles:
-    state.collection = next(iter(titles))
 
 place, way = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
-place.selectbox(
-    "Collection", titles, format_func=titles.__getitem__, key="collection", persist_state="session"
-)
+with place:
+    name = choose.collection(titles, "collection")
 view = way.segmented_control(
     "View", VIEWS, format_func=VIEWS.__getitem__, key="kp-view", required=True,
     persist_state="session", label_visibility="collapsed",
 )  # fmt: skip
 with loaders.explained():
-    collection = own_pictures.opened(state.collection)
+    collection = own_pictures.opened(name)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
 delf, xfeat = delf_of(collection), xfeat_of(collection)

@@ -140,9 +140,7 @@ def networks_elsewhere() -> None:
         st.rerun()
 
 
-loaders.through_app()
-cards.style()
-cards.title("Networks and indexes")
+cards.open_page("Networks and indexes")
 networks_here()
 indexes_here()
 networks_elsewhere()

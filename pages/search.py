@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, own_pictures, query
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
 from pages.parts.search.answer import answers
@@ -34,21 +34,16 @@ state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
 state.setdefault("layout", "grid")
 state.setdefault("fold", False)
-if state.get("collection") not in titles:
-    state.collection = next(iter(titles))
 
 place, way = st.columns([1, 2], gap="medium")
 with place.container(horizontal=True, vertical_alignment="bottom"):
-    st.selectbox(
-        "Collection",
+    name = choose.collection(
         titles,
-        format_func=titles.__getitem__,
-        key="collection",
-        help=explained("collection", "query", "index")
+        "collection",
+        explained("collection", "query", "index")
         + "  \n**Town (embedded)**: Rendered pictures of an invented town. They come with the app.",
-        persist_state="session",
     )
-    if state.collection != own_pictures.NAME:
+    if name != own_pictures.NAME:
         st.button(
             "Use my pictures",
             key="use-own",
@@ -67,10 +62,10 @@ with way.container(horizontal=True, vertical_alignment="bottom"):
     )
     reranking.control()
 
-if state.collection == own_pictures.NAME:
+if name == own_pictures.NAME:
     own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])
 with loaders.explained():
-    collection = own_pictures.opened(state.collection)
+    collection = own_pictures.opened(name)
 follow_query(collection)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")

@@ -48,6 +48,13 @@ def _stylesheet() -> str:
     return f"<style>\n{rules}</style>"
 
 
+def open_page(text: str) -> None:
+    """Begin a page with its style and title. A page calls this before anything else."""
+    loaders.through_app()
+    style()
+    title(text)
+
+
 def style() -> None:
     """The look of the cards; once a page, and first."""
     st.markdown(_stylesheet(), unsafe_allow_html=True)

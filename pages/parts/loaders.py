@@ -59,7 +59,7 @@ PAINTED = 1.0  # s after which a page that was sent is on the screen
 
 
 def through_app() -> None:
-    """Run app.py where it was passed by: every page calls this before anything else.
+    """Run app.py first if Streamlit opened a page without it; every page begins with this call.
 
     Until app.py has run once, Streamlit takes a folder called ``pages`` for its older kind of
     app, and opens a link to a page without app.py.

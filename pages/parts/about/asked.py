@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.parts import cards, loaders, query
+from pages.parts import cards, choose, loaders, query
 from pages.parts.judging import Judged, judge
 from pages.parts.plain import plain
 from retrieval import images
@@ -48,20 +48,12 @@ def pick() -> Asked:
     titles = loaders.collection_titles()
     if not titles:
         loaders.nothing_here()
-    if state.get("about-collection") not in titles:
-        state["about-collection"] = next(iter(titles))
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:
-        if len(titles) > 1:
-            st.selectbox(
-                "Collection",
-                titles,
-                format_func=titles.__getitem__,
-                key="about-collection",
-                persist_state="session",
-            )
+        only = next(iter(titles)) if len(titles) == 1 else None
+        name = only or choose.collection(titles, "about-collection")
         with loaders.explained():
-            collection = loaders.collection(state["about-collection"])
+            collection = loaders.collection(name)
             question = _question(collection)
         if isinstance(question.source, Path) and not collection.has_pictures:
             st.info(
