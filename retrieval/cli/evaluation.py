@@ -190,10 +190,10 @@ def _ablate(args: argparse.Namespace) -> None:
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    from retrieval.evaluation import report
+    from retrieval.evaluation import reproduce
 
-    for name, protocols in report.COLLECTIONS.items():
-        lines = report.table(name)
+    for name, protocols in reproduce.COLLECTIONS.items():
+        lines = reproduce.table(name)
         first, width = (
             max(len(getattr(line, key)) for line in lines) for key in ("method", "network")
         )
@@ -211,8 +211,8 @@ def _reproduce(args: argparse.Namespace) -> None:
                 f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
                 + (line.note or f"{numbers}  {line.seen}").rstrip()
             )
-        if any(line.origin == report.MEASURED and line.map for line in lines):
+        if any(line.origin == reproduce.MEASURED and line.map for line in lines):
             print(open_collection(name).note)
-        if not any(line.origin == report.MEASURED for line in lines):
+        if not any(line.origin == reproduce.MEASURED for line in lines):
             print(f"nothing is measured here yet: python -m retrieval index {name} --method METHOD")
         print()

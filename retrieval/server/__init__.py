@@ -1,8 +1,9 @@
 """The REST service: the same search for other clients. A thin door, like the command line.
 
 ``python -m retrieval serve``; every call is described at /docs, in OpenAPI at /openapi.json.
-``catalogue``: the indexes and collections it serves. ``api``: our own calls. ``report``: those of
-the report's client. ``guard``: who may ask, and how much. ``connections``: clients that are silent.
+``catalogue``: the indexes and collections it serves. ``api``: our own calls. ``report_client``:
+those of the report's client. ``guard``: who may ask, and how much. ``connections``: clients that
+are silent.
 
 One process is right: a search uses every core, and a second process would need the networks and
 indexes in memory once more.
@@ -25,7 +26,7 @@ from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.index import finding, load
 from retrieval.index.milvus import AwayError
-from retrieval.server import api, catalogue, guard, report
+from retrieval.server import api, catalogue, guard, report_client
 from retrieval.workers import Busy
 
 
@@ -54,7 +55,7 @@ def create(options: Options | None = None) -> guard.Origins:
     )
     _explain(app)
     app.include_router(api.router)
-    app.include_router(report.router(options.collection))
+    app.include_router(report_client.router(options.collection))
     guarded = guard.Guard(app, options.token, options.names)
     return guard.Origins(guarded, options.origins)
 

@@ -22,9 +22,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. map: protocol → mAP in per cent; note: why there is none.
+    """One line of the table.
 
-    seen: whether the training pictures show landmarks of the collection, where somebody says so.
+    map: protocol → mAP in per cent; note: why there is none. seen: whether the training pictures
+    show landmarks of the collection, in words; '' where nobody says so.
     """
 
     method: str
@@ -36,9 +37,10 @@ class Line:
 
 
 def table(collection: str, progress: Progress | None = None) -> list[Line]:
-    """What the report and the authors state for a collection, and what its indexes here give.
+    """What the report and the authors state for a collection, and what its indexes here measure.
 
-    Indexes that were not evaluated yet are, where the pictures of the queries are on disk.
+    An index that was not evaluated yet is evaluated now; that needs the pictures of the queries.
+    A line with a note stands for an index where that fails.
     """
     lines = [
         Line(
@@ -55,11 +57,11 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
     titles = [entry.title for entry in methods.METHODS.values()]
     origins = [published.REPORT, published.PUBLISHED, MEASURED]
 
-    def place(line: Line) -> tuple[int, int]:
+    def sort_key(line: Line) -> tuple[int, int]:
         method = titles.index(line.method) if line.method in titles else len(titles)
         return method, origins.index(line.origin)
 
-    return sorted(lines, key=place)
+    return sorted(lines, key=sort_key)
 
 
 def _measured(name: str, progress: Progress | None) -> Iterator[Line]:
@@ -72,5 +74,5 @@ def _measured(name: str, progress: Progress | None) -> Iterator[Line]:
             yield Line(title, MEASURED, Path(path).name, {}, str(error))
         else:
             yield Line(title, MEASURED, index.checkpoint, {
-                protocol: 100 * one.map for protocol, one in scores.items()
+                protocol: 100 * score.map for protocol, score in scores.items()
             })  # fmt: skip

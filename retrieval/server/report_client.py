@@ -45,7 +45,7 @@ class Item(BaseModel):
     credit: str = ""
 
 
-class Found(BaseModel):
+class Results(BaseModel):
     """results: JPEGs in base64, best first; items: what each of them is."""
 
     results: list[str]
@@ -63,7 +63,7 @@ def router(collection: str) -> APIRouter:
         return PlainTextResponse("Image retrieval; every call is described at /docs.\n")
 
     @routes.post("/", openapi_extra={"requestBody": BODY})
-    async def search(request: Request) -> Found:
+    async def search(request: Request) -> Results:
         """Search as the report's client does: with 0 SIR, 1 CNN-IRwNHA, 2 DELF."""
         form = await request.form(max_files=1, max_fields=20, max_part_size=guard.MAX_FORM)
         fields = {}
@@ -73,22 +73,22 @@ def router(collection: str) -> APIRouter:
         if method is None:
             raise RetrievalError("The field method is 0 (SIR), 1 (CNN-IRwNHA) or 2 (DELF).")
         picture = _picture(fields.get("image", ""))
-        found = await run_in_threadpool(catalogue.defaults, collection)
-        if method not in found:
+        paths = await run_in_threadpool(catalogue.defaults, collection)
+        if method not in paths:
             raise RetrievalError(f"There is no index for method {method} here.")
-        index = await run_in_threadpool(catalogue.opened, found[method])
-        return await catalogue.in_turn(request, lambda: _found(index, picture, box))
+        index = await run_in_threadpool(catalogue.opened, paths[method])
+        return await catalogue.in_turn(request, lambda: _search(index, picture, box))
 
     return routes
 
 
-def _found(index: Index, picture: bytes, box: Box | None) -> Found:
+def _search(index: Index, picture: bytes, box: Box | None) -> Results:
     ranking = catalogue.search(index, picture, "The picture", box, RESULTS)
     name = index.path.parent.name
     collection = catalogue.collection(name)
-    results = [api.jpeg(collection.path(one), SIDE) for one in ranking.names]
-    return Found(
-        results=[base64.b64encode(data).decode() for data in results],
+    jpegs = [api.jpeg(collection.path(result), SIDE) for result in ranking.names]
+    return Results(
+        results=[base64.b64encode(jpeg).decode() for jpeg in jpegs],
         items=[
             Item(
                 rank=row["rank"],
@@ -107,15 +107,15 @@ def _text(fields: dict[str, Any], key: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _picture(sent: str | bytes) -> bytes:
+def _picture(field: str | bytes) -> bytes:
     """The bytes of a picture that came as a file, a data URL or bare base64."""
-    if isinstance(sent, bytes):
-        return sent
-    if sent.startswith("data:"):
-        sent = sent.partition(",")[2]
+    if isinstance(field, bytes):
+        return field
+    if field.startswith("data:"):
+        field = field.partition(",")[2]
     try:
         # A plus sign that was not escaped arrives as a blank.
-        return base64.b64decode(sent.strip().replace(" ", "+"), validate=True)
+        return base64.b64decode(field.strip().replace(" ", "+"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise RetrievalError("The field image is no picture in base64.") from error
 
