@@ -38,11 +38,12 @@ QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
 class Index:
     """A loaded index. Immutable; arrays stay on disk until they are touched.
 
-    places: (N,) int64, positions in a store of which this is a part; None where this is the whole.
-    origin: what that adds to the provenance of a ranking.
+    whole_positions: (N,) int64, where this index holds a part of another one: the position of each
+    picture in that; None where this is the whole.
+    origin: what a part adds to the provenance of a ranking.
     """
 
-    places: np.ndarray | None = None
+    whole_positions: np.ndarray | None = None
     origin: Mapping[str, Any] = {}
 
     def __init__(self, path: Path, manifest: dict, images: list[dict], arrays: Mapping):
@@ -265,9 +266,10 @@ class Index:
 
 
 class Excerpt(Index):
-    """Some pictures of an index in memory, to rank exactly: nothing that is found is kept on disk.
+    """Some pictures of an index, in memory, to be ranked exactly.
 
-    They are in the order of the index, so that equal scores rank as in the whole.
+    They are in the order of the index, so that equal scores rank as in the whole. Their neighbours
+    are not kept on disk.
     """
 
     search = EXACT
@@ -281,7 +283,7 @@ class Excerpt(Index):
         origin: Mapping[str, Any],
     ):
         super().__init__(index.local, index.manifest, images, {"descriptors": descriptors})
-        self.places = positions
+        self.whole_positions = positions
         self.origin = origin
 
     @cached_property

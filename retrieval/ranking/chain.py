@@ -15,11 +15,13 @@ from retrieval.ranking.ranking import Query, Ranking
 
 
 class Reranker(NamedTuple):
-    """What can be said of a re-ranker without running it.
+    """A re-ranker and its description.
 
-    vectors: whether it needs one vector a picture. pictures: whether it looks at the pictures.
-    run: takes a whole ranking and the query, and returns a ranking that remembers the one before.
-    settings: every number that changes what it does; a ranking and a kept run carry them.
+    name: on the command line and in addresses. title, summary, paper: for the pages.
+    run: takes a ranking and the query, and returns a new ranking with the old one as ``before``.
+    settings: every number that changes what it does; rankings and stored runs state them.
+    vectors: whether it needs an index with one vector a picture.
+    pictures: whether it needs the pictures, or local features made of them.
     """
 
     name: str
@@ -33,8 +35,8 @@ class Reranker(NamedTuple):
 
 
 RERANKERS: dict[str, Reranker] = {
-    one.name: one
-    for one in (
+    reranker.name: reranker
+    for reranker in (
         Reranker(
             "geometry",
             "Geometry",
@@ -120,13 +122,13 @@ RERANKERS: dict[str, Reranker] = {
     )
 }
 BEST = ("geometry", "diffusion")  # what the app offers first
-MOST = 5  # re-rankers in a chain
+MAX_LENGTH = 5  # re-rankers in a chain
 
 
 def parse_chain(text: str) -> tuple[str, ...]:
-    """Names out of 'geometry,diffusion' or 'best'; () for '' and 'nothing'.
+    """The names in a text such as 'geometry,diffusion' or 'best'; () for '' and 'nothing'.
 
-    Raises RetrievalError for a name that there is not, and for one that comes twice.
+    Raises RetrievalError for unknown names, for a name given twice, and for a chain too long.
     """
     if text.strip() in ("", "nothing"):
         return ()
@@ -139,64 +141,64 @@ def parse_chain(text: str) -> tuple[str, ...]:
                 f"There is no re-ranker {name!r}; there are {', '.join(RERANKERS)}, and best for "
                 f"{','.join(BEST)}."
             )
-    if len(names) > MOST:
-        raise RetrievalError(f"A chain may have {MOST} re-rankers, not {len(names)}.")
+    if len(names) > MAX_LENGTH:
+        raise RetrievalError(f"A chain may have {MAX_LENGTH} re-rankers, not {len(names)}.")
     if len(set(names)) < len(names):  # it would find the same again, and take as long again
         raise RetrievalError("A chain may have each re-ranker only once.")
     return names
 
 
 def stated(chain: Sequence[str]) -> list[dict[str, Any]]:
-    """Names and settings of a chain, ready for JSON, as provenance and kept runs have them."""
+    """Name and settings of each re-ranker of a chain, for JSON, as provenance has them."""
     return [{"name": name, "settings": dict(RERANKERS[name].settings)} for name in chain]
 
 
 def title(chain: Sequence[str]) -> str:
-    """'Geometry, then Diffusion'"""
+    """The titles of a chain for readers, as 'Geometry, then Diffusion'."""
     return ", then ".join(RERANKERS[name].title for name in chain)
 
 
 def check_chain(chain: Sequence[str], index: Index) -> None:
     """Refuse a chain that an index cannot serve, before anything is computed."""
     for name in chain:
-        one = RERANKERS[name]
-        if one.vectors and index.kind != "global":
+        reranker = RERANKERS[name]
+        if reranker.vectors and index.kind != "global":
             raise RetrievalError(
                 f"{name} needs an index with one vector a picture; for {index.method} there are "
                 f"{', '.join(other.name for other in RERANKERS.values() if not other.vectors)}."
             )
-        if one.pictures and not index.has_digests:
+        if reranker.pictures and not index.has_digests:
             raise RetrievalError(
                 f"{name} looks at the pictures, and the index {index} was made without any."
             )
 
 
 def rerank(ranking: Ranking, query: Query, chain: Sequence[str]) -> Ranking:
-    """Put a whole ranking through re-rankers, one after the other.
+    """Re-rank with each re-ranker of a chain in turn, so that a later one builds on an earlier.
 
-    A later one uses what an earlier one found. The query's own picture, where the collection has
-    it, is left out of all of it and keeps its place.
+    ranking: of the whole index. The query's own picture (``query.own``) is taken out before and
+    put back at its old rank after.
     """
     check_chain(chain, query.index)
     if not chain:
         return ranking
-    own = np.flatnonzero(ranking.positions == query.own).tolist()
-    found = ranking.without(ranking.names[own[0]]) if own else ranking
+    own_ranks = np.flatnonzero(ranking.positions == query.own).tolist()
+    reranked = ranking.without(ranking.names[own_ranks[0]]) if own_ranks else ranking
     for name in chain:
-        found = RERANKERS[name].run(found, query)
-    return _put_back(found, ranking, own[0]) if own else found
+        reranked = RERANKERS[name].run(reranked, query)
+    return _put_back(reranked, ranking, own_ranks[0]) if own_ranks else reranked
 
 
-def _put_back(found: Ranking, first: Ranking, place: int) -> Ranking:
-    """Every stage of ``found`` with the picture that the first ranking has at ``place``."""
-    if found.before is None:
+def _put_back(reranked: Ranking, first: Ranking, rank: int) -> Ranking:
+    """Every stage of ``reranked`` with the picture that the first ranking has at ``rank``."""
+    if reranked.before is None:
         return first
-    inliers = found.inliers
+    inliers = reranked.inliers
     return replace(
-        found,
-        positions=np.insert(found.positions, place, first.positions[place]),
-        scores=np.insert(found.scores, place, first.scores[place]),
-        names=(*found.names[:place], first.names[place], *found.names[place:]),
-        inliers=None if inliers is None else np.insert(inliers, place, 0),
-        before=_put_back(found.before, first, place),
+        reranked,
+        positions=np.insert(reranked.positions, rank, first.positions[rank]),
+        scores=np.insert(reranked.scores, rank, first.scores[rank]),
+        names=(*reranked.names[:rank], first.names[rank], *reranked.names[rank:]),
+        inliers=None if inliers is None else np.insert(inliers, rank, 0),
+        before=_put_back(reranked.before, first, rank),
     )

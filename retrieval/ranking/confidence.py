@@ -13,10 +13,12 @@ from retrieval.index.store import Index
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.ranking.ranking import Ranking, likeness
 
-# Inliers of the best picture. Of 71 queries put to the other one of town and ../shared/photos,
-# where nothing is right, the best had 18; of 71 put to their own, all with more were right.
-SURE = 20
-SHARE = 0.25  # of the pictures of a collection, which have no nearer neighbour than this
+# Inliers of the best picture from which an answer is sure. Measured with the queries of town and of
+# ../shared/photos: put to the other collection, where nothing is right, 71 queries had 18 inliers
+# at most; put to their own, every answer with more was right.
+SURE_INLIERS = 20
+# An answer is unlike the collection where this share of its pictures are less like their nearest.
+QUANTILE = 0.25
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see
 Level = Literal["sure", "unsure", "nothing"]
 TEXTS: dict[Level, str] = {
@@ -28,9 +30,10 @@ TEXTS: dict[Level, str] = {
 
 @dataclass(frozen=True)
 class Confidence:
-    """level, and the reason for it in one sentence.
+    """How far an answer can be trusted.
 
-    empty: there is nothing in the query to search for, so that the ranking has no meaning.
+    level: 'sure', 'unsure' or 'nothing'. reason: for that level, in one sentence.
+    empty: whether the query holds nothing to search for, so that the ranking has no meaning.
     """
 
     level: Level
@@ -45,22 +48,22 @@ class Confidence:
 def judge(
     ranking: Ranking, index: Index, picture: Image.Image, box: Box | None, features: Features
 ) -> Confidence:
-    """The confidence of a whole ranking, from its inliers and from its best likeness.
+    """The confidence of a whole ranking, from its inliers and from its best similarity.
 
-    features: of the query, under the method of the index.
-    Geometry that agrees makes it sure. Without that, an answer is compared with the collection
-    itself: where it is less like the query than three of four pictures are like their nearest
-    neighbour, nothing here looks like it.
+    features: of the query, made by the method of the index.
+    Enough inliers make it sure. Without any, the best similarity is compared with what is usual in
+    the collection: three of four pictures have a nearest neighbour that is at least ``usual`` like
+    them. Where the best picture is less like the query than that, nothing here looks like it.
     """
     if _is_blank(picture, box):
         return Confidence("nothing", "The picture is blank: there is nothing to search for.", True)
     if isinstance(features, LocalFeatures) and not len(features):
         return Confidence("nothing", "The picture has no keypoints to search for.", True)
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
-    if inliers >= SURE:
+    if inliers >= SURE_INLIERS:
         return Confidence("sure", f"Geometry confirms it: {inliers} inliers with one picture.")
     best = float(likeness(ranking).max(initial=0))
-    usual = np.quantile(index.nearest_sample, SHARE) if len(index) > 1 else 0.0
+    usual = np.quantile(index.nearest_sample, QUANTILE) if len(index) > 1 else 0.0
     if inliers:
         return Confidence("unsure", f"Geometry found only {inliers} inliers with the best picture.")
     if best < usual:

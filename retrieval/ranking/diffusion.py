@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.index.neighbours import COUNT, Neighbours
 from retrieval.ranking.expansion import confirmed_first
-from retrieval.ranking.ranking import MOST_REST, Query, Ranking, Stage, likeness
+from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking, Stage, likeness
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 # wander to the far end of a small collection.
 ALPHA = 0.7
 GAMMA = 3.0
-SOURCES = 10  # confirmed pictures that it starts from, most inliers first
-NEAREST = 5  # pictures that it starts from where geometry confirmed none
-LEAST_WEIGHT = 1e-3  # of a source that the method itself finds unlike
-ACCURACY = 1e-6  # relative, of the solution
+SOURCES = 10  # confirmed pictures that diffusion starts from, most inliers first
+NEAREST = 5  # pictures that diffusion starts from where geometry confirmed none
+MIN_SOURCE_LIKENESS = 1e-3  # a source has a weight though the method finds it unlike the query
+RELATIVE_TOLERANCE = 1e-6  # of the conjugate gradients
 
 SETTINGS = {
     "alpha": ALPHA,
@@ -39,10 +39,10 @@ SETTINGS = {
 
 
 def diffusion(ranking: Ranking, query: Query) -> Ranking:
-    """Starts from what geometry confirmed, or from the five nearest, and follows the graph.
+    """Re-rank by diffusion from what geometry confirmed, or else from the five nearest pictures.
 
-    Confirmed pictures stay first; the others follow by how much of the likeness reaches them, and
-    those that none reaches keep their order. Score: inliers + share of the largest likeness.
+    Confirmed pictures stay first, by inliers. The others follow by their diffusion score f; those
+    that diffusion does not reach keep their order. Score: inliers + f, scaled to less than 1.
     """
     neighbours = query.index.neighbours
     stage = Stage("diffusion", ranking, SETTINGS)
@@ -52,17 +52,17 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     if not len(sources):
         sources = np.arange(min(NEAREST, len(ranking)))
     y = np.zeros(len(query.index))
-    weights = np.maximum(likeness(ranking)[sources], LEAST_WEIGHT) ** GAMMA
+    weights = np.maximum(likeness(ranking)[sources], MIN_SOURCE_LIKENESS) ** GAMMA
     y[ranking.positions[sources]] = weights / weights.max()
     f = solve(matrix(neighbours), y, query.own)[ranking.positions].clip(0)
-    f *= MOST_REST / max(f.max(), 1e-12)
+    f *= MAX_FRACTION / max(f.max(), 1e-12)
     inliers = np.zeros(len(ranking), np.int64) if ranking.inliers is None else ranking.inliers
     return stage.by_inliers(inliers, f)
 
 
 @lru_cache(maxsize=4)
 def matrix(neighbours: Neighbours) -> csr_array:
-    """S (N, N) of the graph of mutual neighbours; rows without any are 0."""
+    """S (N, N) float64 of the graph of mutual neighbours; a picture without any has a row of 0."""
     from scipy.sparse import coo_array, diags_array
 
     count, k = neighbours.positions.shape
@@ -70,7 +70,7 @@ def matrix(neighbours: Neighbours) -> csr_array:
     weights = np.maximum(neighbours.similarity.ravel().astype(np.float64), 0) ** GAMMA
     shape = count, count
     near = coo_array((weights, (rows, neighbours.positions.ravel())), shape=shape).tocsr()
-    # A picture's similarity to another is that of the other to it, but for rounding.
+    # Similarity is symmetric but for rounding, so the minimum keeps it for mutual neighbours only.
     mutual = near.minimum(near.T)
     degree = mutual.sum(axis=1)
     scale = diags_array(np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, 1e-300)), 0))
@@ -78,15 +78,18 @@ def matrix(neighbours: Neighbours) -> csr_array:
 
 
 def solve(s: csr_array, y: np.ndarray, own: int | None = None) -> np.ndarray:
-    """f (N,) of (I − αS) f = y (N,), by conjugate gradients; without the picture ``own``."""
+    """f (N,) that solves (I − αS) f = y, by conjugate gradients.
+
+    s: (N, N). y: (N,) float64. own: position of a picture that is taken out of the graph.
+    """
     from scipy.sparse.linalg import LinearOperator, cg
 
-    there = np.ones(len(y))
+    mask = np.ones(len(y))
     if own is not None:
-        there[own] = 0
+        mask[own] = 0
 
-    def times(x: np.ndarray) -> np.ndarray:
-        return x - ALPHA * there * (s @ (there * x))
+    def multiply(x: np.ndarray) -> np.ndarray:
+        return x - ALPHA * mask * (s @ (mask * x))
 
-    operator = LinearOperator(s.shape, matvec=times, dtype=np.float64)
-    return cg(operator, y, rtol=ACCURACY)[0]
+    operator = LinearOperator(s.shape, matvec=multiply, dtype=np.float64)
+    return cg(operator, y, rtol=RELATIVE_TOLERANCE)[0]

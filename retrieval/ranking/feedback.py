@@ -13,10 +13,10 @@ RIGHT, WRONG = 0.75, 0.15  # weights of the means; the query has 1
 
 
 def rocchio(query: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """The new query (D,) of unit length.
+    """The new query (D,) float32 of unit length.
 
-    query: (D,). right: (n, D), wrong: (m, D), descriptors of marked pictures; either may be empty.
-    All of unit length.
+    query: (D,). right, wrong: (n, D) and (m, D), descriptors of the marked pictures; either may be
+    empty. All of unit length.
     """
     moved = query.astype(np.float64)
     for vectors, weight in ((right, RIGHT), (wrong, -WRONG)):

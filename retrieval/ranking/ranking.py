@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
     from retrieval.ranking.confidence import Confidence
 
-MOST_REST = 0.999  # what is added to a number of inliers stays below one more inlier
+MAX_FRACTION = 0.999  # most that is added to a number of inliers: less than one more inlier
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer to a query, best first.
+    """The answer to a query: K pictures of an index, best first.
 
-    positions: (K,) int64 into the index; names: theirs.
+    positions: (K,) int64, position of each picture in the index. names: name of each picture.
     scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``rank_picture``.
     After a re-ranker: what its docstring says.
-    inliers: (K,) int64, 0 where not verified or too few to say anything; None where no geometry
-    was asked.
+    inliers: (K,) int64; 0 where a picture was not verified or has too few to say anything; None
+    where no stage verified geometry.
     timings: seconds by stage ('extraction', 'search', 'verification', then the re-rankers).
     provenance: what the numbers rest on: collection, method, checkpoint, settings, pictures, and
     under 'then' the re-rankers with their settings.
-    stage: the re-ranker that made it, or 'search'. before: the whole ranking that it improved.
+    stage: name of the re-ranker that made this ranking, or 'search'.
+    before: the ranking that this re-ranker was given; None for 'search'.
     note: one sentence where a stage could not do all of its work, else ''.
-    confidence: how far it can be trusted, where a picture was searched with.
+    confidence: how far the answer can be trusted; None where no picture was searched with.
     """
 
     positions: np.ndarray
@@ -60,18 +61,20 @@ class Ranking:
 
     @property
     def notes(self) -> list[str]:
-        """What could not be done, stage by stage."""
+        """The notes of all stages that have one, in order."""
         return [stage.note for stage in self.stages if stage.note]
 
     @property
     def moved(self) -> np.ndarray:
-        """(K,) int64: how many places up each picture is from where the method alone had it."""
-        places = {one: place for place, one in enumerate(self.stages[0].positions.tolist())}
-        before = np.array([places[one] for one in self.positions.tolist()], np.int64)
+        """(K,) int64: ranks that each picture rose since the ranking of the method alone."""
+        first_ranks = {
+            position: rank for rank, position in enumerate(self.stages[0].positions.tolist())
+        }
+        before = np.array([first_ranks[position] for position in self.positions.tolist()], np.int64)
         return before - np.arange(len(self))
 
     def best(self, count: int | None) -> Ranking:
-        """The first ``count`` of it; None: all."""
+        """The first ``count`` pictures of this ranking, or all of them for None."""
         return replace(
             self,
             positions=self.positions[:count],
@@ -81,36 +84,41 @@ class Ranking:
         )
 
     def without(self, name: str) -> Ranking:
-        """The same without one picture, in every stage: it has not moved the others."""
-        return self._where(lambda one: one != name)
+        """This ranking and its stages before, all without one picture."""
+        return self._where(lambda other: other != name)
 
     def only(self, names: Container[str]) -> Ranking:
-        """The same with no other pictures than these, in every stage."""
-        return self._where(lambda one: one in names)
+        """This ranking and its stages before, all with no other pictures than these."""
+        return self._where(lambda name: name in names)
 
-    def _where(self, wanted: Callable[[str], bool]) -> Ranking:
-        keep = np.array([wanted(one) for one in self.names], bool)
+    def _where(self, predicate: Callable[[str], bool]) -> Ranking:
+        """This ranking and its stages before, with those names for which ``predicate`` is true."""
+        mask = np.array([predicate(name) for name in self.names], bool)
         return replace(
             self,
-            positions=self.positions[keep],
-            scores=self.scores[keep],
-            names=tuple(one for one, kept in zip(self.names, keep, strict=True) if kept),
-            inliers=None if self.inliers is None else self.inliers[keep],
-            before=self.before and self.before._where(wanted),
+            positions=self.positions[mask],
+            scores=self.scores[mask],
+            names=tuple(name for name, keep in zip(self.names, mask, strict=True) if keep),
+            inliers=None if self.inliers is None else self.inliers[mask],
+            before=self.before and self.before._where(predicate),
         )
 
-    def at(self, places: np.ndarray | None) -> Ranking:
-        """The same of a part of an index, with positions in the whole of it.
+    def in_whole_index(self, whole_positions: np.ndarray | None) -> Ranking:
+        """The ranking of a part of an index, with positions in the whole index instead.
 
-        places: (N,) int64, where each picture of the part is; None: it is the whole.
+        whole_positions: (N,) int64, for each picture of the part its position in the whole index;
+        None where the part is the whole.
         """
-        if places is None:
+        if whole_positions is None:
             return self
-        before = self.before and self.before.at(places)
-        return replace(self, positions=places[self.positions], before=before)
+        before = self.before and self.before.in_whole_index(whole_positions)
+        return replace(self, positions=whole_positions[self.positions], before=before)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rank (from 1), name, score, inliers and moved where there are any: plain, for JSON."""
+        """One dictionary a picture, ready for JSON: rank (from 1), name, score.
+
+        Also inliers where geometry was verified, and moved where a re-ranker was at work.
+        """
         rows: list[dict[str, Any]] = [
             {"rank": rank, "name": name, "score": round(float(score), 6)}
             for rank, (name, score) in enumerate(zip(self.names, self.scores, strict=True), 1)
@@ -128,9 +136,14 @@ class Ranking:
 class Query:
     """What a re-ranker may use besides the ranking.
 
-    features: of the query, under the method of the index. picture, box: the query itself; None
-    where only its features are known. own: position of the query's own picture where the
-    collection contains it: it is left out. collection: where pictures of the index can be read.
+    features: of the query, made by the method of the index.
+    picture: of the query, upright RGB; None where only its features are known.
+    box: (x1, y1, x2, y2) in pixels of ``picture``; None for all of it.
+    own: position in the index of the query's own picture, where the collection contains it;
+    re-rankers leave it out.
+    collection: where pictures of the index can be read; None where they cannot.
+    local: local features of the query by verifier ('xfeat', 'delf'). They are added when a
+    re-ranker first needs them, and later ones use them again.
     """
 
     index: Index
@@ -139,7 +152,6 @@ class Query:
     box: Box | None = None
     own: int | None = None
     collection: Collection | None = None
-    # Local features of the query by verifier: described once, however many stages want them.
     local: dict[str, LocalFeatures] = field(default_factory=dict)
 
     @property
@@ -149,28 +161,35 @@ class Query:
 
 
 class Stage:
-    """A re-ranker at work: takes the time, and makes the new ranking from the order it found."""
+    """One run of a re-ranker: measures its time and makes the new ranking.
+
+    name, settings: of the re-ranker, for the provenance. before: the ranking that it was given.
+    """
 
     def __init__(self, name: str, before: Ranking, settings: Mapping[str, Any]):
         self.name, self.before, self.settings = name, before, dict(settings)
         self.started = time.perf_counter()
 
     def unchanged(self, note: str) -> Ranking:
-        """The ranking as it was, with a sentence that says why."""
-        same = np.arange(len(self.before))
-        return self.ordered(same, self.before.scores, self.before.inliers, note)
+        """The ranking in its old order. note: one sentence that says why nothing was done."""
+        same_order = np.arange(len(self.before))
+        return self.ordered(same_order, self.before.scores, self.before.inliers, note)
 
     def ordered(
         self, order: np.ndarray, scores: np.ndarray, inliers: np.ndarray | None, note: str = ""
     ) -> Ranking:
-        """The ranking before in a new order (N,); scores and inliers are in the new order too."""
+        """The ranking in a new order.
+
+        order: (K,) int64, the rank (from 0) that each picture had before, best first.
+        scores: (K,). inliers: (K,) int64 or None. Both in the new order.
+        """
         before = self.before
         seconds = time.perf_counter() - self.started
         record = {"name": self.name, "settings": self.settings}
         return replace(
             before,
             positions=before.positions[order],
-            names=tuple(before.names[place] for place in order.tolist()),
+            names=tuple(before.names[rank] for rank in order.tolist()),
             scores=np.round(scores, 6).astype(np.float32),  # or equal pictures would differ
             inliers=inliers,
             timings={**before.timings, self.name: before.timings.get(self.name, 0.0) + seconds},
@@ -183,33 +202,40 @@ class Stage:
             note=note,
         )
 
-    def by_inliers(self, inliers: np.ndarray, rest: np.ndarray, note: str = "") -> Ranking:
-        """Order by inliers (N,), then by ``rest`` (N,), both in the order of the ranking before.
+    def by_inliers(self, inliers: np.ndarray, tie_breaker: np.ndarray, note: str = "") -> Ranking:
+        """The ranking ordered by inliers, and by the tie breaker where those are equal.
 
-        The score is their sum, with the rest squeezed below 1; equal ones stay as they were.
+        inliers: (K,) int64. tie_breaker: (K,). Both in the order of the ranking before.
+        The new score is inliers + tie breaker mapped to [0, 1). Equal pictures keep their order.
         """
-        order = np.lexsort((-np.round(rest, 6), -inliers))
-        scores = inliers + squeezed(rest)
+        order = np.lexsort((-np.round(tie_breaker, 6), -inliers))
+        scores = inliers + below_one(tie_breaker)
         return self.ordered(order, scores[order], inliers[order], note)
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:
-    """Places (N,) of scores (N,), the highest first; what differs by rounding stays in order."""
+    """Order (N,) int64 that sorts scores (N,), the highest first.
+
+    Scores that are equal to six decimals keep their order: they differ by rounding only.
+    """
     return np.argsort(-np.round(scores, 6), kind="stable")
 
 
-def squeezed(scores: np.ndarray) -> np.ndarray:
-    """Scores (N,) below 1 and not negative, in the same order: cosines and votes as they are."""
+def below_one(scores: np.ndarray) -> np.ndarray:
+    """Scores (N,) mapped to [0, 1) without changing their order; negative ones become 0.
+
+    Where none is above 1, as with cosines and votes, they stay as they are.
+    """
     scores = np.maximum(scores.astype(np.float64), 0)
     if scores.max(initial=0) > 1:
         scores = scores / (1 + scores)
-    return np.minimum(scores, MOST_REST)
+    return np.minimum(scores, MAX_FRACTION)
 
 
 def likeness(ranking: Ranking) -> np.ndarray:
-    """How alike the method alone finds each picture, (N,) float64 in the order of ``ranking``.
+    """Similarity of each picture by the method alone, (K,) float64 in the order of ``ranking``.
 
-    Cosines, or the votes of DELF; negative ones count as 0.
+    Cosines, or the votes of DELF; negative ones become 0.
     """
     first = ranking.stages[0]
     values = first.scores.astype(np.float64)

@@ -1,4 +1,7 @@
-"""From a picture to a ranking: describe, shortlist, verify, re-rank. The way of every door."""
+"""From a picture to a ranking: describe, shortlist, verify, re-rank.
+
+Pages, command line, REST service and tests all search with these functions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from retrieval.index.store import Index
 from retrieval.methods.base import Features, LocalFeatures, Method, as_local, as_vector
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, confidence, geometry
-from retrieval.ranking.ranking import MOST_REST, Query, Ranking
+from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking
 
 if TYPE_CHECKING:
     from retrieval.collections import Collection
@@ -58,9 +61,9 @@ def rank_picture(
     chain.check_chain(then, index)
     started = time.perf_counter()
     features = method.describe(picture, box)
-    spent = {"extraction": time.perf_counter() - started}
-    asked = Query(index, features, picture, box, collection=collection)
-    return rank_query(asked, top, verify, then, own=own, depth=depth, where=where, spent=spent)
+    timings = {"extraction": time.perf_counter() - started}
+    query = Query(index, features, picture, box, collection=collection)
+    return rank_query(query, top, verify, then, own=own, depth=depth, where=where, timings=timings)
 
 
 def rank_query(
@@ -72,52 +75,60 @@ def rank_query(
     own: str | None = None,
     depth: int = DEPTH,
     where: str = "",
-    spent: Mapping[str, float] | None = None,
+    timings: Mapping[str, float] | None = None,
 ) -> Ranking:
-    """Rank for a query whose features are known, as ``rank_picture`` does.
+    """Rank for a query whose features are known; parameters as for ``rank_picture``.
 
-    spent: seconds by stage before this.
+    timings: seconds by stage that the query took before this.
     """
-    index, features, spent = query.index, query.features, dict(spent or {})
-    fitting = None if index.filters or not where else _fitting(query, where)
+    index, features, timings = query.index, query.features, dict(timings or {})
+    allowed = None if index.filters or not where else _names_matching(query, where)
     started = time.perf_counter()
     # Without re-rankers, no more pictures are needed than are returned.
-    wanted = max(depth if then or top is None else 0, top or 0)
-    seen = index.shortlist(features, wanted, where)
-    if seen is not index:
-        spent["store" if "store" in seen.origin else "shortlist"] = time.perf_counter() - started
-    first = rank_features(seen, features, None if then or fitting else top, verify)
-    first = replace(first, timings={**spent, **first.timings})
-    position = seen.positions.get(own) if own is not None else None
-    ranking = chain.rerank(first, replace(query, index=seen, own=position), then)
-    if fitting:
-        ranking = ranking.only(fitting)
+    least = max(depth if then or top is None else 0, top or 0)
+    shortlist = index.shortlist(features, least, where)
+    if shortlist is not index:
+        stage = "store" if "store" in shortlist.origin else "shortlist"
+        timings[stage] = time.perf_counter() - started
+    first = rank_features(shortlist, features, None if then or allowed else top, verify)
+    first = replace(first, timings={**timings, **first.timings})
+    position = shortlist.positions.get(own) if own is not None else None
+    ranking = chain.rerank(first, replace(query, index=shortlist, own=position), then)
+    if allowed:
+        ranking = ranking.only(allowed)
         if not len(ranking):
             raise RetrievalError(f"None of the {len(first)} likest pictures fits {where}.")
         ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
         judged = confidence.judge(ranking, index, query.picture, query.box, features)
         ranking = replace(ranking, confidence=judged)
-    return ranking.at(seen.places).best(top)
+    return ranking.in_whole_index(shortlist.whole_positions).best(top)
 
 
-def _fitting(query: Query, where: str) -> set[str]:
-    """Names of the pictures of the index, a folder, that fit a filter; there are some."""
+def _names_matching(query: Query, where: str) -> set[str]:
+    """Names of the pictures of an index in a folder that fit a filter.
+
+    Raises RetrievalError where none does, or where there is no collection to ask for metadata.
+    """
     if query.collection is None:
         raise RetrievalError(
             f"A filter needs the collection of {query.index}, which has the metadata, and that "
             "cannot be opened."
         )
-    fitting = matching(query.collection.metadata, where) & query.index.positions.keys()
-    if not fitting:
+    names = matching(query.collection.metadata, where) & query.index.positions.keys()
+    if not names:
         raise RetrievalError(f"No picture of {query.collection.title} fits the filter {where}.")
-    return fitting
+    return names
 
 
 def rank_features(
     index: Index, features: Features, top: int | None = None, verify: int = SHORTLIST
 ) -> Ranking:
-    """Rank the pictures of an index for features at hand, as ``rank_picture`` does."""
+    """Rank the pictures of an index for the features of a query, without re-rankers.
+
+    top, verify: as for ``rank_picture``. Raises RetrievalError for an index of keypoints, for
+    descriptors of another length than those of the index, and for ``top`` below 1.
+    """
     if index.kind == "keypoints":
         raise RetrievalError(
             f"{index} holds features to check other indexes with; search one of those."
@@ -125,16 +136,16 @@ def rank_features(
     if top is not None and top < 1:
         raise RetrievalError("Ask for at least one result.")
     count = len(index) if top is None else min(top, len(index))
-    given = as_vector(features) if index.kind == "global" else as_local(features).descriptors
+    descriptors = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     if len(index.arrays["descriptors"]):
-        index.check_width(given)
+        index.check_width(descriptors)
     started = time.perf_counter()
     if index.kind == "global":
-        positions, scores = index.searcher.rank(given, count)
+        positions, scores = index.searcher.rank(descriptors, count)
         inliers = None
         timings = {"search": time.perf_counter() - started}
     else:
-        positions, votes = index.searcher.rank(given, max(count, verify))
+        positions, votes = index.searcher.rank(descriptors, max(count, verify))
         searched = time.perf_counter()
         positions, scores, inliers = _verified(index, as_local(features), positions, votes, verify)
         positions, scores, inliers = positions[:count], scores[:count], inliers[:count]
@@ -147,7 +158,7 @@ def rank_features(
 
 
 def provenance(index: Index) -> dict[str, Any]:
-    """What every number from an index rests on, for pages, JSON and CSV."""
+    """What the scores of an index rest on: collection, method, checkpoint, settings, for JSON."""
     record = checkpoints.REGISTRY.get(index.checkpoint)
     return {
         "collection": index.manifest["collection"]["name"],
@@ -166,17 +177,18 @@ def provenance(index: Index) -> dict[str, Any]:
 def _verified(
     index: Index, query: LocalFeatures, positions: np.ndarray, votes: np.ndarray, verify: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Re-order the first ``verify`` of a shortlist by inliers; the rest keeps its place.
+    """Order the first ``verify`` pictures of a shortlist by inliers; the others keep their order.
 
-    positions, votes: (K,), best first. Returns positions, scores and inliers, (K,) each, in the
+    query: its local features. positions: (K,) int64 in the index, by votes, best first.
+    votes: (K,) float32. Returns positions (K,), scores (K,) float32 and inliers (K,) int64 in the
     new order.
     """
     inliers = np.zeros(len(positions), np.int64)
-    for place, position in enumerate(positions[:verify].tolist()):
-        other = as_local(index.features(position))
-        _, found = geometry.verify_features(query, other, index.size(position))
+    for rank, position in enumerate(positions[:verify].tolist()):
+        features = as_local(index.features(position))
+        _, verified = geometry.verify_features(query, features, index.size(position))
         # Below the floor a count says nothing: such pictures keep the order of the votes.
-        inliers[place] = found.count if found.count >= geometry.NOISE_FLOOR else 0
-    scores = (inliers + np.minimum(votes, MOST_REST)).astype(np.float32)
+        inliers[rank] = verified.count if verified.count >= geometry.NOISE_FLOOR else 0
+    scores = (inliers + np.minimum(votes, MAX_FRACTION)).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     return positions[order], scores[order], inliers[order]

@@ -238,7 +238,7 @@ def test_a_picture_is_found_by_its_content_and_by_its_name(exported, opened, pic
         assert opened.name_of(data) == exported.name_of(data)
         part = opened.holding(name)
         place, whole = part.positions[name], exported.positions[name]
-        assert part.places[place] == whole
+        assert part.whole_positions[place] == whole
         assert part.digests[place] == exported.digests[whole]
         assert part.sizes[place].tolist() == exported.sizes[whole].tolist()
         np.testing.assert_array_equal(part.features(place), exported.features(whole))

@@ -15,7 +15,7 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
 from retrieval.ranking import chain
-from retrieval.ranking.chain import BEST, MOST, RERANKERS
+from retrieval.ranking.chain import BEST, MAX_LENGTH, RERANKERS
 
 UPLOAD = "upload"
 MOST_KEPT = 20  # re-rankings of an index that visitors make: everybody's page shows all of them
@@ -131,7 +131,7 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
             [one.name for one in fitting],
             list(BEST),
             format_func=lambda name: RERANKERS[name].title,
-            max_selections=MOST,
+            max_selections=MAX_LENGTH,
             key=f"rerank-then-{'local' if local else 'global'}",
             help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
         )
