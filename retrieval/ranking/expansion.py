@@ -50,13 +50,14 @@ def augmentation(ranking: Ranking, query: Query) -> Ranking:
     """Compare the query with the average of each database picture and its three nearest."""
     stage = Stage("augmentation", ranking, AUGMENTATION_SETTINGS)
     nearest = query.index.neighbours.positions[ranking.positions]
-    scores = np.empty(len(ranking), np.float32)
+    scores = np.empty(len(ranking))
     for start in range(0, len(ranking), BLOCK):
         rows = slice(start, start + BLOCK)
         sums = vectors(query, ranking.positions[rows])
         for neighbours in _without_own(query.own, nearest[rows]).T:
             sums += vectors(query, neighbours)
-        scores[rows] = unit(sums) @ query.vector
+        # In single precision, equal pictures would differ: see ``superglobal.scores``.
+        scores[rows] = unit(sums.astype(np.float64)) @ query.vector.astype(np.float64)
     order = best_first(scores)
     return stage.ordered(order, scores[order], inliers_of(ranking, order))
 
