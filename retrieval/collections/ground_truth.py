@@ -32,6 +32,7 @@ POSITIVE = ("easy", "hard", "ok")
 LONGEST_NAME = 4096  # characters: no system has longer paths
 MAX_BYTES = 32_000_000  # of JSON, which takes up to thirty times as much in memory
 MAX_CHARACTERS = 128_000_000  # of all names together
+MAX_QUERIES = 100_000  # a query without labels takes 14 bytes of JSON, and 800 in memory
 MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
 
 # Names that say nothing about the landmark, e.g. oxford_002416, paris_general_001729.
@@ -293,16 +294,18 @@ def by_file(names: Iterable[str]) -> dict[str, str]:
 
 def _check_labels(entries: list) -> None:
     """Count all labels before any are looked at: entries and lists may be the same ones again."""
+    if len(entries) > MAX_QUERIES:
+        raise _Contradiction(f"it has more than {MAX_QUERIES:,} queries")
     total = 0
     for entry in entries:
         if not isinstance(entry, dict):
             raise _Contradiction("an entry for a query is no dictionary")
-        labels = [entry.get(kind) for kind in (*LABELS, "good")]
-        total += sum(
-            np.size(one) if isinstance(one, np.ndarray) else len(one)
-            for one in labels
-            if isinstance(one, list | np.ndarray)
-        )
+        for kind in (*LABELS, "good"):
+            labels = entry.get(kind)
+            if not isinstance(labels, list | np.ndarray | None):
+                raise _Contradiction("the labels of a query are not positions")
+            if labels is not None:
+                total += labels.size if isinstance(labels, np.ndarray) else len(labels)
         if total > MAX_LABELS:
             raise _Contradiction(f"it has more than {MAX_LABELS:,} labels")
 
@@ -376,7 +379,7 @@ def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str])
 
 
 def _stem(name: str) -> str:
-    """The file's name without the number at its end; in one step, as a name may be a megabyte."""
+    """The file's name without the number at its end."""
     stem = PurePosixPath(name).stem
     bare = stem.rstrip("0123456789")
     return bare[:-1] if bare != stem and bare.endswith(("_", "-")) else bare

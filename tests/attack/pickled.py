@@ -32,9 +32,9 @@ def long_names(size: int, times: int) -> bytes:
 
 
 def shared_labels(labels: int, queries: int, kind: str = "gnd") -> bytes:
-    """Ground truth whose queries have the same labels: counted, nested, or by name."""
-    if kind == "named":
-        entry = {"image": "a", "easy": ["a"] * labels}
+    """Ground truth whose queries have the same labels: counted, nested, by name, or letters."""
+    if kind in ("named", "text"):
+        entry = {"image": "a", "easy": ["a"] * labels if kind == "named" else "a" * labels}
         return pickle.dumps({"database": ["a"], "queries": [entry] * queries}, 2)
     shared = [0] * labels
     easy = [shared] * labels if kind == "nested" else shared

@@ -40,6 +40,17 @@ def many_chunks(count: int) -> bytes:
     return data[:33] + chunk * count + data[33:]
 
 
+def markers_without_length(data: bytes) -> bytes:
+    """The same JPEG with a marker before each scan but the first, after which comes no length.
+
+    Who takes the two bytes after it for one does not see the scan.
+    """
+    first, *scans = data.split(b"\xff\xda")
+    start, scans = scans[0], scans[1:]
+    hidden = [b"\xff\1" + struct.pack(">H", len(one) + 4) + b"\xff\xda" + one for one in scans]
+    return first + b"\xff\xda" + start + b"".join(hidden)
+
+
 def _tiff(pieces: bytes, width: int, height: int, **sides: int) -> bytes:
     """A grey TIFF in tiles (``sides``: tile_width, tile_height), all with the same deflated data.
 
@@ -69,6 +80,21 @@ def many_tiles(width: int, height: int) -> bytes:
 def large_tile(side: int) -> bytes:
     """A TIFF of 64 × 64 pixels in one tile of ``side`` pixels, which is unpacked as a whole."""
     return _tiff(struct.pack("<L", 8), 64, 64, tile_width=side, tile_height=side)
+
+
+def tall_tiles(count: int, height: int) -> bytes:
+    """A TIFF 8 pixels high in tiles of 16 pixels by so many, each of which is unpacked."""
+    pieces = struct.pack("<L", 8) * count
+    return _tiff(pieces, 16 * count, 8, tile_width=16, tile_height=height)
+
+
+def one_piece_of_a_file(count: int, size: int) -> bytes:
+    """A TIFF of ``count`` tiles, each of which is the same ``size`` bytes of the file."""
+    data = _tiff(struct.pack("<L", 8) * count, 16 * count, 16, tile_width=16, tile_height=16)
+    packed = zlib.compress(b"\x80" * 256, 9)
+    sizes = struct.pack("<L", len(packed)) * count
+    assert data.count(sizes) == 1
+    return data.replace(sizes, struct.pack("<L", size) * count).ljust(size + 8, b"z")
 
 
 def one_colour_first(side: int) -> bytes:
@@ -111,8 +137,13 @@ def overlapping_values(count: int, size: int) -> bytes:
     return head.ljust(size + 8, b"z")
 
 
-def heic(side: int, changes: list[bytes], copies: int = 0) -> bytes:
-    """A HEIC of one picture, changed by these properties, and copied so many times, one by one."""
+def box(kind, *content):
+    """A box of a HEIC."""
+    return struct.pack(">L4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+
+def _coded(side: int) -> tuple[bytes, bytes]:
+    """A square as the boxes of a HEIC have it: what its decoder has to know, and its pixels."""
     import pillow_heif
 
     buffer = io.BytesIO()
@@ -120,14 +151,17 @@ def heic(side: int, changes: list[bytes], copies: int = 0) -> bytes:
     picture.save(buffer, quality=10, enc_params={"preset": "ultrafast"})
     plain = buffer.getvalue()
 
-    def box(kind, *content):
-        return struct.pack(">L4s", 8 + sum(map(len, content)), kind) + b"".join(content)
-
     def found(kind):
         at = plain.index(kind) - 4
         return plain[at : at + int.from_bytes(plain[at : at + 4], "big")]
 
-    pixels, numbers = found(b"mdat")[8:], range(1, copies + 2)
+    return found(b"hvcC"), found(b"mdat")[8:]
+
+
+def heic(side: int, changes: list[bytes], copies: int = 0) -> bytes:
+    """A HEIC of one picture, changed by these properties, and copied so many times, one by one."""
+    codec, pixels = _coded(side)
+    numbers = range(1, copies + 2)
     size = box(b"ispe", bytes(4), struct.pack(">LL", side, side))
     used = [2, *range(3, 3 + len(changes))]
     uses = [
@@ -153,9 +187,70 @@ def heic(side: int, changes: list[bytes], copies: int = 0) -> bytes:
             )),
             box(
                 b"iprp",
-                box(b"ipco", found(b"hvcC"), size, *changes),
+                box(b"ipco", codec, size, *changes),
                 box(b"ipma", struct.pack(">LL", 0, copies + 1), *uses),
             ),
         )  # fmt: skip
 
     return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", pixels)
+
+
+def heic_of_two(side: int, kind: bytes, content: bytes, uses: int = 1, times: int = 1) -> bytes:
+    """A HEIC of a square, and something of this kind made of it or belonging to it.
+
+    uses: how often that is made of the square. times: how often it holds its ``content``, which
+    stands once in the file.
+    """
+    codec, pixels = _coded(side)
+    size = box(b"ispe", bytes(4), struct.pack(">LL", side, side))
+    head = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    link, shown = (b"cdsc", 1) if kind == b"Exif" else (b"dimg", 2)
+
+    def meta(start):
+        first = struct.pack(">HHHLL", 1, 0, 1, start, len(pixels))
+        second = struct.pack(">3H", 2, 0, times)
+        second += struct.pack(">LL", start + len(pixels), len(content)) * times
+        return box(
+            b"meta",
+            bytes(4),
+            box(b"hdlr", bytes(8), b"pict", bytes(13)),
+            box(b"pitm", bytes(4), struct.pack(">H", shown)),
+            box(b"iloc", bytes(4), b"\x44\0\0\2", first, second),
+            box(b"iinf", struct.pack(">LH", 0, 2), *(
+                box(b"infe", b"\2\0\0\0", struct.pack(">HH4sB", n, 0, one, 0))
+                for n, one in ((1, b"hvc1"), (2, kind))
+            )),
+            box(b"iref", bytes(4), box(link, struct.pack(f">{2 + uses}H", 2, uses, *[1] * uses))),
+            box(
+                b"iprp",
+                box(b"ipco", codec, size),
+                box(b"ipma", struct.pack(">LL", 0, 2), b"\0\1\2\x81\2", b"\0\2\1\2"),
+            ),
+        )  # fmt: skip
+
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", pixels, content)
+
+
+def film(frames: int) -> bytes:
+    """What a film of a still says of its frames: their number, and nothing of each."""
+    codec, _ = _coded(64)
+    turn = struct.pack(">9L", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    times = struct.pack(">4L", 0, 0, 1000, frames)
+    entry = box(b"hvc1", bytes(7), b"\1", bytes(16), b"\0\x40\0\x40", bytes(50), codec)
+    table = box(
+        b"stbl",
+        box(b"stsd", struct.pack(">2L", 0, 1), entry),
+        box(b"stts", struct.pack(">4L", 0, 1, frames, 1)),
+        box(b"stsc", struct.pack(">5L", 0, 1, 1, frames, 1)),
+        box(b"stsz", struct.pack(">3L", 0, 1, frames)),
+        box(b"stco", struct.pack(">3L", 0, 1, 100)),
+    )
+    media = box(
+        b"mdia",
+        box(b"mdhd", bytes(4), times, bytes(4)),
+        box(b"hdlr", bytes(8), b"pict", bytes(13)),
+        box(b"minf", box(b"vmhd", bytes(12)), table),
+    )
+    place = struct.pack(">L", 7) + struct.pack(">5L", 0, 0, 1, 0, frames)
+    track = box(b"trak", box(b"tkhd", place, bytes(16), turn, bytes(8)), media)
+    return box(b"moov", box(b"mvhd", bytes(4), times, bytes(16), turn, bytes(28)), track)

@@ -88,6 +88,7 @@ def test_a_submission_with_very_many_files():
         (lambda: pickled.long_names(100_000, 50_000), "names in imlist are too long"),
         (lambda: pickled.shared_labels(100_000, 5000), "more than 5,000,000 labels"),
         (lambda: pickled.shared_labels(100_000, 5000, "named"), "more than 5,000,000 labels"),
+        (lambda: pickled.shared_labels(5_000_000, 500, "text"), "of a query are not positions"),
         (lambda: pickled.shared_labels(30_000, 2, "nested"), "labels of a are not positions"),
         (lambda: pickled.shared_labels(900_000, 500, "box"), "box of a is not four numbers"),
     ],
@@ -110,6 +111,14 @@ def test_names_of_very_many_digits():
     assert [len(one.landmark) for one in found.queries] == [300, 4]
     names[0] = f"hall_{digits}{digits}x.jpg"
     with pytest.raises(RetrievalError, match="is no picture name"):
+        parse_ground_truth(json.dumps(gnd).encode(), "x")
+
+
+def test_very_many_queries():
+    """28 MB of them took 1.6 GB and 22 s."""
+    count = 100_001
+    gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{"ok": []}] * count}
+    with pytest.raises(RetrievalError, match="more than 100,000 queries"):
         parse_ground_truth(json.dumps(gnd).encode(), "x")
 
 

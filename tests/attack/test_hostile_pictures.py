@@ -79,6 +79,14 @@ def test_many_scans():
         images.read(data)
 
 
+def test_scans_behind_a_marker_without_a_length():
+    """They were not counted, and half a megabyte of them took minutes."""
+    data = pictures.markers_without_length(pictures.many_scans(20))
+    assert images.read(data).size == (1000, 1000)
+    with pytest.raises(images.PictureError, match="unusual number of parts"):
+        images.read(pictures.markers_without_length(pictures.many_scans(40)))
+
+
 def test_filling_bytes():
     """Looked through once: with the square of them 80 kB took 18 s, in which nothing else ran."""
     data = pictures.many_scans(3)
@@ -156,6 +164,19 @@ def test_a_tiff_with_a_large_tile():
         images.read(pictures.large_tile(1000), most=500_000)
 
 
+def test_a_tiff_whose_tiles_are_much_larger_than_itself():
+    """24 kB of them took 5 s, and 40 kB three minutes, in which no other picture was decoded."""
+    assert images.read(pictures.tall_tiles(2, 16)).size == (32, 8)
+    with pytest.raises(images.PictureError, match="pieces that would take long"):
+        images.read(pictures.tall_tiles(20, 15_000), most=1_000_000)
+
+
+def test_a_tiff_of_the_same_piece_again_and_again():
+    assert images.read(pictures.one_piece_of_a_file(20, 20)).size == (320, 16)
+    with pytest.raises(images.PictureError, match="pieces that would take long"):
+        images.read(pictures.one_piece_of_a_file(20, 100_000))
+
+
 def test_a_heic_of_many_pictures_with_the_same_metadata():
     """Each was given a copy: 10 MB took more than 6 GB."""
     pytest.importorskip("pillow_heif")
@@ -187,6 +208,44 @@ def test_a_heic_of_which_a_small_part_is_cut_out():
     assert images.read(data).size == (64, 64)
     with pytest.raises(images.PictureError, match="A picture in The picture has more than"):
         images.read(data, most=1_000_000)
+
+
+def grid(rows, columns, side):
+    return struct.pack(">4BLL", 0, 1, rows - 1, columns - 1, side, side)
+
+
+def test_a_heic_that_uses_one_tile_many_times():
+    """4 kB took 6 s: all tiles are decoded, and there may be more than fit."""
+    pytest.importorskip("pillow_heif")
+    few = pictures.heic_of_two(128, b"grid", grid(2, 2, 128), 4)
+    assert images.read(few, most=128 * 128).size == (128, 128)
+    many = pictures.heic_of_two(128, b"grid", grid(8, 8, 128), 64)
+    with pytest.raises(images.PictureError, match="unusual number of pictures"):
+        images.read(many, most=128 * 128)
+
+
+def test_a_heic_that_is_laid_out_of_others():
+    """Its canvas is as large as it says among the pixels: 462 bytes took 1.6 GB."""
+    pytest.importorskip("pillow_heif")
+    canvas = struct.pack(">2B4H4L", 0, 1, 0, 0, 0, 65535, 8000, 8000, 0, 0)
+    with pytest.raises(images.PictureError, match="laid out of several"):
+        images.read(pictures.heic_of_two(64, b"iovl", canvas))
+
+
+def test_a_heic_whose_metadata_are_a_part_of_the_file_many_times():
+    """10 MB took 3.5 GB."""
+    pytest.importorskip("pillow_heif")
+    exif = (struct.pack(">L", 6) + b"Exif\0\0").ljust(1_000_000, b"z")
+    assert images.read(pictures.heic_of_two(64, b"Exif", exif, times=2)).size == (64, 64)
+    with pytest.raises(images.PictureError, match="unusual number of pictures"):
+        images.read(pictures.heic_of_two(64, b"Exif", exif * 10, times=32))
+
+
+def test_a_heic_with_a_film():
+    """The decoder makes an object for each frame that it says it has: 3 kB took 2.3 GB."""
+    pytest.importorskip("pillow_heif")
+    with pytest.raises(images.PictureError, match="holds a film as well"):
+        images.read(pictures.heic(128, []) + pictures.film(5_000_000))
 
 
 def test_a_small_picture_in_a_large_file_is_not_sent_as_it_is():
