@@ -1,5 +1,7 @@
 """Bodies in tiny pieces are refused, those that real clients send are not."""
 
+from types import SimpleNamespace
+
 import h11
 import pytest
 
@@ -37,3 +39,22 @@ def test_each_body_is_counted_for_itself():
 def test_tiny_chunks(size):
     with pytest.raises(h11.RemoteProtocolError):
         received(chunks.Connection(), size, 5000)
+
+
+@pytest.mark.parametrize("lines", [1000, 5000])
+def test_many_header_lines(lines):
+    """100 requests with 64 kB of them kept everybody waiting for four seconds."""
+    connection = chunks.Connection()
+    connection.receive_data(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"a:\r\n" * lines)
+    if lines == 1000:
+        assert connection.next_event() is h11.NEED_DATA
+    else:
+        with pytest.raises(h11.RemoteProtocolError):
+            connection.next_event()
+
+
+def test_one_connection_is_read_in_small_pieces():
+    protocol, transport = SimpleNamespace(), SimpleNamespace()
+    chunks.limit(protocol, transport)
+    assert isinstance(protocol.conn, chunks.Connection)
+    assert transport.max_size == chunks.READ

@@ -10,7 +10,8 @@ ROOMS = (
     "threads",  # how many threads libraries use, and how they wait
     "errors",  # the one error that a user can act on
     "hosts",  # names of this machine
-    "chunks",  # bodies of requests in tiny pieces
+    "chunks",  # requests in tiny pieces
+    "cookies",  # the escapes in them
     "files",  # files that are whole or not there
     "memory",  # what becomes of freed memory
     "workers",  # heavy work, a few pieces at a time

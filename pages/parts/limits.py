@@ -19,14 +19,14 @@ from streamlit.runtime.session_manager import SessionInfo
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from retrieval import chunks
+from retrieval import chunks, cookies
 
 MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MOST_WIDGETS = 10_000  # of which one message may tell
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
-READ = 16_384  # bytes of one connection that are read before it is the turn of the next
 MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
@@ -43,6 +43,7 @@ def set_once() -> None:
     """Set all limits, at the first run of a page."""
     allow_many_connections()
     refuse_tiny_pieces()
+    cookies.read_in_linear_time()
     ask_nobody_for_our_address()
     read_forms_as_utf8()
     ignore_messages()
@@ -82,9 +83,7 @@ def refuse_tiny_pieces() -> None:
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:
     made(protocol, transport)
-    protocol.conn = chunks.Connection()
-    with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB
-        setattr(transport, "max_size", READ)  # noqa: B010
+    chunks.limit(protocol, transport)
 
 
 def _handle_events(protocol: WebSocketsSansIOProtocol) -> None:
@@ -124,7 +123,8 @@ def ignore_messages() -> None:
     """Let no visitor clear the caches of all, reach files of the owner, or keep others waiting.
 
     With the caches go the networks that everybody uses, and the pictures of visitors are deleted
-    as if their sessions had ended. Each file that is announced is answered with 230 bytes. What
+    as if their sessions had ended. Each file that is announced is answered with 230 bytes. To see
+    whether a click is lost takes a second for the two million widgets of one message. What
     Streamlit does for a page without running it: it makes a file to download, in one of a few
     threads for all. Where the owner has a coding assistant, it also writes instructions for that
     into the folder of the app.
@@ -145,6 +145,8 @@ def _handle(session: AppSession, message: BackMsg) -> None:
 
 def _is_modest(session: AppSession, message: BackMsg) -> bool:
     kind = message.WhichOneof("type")
+    if kind == "rerun_script":
+        return len(message.rerun_script.widget_states.widgets) <= MOST_WIDGETS
     if kind == "file_urls_request":
         return len(message.file_urls_request.file_names) <= MOST_FILES
     if kind == "backend_operation_request":

@@ -22,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 
+from retrieval import cookies
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.index import finding, load
@@ -47,6 +48,7 @@ class Options:
 def create(options: Options | None = None) -> guard.Origins:
     """The service, ready for uvicorn or any other ASGI server."""
     options = options or Options()
+    cookies.read_in_linear_time()
     # The pages at /docs come from here, not from a server on the net.
     app = FastAPIOffline(
         title="Image retrieval",

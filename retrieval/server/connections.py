@@ -25,7 +25,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
-        self.conn = chunks.Connection()
+        chunks.limit(self, transport)
         self.open[self] = None
         self._wait()
         if len(self.open) > MOST:

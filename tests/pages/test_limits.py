@@ -13,6 +13,7 @@ from starlette import formparsers
 from starlette.datastructures import Headers
 from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.web.server import server_util
@@ -71,6 +72,16 @@ def test_files_that_are_announced(session, handled):
     assert [len(one.file_urls_request.file_names) for one in handled] == [0, limits.MOST_FILES]
 
 
+def test_widgets_of_one_message(session, handled):
+    """Two million of them, which is 4 MB, kept everybody waiting for a second."""
+    for count in (0, limits.MOST_WIDGETS, limits.MOST_WIDGETS + 1):
+        message = BackMsg()
+        message.rerun_script.widget_states.widgets.extend([WidgetState()] * count)
+        session.handle_backmsg(message)
+    counts = [len(one.rerun_script.widget_states.widgets) for one in handled]
+    assert counts == [0, limits.MOST_WIDGETS]
+
+
 @pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
 def test_no_visitor_writes_into_the_folder_of_the_app(session, handled, payload):
     """Instructions for coding assistants were installed there, for whoever came by a proxy."""
@@ -112,15 +123,17 @@ def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
 
 
 SHOWN = """
+import http.cookies
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 from streamlit.testing.v1 import AppTest
 assert not AppTest.from_file("app.py", default_timeout=60).run().exception
 print(resource.getrlimit(resource.RLIMIT_NOFILE))
+print(http.cookies._unquote.__module__)
 """
 
 
-def test_the_app_may_have_as_many_files_open_as_the_system_allows():
+def test_limits_are_set_before_a_page_is_shown():
     """A thousand requests, begun and not ended, kept everybody out for as long as they stayed."""
     resource = pytest.importorskip("resource")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -128,7 +141,7 @@ def test_the_app_may_have_as_many_files_open_as_the_system_allows():
         [sys.executable, "-c", SHOWN], cwd=ROOT, capture_output=True, text=True, check=True
     )
     now = min(most, limits.MOST_OPEN) if most > 0 else limits.MOST_OPEN
-    assert ran.stdout.split("\n")[-2] == str((now, most))
+    assert ran.stdout.split("\n")[-3:-1] == [str((now, most)), "retrieval.cookies"]
 
 
 def parsed_form(charset):
