@@ -11,7 +11,7 @@ from retrieval.collections import Collection
 from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.ranking import groups
-from retrieval.ranking.verification import LEAST
+from retrieval.ranking.verification import MIN_INLIERS
 
 PER_PAGE = 10
 MOST = 5000  # pictures, which take minutes
@@ -83,13 +83,13 @@ if not titles:
     loaders.nothing_here()
 linked = query.newly_asked(titles, "groups-link", "groups-collection")
 if (inliers := query.number(linked.get("inliers", ""))) is not None:
-    state["groups-least"] = min(max(round(inliers), LEAST), MOST_INLIERS)
+    state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MOST_INLIERS)
 left, right = st.columns(2, gap="medium")
 with left:
     name = choose.collection(titles, "groups-collection")
 least = right.slider(
     "Inliers that connect two pictures",
-    LEAST,
+    MIN_INLIERS,
     MOST_INLIERS,
     groups.CONNECTED,
     key="groups-least",

@@ -37,7 +37,7 @@ def add(commands) -> None:
     two.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="of picture A, in pixels")
     two.add_argument(
         "--model",
-        choices=geometry.LEAST_PAIRS,
+        choices=geometry.MIN_MATCHES,
         default="affine",
         help="kind of map from picture A to picture B; default: affine",
     )

@@ -14,25 +14,27 @@ from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
 
 SEED = 0
-# Two unrelated pictures agree on a few matches by chance, and repeated windows on a few more:
-# fewer than this says nothing. Of 6 to 30, ten ranked best on town and on real photographs.
+# Inliers below which two pictures need not show the same thing: a few matches of unrelated pictures
+# agree by chance, and repeated windows give a few more. Of the values from 6 to 30, ten ranked best
+# on town and on real photographs.
 NOISE_FLOOR = 10
-# Of DELF: cosine from which mutual nearest neighbours are a putative match, and the share of the
-# longer side within which a match agrees with the map.
-MIN_SIMILARITY = 0.6
-TOLERANCE = 0.015
+# For DELF's features:
+MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
+TOLERANCE = 0.015  # distance from the map within which a match is an inlier, in longer sides of b
 Model = Literal["affine", "homography"]
-LEAST_PAIRS: dict[Model, int] = {"affine": 3, "homography": 4}
-MOST_STRETCHED = 8.0  # times; a map beyond that is no view of the same thing
-PLACES = 32  # of the longer side: inliers in one of 32 × 32 places are one piece of evidence
+MIN_MATCHES: dict[Model, int] = {"affine": 3, "homography": 4}
+MAX_STRETCH = 8.0  # times; a map that stretches more is no view of the same thing
+CELLS = 32  # of the longer side: all inliers in one of 32 × 32 cells are one piece of evidence
 BLOCK = 1 << 23  # similarities in one block: 32 MB
 
 
 @dataclass(frozen=True)
 class Verification:
-    """matrix: from a's pixels to b's, or None; inliers: (M,) bool over the pairs.
+    """The map that most of M matches between two pictures a and b agree with.
 
-    matrix is float64, (2, 3) of an affine map or (3, 3) of a homography: see ``project``.
+    matrix: from pixels of a to pixels of b, float64: (2, 3) of an affine map or (3, 3) of a
+    homography, see ``project``. None where no map was found.
+    inliers: (M,) bool, which matches agree with it; all False without a map.
     """
 
     matrix: np.ndarray | None
@@ -55,40 +57,46 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
     rows = np.flatnonzero(similarity >= min_similarity)
     # Only rows of b that are the nearest of some row of a are compared back: few, between
     # unrelated pictures.
-    chosen, which = np.unique(nearest[rows], return_inverse=True)
-    mutual = _nearest(b[chosen], a)[0][which] == rows
+    nearest_in_b, inverse = np.unique(nearest[rows], return_inverse=True)
+    mutual = _nearest(b[nearest_in_b], a)[0][inverse] == rows
     return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The row of b (M, d) most like each of a (N, d), and how like: (N,) int64, (N,) float32."""
+    """For each row of a (N, d), its nearest row of b (M, d) by inner product.
+
+    Returns the rows of b (N,) int64 and the inner products (N,) float32.
+    """
     nearest, similarity = np.empty(len(a), np.int64), np.empty(len(a), np.float32)
     step = max(1, BLOCK // len(b))
     for start in range(0, len(a), step):
         products = a[start : start + step] @ b.T
-        found = products.argmax(axis=1)
-        nearest[start : start + step] = found
-        similarity[start : start + step] = products[np.arange(len(found)), found]
+        best = products.argmax(axis=1)
+        nearest[start : start + step] = best
+        similarity[start : start + step] = products[np.arange(len(best)), best]
     return nearest, similarity
 
 
 def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (M, 2) carried over by an affine map (2, 3) or a homography (3, 3): (M, 2) float64."""
-    carried = points @ matrix[:, :2].T + matrix[:, 2]
-    return carried if len(matrix) == 2 else carried[:, :2] / carried[:, 2:]
+    """Points (M, 2) mapped by an affine map (2, 3) or a homography (3, 3): (M, 2) float64."""
+    mapped = points @ matrix[:, :2].T + matrix[:, 2]
+    return mapped if len(matrix) == 2 else mapped[:, :2] / mapped[:, 2:]
 
 
-def outlines(box: Box, found: Verification) -> tuple[np.ndarray, np.ndarray | None]:
-    """Corners (4, 2) of a box of a, and of where the map puts it in b, or None without a map."""
+def outlines(box: Box, verified: Verification) -> tuple[np.ndarray, np.ndarray | None]:
+    """Corners (4, 2) of a box in a, and of its image (4, 2) in b.
+
+    The second is None where there is no map, or where the horizon of a homography cuts the box.
+    """
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], float)
-    if found.matrix is None:
+    if verified.matrix is None:
         return corners, None
-    if len(found.matrix) == 3:
-        depth = corners @ found.matrix[2, :2] + found.matrix[2, 2]
+    if len(verified.matrix) == 3:
+        depth = corners @ verified.matrix[2, :2] + verified.matrix[2, 2]
         if (depth * depth[0] <= 0).any():  # the horizon goes through the box
             return corners, None
-    return corners, project(found.matrix, corners)
+    return corners, project(verified.matrix, corners)
 
 
 def verify(
@@ -97,20 +105,20 @@ def verify(
     tolerance: float,
     model: Model = "affine",
 ) -> Verification:
-    """Fit a map from a to b that most pairs agree with (USAC with MAGSAC++ scoring).
+    """Fit a map from a to b that most matches agree with (USAC with MAGSAC++ scoring).
 
-    points_a, points_b: (M, 2), pair by pair. tolerance: pixels of b within which a pair counts as
-    an inlier. The same input gives the same answer: the sampler's seed is fixed.
-    Fewer than three pairs (homography: four), or pairs on one line, determine nothing: no matrix
-    and no inliers.
+    points_a, points_b: (M, 2), x and y in pixels, one row a match. tolerance: distance in pixels
+    of b within which a match is an inlier. The same input gives the same answer: the seed is fixed.
+    There is no matrix and no inlier where too few matches agree, where the inliers lie on one line,
+    and where the map is not plausible for two views of one thing.
     Source: Baráth et al., MAGSAC++, CVPR 2020, as in OpenCV.
     """
     import cv2
 
     nothing = Verification(None, np.zeros(len(points_a), bool))
     # Several keypoints at one place (pyramid levels) are one piece of evidence.
-    least = LEAST_PAIRS[model]
-    if any(len(set(map(tuple, points.tolist()))) < least for points in (points_a, points_b)):
+    needed = MIN_MATCHES[model]
+    if any(len(set(map(tuple, points.tolist()))) < needed for points in (points_a, points_b)):
         return nothing
     params = cv2.UsacParams()
     params.threshold = tolerance
@@ -130,7 +138,7 @@ def verify(
     if matrix is None or not np.isfinite(matrix).all():
         return nothing
     inliers = mask.ravel().astype(bool)
-    if inliers.sum() < least or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
+    if inliers.sum() < needed or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
         return nothing
     if model == "affine":
         plausible = _plausible(matrix[:, :2])
@@ -139,52 +147,53 @@ def verify(
     return Verification(matrix, inliers) if plausible else nothing
 
 
-def distinct(
-    found: Verification, points_a: np.ndarray, points_b: np.ndarray, side_a: float, side_b: float
+def one_inlier_per_cell(
+    verified: Verification, points_a: np.ndarray, points_b: np.ndarray, side_a: float, side_b: float
 ) -> Verification:
-    """The same with one inlier a place: of those that share one in a or in b, the first.
+    """The verification with at most one inlier in each cell of a and of b, the first of them.
 
     Dense keypoints on one window or on grass agree with each other whatever the map is.
-    points_a, points_b: (M, 2), pair by pair. side_a, side_b: longer sides in pixels; a place is
-    1/32 of it wide and high.
+    points_a, points_b: (M, 2), one row a match. side_a, side_b: longer sides in pixels; a cell is
+    a square of 1/32 of it.
     """
-    rows = np.flatnonzero(found.inliers)
+    rows = np.flatnonzero(verified.inliers)
     for points, side in ((points_a, side_a), (points_b, side_b)):
-        cells = np.floor(points[rows] * (PLACES / side)).astype(np.int64)
+        cells = np.floor(points[rows] * (CELLS / side)).astype(np.int64)
         rows = rows[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
-    inliers = np.zeros_like(found.inliers)
+    inliers = np.zeros_like(verified.inliers)
     inliers[rows] = True
-    return Verification(found.matrix, inliers)
+    return Verification(verified.matrix, inliers)
 
 
 def _on_one_line(points: np.ndarray) -> bool:
-    """Whether (M, 2) points spread a thousand times as far in one direction as across it."""
+    """Whether points (M, 2) lie on a line: they spread a thousand times less across it."""
     large, small = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     return small <= 1e-3 * large
 
 
 def _plausible(linear: np.ndarray) -> bool:
-    """Whether a (2, 2) map keeps orientation and stretches no direction more than MOST_STRETCHED.
+    """Whether a linear map (2, 2) could be that between two views of one thing.
 
-    Nor may it shrink one further, or stretch one more than that against the other.
+    It keeps orientation, and neither stretches nor shrinks any direction MAX_STRETCH times or more,
+    nor one direction that much against another.
     """
     if np.linalg.det(linear) <= 0:
         return False
     large, small = np.linalg.svd(linear, compute_uv=False)
-    return large < MOST_STRETCHED and small > 1 / MOST_STRETCHED and large / small < MOST_STRETCHED
+    return large < MAX_STRETCH and small > 1 / MAX_STRETCH and large / small < MAX_STRETCH
 
 
 def _plausible_homography(matrix: np.ndarray, points: np.ndarray) -> bool:
-    """Whether a homography is like a plausible affine map near every one of its inliers (M, 2).
+    """Whether a homography is close to a plausible affine map at each of these points (M, 2) of a.
 
-    All of them are on one side of the horizon, where the denominator changes its sign.
+    All points must lie on one side of the horizon, where the denominator changes its sign.
     """
     depth = points @ matrix[2, :2] + matrix[2, 2]
     if (depth * depth[0] <= 0).any():
         return False
-    carried = project(matrix, points)
-    # Derivative of (n / d): (n' - carried · d') / d
-    linear = (matrix[None, :2, :2] - carried[:, :, None] * matrix[2, :2]) / depth[:, None, None]
+    mapped = project(matrix, points)
+    # Derivative of (n / d): (n' - mapped · d') / d
+    linear = (matrix[None, :2, :2] - mapped[:, :, None] * matrix[2, :2]) / depth[:, None, None]
     return all(map(_plausible, linear))
 
 
@@ -196,12 +205,11 @@ def verify_features(
     tolerance: float = TOLERANCE,
     model: Model = "affine",
 ) -> tuple[np.ndarray, Verification]:
-    """Match two pictures and verify the matches; by default as DELF's search does.
+    """Match the features of two pictures and verify the matches; by default as DELF's search does.
 
-    size_b: (width, height) of b in pixels; tolerance: share of its longer side.
-    Returns the pairs (K, 2) and their verification.
+    size_b: (width, height) of b in pixels. tolerance: as a share of its longer side.
+    Returns the matches (K, 2) int64, index in a and index in b, and their verification.
     """
-    pairs = mutual_matches(a.descriptors, b.descriptors, min_similarity)
-    points_a, points_b = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
-    found = verify(points_a, points_b, tolerance * max(size_b), model)
-    return pairs, found
+    matches = mutual_matches(a.descriptors, b.descriptors, min_similarity)
+    points_a, points_b = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+    return matches, verify(points_a, points_b, tolerance * max(size_b), model)

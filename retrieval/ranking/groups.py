@@ -14,22 +14,23 @@ from typing import NamedTuple
 import numpy as np
 
 from retrieval.index import Index
-from retrieval.ranking.verification import LEAST, xfeat_pair
+from retrieval.ranking.verification import MIN_INLIERS, xfeat_pair
 from retrieval.ranking.verifiers import Database
 
-NEAR = 10  # pictures most like each that it is compared with
-# Inliers that connect two pictures: more than a re-ranker asks for, as one wrong pair joins groups.
+NEAR = 10  # nearest pictures that each picture is compared with
+# Inliers that connect two pictures: more than a re-ranker needs, for one wrong pair joins groups.
 CONNECTED = 20
-# Share of inliers from which two pictures are near-duplicates. Four pictures of town and copies of
-# them: saved again 0.36 to 0.41, four fifths of the size 0.25 to 0.29, edges cut off 0.21 to 0.34.
-# Two different views of town have 0.14 at most. A copy of half the size (0.04 to 0.11) is missed.
+# Share of inliers from which two pictures are near-duplicates. Measured with four pictures of town:
+# copies saved again have 0.36 to 0.41, at four fifths of the size 0.25 to 0.29, with edges cut off
+# 0.21 to 0.34. Two different views of town have 0.14 at most. Copies at half the size (0.04 to
+# 0.11) are missed.
 NEAR_DUPLICATE = 0.2
 
 
 class Pair(NamedTuple):
     """Two pictures, by position in the index, that geometry confirms to show the same thing.
 
-    share: of the keypoints of the picture that has fewer of them that are inliers, 0 to 1.
+    share: inliers divided by the keypoints of the picture that has fewer keypoints, 0 to 1.
     """
 
     first: int
@@ -39,38 +40,41 @@ class Pair(NamedTuple):
 
 
 class Group(NamedTuple):
-    """positions: in the index, rising. pairs: confirmed, the largest share first."""
+    """Pictures that confirmed pairs connect.
+
+    positions: in the index, ascending. pairs: all confirmed pairs among them, largest share first.
+    """
 
     positions: tuple[int, ...]
     pairs: tuple[Pair, ...]
 
 
 def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list[Pair]:
-    """The confirmed pairs of some pictures and those most like each, every pair once.
+    """The confirmed pairs of each of these pictures with one of its nearest, every pair once.
 
-    database: of the index. All positions, in one call or in several, give all pairs.
+    database: local features of the pictures of the index. A pair that two pictures have in common
+    is found at the lower position, so that calls for parts of the index together give all pairs.
     """
-    near = index.neighbours.positions[:, :NEAR]
-    found = []
-    for position in positions:
-        # The others are found from the other side.
-        others = [n for n in near[position].tolist() if n > position or position not in near[n]]
-        own = database.features(position) if others else None
-        if own is None:
+    nearest = index.neighbours.positions[:, :NEAR]
+    pairs = []
+    for first in positions:
+        candidates = [n for n in nearest[first].tolist() if n > first or first not in nearest[n]]
+        features = database.features(first) if candidates else None
+        if features is None:
             continue
-        for other in others:
-            theirs = database.features(other)
-            if theirs is None:
+        for second in candidates:
+            others = database.features(second)
+            if others is None:
                 continue
-            _, verified = xfeat_pair(own, theirs, index.size(position), index.size(other))
-            if verified.count >= LEAST:
-                share = verified.count / min(len(own), len(theirs))
-                found.append(Pair(position, other, verified.count, share))
-    return found
+            _, verified = xfeat_pair(features, others, index.size(first), index.size(second))
+            if verified.count >= MIN_INLIERS:
+                share = verified.count / min(len(features), len(others))
+                pairs.append(Pair(first, second, verified.count, share))
+    return pairs
 
 
 def grouped(pairs: Iterable[Pair]) -> list[Group]:
-    """Pictures that confirmed pairs connect. First the groups with the pair most alike."""
+    """The groups that confirmed pairs form, those with the largest share of inliers first."""
     pairs = sorted(pairs, key=lambda pair: -pair.share)
     if not pairs:
         return []
@@ -80,16 +84,19 @@ def grouped(pairs: Iterable[Pair]) -> list[Group]:
     for pair in pairs:
         members.setdefault(int(numbers[pair.first]), []).append(pair)
     groups = [
-        Group(tuple(sorted({one for pair in some for one in pair[:2]})), tuple(some))
-        for some in members.values()
+        Group(
+            tuple(sorted({position for pair in pairs for position in (pair.first, pair.second)})),
+            tuple(pairs),
+        )
+        for pairs in members.values()
     ]
     return sorted(groups, key=lambda group: (-group.pairs[0].share, group.positions[0]))
 
 
 def components(ends: np.ndarray, count: int) -> np.ndarray:
-    """Number (count,) int64 of the connected component of each node of a graph.
+    """The connected component of each node of a graph: (count,) int64, numbered from 0.
 
-    ends: (m, 2) int64, the two nodes of each edge.
+    ends: (m, 2) int64, the two nodes of each edge. count: how many nodes there are.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -19,7 +19,7 @@ from retrieval.networks import checkpoints
 if TYPE_CHECKING:
     from torch import nn
 
-LEAST = 0.1  # probability from which two keypoints are a match
+MIN_PROBABILITY = 0.1  # probability from which two keypoints are a match
 NETWORK = dict(
     input_dim=64,
     descriptor_dim=96,
@@ -27,7 +27,7 @@ NETWORK = dict(
     num_heads=1,
     depth_confidence=-1,  # all layers, always
     width_confidence=0.95,  # keypoints that surely have no match are dropped on the way
-    filter_threshold=LEAST,
+    filter_threshold=MIN_PROBABILITY,
     weights=None,  # or kornia would fetch its own
 )
 
@@ -35,10 +35,10 @@ NETWORK = dict(
 def match(
     a: LocalFeatures, b: LocalFeatures, size_a: tuple[int, int], size_b: tuple[int, int]
 ) -> np.ndarray:
-    """Pairs (K, 2) int64 of XFeat's features of two pictures: index in a, index in b.
+    """Matches (K, 2) int64 between XFeat's features of two pictures: index in a, index in b.
 
-    size_a, size_b: (width, height) of the whole pictures, in pixels, as the keypoints are.
-    (0, 2) where either has no keypoint.
+    size_a, size_b: (width, height) in pixels of the pictures that the keypoints are in.
+    Returns (0, 2) where either picture has no keypoint.
     """
     import torch
 
@@ -47,11 +47,13 @@ def match(
     data = {
         f"image{side}": {
             # Coordinates out of an index are rounded, perhaps to just outside the picture.
-            "keypoints": torch.from_numpy(np.clip(one.keypoints, 0, size).astype(np.float32))[None],
-            "descriptors": torch.from_numpy(one.descriptors)[None],
+            "keypoints": torch.from_numpy(np.clip(features.keypoints, 0, size).astype(np.float32))[
+                None
+            ],
+            "descriptors": torch.from_numpy(features.descriptors)[None],
             "image_size": torch.tensor([size]),
         }
-        for side, (one, size) in enumerate(((a, size_a), (b, size_b)))
+        for side, (features, size) in enumerate(((a, size_a), (b, size_b)))
     }
     with torch.inference_mode():
         return _network()(data)["matches"][0].numpy()
@@ -64,12 +66,12 @@ def _network() -> nn.Module:
     state = checkpoints.load(checkpoints.REGISTRY["xfeat-lighterglue"]).trunk
     assert isinstance(state, Mapping)
     network = LightGlue(None, **NETWORK)  # type: ignore[arg-type]  # kornia's own "no features"
-    own = {
+    weights = {
         key.removeprefix("matcher."): value
         for key, value in state.items()
         if key.startswith("matcher.")
     }
-    missing, unknown = network.load_state_dict(own, strict=False)
+    missing, unknown = network.load_state_dict(weights, strict=False)
     if unknown or set(missing) - {"confidence_thresholds"}:
         raise RetrievalError("The weights are not those of LighterGlue: install them again.")
     return network.eval().requires_grad_(False)

@@ -20,14 +20,15 @@ SETTINGS = {"shortlist": SHORTLIST, "k1": K1, "k2": K2, "weight": WEIGHT}
 
 
 def k_reciprocal(ranking: Ranking, query: Query) -> Ranking:
-    """The best 100 by Jaccard distance of k-reciprocal neighbours, mixed with that of cosine.
+    """Re-rank the best 100 by a weighted mean of Jaccard and Euclidean distance to the query.
 
-    Score: 1 − distance; the pictures behind the best 100 keep their order and have score 0.
+    The Jaccard distance is that between the sets of k-reciprocal neighbours. Score: 1 − distance.
+    The pictures behind the best 100 keep their order and have score 0.
     """
     stage = Stage("k-reciprocal", ranking, SETTINGS)
-    first = vectors(query, ranking.positions[:SHORTLIST])
-    first = unit(np.vstack([query.vector[None], first]).astype(np.float64))
-    final = distances(2 - 2 * first @ first.T)
+    shortlist = vectors(query, ranking.positions[:SHORTLIST])
+    descriptors = unit(np.vstack([query.vector[None], shortlist]).astype(np.float64))
+    final = distances(2 - 2 * descriptors @ descriptors.T)
     order = np.arange(len(ranking))
     order[: len(final)] = best_first(-final)
     scores = np.zeros(len(ranking))
@@ -36,12 +37,15 @@ def k_reciprocal(ranking: Ranking, query: Query) -> Ranking:
 
 
 def distances(squared: np.ndarray) -> np.ndarray:
-    """Final distance (n,) of pictures 1 … n to picture 0, from all squared distances (n+1, n+1)."""
+    """The paper's final distance (n,) of pictures 1 … n to picture 0, which is the query.
+
+    squared: (n + 1, n + 1), squared Euclidean distances of all pairs.
+    """
     count = len(squared)
     # As in the authors' code: each row is divided by its largest distance.
     original = squared.clip(0) / np.maximum(squared.max(axis=1, keepdims=True), 1e-12)
     ranks = np.argsort(original, axis=1, kind="stable")
-    # Each is its own nearest, also beside a copy of it.
+    # Each picture is its own nearest, even where another one is equal to it.
     ranks = np.stack([[i, *(j for j in row if j != i)] for i, row in enumerate(ranks)])
     large, small = _reciprocal(ranks, K1), _reciprocal(ranks, (K1 + 1) // 2)
     weights = np.zeros((count, count))
@@ -61,7 +65,10 @@ def distances(squared: np.ndarray) -> np.ndarray:
 
 
 def _reciprocal(ranks: np.ndarray, k: int) -> np.ndarray:
-    """(n, n) bool: whether j is among the k nearest of i, and i among those of j; itself too."""
+    """(n, n) bool: whether pictures i and j are each among the k nearest of the other, or i is j.
+
+    ranks: (n, n) int64, row i: all pictures by their distance to i, itself first.
+    """
     near = np.zeros((len(ranks), len(ranks)), bool)
     np.put_along_axis(near, ranks[:, : k + 1], True, axis=1)
     return near & near.T

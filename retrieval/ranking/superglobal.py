@@ -1,4 +1,4 @@
-"""SuperGlobal's re-ranking: pictures and query are refined by their neighbours, nothing learned.
+"""SuperGlobal's re-ranking: query and pictures are refined by their neighbours.
 
 Shao, Chen, Karpur, Cui, Araujo and Cao, "Global Features are All You Need for Image Retrieval and
 Reranking", ICCV 2023.
@@ -13,32 +13,37 @@ from retrieval.ranking.ranking import Query, Ranking, Stage, best_first
 
 # Chosen on town and on the photographs of ../shared/photos. The paper's 400, all of town, lose 1.2
 # points of Medium there and gain 0.1 on the photographs.
-FIRST, NEIGHBOURS, WEIGHT = 100, 9, 0.15
+SHORTLIST, NEIGHBOURS, WEIGHT = 100, 9, 0.15
 
-SETTINGS = {"first": FIRST, "neighbours": NEIGHBOURS, "weight": WEIGHT}
+SETTINGS = {"first": SHORTLIST, "neighbours": NEIGHBOURS, "weight": WEIGHT}
 
 
 def superglobal(ranking: Ranking, query: Query) -> Ranking:
-    """The first 100, refined by their nine neighbours, compared with query and refined query.
+    """Re-rank the best 100, refined by their nine nearest, against the query and the refined query.
 
-    Score: mean of both products; the pictures behind keep their order and have score 0.
+    Score: mean of the two inner products. The pictures behind the best 100 keep their order and
+    have score 0.
     """
     stage = Stage("superglobal", ranking, SETTINGS)
-    found = scores(vectors(query, ranking.positions[:FIRST]), query.vector)
+    refined = scores(vectors(query, ranking.positions[:SHORTLIST]), query.vector)
+    count = len(refined)
     order = np.arange(len(ranking))
-    order[: len(found)] = best_first(found)
-    new = np.zeros(len(ranking))
-    new[: len(found)] = np.maximum(found[order[: len(found)]], 0)
-    return stage.ordered(order, new, inliers_of(ranking, order))
+    order[:count] = best_first(refined)
+    new_scores = np.zeros(len(ranking))
+    new_scores[:count] = np.maximum(refined[order[:count]], 0)
+    return stage.ordered(order, new_scores, inliers_of(ranking, order))
 
 
 def scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Score (n,) of the first pictures (n, D) for a query (D,); all of unit length."""
-    # In single precision copies of one picture differ by up to 2e-7, for BLAS sums rows in blocks:
-    # where a sixth decimal is rounded between them, they would change places.
+    """The refined score (n,) float64 of the best pictures (n, D) for a query (D,).
+
+    All of unit length.
+    """
+    # In double precision: BLAS sums rows in blocks, so that in single precision copies of one
+    # picture differ by up to 2e-7. Scores are rounded to six decimals, and that could part them.
     vectors, query = vectors.astype(np.float64), query.astype(np.float64)
     similar = vectors @ vectors.T
-    np.fill_diagonal(similar, np.inf)  # itself first, also beside a copy of it
+    np.fill_diagonal(similar, np.inf)  # a picture is its own nearest, even beside a copy
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, : NEIGHBOURS + 1]
     weights = WEIGHT * np.take_along_axis(similar, nearest, axis=1)
     weights[:, 0] = 1

@@ -1,8 +1,8 @@
 """Geometry: re-rankers that check whether two pictures show one thing from two viewpoints.
 
-Each of the best pictures is matched to the query, and a map that most matches agree with is
-looked for (``geometry.verify``). Pictures with enough agreeing matches come first, in the order of
-their number; all others stay as they were. Score: inliers + likeness, the latter below 1.
+Each of the best pictures is matched to the query, and a map is fitted that most matches agree with
+(``geometry.verify``). Pictures with enough inliers come first, most inliers first; all others keep
+their order. Score: inliers + the score before, mapped to [0, 1).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from retrieval.ranking.ranking import Query, Ranking, Stage
 
 # Chosen on town and on the photographs of ../shared/photos, so that geometry loses on neither.
 SHORTLIST = 100
-MIN_SIMILARITY = 0.81  # cosine from which mutual nearest neighbours are a match (the wheel: 0.82)
-TOLERANCE = 0.0075  # share of the longer side within which a match agrees with the map
-LEAST = 12  # inliers from which a picture is confirmed
+MIN_SIMILARITY = 0.81  # cosine from which mutual nearest neighbours match (XFeat's authors: 0.82)
+TOLERANCE = 0.0075  # distance from the map within which a match is an inlier, in longer sides
+MIN_INLIERS = 12  # inliers from which a picture is confirmed
 
 LIGHTERGLUE_SHORTLIST = 20  # each takes 60 ms and more
 
@@ -34,14 +34,14 @@ XFEAT_SETTINGS = {
     "shortlist": SHORTLIST,
     "min_similarity": MIN_SIMILARITY,
     "tolerance": TOLERANCE,
-    "least": LEAST,
+    "least": MIN_INLIERS,
 }
 LIGHTERGLUE_SETTINGS = {
     "features": "xfeat",
     "matcher": "xfeat-lighterglue",
     "shortlist": LIGHTERGLUE_SHORTLIST,
     "tolerance": TOLERANCE,
-    "least": LEAST,
+    "least": MIN_INLIERS,
 }
 DELF_SETTINGS = {
     "features": "delf",
@@ -51,7 +51,8 @@ DELF_SETTINGS = {
     "least": NOISE_FLOOR,
 }
 
-Compare = Callable[[int], int | None]  # position → inliers; None: no features of that picture
+# Position in the index → inliers with the query; None: there are no features of that picture.
+CountInliers = Callable[[int], int | None]
 
 
 def xfeat_pair(
@@ -61,36 +62,38 @@ def xfeat_pair(
 
     size_a, size_b: (width, height) in pixels. Features of a box are best given as those of a
     picture of its own, see ``of_box``.
-    Returns the pairs (K, 2) and their verification, one inlier a place (``geometry.distinct``).
+    Returns the matches (K, 2) int64, index in a and index in b, and their verification, with one
+    inlier a cell (``geometry.one_inlier_per_cell``).
     """
-    pairs = geometry.mutual_matches(a.descriptors, b.descriptors, MIN_SIMILARITY)
-    return pairs, verify_pairs(a, b, pairs, size_a, size_b)
+    matches = geometry.mutual_matches(a.descriptors, b.descriptors, MIN_SIMILARITY)
+    return matches, verify_matches(a, b, matches, size_a, size_b)
 
 
 def lighterglue_pair(
     a: LocalFeatures, b: LocalFeatures, size_a: tuple[int, int], size_b: tuple[int, int]
 ) -> tuple[np.ndarray, Verification]:
-    """The same with the matches of LighterGlue, a network that sees both pictures at once."""
-    pairs = lighterglue.match(a, b, size_a, size_b)
-    return pairs, verify_pairs(a, b, pairs, size_a, size_b)
+    """As ``xfeat_pair``, with the matches of LighterGlue, a network that sees both pictures."""
+    matches = lighterglue.match(a, b, size_a, size_b)
+    return matches, verify_matches(a, b, matches, size_a, size_b)
 
 
-def verify_pairs(
+def verify_matches(
     a: LocalFeatures,
     b: LocalFeatures,
-    pairs: np.ndarray,
+    matches: np.ndarray,
     size_a: tuple[int, int],
     size_b: tuple[int, int],
     tolerance: float = TOLERANCE,
     model: geometry.Model = "homography",
 ) -> Verification:
-    """A map that most pairs (K, 2) agree with; several in one place count as one.
+    """A map that most matches (K, 2) agree with, with one inlier a cell.
 
-    tolerance: share of the longer side of b within which a pair is an inlier.
+    tolerance: distance from the map within which a match is an inlier, as a share of b's longer
+    side.
     """
-    points_a, points_b = a.keypoints[pairs[:, 0]], b.keypoints[pairs[:, 1]]
-    found = geometry.verify(points_a, points_b, tolerance * max(size_b), model)
-    return geometry.distinct(found, points_a, points_b, max(size_a), max(size_b))
+    points_a, points_b = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
+    verified = geometry.verify(points_a, points_b, tolerance * max(size_b), model)
+    return geometry.one_inlier_per_cell(verified, points_a, points_b, max(size_a), max(size_b))
 
 
 def geometry_xfeat(ranking: Ranking, query: Query) -> Ranking:
@@ -127,46 +130,50 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
     )
     if not isinstance(local, LocalFeatures):
         return stage.unchanged("geometry-delf needs the picture that is searched with.")
-    places = {digest: place for place, digest in enumerate(index.digests) if digest}
+    delf_positions = {digest: row for row, digest in enumerate(index.digests) if digest}
 
-    def compare(position: int) -> int | None:
-        place = places.get(query.index.digests[position])
-        if place is None:
+    def count_inliers(position: int) -> int | None:
+        row = delf_positions.get(query.index.digests[position])
+        if row is None:
             return None
-        other = as_local(index.features(place))
-        return geometry.verify_features(local, other, index.size(place))[1].count
+        features = as_local(index.features(row))
+        return geometry.verify_features(local, features, index.size(row))[1].count
 
     return _verified(
         stage,
         local,
-        compare,
+        count_inliers,
         "the DELF index does not have them; index the collection again with --method delf.",
     )
 
 
 def _with_xfeat(
-    name: str, ranking: Ranking, query: Query, pair: Callable, settings: dict[str, Any]
+    name: str, ranking: Ranking, query: Query, match_pair: Callable, settings: dict[str, Any]
 ) -> Ranking:
+    """Verify a ranking with XFeat's features. match_pair: as ``xfeat_pair``."""
     stage = Stage(name, ranking, settings)
-    found = verifiers.of_query(query, "xfeat", verifiers.xfeat)
-    if found is None or query.picture is None:
+    features_of_query = verifiers.of_query(query, "xfeat", verifiers.xfeat)
+    if features_of_query is None or query.picture is None:
         return stage.unchanged(f"{name} needs the picture that is searched with.")
-    local, size = of_box(found, query.picture.size, query.box)
+    local, size = of_box(features_of_query, query.picture.size, query.box)
     database = verifiers.Database(query.index, query.collection)
 
-    def compare(position: int) -> int | None:
+    def count_inliers(position: int) -> int | None:
         features = database.features(position)
         if features is None:
             return None
-        return pair(local, features, size, query.index.size(position))[1].count
+        return match_pair(local, features, size, query.index.size(position))[1].count
 
-    return _verified(stage, local, compare, verifiers.MISSING)
+    return _verified(stage, local, count_inliers, verifiers.MISSING)
 
 
 def of_box(
     features: LocalFeatures, size: tuple[int, int], box: Box | None
 ) -> tuple[LocalFeatures, tuple[int, int]]:
-    """Features of a box as those of a picture of its own, and its (width, height)."""
+    """Features of a box as if it were a picture of its own, and that picture's (width, height).
+
+    features: keypoints in pixels of the whole picture, of ``size`` (width, height).
+    """
     if box is None:
         return features, size
     x1, y1, x2, y2 = images.cut_out(box, size)
@@ -174,18 +181,24 @@ def of_box(
     return moved, (x2 - x1, y2 - y1)
 
 
-def of_picture(found: Verification, size: tuple[int, int], box: Box | None) -> Verification:
-    """The same with a map from pixels of the whole picture, where it was of ``of_box``."""
-    if box is None or found.matrix is None:
-        return found
+def of_picture(verified: Verification, size: tuple[int, int], box: Box | None) -> Verification:
+    """Undo ``of_box`` in a verification: its map then starts from pixels of the whole picture.
+
+    size: (width, height) of the whole picture a, of which ``box`` was matched.
+    """
+    if box is None or verified.matrix is None:
+        return verified
     x1, y1, *_ = images.cut_out(box, size)
-    return replace(found, matrix=found.matrix @ [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
+    return replace(verified, matrix=verified.matrix @ [[1, 0, -x1], [0, 1, -y1], [0, 0, 1]])
 
 
-def _verified(stage: Stage, local: LocalFeatures, compare: Compare, reason: str) -> Ranking:
-    """Compare the query with the first pictures of a ranking and put the confirmed ones first.
+def _verified(
+    stage: Stage, local: LocalFeatures, count_inliers: CountInliers, reason: str
+) -> Ranking:
+    """Verify the shortlist of a ranking and put the confirmed pictures first.
 
-    reason: why pictures could not be compared, and what to do, where there are such.
+    local: features of the query. reason: why pictures could not be compared, and what to do; it is
+    said where there are such.
     """
     before = stage.before
     inliers = np.zeros(len(before), np.int64)
@@ -197,14 +210,14 @@ def _verified(stage: Stage, local: LocalFeatures, compare: Compare, reason: str)
             "The picture shows nothing that could be recognised again: no keypoint was found.",
         )
     missing = 0
-    for place, position in enumerate(before.positions[: stage.settings["shortlist"]].tolist()):
-        count = compare(position)
+    for rank, position in enumerate(before.positions[: stage.settings["shortlist"]].tolist()):
+        count = count_inliers(position)
         missing += count is None
         # Below that a count says nothing: such pictures stay as they were.
         if count is not None and count >= stage.settings["least"]:
-            inliers[place] = count
-    looked = min(stage.settings["shortlist"], len(before))
+            inliers[rank] = count
+    checked = min(stage.settings["shortlist"], len(before))
     note = ""
     if missing:
-        note = f"{missing} of {looked} pictures could not be checked: {reason}"
+        note = f"{missing} of {checked} pictures could not be checked: {reason}"
     return stage.by_inliers(inliers, before.scores, note)

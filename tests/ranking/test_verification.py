@@ -46,7 +46,7 @@ def asked(opened, scenes, load, name="b.png", box=None, **options):
 def test_the_same_thing_from_another_side_comes_first(opened, scenes, load):
     found = asked(opened, scenes, load, then=["geometry"])
     assert found.names[:2] == ("b.png", "d.png")
-    assert found.inliers[1] >= verification.LEAST
+    assert found.inliers[1] >= verification.MIN_INLIERS
     assert (found.inliers[2:] == 0).all()
     assert found.moved[1] == found.before.names.index("d.png") - 1
     assert found.confidence.level == "sure"
@@ -68,13 +68,13 @@ def test_order_and_inliers_against_a_loop(opened, scenes, load, name):
         count = pair(query, theirs, (320, 256), picture.size)[1].count
         if other == "b.png":
             continue  # the query itself is left out
-        assert found.inliers[place] == (count if count >= verification.LEAST else 0)
+        assert found.inliers[place] == (count if count >= verification.MIN_INLIERS else 0)
 
 
 def test_a_box_is_checked(opened, scenes, load):
     found = asked(opened, scenes, load, box=(40, 30, 280, 220), then=["geometry"])
     assert found.names[:2] == ("b.png", "d.png")
-    assert found.inliers[1] >= verification.LEAST
+    assert found.inliers[1] >= verification.MIN_INLIERS
 
 
 def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, load, tmp_path):
@@ -87,7 +87,7 @@ def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, lo
     assert found.names == expected.names
     # Coordinates are rounded on disk.
     np.testing.assert_allclose(found.inliers, expected.inliers, atol=5)
-    assert found.inliers[1] >= verification.LEAST
+    assert found.inliers[1] >= verification.MIN_INLIERS
 
 
 def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
@@ -193,12 +193,12 @@ def test_one_inlier_a_place():
     a = np.array([[0, 0], [9, 9], [11, 0], [300, 200], [301, 201], [100, 100]], float)
     b = np.array([[0, 0], [50, 50], [90, 0], [200, 100], [90, 90], [91, 1]], float)
     inliers = np.array([True, True, True, True, True, False])
-    found = geometry.distinct(Verification(None, inliers), a, b, 320, 320)
+    found = geometry.one_inlier_per_cell(Verification(None, inliers), a, b, 320, 320)
     # 0 and 1 share a place of 10 pixels in a; 3 and 4 another; 5 is no inlier anyway.
     assert found.inliers.tolist() == [True, False, True, True, False, False]
-    crowded = geometry.distinct(Verification(None, inliers), a, b * 0, 320, 320)
+    crowded = geometry.one_inlier_per_cell(Verification(None, inliers), a, b * 0, 320, 320)
     assert crowded.count == 1
-    none = geometry.distinct(Verification(None, ~inliers[:0]), a[:0], b[:0], 320, 320)
+    none = geometry.one_inlier_per_cell(Verification(None, ~inliers[:0]), a[:0], b[:0], 320, 320)
     assert none.count == 0
 
 

@@ -13,7 +13,7 @@ from pages.parts.keypoints.engine import Engine
 from retrieval.images import Box
 from retrieval.ranking import geometry, verification
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
-from retrieval.ranking.verification import LEAST
+from retrieval.ranking.verification import MIN_INLIERS
 
 MODELS = {"affine": "Affine", "homography": "Homography"}
 state = st.session_state
@@ -30,11 +30,11 @@ class Matcher(NamedTuple):
 
 MATCHERS = {
     "delf": Matcher("DELF", "delf", NOISE_FLOOR, "Nearest neighbours of DELF's descriptors."),
-    "xfeat": Matcher("XFeat", "xfeat", LEAST, "Nearest neighbours of XFeat's descriptors."),
+    "xfeat": Matcher("XFeat", "xfeat", MIN_INLIERS, "Nearest neighbours of XFeat's descriptors."),
     "lighterglue": Matcher(
         "XFeat with LighterGlue",
         "xfeat",
-        LEAST,
+        MIN_INLIERS,
         "The keypoints of XFeat, matched by a network that looks at both pictures at once.",
     ),
 }
@@ -76,22 +76,22 @@ def compared(
     kind = MATCHERS[by].features
     similarity, tolerance, model = chosen(kind)
     if by == "delf":
-        pairs, found = geometry.verify_features(a, b, sizes[1], similarity, tolerance, model)
+        matches, verified = geometry.verify_features(a, b, sizes[1], similarity, tolerance, model)
     else:
         alone, size = verification.of_box(a, sizes[0], box)
         if by == "xfeat":
-            pairs = geometry.mutual_matches(alone.descriptors, b.descriptors, similarity)
+            matches = geometry.mutual_matches(alone.descriptors, b.descriptors, similarity)
         else:
             key = question.key, box, other.key
-            pairs = extraction.lighterglue(question.source, key, (alone, b), (size, sizes[1]))
-        found = verification.verify_pairs(alone, b, pairs, size, sizes[1], tolerance, model)
-        found = verification.of_picture(found, sizes[0], box)
-    first, second = pairs.T
+            matches = extraction.lighterglue(question.source, key, (alone, b), (size, sizes[1]))
+        verified = verification.verify_matches(alone, b, matches, size, sizes[1], tolerance, model)
+        verified = verification.of_picture(verified, sizes[0], box)
+    first, second = matches.T
     return Compared(
         (len(a), len(b)),
         (a.keypoints[first], b.keypoints[second]),
         (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
-        found,
+        verified,
     )
 
 

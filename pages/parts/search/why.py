@@ -22,7 +22,7 @@ from retrieval.methods.base import LocalFeatures, as_local
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Ranking
-from retrieval.ranking.verification import LEAST
+from retrieval.ranking.verification import MIN_INLIERS
 
 SIDE = 800  # pixels of the longer side of a picture on show
 
@@ -214,7 +214,7 @@ def geometry_of(
     _lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
     st.markdown(
         f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
-        f"inliers**. {LEAST} or more confirm that both show the same thing."
+        f"inliers**. {MIN_INLIERS} or more confirm that both show the same thing."
     )
 
 
