@@ -5,17 +5,22 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from asyncio import Transport
 from functools import cache
+from typing import Any
 
 from starlette import formparsers
-from streamlit import net_util
+from starlette.exceptions import HTTPException
+from streamlit import net_util, runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.session_manager import SessionInfo
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -23,10 +28,12 @@ from retrieval import chunks, cookies
 
 MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
+A_MOMENT = 1.0  # s after those minutes
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
 MOST_WIDGETS = 10_000  # of which one message may tell
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
+MOST_UPLOADED, MOST_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
@@ -34,6 +41,7 @@ DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set 
 HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
 handle = AppSession.handle_backmsg
 save = MemorySessionStorage.save
+add = MemoryUploadedFileManager.add_file
 made = H11Protocol.connection_made
 handle_events = WebSocketsSansIOProtocol.handle_events
 
@@ -42,6 +50,7 @@ handle_events = WebSocketsSansIOProtocol.handle_events
 def set_once() -> None:
     """Set all limits, at the first run of a page."""
     allow_many_connections()
+    keep_few_uploads()
     refuse_tiny_pieces()
     cookies.read_in_linear_time()
     ask_nobody_for_our_address()
@@ -55,7 +64,8 @@ def allow_many_connections() -> None:
     Streamlit waits for ever for the rest of a request, and by default a process may have 1024
     files: whoever began as many requests shut all others out. It keeps 128 sessions whose
     connection is broken: whoever opened and closed as many took from others, whose telephone
-    slept, what they had brought.
+    slept, what they had brought. And it forgot a session only when it saved another: what the last
+    visitors of a day had brought stayed in memory for the night.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
@@ -67,8 +77,37 @@ def allow_many_connections() -> None:
 
 
 def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
-    setattr(storage._cache, "_maxsize", MOST_AWAY)  # noqa: B010
+    away: Any = storage._cache
+    away._maxsize = MOST_AWAY
     save(storage, session)
+    with contextlib.suppress(RuntimeError):  # a script that ends its own session has no loop
+        asyncio.get_running_loop().call_later(away.ttl + A_MOMENT, _forget, away)
+
+
+def _forget(away: Any) -> None:
+    """End the sessions that may not come back any more."""
+    for _, info in away.expire():
+        info.session.shutdown()
+
+
+def keep_few_uploads() -> None:
+    """Limit what all uploads that wait to be used take in memory, where Streamlit limits each.
+
+    Streamlit looks whether the session of an upload is there only before the upload comes: what
+    came after it had ended stayed for ever.
+    """
+    setattr(MemoryUploadedFileManager, "add_file", _add)  # noqa: B010
+
+
+def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFileRec) -> None:
+    server: Any = runtime.get_instance()
+    there = server.is_active_session(session_id)
+    if not there and not server._session_mgr._session_storage.get(session_id):
+        raise HTTPException(400, "The session of this upload has ended.")
+    mine = sum(len(one.data) for one in manager.file_storage.get(session_id, {}).values())
+    if mine + len(file.data) > MOST_UPLOADED or manager._total_bytes + len(file.data) > MOST_OF_ALL:
+        raise HTTPException(413, "Too much was uploaded already.")
+    add(manager, session_id, file)
 
 
 def refuse_tiny_pieces() -> None:

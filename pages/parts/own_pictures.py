@@ -26,6 +26,7 @@ from retrieval.errors import RetrievalError
 NAME, TITLE = "mine", "My pictures"
 FILES, MEGABYTES = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"  # of one session, unpacked
 FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
+MOST_OF_TABLE = 4_000_000  # bytes; while Python reads JSON, everybody waits
 
 
 GRACE = 180  # s; for two minutes Streamlit lets a broken connection come back to its session
@@ -253,6 +254,9 @@ def _bring(files: list) -> Own:
             target = root / f"metadata{target.suffix.lower()}"
             if any((root / name).exists() for name in metadata.FILES):
                 raise RetrievalError("Bring one table: these files are more than one.")
+            if file.size > MOST_OF_TABLE:
+                most = MOST_OF_TABLE // 1_000_000
+                raise RetrievalError(f"{file.name} has more than {most} MB; bring a shorter table.")
         is_zip = target.suffix.lower() == ".zip"
         if is_zip:
             target = target.with_suffix("")
@@ -280,7 +284,9 @@ def _bring(files: list) -> Own:
             raise RetrievalError(
                 f"{file.name} cannot be kept here: {error.strerror or error}."
             ) from error
-    return Own(_named(collections.open_collection(root)), folder)
+    # A large table keeps Python busy: those of many visitors are read one after the other.
+    opened = loaders.in_turn(lambda: collections.open_collection(root))
+    return Own(_named(opened), folder)
 
 
 def _bring_folder(text: str) -> Own:

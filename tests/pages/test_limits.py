@@ -11,11 +11,14 @@ import streamlit as st
 import uvicorn
 from starlette import formparsers
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from streamlit.web.server import server_util
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -203,3 +206,69 @@ def test_nobody_is_asked_for_our_address(monkeypatch):
     assert not server_util.is_url_from_allowed_origins("http://evil.example")
     assert server_util.is_url_from_allowed_origins("http://localhost:8501")
     assert not asked
+
+
+def uploading(monkeypatch, *sessions):
+    """A server with these sessions, and what it does with an upload of so many bytes."""
+    monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
+    limits.keep_few_uploads()
+    away = SimpleNamespace(get=lambda session: session == "away")
+    server = SimpleNamespace(
+        is_active_session=sessions.__contains__,
+        _session_mgr=SimpleNamespace(_session_storage=away),
+    )
+    monkeypatch.setattr(limits.runtime, "get_instance", lambda: server)
+    manager = MemoryUploadedFileManager("")
+
+    def upload(session, name, size):
+        manager.add_file(session, UploadedFileRec(name, name, "", bytes(size)))
+
+    return manager, upload
+
+
+def test_an_upload_that_outlives_its_session(monkeypatch):
+    """It stayed in memory for ever: nobody was left with whom it would have gone."""
+    manager, upload = uploading(monkeypatch, "there")
+    upload("there", "a", 10)
+    upload("away", "a", 10)
+    with pytest.raises(HTTPException, match="400"):
+        upload("gone", "a", 10)
+    assert set(manager.file_storage) == {"there", "away"}
+
+
+def test_uploads_are_few_in_all(monkeypatch):
+    """Each was limited: ten of 199 MB took 2 GB, a hundred would have taken 20."""
+    monkeypatch.setattr(limits, "MOST_UPLOADED", 100)
+    monkeypatch.setattr(limits, "MOST_OF_ALL", 150)
+    manager, upload = uploading(monkeypatch, "one", "two")
+    upload("one", "a", 60)
+    upload("one", "b", 40)
+    upload("two", "a", 50)
+    for session, size in (("one", 1), ("two", 1)):
+        with pytest.raises(HTTPException, match="413"):
+            upload(session, "c", size)
+    manager.remove_file("one", "a")
+    upload("two", "c", 50)
+    assert manager._total_bytes == 140
+
+
+def test_sessions_that_stay_away_end_without_others(monkeypatch):
+    """What the last visitors had brought stayed until others came and went."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    limits.allow_many_connections()
+    storage = MemorySessionStorage(ttl_seconds=0.02)
+    ended = []
+    late, soon = (
+        SimpleNamespace(id=name, shutdown=lambda name=name: ended.append(name))
+        for name in ("late", "soon")
+    )
+
+    async def leave():
+        storage.save(SimpleNamespace(session=late))
+        storage.save(SimpleNamespace(session=soon))
+        storage.delete("soon")  # it came back
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(limits, "A_MOMENT", 0.02)
+    asyncio.run(leave())
+    assert ended == ["late"]

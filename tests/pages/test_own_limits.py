@@ -56,3 +56,20 @@ def test_a_folder_that_is_none(monkeypatch, tmp_path, text):
     monkeypatch.setenv("RETRIEVAL_ALLOW_FOLDERS", str(tmp_path))
     with pytest.raises(RetrievalError, match="has not opened the folder"):
         own_pictures._bring_folder(text)
+
+
+def test_large_tables_are_refused_and_others_read_in_turn(monkeypatch):
+    """16 MB of brackets kept everybody waiting for a second, and twenty visitors' for 18."""
+    turns = []
+    in_turn = own_pictures.loaders.in_turn
+    monkeypatch.setattr(
+        own_pictures.loaders, "in_turn", lambda work: turns.append(work) or in_turn(work)
+    )
+    table = b'[{"name": "a.png", "year": 1900}]'
+    files = [upload("a.png"), SimpleNamespace(name="t.json", size=len(table))]
+    files[1].getbuffer = lambda: table
+    assert own_pictures._bring(files).collection.metadata == {"a.png": {"year": 1900}}
+    assert len(turns) == 1
+    files[1].size = own_pictures.MOST_OF_TABLE + 1
+    with pytest.raises(RetrievalError, match="has more than 4 MB"):
+        own_pictures._bring(files)

@@ -677,7 +677,7 @@ def test_own_ground_truth_from_a_file(bare):
     assert "None of its queries is among these pictures" in app.error[0].value
     assert "<b>" not in app.error[0].value
     use(b" " * (9 << 20))  # the limit is for browsers: other programs can upload what they like
-    assert "This file is larger than 8 MB" in app.error[0].value
+    assert "This file is larger than 4 MB" in app.error[0].value
     use(json.dumps(truth).encode())
     assert "Judged by you: 1 query, 1 picture" in text(app)
 

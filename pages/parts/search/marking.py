@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, indexing, own_pictures, query
+from pages.parts import cards, indexing, loaders, own_pictures, query
 from pages.parts.plain import plain
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
@@ -16,7 +16,7 @@ from retrieval.images import Box
 from retrieval.methods import METHODS
 
 MOST_QUERIES = 200  # of a file; a command scores more without keeping others waiting
-MOST_MEGABYTES = 8  # of a file, which takes up to thirty times as much in memory
+MOST_MEGABYTES = 4  # of a file, which takes up to thirty times as much in memory
 ORDER = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
 state = st.session_state
 
@@ -104,7 +104,7 @@ def _use() -> None:
     try:
         if file.size > MOST_MEGABYTES << 20:  # the browser was asked to keep to it
             raise RetrievalError(f"This file is larger than {MOST_MEGABYTES} MB.")
-        truth = parse_ground_truth(file.getvalue(), "This file")
+        truth = loaders.in_turn(lambda: parse_ground_truth(file.getvalue(), "This file"))
         if len(truth.queries) > MOST_QUERIES:
             raise RetrievalError(
                 f"This file has more than {MOST_QUERIES} queries: score it with the command "
