@@ -403,7 +403,7 @@ def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
 
 
 def test_a_chain_that_the_index_cannot_serve(index, method, folder):
-    with pytest.raises(RetrievalError, match="DELF index beside"):
+    with pytest.raises(RetrievalError, match="a DELF index of the same pictures beside"):
         runs.evaluate_index(index, open_collection(folder), method, then=["geometry-delf"])
 
 
