@@ -15,6 +15,7 @@ ROOMS = (
     "files",  # files that are whole or not there
     "memory",  # what becomes of freed memory
     "workers",  # heavy work, a few pieces at a time
+    "picture_files",  # picture files, looked at before they are decoded
     "images",  # the only way in for pixels
     "collections",  # pictures by name, ground truth, downloads
     "networks",  # the registry of weights, their safe reading, trunks

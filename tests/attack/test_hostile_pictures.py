@@ -11,7 +11,7 @@ import pytest
 from attack import pictures
 from PIL import Image
 
-from retrieval import images
+from retrieval import images, picture_files
 
 MEASURE = """
 import resource, sys
@@ -91,8 +91,8 @@ def test_filling_bytes():
     """Looked through once: with the square of them 80 kB took 18 s, in which nothing else ran."""
     data = pictures.many_scans(3)
     filled = data[:2] + b"\xff" * 2_000_000 + b"\0" + data[2:]
-    assert not images._check_jpeg(b"\xff\xd8" + b"\xff" * 2_000_000 + b"\0", "x")
-    assert images._check_jpeg(filled, "x") == images._check_jpeg(data, "x")
+    assert not picture_files.check_jpeg(b"\xff\xd8" + b"\xff" * 2_000_000 + b"\0", "x")
+    assert picture_files.check_jpeg(filled, "x") == picture_files.check_jpeg(data, "x")
 
 
 def fractions(count, tag):
@@ -103,7 +103,7 @@ def fractions(count, tag):
 
 def test_many_fractions_in_metadata():
     """30 MB of them took 0.9 GB and 7 s, of the 200 MB that the app takes six times that."""
-    count = images.MAX_EXIF // 8 + 1
+    count = picture_files.MAX_EXIF // 8 + 1
     for kind in ("PNG", "WEBP"):
         data = io.BytesIO()
         Image.new("RGB", (64, 32)).save(data, kind, exif=b"Exif\0\0" + fractions(count, 274))
@@ -111,7 +111,7 @@ def test_many_fractions_in_metadata():
             images._make_upright(picture)
             assert not hasattr(picture, "_exif") or not picture._exif  # nobody looked at them
     with pytest.raises(images.PictureError, match="unusual number of pieces"):
-        images.read(fractions(images.MAX_PIECES + 1, 282))
+        images.read(fractions(picture_files.MAX_PIECES + 1, 282))
     data = io.BytesIO()
     Image.new("RGB", (64, 32)).save(data, "JPEG")
     segment = b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)
