@@ -15,7 +15,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ import numpy as np
 from retrieval.errors import RetrievalError
 
 ABANDONED = 86_400  # seconds since a file was written to that nobody finishes any more
+LIST = 1_000_000  # bytes of the list of a zip that should hold a few files; 50 to 100 a file
 MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queries have 0.56 GB
 
 
@@ -95,6 +96,30 @@ def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is no number")
 
 
+class LongList(zipfile.BadZipFile):
+    """A zip that lists very many files: zipfile makes an object of half a kilobyte of each."""
+
+
+class ShortReads:
+    """A zip of which zipfile cannot read much at once: it reads the list of files in one piece.
+
+    most: bytes. Raises LongList where it asks for more and there is more.
+    """
+
+    def __init__(self, file: BinaryIO, most: int = LIST) -> None:
+        self.file, self.most = file, most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            # Without a size it is the end of the file, of which zipfile has gone to the last 64 kB.
+            data = self.file.read(self.most + 1)
+            if len(data) > self.most:
+                raise LongList("the list of its files is too long")
+            return data
+        return self.file.read(size)
+
+
 def read_array(
     source: str | Path | BinaryIO, key: str | None = None, most: int | None = None
 ) -> np.ndarray:
@@ -113,16 +138,21 @@ def read_array(
                 raise OSError("it is no file")  # a pipe has no end
             if os.path.getsize(source) > most:
                 raise _too_large(label, most)
-        loaded = np.load(source, allow_pickle=False, mmap_mode=None)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as arrays:
+        with ExitStack() as opened:
+            file: Any = source
+            if isinstance(source, str | Path):
+                file = opened.enter_context(open(source, "rb"))
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            arrays = np.load(ShortReads(file) if is_zip else file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                return arrays
             if key is None and len(arrays.files) == 1:
                 key = arrays.files[0]
             if key not in arrays.files:
                 asked = f"no array {key!r}" if key else "several arrays"
                 raise RetrievalError(
-                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)}."
+                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)[:1000]}."
                 )
             # All of them are counted: of several with one name, numpy may take any.
             if sum(one.file_size for one in arrays.zip.infolist()) > most:

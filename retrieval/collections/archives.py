@@ -20,12 +20,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 20
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
-LIST = 100_000  # bytes of the list of a zip with a few files
 MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
 MAX_RECORDS = 100  # in such a header, which says ten things of a file
 MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
@@ -133,7 +133,7 @@ def _refusing(label: str) -> Iterator[None]:
     """What is wrong with an archive becomes a sentence."""
     try:
         yield
-    except _Refused as error:
+    except (_Refused, files.LongList) as error:
         raise RetrievalError(f"{label} is refused: {error}.") from error
     except DAMAGE as error:
         raise RetrievalError(
@@ -143,11 +143,8 @@ def _refusing(label: str) -> Iterator[None]:
 
 def names_in(file: BinaryIO) -> list[str]:
     """Names of the files in a zip that should hold a few. Raises BadZipFile for a flood of them."""
-    try:
-        with zipfile.ZipFile(_Wary(file, LIST)) as archive:
-            return archive.namelist()
-    except _Refused as error:
-        raise zipfile.BadZipFile(str(error)) from error
+    with zipfile.ZipFile(files.ShortReads(file)) as archive:
+        return archive.namelist()
 
 
 def _unpack(
@@ -264,25 +261,8 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Wary:
-    """A zip of which zipfile cannot read much at once: it reads the list of files in one piece."""
-
-    def __init__(self, file: BinaryIO, most: int) -> None:
-        self.file, self.most = file, most
-        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.most:
-            # Without a size it is the end of the file, of which zipfile has gone to the last 64 kB.
-            data = self.file.read(self.most + 1)
-            if len(data) > self.most:
-                raise _Refused("the list of its files is too long")
-            return data
-        return self.file.read(size)
-
-
-def _wary(file: BinaryIO, max_files: int) -> _Wary:
-    return _Wary(file, max(2 * CHUNK, MAX_ENTRY * max_files))
+def _wary(file: BinaryIO, max_files: int) -> files.ShortReads:
+    return files.ShortReads(file, max(2 * CHUNK, MAX_ENTRY * max_files))
 
 
 class _Forward:

@@ -396,16 +396,14 @@ def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
 def _open_array(path: Path) -> np.ndarray:
     try:
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError:
-            array = np.load(path, allow_pickle=False)  # an empty array cannot be mapped
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of arrays")
+            return np.lib.format.open_memmap(path, mode="r")
+        except ValueError:  # an empty array cannot be mapped
+            with open(path, "rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)
     except OSError:
         raise
     except Exception as error:  # numpy raises a dozen kinds on hostile bytes
         raise RetrievalError(f"{path} is not a plain numpy array{AGAIN}.") from error
-    return array
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

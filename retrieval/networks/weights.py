@@ -86,7 +86,9 @@ def _checked(path: Path) -> BinaryIO:
     else:
         # Written anew: torch's own reader may find another list of files in the same bytes.
         found, file = file, io.BytesIO()
-        with zipfile.ZipFile(found) as archive, zipfile.ZipFile(file, "w") as plain:
+        listed = files.ShortReads(found)
+        with zipfile.ZipFile(listed) as archive, zipfile.ZipFile(file, "w") as plain:
+            listed.most = size
             entries = archive.infolist()
             # A bomb is small; torch writes tensors as they are, and each once.
             if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > size:

@@ -19,6 +19,9 @@ from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.collections.metadata import read_table
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.submissions import read_submission
+from retrieval.files import read_array
+from retrieval.index.store import _open_array
+from retrieval.networks.weights import read_tensors
 
 READ = """
 import sys, resource
@@ -68,6 +71,23 @@ def test_extended_headers_of_tar(records, words, tmp_path):
         return
     with pytest.raises(RetrievalError, match=words):
         unpack(data, tmp_path / "into", max_bytes=10**7, max_files=2000)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "why"),
+    [
+        ("x.npz", lambda path: read_array(path, "a.jpg"), "the list of its files is too long"),
+        ("net.pth", read_tensors, "the list of its files is too long"),
+        ("descriptors.npy", _open_array, "the magic string is not correct"),
+    ],
+)
+def test_arrays_and_weights_that_are_zips_with_very_many_files(name, read, why, tmp_path):
+    """Each was made an object: 60 MB took 0.5 GB, and a gigabyte would take 9."""
+    path = tmp_path / name
+    path.write_bytes(archives.many_files(30_000))
+    with pytest.raises(RetrievalError) as refused:
+        read(path)
+    assert why in str(refused.value.__cause__)
 
 
 def test_a_submission_with_very_many_files():
