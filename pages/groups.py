@@ -81,8 +81,8 @@ st.markdown(
 titles = own_pictures.collection_titles()
 if not titles:
     loaders.nothing_here()
-linked = query.newly_asked(titles, "groups-link", "groups-collection")
-if (inliers := query.number(linked.get("inliers", ""))) is not None:
+linked = query.new_link(titles, "groups-link", "groups-collection")
+if (inliers := query.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MOST_INLIERS)
 left, right = st.columns(2, gap="medium")
 with left:

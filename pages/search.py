@@ -21,10 +21,10 @@ state = st.session_state
 loaders.through_app()
 own_pictures.sweep()
 cards.style()
-head = st.container(
+title_row = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", wrap=False
 )
-cards.title("Search by example", head, width="content")
+cards.title("Search by example", title_row, width="content")
 
 titles = loaders.collection_titles()
 follow_link(titles | {own_pictures.NAME: own_pictures.TITLE})
@@ -35,8 +35,8 @@ state.setdefault("count", 12)
 state.setdefault("layout", "grid")
 state.setdefault("fold", False)
 
-place, way = st.columns([1, 2], gap="medium")
-with place.container(horizontal=True, vertical_alignment="bottom"):
+left, right = st.columns([1, 2], gap="medium")
+with left.container(horizontal=True, vertical_alignment="bottom"):
     name = choose.collection(
         titles,
         "collection",
@@ -50,14 +50,16 @@ with place.container(horizontal=True, vertical_alignment="bottom"):
             icon=":material/add_photo_alternate:",
             on_click=own_pictures.choose,
         )
-with way.container(horizontal=True, vertical_alignment="bottom"):
+with right.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
         "Method",
         [*methods.METHODS, ALL],
         format_func=lambda name: "Compare all" if name == ALL else methods.METHODS[name].title,
         key="method",
         required=True,
-        help="  \n".join(f"**{one.title}**: {one.summary}" for one in methods.METHODS.values()),
+        help="  \n".join(
+            f"**{entry.title}**: {entry.summary}" for entry in methods.METHODS.values()
+        ),
         persist_state="session",
     )
     reranking.control()
@@ -70,21 +72,21 @@ follow_query(collection)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
-with head.popover("Options", icon=":material/tune:"):
+with title_row.popover("Options", icon=":material/tune:"):
     options(collection)
 
-asking, answering = st.columns([1, 2], gap="medium")
+query_column, result_column = st.columns([1, 2], gap="medium")
 searched = state.get("searched", False)
-with asking.container(key="asking" if searched else "asking-idle"):
-    question = query.pick(collection)
-    # What is wrong with a picture or a box stands beside it.
+with query_column.container(key="asking" if searched else "asking-idle"):
+    question = query.choose_picture(collection)
+    # An error about the picture or the box appears beside it.
     with loaders.explained(), st.container(key="query-box"):
-        box = query.frame(collection, question) if question else None
+        box = query.choose_box(collection, question) if question else None
     if question and isinstance(question.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")
 
 write_link(collection, question)
-with answering:
+with result_column:
     if question is None:
         st.info("Choose a picture on the left to search with.")
         st.stop()
@@ -95,14 +97,14 @@ with answering:
         st.stop()
     if state.method == ALL:
         guide(collection, question, box)
-    said = judge(collection, question, box, state.get("judge", ""))
-    judged = None if isinstance(said, str) else said
+    verdicts = judge(collection, question, box, state.get("judge", ""))
+    judged = None if isinstance(verdicts, str) else verdicts
     with st.container(gap=None):
         with st.container(
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
         ):
-            if isinstance(said, str):
-                st.caption(said)
+            if isinstance(verdicts, str):  # why they are not known
+                st.caption(verdicts)
             else:
                 cards.legend()
             st.button(

@@ -19,11 +19,13 @@ from retrieval.ranking.ranking import Ranking
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of the right answers to one query.
+    """The right answers to one query, as far as they are known.
 
-    labels: positions by kind, as a query has them. truth: name → 'positive', 'ignored' or 'wrong'.
-    others: of every other picture; None where not all were judged. sentence: how many are right,
-    and whose labels these are.
+    labels: kind ('easy', 'ok', 'junk' …) → positions in the collection, as in its ground truth.
+    protocol: by which labels become verdicts.
+    truth: name of a picture → its verdict, 'positive', 'ignored' or 'wrong'.
+    others: verdict on all pictures that ``truth`` lacks; None where those were not judged.
+    sentence: how many pictures are right, and who says so.
     """
 
     collection: Collection
@@ -34,6 +36,7 @@ class Judged:
     others: str | None = judgements.WRONG
 
     def verdict(self, name: str) -> str | None:
+        """'positive', 'ignored' or 'wrong'; None for a picture that was not judged."""
         return self.truth.get(name, self.others)
 
     def average_precision(self, ranking: Ranking) -> float:
@@ -78,13 +81,13 @@ def judge(
 def _judged_by_visitor(
     collection: Collection, question: query.Question, box: Box | None
 ) -> Judged | str:
-    asked = judgements.find(collection, question.name, box)
-    truth = judgements.verdicts(collection, asked)
-    if asked is None or not truth:
+    judgement = judgements.find(collection, question.name, box)
+    truth = judgements.verdicts(collection, judgement)
+    if judgement is None or not truth:
         return ""
     protocol = "medium" if "medium" in collection.protocols else "classic"
     sentence = f"{_right(truth)}, judged by you"
-    return Judged(collection, asked.labels, protocol, truth, sentence, others=None)
+    return Judged(collection, judgement.labels, protocol, truth, sentence, others=None)
 
 
 def _right(truth: Mapping[str, str]) -> str:

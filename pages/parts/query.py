@@ -26,8 +26,12 @@ state = st.session_state
 
 @dataclass(frozen=True)
 class Question:
-    """A picture to ask with. source: its file, or its bytes where a visitor uploaded it.
+    """A picture to search with.
 
+    name: its name in the collection, or that of the uploaded file.
+    source: the path of its file, or the bytes that a visitor uploaded.
+    own_box: (x1, y1, x2, y2) in pixels that a prepared query has; None for the whole picture.
+    labels: right answers of a prepared query, positions by kind; empty for other pictures.
     credit: who made it, where the collection says so.
     """
 
@@ -39,42 +43,44 @@ class Question:
 
     @property
     def key(self) -> str:
-        """Stands for the pixels."""
+        """A cache key for its pixels."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
         return str(loaders.stamp(self.source))
 
     @property
     def identity(self) -> tuple:
-        """What a box belongs to: it means nothing on another picture."""
+        """Tells one picture from another, so that a box is not kept for the next one."""
         name = self.key if isinstance(self.source, bytes) else self.name
         return name, self.own_box
 
 
-def newly_asked(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
-    """What the address asks for, with its collection put into the session under a key.
+def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
+    """The query parameters of the address, if they are new; their collection goes to the session.
 
-    mark: the key under which a page keeps the address it last followed or wrote. Empty where there
-    is nothing new, or where the collection is not on this machine (said on the page).
+    titles: of the collections that can be opened. mark: the key of the session under which a page
+    keeps the parameters that it last followed or wrote. collection_key: the key for the collection.
+    Returns {} where there is nothing new. So it does, with a warning on the page, where the
+    collection is not on this machine.
     """
-    asked = st.query_params.to_dict()
-    if not asked or asked == state.get(mark):
+    parameters = st.query_params.to_dict()
+    if not parameters or parameters == state.get(mark):
         return {}
-    state[mark] = asked
-    if "collection" in asked and asked["collection"] not in titles:
-        name = plain(asked["collection"])
+    state[mark] = parameters
+    if "collection" in parameters and parameters["collection"] not in titles:
+        name = plain(parameters["collection"])
         st.warning(
             f"This link asks for the collection {name}, which is not on this machine. "
             "Choose another collection."
         )
         return {}
-    if "collection" in asked:
-        state[collection_key] = asked["collection"]
-    return asked
+    if "collection" in parameters:
+        state[collection_key] = parameters["collection"]
+    return parameters
 
 
 def keep_link(mark: str, link: dict[str, str]) -> None:
-    """Mirror a view in the address. mark: as for ``newly_asked``, which then finds nothing new."""
+    """Mirror a view in the address. mark: as for ``new_link``, which then finds nothing new."""
     state[mark] = link
     if link != st.query_params.to_dict():
         st.query_params.from_dict(link)
@@ -99,12 +105,16 @@ def browse_again() -> None:
 
 
 def follow(collection: Collection, name: str, box: str) -> None:
-    """Ask what a link asks for: the query or database picture ``name``, with a box as written."""
-    same = [n for n, one in enumerate(collection.queries) if one.name == name]
-    if same:
-        same.sort(key=lambda n: written(collection.queries[n].box) != box)
-        ask_prepared(same[0])
-        question = prepared(collection, same[0])
+    """Choose the picture and the box of a link.
+
+    name: of a prepared query or a database picture. box: as text. Where prepared queries share a
+    picture, the one with this box is taken.
+    """
+    numbers = [n for n, query in enumerate(collection.queries) if query.name == name]
+    if numbers:
+        numbers.sort(key=lambda n: box_as_text(collection.queries[n].box) != box)
+        ask_prepared(numbers[0])
+        question = prepared(collection, numbers[0])
     elif name in collection.names:
         ask_database(name)
         question = in_database(collection, name)
@@ -118,15 +128,15 @@ def follow(collection: Collection, name: str, box: str) -> None:
 
 
 def label(query: Query) -> str:
-    """What people call a query: its landmark, and what its file name adds to that."""
+    """A name of a query for readers: its landmark, and what its file name adds to that."""
     name, landmark = Path(query.name).stem, query.landmark
     if landmark and name.startswith(landmark) and name != landmark:
         return f"{landmark} {name.removeprefix(landmark).strip('_- ')}".replace("_", " ")
     return f"{landmark.replace('_', ' ')} · {name}" if landmark else name
 
 
-def pick(collection: Collection) -> Question | None:
-    """Widgets that say which picture; None until there is one."""
+def choose_picture(collection: Collection) -> Question | None:
+    """Draw the widgets that choose the query picture; None until there is one."""
     sources = [UPLOAD, CAMERA]
     if collection.has_pictures:
         sources = [*([PREPARED] if collection.queries else []), DATABASE, *sources]
@@ -195,19 +205,19 @@ def _choose(options, key: str, format_func):
     )
 
 
-def frame(collection: Collection, question: Question) -> Box | None:
-    """Show the picture, let a box be drawn or typed; that box, or None for the whole picture.
+def choose_box(collection: Collection, question: Question) -> Box | None:
+    """Show the query picture with the widgets that choose a box; None for the whole picture.
 
     Raises RetrievalError for a picture that cannot be read and a box that is not in it.
     """
     if state.get("boxed") != (collection.name, *question.identity):
-        put_box(collection, question, written(question.own_box))
+        put_box(collection, question, box_as_text(question.own_box))
     jpeg, size = loaders.view(question.source, 1000, question.name)
     try:
         box = images.read_box(state.get("box", ""))
-        box, trouble = box and images.check_box(box, size), None
+        box, problem = box and images.check_box(box, size), None
     except RetrievalError as error:
-        box, trouble = None, error
+        box, problem = None, error
     cropper(jpeg, size, box, question.name, _set_box)
     credit_line(question.credit)
     typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)
@@ -226,13 +236,13 @@ def frame(collection: Collection, question: Question) -> Box | None:
         disabled=not state.box,
         width="stretch",
     )
-    if trouble:
-        raise trouble
+    if problem:
+        raise problem
     return box
 
 
-def number(text: str) -> float | None:
-    """A number out of a link; None where it is none, or not finite."""
+def parse_number(text: str) -> float | None:
+    """The finite number in a text of a link; None for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -240,7 +250,8 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def written(box: Box | None) -> str:
+def box_as_text(box: Box | None) -> str:
+    """A box as 'x1, y1, x2, y2'; '' for the whole picture."""
     return ", ".join(f"{value:g}" for value in box) if box else ""
 
 
@@ -250,4 +261,4 @@ def put_box(collection: Collection, question: Question, text: str) -> None:
 
 
 def _set_box(box: Box | None) -> None:
-    state.box = written(box)
+    state.box = box_as_text(box)

@@ -94,7 +94,7 @@ def test_the_sentence_belongs_to_one_search():
         [text] = [one.value for one in app.markdown if one.value.startswith("**Tour, 1 of 6")]
         return text
 
-    box = query.written(asked.box)
+    box = query.box_as_text(asked.box)
     assert stop.sentence in guided(box=box)
     for other in ({}, {"box": box, "then": "geometry"}, {"box": box, "judge": "hard"}):
         assert stop.sentence not in guided(**other)

@@ -28,7 +28,7 @@ class Asked(NamedTuple):
 
 def follow_link(parts: dict[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(loaders.collection_titles(), "about-link", "about-collection")
+    asked = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
     if asked.get("part") in parts:
         state["about-part"] = asked["part"]
     if "query" in asked:

@@ -16,7 +16,7 @@ state = st.session_state
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(titles, "eval-link", "eval-collection")
+    asked = query.new_link(titles, "eval-link", "eval-collection")
     if not asked:
         return
     if asked.get("protocol") in PROTOCOLS:
@@ -37,7 +37,7 @@ def follow_query(collection: Collection) -> None:
     same = [n for n, one in enumerate(collection.queries) if one.name == name]
     if same:
         state["eval-query"] = min(
-            same, key=lambda n: query.written(collection.queries[n].box) != box
+            same, key=lambda n: query.box_as_text(collection.queries[n].box) != box
         )
     else:
         st.warning(f"This link asks for {plain(name)}, which is no query here.")
@@ -47,7 +47,7 @@ def view_of(collection: Collection, number: int) -> dict[str, str]:
     """Collection and query, as the address of this page and of the search page has them."""
     asked = collection.queries[number]
     view = {"collection": collection.name, "query": asked.name}
-    return view | ({"box": query.written(asked.box)} if asked.box else {})
+    return view | ({"box": query.box_as_text(asked.box)} if asked.box else {})
 
 
 def write_link(view: Mapping[str, str]) -> None:

@@ -50,7 +50,7 @@ def bring(collection: Collection, mine: Measured | str | None) -> None:
             download(
                 "Queries in order",
                 lambda: as_csv(
-                    {"column": n, "name": one.name, "box": query.written(one.box)}
+                    {"column": n, "name": one.name, "box": query.box_as_text(one.box)}
                     for n, one in enumerate(collection.queries)
                 ),
                 f"{collection.name}-queries.csv",

@@ -41,14 +41,14 @@ state = st.session_state
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(titles, "kp-link", "collection")
+    asked = query.new_link(titles, "kp-link", "collection")
     if not asked:
         return
     for name in ("view", *ONE, *PAIR):
         text, kind = asked.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:
             state[f"kp-{name}"] = text
-        elif kind in LIMITS and (value := query.number(text)) is not None:
+        elif kind in LIMITS and (value := query.parse_number(text)) is not None:
             least, most = LIMITS[kind]
             value = min(max(value, least), most)
             state[f"kp-{name}"] = round(value / 10) * 10 if kind == "count" else value

@@ -29,7 +29,7 @@ def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
     """What the local features of one picture are."""
     asking, answer = st.columns([1, 2], gap="medium")
     with answer, loaders.explained(), asking:
-        question = query.pick(collection)
+        question = query.choose_picture(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
             return None

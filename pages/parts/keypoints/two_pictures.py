@@ -46,11 +46,11 @@ def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
     with answer, loaders.explained(), asking:
-        question = query.pick(collection)
+        question = query.choose_picture(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
             return None
-        box = query.frame(collection, question)
+        box = query.choose_box(collection, question)
         with answer:  # what takes time says so where the answer will be
             by = _matchers()
             said = st.container()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -22,30 +23,34 @@ from retrieval.images import Box
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 
-USUAL = 0.99  # of pairs of different places that score below what is above the noise
-STRIP = 10  # pictures of each method when all are compared
+NOISE_QUANTILE = 0.99  # cosine of unrelated pictures above which a result is no noise
+STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
 
 def answers(
     collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
 ) -> None:
-    """The answer of the chosen method, or a strip for each of them."""
-    together = state.method == ALL
-    names = list(methods.METHODS) if together else [state.method]
+    """Draw the results of the chosen method as a grid, or of all methods as one strip each.
+
+    collection, question, box: what is searched, with which picture, and with which part of it.
+    judged: the right answers, where they are known.
+    """
+    compare_all = state.method == ALL
+    method_names = list(methods.METHODS) if compare_all else [state.method]
     paths = own_pictures.indexes(collection)
     filters.chip()
-    # All headings and grey cards first: the answer to the last query is gone at once.
-    slots = {name: _slot(name, together, paths) for name in names}
+    # All headings and grey cards first, so that the results of the last query are gone at once.
+    slots = {method: _slot(method, compare_all, paths) for method in method_names}
     rankings: dict[str, Ranking] = {}
-    for name, (heading, status, slot) in slots.items():
-        if name not in paths:
+    for method, (heading, status, slot) in slots.items():
+        if method not in paths:
             continue
         try:
             with status:
-                rankings[name] = loaders.search(
-                    paths[name],
-                    name,
+                rankings[method] = loaders.search(
+                    paths[method],
+                    method,
                     collection,
                     question,
                     box,
@@ -54,74 +59,76 @@ def answers(
                 )
         except RetrievalError as error:
             slot.error(plain(str(error)), icon=":material/error:")
-        confidence = rankings[name].confidence if name in rankings else None
+        confidence = rankings[method].confidence if method in rankings else None
         if confidence and confidence.empty:  # any order of pictures would be arbitrary
             slot.info(confidence.reason, icon=":material/hide_image:")
-            del rankings[name]
-        first = name == names[0] and name in rankings
+            del rankings[method]
+        first = method == method_names[0] and method in rankings
         heading.markdown(
-            _heading(name, rankings.get(name), judged, together),
+            _heading(method, rankings.get(method), judged, compare_all),
             unsafe_allow_html=True,
-            help=_terms(names, judged) if first else None,
+            help=_terms(method_names, judged) if first else None,
         )
-        if not together and name in rankings:
+        if not compare_all and method in rankings:
             with slot.container():
-                reranking.said(rankings[name])
-                _grid(name, collection, question, box, rankings[name], judged)
-                _below(name, collection, question, rankings[name], judged)
-    if together:
-        for name in rankings:
-            with slots[name][-1].container():
-                _strip(name, collection, question, box, rankings, judged)
-    # Last, as it may take minutes: meanwhile the methods that are ready can be looked at.
-    for name in names:
-        if name not in paths:
-            with slots[name][-1].container():
-                offer_index(name, collection, together)
+                reranking.summary(rankings[method])
+                _grid(method, collection, question, box, rankings[method], judged)
+                _below(method, collection, question, rankings[method], judged)
+    if compare_all:
+        for method in rankings:
+            with slots[method][-1].container():
+                _strip(method, collection, question, box, rankings, judged)
+    # Indexes are built last, for that may take minutes: meanwhile the other results are there.
+    for method in method_names:
+        if method not in paths:
+            with slots[method][-1].container():
+                offer_index(method, collection, compare_all)
 
 
-def _slot(name: str, together: bool, paths: dict[str, Path]) -> tuple[DeltaGenerator, ...]:
+def _slot(method: str, compare_all: bool, paths: dict[str, Path]) -> tuple[DeltaGenerator, ...]:
     """A heading and a place for the pictures, grey until they are there."""
-    row = st.container(key=f"heading-{name}", horizontal=True, vertical_alignment="center")
+    row = st.container(key=f"heading-{method}", horizontal=True, vertical_alignment="center")
     heading, status = row.empty(), row.empty()
-    heading.markdown(_heading(name, None, None, together), unsafe_allow_html=True)
+    heading.markdown(_heading(method, None, None, compare_all), unsafe_allow_html=True)
     slot = st.empty()
-    if name in paths:
-        slot.html(cards.skeleton(STRIP if together else state.count, together))
+    if method in paths:
+        slot.html(cards.skeleton(STRIP if compare_all else state.count, compare_all))
     return heading, status, slot
 
 
-def _heading(name: str, ranking: Ranking | None, judged: Judged | None, together: bool) -> str:
-    """'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
-    colour = plots.METHOD_COLOURS.get(name, plots.OTHER)
-    mark = f'<span style="color:{colour}">●</span> ' if together else ""
-    parts = [f"#### {mark}{methods.METHODS[name].title}"]
+def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compare_all: bool) -> str:
+    """A heading as 'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
+    colour = plots.METHOD_COLOURS.get(method, plots.OTHER)
+    mark = f'<span style="color:{colour}">●</span> ' if compare_all else ""
+    parts = [f"#### {mark}{methods.METHODS[method].title}"]
     if ranking is not None and judged is not None:
-        shown = ranking.names[: STRIP if together else state.count]
-        right = sum(judged.verdict(one) == "positive" for one in shown)
+        shown = ranking.names[: STRIP if compare_all else state.count]
+        right = sum(judged.verdict(name) == "positive" for name in shown)
         parts.append(f"{right} of the first {len(shown)} right")
-        value = judged.average_precision(ranking)
+        ap = judged.average_precision(ranking)
         made = ranking.provenance
-        part = "filter" in made or made.get("shortlist", made["pictures"]) < made["pictures"]
-        # Without a right picture there is no AP, nor for a part of the collection.
-        if value == value and not part:
-            parts.append(f"AP {value:.2f}")
+        incomplete = "filter" in made or made.get("shortlist", made["pictures"]) < made["pictures"]
+        # No AP for a part of the collection, nor without a right picture (nan).
+        if not math.isnan(ap) and not incomplete:
+            parts.append(f"AP {ap:.2f}")
     if ranking is not None:
         parts.append(duration(sum(ranking.timings.values())))
-    below = f" <small>below each: rank · {_unit(ranking)}</small>" if together and ranking else ""
+    below = (
+        f" <small>below each: rank · {_unit(ranking)}</small>" if compare_all and ranking else ""
+    )
     return " · ".join(parts) + below
 
 
 def _unit(ranking: Ranking) -> str:
-    """What the number below each picture of a strip is."""
+    """What the number below each picture of a strip stands for."""
     if ranking.inliers is None:
         return "score" if ranking.before else "cosine"
     return "inliers, or score" if ranking.before else "inliers"
 
 
-def _terms(names: list[str], judged: Judged | None) -> str:
-    """What the numbers of these methods are, for the first heading."""
-    kinds = {methods.METHODS[name].kind for name in names}
+def _terms(method_names: list[str], judged: Judged | None) -> str:
+    """The terms that these methods' headings use, explained: the help of the first heading."""
+    kinds = {methods.METHODS[method].kind for method in method_names}
     local = ["keypoint", "match", "inliers"] if "local" in kinds or reranking.chosen() else []
     return explained(
         *(["AP", "protocol", "left out of the score"] if judged else []),
@@ -131,7 +138,7 @@ def _terms(names: list[str], judged: Judged | None) -> str:
 
 
 def _grid(
-    name: str,
+    method: str,
     collection: Collection,
     question: query.Question,
     box: Box | None,
@@ -139,61 +146,62 @@ def _grid(
     judged: Judged | None,
 ) -> None:
     """The best pictures of one method as large cards."""
-    hits = list(range(min(state.count, len(ranking))))
-    least = state.get(least_key(name))
-    if least is not None:
-        hits = [n for n in hits if ranking.scores[n] >= least]
+    ranks = list(range(min(state.count, len(ranking))))
+    min_score = state.get(least_key(method))
+    if min_score is not None:
+        ranks = [rank for rank in ranks if ranking.scores[rank] >= min_score]
         st.button(
-            f"Only scores of {least:g} or more",
+            f"Only scores of {min_score:g} or more",
             key="clear-least",
             icon=":material/close:",
             help="Show all results again",
-            on_click=lambda: state.update({least_key(name): None}),
+            on_click=lambda: state.update({least_key(method): None}),
         )
-    if not hits:
+    if not ranks:
         st.info(
             "No result has such a score: remove the limit above."
-            if least is not None
+            if min_score is not None
             else "There is no other picture to find."
         )
         return
-    noise = _noise(name, collection, ranking) if state.fold else len(ranking)
-    good, folded = [n for n in hits if n < noise], [n for n in hits if n >= noise]
-    places = [("", good, st.container())]
+    first_noise = _first_noise(method, collection, ranking) if state.fold else len(ranking)
+    good = [rank for rank in ranks if rank < first_noise]
+    folded = [rank for rank in ranks if rank >= first_noise]
+    sections = [("", good, st.container())]
     if folded:
         many = "1 result" if len(folded) == 1 else f"{len(folded)} results"
         if not good:
             st.info("No result stands out from the noise.")
-        places.append(("noise-", folded, st.expander(f"{many} below the noise")))
-    for part, some, where in places:
-        listed = state.layout == "list"
-        with where, cards.grid(1 if listed else 3, f"{state.layout}-{part}{name}"):
-            for n in some:
-                hit = ranking.names[n]
-                short = plain(hit if listed else Path(hit).name)
+        sections.append(("noise-", folded, st.expander(f"{many} below the noise")))
+    as_list = state.layout == "list"
+    for prefix, section, container in sections:
+        with container, cards.grid(1 if as_list else 3, f"{state.layout}-{prefix}{method}"):
+            for rank in section:
+                name = ranking.names[rank]
+                caption = plain(name if as_list else Path(name).name)
                 with st.container(gap="xsmall"):
-                    _card(name, collection, ranking, n, judged, f"  \n:small[{short}]")
+                    _card(method, collection, ranking, rank, judged, f"  \n:small[{caption}]")
                     if state.get("judging") and marking.possible(collection, question):
-                        marking.buttons(collection, question, box, hit, f"{name}-{n}")
+                        marking.buttons(collection, question, box, name, f"{method}-{rank}")
 
 
-def _noise(name: str, collection: Collection, ranking: Ranking) -> int:
-    """The first place of a ranking from which on unrelated pictures score as high."""
+def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
+    """The rank (from 0) from which on results score no higher than unrelated pictures do."""
     if ranking.inliers is not None:
         above = ranking.inliers > 0
-    elif ranking.before:  # such a score is no cosine
+    elif ranking.before:  # the scores of a re-ranker are no cosines
         return len(ranking)
     else:
-        path = own_pictures.indexes(collection)[name]
+        path = own_pictures.indexes(collection)[method]
         _, unrelated = loaders.pair_cosines(path, collection)
         if not len(unrelated):
             return len(ranking)
-        above = ranking.scores > np.quantile(unrelated, USUAL)
+        above = ranking.scores > np.quantile(unrelated, NOISE_QUANTILE)
     return int(np.flatnonzero(above).max(initial=-1)) + 1
 
 
 def _strip(
-    name: str,
+    method: str,
     collection: Collection,
     question: query.Question,
     box: Box | None,
@@ -201,72 +209,73 @@ def _strip(
     judged: Judged | None,
 ) -> None:
     """The best pictures of one method as a row of small cards."""
-    ranking = rankings[name]
+    ranking = rankings[method]
     judging = state.get("judging") and marking.possible(collection, question)
     with st.container(
-        horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{name}"
+        horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{method}"
     ):
-        for n in range(min(STRIP, len(ranking))):
-            hit = ranking.names[n]
-            places = [
-                f"{methods.METHODS[other].title} {one.names.index(hit) + 1}"
-                for other, one in rankings.items()
-                if hit in one.names
+        for rank in range(min(STRIP, len(ranking))):
+            name = ranking.names[rank]
+            ranks = [
+                f"{methods.METHODS[other].title} {other_ranking.names.index(name) + 1}"
+                for other, other_ranking in rankings.items()
+                if name in other_ranking.names
             ]
-            tip = f"{plain(Path(hit).name)}: rank " + ", ".join(places)
+            tip = f"{plain(Path(name).name)}: rank " + ", ".join(ranks)
             with st.container(gap="xsmall"):
-                _card(name, collection, ranking, n, judged, "", tip)
+                _card(method, collection, ranking, rank, judged, "", tip)
                 if judging:
-                    marking.buttons(collection, question, box, hit, f"{name}-{n}")
+                    marking.buttons(collection, question, box, name, f"{method}-{rank}")
 
 
 def _card(
-    name: str,
+    method: str,
     collection: Collection,
     ranking: Ranking,
-    n: int,
+    rank: int,
     judged: Judged | None,
-    more: str,
+    more_caption: str,
     tip: str | None = None,
 ) -> None:
-    hit = ranking.names[n]
-    verdict = judged.verdict(hit) if judged else None
-    label = f"{n + 1}: {plain(Path(hit).name)}"
+    """One result. more_caption: Markdown below rank and score. tip: what the mouse is told."""
+    name = ranking.names[rank]
+    verdict = judged.verdict(name) if judged else None
+    label = f"{rank + 1}: {plain(Path(name).name)}"
     if verdict:
         label += f", {cards.VERDICTS[verdict].label.lower()}"
     cards.card(
         collection,
-        hit,
-        f"**{n + 1}** · {score(ranking, n, short=tip is not None)}"
-        f"{reranking.moved(ranking, n)}{more}",
+        name,
+        f"**{rank + 1}** · {score(ranking, rank, short=tip is not None)}"
+        f"{reranking.moved(ranking, rank)}{more_caption}",
         label,
-        f"{name}-{n}",
+        f"{method}-{rank}",
         verdict,
         enlarge,
-        (name, n),
+        (method, rank),
         tip,
     )
 
 
-def score(ranking: Ranking, n: int, short: bool = False) -> str:
-    """The score of a result as people say it."""
+def score(ranking: Ranking, rank: int, short: bool = False) -> str:
+    """The score of a result for readers. rank: from 0. short: for small cards, without units."""
     if ranking.inliers is None:
-        return f"{ranking.scores[n]:.3f}"
-    if ranking.inliers[n]:
-        return f"{ranking.inliers[n]}" if short else f"{ranking.inliers[n]} inliers"
+        return f"{ranking.scores[rank]:.3f}"
+    if ranking.inliers[rank]:
+        return f"{ranking.inliers[rank]}" if short else f"{ranking.inliers[rank]} inliers"
     if ranking.before:  # geometry may not have looked at it
-        return f"{ranking.scores[n]:.3f}"
+        return f"{ranking.scores[rank]:.3f}"
     return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
 
 
 def _below(
-    name: str,
+    method: str,
     collection: Collection,
     question: query.Question,
     ranking: Ranking,
     judged: Judged | None,
 ) -> None:
-    """Which network answered, on how many pictures, how long each stage took; the CSV."""
+    """Small print below the results (seconds, pictures, checkpoint) and the CSV to download."""
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
@@ -280,9 +289,9 @@ def _below(
     st.download_button(
         "Ranking as CSV",
         lambda: cards.as_csv(ranking, judged.verdict if judged else None),
-        f"{collection.name}-{name}-{Path(question.name).stem}.csv",
+        f"{collection.name}-{method}-{Path(question.name).stem}.csv",
         "text/csv",
-        key=f"csv-{name}",
+        key=f"csv-{method}",
         on_click="ignore",
         icon=":material/download:",
     )
@@ -292,18 +301,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-def offer_index(name: str, collection: Collection, together: bool) -> None:
-    """There is no index: make one of a visitor's own pictures, else say how."""
-    title = methods.METHODS[name].title
+def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
+    """Where a method has no index: build one of a visitor's own pictures, else say how."""
+    title = methods.METHODS[method].title
     if collection.name != own_pictures.NAME:
-        loaders.no_index(collection, name)
+        loaders.no_index(collection, method)
         return
-    if together or st.button(f"Index my pictures with {title}", key=f"build-{name}"):
+    if compare_all or st.button(f"Index my pictures with {title}", key=f"build-{method}"):
         with loaders.explained():
-            own_pictures.build(name)
+            own_pictures.build(method)
         st.rerun()
 
 
-def enlarge(name: str, n: int) -> None:
+def enlarge(method: str, rank: int) -> None:
     """Callback of a card: open the dialog with this result once the page is drawn."""
-    state.enlarged = name, n
+    state.enlarged = method, rank

@@ -29,7 +29,7 @@ def least_key(method: str) -> str:
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.newly_asked(titles, "link", "collection")
+    asked = query.new_link(titles, "link", "collection")
     if not asked:
         return
     if asked.get("method") in (*methods.METHODS, ALL):
@@ -55,7 +55,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     for method in methods.METHODS:
         state[least_key(method)] = None
     if asked.get("method") in methods.METHODS:
-        state[least_key(asked["method"])] = query.number(asked.get("least", ""))
+        state[least_key(asked["method"])] = query.parse_number(asked.get("least", ""))
     state.asked = (asked["query"], asked.get("box", "")) if "query" in asked else None
 
 

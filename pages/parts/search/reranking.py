@@ -17,10 +17,10 @@ def control() -> None:
     """The choice of one re-ranker, of the best chain, or of the chain that a link brought."""
     methods = METHODS.values() if state.method == ALL else [METHODS[state.method]]
     local = any(method.kind == "local" for method in methods)
-    fitting = [one.name for one in RERANKERS.values() if not (one.vectors and local)]
-    options = ["", ",".join(chain.BEST), *fitting]
+    usable = [reranker.name for reranker in RERANKERS.values() if not (reranker.vectors and local)]
+    options = ["", ",".join(chain.BEST), *usable]
     if state.setdefault("then", "") not in options:
-        if all(name in fitting for name in state.then.split(",")):
+        if all(name in usable for name in state.then.split(",")):
             options.append(state.then)
         else:
             state.then = ""
@@ -30,19 +30,18 @@ def control() -> None:
         format_func=lambda names: chain.title(names.split(",")) if names else "Nothing",
         key="then",
         help="A re-ranker looks at the first results again and puts them into a better order. "
-        + "  \n".join(
-            f"**{RERANKERS[name].title}**: {RERANKERS[name].summary}" for name in fitting
-        ),
+        + "  \n".join(f"**{RERANKERS[name].title}**: {RERANKERS[name].summary}" for name in usable),
         persist_state="session",
     )
 
 
 def chosen() -> tuple[str, ...]:
+    """The chain of re-rankers that ``control`` has chosen, () for none."""
     return chain.parse_chain(state.then)
 
 
-def said(ranking: Ranking) -> None:
-    """How far the answer can be trusted, what the re-rankers did, and what they could not do."""
+def summary(ranking: Ranking) -> None:
+    """Write how far the answer can be trusted, what the re-rankers did, and what they could not."""
     if ranking.confidence:
         icons = {"sure": ":green[:material/check_circle:]", "unsure": ":orange[:material/help:]"}
         icon = icons.get(ranking.confidence.level, ":gray[:material/block:]")
@@ -59,7 +58,7 @@ def said(ranking: Ranking) -> None:
         st.caption(f":material/info: {note}")
 
 
-def moved(ranking: Ranking, n: int) -> str:
-    """'▲ 12' for a picture that was twelve places further down before."""
-    places = int(ranking.moved[n]) if ranking.before else 0
-    return f" · ▲ {places}" if places > 0 else f" · ▼ {-places}" if places else ""
+def moved(ranking: Ranking, rank: int) -> str:
+    """' · ▲ 12' for the picture at a rank (from 0) that the re-rankers moved up by twelve."""
+    moved_up = int(ranking.moved[rank]) if ranking.before else 0
+    return f" · ▲ {moved_up}" if moved_up > 0 else f" · ▼ {-moved_up}" if moved_up else ""

@@ -101,7 +101,7 @@ def guide(collection: Collection, question: query.Question, box: Box | None) -> 
         return
     n = names.index(question.name)
     # The sentence is about one search: with this box, this protocol, and nothing after it.
-    same_box = query.written(box) == query.written(question.own_box)
+    same_box = query.box_as_text(box) == query.box_as_text(question.own_box)
     as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
         told = STOPS[n].sentence if as_told else "You have changed this search."
@@ -128,7 +128,7 @@ def _search(collection: Collection, stop: Stop, label: str, icon: str | None = N
     link = {"collection": collection.name, "method": ALL, "query": stop.name}
     for asked in collection.queries:
         if asked.name == stop.name and asked.box:
-            link["box"] = query.written(asked.box)
+            link["box"] = query.box_as_text(asked.box)
     st.page_link("pages/search.py", label=label, icon=icon, query_params=link)
 
 
