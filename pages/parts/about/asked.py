@@ -28,11 +28,11 @@ class Asked(NamedTuple):
 
 def follow_link(parts: dict[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
-    if asked.get("part") in parts:
-        state["about-part"] = asked["part"]
-    if "query" in asked:
-        state["about-query"] = state["about-linked"] = asked["query"]
+    parameters = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
+    if parameters.get("part") in parts:
+        state["about-part"] = parameters["part"]
+    if "query" in parameters:
+        state["about-query"] = state["about-linked"] = parameters["query"]
 
 
 def write_link(asked: Asked) -> None:

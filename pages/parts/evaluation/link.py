@@ -16,24 +16,26 @@ state = st.session_state
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.new_link(titles, "eval-link", "eval-collection")
-    if not asked:
+    parameters = query.new_link(titles, "eval-link", "eval-collection")
+    if not parameters:
         return
-    if asked.get("protocol") in PROTOCOLS:
-        state["eval-protocol"] = asked["protocol"]
-    state["eval-whole"] = asked.get("boxes") == "no"
+    if parameters.get("protocol") in PROTOCOLS:
+        state["eval-protocol"] = parameters["protocol"]
+    state["eval-whole"] = parameters.get("boxes") == "no"
     for key in ("method", "against"):
-        if key in asked:
-            state[f"eval-{key}"] = asked[key]
-    state["eval-asked"] = (asked["query"], asked.get("box", "")) if "query" in asked else None
+        if key in parameters:
+            state[f"eval-{key}"] = parameters[key]
+    state["eval-asked"] = (
+        (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
+    )
 
 
 def follow_query(collection: Collection) -> None:
     """The rest of a link, which needs the collection: the query."""
-    asked = state.pop("eval-asked", None)
-    if not asked:
+    linked = state.pop("eval-asked", None)
+    if not linked:
         return
-    name, box = asked
+    name, box = linked
     same = [n for n, one in enumerate(collection.queries) if one.name == name]
     if same:
         state["eval-query"] = min(
@@ -45,9 +47,9 @@ def follow_query(collection: Collection) -> None:
 
 def view_of(collection: Collection, number: int) -> dict[str, str]:
     """Collection and query, as the address of this page and of the search page has them."""
-    asked = collection.queries[number]
-    view = {"collection": collection.name, "query": asked.name}
-    return view | ({"box": query.box_as_text(asked.box)} if asked.box else {})
+    one_query = collection.queries[number]
+    view = {"collection": collection.name, "query": one_query.name}
+    return view | ({"box": query.box_as_text(one_query.box)} if one_query.box else {})
 
 
 def write_link(view: Mapping[str, str]) -> None:

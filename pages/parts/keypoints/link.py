@@ -41,23 +41,25 @@ state = st.session_state
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.new_link(titles, "kp-link", "collection")
-    if not asked:
+    parameters = query.new_link(titles, "kp-link", "collection")
+    if not parameters:
         return
     for name in ("view", *ONE, *PAIR):
-        text, kind = asked.get(name, ""), name.removeprefix("xfeat-")
+        text, kind = parameters.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:
             state[f"kp-{name}"] = text
         elif kind in LIMITS and (value := query.parse_number(text)) is not None:
             least, most = LIMITS[kind]
             value = min(max(value, least), most)
             state[f"kp-{name}"] = round(value / 10) * 10 if kind == "count" else value
-    if by := [one for one in MATCHERS if one in asked.get("by", "").split(",")]:
+    if by := [one for one in MATCHERS if one in parameters.get("by", "").split(",")]:
         state["kp-by"] = by
-    if "result" in asked:
-        state["kp-result"], state["kp-other"] = asked["result"], HERE
-        state["kp-linked"] = asked["result"]
-    state["kp-asked"] = (asked["query"], asked.get("box", "")) if "query" in asked else None
+    if "result" in parameters:
+        state["kp-result"], state["kp-other"] = parameters["result"], HERE
+        state["kp-linked"] = parameters["result"]
+    state["kp-asked"] = (
+        (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
+    )
 
 
 def write_link(collection: Collection, question: query.Question | None) -> None:

@@ -29,34 +29,39 @@ def least_key(method: str) -> str:
 
 def follow_link(titles: Mapping[str, str]) -> None:
     """Put what the address asks for into the session, before any widget is drawn."""
-    asked = query.new_link(titles, "link", "collection")
-    if not asked:
+    parameters = query.new_link(titles, "link", "collection")
+    if not parameters:
         return
-    if asked.get("method") in (*methods.METHODS, ALL):
-        state.method = asked["method"]
-    elif "method" in asked:
+    if parameters.get("method") in (*methods.METHODS, ALL):
+        state.method = parameters["method"]
+    elif "method" in parameters:
         st.warning(
-            f"This link asks for the method {plain(asked['method'])}, which there is not. "
+            f"This link asks for the method {plain(parameters['method'])}, which there is not. "
             "Choose another method."
         )
-    if asked.get("judge") in PROTOCOLS:
-        state.judge = asked["judge"]
-    if asked.get("count", "").isdecimal():
-        state.count = min(max(int(asked["count"][:4]), FEWEST), MOST)
-    if asked.get("layout") in LAYOUTS:
-        state.layout = asked["layout"]
-    state.fold = asked.get("fold") == "yes"
+    if parameters.get("judge") in PROTOCOLS:
+        state.judge = parameters["judge"]
+    if parameters.get("count", "").isdecimal():
+        state.count = min(max(int(parameters["count"][:4]), FEWEST), MOST)
+    if parameters.get("layout") in LAYOUTS:
+        state.layout = parameters["layout"]
+    state.fold = parameters.get("fold") == "yes"
     try:
-        state.then = ",".join(chain.parse_chain(asked.get("then", "")))
+        state.then = ",".join(chain.parse_chain(parameters.get("then", "")))
     except RetrievalError as error:
         state.then = ""
         st.warning(f"{plain(str(error))} Nothing is re-ranked now.")
-    state.where, state.filtered = asked.get("where", "")[:LONGEST_FILTER], state.get("collection")
+    state.where, state.filtered = (
+        parameters.get("where", "")[:LONGEST_FILTER],
+        state.get("collection"),
+    )
     for method in methods.METHODS:
         state[least_key(method)] = None
-    if asked.get("method") in methods.METHODS:
-        state[least_key(asked["method"])] = query.parse_number(asked.get("least", ""))
-    state.asked = (asked["query"], asked.get("box", "")) if "query" in asked else None
+    if parameters.get("method") in methods.METHODS:
+        state[least_key(parameters["method"])] = query.parse_number(parameters.get("least", ""))
+    state.asked = (
+        (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
+    )
 
 
 def follow_query(collection: Collection) -> None:
