@@ -30,7 +30,7 @@ class Busy(RetrievalError):
 
     def __init__(self, retry_after: int):
         super().__init__(
-            f"Too many searches are waiting; try again in about {retry_after} seconds."
+            f"Too many requests are waiting; try again in about {retry_after} seconds."
         )
         self.retry_after = retry_after
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
+from starlette.requests import ClientDisconnect
 
 from retrieval import cookies
 from retrieval.collections import collection as collections
@@ -128,6 +129,10 @@ def _explain(app: FastAPI) -> None:
         return JSONResponse(
             {"detail": str(error)}, 429, headers={"Retry-After": str(error.retry_after)}
         )
+
+    @app.exception_handler(ClientDisconnect)
+    def left(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nobody reads it: what counts is that it is no error
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

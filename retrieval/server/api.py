@@ -42,7 +42,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The request came too slowly"},
     413: {"model": Problem, "description": "The request is too large"},
     422: {"model": Problem, "description": "Something in the request is wrong"},
-    429: {"model": Problem, "description": "Too many searches wait: see Retry-After"},
+    429: {"model": Problem, "description": "Too many requests wait: see Retry-After"},
     503: {"model": Problem, "description": "Not now"},
 }
 
@@ -170,12 +170,19 @@ async def search_by_upload(
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}},
 )
-def picture(
-    collection: str, name: str, side: Annotated[int, Query(ge=16, le=LONGEST)] = 1024
+async def picture(
+    request: Request,
+    collection: str,
+    name: str,
+    side: Annotated[int, Query(ge=16, le=LONGEST)] = 1024,
 ) -> Response:
     """A picture of a collection as JPEG, its longer side at most ``side`` pixels."""
-    path = catalogue.picture(catalogue.collection(collection), name)
-    return Response(jpeg(path, side), media_type="image/jpeg")
+
+    def made() -> bytes:
+        return jpeg(catalogue.picture(catalogue.collection(collection), name), side)
+
+    data = await catalogue.in_turn(request, made, catalogue.PICTURES)
+    return Response(data, media_type="image/jpeg")
 
 
 def jpeg(path: Path, side: int) -> bytes:

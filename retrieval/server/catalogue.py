@@ -29,7 +29,9 @@ from retrieval.workers import LOOK, Workers
 T = TypeVar("T")
 
 QUEUE = 50  # searches that may wait; at one a second the last has waited a minute
+MOST_PICTURES = 200  # to be sent that may wait; a large one takes a tenth of a second
 WORKERS = Workers(min(threads.usable_cores(), 2), QUEUE)
+PICTURES = Workers(min(threads.usable_cores(), 2), MOST_PICTURES)
 log = logging.getLogger("uvicorn.error")
 
 
@@ -131,13 +133,14 @@ def search(
     )
 
 
-async def in_turn(request: Request, work: Callable[[], T]) -> T:
-    """What ``work()`` returns, once it was its turn among the searches of all clients.
+async def in_turn(request: Request, work: Callable[[], T], workers: Workers | None = None) -> T:
+    """What ``work()`` returns, once it was its turn among those of all clients.
 
-    Raises Busy where too many wait. When the client leaves, the work leaves the queue.
+    workers: WORKERS, who search, by default. Raises Busy where too many wait. When the client
+    leaves, the work leaves the queue.
     """
     who = hosts.client_at(request.client)
-    future = WORKERS.submit(who, work)
+    future = (workers or WORKERS).submit(who, work)
     waiting = asyncio.wrap_future(future)
     try:
         while not (await asyncio.wait([waiting], timeout=LOOK))[0]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrieval import cli, hosts, server
 from retrieval.errors import RetrievalError
-from retrieval.server import catalogue, connections, guard
+from retrieval.server import api, catalogue, connections, guard
 from retrieval.workers import Workers
 
 GEM = "town/gem-lite0"
@@ -241,10 +241,46 @@ def test_health_and_lists_never_wait_behind_searches(client, picture, held):
         refused = [one.result() for one in answers if one.done()]
         assert {one.status_code for one in refused} == {429}
         assert all(int(one.headers["retry-after"]) > 0 for one in refused)
-        assert "Too many searches are waiting" in refused[0].json()["detail"]
+        assert "Too many requests are waiting" in refused[0].json()["detail"]
         held.set()
         codes = [one.result().status_code for one in answers]
         assert codes.count(200) == 4
+
+
+def test_lists_never_wait_behind_pictures(monkeypatch, client):
+    """One client that asked for 400 large ones at once kept all others from everything else."""
+    begun, end = threading.Event(), threading.Event()
+    make = api.jpeg
+
+    def slow(*arguments):
+        begun.set()
+        assert end.wait(60)
+        return make(*arguments)
+
+    monkeypatch.setattr(api, "jpeg", slow)
+    monkeypatch.setattr(catalogue, "PICTURES", Workers(1, 50))
+    path = "/collections/town/pictures/a.png"
+    with ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(client.get, path) for _ in range(60)]
+        assert begun.wait(60)
+        try:
+            wait_until(lambda: sum(one.done() for one in answers) == 19)
+            other = requests.get(f"{client.root}/indexes", timeout=5)
+            assert other.status_code == 200
+        finally:
+            end.set()
+        codes = [one.result().status_code for one in answers]
+    assert (codes.count(200), codes.count(429)) == (41, 19)
+
+
+@pytest.mark.parametrize("path", ["/", f"/indexes/{GEM}/search"])
+def test_clients_that_leave_in_the_middle_are_no_errors_of_ours(client, caplog, path):
+    """Each left 74 lines in the log."""
+    connect(client, STALLED.replace(b"POST /", b"POST " + path.encode())).close()
+    one = connect(client, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert one.recv(100).startswith(b"HTTP/1.1 200 ")
+    client.stop()
+    assert not caplog.records
 
 
 def test_the_search_of_a_client_that_left_is_dropped(client, picture, held):
