@@ -12,6 +12,7 @@ from asyncio import Transport
 from functools import cache
 from typing import Any
 
+from google.protobuf.message import Message
 from starlette import formparsers
 from starlette.exceptions import HTTPException
 from streamlit import net_util, runtime
@@ -30,7 +31,7 @@ MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as m
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 A_MOMENT = 1.0  # s after those minutes
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
-MOST_WIDGETS = 10_000  # of which one message may tell
+MOST_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
 MOST_UPLOADED, MOST_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
@@ -162,8 +163,7 @@ def ignore_messages() -> None:
     """Let no visitor clear the caches of all, reach files of the owner, or keep others waiting.
 
     With the caches go the networks that everybody uses, and the pictures of visitors are deleted
-    as if their sessions had ended. Each file that is announced is answered with 230 bytes. To see
-    whether a click is lost takes a second for the two million widgets of one message. What
+    as if their sessions had ended. Each file that is announced is answered with 230 bytes. What
     Streamlit does for a page without running it: it makes a file to download, in one of a few
     threads for all. Where the owner has a coding assistant, it also writes instructions for that
     into the folder of the app.
@@ -184,12 +184,27 @@ def _handle(session: AppSession, message: BackMsg) -> None:
 
 def _is_modest(session: AppSession, message: BackMsg) -> bool:
     kind = message.WhichOneof("type")
-    if kind == "rerun_script":
-        return len(message.rerun_script.widget_states.widgets) <= MOST_WIDGETS
     if kind == "file_urls_request":
         return len(message.file_urls_request.file_names) <= MOST_FILES
     if kind == "backend_operation_request":
         asked = message.backend_operation_request.WhichOneof("payload")
         known = asked in ("deferred_file", "dataframe_chunk")
         return known and len(session._background_tasks) < MOST_DOWNLOADS
-    return True
+    return _has_few_parts(message)
+
+
+def _has_few_parts(message: Message) -> bool:
+    """Whether a message, and all in it, has at most MOST_PARTS values.
+
+    Two million widgets without a name are 4 MB, take a second to compare with those before, and up
+    to 100 MB of memory for as long as the session has them.
+    """
+    count = 0
+    waiting: list[Any] = [message]
+    while waiting and count <= MOST_PARTS:
+        for _, value in waiting.pop().ListFields():
+            values = [value] if isinstance(value, Message | str | bytes | int | float) else value
+            count += len(values)
+            if count <= MOST_PARTS and isinstance(values[0], Message):
+                waiting += values
+    return count <= MOST_PARTS

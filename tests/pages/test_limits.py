@@ -75,14 +75,23 @@ def test_files_that_are_announced(session, handled):
     assert [len(one.file_urls_request.file_names) for one in handled] == [0, limits.MOST_FILES]
 
 
-def test_widgets_of_one_message(session, handled):
-    """Two million of them, which is 4 MB, kept everybody waiting for a second."""
-    for count in (0, limits.MOST_WIDGETS, limits.MOST_WIDGETS + 1):
-        message = BackMsg()
-        message.rerun_script.widget_states.widgets.extend([WidgetState()] * count)
-        session.handle_backmsg(message)
-    counts = [len(one.rerun_script.widget_states.widgets) for one in handled]
-    assert counts == [0, limits.MOST_WIDGETS]
+def test_messages_of_very_many_parts(session, handled):
+    """Two million widgets, which are 4 MB, kept everybody waiting for a second."""
+
+    def message(widgets=0, numbers=0, hashes=0):
+        made = BackMsg()
+        state = made.rerun_script
+        state.widget_states.widgets.extend([WidgetState()] * widgets)
+        state.widget_states.widgets.add().int_array_value.data.extend([1] * numbers)
+        state.cached_message_hashes.extend([""] * hashes)
+        return made
+
+    most = limits.MOST_PARTS
+    small = [message(), message(10_000, 80_000, 900)]
+    large = [message(widgets=most), message(numbers=most), message(hashes=most)]
+    for one in small + large:
+        session.handle_backmsg(one)
+    assert handled == small
 
 
 @pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
