@@ -306,7 +306,8 @@ def _bytes_of(source: Source) -> bytes:
 
 
 def _make_upright(picture: Image.Image) -> None:
-    if len(picture.info.get("exif") or b"") > picture_files.MAX_EXIF:
+    places = "exif", "Raw profile type exif"
+    if any(len(picture.info.get(one) or b"") > picture_files.MAX_EXIF for one in places):
         return
     # Damaged EXIF says nothing about the pixels, which are already decoded.
     with contextlib.suppress(Exception):

@@ -123,17 +123,18 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
 
 
 def _check_packed(path: Path, most: int) -> None:
-    """Raises ValueError where a variable of a ``.mat`` (version 5) holds more than ``most`` bytes
-    unpacked: scipy believes what it says of itself, and 4 MB may become 4 GB."""
+    """Raises ValueError where the variables of a ``.mat`` (version 5) hold more than ``most`` bytes
+    unpacked: scipy believes what they say of themselves, and 4 MB may become 4 GB."""
     with open(path, "rb") as file:
         order: Literal["little", "big"] = "little" if file.read(128).endswith(b"IM") else "big"
+        total = 0
         while tag := file.read(8):
             packed = int.from_bytes(tag[:4], order) == 15
             left = int.from_bytes(tag[4:], order)
             if not packed:
                 file.seek(left, os.SEEK_CUR)
                 continue
-            unpacker, total = zlib.decompressobj(), 0
+            unpacker = zlib.decompressobj()
             while left and (data := file.read(min(left, 1 << 16))):
                 left -= len(data)
                 while data:

@@ -123,6 +123,12 @@ def rank_queries(
     from retrieval.ranking.search import rank_picture, rank_query
 
     chain.check_chain(then, index)
+    if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
+        raise RetrievalError(
+            f"{collection.title} has {len(collection.queries):,} queries for "
+            f"{len(collection.names):,} pictures: their rankings would take more than "
+            f"{files.human_bytes(files.MAX_ARRAYS)}. Evaluate fewer queries."
+        )
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}
     stored = query_descriptors(index) if method is None else None

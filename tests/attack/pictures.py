@@ -40,6 +40,15 @@ def many_chunks(count: int) -> bytes:
     return data[:33] + chunk * count + data[33:]
 
 
+def metadata_as_text(exif: bytes) -> bytes:
+    """A PNG with metadata as old programs wrote them, in hexadecimal digits."""
+    data = encode(Image.new("RGB", (64, 32)), "PNG")
+    text = f"\nexif\n{len(exif)}\n{exif.hex()}".encode()
+    content = b"tEXtRaw profile type exif\0" + text
+    chunk = struct.pack(">L", len(content) - 4) + content + struct.pack(">L", zlib.crc32(content))
+    return data[:33] + chunk + data[33:]
+
+
 def markers_without_length(data: bytes) -> bytes:
     """The same JPEG with a marker before each scan but the first, after which comes no length.
 

@@ -110,6 +110,10 @@ def test_many_fractions_in_metadata():
         with Image.open(data) as picture:
             images._make_upright(picture)
             assert not hasattr(picture, "_exif") or not picture._exif  # nobody looked at them
+    turned = pictures.overlapping_values(1, 8)
+    assert images.read(pictures.metadata_as_text(b"Exif\0\0" + turned)).size == (32, 64)
+    large = b"Exif\0\0" + turned + bytes(picture_files.MAX_EXIF)
+    assert images.read(pictures.metadata_as_text(large)).size == (64, 32)
     with pytest.raises(images.PictureError, match="unusual number of pieces"):
         images.read(fractions(picture_files.MAX_PIECES + 1, 282))
     data = io.BytesIO()

@@ -255,3 +255,9 @@ def test_published_descriptors_that_unpack_to_more_than_they_should(tmp_path):
     with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
         read_mat(path, 2, 3)
     assert "unpacks to more" in str(caught.value.__cause__)
+
+    small = zlib.compress(bytes(400_000))  # each is small, and all of them would take minutes
+    path.write_bytes(data + 10 * (struct.pack("<II", 15, len(small)) + small))
+    with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
+        read_mat(path, 2, 3)
+    assert "unpacks to more" in str(caught.value.__cause__)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval import files, methods
 from retrieval import index as indexes
-from retrieval import methods
 from retrieval.cli.output import DownloadBar
 from retrieval.cli.parser import _parser
 from retrieval.collections import open_collection
@@ -400,6 +400,16 @@ def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
     asked = vectors[0] + sum(vectors[i] for i in range(1, 5))
     expected = sorted(range(1, 5), key=lambda i: -round(float(vectors[i] @ asked), 4))
     assert ranks[1:5, 0].tolist() == expected
+
+
+def test_very_many_queries(index, method, folder, monkeypatch):
+    """Room for the rankings of all was made before the first was asked: 2 MB of names took 8 GB."""
+    collection = open_collection(folder)
+    monkeypatch.setattr(files, "MAX_ARRAYS", 4 * 6 * 2)
+    assert runs.rank_queries(index, method, collection)[0].shape == (6, 2)
+    monkeypatch.setattr(files, "MAX_ARRAYS", 4 * 6 * 2 - 1)
+    with pytest.raises(RetrievalError, match="2 queries for 6 pictures: their rankings"):
+        runs.rank_queries(index, method, collection)
 
 
 def test_a_chain_that_the_index_cannot_serve(index, method, folder):
