@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import Message
 from starlette import formparsers
 from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util, runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.app_session import AppSession
@@ -178,6 +179,9 @@ def _nothing(session: AppSession) -> None:
 
 
 def _handle(session: AppSession, message: BackMsg) -> None:
+    """Handle a message, or ignore it, or end the connection, which would keep a large one."""
+    if not _has_few_parts(message):
+        raise WebSocketDisconnect
     if _is_modest(session, message):
         handle(session, message)
 
@@ -190,14 +194,14 @@ def _is_modest(session: AppSession, message: BackMsg) -> bool:
         asked = message.backend_operation_request.WhichOneof("payload")
         known = asked in ("deferred_file", "dataframe_chunk")
         return known and len(session._background_tasks) < MOST_DOWNLOADS
-    return _has_few_parts(message)
+    return True
 
 
 def _has_few_parts(message: Message) -> bool:
     """Whether a message, and all in it, has at most MOST_PARTS values.
 
     Two million widgets without a name are 4 MB, take a second to compare with those before, and up
-    to 100 MB of memory for as long as the session has them.
+    to 100 MB of memory until the next message.
     """
     count = 0
     waiting: list[Any] = [message]
