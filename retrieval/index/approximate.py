@@ -348,7 +348,7 @@ class Cells(Approximate):
         count, width = descriptors.shape
         pieces = codes.shape[1]
         return bool(
-            len(centres)
+            len(centres) == _cells(count)
             and centres.shape[1] == width
             and len(starts) == len(centres) + 1
             and starts[0] == 0

@@ -83,7 +83,7 @@ class Method(ABC):
         for key, default in self.defaults.items():
             if not _is_like(self.settings[key], default):
                 raise RetrievalError(
-                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r}."
+                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r:.100}."
                 )
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")

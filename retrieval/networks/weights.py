@@ -105,6 +105,7 @@ def _checked(path: Path) -> BinaryIO:
 
 
 OLD_FORM = 5  # pickles at the beginning of a file from before torch 1.6
+MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 MAX_CALLS = 1000  # of numpy: an array takes five, and files have a dozen at most
 _TENSOR = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
@@ -202,6 +203,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         or not isinstance(state, dict)
         # What is asked of it is yes or no, a number or a word; arrays are in the whitening.
         or any(isinstance(value, torch.Tensor | np.ndarray) for value in data["meta"].values())
+        or not _is_short(data["meta"])
         or not all(isinstance(key, str) for key in state)
         or not all(_is_plain(value) for value in state.values())
     ):
@@ -227,6 +229,24 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     }
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
     return Weights(trunk, head, meta)
+
+
+def _is_short(meta: dict) -> bool:
+    """Whether it can be written out: a list of the same list twice, thirty times, is a gigabyte."""
+    waiting: list[Any] = [meta]
+    size = 0
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, dict | list | tuple | set | str):
+            continue
+        size += 1 + len(one)
+        if size > MAX_META:
+            return False
+        if isinstance(one, dict):
+            waiting += one.values()
+        if not isinstance(one, str):
+            waiting += one
+    return True
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,6 +7,7 @@ import re
 import resource
 import struct
 import zipfile
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -134,3 +135,15 @@ def test_what_networks_are_made_of_is_read(tmp_path):
         assert found.meta["Lw"]["n"] == 2.5
         assert np.array_equal(found.head["b"], parameter.detach().numpy())
     assert re.match("PK", path.read_bytes()[:2].decode("latin1")) is None
+
+
+@pytest.mark.parametrize("times", [10, 22])
+def test_a_network_that_says_the_same_again_and_again(tmp_path, times):
+    """2 kB: written out, as its description is, they are a gigabyte and more."""
+    said: object = "x"
+    for _ in range(times):
+        said = [said, said]
+    for meta in ({"trained": {"collection": said}}, {"settings": {"size": said}}):
+        torch.save({"meta": META | meta, "state_dict": {}}, tmp_path / "net.pth")
+        with pytest.raises(RetrievalError, match="wrong meta") if times > 10 else nullcontext():
+            checkpoints.find("cnn-irwnha", tmp_path / "net.pth")
