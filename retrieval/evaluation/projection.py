@@ -1,4 +1,4 @@
-"""Descriptors in two dimensions, to be looked at."""
+"""Descriptors projected to two dimensions, to be drawn as a map."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST = 2000  # pictures on a map, the first of a collection
-PERPLEXITY = 15.0  # about as many neighbours of each picture are kept near
+MAX_PICTURES = 2000  # on a map: the first of a collection
+PERPLEXITY = 15.0  # about how many neighbours of each picture t-SNE keeps near
 
 
 class Directions(NamedTuple):
-    """Principal component analysis. mean: (D,); directions: (2, D), unit length; share: of all
-    variance that these two hold, 0 to 1."""
+    """The first two principal components of descriptors.
+
+    mean: (D,). directions: (2, D), unit length. share: of the variance along these two, 0 to 1.
+    """
 
     mean: np.ndarray
     directions: np.ndarray
     share: float
 
     def place(self, vectors: np.ndarray) -> np.ndarray:
-        """(N, 2) of descriptors (N, D)."""
+        """Coordinates (N, 2) of descriptors (N, D) along the two directions."""
         return (vectors - self.mean) @ self.directions.T
 
 
 def pca(vectors: np.ndarray) -> Directions:
-    """The two directions in which descriptors (N, D), at least two of them, differ most."""
+    """The two directions in which descriptors (N, D) vary most; N is at least 2."""
     mean = vectors.mean(axis=0)
     _, lengths, directions = np.linalg.svd(vectors - mean, full_matrices=False)
     total = float((lengths**2).sum()) or 1.0
@@ -32,10 +34,9 @@ def pca(vectors: np.ndarray) -> Directions:
 
 
 def tsne(vectors: np.ndarray) -> np.ndarray:
-    """Places (N, 2) that keep near what is near (t-SNE, van der Maaten and Hinton, JMLR 2008).
+    """Coordinates (N, 2) by t-SNE (van der Maaten and Hinton, JMLR 2008): neighbours stay near.
 
-    vectors: (N, D) of unit length, from 4 to ``MOST`` of them. The same vectors give the same
-    places.
+    vectors: (N, D) of unit length, N from 4 to MAX_PICTURES. The result is deterministic.
     """
     from sklearn.manifold import TSNE  # takes a second
 

@@ -1,8 +1,8 @@
 """Score rankings by the classic and the revisited protocols of Oxford and Paris.
 
 A ranking is one column of ``ranks`` (K, Q), integers: zero-based positions into the database
-names, best first. Ignored pictures are taken out of it, which moves everything below them up;
-then average precision is the area under the precision-recall curve by the trapezoid rule
+names, best first. Ignored pictures are taken out of it, which moves everything below them up.
+Average precision is then the area under the precision-recall curve by the trapezoid rule
 (Philbin et al., CVPR 2007; labels and Easy, Medium, Hard: Radenović et al., "Revisiting Oxford
 and Paris", CVPR 2018, whose code this agrees with to rounding).
 
@@ -34,7 +34,7 @@ RECALL_LEVELS = np.arange(101) / 100  # where mean precision-recall curves are s
 
 
 class Rule(NamedTuple):
-    """Which label sets a protocol counts as right, and which it takes out of the ranking."""
+    """A protocol: names of the label sets that it counts as right, and of those that it ignores."""
 
     positives: tuple[str, ...]
     ignored: tuple[str, ...]
@@ -60,10 +60,11 @@ class Truth(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of all queries under one protocol. Fractions from 0 to 1; nan: no positives.
+    """Scores of Q queries under one protocol: fractions from 0 to 1, nan for one without positives.
 
     aps: (Q,) float64. prs, recalls: (Q, len(KS)) float64, precision and recall at each k.
-    positives, listed: (Q,) int64, how many positives there are and how many the ranking lists.
+    positives: (Q,) int64, how many positives a query has. listed: (Q,) int64, how many of them its
+    ranking lists.
     curve: (101,) float64, interpolated precision at RECALL_LEVELS, mean over the queries.
     """
 
@@ -103,7 +104,7 @@ class Scores:
         return {landmark: _mean(np.array(aps)) for landmark, aps in groups.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values; None for nan."""
+        """The scores as plain values for JSON; None for nan."""
         ks = ",".join(map(str, KS))
         return {
             "map": _plain(self.map),
@@ -124,8 +125,9 @@ class Step:
     """One positive of a ranking and what it adds to AP. Ranks count from 1.
 
     position: into the database. label: the label set it is in.
-    raw_rank: in the ranking as it is; rank: once the ``ignored_above`` ignored are taken out.
-    precision_before: of everything above it; precision_after: with it. recall: with it.
+    raw_rank: its rank in the whole ranking. ignored_above: how many pictures above it are ignored.
+    rank: its rank without those.
+    precision_before: of the pictures above it; precision_after, recall: of those and itself.
     area: of the trapezoid, (precision_before + precision_after) / 2 / number of positives.
     """
 
@@ -142,10 +144,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """How one AP comes about.
+    """How the AP of one ranking is computed.
 
-    kinds: (K,) str, 'positive', 'ignored' or 'wrong' for each listed picture, in raw order.
-    positives: how many the query has; missing: positions of those the ranking does not list.
+    kinds: (K,) str, 'positive', 'ignored' or 'wrong' for each listed picture, best first.
+    steps: one for each listed positive, best first.
+    positives: how many the query has. missing: positions of those that the ranking does not list.
     average_precision: the sum of the areas of the steps; nan without positives.
     """
 
@@ -205,16 +208,17 @@ def evaluate(
 
     rows: dict[str, list] = {protocol: [] for protocol in protocols}
     for column, query in enumerate(truth.queries):
-        places = _places(ranks[:, column], len(truth.names))
+        rank_of = _inverse(ranks[:, column], len(truth.names))
         for protocol in protocols:
-            rows[protocol].append(_score(places, query.labels, PROTOCOLS[protocol]))
+            rows[protocol].append(_score(rank_of, query.labels, PROTOCOLS[protocol]))
     return {protocol: _gather(protocol, rows[protocol]) for protocol in protocols}
 
 
 def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
-    """``ranks`` if it is (K, queries) integers from 0 to pictures - 1, each once a column.
+    """Return ``ranks`` if it holds rankings of a database, or raise RetrievalError.
 
-    A column may be filled up with -1 at its end. Raises RetrievalError with what is wrong.
+    That is: integers (K, queries) from 0 to pictures - 1, each at most once in a column. A column
+    may be filled up with -1 at its end.
     """
     ranks = np.asarray(ranks)
     if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
@@ -242,19 +246,20 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
     if (listed[1:] & ~listed[:-1]).any():
         raise RetrievalError("A ranking goes on after an empty entry (-1).")
     for column in range(queries):
-        one = ranks[: listed[:, column].sum(), column]
-        seen = np.bincount(one, minlength=1)
-        if seen.max() > 1:
+        ranking = ranks[: listed[:, column].sum(), column]
+        counts = np.bincount(ranking, minlength=1)
+        if counts.max() > 1:
             raise RetrievalError(
-                f"The ranking in column {column} lists position {int(seen.argmax())} twice."
+                f"The ranking in column {column} lists position {int(counts.argmax())} twice."
             )
     return ranks
 
 
 def average_precision(ranks: np.ndarray, positives: int) -> float:
-    """AP from the zero-based ranks (n,) of the n listed positives, ascending, ignored taken out.
+    """AP of one ranking; nan where there are no positives.
 
-    positives: how many there are in all. nan when there are none.
+    ranks: (n,) zero-based ranks of the positives that the ranking lists, ascending, with ignored
+    pictures taken out. positives: how many there are in all.
     """
     if not positives:
         return float("nan")
@@ -263,31 +268,34 @@ def average_precision(ranks: np.ndarray, positives: int) -> float:
 
 
 def explain(ranking: np.ndarray, labels: Mapping[str, np.ndarray], protocol: str) -> Explanation:
-    """Every number behind one AP: ``ranking`` (K,) integers, -1 at its end where it is short."""
+    """Every number behind the AP of one ranking.
+
+    ranking: (K,) positions, best first, perhaps with -1 at its end. labels: label set → positions.
+    """
     rule = PROTOCOLS[protocol]
     ranking = ranking[ranking >= 0]
     positives, ignored = _label_sets(labels, rule)
     kinds = np.full(len(ranking), "wrong", dtype="<U8")
     kinds[np.isin(ranking, ignored)] = "ignored"
     kinds[np.isin(ranking, positives)] = "positive"
-    raw = np.flatnonzero(np.isin(ranking, positives))
-    ignored_above = np.searchsorted(np.flatnonzero(np.isin(ranking, ignored)), raw)
-    ranks = raw - ignored_above
+    raw_ranks = np.flatnonzero(np.isin(ranking, positives))
+    ignored_above = np.searchsorted(np.flatnonzero(np.isin(ranking, ignored)), raw_ranks)
+    ranks = raw_ranks - ignored_above
     before, after = _precisions(ranks)
     steps = []
-    for found, place in enumerate(raw):
-        position = int(ranking[place])
+    for step, raw_rank in enumerate(raw_ranks):
+        position = int(ranking[raw_rank])
         steps.append(
             Step(
                 position=position,
                 label=next(name for name in rule.positives if position in labels.get(name, ())),
-                raw_rank=int(place) + 1,
-                rank=int(ranks[found]) + 1,
-                ignored_above=int(ignored_above[found]),
-                precision_before=float(before[found]),
-                precision_after=float(after[found]),
-                recall=(found + 1) / len(positives),
-                area=float((before[found] + after[found]) / 2 / len(positives)),
+                raw_rank=int(raw_rank) + 1,
+                rank=int(ranks[step]) + 1,
+                ignored_above=int(ignored_above[step]),
+                precision_before=float(before[step]),
+                precision_after=float(after[step]),
+                recall=(step + 1) / len(positives),
+                area=float((before[step] + after[step]) / 2 / len(positives)),
             )
         )
     missing = np.setdiff1d(positives, ranking)
@@ -302,9 +310,9 @@ def explain(ranking: np.ndarray, labels: Mapping[str, np.ndarray], protocol: str
 
 
 def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the curve whose area AP is: recall and precision, (2 n,) float64 each.
+    """Recall and precision (2 n,) float64 each: corners of the curve whose area is AP.
 
-    Each positive gives two: precision just before it, at the recall so far, and with it.
+    Each of the n listed positives gives two corners: just before it, and with it.
     """
     steps = explanation.steps
     recall = [
@@ -317,7 +325,7 @@ def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
 def average_precision_by_loop(
     ranking: Sequence[int], positives: set[int], ignored: set[int]
 ) -> float:
-    """AP of one ranking by a plain loop: what the fast way is tested and timed against."""
+    """AP of one ranking by a plain loop, to test and time ``average_precision`` against."""
     if not positives:
         return float("nan")
     rank = found = 0
@@ -333,33 +341,38 @@ def average_precision_by_loop(
     return area
 
 
-def _places(ranking: np.ndarray, pictures: int) -> np.ndarray:
-    """(pictures,) int64: the zero-based rank of every database picture, -1 if not listed."""
-    places = np.full(pictures, -1, dtype=np.int64)
+def _inverse(ranking: np.ndarray, pictures: int) -> np.ndarray:
+    """The zero-based rank of every database picture, (pictures,) int64; -1 if it is not listed."""
+    rank_of = np.full(pictures, -1, dtype=np.int64)
     ranking = ranking[ranking >= 0]
-    places[ranking] = np.arange(len(ranking))
-    return places
+    rank_of[ranking] = np.arange(len(ranking))
+    return rank_of
 
 
 def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    nothing = np.zeros(0, np.int64)
+    """Positions of the positives and of the ignored pictures of a query, ascending."""
+    empty = np.zeros(0, np.int64)
     positives, ignored = (
-        np.unique(np.concatenate([nothing, *(labels.get(name, nothing) for name in names)]))
+        np.unique(np.concatenate([empty, *(labels.get(name, empty) for name in names)]))
         for names in rule
     )
     return positives, ignored
 
 
-def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:
-    """One query: AP, precisions at KS, recalls at KS, positives, listed, curve."""
+def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:
+    """Scores of one query: AP, precisions at KS, recalls at KS, positives, listed, curve.
+
+    rank_of: as from ``_inverse``.
+    """
     positives, ignored = _label_sets(labels, rule)
     total = len(positives)
     if not total:
         nan = np.full(len(KS), np.nan)
         return np.nan, nan, nan, 0, 0, np.full(len(RECALL_LEVELS), np.nan)
-    raw, out = np.sort(places[positives]), np.sort(places[ignored])
-    raw, out = raw[raw >= 0], out[out >= 0]
-    ranks = raw - np.searchsorted(out, raw)
+    positive_ranks, ignored_ranks = np.sort(rank_of[positives]), np.sort(rank_of[ignored])
+    positive_ranks = positive_ranks[positive_ranks >= 0]
+    ignored_ranks = ignored_ranks[ignored_ranks >= 0]
+    ranks = positive_ranks - np.searchsorted(ignored_ranks, positive_ranks)
     last = ranks[-1] + 1 if len(ranks) == total else np.inf
     depth = np.minimum(KS, last)
     precisions = np.searchsorted(ranks, depth) / depth
@@ -373,13 +386,17 @@ def _score(places: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> 
 
 
 def _precisions(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision just before and at each of the ascending zero-based ``ranks`` of positives."""
-    found = np.arange(len(ranks))
-    before = np.where(ranks > 0, found / np.maximum(ranks, 1), 1.0)
-    return before, (found + 1) / (ranks + 1)
+    """Precision just before each positive and with it, (n,) each.
+
+    ranks: (n,) zero-based ranks of the positives, ascending. Before rank 0 the precision is 1.
+    """
+    positives_above = np.arange(len(ranks))
+    before = np.where(ranks > 0, positives_above / np.maximum(ranks, 1), 1.0)
+    return before, (positives_above + 1) / (ranks + 1)
 
 
 def _gather(protocol: str, rows: list[tuple]) -> Scores:
+    """The scores of all queries. rows: of each query, as from ``_score``."""
     aps, prs, recalls, positives, listed, curves = zip(*rows, strict=True)
     counted = [curve for curve, count in zip(curves, positives, strict=True) if count]
     curve = np.mean(counted, axis=0) if counted else np.full(len(RECALL_LEVELS), np.nan)

@@ -39,7 +39,7 @@ class Row:
     checkpoint: str = ""
 
 
-_THEIRS = "The report"
+_REPORT_SOURCE = "The report"
 _SQUEEZED = "pictures squeezed to 256 × 256"
 _TABLES = "Radenović et al., CVPR 2018, arXiv 1803.11285"
 _GL18, _GLDV2, _SFM = "Google Landmarks 2018", "GLDv2-clean", "retrieval-SfM-120k"
@@ -51,7 +51,7 @@ def _report(
     kinds = ("easy", "medium", "hard")
     roxford = dict(zip(kinds, revisited, strict=True))
     return [
-        Row(collection, REPORT, method, network, trained_on, UNKNOWN, scores, _THEIRS)
+        Row(collection, REPORT, method, network, trained_on, UNKNOWN, scores, _REPORT_SOURCE)
         for collection, scores in (("roxford5k", roxford), ("oxford5k", {"classic": classic}))
     ]
 
@@ -65,7 +65,7 @@ def _later(
     oxford: tuple[float | None, float],
     paris: tuple[float | None, float] | None = None,
 ) -> list[Row]:
-    """Figures after the revisited benchmarks were published, for the two of them.
+    """Figures on ROxford5k and RParis6k from papers after the benchmarks' own.
 
     oxford, paris: mAP of Medium and Hard; None for what is not stated or could not be read.
     """
@@ -127,20 +127,20 @@ _STATED = (
 
 def rows(collection: str) -> list[Row]:
     """What others state for a collection; empty for collections that only we have."""
-    found = [row for row in _STATED if row.collection == collection]
-    for one in features.FEATURES.values():
-        if one.collection == collection:
-            found.append(Row(
+    stated = [row for row in _STATED if row.collection == collection]
+    for published in features.FEATURES.values():
+        if published.collection == collection:
+            stated.append(Row(
                 collection, PUBLISHED, "CNN-IRwNHA", "ResNet-101, GeM: descriptors", _SFM, NO,
-                {protocol: value for protocol, (value, _) in one.published.items()},
+                {protocol: value for protocol, (value, _) in published.published.items()},
                 "README of revisitop, Radenović et al.",
-                {protocol: values for protocol, (_, values) in one.published.items()},
+                {protocol: values for protocol, (_, values) in published.published.items()},
                 features.CHECKPOINT))  # fmt: skip
     for record in checkpoints.REGISTRY.values():
         if collection in record.published:
-            found.append(Row(
+            stated.append(Row(
                 collection, PUBLISHED, methods.METHODS[record.method].title, record.title,
                 record.trained_on, NO if record.overlap.startswith("none") else UNKNOWN,
                 record.published[collection], record.source,
                 checkpoint=record.id))  # fmt: skip
-    return found
+    return stated

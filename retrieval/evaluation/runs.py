@@ -34,20 +34,21 @@ if TYPE_CHECKING:
     from retrieval.ranking.ranking import Ranking
 
 FORMAT = 1
-DEEPEST = 16384  # results that are asked of a store: Milvus gives no more at once
+MAX_DEPTH = 16384  # results that a store is asked for: Milvus gives no more at once
 MAX_RECORD = 100_000_000  # bytes of evaluation.json; a query takes 300
-MOST_OTHERS = 10_000  # files that are no pictures, in the folder that an index names
+MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
 
-
+# Does the work of one query when it may be done, and returns its ranking.
 Turn = Callable[[Callable[[], "Ranking"]], "Ranking"]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Rankings (N, Q) int32 into the collection's names, -1 for pictures the index lacks.
+    """The rankings of all queries of a collection, and their scores.
 
-    timings: seconds (Q,) by stage. scores: by protocol. record: what evaluation.json holds.
-    note: one sentence where the rankings are not whole, else ''.
+    ranks: (N, Q) int32, positions in the collection's names, best first, filled up with -1 where
+    the index lacks pictures. timings: stage → seconds (Q,) float64. scores: protocol → scores.
+    record: the content of evaluation.json.
     """
 
     ranks: np.ndarray
@@ -57,6 +58,7 @@ class Run:
 
     @property
     def note(self) -> str:
+        """One sentence where the rankings end before the last picture, else ''."""
         pictures = self.record["provenance"].get("pictures")
         ranked = self.record.get("ranked", pictures)
         if ranked == pictures:
@@ -68,8 +70,9 @@ class Run:
 
 
 def collection_of(index: Index, where: str | Path | None = None) -> Collection:
-    """The collection an index was made of: from ``where``, or as its manifest says.
+    """The collection that an index was made of.
 
+    where: its name or folder; by default what the manifest of the index states.
     Raises RetrievalError when its list of pictures is not the one that was indexed.
     """
     stated = index.manifest["collection"]
@@ -78,7 +81,7 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
             collection = open_collection(where)
         elif "folder" in stated:
             # An index may be a stranger's, and name all of the disk.
-            most = MOST_OTHERS + 10 * (len(index) + len(index.manifest["skipped"]))
+            most = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
             collection = open_collection(index.local / stated["folder"], most)
         elif stated["name"] in {entry.name for entry in registered()}:
             collection = open_collection(stated["name"])
@@ -106,20 +109,20 @@ def rank_queries(
     then: Sequence[str] = (),
     turn: Turn = _at_once,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Put every query of the collection to the index.
+    """Rank the pictures of an index for every query of its collection.
 
     method: the one that made the index; None where the index brings the descriptors of the
     queries itself (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
     progress(done, total, name) is called after each query.
     then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
     their work, so that it does not help itself.
-    turn(work) does the work of one query, when it may be done.
-    Returns rankings (N, Q) int32, best first, equal scores in the order of the collection, filled
-    up with -1 where the index skipped pictures, and behind the best DEEPEST of a store; and seconds
-    (Q,) by stage.
+    turn(work): does the work of one query when it may be done; by default at once.
+    Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
+    in the collection, best first, equal scores in the order of the collection. It is filled up with
+    -1 where the index skipped pictures, and after the best MAX_DEPTH of a store.
     """
     from retrieval.ranking import chain
-    from retrieval.ranking.ranking import Query as Asked
+    from retrieval.ranking.ranking import Query as RankingQuery
     from retrieval.ranking.search import rank_picture, rank_query
 
     chain.check_chain(then, index)
@@ -140,8 +143,8 @@ def rank_queries(
 
     def rank(column: int, query: Query) -> Ranking:
         if stored is not None:
-            asked = Asked(index, stored[column])
-            return rank_query(asked, then=then, own=query.name, depth=DEEPEST)
+            described = RankingQuery(index, stored[column])
+            return rank_query(described, then=then, own=query.name, depth=MAX_DEPTH)
         assert method is not None
         picture = images.read(collection.path(query.name))
         return rank_picture(
@@ -152,7 +155,7 @@ def rank_queries(
             then=then,
             collection=collection,
             own=query.name,
-            depth=DEEPEST,
+            depth=MAX_DEPTH,
         )
 
     for column, query in enumerate(collection.queries):
@@ -172,19 +175,20 @@ def rank_queries(
 
 
 def ranks_of(index: Index, collection: Collection, rankings: Sequence[np.ndarray]) -> np.ndarray:
-    """Rankings (K,) of an index, one a query, as rankings (N, Q) int32 into the collection.
+    """Rankings of Q queries as one array (N, Q) int32 of positions in the collection.
 
-    Filled up with -1 where the index skipped pictures.
+    rankings: one a query, (K,) positions in the index. Columns are filled up with -1 where the
+    index skipped pictures.
     """
-    translated = np.array([collection.positions[name] for name in index.names])
+    collection_positions = np.array([collection.positions[name] for name in index.names])
     ranks = np.full((len(collection.names), len(rankings)), -1, np.int32)
-    for column, one in enumerate(rankings):
-        ranks[: len(one), column] = translated[one]
+    for column, ranking in enumerate(rankings):
+        ranks[: len(ranking), column] = collection_positions[ranking]
     return ranks
 
 
 def query_descriptors(index: Index) -> np.ndarray | None:
-    """(Q, D) float32 descriptors of the queries that an index brings itself, if it does.
+    """Descriptors (Q, D) of the queries that an index brings itself; None where it does not.
 
     Raises RetrievalError when they are not the ones that its manifest names.
     """
@@ -212,10 +216,10 @@ def record_run(
     timings: Mapping[str, np.ndarray],
     then: Sequence[str] = (),
 ) -> Run:
-    """Score rankings of an index and keep them beside it.
+    """Score the rankings (N, Q) of an index and keep the run beside it.
 
-    Nothing is written where the same rankings are kept already: how long they took and when is not
-    worth a changed file. Raises RetrievalError where the index was replaced meanwhile.
+    Nothing is written where the same rankings are kept already, so that a repeated evaluation does
+    not change files by its times alone. Raises RetrievalError where the index was replaced.
     """
     from retrieval.ranking.chain import stated
     from retrieval.ranking.search import provenance
@@ -250,7 +254,7 @@ def record_run(
     }
     if kept is not None and np.array_equal(kept.ranks, ranks):
         return Run(ranks, timings, scores, record)
-    _keep(index.path / _name(then, collection.whole), ranks, timings, record)
+    _keep(index.path / _stem(then, collection.whole), ranks, timings, record)
     return Run(ranks, timings, scores, record)
 
 
@@ -265,7 +269,7 @@ def _keep(
                 file,
                 allow_pickle=False,
                 ranks=ranks.astype(small),
-                **{f"seconds_{stage}": one for stage, one in timings.items()},
+                **{f"seconds_{stage}": seconds for stage, seconds in timings.items()},
             )
         with files.replacing(path.with_name(f"{path.name}.json")) as file:
             file.write(files.as_json(record))
@@ -276,36 +280,36 @@ def _keep(
 
 
 def kept_chains(index: Index) -> list[tuple[str, ...]]:
-    """Chains of re-rankers of which runs are kept beside an index, () for the method alone."""
+    """The chains of re-rankers whose runs are kept beside an index; () is the method alone."""
     from retrieval.ranking.chain import RERANKERS
 
     found = []
     for path in sorted(index.path.glob("evaluation*.json")):
         names = path.stem.removeprefix("evaluation").removeprefix("-")
         then = tuple(names.split("+")) if names else ()
-        if _name(then) == path.stem and RERANKERS.keys() >= set(then):
+        if _stem(then) == path.stem and RERANKERS.keys() >= set(then):
             found.append(then)
     return found
 
 
-def _name(then: Sequence[str], whole: bool = False) -> str:
+def _stem(then: Sequence[str], whole: bool = False) -> str:
     return "-".join(
         ["evaluation", *(["whole"] if whole else []), *(["+".join(then)] if then else [])]
     )
 
 
 def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> Run | None:
-    """The run kept beside an index, scored anew; None where there is none.
+    """The run that is kept beside an index, its rankings scored anew; None where there is none.
 
-    then: of these re-rankers. Raises RetrievalError when it is damaged, or belongs to an earlier
-    index, to other labels, or to re-rankers with other settings.
+    then: the chain of re-rankers. Raises RetrievalError when it is damaged, or belongs to an
+    earlier index, to other labels, or to re-rankers with other settings.
     """
     again = f"; run: python -m retrieval evaluate {index}"
     if then:
         again += f" --then {','.join(then)}"
     if collection.whole:
         again += " --no-boxes"
-    path = index.path / f"{_name(then, collection.whole)}.json"
+    path = index.path / f"{_stem(then, collection.whole)}.json"
     arrays = path.with_suffix(".npz")
     if not path.is_file() or not arrays.is_file():
         return None
@@ -340,9 +344,10 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
 def _read_record(
     path: Path, index: Index, collection: Collection, then: Sequence[str], again: str
 ) -> dict[str, Any]:
-    """What ``evaluation.json`` holds, where it is of this index, these labels and re-rankers.
+    """The content of ``evaluation.json``, checked.
 
-    again: how an error ends, with the command that evaluates anew. Raises RetrievalError.
+    again: the end of error messages, with the command that evaluates again. Raises RetrievalError
+    where the file is damaged, or is of another index, other labels or other re-rankers.
     """
     from retrieval.ranking.chain import stated as stated_chain
 
@@ -375,7 +380,7 @@ def _read_record(
 
 
 def _ranked(ranks: np.ndarray) -> int:
-    """Pictures in the shortest of rankings (N, Q)."""
+    """How many pictures the shortest of rankings (N, Q) lists."""
     return int((ranks >= 0).sum(axis=0).min(initial=len(ranks)))
 
 
@@ -384,7 +389,7 @@ def _means(timings: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _as_json(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    return {protocol: one.to_json() for protocol, one in scores.items()}
+    return {protocol: result.to_json() for protocol, result in scores.items()}
 
 
 def evaluate_index(
@@ -395,8 +400,11 @@ def evaluate_index(
     then: Sequence[str] = (),
     turn: Turn = _at_once,
 ) -> Run:
-    """Put every query to an index, score the rankings, keep them beside the index."""
-    if not os.access(index.path, os.W_OK):  # said before minutes of work, not after them
+    """Rank all queries with an index, score the rankings, and keep the run beside the index.
+
+    Parameters as for ``rank_queries``. Raises RetrievalError where nothing can be written there.
+    """
+    if not os.access(index.path, os.W_OK):  # checked before minutes of work, not after
         raise RetrievalError(
             f"The evaluation cannot be kept in {index.path}: nothing can be written there."
         )
@@ -411,9 +419,9 @@ def evaluated(
     progress: Callable[[int, int, str], None] | None = None,
     then: Sequence[str] = (),
 ) -> Run:
-    """The run kept beside an index, or a new one where there is none that fits.
+    """The run that is kept beside an index, or a new one where none fits.
 
-    method: that of the index, if it is loaded already. then: re-rankers.
+    method: of the index; where it is needed and not given, it is loaded. then: re-rankers.
     """
     from retrieval import methods
 
@@ -430,7 +438,7 @@ def evaluated(
 
 
 def labels_digest(queries: Sequence[Query]) -> str:
-    """sha256 over everything that is asked: names, boxes, labels, in order."""
+    """SHA-256 of the queries in their order: names, boxes and labels."""
     digest = hashlib.sha256()
     for query in queries:
         labels = {kind: query.labels[kind].tolist() for kind in sorted(query.labels)}

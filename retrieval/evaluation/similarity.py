@@ -1,4 +1,4 @@
-"""How alike pictures of a collection are that show the same landmark, and how alike the others."""
+"""Cosines between pictures of the same landmark, and between others, in a labelled collection."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 from retrieval.collections.ground_truth import Query, landmarks
 from retrieval.index.store import Index
 
-MOST = 2000  # pictures that are compared with each other: 8 MB of cosines at a time
+MAX_PICTURES = 2000  # that are compared with each other: 16 MB of cosines
 
 
 def pair_cosines(
     index: Index, names: Sequence[str], queries: Sequence[Query]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines between pictures of a global index: of one landmark, and of any two others.
+    """Cosines of all pairs of pictures of the same landmark, and of all other pairs.
 
-    names: of the collection, which the labels of its queries count in. Both are (n,) float32;
-    empty where nothing is labelled. Pictures without a landmark are compared with those that have
-    one only: the labels do not say whether two of them show the same.
+    index: of a global method. names: of the collection, to whose positions the labels of the
+    queries refer. Returns two arrays (n,) float32, empty where nothing is labelled. Pairs in which
+    neither picture has a landmark are left out: they may show the same thing.
     """
-    index = index.first(MOST)
-    known = landmarks(names, queries)
-    labels = np.array([known.get(name, "") for name in index.names[:MOST]])
-    vectors = index.arrays["descriptors"][:MOST].astype(np.float32)
+    index = index.first(MAX_PICTURES)
+    landmark_of = landmarks(names, queries)
+    labels = np.array([landmark_of.get(name, "") for name in index.names[:MAX_PICTURES]])
+    vectors = index.arrays["descriptors"][:MAX_PICTURES].astype(np.float32)
     first, second = np.triu_indices(len(labels), 1)
-    said = (labels[first] != "") | (labels[second] != "")
-    first, second = first[said], second[said]
+    labelled = (labels[first] != "") | (labels[second] != "")
+    first, second = first[labelled], second[labelled]
     cosines = (vectors @ vectors.T)[first, second]
     same = labels[first] == labels[second]
     return cosines[same], cosines[~same]

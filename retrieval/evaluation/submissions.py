@@ -27,27 +27,27 @@ FORM = (
 
 
 def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
-    """Rankings (K, Q) that fit the collection, from an ``.npz`` in one of two forms.
+    """Read rankings (K, Q) of a collection from an ``.npz`` in one of two forms.
 
-    ``ranks`` (K, Q) integers as ``evaluate`` takes them; or ``queries`` (Q, D) and ``database``
-    (N, D) numbers, in the order of the collection, which are compared by inner product.
+    Either ``ranks`` (K, Q), integers as ``evaluate`` takes them; or ``queries`` (Q, D) and
+    ``database`` (N, D), numbers in the order of the collection, which are ranked by inner product.
     Raises RetrievalError for everything else.
     """
     try:
         members = {name.removesuffix(".npy") for name in archives.names_in(file)}
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise RetrievalError(FORM) from error
-    wanted = ("ranks",) if "ranks" in members else ("queries", "database")
-    if not members >= set(wanted):
+    keys = ("ranks",) if "ranks" in members else ("queries", "database")
+    if not members >= set(keys):
         raise RetrievalError(FORM)
     arrays = []
-    for name in wanted:
+    for name in keys:
         file.seek(0)
         arrays.append(files.read_array(file, name, MAX_BYTES))
     if len(arrays) == 1:
         return check_ranks(arrays[0], len(collection.names), len(collection.queries))
     for name, array, count in zip(
-        wanted, arrays, (len(collection.queries), len(collection.names)), strict=True
+        keys, arrays, (len(collection.queries), len(collection.names)), strict=True
     ):
         if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != count:
             raise RetrievalError(
@@ -65,7 +65,7 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
 
 
 def as_run(ranks: np.ndarray, collection: Collection, name: str) -> Run:
-    """Score such rankings as those of an index are. name: of the file, for the small print."""
+    """Score rankings (K, Q) of a submission. name: of its file, which the provenance states."""
     record = {
         "made": datetime.now(UTC).isoformat(timespec="microseconds"),
         "provenance": {"method": "upload", "checkpoint": name},

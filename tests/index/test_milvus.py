@@ -284,7 +284,7 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
 
 def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monkeypatch):
     monkeypatch.setattr(stored, "LEAST", 1)
-    monkeypatch.setattr(runs, "DEEPEST", 5)
+    monkeypatch.setattr(runs, "MAX_DEPTH", 5)
     collection = labelled(pictures, exported)
     whole = runs.evaluate_index(exported, collection, Thumbnail())
     run = runs.evaluate_index(opened, collection, Thumbnail())

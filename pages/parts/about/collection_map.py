@@ -109,8 +109,8 @@ def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: s
     """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
     collection, question = asked.collection, asked.question
     whole = loaders.index_of(path, collection)
-    opened = whole.first(projection.MOST)
-    names = opened.names[: projection.MOST]
+    opened = whole.first(projection.MAX_PICTURES)
+    names = opened.names[: projection.MAX_PICTURES]
     if len(names) < 4:
         st.info("A map needs four pictures.")
         return
@@ -232,7 +232,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
 def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
     """Places (N, 2) of all pictures, and the share of the variance that they hold, if known."""
-    vectors = _index.arrays["descriptors"][: projection.MOST].astype(np.float32)
+    vectors = _index.arrays["descriptors"][: projection.MAX_PICTURES].astype(np.float32)
     if kind == "tsne":
         return loaders.in_turn(lambda: projection.tsne(vectors)), 0.0
     found = projection.pca(vectors)
