@@ -2,8 +2,8 @@
 
 Tolias, Avrithis and Jégou, "Image Search with Selective Match Kernels: Aggregation Across Single
 and Multiple Images", IJCV 2016. A picture is the set of its visual words; for each word the
-residuals of its descriptors are summed and binarised. Two pictures are alike where they share
-words with alike residuals: Σ σ(u) over shared words, with u = 1 − 2·Hamming/d and the selectivity
+residuals of its descriptors are summed and binarised. Two pictures are similar where they share
+words with similar residuals: Σ σ(u) over shared words, with u = 1 − 2·Hamming/d and the selectivity
 σ(u) = u^ALPHA for u > THRESHOLD, divided by √(words of one · words of the other).
 """
 
@@ -19,20 +19,20 @@ from retrieval.errors import RetrievalError
 
 ALPHA = 3.0
 THRESHOLD = 0.0
-ASSIGNMENTS = 5  # words that each descriptor of a query goes to; of the database: one
+ASSIGNMENTS = 5  # words that a descriptor of a query is assigned to; of the database: one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
 ITERATIONS = 10
-BLOCK = 1000  # pictures whose descriptors are float32 at once
+BLOCK = 1000  # pictures whose descriptors are converted to float32 at a time
 SEED = 0
-MOST_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
+MAX_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
 
 NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts")
 
 
-def train_codebook(descriptors: np.ndarray, words: int, one: float = 1) -> np.ndarray:
-    """k-means centroids (at most ``words``, d) float32 of descriptors (n, d).
+def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.ndarray:
+    """k-means centroids (k, d) float32 of descriptors (n, d); k is at most ``words``.
 
-    one: the value that stands for 1 in the descriptors, of which a sample becomes float32.
+    unit: the value that stands for 1 in quantised descriptors.
     """
     import faiss
 
@@ -42,7 +42,7 @@ def train_codebook(descriptors: np.ndarray, words: int, one: float = 1) -> np.nd
     if len(descriptors) > TRAINING:
         rows = np.random.default_rng(SEED).choice(len(descriptors), TRAINING, replace=False)
         descriptors = descriptors[np.sort(rows)]
-    descriptors = descriptors.astype(np.float32) / np.float32(one)
+    descriptors = descriptors.astype(np.float32) / np.float32(unit)
     kmeans = faiss.Kmeans(
         descriptors.shape[1],
         words,
@@ -78,9 +78,10 @@ def aggregate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sum and binarise the residuals of one picture, word by word.
 
-    descriptors: (n, d) float32; words: (n, m) int64, the words each belongs to.
-    Returns the distinct words (w,) ascending and their residual signs (w,) uint64, bit j set
-    where component j is positive. d is at most 64.
+    codebook: (k, d). descriptors: (n, d) float32, d at most 64. words: (n, m) int64, the words that
+    each descriptor is assigned to.
+    Returns the distinct words (w,) ascending and the signs of their residuals (w,) uint64: bit j is
+    set where component j is positive.
     """
     flat = words.ravel()
     residuals = np.repeat(descriptors, words.shape[1], axis=0) - codebook[flat]
@@ -98,11 +99,11 @@ def _pack(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class InvertedFile:
-    """Words of all database pictures, word by word.
+    """For each visual word, the database pictures that have it.
 
     codebook: (k, d) float32. starts: (k + 1,) int64; word w has entries starts[w]:starts[w + 1].
-    pictures: (e,) int32 position of each entry's picture. signs: (e,) uint64.
-    counts: (N,) int32 words of each picture.
+    pictures: (e,) int32, position of the picture of each entry. signs: (e,) uint64, signs of its
+    residual, see ``aggregate``. counts: (N,) int32, how many words each picture has.
     """
 
     codebook: np.ndarray
@@ -117,29 +118,29 @@ class InvertedFile:
         codebook: np.ndarray,
         descriptors: np.ndarray,
         offsets: np.ndarray,
-        one: float = 1,
+        unit: float = 1,
     ) -> InvertedFile:
-        """From all descriptors (M, d), picture i in rows offsets[i]:offsets[i + 1].
+        """From all descriptors (M, d); picture i has rows offsets[i]:offsets[i + 1].
 
-        one: the value that stands for 1 in the descriptors, of which a few become float32 at once.
+        unit: the value that stands for 1 in quantised descriptors.
         """
-        if codebook.shape[1] > MOST_DIMENSIONS:
+        if codebook.shape[1] > MAX_DIMENSIONS:
             raise RetrievalError(
-                f"Local descriptors may have {MOST_DIMENSIONS} dimensions, not {codebook.shape[1]}."
+                f"Local descriptors may have {MAX_DIMENSIONS} dimensions, not {codebook.shape[1]}."
             )
-        words, pictures, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
-        for place in range(0, len(offsets) - 1, BLOCK):
-            rows = offsets[place : place + BLOCK + 1]
-            block = descriptors[rows[0] : rows[-1]].astype(np.float32) / np.float32(one)
+        words, word_counts, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
+        for first in range(0, len(offsets) - 1, BLOCK):
+            rows = offsets[first : first + BLOCK + 1]
+            block = descriptors[rows[0] : rows[-1]].astype(np.float32) / np.float32(unit)
             nearest = assign(codebook, block, 1)
             for start, end in pairwise(rows - rows[0]):
-                found, bits = aggregate(codebook, block[start:end], nearest[start:end])
-                words.append(found)
+                distinct, bits = aggregate(codebook, block[start:end], nearest[start:end])
+                words.append(distinct)
                 signs.append(bits)
-                pictures.append(len(found))
+                word_counts.append(len(distinct))
         word = np.concatenate(words)
         order = np.argsort(word, kind="stable")
-        counts = np.array(pictures, np.int32)
+        counts = np.array(word_counts, np.int32)
         picture = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         starts = np.searchsorted(word[order], np.arange(len(codebook) + 1))
         return cls(codebook, starts, picture[order], np.concatenate(signs)[order], counts)
@@ -156,14 +157,17 @@ class InvertedFile:
         return dict(zip(NAMES, fields, strict=True))
 
     def scores(self, descriptors: np.ndarray) -> np.ndarray:
-        """Similarity (N,) float32 in [0, 1] of every database picture to a query's (n, d)."""
+        """Similarity (N,) float32, 0 to 1, of every database picture to the query.
+
+        descriptors: (n, d) float32, of the query.
+        """
         scores = np.zeros(len(self.counts), np.float64)
         if not len(descriptors) or not len(self.pictures):
             return scores.astype(np.float32)
         nearest = assign(self.codebook, descriptors, min(ASSIGNMENTS, len(self.codebook)))
         words, signs = aggregate(self.codebook, descriptors, nearest)
-        likeness = 1 - 2 * np.arange(self.codebook.shape[1] + 1) / self.codebook.shape[1]
-        votes = np.where(likeness > THRESHOLD, likeness.clip(0) ** ALPHA, 0)  # by Hamming distance
+        u = 1 - 2 * np.arange(self.codebook.shape[1] + 1) / self.codebook.shape[1]
+        votes = np.where(u > THRESHOLD, u.clip(0) ** ALPHA, 0)  # by Hamming distance
         for word, sign in zip(words, signs, strict=True):
             entries = slice(self.starts[word], self.starts[word + 1])
             distance = np.bitwise_count(self.signs[entries] ^ sign)
@@ -173,7 +177,10 @@ class InvertedFile:
         return (scores / norm).astype(np.float32)
 
     def rank(self, descriptors: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ``top`` best for a query's (n, d): positions (top,) int64, scores (top,)."""
+        """The ``top`` best for the descriptors (n, d) of a query, best first.
+
+        Returns positions (top,) int64 and scores (top,) float32; equal scores by position.
+        """
         scores = self.scores(descriptors)
         order = np.argsort(-scores, kind="stable")[:top]
         return order, scores[order]

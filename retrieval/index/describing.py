@@ -1,6 +1,6 @@
-"""Pictures of a collection are read and described, on this machine.
+"""Reading and describing the pictures of a collection on this machine.
 
-``index.cluster`` does the same on many. Both yield ``Described``, which the build keeps.
+``index.cluster`` does the same on several machines. Both yield ``Described`` for the build.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from retrieval.methods.base import Features
 
 
 class Described(NamedTuple):
-    """What became of one picture.
+    """The result for one picture.
 
-    digest: SHA-256 of its file, "" where that cannot be read. size: width and height, of pictures
-    with features.
-    outcome: its features; the sentence that says why it cannot be read; None where it is known.
+    digest: SHA-256 of its file, '' where that cannot be read. size: (width, height) in pixels;
+    (0, 0) where there are no new features.
+    outcome: its features; or the sentence that says why it cannot be read; or None where its
+    features are known already.
     """
 
     name: str
@@ -31,9 +32,10 @@ class Described(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What need not be described again.
+    """Pictures that need not be described again.
 
-    names: picture → digest of what this build has finished. digests: of what other indexes have.
+    names: name → digest of the pictures that this build has finished. digests: of the pictures
+    whose features other indexes have.
     """
 
     names: Mapping[str, str]
@@ -48,8 +50,8 @@ def describe(
 ) -> Iterator[Described]:
     """Describe these pictures of a collection one after another, in batches of the method."""
     for batch in _batches(_pictures(collection, names, known, max_pixels), method.batch):
-        wanted = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
-        features = iter(method.describe_batch(wanted))
+        pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
+        features = iter(method.describe_batch(pictures))
         for name, digest, picture in batch:
             if isinstance(picture, Image.Image):
                 yield Described(name, digest, picture.size, next(features))
@@ -61,7 +63,10 @@ def describe(
 def _pictures(
     collection, names: Sequence[str], known: Known, max_pixels: int
 ) -> Iterator[tuple[str, str, Image.Image | images.PictureError | None]]:
-    """Name, digest and picture, None where it is known; reading runs ahead of describing."""
+    """Name, digest, and the picture, or the error that reading it gave, or None where it is known.
+
+    Pictures are read in a thread of their own, ahead of those that are described.
+    """
 
     def read(name: str):
         try:
@@ -87,13 +92,16 @@ def _pictures(
 
 
 def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
-    """Lists with ``size`` pictures that are to be described, and what comes between them."""
+    """Batches in the order of ``pictures``: up to ``size`` to be described, and those between them.
+
+    pictures: as from ``_pictures``; what is no picture (an error, or None) needs no describing.
+    """
     batch: list[tuple] = []
     waiting = 0
-    for one in pictures:
-        batch.append(one)
-        waiting += isinstance(one[2], Image.Image)
-        if waiting in (0, size):  # what is known has nothing to wait for
+    for entry in pictures:
+        batch.append(entry)
+        waiting += isinstance(entry[2], Image.Image)
+        if waiting in (0, size):  # 0: there is nothing to describe, so nothing to wait for
             yield batch
             batch, waiting = [], 0
     if batch:

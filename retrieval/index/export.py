@@ -167,12 +167,12 @@ def _behind(address: Address) -> str | None:
     Raises RetrievalError where it is not one that an export made, of whatever version.
     """
     try:
-        said = stored.ask(address)
+        raw = stored.raw_description(address)
     except milvus.AbsentError:
         return None
-    if stored.made_for(said) != address.collection:
-        raise stored.stranger(address)
-    return said["collection_name"]
+    if stored.alias_of(raw) != address.collection:
+        raise stored.not_ours(address)
+    return raw["collection_name"]
 
 
 def _prepare(index: Index, address: Address, name: str) -> None:

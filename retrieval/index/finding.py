@@ -23,10 +23,10 @@ def find(collection_name: str, root: Path | None = None) -> dict[str, Path]:
 
     Where a method has several, one in a store wins, then its default checkpoint. root: as below.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for method, path in find_all(collection_name, root):
-        found.setdefault(method, path)
-    return found
+        paths.setdefault(method, path)
+    return paths
 
 
 def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, Path]]:
@@ -36,12 +36,12 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
     Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
     root: the folder of the indexes; by default ``precomputed/``, and the stores.
     """
-    found = []
+    entries = []  # rank of the method, rank within the method, method, path
     manifests = sorted((root or PRECOMPUTED).glob(f"{collection_name}/*/manifest.json"))
     stores = [path for path in in_stores() if path.parent.name == collection_name]
     if stores and root in (None, PRECOMPUTED):
         names = {path.name for path in stores}
-        manifests = [one for one in manifests if one.parent.name not in names]
+        manifests = [path for path in manifests if path.parent.name not in names]
         manifests += [path / "manifest.json" for path in stores]
     for manifest in manifests:
         try:
@@ -51,11 +51,11 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
         except (OSError, ValueError, KeyError, TypeError):
             continue  # load() says what is wrong with it to whoever asks for it
         if known:
-            default = [one.id for one in checkpoints.of_method(method)[:1]]
-            place = manifest.parent
-            later = place not in stores, [checkpoint] != default
-            found.append((ORDER.index(method), later, method, place))
-    return [(method, path) for *_, method, path in sorted(found)]
+            default = [record.id for record in checkpoints.of_method(method)[:1]]
+            path = manifest.parent
+            within_method = path not in stores, [checkpoint] != default
+            entries.append((ORDER.index(method), within_method, method, path))
+    return [(method, path) for *_, method, path in sorted(entries)]
 
 
 def in_stores() -> list[Path]:
@@ -71,15 +71,16 @@ def in_stores() -> list[Path]:
 
 
 def find_same(method) -> list[Index]:
-    """Indexes of any collection made with the very same method; those that are damaged are not.
+    """Indexes of all collections whose method, checkpoint and settings are those of ``method``.
 
-    ``build`` takes the features of pictures it meets again from them.
+    ``build`` takes from them the features of pictures that it meets again. Damaged ones are left
+    out.
     """
-    wanted = layout.identity(method)
-    found = []
+    identity = layout.identity(method)
+    indexes = []
     for manifest in sorted(PRECOMPUTED.glob("*/*/manifest.json")):
         with contextlib.suppress(OSError, ValueError, AttributeError, RetrievalError):
             data = files.read_json(manifest, MAX_MANIFEST)
-            if {key: data.get(key) for key in wanted} == wanted:
-                found.append(load(manifest.parent))
-    return found
+            if {key: data.get(key) for key in identity} == identity:
+                indexes.append(load(manifest.parent))
+    return indexes

@@ -31,7 +31,7 @@ import numpy as np
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate
-from retrieval.index.asmk import MOST_DIMENSIONS
+from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods import METHODS
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
     if (
         not words
         or (width is not None and (width != dimensions or not width))
-        or dimensions > MOST_DIMENSIONS
+        or dimensions > MAX_DIMENSIONS
         or not np.isfinite(codebook).all()
         or len(starts) != words + 1
         or starts[0] != 0

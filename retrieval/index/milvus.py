@@ -136,13 +136,13 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
     if code == NOT_LOADED:
         return NotLoadedError(f"The store has not loaded {address}; try again.")
     # The first line: others draw an arrow at the fault.
-    said = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]
+    reason = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]
     token = os.environ.get(TOKEN, "")
     if token:
-        said = said.replace(token, "…")
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "auth" in said.lower():
+        reason = reason.replace(token, "…")
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "auth" in reason.lower():
         return RetrievalError(f"The store {address} refuses the token in {TOKEN}, or wants one.")
-    return RefusedError(address, said[:300].rstrip(".?! "))
+    return RefusedError(address, reason[:300].rstrip(".?! "))
 
 
 def _code(error: Exception) -> Any:

@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from retrieval.index.store import Index
 
 COUNT = 20  # neighbours of each picture, where there are so many
-BLOCK = 1024  # pictures asked at once
-SAMPLE = 64  # pictures that say how alike neighbours are
+BLOCK = 1024  # pictures searched at a time
+SAMPLE = 64  # pictures for ``nearest_sample``
 FILE = "neighbours.npz"
 
 
 @dataclass(frozen=True, eq=False)  # one object, one key of a cache
 class Neighbours:
-    """positions: (N, k) int32, nearest first, never the picture itself; similarity: (N, k) float32.
+    """The k nearest pictures of each of N pictures, nearest first, without the picture itself.
 
-    k is COUNT, or N - 1 in a smaller collection. Similarity is the cosine, or the votes of DELF.
+    positions: (N, k) int32. similarity: (N, k) float32, the cosine or the votes of DELF.
+    k is COUNT, or N - 1 in a smaller collection.
     """
 
     positions: np.ndarray
@@ -38,44 +39,44 @@ class Neighbours:
 
 
 def of(index: Index) -> Neighbours:
-    """Those kept beside the index, or new ones, which are kept where the folder can be written."""
+    """The neighbours that are kept beside an index, else new ones, which are then kept there."""
     path = index.path / FILE
-    found = _read(path, index)
-    if found is None:
-        found = find(index)
+    neighbours = _read(path, index)
+    if neighbours is None:
+        neighbours = find(index)
         # A folder that cannot be written costs time only.
         with contextlib.suppress(OSError), files.replacing(path) as file:
             np.savez(
                 file,
-                positions=found.positions,
-                similarity=found.similarity,
+                positions=neighbours.positions,
+                similarity=neighbours.similarity,
                 index=np.frombuffer(bytes.fromhex(index.manifest["sha256"]), np.uint8),
             )
-    return found
+    return neighbours
 
 
 def find(index: Index) -> Neighbours:
-    """The nearest pictures of each picture, found anew."""
+    """The nearest pictures of each picture, computed from the features."""
     return _local(index) if index.kind == "local" else _global(index)
 
 
 def nearest_sample(index: Index) -> np.ndarray:
     """Similarity of some pictures (at most SAMPLE, evenly spread) to their nearest: (n,) float32.
 
-    Empty in a collection of one picture. It costs so many searches, once.
+    Empty in a collection of one picture.
     """
     rows = np.unique(np.linspace(0, len(index) - 1, min(SAMPLE, len(index))).astype(np.int64))
     if len(index) < 2:
         return np.empty(0, np.float32)
-    found = [_nearest(index, row, 1)[1][0] for row in rows.tolist()]
-    return np.array(found, np.float32)
+    similarity = [_nearest(index, row, 1)[1][0] for row in rows.tolist()]
+    return np.array(similarity, np.float32)
 
 
 def _nearest(index: Index, row: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``count`` nearest of one picture, without itself: positions and similarity."""
     features = index.features(row)
-    asked = features.descriptors if isinstance(features, LocalFeatures) else features
-    others, scores = index.searcher.rank(asked, count + 1)
+    query = features.descriptors if isinstance(features, LocalFeatures) else features
+    others, scores = index.searcher.rank(query, count + 1)
     return _without(row, others, scores, count)
 
 
@@ -86,8 +87,8 @@ def _global(index: Index) -> Neighbours:
     similarity = np.empty((len(vectors), count), np.float32)
     for start in range(0, len(vectors), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(vectors)))
-        found = index.searcher.search(vectors[rows].astype(np.float32), count + 1)
-        for row, scores, others in zip(rows, *found, strict=True):
+        results = index.searcher.search(vectors[rows].astype(np.float32), count + 1)
+        for row, scores, others in zip(rows, *results, strict=True):
             positions[row], similarity[row] = _without(row, others, scores, count)
     return Neighbours(positions, similarity)
 
@@ -104,7 +105,10 @@ def _local(index: Index) -> Neighbours:
 def _without(
     row: int, others: np.ndarray, scores: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``count`` of the others but the picture itself, equal ones in their order."""
+    """The ``count`` best of the others, best first, without the picture ``row`` itself.
+
+    others: (m,) positions. scores: (m,). Equal scores are in the order of the positions.
+    """
     order = np.lexsort((others, -scores))
     order = order[others[order] != row][:count]
     return others[order], scores[order]

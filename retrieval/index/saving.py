@@ -1,4 +1,4 @@
-"""An index is written into a folder, and the folder put in the place of another one."""
+"""Writing an index into a folder, and putting that folder in the place of an older one."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def save(
 ) -> None:
     """Write an index into an existing empty folder, the manifest last.
 
-    out: where it will be put.
+    out: the place where the folder will be put.
     method: anything with kind, name, checkpoint (id, sha256) and settings.
-    collection: anything with name, fingerprint and root. images: name, sha256, width, height each.
-    more: further entries of the manifest, and others in place of those that would be written.
+    collection: anything with name, fingerprint and root.
+    images: one dictionary a picture: name, sha256, width, height. arrays: name → array, see
+    ``layout``. skipped: name and reason of each picture left out. seconds: that the build took.
+    more: entries of the manifest to add, or to put in place of those above.
     """
     for name, array in arrays.items():
         try:
@@ -56,7 +58,7 @@ def save(
         "collection": {
             "name": collection.name,
             "fingerprint": collection.fingerprint,
-            **_whereabouts(collection, out),
+            **_folder_entry(collection, out),
         },
         "pictures": len(images),
         "skipped": list(skipped),
@@ -70,8 +72,8 @@ def save(
     (folder / "manifest.json").write_bytes(files.as_json(manifest))
 
 
-def _whereabouts(collection, out: Path) -> dict[str, str]:
-    """Where the pictures of a collection without a registered name lie, seen from its index."""
+def _folder_entry(collection, out: Path) -> dict[str, str]:
+    """The entry "folder": where the pictures lie, seen from the index. {} for registered names."""
     if collection.root is None or collection.name in {entry.name for entry in registered()}:
         return {}
     root = os.path.abspath(collection.root)
@@ -104,8 +106,8 @@ def settle(new: Path, target: Path) -> None:
             old.rename(target)
 
 
-def old_places(path: Path) -> list[Path]:
-    """Where ``replace_folder`` has put the index that was here, while it is at work."""
+def set_aside(path: Path) -> list[Path]:
+    """Folders into which ``replace_folder`` has moved the index at ``path`` while it works."""
     try:
         return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
     except FileNotFoundError:  # one went while we looked

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
     from retrieval.index.neighbours import Neighbours
 
-PATIENCE = 20  # times that an index is looked for while another takes its place
+ATTEMPTS = 20  # to open an index while another one takes its place
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
-QUANTUM = 127  # int8 step of local descriptors: ±1 ↔ ±127
+QUANTUM = 127  # int8 value that stands for 1 in local descriptors
 
 
 class Index:
@@ -90,7 +90,7 @@ class Index:
 
     @property
     def search_stated(self) -> str:
-        """The same for readers, with the recall that was measured when the index was made."""
+        """``search`` for readers, with the recall that was measured when the index was made."""
         if self.search == EXACT:
             return EXACT
         recall = self.manifest["search"]["recall_at_10"]
@@ -98,12 +98,12 @@ class Index:
 
     @property
     def width(self) -> int:
-        """Numbers of a descriptor."""
+        """How many numbers a descriptor has."""
         return self.shape[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many descriptors there are, and how many numbers each has."""
+        """Shape (N, D) of the descriptors: of all pictures, or of all keypoints."""
         return self.arrays["descriptors"].shape
 
     @property
@@ -113,17 +113,20 @@ class Index:
 
     @property
     def has_digests(self) -> bool:
-        """Whether it was made of pictures, and not of descriptors that somebody published."""
+        """Whether the SHA-256 of its pictures are known: published descriptors come without."""
         return any(self.digests)
 
-    # An index in a store (``stored.StoredIndex``) has no pictures in memory, and one with an
-    # approximate search is too large to rank as a whole. So a search ranks a shortlist; of any
-    # other index that is the index itself.
+    # A search ranks the ``shortlist`` of an index: a part of it where the index lies in a store
+    # (``stored.StoredIndex``) or has an approximate search, and else the index itself.
 
     filters = False  # whether a shortlist can be filtered: a folder holds no metadata
 
     def shortlist(self, features: Features, depth: int, where: str = "") -> Index:
-        """An index of at least ``depth`` pictures most like a query, in which to rank exactly."""
+        """An index of the pictures most like a query, to be ranked exactly.
+
+        depth: how many pictures it has at least, where the index has so many. where: a filter by
+        metadata, for an index with ``filters``.
+        """
         if self.search == EXACT:
             return self
         count = min(max(depth, approximate.SHORTLIST), len(self))
@@ -140,17 +143,17 @@ class Index:
         return width, height
 
     def image(self, position: int) -> dict[str, Any]:
-        """What images.json says of a picture."""
+        """The entry of a picture in images.json."""
         width, height = self.size(position)
         name, sha256 = self.names[position], self.digests[position]
         return {"sha256": sha256, "width": width, "height": height, "name": name}
 
     def holding(self, name: str) -> Index:
-        """An index that has one picture, where this has it."""
+        """An index in memory that holds this picture; of a folder, the index itself."""
         return self
 
     def first(self, count: int) -> Index:
-        """An index that has the first ``count`` pictures."""
+        """An index in memory that holds the first ``count`` pictures; of a folder, all of it."""
         return self
 
     @cached_property
@@ -158,13 +161,17 @@ class Index:
         return {name: position for position, name in enumerate(self.names)}
 
     def name_of(self, data: bytes) -> str | None:
-        """The name of the picture with this very content, where the index has it."""
-        wanted = digest(data)
-        return self.names[self.digests.index(wanted)] if wanted in self.digests else None
+        """The name of the picture whose file has these bytes; None where the index lacks it."""
+        sha256 = digest(data)
+        return self.names[self.digests.index(sha256)] if sha256 in self.digests else None
 
     @cached_property
     def searcher(self):
-        """What ranks the pictures, made at the first query: vectors or the inverted file."""
+        """The searcher of the index, made at the first query.
+
+        Its ``rank(query, top)`` returns positions and scores (top,), best first. The query is a
+        descriptor (D,), or for DELF the descriptors (n, d) of its keypoints.
+        """
         if self.kind == "global":
             descriptors = self.arrays["descriptors"]
             if self.search != EXACT:
@@ -178,14 +185,14 @@ class Index:
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """The nearest pictures of each picture; found at the first need and kept beside it."""
+        """The nearest pictures of each picture, computed when first needed and kept on disk."""
         from retrieval.index import neighbours
 
         return neighbours.of(self)
 
     @cached_property
     def nearest_sample(self) -> np.ndarray:
-        """How alike some pictures of the index are to their nearest: (n,) float32."""
+        """Similarity of some pictures of the index to their nearest: (n,) float32."""
         from retrieval.index import neighbours
 
         return neighbours.nearest_sample(self)
@@ -246,18 +253,18 @@ class Index:
 
     def check_method(self, method) -> None:
         """Refuse a query method whose numbers cannot be compared with those in the index."""
-        wanted = layout.identity(method)
-        if self.method != wanted["method"]:
-            self._refuse(f"method {self.method}", str(wanted["method"]))
+        identity = layout.identity(method)
+        if self.method != identity["method"]:
+            self._refuse(f"method {self.method}", str(identity["method"]))
         self.check_checkpoint(method.checkpoint)
-        # A setting that came after the index was made is at its default in it.
+        # A setting that is newer than the index had the default value when it was made.
         ours = {**getattr(method, "defaults", {}), **self.settings}
-        theirs = wanted["settings"]
+        theirs = identity["settings"]
         differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if differ:
             was, wants = (
-                ", ".join(f"{key} {layout.short(one.get(key))}" for key in differ)
-                for one in (ours, theirs)
+                ", ".join(f"{key} {layout.short(settings.get(key))}" for key in differ)
+                for settings in (ours, theirs)
             )
             self._refuse(was, wants)
 
@@ -297,7 +304,7 @@ def load(path: str | Path, part: bool = False) -> Index:
     """Open an index and check all of it: manifest, sizes, checksums, shapes, names.
 
     path: a folder, or the address of a store as text: ``milvus://host:port/collection``.
-    part: of an index, made with ``index --part``, is wanted and not a whole one.
+    part: whether to open a part, made with ``index --part``, and not a whole index.
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
     address = _store_at(path)
@@ -306,16 +313,16 @@ def load(path: str | Path, part: bool = False) -> Index:
 
         return stored.opened(address)
     path = Path(path)
-    for _ in range(PATIENCE):
+    for _ in range(ATTEMPTS):
         before = version_of(path)
         try:
             with _readable(path):
-                found = _load(path, part)
+                index = _load(path, part)
             if version_of(path) == before:  # else its files may be of two indexes
-                return found
+                return index
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
-            if version_of(path) == before and (before or not saving.old_places(path)):
+            if version_of(path) == before and (before or not saving.set_aside(path)):
                 raise
             time.sleep(0.05)
     raise RetrievalError(f"The index {path} is replaced all the time; try again later.")
@@ -323,7 +330,7 @@ def load(path: str | Path, part: bool = False) -> Index:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What the system says of a file of an index becomes a sentence: the file may be whole."""
+    """Turn an error of the system about a file of an index into a RetrievalError."""
     try:
         yield
     except OSError as error:
@@ -333,7 +340,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _store_at(path: str | Path) -> Address | None:
-    """The store that an address names, or that a folder stands for."""
+    """The store that an address names or a folder stands for; None for any other folder."""
     if is_address(path):
         return Address.parse(str(path))
     if STORES not in os.environ:
@@ -344,7 +351,10 @@ def _store_at(path: str | Path) -> Address | None:
 
 
 def version_of(path: Path) -> tuple[int, int] | None:
-    """Tells one index in this folder from the next, as a key of a cache; None: there is none."""
+    """A cache key for the index in a folder, which changes when another one takes its place.
+
+    None where there is no index.
+    """
     try:
         state = (path / "manifest.json").stat()
     except OSError:
@@ -382,7 +392,7 @@ def _load(path: Path, part: bool) -> Index:
 
 
 def digest(data: bytes) -> str:
-    """What a picture is known by: the SHA-256 of its file."""
+    """The SHA-256 of a file, by which pictures are recognised: 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -407,7 +417,10 @@ def _open_array(path: Path) -> np.ndarray:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """What an index says of itself; its files are not looked at. RetrievalError for nonsense."""
+    """The checked manifest of an index; its other files are not read.
+
+    Raises RetrievalError where it is missing or not one.
+    """
     with _readable(path):
         if not (path / "manifest.json").is_file():
             raise RetrievalError(

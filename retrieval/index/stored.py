@@ -51,21 +51,21 @@ FORMAT = 1
 FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere on this machine
 MANIFEST, EXTRA = "retrieval.manifest", "retrieval.extra"  # properties of a collection
 FIELDS = ("position", "name", "sha256", "width", "height", "vector")
-LEAST = 100  # of a shortlist: what the engine ranked a little too low is still in it
-CHUNK = 1000  # rows asked for at once
-KEPT_BYTES = 64 << 20  # of rows that were read
-MOST_READ = 100_000  # pictures that are read at once
+MIN_SHORTLIST = 100  # pictures: those that the engine ranks a little too low are still in it
+CHUNK = 1000  # rows of a request
+CACHE_BYTES = 64 << 20  # of rows that were read
+MAX_FIRST = 100_000  # pictures that ``first`` reads
 
 Row = tuple[dict[str, Any], np.ndarray]  # name, sha256, width, height; the descriptor (D,) float16
 
 
 @dataclass(frozen=True)
 class Extra:
-    """What a collection's properties say besides the manifest.
+    """The properties of a collection besides its manifest.
 
-    alias: that the collection was made for. nearest: (n,) how alike some pictures are to their
-    nearest, see ``neighbours.nearest_sample``. pictures: whether the index was made of pictures.
-    folder: where the exported index lay, beside which local features may be.
+    alias: the one that an export made the collection for. nearest: similarity of some pictures to
+    their nearest, see ``neighbours.nearest_sample``. pictures: whether the index was made of
+    pictures. folder: of the exported index, beside which local features may lie.
     """
 
     alias: str
@@ -75,24 +75,24 @@ class Extra:
 
     @classmethod
     def read(cls, text: str) -> Extra:
-        """Raises ValueError for anything else."""
+        """From what ``write`` gives. Raises ValueError for anything else."""
         data = json.loads(text)
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise ValueError("another format")
         try:
-            one = cls(**data)
+            extra = cls(**data)
         except TypeError as error:
             raise ValueError("other fields") from error
         fine = (
-            isinstance(one.alias, str)
-            and isinstance(one.nearest, list)
-            and all(isinstance(value, float) and abs(value) <= 2 for value in one.nearest)
-            and isinstance(one.pictures, bool)
-            and isinstance(one.folder, str)
+            isinstance(extra.alias, str)
+            and isinstance(extra.nearest, list)
+            and all(isinstance(value, float) and abs(value) <= 2 for value in extra.nearest)
+            and isinstance(extra.pictures, bool)
+            and isinstance(extra.folder, str)
         )
         if not fine:
             raise ValueError("other values")
-        return one
+        return extra
 
     def write(self) -> str:
         return json.dumps({"format": FORMAT, **vars(self)})
@@ -100,7 +100,10 @@ class Extra:
 
 @dataclass(frozen=True)
 class Description:
-    """The collection behind an address. width: numbers of a vector."""
+    """The collection behind an address.
+
+    collection: its own name, not the alias. width: how many numbers a vector has.
+    """
 
     collection: str
     manifest: dict[str, Any]
@@ -108,23 +111,29 @@ class Description:
     width: int
 
 
-def ask(address: Address) -> dict[str, Any]:
-    """What the server says of the collection behind an address. Raises AbsentError."""
+def raw_description(address: Address) -> dict[str, Any]:
+    """The server's own description of the collection behind an address, unchecked.
+
+    Raises AbsentError where there is none.
+    """
     name = address.collection
     return milvus.call(
         address, lambda client, time: client.describe_collection(name, timeout=time), PATIENCE
     )
 
 
-def made_for(said: dict[str, Any]) -> str | None:
-    """The alias that an export made a collection for; None where it is somebody else's."""
+def alias_of(raw: dict[str, Any]) -> str | None:
+    """The alias that an export made a collection for; None where this program did not make it.
+
+    raw: its description, as the server gives it.
+    """
     try:
-        return json.loads(said["properties"][EXTRA])["alias"]
+        return json.loads(raw["properties"][EXTRA])["alias"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def stranger(address: Address) -> RetrievalError:
+def not_ours(address: Address) -> RetrievalError:
     return RetrievalError(
         f"{address} is not an index of this program, or one of another version; export to another "
         "name, or drop that collection first."
@@ -132,12 +141,12 @@ def stranger(address: Address) -> RetrievalError:
 
 
 def describe(address: Address) -> Description:
-    """What the store says of an address, checked. Raises RetrievalError where it is no index."""
-    said = ask(address)
-    properties = said.get("properties") or {}
-    fields = {field["name"]: field for field in said["fields"]}
+    """The index behind an address, its properties checked. Raises RetrievalError for no index."""
+    raw = raw_description(address)
+    properties = raw.get("properties") or {}
+    fields = {field["name"]: field for field in raw["fields"]}
     if MANIFEST not in properties or EXTRA not in properties or not fields.keys() >= set(FIELDS):
-        raise stranger(address)
+        raise not_ours(address)
     try:
         manifest = json.loads(properties[MANIFEST])
         extra = Extra.read(properties[EXTRA])
@@ -145,11 +154,11 @@ def describe(address: Address) -> Description:
         if not fields["position"].get("is_primary"):
             raise ValueError("another primary key")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise stranger(address) from error
+        raise not_ours(address) from error
     layout.check_manifest(manifest, address)
     if manifest["kind"] != "global" or manifest["pictures"] < 1:
-        raise stranger(address)
-    return Description(said["collection_name"], manifest, extra, width)
+        raise not_ours(address)
+    return Description(raw["collection_name"], manifest, extra, width)
 
 
 def opened(address: Address) -> StoredIndex:
@@ -169,11 +178,11 @@ def folders() -> list[Path]:
     It is what a page lists; the store itself is asked when it is opened. Raises RetrievalError
     where a store that was never seen cannot be reached.
     """
-    found = []
+    paths = []
     for address in configured():
-        kept = sorted(_root(address).glob("*/*/manifest.json"))
-        found.append(kept[0].parent if kept else opened(address).path)
-    return found
+        manifests = sorted(_root(address).glob("*/*/manifest.json"))
+        paths.append(manifests[0].parent if manifests else opened(address).path)
+    return paths
 
 
 def behind(path: Path) -> Address | None:
@@ -234,9 +243,9 @@ class StoredIndex(store.Index):
 
     @property
     def local(self) -> Path:
-        told = os.environ.get(FOLDER)
-        if told:
-            return Path(told)
+        configured_folder = os.environ.get(FOLDER)
+        if configured_folder:
+            return Path(configured_folder)
         exported = Path(self.described.extra.folder)
         if exported.parent.is_dir():
             return exported
@@ -257,17 +266,16 @@ class StoredIndex(store.Index):
     def shortlist(self, features: Features, depth: int, where: str = "") -> Shortlist:
         """The pictures that the engine finds most like a query, as an index in memory.
 
-        features: a descriptor (D,). depth: how many; LEAST, if that is more.
+        features: a descriptor (D,). depth: how many pictures; at least MIN_SHORTLIST are fetched.
         where: a filter in the language of Milvus, as ``landmark == "chapel"``.
-        They are in the order of the collection, with the descriptors of the exported index, so
-        that a search in them ranks as one in the folder, provided that the engine found the right
-        ones.
+        The pictures are in the order of the exported index and have its descriptors. A search among
+        them ranks as one in the folder, provided that the engine found the right ones.
         """
         descriptor = as_vector(features)
         self.check_width(descriptor)
-        limit = min(max(depth, LEAST), len(self))
+        limit = min(max(depth, MIN_SHORTLIST), len(self))
         try:
-            found = self._call(
+            results = self._call(
                 lambda client, time: client.search(
                     self.described.collection,
                     data=[descriptor.astype(np.float32).tolist()],
@@ -283,7 +291,7 @@ class StoredIndex(store.Index):
                 raise
             raise RetrievalError(f"The filter {where} cannot be used: {error.reason}.") from error
         with self._checking():
-            positions = sorted({self._position(hit) for hit in found[0]})
+            positions = sorted({self._position(hit) for hit in results[0]})
         if len(positions) > limit:
             raise self._damaged()
         if not positions:
@@ -292,28 +300,28 @@ class StoredIndex(store.Index):
                 if where
                 else f"{self} is empty; export the index again."
             )
-        return self._some(positions, {"filter": where} if where else {})
+        return self._excerpt(positions, {"filter": where} if where else {})
 
     def holding(self, name: str) -> Shortlist:
-        positions = [position for position, one in self._names("name", name) if one == name]
+        positions = [position for position, other in self._names("name", name) if other == name]
         if not positions:
             raise RetrievalError(f"{self} has no picture {name} any more; search again.")
-        return self._some(positions, {})
+        return self._excerpt(positions, {})
 
     def name_of(self, data: bytes) -> str | None:
-        found = self._names("sha256", store.digest(data))
-        return min(found)[1] if found else None
+        pictures = self._names("sha256", store.digest(data))
+        return min(pictures)[1] if pictures else None
 
     def first(self, count: int) -> Shortlist:
-        if count > MOST_READ:
+        if count > MAX_FIRST:
             raise RetrievalError(f"{self} holds too many pictures to read them all: {len(self)}.")
-        return self._some(range(min(count, len(self))), {})
+        return self._excerpt(range(min(count, len(self))), {})
 
-    def _some(self, positions: Sequence[int], filtered: dict[str, str]) -> Shortlist:
-        """Some pictures in ascending order; the last are kept, with what was found out in them.
+    def _excerpt(self, positions: Sequence[int], filtered: dict[str, str]) -> Shortlist:
+        """An index in memory of the pictures at these positions, which ascend.
 
-        Its graph of neighbours and its searcher serve the next query too where the engine finds
-        the same pictures, as it does in a small collection.
+        The last one is kept: where the next query has the same pictures, as in a small collection,
+        their graph of neighbours and their searcher are not made again.
         """
         origin = {
             "search": self.search_stated,
@@ -328,32 +336,34 @@ class StoredIndex(store.Index):
         return last
 
     def _read(self, positions: Sequence[int]) -> list[Row]:
-        """Rows by position; those that were read lately are not asked for again."""
+        """The rows at these positions, from the cache or from the store."""
         with self._lock:
-            rows = {one: self._rows[one] for one in positions if one in self._rows}
-        missing = [one for one in positions if one not in rows]
+            rows = {
+                position: self._rows[position] for position in positions if position in self._rows
+            }
+        missing = [position for position in positions if position not in rows]
         for start in range(0, len(missing), CHUNK):
-            wanted = missing[start : start + CHUNK]
-            found = self._call(
-                lambda client, time, wanted=wanted: client.query(
-                    self.described.collection, ids=wanted, output_fields=[*FIELDS], timeout=time
+            chunk = missing[start : start + CHUNK]
+            results = self._call(
+                lambda client, time, chunk=chunk: client.query(
+                    self.described.collection, ids=chunk, output_fields=[*FIELDS], timeout=time
                 )
             )
             with self._checking():
-                rows |= {self._position(row): self._checked(row) for row in found}
+                rows |= {self._position(row): self._checked(row) for row in results}
         if lost := set(positions) - rows.keys():
             raise RetrievalError(
                 f"{self} lacks {len(lost)} of its pictures; export the index again."
             )
-        most = max(KEPT_BYTES // (2 * self.width + 400), 1)
+        most = max(CACHE_BYTES // (2 * self.width + 400), 1)
         with self._lock:
-            for one in missing:
-                self._rows[one] = rows[one]
+            for position in missing:
+                self._rows[position] = rows[position]
             while len(self._rows) > most:
                 self._rows.popitem(last=False)
-        if len({rows[one][0]["name"] for one in positions}) != len(positions):
+        if len({rows[position][0]["name"] for position in positions}) != len(positions):
             raise RetrievalError(f"{self} has a picture twice; export the index again.")
-        return [rows[one] for one in positions]
+        return [rows[position] for position in positions]
 
     @contextmanager
     def _checking(self) -> Iterator[None]:
@@ -373,7 +383,7 @@ class StoredIndex(store.Index):
         return position
 
     def _checked(self, row: dict[str, Any]) -> Row:
-        """What a row says of a picture: a store is not believed more than a file is."""
+        """A row, checked as a file would be. Raises RetrievalError where it is damaged."""
         try:
             image = {key: row[key] for key in ("name", "sha256", "width", "height")}
             vector = np.array(row["vector"], np.float32)
@@ -392,17 +402,17 @@ class StoredIndex(store.Index):
 
     def _names(self, field: str, value: str) -> list[tuple[int, str]]:
         """Position and name of the pictures of which a field has this value."""
-        found = self._call(
+        results = self._call(
             lambda client, time: client.query(
                 self.described.collection,
                 filter=f"{field} == {json.dumps(value, ensure_ascii=False)}",
                 output_fields=["position", "name"],
-                limit=LEAST,
+                limit=MIN_SHORTLIST,
                 timeout=time,
             )
         )
         with self._checking():
-            return [(self._position(row), check_name(row["name"])) for row in found]
+            return [(self._position(row), check_name(row["name"])) for row in results]
 
     def _call(self, work):
         try:
@@ -418,7 +428,7 @@ class StoredIndex(store.Index):
 
 
 class Shortlist(store.Excerpt):
-    """Some pictures of a store in memory."""
+    """Some pictures of an index in a store, in memory."""
 
     def __init__(
         self, index: StoredIndex, positions: Sequence[int], rows: list[Row], origin: dict[str, Any]

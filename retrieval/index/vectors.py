@@ -1,4 +1,4 @@
-"""Nearest neighbours of global descriptors by inner product, exactly. FAISS, imported late."""
+"""Exact nearest neighbours of global descriptors by inner product, with FAISS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 65_536  # descriptors that become float32 at once
+BLOCK = 65_536  # descriptors that are converted to float32 at a time
 
 
 class ExactSearcher:
@@ -20,11 +20,17 @@ class ExactSearcher:
         fill(self.flat, descriptors, np.float32)
 
     def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ``count`` best for each of (n, D) float32: cosines and positions, (n, count)."""
+        """The ``count`` best for each query: cosines (n, count) float32 and positions (n, count).
+
+        queries: (n, D).
+        """
         return self.flat.search(np.ascontiguousarray(queries, np.float32), count)
 
     def rank(self, descriptor: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ``top`` best for descriptor (D,): positions (top,) int64, cosines (top,) float32."""
+        """The ``top`` best for one descriptor (D,), best first; equal cosines by position.
+
+        Returns positions (top,) int64 and cosines (top,) float32.
+        """
         scores, positions = self.search(descriptor[None], top)
         # FAISS leaves equal scores in any order.
         order = np.lexsort((positions[0], -scores[0]))
@@ -34,27 +40,29 @@ class ExactSearcher:
 def fill(
     flat: Any, rows: np.ndarray, dtype: type[np.floating], order: np.ndarray | None = None
 ) -> None:
-    """Put rows (n, D) into an empty index of FAISS that keeps them as ``dtype``, without a copy.
+    """Put rows (n, D) into an empty FAISS index that keeps them as ``dtype``.
 
-    ``add`` takes float32 only, and twice the memory while it works. order: of the rows, (m,).
+    order: (m,), which rows, in which order; by default all. FAISS's own ``add`` takes float32 only,
+    and twice the memory while it works.
     """
     import faiss
 
     order = np.arange(len(rows)) if order is None else order
     flat.codes.resize(len(order) * rows.shape[1] * np.dtype(dtype).itemsize)
-    place = faiss.rev_swig_ptr(flat.codes.data(), flat.codes.size()).view(dtype)
-    place = place.reshape(len(order), -1)
+    codes = faiss.rev_swig_ptr(flat.codes.data(), flat.codes.size()).view(dtype)
+    codes = codes.reshape(len(order), -1)
     for start in range(0, len(order), BLOCK):
-        place[start : start + BLOCK] = rows[order[start : start + BLOCK]]
+        codes[start : start + BLOCK] = rows[order[start : start + BLOCK]]
     flat.ntotal = len(order)
 
 
 def nearest(
     descriptors: np.ndarray, queries: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` best for each of (n, D) float32: cosines and positions (n, count), best first.
+    """The ``count`` best for each query, best first: cosines and positions, (n, count) each.
 
-    Exact, and block by block, so that descriptors (N, D) may stay on disk. count is at most N.
+    descriptors: (N, D), read block by block, so that they may stay on disk. queries: (n, D)
+    float32. count: at most N.
     """
     import faiss
 

@@ -117,7 +117,7 @@ def test_a_setting_with_more_digits_than_a_number_has(forged):
 
 def test_a_folder_that_is_the_whole_disk(forged, tmp_path, monkeypatch):
     """To search it took as long as the disk is large."""
-    monkeypatch.setattr(runs, "MOST_OTHERS", 50)
+    monkeypatch.setattr(runs, "MAX_OTHER_FILES", 50)
     for number in range(90):
         (tmp_path / "disk" / str(number)).mkdir(parents=True)
     where = {"name": "x", "folder": str(tmp_path / "disk")}

@@ -215,7 +215,7 @@ def test_re_rankers_find_the_same_in_both(exported, opened, pictures, then):
 
 def test_the_best_of_a_shortlist_are_those_of_the_folder(exported, opened, pictures, monkeypatch):
     """Where the engine is asked for some pictures only, as for every large collection."""
-    monkeypatch.setattr(stored, "LEAST", 1)
+    monkeypatch.setattr(stored, "MIN_SHORTLIST", 1)
     for name in exported.names[::4]:
         whole = rank_picture(exported, Thumbnail(), picture(pictures, name))
         part = rank_picture(opened, Thumbnail(), picture(pictures, name), depth=12)
@@ -283,7 +283,7 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
 
 
 def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monkeypatch):
-    monkeypatch.setattr(stored, "LEAST", 1)
+    monkeypatch.setattr(stored, "MIN_SHORTLIST", 1)
     monkeypatch.setattr(runs, "MAX_DEPTH", 5)
     collection = labelled(pictures, exported)
     whole = runs.evaluate_index(exported, collection, Thumbnail())
