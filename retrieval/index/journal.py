@@ -28,6 +28,7 @@ class Journal:
         self.folder = folder
         self.identity = identity
         self.entries: dict[str, dict] = {}
+        self.length = 0  # of a descriptor
 
     def __enter__(self) -> Journal:
         stamp = self.folder / "identity.json"
@@ -73,7 +74,12 @@ class Journal:
                         and zlib.crc32(payload) == entry["crc32"]
                         and len(payload) == entry["bytes"]
                         and isinstance(entry["name"], str)
-                        and ("reason" in entry or entry.keys() >= {"sha256", "width", "rows"})
+                        and isinstance(entry["sha256"], str)
+                        and (
+                            isinstance(entry["reason"], str)
+                            if "reason" in entry
+                            else self._are_features(entry, payload)
+                        )
                     )
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     break
@@ -84,6 +90,20 @@ class Journal:
                 data_end += len(payload)
         os.truncate(path, lines_end)
         os.truncate(data, data_end)
+
+    def _are_features(self, entry: dict, payload: bytes) -> bool:
+        """Whether these are features as long as those before; the journal may be anybody's."""
+        numbers = [entry[key] for key in ("rows", "width", "height")]
+        if not all(isinstance(one, int) and 0 <= one < 2**31 for one in numbers):
+            return False
+        arrays = _unpack(payload, entry["rows"], self.identity["kind"])
+        rows, length = arrays["descriptors"].shape
+        self.length = self.length or length
+        return (
+            0 not in numbers[1:]
+            and (not rows or 0 < length == self.length)
+            and all(np.isfinite(array).all() for array in arrays.values())
+        )
 
     @property
     def digests(self) -> dict[str, str]:

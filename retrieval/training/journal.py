@@ -99,9 +99,14 @@ class Journal:
         except OSError as error:
             raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
         digest, content = data[:32], data[32:]
-        if hashlib.sha256(content).digest() != digest:
-            raise RetrievalError(f"{path} is damaged; delete {self.folder} to begin again.")
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        try:
+            if hashlib.sha256(content).digest() != digest:
+                raise ValueError("another checksum")
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds on bytes that it did not write
+            raise RetrievalError(
+                f"{path} is damaged; delete {self.folder} to begin again."
+            ) from error
 
     def _write(self, name: str, content: Any) -> None:
         data = _bytes(content)

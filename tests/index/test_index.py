@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -293,10 +294,30 @@ def line(**changes):
     return json.dumps({"name": "x.png", "bytes": 0, "crc32": 0} | changes).encode() + b"\n"
 
 
+def change_last(work, cut=0, **changes):
+    """Change what the last line of a journal says, or its features, with a checksum that fits."""
+    *before, last = (work / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    entry = json.loads(last)
+    data = (work / "features.bin").read_bytes()
+    data = data[: len(data) - cut]
+    size = entry["bytes"] - cut
+    entry |= {"bytes": size, "crc32": zlib.crc32(data[len(data) - size :])} | changes
+    (work / "journal.jsonl").write_bytes(b"".join(before) + json.dumps(entry).encode() + b"\n")
+    (work / "features.bin").write_bytes(data)
+
+
 @pytest.mark.parametrize(
     ("damage", "again"),
     [
         (lambda work: None, 3),
+        (lambda work: change_last(work), 3),
+        (lambda work: change_last(work, width="wide"), 4),
+        (lambda work: change_last(work, height=0), 4),
+        (lambda work: change_last(work, rows=None), 4),
+        (lambda work: change_last(work, sha256=5), 4),
+        (lambda work: change_last(work, reason=5), 4),
+        (lambda work: change_last(work, cut=1), 4),
+        (lambda work: change_last(work, cut=2), 4),
         (lambda work: append(work / "journal.jsonl", b'{"name": "sub/d.p'), 3),
         (lambda work: append(work / "journal.jsonl", b"\xff\0garbage\n[]\n"), 3),
         (lambda work: append(work / "journal.jsonl", b"[" * 100_000 + b"\n"), 3),

@@ -1,6 +1,7 @@
 """The loop and the journal on a problem that a page of paper can hold: one weight, one target."""
 
 import csv
+import hashlib
 import json
 
 import pytest
@@ -167,6 +168,15 @@ def test_a_damaged_state_is_noticed(tmp_path, name, where):
     path.write_bytes(b"")
     with pytest.raises(RetrievalError, match="damaged; delete"):
         go(tmp_path, Line())
+
+
+def test_a_state_that_torch_did_not_write(tmp_path):
+    """Its checksum fits: it is somebody else's."""
+    journal = Journal(tmp_path / "net.pth", {})
+    content = b"no state"
+    (journal.folder / "trunk.state").write_bytes(hashlib.sha256(content).digest() + content)
+    with pytest.raises(RetrievalError, match=r"trunk\.state is damaged; delete"):
+        journal.state("trunk")
 
 
 def test_what_is_prepared_is_prepared_once(tmp_path):
