@@ -39,7 +39,7 @@ link.follow_link(titles)
 place, way = st.columns([1, 2], gap="medium")
 with place:
     name = choose.collection(titles, "eval-collection")
-with loaders.explained():
+with loaders.errors_shown():
     collection = own_pictures.opened(name)
 own = collection.name == own_pictures.NAME
 if not collection.protocols:
@@ -240,7 +240,7 @@ key = ("queries", collection.name, protocol, order, *(one.key for one in shown))
 downloads(
     f"{collection.name}-{protocol}-queries",
     tables.query_rows(collection, every, plots.queries_order(every, order)),
-    lambda kind: loaders.drawing(
+    lambda kind: loaders.figure_file(
         kind, key, lambda: plots.per_query(every, collection.queries, note, order)
     ),
 )

@@ -27,7 +27,7 @@ def found(path: Path, collection: Collection) -> list[groups.Pair]:
     def progress(done: int, total: int) -> None:
         bar.progress(done / total, f"{done} of {total} pictures compared with those like them")
 
-    with loaders.explained():
+    with loaders.errors_shown():
         pairs = loaders.confirmed_pairs(path, collection, progress)
     bar.empty()
     return pairs
@@ -97,7 +97,7 @@ least = right.slider(
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
 query.keep_link("groups-link", {"collection": name, "inliers": str(least)})
-with loaders.explained():
+with loaders.errors_shown():
     collection = own_pictures.opened(name)
 paths = own_pictures.indexes(collection)
 method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
@@ -116,7 +116,7 @@ if name not in asked:
     )
     st.stop()
 path = paths[method]
-with loaders.explained():
+with loaders.errors_shown():
     opened = loaders.index_of(path, collection)
     if len(opened) > MOST:
         st.info(f"On this page: up to {MOST:,} pictures. This collection has {len(opened):,}.")

@@ -28,7 +28,7 @@ view = way.segmented_control(
     "View", VIEWS, format_func=VIEWS.__getitem__, key="kp-view", required=True,
     persist_state="session", label_visibility="collapsed",
 )  # fmt: skip
-with loaders.explained():
+with loaders.errors_shown():
     collection = own_pictures.opened(name)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)

@@ -135,7 +135,7 @@ def networks_elsewhere() -> None:
             text = f"{name}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} MB" if total else "")
             bar.progress(min(done / total, 1.0) if total else 0.0, text)
 
-        with loaders.explained():
+        with loaders.errors_shown():
             checkpoints.download(official[chosen], show)
         st.rerun()
 

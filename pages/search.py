@@ -18,7 +18,7 @@ from retrieval import methods
 
 state = st.session_state
 
-loaders.through_app()
+loaders.run_app_first()
 own_pictures.sweep()
 cards.style()
 title_row = st.container(
@@ -66,7 +66,7 @@ with right.container(horizontal=True, vertical_alignment="bottom"):
 
 if name == own_pictures.NAME:
     own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])
-with loaders.explained():
+with loaders.errors_shown():
     collection = own_pictures.opened(name)
 follow_query(collection)
 if not collection.has_pictures:
@@ -80,7 +80,7 @@ searched = state.get("searched", False)
 with query_column.container(key="asking" if searched else "asking-idle"):
     question = query.choose_picture(collection)
     # An error about the picture or the box appears beside it.
-    with loaders.explained(), st.container(key="query-box"):
+    with loaders.errors_shown(), st.container(key="query-box"):
         box = query.choose_box(collection, question) if question else None
     if question and isinstance(question.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")
@@ -93,7 +93,7 @@ with result_column:
     if not searched and not isinstance(question.source, bytes):
         browse(collection)
         paths = own_pictures.indexes(collection)
-        loaders.load_ahead([path for name, path in paths.items() if state.method in (name, ALL)])
+        loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     if state.method == ALL:
         guide(collection, question, box)

@@ -50,7 +50,7 @@ def _stylesheet() -> str:
 
 def open_page(text: str) -> None:
     """Begin a page with its style and title. A page calls this before anything else."""
-    loaders.through_app()
+    loaders.run_app_first()
     style()
     title(text)
 

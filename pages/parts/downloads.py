@@ -53,5 +53,5 @@ def downloads(
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
     """A figure as it is downloaded, with its downloads."""
     with st.container(key=f"plot-{name}"):
-        st.image(loaders.shown(key, draw), width=WIDTH, alt=alt)
-    downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))
+        st.image(loaders.figure_on_page(key, draw), width=WIDTH, alt=alt)
+    downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))

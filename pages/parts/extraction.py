@@ -1,6 +1,6 @@
 """What the networks see in a picture: places, keypoints, attention, and matches of two pictures.
 
-Everything is computed when it is this session's turn, and kept for the next time (``loaders``).
+Everything is computed when it is this session's turn, and cached (``loaders``).
 A picture is a file, or the bytes that a visitor brought; its ``key`` stands for it.
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 import streamlit as st
 
 from pages.parts.loaders import (
-    computed,
+    cached,
     decoded,
     features_key,
+    file_key,
     in_turn,
     index_of,
     load_method,
-    stamp,
 )
 from retrieval.collections import Collection
 from retrieval.evaluation import ablation
@@ -48,7 +48,7 @@ def places(
     method = load_method(name, checkpoint, **settings)
     if not hasattr(method, "places"):
         return None
-    return computed(
+    return cached(
         source,
         ("places", key, box, method.checkpoint.id, json.dumps(settings)),
         lambda: method.places(decoded(source), box),
@@ -62,9 +62,9 @@ def steps(
     """What the steps of the method of an index make of a picture, or of the box in it."""
     opened = index_of(path, collection)
     method = load_method(opened.method, opened.checkpoint, **opened.settings)
-    return computed(
+    return cached(
         question.source,
-        ("steps", stamp(path / "manifest.json"), question.key, box),
+        ("steps", file_key(path / "manifest.json"), question.key, box),
         lambda: ablation.take_steps(method, decoded(question.source), box),
         "Taking the picture through the network",
     )
@@ -75,7 +75,7 @@ def delf(
 ) -> LocalFeatures:
     """DELF's features of a picture; the same again, with whatever thresholds, costs nothing."""
     method = load_method("delf", checkpoint, **settings)
-    return computed(
+    return cached(
         source,
         features_key(key, box, method, settings),
         lambda: as_local(method.describe(decoded(source), box)),
@@ -101,7 +101,7 @@ def attention(
     method = load_method("delf", checkpoint, **settings)
     if not hasattr(method, "attention"):
         return None
-    return computed(
+    return cached(
         source,
         ("attention", key, scale, method.checkpoint.id, json.dumps(settings)),
         lambda: method.attention(decoded(source), scale),
@@ -111,7 +111,7 @@ def attention(
 
 def xfeat(source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
     """XFeat's features of a picture, as many as a query has."""
-    return computed(
+    return cached(
         source,
         ("xfeat-features", key, box),
         lambda: as_local(verifiers.xfeat().describe(decoded(source), box)),
@@ -155,9 +155,9 @@ def xfeat_matches(
         pairs, found = verification.xfeat_pair(alone, b, size_a, opened.size(position))
         return a, b, pairs, found
 
-    return computed(
+    return cached(
         question.source,
-        ("xfeat", stamp(path / "manifest.json"), question.key, box, hit),
+        ("xfeat", file_key(path / "manifest.json"), question.key, box, hit),
         compare,
         "Matching keypoints",
     )
@@ -170,7 +170,7 @@ def lighterglue(
     sizes: tuple[tuple[int, int], tuple[int, int]],
 ) -> np.ndarray:
     """Pairs (K, 2) that LighterGlue finds. key: stands for both sides."""
-    return computed(
+    return cached(
         source,
         ("lighterglue", *key),
         lambda: lighterglue_module.match(*sides, *sizes),

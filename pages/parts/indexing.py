@@ -39,7 +39,7 @@ def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ..
 
     label: what the page calls the index. then: re-rankers.
     """
-    with loaders.explained():
+    with loaders.errors_shown():
         said = f"Putting {len(collection.queries)} queries to {label}"
         bar = st.progress(0.0, said)
         start = time.monotonic()

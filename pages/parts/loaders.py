@@ -52,13 +52,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORKERS = Workers(min(threads.usable_cores(), 4), 200)
-CACHE = Cache(128 << 20)  # pictures to look at, figures, and answers about pictures of collections
-OF_ONE_SESSION = 16 << 20  # bytes of the same about pictures that a visitor brought
-PAIRED = 8  # pictures that are compared with those like them in one turn
-PAINTED = 1.0  # s after which a page that was sent is on the screen
+CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
+SESSION_CACHE_BYTES = 16 << 20  # the same for one session, about pictures that a visitor brought
+PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
+PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 
 
-def through_app() -> None:
+def run_app_first() -> None:
     """Run app.py first if Streamlit opened a page without it; every page begins with this call.
 
     Until app.py has run once, Streamlit takes a folder called ``pages`` for its older kind of
@@ -70,7 +70,7 @@ def through_app() -> None:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def errors_shown() -> Iterator[None]:
     """Show a RetrievalError raised inside as one sentence, and end the page there."""
     try:
         yield
@@ -79,8 +79,11 @@ def explained() -> Iterator[None]:
         st.stop()
 
 
-def stamp(path: Path) -> tuple[str, int]:
-    """A cache key for a file: another content is another key. Raises RetrievalError when gone."""
+def file_key(path: Path) -> tuple[str, int]:
+    """A cache key for a file, which changes with its content: path and time of change in ns.
+
+    Raises RetrievalError where the file is gone.
+    """
     try:
         return str(path), path.stat().st_mtime_ns
     except OSError as error:
@@ -89,13 +92,13 @@ def stamp(path: Path) -> tuple[str, int]:
 
 def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
-    with explained():
-        finding.in_stores()  # one that is away when it is first asked: said here, once
+    with errors_shown():
+        finding.in_stores()  # shows once, and here, that a store cannot be reached
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
 
 
 def nothing_here() -> NoReturn:
-    """Say that no collection is here, lead to the ways to have one, and end the page."""
+    """Say that there is no collection, link to the pages that bring one, and end the page."""
     st.info("There is no collection on this machine yet.")
     st.page_link(
         "pages/search.py",
@@ -111,7 +114,7 @@ def nothing_here() -> NoReturn:
 
 
 def no_index(collection: Collection, method: str) -> None:
-    """Say that a collection has no index of a method, and how to make it."""
+    """Say that a collection has no index of a method, and which command makes it."""
     st.info(
         f"There is no {methods.METHODS[method].title} index of {plain(collection.title)} on this "
         f"machine yet. This command makes it: "
@@ -120,15 +123,15 @@ def no_index(collection: Collection, method: str) -> None:
 
 
 def collection(name: str) -> Collection:
-    """An installed collection by name."""
+    """An installed collection by name. Raises RetrievalError where there is none."""
     for entry in collections.registered():
         if entry.name == name:
-            return _collection(name, stamp(entry.ground_truth_path))
+            return _collection(name, file_key(entry.ground_truth_path))
     raise RetrievalError(f"There is no collection called {name}.")
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the collection")
-def _collection(name: str, changed: tuple[str, int]) -> Collection:
+def _collection(name: str, key: tuple[str, int]) -> Collection:
     return collections.open_collection(name)
 
 
@@ -141,7 +144,7 @@ def load_method(name: str, checkpoint: str | None = None, /, **settings) -> meth
 
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
-    # An index names it, perhaps a stranger's: a path in it must not be opened.
+    # The checkpoint may be named by a stranger's index: registered ones only, never a path.
     record = checkpoints.registered(name, checkpoint)
     method = methods.load_record(record, **json.loads(settings))
     memory.set_aside()
@@ -154,28 +157,29 @@ def processor() -> str:
     return "" if trunks is None else "GPU" if trunks.placement()[0].type == "cuda" else "CPU"
 
 
-_ahead: set[Path] = set()
+_preloaded: set[Path] = set()
 
 
-def load_ahead(paths: list[Path]) -> None:
-    """Load what a search in some indexes needs, in the background, once the page is on the screen.
+def preload(paths: list[Path]) -> None:
+    """Load the indexes at these paths and their networks in the background.
 
-    paths: of the indexes. A search that comes meanwhile waits for the same network.
+    It begins when the page is on the screen. A search that comes meanwhile waits for the same
+    network.
     """
-    new = [path for path in paths if path not in _ahead]
+    new = [path for path in paths if path not in _preloaded]
     if new:
-        _ahead.update(new)
-        timer = Timer(PAINTED, _load_ahead, (new,))
+        _preloaded.update(new)
+        timer = Timer(PAINT_DELAY, _preload, (new,))
         timer.daemon = True
         timer.start()
 
 
-def _load_ahead(paths: list[Path]) -> None:
-    # The first picture through a network takes longer than those after it.
+def _preload(paths: list[Path]) -> None:
+    # A blank picture is searched with, for the first one through a network takes longer.
     blank = Image.new("RGB", (640, 480), "gray")
     for path in paths:
         with contextlib.suppress(RetrievalError):  # a search will say what is wrong
-            opened = _index(path, stamp(path / "manifest.json"))
+            opened = _index(path, file_key(path / "manifest.json"))
             method = _method(opened.method, opened.checkpoint, json.dumps(opened.settings))
             rank = partial(search_module.rank_picture, opened, method, blank, top=1)
             WORKERS.submit("nobody", rank)
@@ -213,69 +217,69 @@ def _visitor() -> str:
     return st.session_state.setdefault("visitor", uuid.uuid4().hex)
 
 
-def _cache(source: Path | bytes) -> Cache:
-    """Where answers about a picture are kept: those about visitors' own go with their session."""
+def _cache_for(source: Path | bytes) -> Cache:
+    """The cache for results about a picture: that of the session where a visitor brought it."""
     return _session_cache() if isinstance(source, bytes) else CACHE
 
 
-def computed(source: Path | bytes, key: Hashable, work: Callable[[], T], saying: str) -> T:
-    """What ``work()`` returns about a picture, done in turn and kept under a key.
+def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:
+    """What ``work()`` returns about a picture, from the cache or done ``in_turn``.
 
-    saying: what the page says meanwhile.
+    message: what the page says meanwhile.
     """
-    with st.spinner(saying):
-        return _cache(source).get(key, lambda: in_turn(work))
+    with st.spinner(message):
+        return _cache_for(source).get(key, lambda: in_turn(work))
 
 
 @st.cache_resource(scope="session", show_spinner=False)
 def _session_cache() -> Cache:
-    return Cache(OF_ONE_SESSION)
+    return Cache(SESSION_CACHE_BYTES)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)
-def _index(path: Path, changed: tuple[str, int]) -> index.Index:
+def _index(path: Path, key: tuple[str, int]) -> index.Index:
     return index.load(path)
 
 
 def index_of(path: Path, collection: Collection) -> index.Index:
-    """An index of this very list of pictures. Raises RetrievalError when it is of another."""
+    """The index at ``path``. Raises RetrievalError where it is not one of this collection."""
     with st.spinner("Opening the index"):
-        opened = _index(path, stamp(path / "manifest.json"))
+        opened = _index(path, file_key(path / "manifest.json"))
     opened.check_collection(collection)
     return opened
 
 
 def search(
     path: Path,
-    name: str,
+    method_name: str,
     collection: Collection,
     question: Question,
     box: Box | None,
     then: tuple[str, ...] = (),
     where: str = "",
 ) -> Ranking:
-    """Rank a whole collection for a picture; the same question again costs nothing.
+    """Rank a whole collection for a picture, or for a box in it; the ranking is cached.
 
-    path: of the index. name: of the method. then: re-rankers, one after the other. where: a filter
-    by metadata. A picture of the collection does not find itself.
+    path: of the index. then: re-rankers, one after the other. where: a filter by metadata.
+    A picture of the collection does not find itself.
     """
-    changed = stamp(path / "manifest.json")
+    index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
-    method = load_method(name, opened.checkpoint, **opened.settings)
+    method = load_method(method_name, opened.checkpoint, **opened.settings)
     source = question.source
-    kept = _cache(source)
-    described = features_key(question.key, box, method, opened.settings)
-    # Another chain, and why a result was found, need the features again.
-    cached = copy.copy(method)
-    cached.describe = lambda picture, box=None: kept.get(  # type: ignore[method-assign]
-        described, lambda: method.describe(picture, box), wait=False
+    cache = _cache_for(source)
+    key_of_features = features_key(question.key, box, method, opened.settings)
+    # The features are cached too: another chain of re-rankers needs them again.
+    caching = copy.copy(method)
+    caching.describe = lambda picture, box=None: cache.get(  # type: ignore[method-assign]
+        key_of_features, lambda: method.describe(picture, box), wait=False
     )
 
     def rank() -> Ranking:
         own = question.name if isinstance(source, Path) else None
         return search_module.rank_picture(
             opened,
-            cached,
+            caching,
             decoded(source),
             box,
             then=then,
@@ -284,55 +288,59 @@ def search(
             where=where,
         )
 
-    key = "ranking", changed, question.key, box, then, where
-    ranking = computed(source, key, rank, "Searching")
+    key = "ranking", index_key, question.key, box, then, where
+    ranking = cached(source, key, rank, "Searching")
     return ranking.without(question.name) if isinstance(source, Path) else ranking
 
 
 def features_key(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
-    """Under which the features of a picture, or of a box in it, are kept."""
+    """The cache key for the features of a picture, or of a box in it.
+
+    key: of the picture, see ``Question.key``. settings: of the index.
+    """
     return "features", key, box, method.name, method.checkpoint.id, json.dumps(settings)
 
 
 def decoded(source: Path | bytes) -> Image.Image:
-    """A picture with as many pixels as one of a visitor may have."""
+    """Decode a picture. Raises PictureError where it has more pixels than visitors may bring."""
     return images.read(source, most=images.visitors_limit())
 
 
 def confirmed_pairs(
     path: Path, collection: Collection, progress: Callable[[int, int], None]
 ) -> list[groups.Pair]:
-    """All pairs of alike pictures that geometry confirms; progress(done, total) in pictures.
+    """All pairs of similar pictures of an index that geometry confirms.
 
-    Raises RetrievalError where there are none and some pictures could not be compared.
+    progress(done, total): called with numbers of pictures. Raises RetrievalError where there is no
+    pair and some pictures could not be compared.
     """
     opened = index_of(path, collection)
     opened = opened.first(len(opened))
     database = verifiers.Database(opened, collection)
 
     def find() -> list[groups.Pair]:
-        found: list[groups.Pair] = []
-        for start in range(0, len(opened), PAIRED):
-            some = range(start, min(start + PAIRED, len(opened)))
-            found += in_turn(partial(groups.pairs_of, opened, database, some))
-            progress(some.stop, len(opened))
-        if database.note and not found:
+        pairs: list[groups.Pair] = []
+        for start in range(0, len(opened), PAIR_BATCH):
+            batch = range(start, min(start + PAIR_BATCH, len(opened)))
+            pairs += in_turn(partial(groups.pairs_of, opened, database, batch))
+            progress(batch.stop, len(opened))
+        if database.note and not pairs:
             raise RetrievalError(database.note)
-        return found
+        return pairs
 
-    return CACHE.get(("pairs", stamp(path / "manifest.json")), find)
+    return CACHE.get(("pairs", file_key(path / "manifest.json")), find)
 
 
 def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of pictures of one landmark, and of other pictures, in a collection with labels."""
-    changed = stamp(path / "manifest.json")
+    """Cosines of pairs of one landmark, and of other pairs: see ``similarity.pair_cosines``."""
+    index_key = file_key(path / "manifest.json")
     labels = runs.labels_digest(collection.queries)
-    return _pair_cosines(changed, labels, index_of(path, collection), collection)
+    return _pair_cosines(index_key, labels, index_of(path, collection), collection)
 
 
 @st.cache_data(max_entries=12, show_spinner=False)
 def _pair_cosines(
-    changed: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
+    key: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
 ) -> tuple[np.ndarray, np.ndarray]:
     return similarity.pair_cosines(_index, _collection.names, _collection.queries)
 
@@ -340,12 +348,15 @@ def _pair_cosines(
 def local_ranking(
     path: Path, collection: Collection, features: LocalFeatures, key: str, box: Box | None
 ) -> tuple[Ranking, np.ndarray]:
-    """The ranking for a query's features, and the votes (N,) its shortlist was made by."""
+    """DELF's ranking for the features of a query, and its votes (N,) float32 for every picture.
+
+    key: of the query picture, see ``Question.key``.
+    """
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
     with st.spinner("Searching"):
         return _session_cache().get(
-            ("votes", stamp(path / "manifest.json"), key, box),
+            ("votes", file_key(path / "manifest.json"), key, box),
             lambda: in_turn(
                 lambda: (
                     search_module.rank_features(opened, features),
@@ -356,22 +367,22 @@ def local_ranking(
 
 
 def chains(path: Path, collection: Collection) -> list[tuple[str, ...]]:
-    """Chains of re-rankers that an index was evaluated with, () for the method alone."""
+    """The chains of re-rankers that an index was evaluated with; () is the method alone."""
     return runs.kept_chains(index_of(path, collection))
 
 
 def run(path: Path, collection: Collection, then: tuple[str, ...] = ()) -> runs.Run | None:
-    """What the queries of the collection gave with the index at ``path``, if it was evaluated.
+    """The stored evaluation of the index at ``path``; None where there is none.
 
-    then: with these re-rankers.
+    then: the chain of re-rankers.
     """
-    changed = tuple(map(stamp, [path / "manifest.json", *sorted(path.glob("evaluation*"))]))
-    return _run(changed, runs.labels_digest(collection.queries), then, path, collection)
+    keys = tuple(map(file_key, [path / "manifest.json", *sorted(path.glob("evaluation*"))]))
+    return _run(keys, runs.labels_digest(collection.queries), then, path, collection)
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the evaluation")
 def _run(
-    changed: tuple, labels: str, then: tuple[str, ...], _path: Path, _collection: Collection
+    keys: tuple, labels: str, then: tuple[str, ...], _path: Path, _collection: Collection
 ) -> runs.Run | None:
     return runs.load_run(index_of(_path, _collection), _collection, then)
 
@@ -382,14 +393,16 @@ def evaluate(
     progress: Callable[[int, int, str], None],
     then: tuple[str, ...] = (),
 ) -> runs.Run:
-    """Put every query to the index at ``path`` and keep what comes out beside it.
+    """Evaluate the index at ``path`` with all queries of its collection, and keep the run there.
 
-    then: with these re-rankers. Each query waits for its turn among the searches of others.
+    then: the chain of re-rankers. Each query waits for its turn among the searches of others.
     """
     opened = index_of(path, collection)
-    brings_queries = "queries_sha256" in opened.settings
+    has_query_descriptors = "queries_sha256" in opened.settings
     method = (
-        None if brings_queries else load_method(opened.method, opened.checkpoint, **opened.settings)
+        None
+        if has_query_descriptors
+        else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
     who = _visitor()
     return runs.evaluate_index(
@@ -403,7 +416,7 @@ def evaluate(
 
 
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:
-    """A visitor's own ranking, scored."""
+    """The ranking in a visitor's file, scored."""
     return _submission(file.file_id, runs.labels_digest(collection.queries), file, collection)
 
 
@@ -414,38 +427,38 @@ def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collect
     return submissions.as_run(ranks, _collection, _file.name)
 
 
-def drawing(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
-    """A figure as 'png' or 'svg'. key: stands for everything that is drawn."""
+def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
+    """A figure as a file of a kind, 'png' or 'svg'. key: stands for everything that is drawn."""
     return CACHE.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
 
 
-def shown(key: tuple, draw: Callable[[], Figure]) -> bytes:
-    """The same as a PNG in the colours of the page."""
+def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
+    """A figure as a PNG in the colours of the page. key, draw: as for ``figure_file``."""
     if st.context.theme.type != "dark":
-        return drawing("png", key, draw)
+        return figure_file("png", key, draw)
     return CACHE.get(("drawing", "dark", key), lambda: plots.encode(draw(), "png", dark=True))
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
-    """A picture as a JPEG to be shown ``side`` pixels large, and the size (width, height) it has.
+    """A picture as a JPEG to be shown ``side`` pixels large, and its true (width, height).
 
-    Raises PictureError where it cannot be shown.
+    Raises PictureError where it cannot be read.
     """
     if isinstance(source, bytes):
         key: Hashable = hashlib.sha256(source).digest()
     else:
-        key = stamp(source)
-    return _cache(source).get(
+        key = file_key(source)
+    return _cache_for(source).get(
         ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
     )
 
 
 def variants(path: Path, collection: Collection) -> ablation.Ablation | None:
-    """The variants that are kept beside an index, if there are any."""
-    changed = tuple(map(stamp, [path / "manifest.json", *path.glob(ablation.FILE)]))
-    return _variants(changed, index_of(path, collection))
+    """The ablation that is kept beside an index; None where there is none."""
+    keys = tuple(map(file_key, [path / "manifest.json", *path.glob(ablation.FILE)]))
+    return _variants(keys, index_of(path, collection))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _variants(changed: tuple, _index: index.Index) -> ablation.Ablation | None:
+def _variants(keys: tuple, _index: index.Index) -> ablation.Ablation | None:
     return ablation.load(_index)

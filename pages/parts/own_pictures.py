@@ -151,7 +151,7 @@ def form(wanted: list[str]) -> None:
         disabled=not (files or folder),
         key="own_index",
     ):
-        with loaders.explained():
+        with loaders.errors_shown():
             brought, before = _bring(files) if files else _bring_folder(folder), current()
             st.session_state["own"] = brought
             if before:

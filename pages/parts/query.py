@@ -46,7 +46,7 @@ class Question:
         """A cache key for its pixels."""
         if isinstance(self.source, bytes):
             return hashlib.sha256(self.source).hexdigest()
-        return str(loaders.stamp(self.source))
+        return str(loaders.file_key(self.source))
 
     @property
     def identity(self) -> tuple:

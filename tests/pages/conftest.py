@@ -8,4 +8,4 @@ from pages.parts import loaders
 @pytest.fixture(autouse=True)
 def nothing_ahead(monkeypatch):
     """No network is loaded in the background, where it would meet the stand-ins of other tests."""
-    monkeypatch.setattr(loaders, "load_ahead", lambda paths: None)
+    monkeypatch.setattr(loaders, "preload", lambda paths: None)

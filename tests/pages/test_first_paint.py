@@ -10,7 +10,7 @@ VISIT = """
 import sys
 from streamlit.testing.v1 import AppTest
 from pages.parts import loaders
-loaders.PAINTED = 3600  # seconds until what comes after the paint
+loaders.PAINT_DELAY = 3600  # seconds until what comes after the paint
 import retrieval.figures.local_features, retrieval.ranking.geometry  # of the keypoint page
 
 heavy = {"torch", "torchvision", "tensorflow", "faiss", "cv2", "scipy", "matplotlib"}

@@ -811,7 +811,7 @@ def test_a_network_loaded_ahead_is_not_loaded_again(little, monkeypatch):
         return Colours(record.method)
 
     monkeypatch.setattr(methods, "load_record", load)
-    loaders._load_ahead([little.indexes["cnn-irwnha"]])
+    loaders._preload([little.indexes["cnn-irwnha"]])
     assert len(loaded) == 1
     app = go(start(method="cnn-irwnha"))
     assert hits(app)

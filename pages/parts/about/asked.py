@@ -52,7 +52,7 @@ def pick() -> Asked:
     with right:
         only = next(iter(titles)) if len(titles) == 1 else None
         name = only or choose.collection(titles, "about-collection")
-        with loaders.explained():
+        with loaders.errors_shown():
             collection = loaders.collection(name)
             question = _question(collection)
         if isinstance(question.source, Path) and not collection.has_pictures:
@@ -66,7 +66,7 @@ def pick() -> Asked:
             if question.own_box
             else "The whole picture is the query."
         )
-    with left, loaders.explained():
+    with left, loaders.errors_shown():
         jpeg, size = loaders.view(question.source, 240, question.name)
         st.image(cards.boxed(jpeg, size, question.own_box), alt=question.name, width="content")
         cards.credit_line(question.credit)

@@ -83,7 +83,7 @@ def section(asked: Asked) -> None:
     if not paths:
         st.info("There is no index with one descriptor a picture of this collection yet.")
         return
-    with loaders.explained():
+    with loaders.errors_shown():
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):
             with column:
                 _map(method, path, kind, asked, colour, columns.get(colour, "N"))
@@ -117,7 +117,7 @@ def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: s
     if len(names) < len(whole):
         st.caption(f"The first {len(names):,} of {len(whole):,} pictures.")
     nearest = loaders.search(path, method, collection, question, asked.box).names[:NEAREST]
-    places, share = _places(loaders.stamp(path / "manifest.json"), kind, opened)
+    places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
         + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")

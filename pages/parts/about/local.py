@@ -24,7 +24,7 @@ def delf(asked: Asked) -> None:
         loaders.no_index(asked.collection, "delf")
         st.stop()
     path, question = paths["delf"], asked.question
-    with loaders.explained():
+    with loaders.errors_shown():
         opened = loaders.index_of(path, asked.collection)
         picture, size = pixels(question.source, question.name)
         seen = extraction.attention(
@@ -71,7 +71,7 @@ def delf(asked: Asked) -> None:
         )
         strongest = features.descriptors[0]
         steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
-    with loaders.explained():
+    with loaders.errors_shown():
         ranking = loaders.search(path, "delf", asked.collection, question, asked.box)
     words = len(opened.arrays["codebook"])
     with steps.step(
@@ -109,7 +109,7 @@ def delf(asked: Asked) -> None:
             format_func=lambda n: str(n + 1),
             key=f"about-match-{question.key}",
         )
-        with loaders.explained():
+        with loaders.errors_shown():
             why(path, asked.collection, question, asked.box, names[place])
     with steps.step(
         5,

@@ -158,7 +158,7 @@ def _before_after(picked: asked.Asked) -> None:
     )
     for name, title in ((BEFORE, "Before"), (AFTER, "After")):
         st.markdown(f"**{title}** · {name}")
-        with loaders.explained():
+        with loaders.errors_shown():
             ranking = loaders.search(
                 paths[name], "cnn-irwnha", picked.collection, picked.question, picked.box
             )

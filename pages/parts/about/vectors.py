@@ -28,7 +28,7 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
         loaders.no_index(asked.collection, method)
         st.stop()
     path = paths[method]
-    with loaders.explained():
+    with loaders.errors_shown():
         opened = loaders.index_of(path, asked.collection)
         taken = extraction.steps(path, asked.collection, asked.question, asked.box)
     try:

@@ -112,7 +112,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
     key = ("steps", collection.name, protocol, label, run.record["made"], number)
     with drawn.container(key="plot-steps"):
         st.image(
-            loaders.shown(key, lambda: plots.steps(told, note)),
+            loaders.figure_on_page(key, lambda: plots.steps(told, note)),
             width="stretch",
             alt=f"Precision over recall; the shaded area is {told.average_precision:.4f}",
         )
@@ -144,7 +144,9 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
         "have a right picture. Trapezoid rule: Philbin et al., CVPR 2007. Easy, Medium, Hard: "
         "Radenović et al., CVPR 2018."
     )
-    downloads(name, rows, lambda kind: loaders.drawing(kind, key, lambda: plots.steps(told, note)))
+    downloads(
+        name, rows, lambda kind: loaders.figure_file(kind, key, lambda: plots.steps(told, note))
+    )
 
 
 def step_rows(collection: Collection, told: Explanation) -> list[dict]:

@@ -135,7 +135,7 @@ def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) 
             key=f"rerank-then-{'local' if local else 'global'}",
             help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
         )
-        with loaders.explained():  # a message by hand may name anything, and twice
+        with loaders.errors_shown():  # a message by hand may name anything, and twice
             then = chain.parse_chain(",".join(chosen))
         id = reranked_id(paths[name], then)
         kept = sum(one.alone == name for one in measured.values())

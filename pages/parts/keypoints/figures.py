@@ -38,10 +38,10 @@ def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: li
     """
     key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
     with st.spinner("Drawing"):
-        png = loaders.shown(key, draw)
+        png = loaders.figure_on_page(key, draw)
     width = Image.open(io.BytesIO(png)).width
     st.image(png, width=round(width / 160 * INCH), alt=alt)
-    downloads(name, rows, lambda kind: loaders.drawing(kind, key, draw))
+    downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))
 
 
 def attention_rows(found: Attention) -> list[dict]:

@@ -28,7 +28,7 @@ state = st.session_state
 def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | None:
     """What the local features of one picture are."""
     asking, answer = st.columns([1, 2], gap="medium")
-    with answer, loaders.explained(), asking:
+    with answer, loaders.errors_shown(), asking:
         question = query.choose_picture(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
@@ -47,10 +47,10 @@ def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
     if state["kp-features"] == "delf":
         of_delf(question, delf, asking, answer)
         return question
-    with answer, loaders.explained(), asking:
+    with answer, loaders.errors_shown(), asking:
         count = _count()
         engines: list[Engine] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
-    with answer, loaders.explained():
+    with answer, loaders.errors_shown():
         for column, engine in zip(st.columns(len(engines)), engines, strict=True):
             with column:
                 found = features_of(question, engine)
@@ -104,7 +104,7 @@ def of_delf(
     question: query.Question, engine: Delf, asking: DeltaGenerator, answer: DeltaGenerator
 ) -> None:
     """All that can be shown of DELF: keypoints, receptive fields, attention, two checkpoints."""
-    with answer, loaders.explained(), asking:
+    with answer, loaders.errors_shown(), asking:
         picture, size = pixels(question.source, question.name)
         features = features_of(question, engine)
         look = st.segmented_control(
@@ -122,7 +122,7 @@ def of_delf(
     stem = f"{Path(question.name).stem}-{look}"
     numbers = f"{Path(question.name).name} · {engine.checkpoint}"
     note = with_credits(numbers, question.credit)
-    with answer, loaders.explained():
+    with answer, loaders.errors_shown():
         if level is not None:
             attention(question, engine, picture, size, level, note, stem)
         elif look == "keypoints" or not len(shown):

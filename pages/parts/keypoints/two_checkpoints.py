@@ -45,7 +45,7 @@ def other_checkpoints(
     pairs = [(here, engine.settings), (other.id, {})]
     stem = Path(question.name).stem
     for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
-        with column, loaders.explained():
+        with column, loaders.errors_shown():
             one = checkpoints.find("delf", name)
             st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
             if level is not None:

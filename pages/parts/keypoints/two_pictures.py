@@ -45,7 +45,7 @@ def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
     """What two pictures have in common."""
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
-    with answer, loaders.explained(), asking:
+    with answer, loaders.errors_shown(), asking:
         question = query.choose_picture(collection)
         if question is None:
             answer.info("Choose a picture on the left.")
@@ -65,7 +65,7 @@ def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
             answer.info("Choose the second picture on the left.")
             return question
         settings(by)
-    with answer, loaders.explained():
+    with answer, loaders.errors_shown():
         engines: dict[str, Engine] = {"delf": delf, "xfeat": xfeat}
         views = tuple(loaders.view(one.source, SIDE, one.name) for one in (question, other))
         sizes = views[0][1], views[1][1]
@@ -154,7 +154,7 @@ def _shown(
     downloads(
         f"{Path(question.name).stem}-{Path(other.name).stem}-{name}",
         rows,
-        lambda kind: loaders.drawing(kind, key, draw),
+        lambda kind: loaders.figure_file(kind, key, draw),
     )
     if agree:
         assert found.matrix is not None

@@ -308,7 +308,7 @@ def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
         loaders.no_index(collection, method)
         return
     if compare_all or st.button(f"Index my pictures with {title}", key=f"build-{method}"):
-        with loaders.explained():
+        with loaders.errors_shown():
             own_pictures.build(method)
         st.rerun()
 

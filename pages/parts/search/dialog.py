@@ -27,7 +27,7 @@ def result(
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
-    with loaders.explained():
+    with loaders.errors_shown():
         ranking = loaders.search(
             path, name, collection, question, box, reranking.chosen(), state.get("where", "")
         )
@@ -41,7 +41,7 @@ def result(
         with st.container(horizontal=True, width="content", wrap=False):
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
-    with loaders.explained():
+    with loaders.errors_shown():
         why(path, collection, question, box, hit)
         if name == "delf" and judged and not reranking.chosen():
             inliers_beside(ranking, judged, n)
