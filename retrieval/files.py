@@ -25,6 +25,7 @@ from retrieval.errors import RetrievalError
 
 ABANDONED = 86_400  # seconds since a file was written to that nobody finishes any more
 LIST = 1_000_000  # bytes of the list of a zip that should hold a few files; 50 to 100 a file
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queries have 0.56 GB
 
 
@@ -155,8 +156,13 @@ def read_array(
                     f"{label} holds {asked}; name one of: {', '.join(arrays.files)[:1000]}."
                 )
             # All of them are counted: of several with one name, numpy may take any.
-            if sum(one.file_size for one in arrays.zip.infolist()) > most:
+            members = arrays.zip.infolist()
+            if sum(one.file_size for one in members) > most:
                 raise _too_large(label, most)
+            # Of other methods, zipfile unpacks a piece of the file at once: a kilobyte of bzip2 may
+            # be gigabytes.
+            if any(one.compress_type not in PACKED for one in members):
+                raise ValueError("packed with another method than deflate")
             array = arrays[key]
             if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
                 raise ValueError(key)

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attack import archives, pickled
 
@@ -88,6 +89,23 @@ def test_arrays_and_weights_that_are_zips_with_very_many_files(name, read, why, 
     with pytest.raises(RetrievalError) as refused:
         read(path)
     assert why in str(refused.value.__cause__)
+
+
+def test_an_array_packed_with_another_method():
+    """zipfile unpacks it without a limit: 1500 bytes took 4 GB, whatever size they state."""
+    for method, fine in ((zipfile.ZIP_DEFLATED, True), (zipfile.ZIP_BZIP2, False)):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as archive:
+            array = io.BytesIO()
+            np.save(array, np.zeros(1000))
+            archive.writestr("ranks.npy", array.getvalue())
+        file.seek(0)
+        if fine:
+            assert read_array(file, "ranks").shape == (1000,)
+            continue
+        with pytest.raises(RetrievalError, match="not a readable") as refused:
+            read_array(file, "ranks")
+        assert "another method" in str(refused.value.__cause__)
 
 
 def test_a_submission_with_very_many_files():
