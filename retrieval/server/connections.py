@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from retrieval import chunks
+from retrieval import chunks, hosts
 
 HEADER_SECONDS = 10.0  # to send the header of a request
 MOST = 400  # open connections; a process may have 1024 files by default
@@ -16,8 +17,9 @@ MOST = 400  # open connections; a process may have 1024 files by default
 class Connection(H11Protocol):
     """uvicorn's, with a limit on their number and on the time for a header.
 
-    Where there are too many, the one goes whose client has kept us waiting for longest: it has not
-    sent all of its request yet, or takes its time to read the answer.
+    Where there are too many, one goes of the client that has most of them, so that nobody keeps
+    others out: the oldest that keeps us waiting, because it has not sent all of its request yet or
+    takes its time to read the answer.
     """
 
     open: ClassVar[dict[Connection, None]] = {}  # oldest first
@@ -29,7 +31,9 @@ class Connection(H11Protocol):
         self.open[self] = None
         self._wait()
         if len(self.open) > MOST:
-            next(one for one in self.open if one._waits_for_client())._give_up()
+            most = Counter(one._who() for one in self.open).most_common(1)[0][0]
+            waiting = [one for one in self.open if one._waits_for_client()]  # with this one
+            next((one for one in waiting if one._who() == most), waiting[0])._give_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -42,6 +46,9 @@ class Connection(H11Protocol):
         self._stop_waiting()
         self.open.pop(self, None)
         super().connection_lost(exc)
+
+    def _who(self) -> str:
+        return hosts.client_at(self.client)
 
     def _waits_for_client(self) -> bool:
         """Whether it is not our turn: else we are at work on a request."""

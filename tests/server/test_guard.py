@@ -202,6 +202,21 @@ def test_many_idle_connections_keep_nobody_out(monkeypatch, client, text):
         one.close()
 
 
+def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client):
+    """600 new ones a second ended those of others before their requests were read."""
+    monkeypatch.setattr(connections, "MOST", 20)
+    here = ("127.0.0.1", client.port)
+    try:
+        other = socket.create_connection(here, timeout=60, source_address=("127.0.0.2", 0))
+    except OSError:
+        pytest.skip("this system has one address only")
+    greedy = [connect(client) for _ in range(60)]
+    other.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+    for one in [other, *greedy]:
+        one.close()
+
+
 @pytest.fixture
 def held(monkeypatch):
     """Searches that go on until the event is set; ``held.begun`` counts those that began."""
