@@ -84,8 +84,8 @@ def take_steps(method: Method, picture: Image.Image, box: Box | None = None) -> 
     scales = method.settings.get("scales", [1.0])
     maps = tuple(method.feature_map(picture, box, scale) for scale in scales)
     layer = None
-    if method.last is not None:
-        weight, bias = (one.cpu().numpy() for one in method.last)
+    if method.final_layer is not None:
+        weight, bias = (tensor.cpu().numpy() for tensor in method.final_layer)
         layer = weight, bias
     return Steps(maps, method.exponent, method.settings.get("power", 1.0), layer)
 

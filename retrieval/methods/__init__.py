@@ -21,7 +21,11 @@ __all__ = ["METHODS", "XFEAT", "Entry", "Method", "custom", "for_index", "load",
 
 
 class Entry(NamedTuple):
-    """What can be said of a method without loading it."""
+    """The description of a method, which needs no network.
+
+    kind: 'global', 'local' or 'keypoints', see ``index.layout``. summary, paper: for the pages.
+    module, class_name: where its class is, below ``retrieval.methods``.
+    """
 
     name: str
     title: str
@@ -74,7 +78,7 @@ METHODS: dict[str, Entry] = {
     )
 }
 
-# What checks the pictures that a method found. It has indexes, but none to search.
+# Checks by geometry what a method has found. Its indexes hold features and are not searched.
 XFEAT = Entry(
     "xfeat",
     "XFeat",

@@ -1,4 +1,4 @@
-"""What every method has: a name, a checkpoint, settings, and ``describe``."""
+"""The base classes of the methods, and the features that they return."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from retrieval.networks.trunks import Trunk
 
 
-MOST_SCALES = 16  # the papers have up to seven
+MAX_SCALES = 16  # the papers have up to seven
 
 
 @dataclass(frozen=True)
 class LocalFeatures:
-    """Local features of one picture, best score first.
+    """Local features of one picture: N keypoints, best score first.
 
     keypoints: (N, 2) float32, x and y in pixels of the original picture.
-    scales: (N,) float32, the pyramid scale each was found at (2 = the input enlarged twice).
-    scores: (N,) float32, attention.
+    scales: (N,) float32, the scale of the pyramid level on which each was found (2: enlarged
+    twice).
+    scores: (N,) float32, the attention of DELF, or how sure XFeat is of a keypoint.
     descriptors: (N, d) float32, unit length.
     """
 
@@ -44,7 +45,7 @@ class LocalFeatures:
         return len(self.keypoints)
 
     def __getitem__(self, rows: slice | np.ndarray) -> LocalFeatures:
-        """Some of them: a slice, positions or a mask."""
+        """The features of some rows: a slice, positions (n,) or a mask (N,)."""
         return LocalFeatures(
             self.keypoints[rows], self.scales[rows], self.scores[rows], self.descriptors[rows]
         )
@@ -54,28 +55,30 @@ Features = np.ndarray | LocalFeatures
 
 
 def as_local(features: Features) -> LocalFeatures:
-    """Features out of a method or an index that is known to be local."""
+    """The features, known to be local: a cast for the type checker."""
     assert isinstance(features, LocalFeatures)
     return features
 
 
 def as_vector(features: Features) -> np.ndarray:
-    """The descriptor (D,) out of a method or an index that is known to be global."""
+    """The features, known to be one descriptor (D,): a cast for the type checker."""
     assert isinstance(features, np.ndarray)
     return features
 
 
 class Method(ABC):
-    """A way of describing a picture. Subclasses write ``__init__`` and ``describe``.
+    """A method that describes pictures by features. Subclasses write ``__init__`` and ``describe``.
 
-    ``defaults`` are overridden by the checkpoint's settings, and those by the caller's.
+    settings: those of the caller, then those of the checkpoint, then ``defaults``: the first that
+    has a value wins. Raises RetrievalError for values of another type and for sizes and scales out
+    of bounds.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.store
     defaults: ClassVar[dict[str, Any]]
-    batch: int = 1  # pictures that ``describe_batch`` is best given at once
+    batch: int = 1  # pictures that ``describe_batch`` is best given together
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
         self.checkpoint = checkpoint
@@ -88,8 +91,8 @@ class Method(ABC):
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
         scales = self.settings.get("scales", [1.0])
-        if not 1 <= len(scales) <= MOST_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
-            raise RetrievalError(f"Scales are one to {MOST_SCALES} numbers from 0.1 to 4.")
+        if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
+            raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")
 
     @abstractmethod
     def describe(self, picture: Image.Image, box: Box | None = None) -> Features:
@@ -122,7 +125,7 @@ class Method(ABC):
 
 
 class GlobalMethod(Method):
-    """One descriptor a picture. Subclasses write ``__init__`` and ``_vectors``."""
+    """A method with one descriptor a picture. Subclasses write ``__init__`` and ``_vectors``."""
 
     kind = "global"
 
@@ -134,10 +137,10 @@ class GlobalMethod(Method):
         self.batch = 1 if checkpoint.network is not None else trunks.batch()
 
     trunk: Trunk
-    # Weight (D, C) and bias (D,), put on the pooled vector of unit length; None: there is none.
-    last: tuple[torch.Tensor, torch.Tensor] | None
-    # Of the generalised mean that pools the feature map; None where it is pooled otherwise, or
-    # where more follows than the last layer and the mean over scales.
+    # Weight (D, C) and bias (D,) of the layer after pooling and normalisation; None: there is none.
+    final_layer: tuple[torch.Tensor, torch.Tensor] | None
+    # Of the generalised mean that pools the feature map. None where pooling is another one, or
+    # where more follows than the final layer and the mean over scales.
     exponent: float | None = None
 
     @abstractmethod
@@ -162,16 +165,19 @@ class GlobalMethod(Method):
             return self._features(self._input(picture, box), scale)[0].cpu().numpy()
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
-        """What each place of an input (1, 3, H, W) adds to its descriptor, scale by scale.
+        """What each place of an input (1, 3, H, W) contributes to its descriptor.
 
-        Returns (h, w, D) float32 on the CPU for each scale; all of it sums to the descriptor. The
-        value of a channel is shared out by the part of each place in the pooled value, and the
-        constant of a layer equally. None where the pooling has no such parts.
+        Returns one array (h, w, D) float32 on the CPU for each scale. The sum over all places and
+        scales is the descriptor. A place contributes its share of the pooled value of each channel,
+        and an equal share of the bias of a layer. None where the pooling has no such shares.
         """
         return None
 
     def places(self, picture: Image.Image, box: Box | None = None) -> Places | None:
-        """What each place of a picture, or of the box in it, adds to its descriptor."""
+        """What each place of a picture, or of the box in it, contributes to its descriptor.
+
+        None where the pooling has no such shares, see ``place_vectors``.
+        """
         import torch
 
         with torch.inference_mode():
@@ -188,14 +194,14 @@ class GlobalMethod(Method):
         import torch
 
         inputs = [self._input(picture, None) for picture in pictures]
-        of_shape: dict[tuple[int, ...], list[int]] = {}
-        for position, one in enumerate(inputs):
-            of_shape.setdefault(tuple(one.shape), []).append(position)
-        found: dict[int, np.ndarray] = {}
-        for positions in of_shape.values():
-            rows = self._numpy(torch.cat([inputs[position] for position in positions]))
-            found |= zip(positions, rows, strict=True)
-        return [found[position] for position in range(len(inputs))]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, tensor in enumerate(inputs):
+            by_shape.setdefault(tuple(tensor.shape), []).append(number)
+        descriptors: dict[int, np.ndarray] = {}
+        for numbers in by_shape.values():
+            batch = self._numpy(torch.cat([inputs[number] for number in numbers]))
+            descriptors |= zip(numbers, batch, strict=True)
+        return [descriptors[number] for number in range(len(inputs))]
 
     def _numpy(self, inputs: torch.Tensor) -> np.ndarray:
         import torch
@@ -207,8 +213,9 @@ class GlobalMethod(Method):
 def head_layer(
     head: Mapping[str, np.ndarray], weight: str, bias: str, inputs: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A linear layer of a head in single precision: weight (d, inputs), bias (d,).
+    """Weight (d, inputs) and bias (d,) float32 of a linear layer of a head.
 
+    head: name → array. weight, bias: names in it. inputs: numbers that the layer takes.
     Raises RetrievalError where the head has no such layer.
     """
     import torch
@@ -217,7 +224,7 @@ def head_layer(
     if (
         w is None
         or b is None
-        or not all(np.issubdtype(one.dtype, np.floating) for one in (w, b))
+        or not all(np.issubdtype(array.dtype, np.floating) for array in (w, b))
         or w.shape != (len(np.atleast_1d(b)), inputs)
         or b.ndim != 1
         or not b.size

@@ -23,17 +23,17 @@ from retrieval.networks import checkpoints, trunks
 
 PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]
 MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out
-# Contrast (standard deviation, of 0 to 1) around a place below which there is nothing to see: what
-# the network says of plain paper or a clear sky is its own padding, alike in every picture.
-FLAT = 0.01
-BLOCK = 256  # candidates that are compared with each other at once
+# Standard deviation of the pixels (0 to 1) around a place, below which it gives no feature. On
+# plain paper or a clear sky features show the network's padding, which is alike in every picture.
+MIN_CONTRAST = 0.01
+BLOCK = 256  # candidates that are compared with each other at a time
 
 
 class Attention(NamedTuple):
-    """Scores of every place of one pyramid level.
+    """Attention at every place of one pyramid level. Coordinates: pixels of the original picture.
 
-    scores: (h, w) float32. x: (w,), y: (h,) float32, where each is centred, in pixels of the
-    original picture. side: of the square that each sees, in the same pixels.
+    scores: (h, w) float32. x: (w,) float32, centres of the columns; y: (h,) float32, centres of the
+    rows. side: length of a side of the receptive field, a square around each centre.
     """
 
     scores: np.ndarray
@@ -43,10 +43,11 @@ class Attention(NamedTuple):
 
 
 class Dense(NamedTuple):
-    """Features of every place of every pyramid level that is not flat, before the best are picked.
+    """Features of all places of all pyramid levels with enough contrast, before selection.
 
-    raw: (n, C) float32. keypoints: (n, 2) float32, pixels of the original picture. scales: (n,).
-    fields: (n, 4) float32, x1, y1, x2, y2 of what each sees, in pixels of the network's input.
+    raw: (n, C) float32, before PCA. keypoints: (n, 2) float32, x and y in pixels of the original
+    picture. scales: (n,) float32, of the pyramid level. fields: (n, 4) float32, receptive fields as
+    x1, y1, x2, y2 in pixels of the network's input.
     """
 
     raw: torch.Tensor
@@ -82,8 +83,8 @@ class DELF(Method):
             raise RetrievalError("DELF needs at least one keypoint a picture.")
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "stride16", weights.trunk)
-        # Without a PCA it gives the features before reduction: what the PCA is fitted on.
-        self.pca = self.attend = None
+        # A checkpoint without a PCA gives the features on which the PCA is fitted.
+        self.pca = self.attention_layers = None
         head, channels = weights.head, self.trunk.channels
         if head:
             self.pca = head_layer(head, "pca.components", "pca.bias", channels)
@@ -91,7 +92,7 @@ class DELF(Method):
             first = head_layer(head, "attention.conv1.weight", "attention.conv1.bias", channels)
             hidden = len(first[1])
             last = head_layer(head, "attention.conv2.weight", "attention.conv2.bias", hidden)
-            self.attend = first, last
+            self.attention_layers = first, last
 
     @torch.inference_mode()
     def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
@@ -106,7 +107,7 @@ class DELF(Method):
 
     @torch.inference_mode()
     def dense(self, picture: Image.Image, box: Box | None = None) -> Dense:
-        """Features of every place of a picture, or of the box in it."""
+        """Features of all places of a picture, or of the box in it."""
         full = self._input(picture, box)
         left, top, right, bottom = images.cut_out(box, picture.size)
         levels = [self._level(full, scale) for scale in self.settings["scales"]]
@@ -114,8 +115,8 @@ class DELF(Method):
             torch.cat(parts)
             for parts in zip(*(level for level in levels if level is not None), strict=True)
         )
-        seen = contrast >= FLAT
-        raw, points, radii, scales = raw[seen], points[seen], radii[seen], scales[seen]
+        mask = contrast >= MIN_CONTRAST
+        raw, points, radii, scales = raw[mask], points[mask], radii[mask], scales[mask]
         # From pixels of the network's input to pixels of the original picture.
         height, width = full.shape[2:]
         factor = torch.tensor([(right - left) / width, (bottom - top) / height])
@@ -123,23 +124,23 @@ class DELF(Method):
         return Dense(raw, keypoints, scales, torch.cat([points - radii, points + radii], dim=1))
 
     def select(self, dense: Dense) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows of the keypoints, best first, and their scores: (k,) int64, (k,) float32.
+        """Rows (k,) int64 of the best features by attention, best first, and scores (k,) float32.
 
-        Of places whose receptive fields overlap (IoU) the best is kept, as DELF does.
+        Of features whose receptive fields overlap, the best is kept (non-maximum suppression).
         """
         scores = self.attention_of(dense.raw)
-        if not torch.isfinite(scores).all():  # they would vanish in every comparison
+        if not torch.isfinite(scores).all():  # comparisons would drop them silently
             raise RetrievalError(f"The attention that {self.checkpoint.id} gives is not a number.")
         iou, most = self.settings["nms_iou"], self.settings["keypoints"]
-        kept = torch.from_numpy(best_apart(dense.fields.numpy(), scores.numpy(), iou, most))
+        kept = torch.from_numpy(suppress(dense.fields.numpy(), scores.numpy(), iou, most))
         kept = kept[scores[kept] >= self.settings["min_score"]]
         return kept, scores[kept]
 
     def attention_of(self, raw: torch.Tensor) -> torch.Tensor:
         """Attention (n,) of features (n, C)."""
-        if self.attend is None:
+        if self.attention_layers is None:
             return raw.norm(dim=1)
-        hidden, last = self.attend
+        hidden, last = self.attention_layers
         # A 1×1 convolution is a linear layer on every place.
         return F.softplus(F.linear(F.linear(raw, *hidden).relu(), *last))[:, 0]
 
@@ -150,7 +151,7 @@ class DELF(Method):
 
     @torch.inference_mode()
     def attention(self, picture: Image.Image, scale: float = 1.0) -> Attention | None:
-        """Attention all over a picture at one pyramid level; None where it is too small for it."""
+        """Attention at all places of a picture at one pyramid level; None where it is too small."""
         full = self._input(picture, None)
         level = self._level(full, scale)
         if level is None:
@@ -166,20 +167,22 @@ class DELF(Method):
         )
 
     def field_side(self, size: tuple[int, int]) -> float:
-        """Side of the square that a keypoint of scale 1 sees, in pixels of the original picture.
+        """Side of the receptive field of a keypoint of scale 1, in pixels of the original picture.
 
         size: (width, height) of that picture. At scale s the side is this divided by s.
         """
-        longer, wanted = max(size), self.settings["size"]
-        most = longer * images.MOST_ENLARGED if self.settings["enlarge"] else longer
-        seen = trunks.receptive_field(self.trunk.layers, min(wanted, int(most)))
-        return seen.size * longer / min(wanted, most)
+        longer = max(size)
+        largest = longer * images.MOST_ENLARGED if self.settings["enlarge"] else longer
+        input_side = min(self.settings["size"], largest)
+        field = trunks.receptive_field(self.trunk.layers, int(input_side))
+        return field.size * longer / input_side
 
     def _level(self, full: torch.Tensor, scale: float) -> tuple[torch.Tensor, ...] | None:
-        """Features of one pyramid level, with positions in pixels of the network's input.
+        """Features of all places of one pyramid level; None where the level is too small.
 
-        full: the input (1, 3, H, W). Returns raw (n, C), points (n, 2) as x and y, radii (n, 1) of
-        receptive fields, scales (n,), contrast (n,) around each; None where the level is too small.
+        full: the network's input (1, 3, H, W). Returns raw (n, C); points (n, 2), x and y in pixels
+        of ``full``; radii (n, 1), half sides of the receptive fields in the same pixels; scales
+        (n,); contrast (n,) around each place. All float32.
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
         if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):
@@ -200,22 +203,25 @@ class DELF(Method):
         raw = features.permute(1, 2, 0).reshape(count, -1)
         radius = fields[0].size / 2 / scale
         contrast = _contrast(level, fields[0].stride)[:rows, :columns].reshape(count)
-        contrast = contrast * float(np.mean(self.checkpoint.std))  # of 0 to 1 again
+        contrast = contrast * float(
+            np.mean(self.checkpoint.std)
+        )  # back from normalised pixels to 0 to 1
         return raw, points, torch.full((count, 1), radius), torch.full((count,), scale), contrast
 
 
-def best_apart(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> np.ndarray:
-    """Rows (k,) int64 of at most ``most`` boxes, best first, none overlapping a better one.
+def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> np.ndarray:
+    """Non-maximum suppression: rows (k,) int64 of the best boxes, best first.
 
-    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,). iou: intersection over union, above which
-    the worse of two goes. The same rows as torchvision.ops.nms, whose import takes five seconds and
-    200 MB for this one function.
+    boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,). iou: intersection over union above which
+    the worse of two boxes is dropped. most: how many boxes are kept at most. The rows are those of
+    torchvision.ops.nms, whose import takes five seconds and 200 MB.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes[order].T.copy()
     areas = (x2 - x1) * (y2 - y1)
 
-    def clash(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(len(a), len(b)) bool: whether boxes of these rows overlap by more than ``iou``."""
         width = np.minimum.outer(x2[a], x2[b]) - np.maximum.outer(x1[a], x1[b])
         height = np.minimum.outer(y2[a], y2[b]) - np.maximum.outer(y1[a], y1[b])
         shared = width.clip(min=0) * height.clip(min=0)
@@ -225,28 +231,29 @@ def best_apart(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> 
     kept = np.zeros(0, np.int64)
     for start in range(0, len(order), BLOCK):
         block = np.arange(start, min(start + BLOCK, len(order)))
-        block = block[~clash(block, kept).any(axis=1)]
-        among = clash(block, block)
-        stays = np.ones(len(block), bool)
+        block = block[~overlap(block, kept).any(axis=1)]
+        overlapping = overlap(block, block)
+        keep = np.ones(len(block), bool)
         for row in range(len(block)):
-            if stays[row]:
-                stays[row + 1 :] &= ~among[row, row + 1 :]
-        kept = np.concatenate([kept, block[stays]])
+            if keep[row]:
+                keep[row + 1 :] &= ~overlapping[row, row + 1 :]
+        kept = np.concatenate([kept, block[keep]])
         if len(kept) >= most:
             break
     return order[kept[:most]]
 
 
 def _contrast(level: torch.Tensor, stride: int) -> torch.Tensor:
-    """Standard deviation of the pixels (1, 3, H, W) around each place of a feature map.
+    """Standard deviation of the pixels around each place of a feature map.
 
-    Of windows of three strides, and of all colours: (⌈H / stride⌉, ⌈W / stride⌉).
+    level: pixels (1, 3, H, W). Returns (⌈H / stride⌉, ⌈W / stride⌉), over windows of three strides
+    and over the three colours.
     """
 
     def mean(x: torch.Tensor) -> torch.Tensor:
         cells = F.avg_pool2d(x, stride, ceil_mode=True)
         return F.avg_pool2d(cells, 3, 1, padding=1, count_include_pad=False)
 
-    middle = level - level.mean(dim=(2, 3), keepdim=True)  # differences of squares, kept small
-    variance = mean(middle.square()) - mean(middle).square()
+    centred = level - level.mean(dim=(2, 3), keepdim=True)  # keeps the squares below small
+    variance = mean(centred.square()) - mean(centred).square()
     return variance.clamp(min=0).mean(dim=1)[0].sqrt()

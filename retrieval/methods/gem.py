@@ -24,7 +24,7 @@ from retrieval.networks.weights import Weights
 
 Layer = tuple[torch.Tensor, torch.Tensor]  # weight (d, D) and bias (d,)
 
-LW = "retrieval-SfM-120k"  # the whitening used in the authors' tables, where a file has several
+LW = "retrieval-SfM-120k"  # of several whitenings in a file, the one of the authors' tables
 
 
 class GeM(GlobalMethod):
@@ -40,38 +40,38 @@ class GeM(GlobalMethod):
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
         meta, width = weights.meta, self.trunk.channels
         # Each layer takes as many numbers as the one before it gives.
-        self.local = _layer(weights, width, "lwhiten", meta.get("local_whitening"))
-        width = len(self.local[1]) if self.local else width
+        self.local_layer = _layer(weights, width, "lwhiten", meta.get("local_whitening"))
+        width = len(self.local_layer[1]) if self.local_layer else width
         self.pool, p, width = _pooling(weights, width)
-        self.last = _layer(weights, width, "whiten", meta.get("whitening"))
-        width = len(self.last[1]) if self.last else width
-        # What each place adds to the pooled value; maxima and regions have no such parts.
+        self.final_layer = _layer(weights, width, "whiten", meta.get("whitening"))
+        width = len(self.final_layer[1]) if self.final_layer else width
+        # What each place contributes to the pooled value; maxima and regions have no such parts.
         gem = partial(pooling.gem_parts, p=p)
         parts: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts,
         }  # fmt: skip
-        self.shares = None if meta.get("regional") else parts.get(meta.get("pooling", "gem"))
+        self.pooling_parts = None if meta.get("regional") else parts.get(meta.get("pooling", "gem"))
         # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
         # signs and are averaged as they are (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
         plain = meta.get("pooling", "gem") == "gem" and not meta.get("regional")
-        self.msp = p.item() if several and plain and self.last is None else 1.0
-        self.learned = _learned_whitening(meta, several, width)
-        if plain and len(p) == 1 and self.msp == 1 and self.learned is None:
+        self.msp = p.item() if several and plain and self.final_layer is None else 1.0
+        self.learned_whitening = _learned_whitening(meta, several, width)
+        if plain and len(p) == 1 and self.msp == 1 and self.learned_whitening is None:
             self.exponent = p.item()
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         first, *rest = (self._at(inputs, scale).pow(self.msp) for scale in self.settings["scales"])
         mean = (sum(rest, first) / len(self.settings["scales"])).pow(1 / self.msp)
         vectors = mean / mean.norm(dim=1, keepdim=True)
-        if self.learned is not None:
-            vectors = pooling.l2(F.linear(vectors, *self.learned))
+        if self.learned_whitening is not None:
+            vectors = pooling.l2(F.linear(vectors, *self.learned_whitening))
         return vectors
 
     def _features(self, inputs: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         features = super()._features(inputs, scale)
-        if self.local is not None:
-            weight, bias = self.local
+        if self.local_layer is not None:
+            weight, bias = self.local_layer
             features = F.conv2d(features, weight[:, :, None, None], bias)
         return features
 
@@ -79,10 +79,14 @@ class GeM(GlobalMethod):
         """Descriptors (B, D) at one scale."""
         features = self._features(inputs, scale)
         vectors = pooling.l2(self.pool(features))
-        return vectors if self.last is None else pooling.l2(F.linear(vectors, *self.last))
+        return (
+            vectors
+            if self.final_layer is None
+            else pooling.l2(F.linear(vectors, *self.final_layer))
+        )
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
-        if self.shares is None:
+        if self.pooling_parts is None:
             return None
         scales = self.settings["scales"]
         levels = [self._parts_at(inputs, scale) for scale in scales]
@@ -96,8 +100,8 @@ class GeM(GlobalMethod):
             levels = [level * factor for level, factor in zip(levels, factors, strict=True)]
         length = torch.stack([level.sum(dim=(0, 1)) for level in levels]).sum(dim=0).norm()
         levels = [level / length for level in levels]
-        if self.learned is not None:
-            weight, bias = (one.cpu() for one in self.learned)
+        if self.learned_whitening is not None:
+            weight, bias = (tensor.cpu() for tensor in self.learned_whitening)
             levels = [
                 F.linear(level, weight, bias / (len(levels) * level.shape[0] * level.shape[1]))
                 for level in levels
@@ -107,19 +111,22 @@ class GeM(GlobalMethod):
         return levels
 
     def _parts_at(self, inputs: torch.Tensor, scale: float) -> torch.Tensor:
-        """What each place adds to the descriptor of one scale: (h, w, D)."""
+        """What each place contributes to the descriptor of one scale: (h, w, D)."""
         features = self._features(inputs, scale)
-        assert self.shares is not None
-        parts = pooling.l2_parts(self.shares(features)[0].permute(1, 2, 0).float().cpu())
-        if self.last is not None:
-            weight, bias = (one.cpu() for one in self.last)
+        assert self.pooling_parts is not None
+        parts = pooling.l2_parts(self.pooling_parts(features)[0].permute(1, 2, 0).float().cpu())
+        if self.final_layer is not None:
+            weight, bias = (tensor.cpu() for tensor in self.final_layer)
             count = parts.shape[0] * parts.shape[1]
             parts = pooling.l2_parts(F.linear(parts, weight, bias / count))
         return parts
 
 
 def _layer(weights: Weights, channels: int, name: str, required: Any = False) -> Layer | None:
-    """Weight and bias of a whitening layer of the head, if there is one."""
+    """Weight (d, channels) and bias (d,) of a whitening layer of the head; None without one.
+
+    Raises RetrievalError where it does not fit, or where it is required and missing.
+    """
     weight, bias = (weights.head.get(f"{name}.{key}") for key in ("weight", "bias"))
     if weight is None and bias is None and not required:
         return None
@@ -154,17 +161,18 @@ def _pooling(
 
 
 def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) -> Layer | None:
-    """cirtorch's ``Lw``: P (X − m) on the finished vector, learned for one scale or for several.
+    """cirtorch's ``Lw``, P (x − m), as a layer with weight P and bias −P m; None without one.
 
-    As a layer: weight P, bias −P m. None where the file has none.
+    meta: of the file of weights. several: whether pictures are described at several scales, for
+    which the file has a whitening of its own. channels: numbers of the vector x.
     """
     learned = meta.get("Lw")
     if not learned:
         return None
     try:
-        one = learned.get(LW) or next(iter(learned.values()))
-        one = one["ms" if several else "ss"]
-        m, p = (np.asarray(one[key], np.float64) for key in ("m", "P"))
+        whitening = learned.get(LW) or next(iter(learned.values()))
+        whitening = whitening["ms" if several else "ss"]
+        m, p = (np.asarray(whitening[key], np.float64) for key in ("m", "P"))
         bias = -p @ m.reshape(channels)
         fine = p.shape[1] == channels
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -175,6 +183,6 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """In single precision, where the trunk computes."""
+    """The array as float32 on the device where the trunk computes."""
     device, _ = trunks.placement()
     return torch.from_numpy(array.astype(np.float32)).to(device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-EPS = 1e-6  # as in cirtorch: the least activation that is pooled, and what is added to a norm
+EPS = 1e-6  # as in cirtorch: activations are at least this, and it is added to norms
 
 
 def mac(x: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def gem(x: torch.Tensor, p: float | torch.Tensor = 3.0) -> torch.Tensor:
 
 
 def _exponent(p: float | torch.Tensor) -> float | torch.Tensor:
-    """An exponent as powers of a feature map (B, C, H, W) take it: a number, or (C, 1, 1)."""
+    """An exponent in a shape that fits feature maps (B, C, H, W): a number, or (C, 1, 1)."""
     if not isinstance(p, torch.Tensor):
         return p
     return p.reshape(-1, 1, 1) if p.numel() > 1 else p.item()
@@ -50,7 +50,7 @@ def regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, in
     extra = int(overlap.argmin()) + 1
     more_w, more_h = (extra if height < width else 0), (extra if height > width else 0)
 
-    found = []
+    squares = []
     for level in range(1, levels + 1):
         side = math.floor(2 * short / (level + 1))
         if side == 0:
@@ -61,12 +61,12 @@ def regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, in
             step = (length - side) / (count - 1) if count > 1 else 0
             return (torch.floor(half + torch.arange(count) * step) - half).int().tolist()
 
-        found += [
+        squares += [
             (top, left, side)
             for top in starts(height, level + more_h)
             for left in starts(width, level + more_w)
         ]
-    return found
+    return squares
 
 
 def rmac(x: torch.Tensor) -> torch.Tensor:
@@ -100,9 +100,9 @@ def l2(x: torch.Tensor) -> torch.Tensor:
 
 
 def gem_parts(x: torch.Tensor, p: float | torch.Tensor) -> torch.Tensor:
-    """The share of each place in ``gem(x, p)``: (B, C, H, W), which sums to it over the places.
+    """What each place contributes to ``gem(x, p)``: (B, C, H, W); the sum over places is that.
 
-    A place has the share of its power in the sum of all powers; for p = 1 it is value / count.
+    A place contributes in proportion to its power xᵖ; for p = 1 that is value / count.
     """
     p = _exponent(p)
     powers = x.clamp(min=EPS).pow(p)
@@ -111,12 +111,12 @@ def gem_parts(x: torch.Tensor, p: float | torch.Tensor) -> torch.Tensor:
 
 
 def spoc_parts(x: torch.Tensor) -> torch.Tensor:
-    """What each place adds to ``spoc(x)``: (B, C, H, W)."""
+    """What each place contributes to ``spoc(x)``: (B, C, H, W)."""
     return x / (x.shape[-2] * x.shape[-1])
 
 
 def l2_parts(parts: torch.Tensor) -> torch.Tensor:
-    """Parts (h, w, D) of a vector, divided as ``l2`` divides their sum."""
+    """Contributions (h, w, D) to a vector, divided by what ``l2`` divides the vector by."""
     return parts / (parts.sum(dim=(0, 1)).norm() + EPS)
 
 

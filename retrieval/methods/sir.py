@@ -28,29 +28,31 @@ class SIR(GlobalMethod):
             raise RetrievalError("The power of SIR is a number above 0, at most 1.")
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
-        # Without its layer it is the plain features: what the layer is fitted on.
-        self.last = None
+        # A checkpoint without the layer gives the features on which the layer is trained.
+        self.final_layer = None
         if weights.head:
-            self.last = head_layer(weights.head, "weight", "bias", self.trunk.channels)
+            self.final_layer = head_layer(weights.head, "weight", "bias", self.trunk.channels)
 
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:
         vectors = pooling.spoc(self._features(inputs)).cpu()
         if self.settings["power"] != 1:
             vectors = vectors.clamp(min=0).pow(self.settings["power"])
         vectors = pooling.l2(vectors)
-        if self.last is not None:
-            vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.last))
+        if self.final_layer is not None:
+            vectors = pooling.l2(torch.nn.functional.linear(vectors, *self.final_layer))
         return vectors
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         features = self._features(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
         count = features.shape[0] * features.shape[1]
         parts = features / count
-        if self.settings["power"] != 1:  # each place has its share of what the root makes of a sum
+        if (
+            self.settings["power"] != 1
+        ):  # each place keeps its share of the sum, of which the power is taken
             total = parts.sum(dim=(0, 1)).clamp(min=1e-12)
             parts = parts * total.pow(self.settings["power"] - 1)
         parts = pooling.l2_parts(parts)
-        if self.last is not None:
-            weight, bias = self.last
+        if self.final_layer is not None:
+            weight, bias = self.final_layer
             parts = pooling.l2_parts(torch.nn.functional.linear(parts, weight, bias / count))
         return [parts]

@@ -62,17 +62,19 @@ class HubDELF(Method):
             "image_scales": self.settings["scales"],
             "max_feature_num": self.settings["keypoints"],
         }
-        found = self.program.ask(values)
+        outputs = self.program.ask(values)
         with np.errstate(over="ignore"):  # what becomes infinite is refused
             locations, scales, scores, descriptors = (
-                found[key].astype(np.float32) for key in saved_model.OUTPUTS
+                outputs[key].astype(np.float32) for key in saved_model.OUTPUTS
             )
         scales, scores = scales.ravel(), scores.ravel()
         if (
             locations.shape != (len(scores), 2)
             or descriptors.ndim != 2
             or not len(scales) == len(scores) == len(descriptors)
-            or not all(np.isfinite(one).all() for one in (locations, scales, scores, descriptors))
+            or not all(
+                np.isfinite(array).all() for array in (locations, scales, scores, descriptors)
+            )
         ):
             raise RetrievalError(
                 f"The SavedModel {self.program.path} gives features that are none."
@@ -97,7 +99,10 @@ class Program:
         self._start()
 
     def ask(self, values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Its outputs for these inputs. Raises RetrievalError where it fails or has to be ended."""
+        """The outputs of the module for these inputs, by name.
+
+        Raises RetrievalError where it fails, or where the process had to be ended.
+        """
         with self.turn:
             if self.process.poll() is not None:
                 self._start()
@@ -118,16 +123,16 @@ class Program:
         self._answer()
 
     def _answer(self) -> dict[str, np.ndarray]:
-        found = saved_model.receive(cast(BinaryIO, self.process.stdout))
-        if found is None:
+        answer = saved_model.receive(cast(BinaryIO, self.process.stdout))
+        if answer is None:
             _end(self.process)
             raise RetrievalError(
                 f"The SavedModel {self.path} was ended: it crashed, or took more than "
                 f"{PATIENCE / 60:.0f} minutes or {MEMORY / 1e9:.0f} GB."
             )
-        if "error" in found:
-            raise RetrievalError(str(found["error"]))
-        return found
+        if "error" in answer:
+            raise RetrievalError(str(answer["error"]))
+        return answer
 
 
 # The settings of a method go in with each picture: those that differ in them share the process.

@@ -1,4 +1,4 @@
-"""XFeat: local features that check what another method found.
+"""XFeat: local features that check what another method detected.
 
 They find the same corner in two pictures well, but they do not recognise landmarks: a search with
 them alone would be poor. Potje et al., "XFeat: Accelerated Features for Lightweight Image
@@ -20,7 +20,7 @@ from retrieval.networks.xfeat import XFeatNetwork
 
 
 class XFeat(Method):
-    """Keypoints of one scale with 64 numbers each; a blank picture has none."""
+    """Keypoints on one scale, with descriptors (N, 64); a blank picture has none."""
 
     name = "xfeat"
     title = "XFeat"
@@ -37,10 +37,12 @@ class XFeat(Method):
 
     def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
         pixels = self._input(picture, box)
-        found = self.network.detect(pixels, self.settings["keypoints"])
+        detected = self.network.detect(pixels, self.settings["keypoints"])
         left, top, right, bottom = images.cut_out(box, picture.size)
         sides = [(right - left) / pixels.shape[3], (bottom - top) / pixels.shape[2]]
         factor, corner = np.array([sides, [left, top]], np.float32)
-        keypoints = found.points.numpy() * factor + corner
+        keypoints = detected.points.numpy() * factor + corner
         scales = np.ones(len(keypoints), np.float32)
-        return LocalFeatures(keypoints, scales, found.scores.numpy(), found.descriptors.numpy())
+        return LocalFeatures(
+            keypoints, scales, detected.scores.numpy(), detected.descriptors.numpy()
+        )

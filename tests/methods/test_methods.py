@@ -298,7 +298,7 @@ def test_descriptors_are_those_of_cirtorch(load, key, size, scales, boxed, pictu
 
 @pytest.mark.parametrize("iou", [0.3, 0.8])
 @pytest.mark.parametrize("most", [1, 40, 10_000])
-def test_best_apart_is_the_nms_of_torchvision(iou, most):
+def test_suppress_is_the_nms_of_torchvision(iou, most):
     from torchvision.ops import nms
 
     rng = np.random.default_rng(5)
@@ -306,17 +306,17 @@ def test_best_apart_is_the_nms_of_torchvision(iou, most):
     boxes = np.hstack([corners, corners + rng.integers(10, 90, (1500, 2))]).astype(np.float32)
     scores = rng.integers(0, 300, 1500).astype(np.float32)  # with equal ones among them
     expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou)[:most].numpy()
-    np.testing.assert_array_equal(delf.best_apart(boxes, scores, iou, most), expected)
+    np.testing.assert_array_equal(delf.suppress(boxes, scores, iou, most), expected)
     assert 1 <= len(expected) < len(boxes)
 
 
-def test_best_apart_by_hand():
+def test_suppress_by_hand():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)
     scores = np.array([1, 3, 2, 0], np.float32)
     # The second is best; the first shares 90 of 100 with it, the third 50 of 90.
-    assert delf.best_apart(boxes, scores, 0.6, 9).tolist() == [1, 2, 3]
-    assert delf.best_apart(boxes, scores, 0.5, 9).tolist() == [1, 3]
-    assert delf.best_apart(boxes[:0], scores[:0], 0.5, 9).tolist() == []
+    assert delf.suppress(boxes, scores, 0.6, 9).tolist() == [1, 2, 3]
+    assert delf.suppress(boxes, scores, 0.5, 9).tolist() == [1, 3]
+    assert delf.suppress(boxes[:0], scores[:0], 0.5, 9).tolist() == []
 
 
 @pytest.mark.parametrize("size", [(240, 180), (90, 120), (40, 30)])

@@ -53,7 +53,7 @@ def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, at
     features = method.describe(images.read(landmarks.path(landmarks.names[1])))
     assert features.descriptors.shape[1] == 40
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
-    assert (method.attend is None) == (attention == "norm")
+    assert (method.attention_layers is None) == (attention == "norm")
     again = tmp_path / "again.pth"
     delf.train(landmarks, again, settings=settings)
     assert again.read_bytes() == out.read_bytes()
