@@ -32,8 +32,8 @@ class Connection(H11Protocol):
         self._wait()
         if len(self.open) > MOST:
             most = Counter(one._who() for one in self.open).most_common(1)[0][0]
-            waiting = [one for one in self.open if one._waits_for_client()]  # with this one
-            next((one for one in waiting if one._who() == most), waiting[0])._give_up()
+            theirs = [one for one in self.open if one._who() == most]
+            next((one for one in theirs if one._waits_for_client()), theirs[0])._give_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -202,12 +202,20 @@ def test_many_idle_connections_keep_nobody_out(monkeypatch, client, text):
         one.close()
 
 
-def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client):
+@pytest.mark.parametrize("waits", [True, False])
+def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client, waits):
     """600 new ones a second ended those of others before their requests were read."""
+    waiting = connections.Connection._waits_for_client
+    here = hosts.client_at(("127.0.0.1", 1))
+    monkeypatch.setattr(
+        connections.Connection,
+        "_waits_for_client",
+        lambda one: waiting(one) and (waits or one._who() != here),
+    )
     monkeypatch.setattr(connections, "MOST", 20)
-    here = ("127.0.0.1", client.port)
     try:
-        other = socket.create_connection(here, timeout=60, source_address=("127.0.0.2", 0))
+        address = ("127.0.0.1", client.port)
+        other = socket.create_connection(address, timeout=60, source_address=("127.0.0.2", 0))
     except OSError:
         pytest.skip("this system has one address only")
     greedy = [connect(client) for _ in range(60)]
