@@ -25,7 +25,7 @@ MAX_SHARED = 10  # times the length of a TIFF that its pieces have together: tru
 MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Of 8 bytes Pillow can make an object of 230
 MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
 MAX_META = 1_000_000  # bytes that say what is in a HEIC; telephones write 10 kB
-MAX_TOUCHED = 16  # times the pixels that a HEIC may have, all its pictures and turns together
+MAX_TOUCHED = 8  # times the pixels that a HEIC may have, with its tiles and turns; true ones: 4
 MAX_DEPTH = 50  # pictures made of pictures, in a HEIC; of which true ones have two
 MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 
@@ -130,7 +130,7 @@ def check_heic(data: bytes, name: str, most: int) -> None:
             items = re.finditer(rb"infe...(.)", data[start:end], re.DOTALL)
             visible += sum(not item[1][0] & 1 for item in items)
             largest, pixels = _pixels_of_heic(data, start, end)
-            touched += pixels
+            touched = max(touched, pixels)
             if largest > most:
                 raise too_many_pixels(f"A picture in {name} has", most)
             if re.search(rb"infe.{8,10}iovl", data[start:end], re.DOTALL):
@@ -183,7 +183,9 @@ def _stated_in_heic(data: bytes, start: int, end: int) -> int:
 
 
 def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
-    """Pixels of the largest picture in a HEIC, and of all, counted each time they are touched.
+    """Pixels of the largest picture in a HEIC, and of what is most to decode.
+
+    Of that, the pixels of all that it is made of are counted each time they are touched.
 
     start, end: of the content of its box "meta".
     """
@@ -196,7 +198,8 @@ def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
         for kind, at, _ in _boxes(data, *place)
     ]
     largest = max((size for kind, size in properties if kind == b"ispe"), default=0)
-    own: dict[int, int] = {}  # number of a picture → its pixels, counted once more for each change
+    own: dict[int, int] = {}  # number of a picture → the pixels that it states
+    changes: dict[int, int] = {}  # → how often it is turned, mirrored or cut out
     for outer, at, stop in inside:
         if outer != b"ipma":
             continue
@@ -211,23 +214,22 @@ def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
             for place in range(0, len(of_it), wide):
                 number = int.from_bytes(of_it[place : place + wide], "big") % (1 << 8 * wide - 1)
                 kind, size = properties[number - 1] if 0 < number <= len(properties) else (b"", 0)
-                touched = size if kind == b"ispe" else largest if kind in CHANGES else 0
-                own[item] = own.get(item, 0) + touched
+                if kind == b"ispe":
+                    own[item] = own.get(item, 0) + size
+                changes[item] = changes.get(item, 0) + (kind in CHANGES)
     parts = _parts_in_heic(data, [(at, stop) for kind, at, stop in boxes if kind == b"iref"])
-    whole: dict[int, float] = {}  # the same with the pictures that it is made of
+    whole: dict[int, float] = {}
 
     def touched_by(item: int, depth: int = 0) -> float:
         if depth > MAX_DEPTH:
             return math.inf
         if item not in whole:
             made_of = sum(touched_by(one, depth + 1) for one in parts.get(item, ()))
-            whole[item] = own.get(item, largest) + made_of
+            whole[item] = (1 + changes.get(item, 0)) * (own.get(item, largest) + made_of)
         return whole[item]
 
-    # Each picture that is made of others is made anew, and so may they be.
-    return largest, sum(own.values()) + sum(
-        touched_by(one) for made in parts.values() for one in made
-    )
+    # One of them is decoded, with all that it is made of.
+    return largest, max(map(touched_by, {*own, *changes, *parts}), default=0)
 
 
 def _parts_in_heic(data: bytes, places: list[tuple[int, int]]) -> dict[int, list[int]]:
