@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WORKERS = Workers(min(threads.usable_cores(), 4), 200)
+DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
 SESSION_CACHE_BYTES = 16 << 20  # the same for one session, about pictures that a visitor brought
 PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
@@ -185,7 +186,7 @@ def _preload(paths: list[Path]) -> None:
             WORKERS.submit("nobody", rank)
 
 
-def in_turn(work: Callable[[], T]) -> T:
+def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
     """What ``work()`` returns, done by a worker when it is this session's turn.
 
     The page shows the place in the queue meanwhile. ``work`` must not draw anything.
@@ -194,12 +195,12 @@ def in_turn(work: Callable[[], T]) -> T:
 
     def waiting(place: int) -> None:
         if place:
-            slot.caption(f"Others are searching too: yours is number {place} in the queue.")
+            slot.caption(f"Others are waiting too: you are number {place} in the queue.")
         else:
             slot.empty()
 
     try:
-        return WORKERS.run(_visitor(), work, waiting)
+        return (workers or WORKERS).run(_visitor(), work, waiting)
     finally:
         slot.empty()
 
@@ -433,10 +434,16 @@ def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
 
 
 def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
-    """A figure as a PNG in the colours of the page. key, draw: as for ``figure_file``."""
-    if st.context.theme.type != "dark":
-        return figure_file("png", key, draw)
-    return CACHE.get(("drawing", "dark", key), lambda: plots.encode(draw(), "png", dark=True))
+    """A figure as a PNG in the colours of the page, drawn when it is this session's turn.
+
+    key, draw: as for ``figure_file``.
+    """
+    dark = st.context.theme.type == "dark"
+
+    def encoded() -> bytes:
+        return in_turn(lambda: plots.encode(draw(), "png", dark), DRAWERS)
+
+    return CACHE.get(("drawing", "dark" if dark else "png", key), encoded)
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
