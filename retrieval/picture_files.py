@@ -25,7 +25,7 @@ MAX_SHARED = 10  # times the length of a TIFF that its pieces have together: tru
 MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Of 8 bytes Pillow can make an object of 230
 MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
 MAX_META = 1_000_000  # bytes that say what is in a HEIC; telephones write 10 kB
-MAX_TOUCHED = 8  # times the pixels that a HEIC may have, with its tiles and turns; true ones: 4
+MAX_TOUCHED = 6  # times the pixels that a HEIC may have, with its tiles and turns; true ones: 4
 MAX_DEPTH = 50  # pictures made of pictures, in a HEIC; of which true ones have two
 MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 
