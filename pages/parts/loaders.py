@@ -189,7 +189,8 @@ def _preload(paths: list[Path]) -> None:
 def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
     """What ``work()`` returns, done by a worker when it is this session's turn.
 
-    The page shows the place in the queue meanwhile. ``work`` must not draw anything.
+    The page shows the place in the queue meanwhile. ``work`` must not show anything on the page.
+    workers: whose queue; WORKERS by default.
     """
     slot = st.empty()
 
