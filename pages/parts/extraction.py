@@ -129,7 +129,7 @@ def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures
         return None
     with st.spinner("Finding keypoints"):
         return in_turn(
-            lambda: verifiers.Database(opened, collection).features(opened.positions[name])
+            lambda: verifiers.DatabaseFeatures(opened, collection).features(opened.positions[name])
         )
 
 
@@ -148,7 +148,7 @@ def xfeat_matches(
         picture = decoded(question.source)
         asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
         a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
-        b = verifiers.Database(opened, collection).features(position)
+        b = verifiers.DatabaseFeatures(opened, collection).features(position)
         if a is None or b is None:
             return None
         alone, size_a = verification.of_box(a, picture.size, box)

@@ -318,7 +318,7 @@ def confirmed_pairs(
     """
     opened = index_of(path, collection)
     opened = opened.first(len(opened))
-    database = verifiers.Database(opened, collection)
+    database = verifiers.DatabaseFeatures(opened, collection)
 
     def find() -> list[groups.Pair]:
         pairs: list[groups.Pair] = []

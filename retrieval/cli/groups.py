@@ -29,13 +29,13 @@ def _groups(args: argparse.Namespace) -> None:
     from retrieval.collections.credits import table
     from retrieval.evaluation.runs import collection_of
     from retrieval.ranking import groups
-    from retrieval.ranking.verifiers import Database
+    from retrieval.ranking.verifiers import DatabaseFeatures
 
     index = indexes.load(args.index)
     collection = None
     with suppress(RetrievalError):  # the features of its pictures may lie beside the index
         collection = collection_of(index)
-    database = Database(index, collection)
+    database = DatabaseFeatures(index, collection)
     pairs: list[groups.Pair] = []
     with Bar(len(index)) as bar:
         for position, name in enumerate(index.names):

@@ -126,7 +126,7 @@ def _index(args: argparse.Namespace) -> None:
     if args.store:
         put_into(args.store, index, collection)
     if args.verifier:
-        _keypoints(collection, verifiers.place(out))
+        _keypoints(collection, verifiers.target(out))
     if args.out is None and collection.protocols:
         from retrieval.evaluation.runs import evaluated
 

@@ -1,13 +1,13 @@
 """Build an index, resume it after any stop, and bring it up to date with its collection.
 
-One way for all three: every picture is looked up by the SHA-256 of its file, first in the journal
-of an unfinished build, then in the index that is already there and in those of other collections
-made with the same method (ROxford5k is nearly all of Oxford5k); only what is nowhere is described.
-Work happens in ``<out>.building`` beside the target and is put in place by a rename, so that
-whoever reads the index sees the old one or the new one.
+All three are one procedure. Every picture is looked up by the SHA-256 of its file: first in the
+journal of an unfinished build, then in the index that is already there and in those of other
+collections made with the same method (ROxford5k is nearly all of Oxford5k). Only a picture that is
+in none of them is described. Work happens in ``<out>.building`` beside the target and is put in
+place by a rename, so that a reader of the index sees the old one or the new one.
 
-A collection may be described in parts, on machines that know nothing of each other: ``merge`` makes
-of them the index that one build would have made.
+A collection may be described in parts, on machines that do not communicate: ``merge`` makes of them
+the index that one build would have made.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
 
 Progress = Callable[[int, int, str], None]
-# (collection, method, names, known, max_pixels) → what became of each picture, in any order
+# (collection, method, names, known, max_pixels) → the result for each picture, in any order
 Describe = Callable[[Any, Any, Sequence[str], Known, int], Iterator[Described]]
 
 
@@ -79,20 +79,20 @@ def build(
             )
         with Journal(_work(target), layout.identity(method)) as journal:
             digests: dict[str, str] = {}
-            seen = Known(journal.digests, frozenset(known))
-            for one in describe(collection, method, names, seen, max_pixels):
-                digests[one.name] = one.digest
-                if isinstance(one.outcome, str):
-                    journal.skip(one.name, one.digest, one.outcome)
-                elif one.outcome is not None:
-                    journal.add(one.name, one.digest, one.size, one.outcome)
+            finished = Known(journal.digests, frozenset(known))
+            for result in describe(collection, method, names, finished, max_pixels):
+                digests[result.name] = result.digest
+                if isinstance(result.outcome, str):
+                    journal.skip(result.name, result.digest, result.outcome)
+                elif result.outcome is not None:
+                    journal.add(result.name, result.digest, result.size, result.outcome)
                 if progress:
-                    progress(len(digests), len(names), one.name)
+                    progress(len(digests), len(names), result.name)
             content = _collect(names, digests, journal, known, method.kind)
         if part:
             more = {"part": part._asdict()}
         else:
-            more = content.searched(method.kind, codebook, search, previous)
+            more = content.add_search(method.kind, codebook, search, previous)
         return _finish(target, method, collection, content, started, more)
 
 
@@ -112,7 +112,7 @@ def merge(
     with the same checkpoint, settings and versions.
     """
     started = time.perf_counter()
-    pieces = sorted((store.load(path, part=True) for path in parts), key=lambda one: one.part)
+    pieces = sorted((store.load(path, part=True) for path in parts), key=lambda piece: piece.part)
     _check_parts(pieces)
     first = pieces[0].manifest
     _check_search(search, first["kind"])
@@ -139,13 +139,16 @@ def merge(
                     f"{journal.folder} keeps what an unfinished build has described: finish that "
                     "with its command, or choose another --out."
                 )
-        more = content.searched(method.kind, codebook, search, previous)
+        more = content.add_search(method.kind, codebook, search, previous)
         more["versions"] = first["versions"]
         return _finish(target, method, collection, content, started, more)
 
 
 def _check_parts(pieces: Sequence[store.Index]) -> None:
-    """Refuse what is not every part of one collection. pieces: by number."""
+    """Raise RetrievalError where these are not all the parts of one collection, each once.
+
+    pieces: in the order of their numbers.
+    """
     first = pieces[0]
     count = first.part.parts
     for piece in pieces[1:]:
@@ -170,11 +173,13 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
                 "one of them again."
             )
     filled = [piece.arrays["descriptors"] for piece in pieces if len(piece.arrays["descriptors"])]
-    if len({one.shape[1] for one in filled}) > 1:
+    if len({descriptors.shape[1] for descriptors in filled}) > 1:
         raise RetrievalError("The parts have descriptors of different lengths; make them again.")
-    for one, other in pairwise(pieces):
-        if one.part == other.part:
-            raise RetrievalError(f"{one.path} and {other.path} are both {one.part}; leave one out.")
+    for piece, other in pairwise(pieces):
+        if piece.part == other.part:
+            raise RetrievalError(
+                f"{piece.path} and {other.path} are both {piece.part}; leave one out."
+            )
     if missing := set(range(1, count + 1)) - {piece.part.number for piece in pieces}:
         listed = ", ".join(map(str, sorted(missing)))
         raise RetrievalError(f"Of {count} parts these are missing: {listed}.")
@@ -189,12 +194,12 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
 
 @contextmanager
 def _writing(out: str | Path) -> Iterator[Path]:
-    """The target of a build, checked and locked; what the disk does becomes a sentence."""
+    """The target of a build, checked and locked; errors of the disk become RetrievalErrors."""
     target = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
     try:
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target):
+        with _locked(target):
             saving.settle(_finished(target), target)
             yield target
     except OSError as error:
@@ -209,8 +214,8 @@ def _writing(out: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the lock of a target. Its file lies beside the target, where every build finds it."""
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of a target, a file beside it; RetrievalError while another build holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
@@ -243,9 +248,9 @@ def _check_target(out: Path) -> None:
     work = _work(out)
     if work.is_dir() and any(work.iterdir()) and not (work / "identity.json").is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
-    # It may have come with a stranger's index, and a build writes to what it finds there.
+    # It may have come with a stranger's index, and a build writes to the files that it finds there.
     if work.is_dir() and any(
-        one.is_symlink() or not (one.is_file() or one.is_dir()) for one in work.iterdir()
+        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in work.iterdir()
     ):
         raise RetrievalError(f"{work} holds links or devices, which no build makes; delete it.")
     if out.is_file() or (
@@ -262,9 +267,9 @@ def _finish(
     started: float,
     more: Mapping[str, Any],
 ) -> store.Index:
-    """Write an index and put it in its place, unless that holds the very same.
+    """Write an index and put it in its place, unless an equal one is there.
 
-    more: entries of the manifest beside those that every index has.
+    started: when the build began, by ``time.perf_counter``. more: further entries of the manifest.
     """
     records, arrays, skipped = content
     part = "part" in more
@@ -280,24 +285,26 @@ def _finish(
     finished.mkdir()
     seconds = time.perf_counter() - started
     saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
-    # Evaluations and what else lies in the folder of an index go with it: they may be the work of
-    # hours.
-    if _but_for_its_making(finished) != _but_for_its_making(target):
+    # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
+    if _lasting_entries(finished) != _lasting_entries(target):
         saving.replace_folder(finished, target)
     shutil.rmtree(work)
     return store.load(target, part)
 
 
-def _but_for_its_making(path: Path) -> dict[str, Any] | None:
-    """A manifest without what differs each time an index is made; None where there is no index."""
+def _lasting_entries(path: Path) -> dict[str, Any] | None:
+    """The manifest without the entries that differ each time; None where there is no index."""
     if not (path / "manifest.json").is_file():
         return None
-    ever_new = ("made", "seconds", "sha256")
-    return {key: one for key, one in store.read_manifest(path).items() if key not in ever_new}
+    ephemeral = ("made", "seconds", "sha256")
+    return {key: value for key, value in store.read_manifest(path).items() if key not in ephemeral}
 
 
 def _previous(target: Path, method, part: Part | None) -> list[store.Index]:
-    """The index already there, if its numbers can be used again."""
+    """A list with the index that is at the target, or an empty one.
+
+    Raises RetrievalError where that is of another method, other settings or another part.
+    """
     if not target.exists() or not any(target.iterdir()):
         return []
     previous = store.load(target, part is not None)
@@ -318,27 +325,31 @@ def _known(indexes: Sequence[store.Index]) -> dict[str, tuple[store.Index, int]]
 
 
 class _Content(NamedTuple):
-    """Of an index: what images.json says of each picture, the arrays, and who is left out."""
+    """The content of an index.
+
+    records: entry of each picture in images.json. arrays: name → array. skipped: name and reason of
+    each picture that is left out.
+    """
 
     records: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
     skipped: list[dict[str, str]]
 
-    def searched(
+    def add_search(
         self,
         kind: str,
         codebook: np.ndarray | None,
         search: str,
         previous: Sequence[store.Index],
     ) -> dict[str, Any]:
-        """Add the arrays that search the features; returns what the manifest says of them."""
+        """Add the arrays for the search; returns the entries of the manifest about them."""
         if kind == "local" and self.records:
             self.arrays.update(_inverted_file(self.arrays, codebook))
         if search == EXACT or not self.records:
             return {}
         made = approximate.KINDS[search].make(
             self.arrays["descriptors"],
-            *_kept(self.records, [one for one in previous if one.search == search]),
+            *_kept(self.records, [index for index in previous if index.search == search]),
         )
         self.arrays.update(made.arrays())
         return {"search": {"type": search, "recall_at_10": round(made.recall(), 4)}}
@@ -347,7 +358,7 @@ class _Content(NamedTuple):
 def _collect(
     names: Sequence[str], digests: Mapping[str, str], journal: Journal, known: Mapping, kind: str
 ) -> _Content:
-    """Everything finished, in the order of the names."""
+    """The content of the index: all finished pictures, in the order of the names."""
     records, pieces, skipped = [], [], []
     for name in names:
         digest = digests[name]
@@ -370,14 +381,17 @@ def _collect(
 def _kept(
     records: Sequence[Mapping[str, Any]], previous: Sequence[store.Index]
 ) -> tuple[Mapping[str, np.ndarray] | None, np.ndarray | None]:
-    """Arrays of the index before, and where the vector of each picture was in it, -1: nowhere."""
+    """Arrays of the previous index, and the position (N,) int64 of each picture in it, or -1."""
     if not previous:
         return None, None
-    places: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for position, digest in enumerate(previous[0].digests):
-        places.setdefault(digest, []).append(position)
-    kept = [places[one["sha256"]].pop() if places.get(one["sha256"]) else -1 for one in records]
-    return previous[0].arrays, np.array(kept, np.int64)
+        positions.setdefault(digest, []).append(position)
+    before = [
+        positions[record["sha256"]].pop() if positions.get(record["sha256"]) else -1
+        for record in records
+    ]
+    return previous[0].arrays, np.array(before, np.int64)
 
 
 def _check_search(search: str, kind: str) -> None:
@@ -392,9 +406,9 @@ def _check_search(search: str, kind: str) -> None:
 
 
 def _joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, np.ndarray]:
-    """The arrays of features of several pictures or parts, one after another.
+    """Concatenate the arrays of several pictures or parts.
 
-    pieces: for local features of several pictures each, with their ``offsets``.
+    pieces: name → array; parts of local features have ``offsets`` too.
     """
     types = layout.array_types(kind, part=True)
     arrays = {}

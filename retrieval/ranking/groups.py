@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.index import Index
 from retrieval.ranking.verification import MIN_INLIERS, xfeat_pair
-from retrieval.ranking.verifiers import Database
+from retrieval.ranking.verifiers import DatabaseFeatures
 
 NEAR = 10  # nearest pictures that each picture is compared with
 # Inliers that connect two pictures: more than a re-ranker needs, for one wrong pair joins groups.
@@ -49,7 +49,7 @@ class Group(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def pairs_of(index: Index, database: Database, positions: Iterable[int]) -> list[Pair]:
+def pairs_of(index: Index, database: DatabaseFeatures, positions: Iterable[int]) -> list[Pair]:
     """The confirmed pairs of each of these pictures with one of its nearest, every pair once.
 
     database: local features of the pictures of the index. A pair that two pictures have in common

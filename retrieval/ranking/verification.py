@@ -156,7 +156,7 @@ def _with_xfeat(
     if features_of_query is None or query.picture is None:
         return stage.unchanged(f"{name} needs the picture that is searched with.")
     local, size = of_box(features_of_query, query.picture.size, query.box)
-    database = verifiers.Database(query.index, query.collection)
+    database = verifiers.DatabaseFeatures(query.index, query.collection)
 
     def count_inliers(position: int) -> int | None:
         features = database.features(position)

@@ -1,8 +1,8 @@
 """Local features of the query and of database pictures, for the re-rankers that check geometry.
 
 Features of database pictures come from an index of keypoints that lies beside the index that is
-searched (``python -m retrieval index … --verifier xfeat``), found by the SHA-256 of each picture.
-Where it has none, pictures are described when they are needed, and remembered.
+searched (``python -m retrieval index … --verifier xfeat``), where the SHA-256 of a picture finds
+them. A picture that it lacks is described when it is needed, and its features are kept in memory.
 """
 
 from __future__ import annotations
@@ -22,34 +22,37 @@ from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
-QUERY_KEYPOINTS = 1024  # of a query, at most; a database picture has fewer, see the registry
+QUERY_KEYPOINTS = 1024  # of a query, at most; for database pictures see the registry
 Version = tuple[int, int] | None  # see ``store.version_of``
 MISSING = (
     "their features are not beside the index, and the pictures cannot be read; index them again "
     "with --verifier xfeat."
 )
-REMEMBERED = 4000  # pictures described on demand: 0.15 GB of memory at most
+CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
 
-def beside(path: Path) -> list[Path]:
-    """Where the index of keypoints that belongs to an index may lie, the best place first."""
+def candidates(path: Path) -> list[Path]:
+    """Paths at which the index of keypoints of the index at ``path`` may lie, best first."""
     return [path.with_name("xfeat"), path.with_name(f"{path.name}.xfeat")]
 
 
-def place(index_path: Path) -> Path:
-    """Where ``index --verifier xfeat`` puts it: one for all indexes of an installed collection."""
+def target(index_path: Path) -> Path:
+    """The path to which ``index --verifier xfeat`` writes the index of keypoints of an index.
+
+    The indexes of an installed collection share one.
+    """
     shared = PRECOMPUTED in index_path.resolve().parents
-    return beside(index_path)[0 if shared else 1]
+    return candidates(index_path)[0 if shared else 1]
 
 
 @lru_cache(maxsize=1)
 def xfeat() -> Method:
-    """XFeat with as many keypoints as a query has; loaded once."""
+    """XFeat with QUERY_KEYPOINTS keypoints, loaded once."""
     return methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=QUERY_KEYPOINTS)
 
 
 def method_of(index: Index) -> Method:
-    """The method that made an index; loaded once."""
+    """The method that made an index, loaded once."""
     return _method(index.path, store.version_of(index.path))
 
 
@@ -59,7 +62,10 @@ def _method(path: Path, version: Version) -> Method:
 
 
 def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeatures | None:
-    """Local features of the query; None where the picture itself is not known."""
+    """Local features of the query, described once; None where its picture is not known.
+
+    name: of the verifier, the key in ``query.local``. method: called where they are not there yet.
+    """
     if name not in query.local:
         if query.picture is None:
             return None
@@ -67,24 +73,24 @@ def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeat
     return query.local[name]
 
 
-class Database:
-    """Features of the pictures of an index, by their position in it.
+class DatabaseFeatures:
+    """XFeat's features of the pictures of an index, by their position in it.
 
-    collection: where pictures are found whose features are not kept; None where there are none.
-    missing: positions that were asked for and have no features.
+    collection: where the pictures are whose features are not on disk; None where they cannot be
+    read. missing: positions for which ``features`` returned None.
     """
 
     def __init__(self, index: Index, collection: Collection | None):
         self.index, self.collection = index, collection
-        self.kept = _keypoints_beside(self.index.path)
+        self.stored = _keypoints_beside(self.index.path)
         self.missing: set[int] = set()
 
     def features(self, position: int) -> LocalFeatures | None:
-        """XFeat's features of one picture; None where there are none and it cannot be read."""
-        found = self._find(position)
-        if found is None:
+        """Features of one picture; None where none are stored and it cannot be read."""
+        features = self._find(position)
+        if features is None:
             self.missing.add(position)
-        return found
+        return features
 
     @property
     def note(self) -> str:
@@ -96,8 +102,8 @@ class Database:
 
     def _find(self, position: int) -> LocalFeatures | None:
         digest = self.index.digests[position]
-        if self.kept is not None and digest in self.kept[1]:
-            index, positions = self.kept
+        if self.stored is not None and digest in self.stored[1]:
+            index, positions = self.stored
             return as_local(index.features(positions[digest]))
         if self.collection is None or not digest:
             return None
@@ -110,16 +116,20 @@ class Database:
         return LocalFeatures(keypoints, ones, scores, store.dequantise(descriptors))
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=CACHED_PICTURES)
 def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints, int8 descriptors and scores of a picture, as an index of keypoints has them."""
+    """Keypoints (n, 2), int8 descriptors (n, 64) and scores (n,) of a picture, to be cached.
+
+    They are those that an index of keypoints would hold. digest: of the file, for the cache.
+    """
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
-    found = as_local(xfeat().describe(images.read(path)))[:most]
-    return found.keypoints, store.quantise(found.descriptors), found.scores
+    features = as_local(xfeat().describe(images.read(path)))[:most]
+    return features.keypoints, store.quantise(features.descriptors), features.scores
 
 
 def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
-    for candidate in beside(path):
+    """The index of keypoints of an index, and digest → position in it; None where there is none."""
+    for candidate in candidates(path):
         if (candidate / "manifest.json").is_file():
             return _keypoints(candidate, store.version_of(candidate))
     return None
@@ -141,9 +151,9 @@ def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
 
 def delf_beside(path: Path) -> Index | None:
     """The first DELF index in the folder of an index, its default checkpoint before others."""
-    for method, found in finding.find_all(path.parent.name, path.parent.parent):
+    for method, index_path in finding.find_all(path.parent.name, path.parent.parent):
         if method == "delf":
-            return _load(found, store.version_of(found))
+            return _load(index_path, store.version_of(index_path))
     return None
 
 

@@ -7,7 +7,7 @@ from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.ranking import groups
 from retrieval.ranking.groups import Pair
-from retrieval.ranking.verifiers import Database
+from retrieval.ranking.verifiers import DatabaseFeatures
 
 
 def test_pairs_join_pictures_to_groups():
@@ -43,7 +43,7 @@ def copies(tmp_path_factory, drawn, load):
 
 def test_copies_and_parts_are_found(copies):
     opened, collection = copies
-    database = Database(opened, collection)
+    database = DatabaseFeatures(opened, collection)
     pairs = groups.pairs_of(opened, database, range(len(opened)))
     one_by_one = [
         pair for n in range(len(opened)) for pair in groups.pairs_of(opened, database, [n])
@@ -58,7 +58,7 @@ def test_copies_and_parts_are_found(copies):
 
 def test_pictures_that_cannot_be_read_are_in_no_group(copies):
     opened, _ = copies
-    assert groups.pairs_of(opened, Database(opened, None), range(len(opened))) == []
+    assert groups.pairs_of(opened, DatabaseFeatures(opened, None), range(len(opened))) == []
 
 
 def test_a_blank_picture(tmp_path, load):
@@ -66,10 +66,10 @@ def test_a_blank_picture(tmp_path, load):
         Image.new("RGB", (200, 150), "white").save(tmp_path / f"{name}.png")
     collection = Collection("blank", "Blank", tmp_path, ("a.png", "b.png", "c.png"))
     opened = index.build(collection, load("sir"), tmp_path / "index")
-    assert groups.pairs_of(opened, Database(opened, collection), range(3)) == []
+    assert groups.pairs_of(opened, DatabaseFeatures(opened, collection), range(3)) == []
 
 
 def test_methods_without_one_vector(indexes, collection):
     opened = indexes["delf"]
     assert opened.kind == methods.METHODS["delf"].kind
-    assert isinstance(groups.pairs_of(opened, Database(opened, collection), [0, 1]), list)
+    assert isinstance(groups.pairs_of(opened, DatabaseFeatures(opened, collection), [0, 1]), list)

@@ -82,7 +82,7 @@ def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, lo
     copy = index.load(tmp_path / "index" / "sir")
     expected = asked(copy, scenes, load, then=["geometry"])
     xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"])
-    index.build(scenes, xfeat, verifiers.beside(copy.path)[1])
+    index.build(scenes, xfeat, verifiers.candidates(copy.path)[1])
     found = asked(copy, scenes, load, then=["geometry"], collection=None)
     assert found.names == expected.names
     # Coordinates are rounded on disk.
@@ -243,7 +243,7 @@ def test_confidence(opened, scenes, load, drawn):
 def test_every_picture_of_town_has_its_keypoints():
     for _, path in index.find_all("town"):
         opened = index.load(path)
-        kept = index.load(verifiers.beside(path)[0])
+        kept = index.load(verifiers.candidates(path)[0])
         kept.check_checkpoint(checkpoints.REGISTRY["xfeat"])
         assert set(opened.digests) <= set(kept.digests)
-    assert verifiers.place(path) == kept.path
+    assert verifiers.target(path) == kept.path
