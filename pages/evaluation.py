@@ -36,8 +36,8 @@ if not titles:
         tables.literature("roxford5k")
     loaders.nothing_here()
 link.follow_link(titles)
-place, way = st.columns([1, 2], gap="medium")
-with place:
+left, right = st.columns([1, 2], gap="medium")
+with left:
     name = choose.collection(titles, "eval-collection")
 with loaders.errors_shown():
     collection = own_pictures.opened(name)
@@ -57,7 +57,7 @@ if not collection.protocols:
     st.stop()
 if state.get("eval-protocol") not in collection.protocols:
     state["eval-protocol"] = "medium" if "medium" in collection.protocols else "classic"
-way.segmented_control(
+right.segmented_control(
     "Protocol",
     collection.protocols,
     format_func=str.capitalize,
@@ -67,15 +67,15 @@ way.segmented_control(
     persist_state="session",
 )
 protocol: str = state["eval-protocol"]
-boxed = collection
-if collection.has_boxes and way.toggle(
+collection_with_boxes = collection
+if collection.has_boxes and right.toggle(
     "Without the query boxes",
     key="eval-whole",
     help="Queries are cropped to a box around what is meant. Without it, the whole picture asks.",
     persist_state="session",
 ):
     collection = collection.without_boxes()
-way.caption(
+right.caption(
     "What you marked ✓ is right, – is left out of the score, all others are wrong."
     if own
     else RULES[protocol]
@@ -87,10 +87,10 @@ link.follow_query(collection)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
-measured, without = runs.gather(collection)
-mine = runs.uploaded(collection)
-if isinstance(mine, Measured):
-    measured[UPLOAD] = mine
+measured, not_measured = runs.gather(collection)
+uploaded = runs.uploaded(collection)
+if isinstance(uploaded, Measured):
+    measured[UPLOAD] = uploaded
 
 st.subheader("How good is each method?", anchor=False)
 if measured:
@@ -99,8 +99,8 @@ if measured:
         "near 0 if they come last. **mAP** is the mean over the queries; **mP@10** is the share of "
         "right pictures among the first ten. The table is in per cent."
     )
-    alone = [one for one in measured.values() if not one.then]
-    rows = tables.summary(alone, collection.protocols)
+    without_reranking = [entry for entry in measured.values() if not entry.then]
+    rows = tables.summary(without_reranking, collection.protocols)
     numbers = st.column_config.NumberColumn(format="%.2f")
     table = tables.wide(rows, protocol)
     st.dataframe(
@@ -115,16 +115,16 @@ if measured:
         f"mP@k and Queries are for the protocol {protocol}."
         + (f" {own_pictures.judged(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
-        + (runs.with_boxes(boxed, measured, protocol) if collection.whole else "")
+        + (runs.with_boxes(collection_with_boxes, measured, protocol) if collection.whole else "")
     )
     downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
-elif not without:
+elif not not_measured:
     st.info(
         f"There is no index of {collection.title} on this machine yet. This command makes one: "
         f"`python -m retrieval index {collection.name} --method sir`"
     )
-for label, path, trouble in without:
-    runs.evaluate_now(collection, label, path, trouble)
+for label, path, problem in not_measured:
+    runs.evaluate_now(collection, label, path, problem)
 
 if measured:
     st.subheader(
@@ -152,10 +152,10 @@ if measured:
         st.markdown("Nothing was evaluated with a re-ranker yet.")
     runs.evaluate_reranked(collection, measured)
 
-ours = {one.run.record["provenance"]["checkpoint"] for one in measured.values()}
+our_checkpoints = {entry.run.record["provenance"]["checkpoint"] for entry in measured.values()}
 if published.rows(collection.name):
     with st.expander(f"Figures of others on {collection.title}: stated, not measured here"):
-        tables.literature(collection.name, ours)
+        tables.literature(collection.name, our_checkpoints)
 else:
     with st.expander("How this compares: figures of others, on other collections"):
         st.markdown(
@@ -168,46 +168,48 @@ else:
             tables.literature(name)
 
 if not measured:
-    own_ranking.bring(collection, mine)
+    own_ranking.bring(collection, uploaded)
     st.stop()
 
 st.subheader("Query by query", anchor=False, help=explained("query", "AP"))
 if state.get("eval-method") not in measured:
-    best = max(alone, key=lambda one: one.run.scores[protocol].map)
+    best = max(without_reranking, key=lambda entry: entry.run.scores[protocol].map)
     state["eval-method"] = best.id
 others = [NOTHING, *(name for name in measured if name != state["eval-method"])]
 if state.get("eval-against") not in others:
     # Another method, by its default checkpoint, says more than another checkpoint of the same.
-    first: dict[str, str] = {}
-    for one in alone:
-        first.setdefault(one.run.record["provenance"].get("method", one.id), one.id)
+    first_of_method: dict[str, str] = {}
+    for entry in without_reranking:
+        first_of_method.setdefault(entry.run.record["provenance"].get("method", entry.id), entry.id)
     chosen = measured[state["eval-method"]]
-    rivals = [chosen.alone] if chosen.then else [n for n in first.values() if n != chosen.id]
+    rivals = (
+        [chosen.alone] if chosen.then else [n for n in first_of_method.values() if n != chosen.id]
+    )
     state["eval-against"] = NOTHING if "eval-against" in state else (rivals or others)[-1]
-a, b, c = st.columns([3, 3, 3], gap="small")
-a.selectbox(
+method_column, against_column, order_column = st.columns([3, 3, 3], gap="small")
+method_column.selectbox(
     "Method",
     measured,
     format_func=lambda name: measured[name].label,
     key="eval-method",
     persist_state="session",
 )
-b.selectbox(
+against_column.selectbox(
     "Against",
     others,
     format_func=lambda name: "Nothing" if name == NOTHING else measured[name].label,
     key="eval-against",
     persist_state="session",
 )
-wanted = [
+compared = [
     measured[state[f"eval-{key}"]]
     for key in ("method", "against")
     if state[f"eval-{key}"] != NOTHING
 ]
-orders = [name for name in ORDERS if name != "difference" or len(wanted) > 1]
+orders = [name for name in ORDERS if name != "difference" or len(compared) > 1]
 if state.get("eval-order") not in orders:
     state["eval-order"] = "AP"
-c.segmented_control(
+order_column.segmented_control(
     "Order by",
     orders,
     format_func=ORDERS.__getitem__,
@@ -217,47 +219,47 @@ c.segmented_control(
 )
 order: str = state["eval-order"]
 
-scores = {one.label: one.run.scores[protocol] for one in wanted}
-counted = [int(n) for n in plots.queries_order(scores, "collection")]
-if state.get("eval-query") not in counted:
+scores = {entry.label: entry.run.scores[protocol] for entry in compared}
+query_numbers = [int(n) for n in plots.queries_order(scores, "collection")]
+if state.get("eval-query") not in query_numbers:
     if "eval-query" in state:
         st.caption(f"That query has no right picture under {protocol} and counts in no mean.")
-    state["eval-query"] = int(plots.queries_order(scores, "AP")[len(counted) // 2])
+    state["eval-query"] = int(plots.queries_order(scores, "AP")[len(query_numbers) // 2])
 number = state["eval-query"]
-every = scores | {one.label: one.run.scores[protocol] for one in alone}
-query_chart.legend(list(every), len(scores))
+all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}
+query_chart.legend(list(all_scores), len(scores))
 st.altair_chart(
-    query_chart.chart(collection, every, len(scores), order, number),
+    query_chart.chart(collection, all_scores, len(scores), order, number),
     key="eval-chart",
     on_select=query_chart.picked,
     selection_mode="pick",
     alt="Average precision of every query; the list below the chart chooses one as well.",
 )
-shown = [*wanted, *(one for one in alone if one not in wanted)]
-note = plots.provenance(collection.title, protocol, [one.run.record for one in shown])
+shown = [*compared, *(entry for entry in without_reranking if entry not in compared)]
+note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
 st.caption(f"{note}. Click on a query to open it.")
-key = ("queries", collection.name, protocol, order, *(one.key for one in shown))
+key = ("queries", collection.name, protocol, order, *(entry.key for entry in shown))
 downloads(
     f"{collection.name}-{protocol}-queries",
-    tables.query_rows(collection, every, plots.queries_order(every, order)),
+    tables.query_rows(collection, all_scores, plots.queries_order(all_scores, order)),
     lambda kind: loaders.figure_file(
-        kind, key, lambda: plots.per_query(every, collection.queries, note, order)
+        kind, key, lambda: plots.per_query(all_scores, collection.queries, note, order)
     ),
 )
 
 st.container(key=query_chart.ONE).subheader("One query", anchor=False)
-asking, answers = st.columns([1, 2], gap="medium")
-with asking:
+query_column, result_column = st.columns([1, 2], gap="medium")
+with query_column:
     st.selectbox(
         "Query",
-        counted,
+        query_numbers,
         format_func=lambda n: query.label(collection.queries[n]),
         key="eval-query",
         persist_state="session",
     )
     one_query.asked_picture(collection, number)
     view = link.view_of(collection, number)
-    method = next(iter(wanted)).run.record["provenance"]["method"]
+    method = next(iter(compared)).run.record["provenance"]["method"]
     st.page_link(
         "pages/search.py",
         label="Open in search",
@@ -267,35 +269,35 @@ with asking:
         | ({"method": method} if method in methods.METHODS else {}),
     )
 link.write_link(view)
-with answers:
-    right = int(next(iter(scores.values())).positives[number])
-    many = "picture is" if right == 1 else "pictures are"
-    cards.legend(f"{right} {many} right for this query ({protocol})")
-    for column, one in zip(st.columns(len(wanted)), wanted, strict=True):
+with result_column:
+    positives = int(next(iter(scores.values())).positives[number])
+    many = "picture is" if positives == 1 else "pictures are"
+    cards.legend(f"{positives} {many} right for this query ({protocol})")
+    for column, entry in zip(st.columns(len(compared)), compared, strict=True):
         with column:
-            st.markdown(f"**{one.label}** · AP {one.run.scores[protocol].aps[number]:.3f}")
-            one_query.ranked_list(collection, one, number, protocol, len(wanted) == 1)
+            st.markdown(f"**{entry.label}** · AP {entry.run.scores[protocol].aps[number]:.3f}")
+            one_query.ranked_list(collection, entry, number, protocol, len(compared) == 1)
 
 st.subheader("Explain this AP", anchor=False)
-told = wanted[0]
-if len(wanted) > 1:
-    if state.get("eval-explain") not in [one.id for one in wanted]:
-        state["eval-explain"] = wanted[0].id
+explained_entry = compared[0]
+if len(compared) > 1:
+    if state.get("eval-explain") not in [entry.id for entry in compared]:
+        state["eval-explain"] = compared[0].id
     st.segmented_control(
         "Of which method",
-        [one.id for one in wanted],
+        [entry.id for entry in compared],
         format_func=lambda name: measured[name].label,
         key="eval-explain",
         required=True,
         label_visibility="collapsed",
     )
-    told = measured[state["eval-explain"]]
-average_precision.section(collection, number, protocol, told.label, told.run)
+    explained_entry = measured[state["eval-explain"]]
+average_precision.section(collection, number, protocol, explained_entry.label, explained_entry.run)
 
 st.subheader("All queries together", anchor=False)
-all_queries.together(collection, shown, wanted, protocol)
+all_queries.together(collection, shown, compared, protocol)
 
-own_ranking.bring(collection, mine)
+own_ranking.bring(collection, uploaded)
 
 if enlarged:
     one_query.large(collection, number, *enlarged)
