@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 from PIL import Image
@@ -14,6 +14,8 @@ from PIL import Image
 from retrieval import images
 from retrieval.index import store
 from retrieval.methods.base import Features
+
+AHEAD = 4_000_000  # pixels of a picture that is read before its turn
 
 
 class Described(NamedTuple):
@@ -65,7 +67,8 @@ def _pictures(
 ) -> Iterator[tuple[str, str, Image.Image | images.PictureError | None]]:
     """Name, digest, and the picture, or the error that reading it gave, or None where it is known.
 
-    Pictures are read in a thread of their own, ahead of those that are described.
+    Pictures are read in a thread of their own, ahead of those that are described. Large ones are
+    not: while many visitors wait for their turn, each would hold four of 75 MB.
     """
 
     def read(name: str):
@@ -82,13 +85,17 @@ def _pictures(
             return name, digest, error
 
     with ThreadPoolExecutor(1) as reader:
-        waiting = []
+        waiting: list[Future] = []
         for name in names:
-            waiting.append(reader.submit(read, name))
-            if len(waiting) > 2:
+            while len(waiting) > 2 or (waiting and _is_large(waiting[0].result()[2])):
                 yield waiting.pop(0).result()
+            waiting.append(reader.submit(read, name))
         for future in waiting:
             yield future.result()
+
+
+def _is_large(picture: Image.Image | images.PictureError | None) -> bool:
+    return isinstance(picture, Image.Image) and picture.width * picture.height > AHEAD
 
 
 def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
