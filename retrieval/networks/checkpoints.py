@@ -271,9 +271,9 @@ def _in_wheel(name: str) -> Path:
 def _describe_file(path: Path, method: str) -> Checkpoint:
     """The record of a network file of cirtorch, or of our own training, read from its ``meta``."""
     meta = read_cirtorch(path).meta
-    made_for = meta.get("method", "cnn-irwnha")
-    if method != made_for:
-        raise RetrievalError(f"{path.name} is a network for {made_for}, not for {method}.")
+    stated_method = meta.get("method", "cnn-irwnha")
+    if method != stated_method:
+        raise RetrievalError(f"{path.name} is a network for {stated_method}, not for {method}.")
     whitened = "whitening layer" if meta.get("whitening") else "no whitening layer"
     added = {
         "sir": "average pooling, trained layer",

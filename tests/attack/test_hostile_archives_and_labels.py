@@ -83,7 +83,7 @@ def test_extended_headers_of_tar(records, words, tmp_path):
     ],
 )
 def test_arrays_and_weights_that_are_zips_with_very_many_files(name, read, why, tmp_path):
-    """Each was made an object: 60 MB took 0.5 GB, and a gigabyte would take 9."""
+    """Their number is limited, as each becomes an object: 60 MB take 0.5 GB."""
     path = tmp_path / name
     path.write_bytes(archives.many_files(30_000))
     with pytest.raises(RetrievalError) as refused:
@@ -92,7 +92,7 @@ def test_arrays_and_weights_that_are_zips_with_very_many_files(name, read, why, 
 
 
 def test_an_array_packed_with_another_method():
-    """zipfile unpacks it without a limit: 1500 bytes took 4 GB, whatever size they state."""
+    """zipfile unpacks it without a limit, whatever size is stated: 1500 bytes can take 4 GB."""
     for method, fine in ((zipfile.ZIP_DEFLATED, True), (zipfile.ZIP_BZIP2, False)):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", method) as archive:
@@ -109,7 +109,7 @@ def test_an_array_packed_with_another_method():
 
 
 def test_a_submission_with_very_many_files():
-    """It is a zip too: 200 MB of names took 14 s and 2 GB."""
+    """An archive of arrays is a zip, and its names are limited: 200 MB of them take 2 GB."""
     with pytest.raises(zipfile.BadZipFile, match="the list of its files is too long"):
         names_in(io.BytesIO(archives.many_files(100_000)))
     assert names_in(io.BytesIO(archives.many_files(3))) == ["a.jpg"] * 3
@@ -153,7 +153,7 @@ def test_names_of_very_many_digits():
 
 
 def test_very_many_queries():
-    """28 MB of them took 1.6 GB and 22 s."""
+    """They are limited: 28 MB of them take 1.6 GB and 22 s."""
     count = 100_001
     gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{"ok": []}] * count}
     with pytest.raises(RetrievalError, match="more than 100,000 queries"):

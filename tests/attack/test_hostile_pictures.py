@@ -80,7 +80,7 @@ def test_many_scans():
 
 
 def test_scans_behind_a_marker_without_a_length():
-    """They were not counted, and half a megabyte of them took minutes."""
+    """They are counted: half a megabyte of them takes a decoder minutes."""
     data = pictures.markers_without_length(pictures.many_scans(20))
     assert images.read(data).size == (1000, 1000)
     with pytest.raises(images.PictureError, match="unusual number of parts"):
@@ -88,7 +88,7 @@ def test_scans_behind_a_marker_without_a_length():
 
 
 def test_filling_bytes():
-    """Looked through once: with the square of them 80 kB took 18 s, in which nothing else ran."""
+    """They are looked through once: 80 kB took 18 s when the time grew with their square."""
     data = pictures.many_scans(3)
     filled = data[:2] + b"\xff" * 2_000_000 + b"\0" + data[2:]
     assert not picture_files.check_jpeg(b"\xff\xd8" + b"\xff" * 2_000_000 + b"\0", "x")
@@ -102,7 +102,7 @@ def fractions(count, tag):
 
 
 def test_many_fractions_in_metadata():
-    """30 MB of them took 0.9 GB and 7 s, of the 200 MB that the app takes six times that."""
+    """Metadata are limited: 30 MB of fractions take Pillow 0.9 GB and 7 s."""
     count = picture_files.MAX_EXIF // 8 + 1
     for kind in ("PNG", "WEBP"):
         data = io.BytesIO()
@@ -169,7 +169,7 @@ def test_a_tiff_with_a_large_tile():
 
 
 def test_a_tiff_whose_tiles_are_much_larger_than_itself():
-    """24 kB of them took 5 s, and 40 kB three minutes, in which no other picture was decoded."""
+    """They are limited, as no other picture is decoded meanwhile: 40 kB take three minutes."""
     assert images.read(pictures.tall_tiles(2, 16)).size == (32, 8)
     with pytest.raises(images.PictureError, match="pieces that would take long"):
         images.read(pictures.tall_tiles(20, 15_000), most=1_000_000)
@@ -182,7 +182,7 @@ def test_a_tiff_of_the_same_piece_again_and_again():
 
 
 def test_a_heic_of_many_pictures_with_the_same_metadata():
-    """Each was given a copy: 10 MB took more than 6 GB."""
+    """Copies are counted, as each picture is given one: 10 MB take more than 6 GB."""
     pytest.importorskip("pillow_heif")
     assert images.read(pictures.shared_metadata(3, 100_000)).size == (64, 64)
     with pytest.raises(images.PictureError, match="unusual number of pictures"):
@@ -196,7 +196,7 @@ TURNED, CUT = b"\0\0\0\x09irot\1", b"\0\0\0\x28clap" + struct.pack(">8L", 64, 1,
 
 
 def test_a_heic_that_is_turned_or_copied_many_times():
-    """4 kB took 36 s, in which no other picture was decoded."""
+    """Pixels are counted each time they are touched: 4 kB can take 36 s."""
     pytest.importorskip("pillow_heif")
     for changes, copies in (([], 0), ([TURNED], 0), ([TURNED] * 3, 3)):
         assert images.read(pictures.heic(128, changes, copies)).size == (128, 128)
@@ -206,7 +206,7 @@ def test_a_heic_that_is_turned_or_copied_many_times():
 
 
 def test_a_heic_of_which_a_small_part_is_cut_out():
-    """It is decoded as a whole: 15 kB for 64 × 64 pixels took 2 GB."""
+    """A tile counts as a whole, as it is decoded as a whole: 15 kB for 64 × 64 pixels take 2 GB."""
     pytest.importorskip("pillow_heif")
     data = pictures.heic(1024, [CUT])
     assert images.read(data).size == (64, 64)
@@ -219,7 +219,7 @@ def grid(rows, columns, side):
 
 
 def test_a_heic_that_uses_one_tile_many_times():
-    """4 kB took 6 s: all tiles are decoded, and there may be more than fit."""
+    """All tiles count, as all are decoded, also those that do not fit: 4 kB can take 6 s."""
     pytest.importorskip("pillow_heif")
     few = pictures.heic_of_two(128, b"grid", grid(2, 2, 128), 4)
     assert images.read(few, most=128 * 128).size == (128, 128)
@@ -229,7 +229,7 @@ def test_a_heic_that_uses_one_tile_many_times():
 
 
 def test_a_heic_that_is_laid_out_of_others():
-    """Its canvas is as large as it says among the pixels: 462 bytes took 1.6 GB."""
+    """Such pictures are refused, as their canvas may have any size: 462 bytes can take 1.6 GB."""
     pytest.importorskip("pillow_heif")
     canvas = struct.pack(">2B4H4L", 0, 1, 0, 0, 0, 65535, 8000, 8000, 0, 0)
     with pytest.raises(images.PictureError, match="laid out of several"):
@@ -237,7 +237,7 @@ def test_a_heic_that_is_laid_out_of_others():
 
 
 def test_a_heic_whose_metadata_are_a_part_of_the_file_many_times():
-    """10 MB took 3.5 GB."""
+    """They are counted: 10 MB can take 3.5 GB."""
     pytest.importorskip("pillow_heif")
     exif = (struct.pack(">L", 6) + b"Exif\0\0").ljust(1_000_000, b"z")
     assert images.read(pictures.heic_of_two(64, b"Exif", exif, times=2)).size == (64, 64)
@@ -246,7 +246,7 @@ def test_a_heic_whose_metadata_are_a_part_of_the_file_many_times():
 
 
 def test_a_heic_with_a_film():
-    """The decoder makes an object for each frame that it says it has: 3 kB took 2.3 GB."""
+    """Films are refused: the decoder makes an object for each frame stated, 2.3 GB for 3 kB."""
     pytest.importorskip("pillow_heif")
     with pytest.raises(images.PictureError, match="holds a film as well"):
         images.read(pictures.heic(128, []) + pictures.film(5_000_000))

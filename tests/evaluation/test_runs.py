@@ -159,7 +159,7 @@ def test_a_run_with_the_same_rankings_is_not_written_again(index, method, folder
 
 
 def test_an_index_that_is_replaced_or_removed_while_it_is_evaluated(index, method, folder):
-    """What was ranked in the old one was kept as an evaluation of the new one."""
+    """A ranking of the old one is not kept as an evaluation of the new one."""
     collection = open_collection(folder)
 
     def replaced(done, total, name):
@@ -350,7 +350,7 @@ def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
 
 
 def test_runs_of_one_second_are_told_apart(index, method, folder):
-    """The app keeps figures by it: one visitor saw what another had evaluated in that second."""
+    """The app caches figures by the time of a run, so that runs within one second must differ."""
     collection = open_collection(folder)
     chains = ((), ("diffusion",), ("expansion",))
     made = {
@@ -403,7 +403,7 @@ def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
 
 
 def test_very_many_queries(index, method, folder, monkeypatch):
-    """Room for the rankings of all was made before the first was asked: 2 MB of names took 8 GB."""
+    """The rankings have a limit: for 2 MB of names they would take 8 GB of memory."""
     collection = open_collection(folder)
     monkeypatch.setattr(files, "MAX_ARRAYS", 4 * 6 * 2)
     assert runs.rank_queries(index, method, collection)[0].shape == (6, 2)

@@ -463,7 +463,7 @@ def test_an_index_that_is_always_replaced(folder, out, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
 @pytest.mark.parametrize("what", [index.load, store.read_manifest])
 def test_files_that_the_system_does_not_open(folder, out, what):
-    """It was a traceback, or advice to delete an index that is whole."""
+    """The error is a sentence, and does not advise to delete an index that is whole."""
     import resource
 
     build(folder, out)
@@ -490,7 +490,7 @@ def test_a_file_that_vanishes_while_an_index_is_read(folder, out, monkeypatch):
 
 
 def test_a_reader_while_builds_come_and_go(tmp_path):
-    """A folder that went while it was looked through was a traceback, and a 500 of the service."""
+    """A folder that goes while it is looked through is no traceback, and no 500 of the service."""
     going = True
 
     def come_and_go():
@@ -938,7 +938,7 @@ def test_what_lies_beside_an_index_stays_where_nothing_has_changed(folder, out):
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "features.bin", "index", "index.old"])
 def test_an_unfinished_build_of_links(folder, out, tmp_path, name):
-    """It may come with a stranger's index: what a link led to was cut off and written to."""
+    """A working folder may come with a stranger's index: nothing is written through its links."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     work = out.with_name("one.building")

@@ -354,7 +354,7 @@ def test_a_module_that_never_ends_or_takes_the_memory(tf, tmp_path, monkeypatch)
 
 
 def test_functions_that_call_nobody(tf):
-    """A million bytes of them took the square of their number: a minute."""
+    """The time does not grow with the square of their number, a minute for a million bytes."""
     from tensorflow.core.framework.graph_pb2 import GraphDef
 
     graph = GraphDef()

@@ -172,7 +172,7 @@ def test_a_folder_beside_the_index_that_is_no_index_of_keypoints(
 
 
 def test_an_index_with_more_keypoints_than_a_picture_may_have(opened, scenes, load, tmp_path):
-    """LighterGlue took minutes for 50,000, which are nothing but zeros in a small archive."""
+    """Their number is limited: LighterGlue takes minutes for 50,000, a small archive of zeros."""
     shutil.copytree(opened.path, tmp_path / "index" / "sir")
     beside = tmp_path / "index" / "xfeat"
     xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=50)
