@@ -52,14 +52,19 @@ def describe(
 ) -> Iterator[Described]:
     """Describe these pictures of a collection one after another, in batches of the method."""
     for batch in _batches(_pictures(collection, names, known, max_pixels), method.batch):
-        pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
-        features = iter(method.describe_batch(pictures))
-        for name, digest, picture in batch:
-            if isinstance(picture, Image.Image):
-                yield Described(name, digest, picture.size, next(features))
-            else:
-                reason = None if picture is None else str(picture)
-                yield Described(name, digest, (0, 0), reason)
+        yield from _described(method, batch)
+
+
+def _described(method, batch: list[tuple]) -> Iterator[Described]:
+    """The results for one batch. It ends, and with it its pictures, before the next is read."""
+    pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
+    features = iter(method.describe_batch(pictures))
+    for name, digest, picture in batch:
+        if isinstance(picture, Image.Image):
+            yield Described(name, digest, picture.size, next(features))
+        else:
+            reason = None if picture is None else str(picture)
+            yield Described(name, digest, (0, 0), reason)
 
 
 def _pictures(

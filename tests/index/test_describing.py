@@ -1,5 +1,6 @@
 """Pictures on their way into an index."""
 
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -28,3 +29,25 @@ def test_large_pictures_are_not_read_ahead(monkeypatch, side, read):
         assert picture.size == (side, side)
         assert len(started) <= count - 1 + read
     assert started == names
+
+
+def test_a_described_picture_is_gone_when_the_next_waits_for_its_turn(monkeypatch):
+    pictures_read = []
+    together = []
+
+    def reading(data, name, most):
+        picture = Image.new("L", (2100, 2100))
+        pictures_read.append(weakref.ref(picture))
+        return picture
+
+    def describe_batch(pictures):
+        together.append(sum(one() is not None for one in pictures_read))
+        return [None for _ in pictures]
+
+    monkeypatch.setattr(images, "read", reading)
+    collection = SimpleNamespace(read_bytes=str.encode)
+    method = SimpleNamespace(batch=1, describe_batch=describe_batch)
+    known = describing.Known({}, [])
+    for _ in describing.describe(collection, method, ["a", "b", "c"], known, 25_000_000):
+        pass
+    assert together == [1, 1, 1]
