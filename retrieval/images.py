@@ -8,33 +8,29 @@ exclusive: a box of the whole picture is ``(0, 0, width, height)``.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import math
 import os
 import re
 import stat
+import subprocess
+import sys
 import threading
-import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from retrieval import memory, picture_files
+from retrieval import decoding, memory, picture_files
+from retrieval.decoding import MIN_SIDE
 from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError as PictureError  # callers know it by this module
 
 memory.configure()
 
-try:  # phones write HEIC; the decoder is a separate wheel
-    from pillow_heif import register_heif_opener
-except ImportError:
-    HEIC: frozenset[str] = frozenset()
-else:
-    register_heif_opener(thumbnails=False)
-    HEIC = frozenset({".heic", ".heif"})
+# phones write HEIC; the decoder is a separate wheel
+HEIC = frozenset({".heic", ".heif"} if importlib.util.find_spec("pillow_heif") else ())
 
 Box = tuple[float, float, float, float]
 Source = str | Path | bytes | BinaryIO  # a path, the bytes of a file, or an open binary file
@@ -45,14 +41,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; Pillow keeps 4 bytes a pixel
 MEGAPIXELS = "RETRIEVAL_MEGAPIXELS"  # environment variable: most that a visitor's picture has
 MAX_BYTES = 200_000_000
-MOST_ENLARGED = 4.0
-MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
-MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
 MAX_SECONDS = 10.0  # of computing, after which a picture is given up
-
-BAND = 4_000_000  # pixels that are converted at once
+MOST_ENLARGED = 4.0
 
 _decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
+_process: subprocess.Popen[bytes] | None = None  # that decodes: see ``decoding``
 
 
 def visitors_limit() -> int:
@@ -130,66 +123,58 @@ def _decode(
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
-    try:
-        held = picture_files.check_jpeg(data, name)
-        picture_files.check_tiff(data, name)
-        picture_files.check_heic(data, name, most)
-        with _decoding, warnings.catch_warnings():
-            # Pillow warns of large pictures; our own limit below refuses them.
-            warnings.simplefilter("ignore")
-            with Image.open(_Clocked(data), formats=FORMATS) as picture:
-                size = picture.size
-                if side is not None:
-                    picture.draft(None, (2 * side, 2 * side))
-                _check_size(size if held else picture.size, name, most)
-                picture_files.check_pieces(picture, len(data), name, most)
-                picture.load()
-                stated = picture.size
-                _make_upright(picture)
-                if picture.size != stated:
-                    size = size[::-1]
-                return _to_rgb(picture), size
-    except PictureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise picture_files.too_many_pixels(f"{name} has", most) from error
-    except TimeoutError as error:
-        raise PictureError(
-            f"{name} takes more than {MAX_SECONDS:g} s to read; save it as a plain JPEG."
-        ) from error
-    except Exception as error:  # decoders raise whatever they like on hostile bytes
-        raise PictureError(
-            f"{name} is not a picture that can be read (damaged, cut off, or another kind of file)."
-        ) from error
+    request = {"name": name, "most": most, "side": side, "formats": FORMATS, "seconds": MAX_SECONDS}
+    with _decoding:
+        process = _decoder()
+        pipes = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+        try:
+            with contextlib.suppress(OSError):  # it ended: there will be no answer
+                decoding.send(pipes[0], request, data)
+            answer = decoding.receive(pipes[1])
+            if "error" in answer:
+                raise PictureError(answer["error"])
+            return decoding.receive_picture(pipes[1], answer["picture"]), tuple(answer["size"])
+        except PictureError:
+            raise
+        except (EOFError, ValueError) as error:
+            _end(process)
+            raise PictureError(
+                f"{name} takes more than {MAX_SECONDS:g} s or too much memory to read; "
+                "save it as a plain JPEG."
+            ) from error
+        except BaseException:  # what is left of the answer must not be taken for the next
+            _end(process)
+            raise
 
 
-class _Clocked(io.BytesIO):
-    """The bytes of a picture, with a limit on the computing time in which they are read.
+def _decoder() -> subprocess.Popen[bytes]:
+    """The process that decodes; a new one where the last has ended."""
+    global _process
+    if _process is None or _process.poll() is not None:
+        if _process is not None:
+            _end(_process)
+        try:
+            _process = subprocess.Popen(
+                [sys.executable, "-m", decoding.__name__],
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            reason = error.strerror or error
+            raise RetrievalError(
+                f"No process can be started to read pictures: {reason}."
+            ) from error
+    return _process
 
-    Pillow reads a file of a million empty parts one by one.
-    """
 
-    def __init__(self, data: bytes):
-        super().__init__(data)
-        self.end = time.thread_time() + MAX_SECONDS  # computing counts, waiting does not
-
-    def read(self, size: int | None = -1) -> bytes:
-        if time.thread_time() > self.end:
-            raise TimeoutError
-        return super().read(size)
-
-
-def _check_size(size: tuple[int, int], name: str, most: int) -> None:
-    width, height = size
-    if width * height > most:
-        raise picture_files.too_many_pixels(f"{name} has {width} × {height} pixels,", most)
-    if max(size) > MAX_SIDE:
-        raise PictureError(f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}.")
-    if min(size) < MIN_SIDE:
-        raise PictureError(
-            f"{name} has only {width} × {height} pixels; "
-            f"at least {MIN_SIDE} × {MIN_SIDE} are needed."
-        )
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in cast(tuple[BinaryIO, ...], (process.stdin, process.stdout)):
+        with contextlib.suppress(OSError):  # what it did not read
+            pipe.close()
 
 
 def read_bytes(source: Source, name: str) -> bytes:
@@ -303,55 +288,3 @@ def _bytes_of(source: Source) -> bytes:
         with open(source, "rb") as file:
             return file.read(MAX_BYTES + 1)
     return source.read(MAX_BYTES + 1)
-
-
-def _make_upright(picture: Image.Image) -> None:
-    places = "exif", "Raw profile type exif"
-    if any(len(picture.info.get(one) or b"") > picture_files.MAX_EXIF for one in places):
-        return
-    # Damaged EXIF says nothing about the pixels, which are already decoded.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(picture, in_place=True)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB. Transparent parts become white; 16-bit grey keeps its full range.
-
-    Goes band by band, so that no second copy of a large picture is needed on the way.
-    """
-    mode, (width, height) = picture.mode, picture.size
-    scale = None
-    if mode.startswith("I") or mode == "F":
-        # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
-        high = max(_brightest(band) for band in _bands(picture))
-        if mode == "F":
-            top = max(high, 1)
-        else:
-            top = next((top for top in (255, 65535) if high <= top), high)
-        scale = 255 / top
-    layered = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
-    result = Image.new("RGB", (width, height), "white")
-    row = 0
-    for band in _bands(picture):
-        if scale is not None:
-            band = band.convert("F").point(lambda value: value * scale).convert("L")
-        elif layered:
-            band = band.convert("RGBA")
-            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-        result.paste(band.convert("RGB"), (0, row))
-        row += band.height
-    return result
-
-
-def _brightest(grey: Image.Image) -> float:
-    value = grey.convert("F").getextrema()[1]
-    assert isinstance(value, float)  # of one channel
-    return value
-
-
-def _bands(picture: Image.Image) -> Iterator[Image.Image]:
-    """The picture from top to bottom, a few million pixels at a time."""
-    width, height = picture.size
-    rows = max(1, BAND // width)
-    for top in range(0, height, rows):
-        yield picture.crop((0, top, width, min(top + rows, height)))

@@ -156,6 +156,9 @@ def test_first_frame_of_several():
 
 @pytest.mark.skipif(not images.HEIC, reason="pillow-heif is not installed")
 def test_heic(flag, tmp_path):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()  # to write one
     path = tmp_path / "a.heic"
     path.write_bytes(encode(flag, "HEIF", quality=-1))
     assert ".heic" in images.SUFFIXES

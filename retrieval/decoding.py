@@ -1,0 +1,232 @@
+"""Decoding of pictures in a process of its own, which ``images`` starts and ends.
+
+Decoders are written in C and meet bytes of strangers: some make them compute for minutes, take
+gigabytes, or crash. Here that ends this process, with limits on time and memory, and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from PIL import Image, ImageOps
+
+from retrieval import memory, picture_files
+from retrieval.picture_files import PictureError
+
+MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
+MAX_SIDE = 65_000  # keypoints are stored as float16, which ends at 65 504
+BAND = 4_000_000  # pixels that are converted and sent at once
+
+# Bytes of memory: a decoder takes up to 20 a pixel, the picture 4, and the copy in RGB 4 more.
+MEMORY, MEMORY_A_PIXEL, COPIES_OF_THE_FILE = 400_000_000, 32, 3
+
+
+def main() -> None:
+    """Answer each picture on stdin with its pixels on stdout, until stdin ends."""
+    memory.configure()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the other process ends this one
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what decoders print
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener(thumbnails=False)
+    with contextlib.suppress(EOFError):
+        while True:
+            request = receive(sys.stdin.buffer)
+            data = _exactly(sys.stdin.buffer, request.pop("bytes"))
+            _limit_memory(request["most"], len(data))
+            try:
+                with _at_most(request.pop("seconds")):
+                    picture, size = decode(data, **request)
+            except PictureError as error:
+                send(answers, {"error": str(error)})
+                continue
+            send(answers, {"size": size, "picture": picture.size})
+            for band in _bands(picture):
+                answers.write(band.tobytes())
+            answers.flush()
+            del picture, data
+
+
+def send(pipe: BinaryIO, message: dict[str, Any], data: bytes = b"") -> None:
+    """Write a message, and the bytes that belong to it."""
+    if data:
+        message = message | {"bytes": len(data)}
+    pipe.write(json.dumps(message).encode() + b"\n")
+    pipe.write(data)
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO) -> dict[str, Any]:
+    """The message that ``send`` wrote. Raises EOFError where the other side has ended."""
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return json.loads(line)
+
+
+def receive_picture(pipe: BinaryIO, size: tuple[int, int]) -> Image.Image:
+    """The RGB picture of this (width, height) that follows a message.
+
+    Raises EOFError where the other side ends before it is complete.
+    """
+    picture = Image.new("RGB", size)
+    for top, rows in _rows(*size):
+        band = _exactly(pipe, 3 * size[0] * rows)
+        picture.paste(Image.frombytes("RGB", (size[0], rows), band), (0, top))
+    return picture
+
+
+def _exactly(pipe: BinaryIO, count: int) -> bytes:
+    data = pipe.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data
+
+
+def _limit_memory(most: int, size: int) -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no limits
+        import resource
+
+        limit = MEMORY + MEMORY_A_PIXEL * most + COPIES_OF_THE_FILE * size
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1])
+        )
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """End the process where this computes for longer: waiting does not count."""
+    if not hasattr(signal, "setitimer"):  # Windows
+        yield
+        return
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def decode(
+    data: bytes, name: str, most: int, side: int | None, formats: tuple[str, ...]
+) -> tuple[Image.Image, tuple[int, int]]:
+    """An upright RGB picture and the size (width, height) that the file states, upright too.
+
+    name: what to call it in an error. most: pixels it may have. formats: Pillow's names of those
+    that are read. side: where given, a picture about twice as large is enough.
+    Raises PictureError for anything that is not a whole, reasonably sized picture.
+    """
+    try:
+        held = picture_files.check_jpeg(data, name)
+        picture_files.check_tiff(data, name)
+        picture_files.check_heic(data, name, most)
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; our own limit below refuses them.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=formats) as picture:
+                size = picture.size
+                if side is not None:
+                    picture.draft(None, (2 * side, 2 * side))
+                _check_size(size if held else picture.size, name, most)
+                picture_files.check_pieces(picture, len(data), name, most)
+                picture.load()
+                stated = picture.size
+                make_upright(picture)
+                if picture.size != stated:
+                    size = size[::-1]
+                return _to_rgb(picture), size
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise picture_files.too_many_pixels(f"{name} has", most) from error
+    except MemoryError as error:
+        raise PictureError(
+            f"{name} takes too much memory to read; save it as a plain JPEG."
+        ) from error
+    except Exception as error:  # decoders raise whatever they like on hostile bytes
+        raise PictureError(
+            f"{name} is not a picture that can be read (damaged, cut off, or another kind of file)."
+        ) from error
+
+
+def _check_size(size: tuple[int, int], name: str, most: int) -> None:
+    width, height = size
+    if width * height > most:
+        raise picture_files.too_many_pixels(f"{name} has {width} × {height} pixels,", most)
+    if max(size) > MAX_SIDE:
+        raise PictureError(f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}.")
+    if min(size) < MIN_SIDE:
+        raise PictureError(
+            f"{name} has only {width} × {height} pixels; "
+            f"at least {MIN_SIDE} × {MIN_SIDE} are needed."
+        )
+
+
+def make_upright(picture: Image.Image) -> None:
+    places = "exif", "Raw profile type exif"
+    if any(len(picture.info.get(one) or b"") > picture_files.MAX_EXIF for one in places):
+        return
+    # Damaged EXIF says nothing about the pixels, which are already decoded.
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """8-bit RGB. Transparent parts become white; 16-bit grey keeps its full range.
+
+    Goes band by band, so that no second copy of a large picture is needed on the way.
+    """
+    mode, (width, height) = picture.mode, picture.size
+    scale = None
+    if mode.startswith("I") or mode == "F":
+        # Pillow's own conversion clips 16-bit values at 255; 16-bit files use the upper bits.
+        high = max(_brightest(band) for band in _bands(picture))
+        if mode == "F":
+            top = max(high, 1)
+        else:
+            top = next((top for top in (255, 65535) if high <= top), high)
+        scale = 255 / top
+    layered = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+    result = Image.new("RGB", (width, height), "white")
+    row = 0
+    for band in _bands(picture):
+        if scale is not None:
+            band = band.convert("F").point(lambda value: value * scale).convert("L")
+        elif layered:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        result.paste(band.convert("RGB"), (0, row))
+        row += band.height
+    return result
+
+
+def _brightest(grey: Image.Image) -> float:
+    value = grey.convert("F").getextrema()[1]
+    assert isinstance(value, float)  # of one channel
+    return value
+
+
+def _bands(picture: Image.Image) -> Iterator[Image.Image]:
+    """The picture from top to bottom, a few million pixels at a time."""
+    for top, rows in _rows(*picture.size):
+        yield picture.crop((0, top, picture.width, top + rows))
+
+
+def _rows(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """The first row of each band, and how many rows it has."""
+    rows = max(1, BAND // width)
+    for top in range(0, height, rows):
+        yield top, min(rows, height - top)
+
+
+if __name__ == "__main__":
+    main()
