@@ -19,7 +19,7 @@ def build(
 
     max_pixels: of a picture; larger ones are left out.
     """
-    method = loaders.taking_turns(loaders.load_method(name))
+    method = loaders.load_method(name)
     title = methods.METHODS[name].title
     bar = st.progress(0.0, f"{title}: starting")
     start = time.monotonic()
@@ -29,7 +29,9 @@ def build(
         left = f", {(total - done) / rate:.0f} s left" if done > 2 else ""
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
-    built = index.build(collection, method, out, progress, max_pixels=max_pixels)
+    built = index.build(
+        collection, method, out, progress, max_pixels=max_pixels, describe=loaders.describe_in_turns
+    )
     bar.empty()
     return built
 

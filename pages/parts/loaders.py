@@ -15,7 +15,7 @@ import json
 import runpy
 import sys
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs, similarity, submissions
 from retrieval.figures import evaluation as plots
 from retrieval.images import Box
-from retrieval.index import finding
+from retrieval.index import describing, finding
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
@@ -206,13 +206,22 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
         slot.empty()
 
 
-def taking_turns(method: methods.Method) -> methods.Method:
-    """The method for a build: each picture waits for its turn among the searches of others."""
-    queued, who = copy.copy(method), _visitor()
-    queued.describe_batch = lambda pictures: WORKERS.run(  # type: ignore[method-assign]
-        who, lambda: method.describe_batch(pictures), lambda place: None
-    )
-    return queued
+def describe_in_turns(
+    collection: Collection,
+    method: methods.Method,
+    names: Sequence[str],
+    known: describing.Known,
+    max_pixels: int,
+) -> Iterator[describing.Described]:
+    """``describing.describe`` for a build: each batch waits for its turn among searches of others.
+
+    It is read in its turn too, so that those who wait hold no pictures.
+    """
+    who = _visitor()
+    for start in range(0, len(names), method.batch):
+        batch = names[start : start + method.batch]
+        described = describing.describe(collection, method, batch, known, max_pixels)
+        yield from WORKERS.run(who, partial(list, described), lambda place: None)
 
 
 def _visitor() -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from PIL import Image
@@ -14,8 +14,6 @@ from PIL import Image
 from retrieval import images
 from retrieval.index import store
 from retrieval.methods.base import Features
-
-AHEAD = 4_000_000  # pixels of a picture that is read before its turn
 
 
 class Described(NamedTuple):
@@ -52,19 +50,14 @@ def describe(
 ) -> Iterator[Described]:
     """Describe these pictures of a collection one after another, in batches of the method."""
     for batch in _batches(_pictures(collection, names, known, max_pixels), method.batch):
-        yield from _described(method, batch)
-
-
-def _described(method, batch: list[tuple]) -> Iterator[Described]:
-    """The results for one batch. It ends, and with it its pictures, before the next is read."""
-    pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
-    features = iter(method.describe_batch(pictures))
-    for name, digest, picture in batch:
-        if isinstance(picture, Image.Image):
-            yield Described(name, digest, picture.size, next(features))
-        else:
-            reason = None if picture is None else str(picture)
-            yield Described(name, digest, (0, 0), reason)
+        pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
+        features = iter(method.describe_batch(pictures))
+        for name, digest, picture in batch:
+            if isinstance(picture, Image.Image):
+                yield Described(name, digest, picture.size, next(features))
+            else:
+                reason = None if picture is None else str(picture)
+                yield Described(name, digest, (0, 0), reason)
 
 
 def _pictures(
@@ -72,8 +65,7 @@ def _pictures(
 ) -> Iterator[tuple[str, str, Image.Image | images.PictureError | None]]:
     """Name, digest, and the picture, or the error that reading it gave, or None where it is known.
 
-    Pictures are read in a thread of their own, ahead of those that are described. Large ones are
-    not: while many visitors wait for their turn, each would hold four of 75 MB.
+    Pictures are read in a thread of their own, ahead of those that are described.
     """
 
     def read(name: str):
@@ -90,17 +82,13 @@ def _pictures(
             return name, digest, error
 
     with ThreadPoolExecutor(1) as reader:
-        waiting: list[Future] = []
+        waiting = []
         for name in names:
-            while len(waiting) > 2 or (waiting and _is_large(waiting[0].result()[2])):
-                yield waiting.pop(0).result()
             waiting.append(reader.submit(read, name))
+            if len(waiting) > 2:
+                yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
-
-
-def _is_large(picture: Image.Image | images.PictureError | None) -> bool:
-    return isinstance(picture, Image.Image) and picture.width * picture.height > AHEAD
 
 
 def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:

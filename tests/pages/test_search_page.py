@@ -10,7 +10,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -24,11 +26,12 @@ from stubs import Registered
 
 from pages.parts import cards, loaders, own_pictures
 from pages.parts.cache import Cache
-from retrieval import index, methods
+from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections import judgements
 from retrieval.collections.credits import Credit
 from retrieval.figures import evaluation as plots
+from retrieval.index import describing
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
@@ -836,6 +839,33 @@ def test_a_search_waits_for_its_turn_and_says_so(little, monkeypatch):
     assert hits(app)
     assert "number 1 in the queue" in said[0]
     assert not any("in the queue" in one.value for one in app.caption)
+
+
+def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
+    """Twenty visitors who waited with a picture of 25 megapixels each held 5 GB."""
+    workers = Workers(1, 10)
+    monkeypatch.setattr(loaders, "WORKERS", workers)
+    monkeypatch.setattr(loaders, "_visitor", lambda: "me")
+    free, read, pictures_read = threading.Event(), images.read, []
+
+    def reading(data, name, most):
+        pictures_read.append((name, free.is_set()))
+        return read(data, name, most)
+
+    monkeypatch.setattr(images, "read", reading)
+    workers.submit("somebody else", lambda: free.wait(30))
+    known, names = describing.Known({}, []), list(little.collection.names[:3])
+    described = loaders.describe_in_turns(
+        little.collection, Colours("sir"), names, known, images.MAX_PIXELS
+    )
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(next, described)
+        while "me" not in workers._waiting:
+            time.sleep(0.01)
+        assert not first.done()
+        free.set()
+        assert [first.result().name, *(one.name for one in described)] == names
+    assert pictures_read == [(name, True) for name in names]
 
 
 def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch):
