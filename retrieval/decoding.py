@@ -14,7 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageOps
 
@@ -42,7 +42,7 @@ def main() -> None:
     with contextlib.suppress(EOFError):
         while True:
             request = receive(sys.stdin.buffer)
-            data = _exactly(sys.stdin.buffer, request.pop("bytes"))
+            data = sys.stdin.buffer.read(request.pop("bytes"))
             _limit_memory(request["most"], len(data))
             try:
                 with _at_most(request.pop("seconds")):
@@ -79,18 +79,22 @@ def receive_picture(pipe: BinaryIO, size: tuple[int, int]) -> Image.Image:
 
     Raises EOFError where the other side ends before it is complete.
     """
+    bands = ((top, _receive_band(pipe, size[0], rows)) for top, rows in _rows(*size))
+    _, first = next(bands)
+    if first.size == tuple(size):
+        return first
     picture = Image.new("RGB", size)
-    for top, rows in _rows(*size):
-        band = _exactly(pipe, 3 * size[0] * rows)
-        picture.paste(Image.frombytes("RGB", (size[0], rows), band), (0, top))
+    picture.paste(first)
+    for top, band in bands:
+        picture.paste(band, (0, top))
     return picture
 
 
-def _exactly(pipe: BinaryIO, count: int) -> bytes:
-    data = pipe.read(count)
-    if len(data) < count:
+def _receive_band(pipe: BinaryIO, width: int, rows: int) -> Image.Image:
+    pixels = bytearray(3 * width * rows)
+    if cast(io.BufferedReader, pipe).readinto(pixels) < len(pixels):
         raise EOFError
-    return data
+    return Image.frombytes("RGB", (width, rows), pixels)
 
 
 def _limit_memory(most: int, size: int) -> None:
