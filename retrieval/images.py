@@ -108,6 +108,9 @@ def _plain_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
     """Size (width, height) of a whole JPEG in RGB with no metadata; None for any other file."""
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
         return None
+    # Pillow copies all metadata again for each part of them: that is for the other process.
+    if b"Exif\0\0" in data:
+        return None
     picture_files.check_jpeg(data, name)
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
         return picture.size if picture.mode == "RGB" and not picture.getexif() else None

@@ -264,6 +264,22 @@ def test_a_small_picture_in_a_large_file_is_not_sent_as_it_is():
     assert len(images.as_jpeg(padded, 480)[0]) < 2000
 
 
+def test_metadata_behind_the_end_are_not_read_in_this_process(monkeypatch):
+    """Pillow reads on there: 3.9 MB of small parts kept the app at work for seconds."""
+    data = pictures.encode(Image.new("RGB", (64, 48)), "JPEG")
+    part = b"\xff\xe1\x00\x0eExif\0\0" + bytes(6)
+    opened, whole = [], Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda *args, **rest: opened.append(1) or whole(*args, **rest)
+    )
+    assert images.as_jpeg(data, 480)[0] == data
+    assert opened
+    opened.clear()
+    with pytest.raises(images.PictureError):  # the decoder finds nothing before the end
+        images.as_jpeg(data[:2] + b"\xff\xd9" + 1000 * part + data[2:], 480)
+    assert not opened
+
+
 def test_values_of_metadata_that_overlap():
     """With Pillow 12.3 such a TIFF of 240 kB took 3.8 GB: this is why an older one is not taken."""
     data = pictures.overlapping_values(5000, 60_000)
