@@ -38,20 +38,29 @@ class Served:
 
     def memory(self) -> int | None:
         """Resident bytes; None where the system has no /proc."""
-        return process_status("VmRSS", self.process.pid)
+        return self._total("VmRSS")
 
     def peak(self) -> int | None:
-        """The most that was resident since the start, in bytes."""
-        return process_status("VmHWM", self.process.pid)
+        """The most that was resident since the start, in bytes: all peaks added."""
+        return self._total("VmHWM")
 
     def processor(self) -> float:
         """Seconds of processor time that it took so far, all threads; NaN without /proc."""
         try:
-            line = Path(f"/proc/{self.process.pid}/stat").read_text()
+            lines = [Path(f"/proc/{one}/stat").read_text() for one in self._processes()]
         except OSError:
             return math.nan
-        user, system = line.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        # Its own, user and system, and that of processes that it started and that have ended.
+        ticks = [sum(map(int, line.rpartition(")")[2].split()[11:15])) for line in lines]
+        return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+    def _total(self, key: str) -> int | None:
+        return sum(process_status(key, one) or 0 for one in self._processes()) or None
+
+    def _processes(self) -> list[int]:
+        """It, and those that it started: pictures are decoded in another process."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [self.process.pid, *(int(one) for task in tasks for one in task.read_text().split())]
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """The benchmarks of the running app and service do run; the times are nobody's to assert."""
 
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from retrieval import cli
-from retrieval.benchmarks import clients, served, start, visitors
+from retrieval.benchmarks import clients, process_status, served, start, visitors
 from retrieval.errors import RetrievalError
 
 STEPS = [
@@ -62,3 +64,19 @@ def test_what_does_not_start_is_said():
 def test_percentiles():
     assert served.percentile([3.0], 95) == 3.0
     assert served.percentile(list(range(101)), 95) == pytest.approx(95)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="measured as Linux tells it")
+def test_what_a_served_process_starts_counts_as_its_own():
+    child = "data = b'x' * 50_000_000; sum(range(10**7)); print(flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"\n"
+        one = served.Served(process, 0)
+        assert one.memory() > process_status("VmRSS", process.pid) + 50_000_000
+        assert one.peak() > process_status("VmHWM", process.pid) + 50_000_000
+        assert one.processor() > 0.05
+        process.communicate(b"\n")
