@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import signal
 import sys
 import warnings
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageOps
 
-from retrieval import memory, picture_files
+from retrieval import memory, picture_files, processes
 from retrieval.picture_files import PictureError
 
 MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
@@ -33,8 +32,7 @@ def main() -> None:
     """Answer each picture on stdin with its pixels on stdout, until stdin ends."""
     memory.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the other process ends this one
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what decoders print
+    answers = processes.answers()
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
 
@@ -43,7 +41,9 @@ def main() -> None:
         while True:
             request = receive(sys.stdin.buffer)
             data = sys.stdin.buffer.read(request.pop("bytes"))
-            _limit_memory(request["most"], len(data))
+            processes.limit_memory(
+                MEMORY + MEMORY_A_PIXEL * request["most"] + COPIES_OF_THE_FILE * len(data)
+            )
             try:
                 with _at_most(request.pop("seconds")):
                     picture, size = decode(data, **request)
@@ -95,16 +95,6 @@ def _receive_band(pipe: BinaryIO, width: int, rows: int) -> Image.Image:
     if cast(io.BufferedReader, pipe).readinto(pixels) < len(pixels):
         raise EOFError
     return Image.frombytes("RGB", (width, rows), pixels)
-
-
-def _limit_memory(most: int, size: int) -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no limits
-        import resource
-
-        limit = MEMORY + MEMORY_A_PIXEL * most + COPIES_OF_THE_FILE * size
-        resource.setrlimit(
-            resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1])
-        )
 
 
 @contextlib.contextmanager

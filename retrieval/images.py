@@ -15,14 +15,13 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from PIL import Image
 
-from retrieval import decoding, memory, picture_files
+from retrieval import decoding, memory, picture_files, processes
 from retrieval.decoding import MIN_SIDE
 from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError as PictureError  # callers know it by this module
@@ -129,24 +128,24 @@ def _decode(
     request = {"name": name, "most": most, "side": side, "formats": FORMATS, "seconds": MAX_SECONDS}
     with _decoding:
         process = _decoder()
-        pipes = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+        questions, answers = processes.pipes(process)
         try:
             with contextlib.suppress(OSError):  # it ended: there will be no answer
-                decoding.send(pipes[0], request, data)
-            answer = decoding.receive(pipes[1])
+                decoding.send(questions, request, data)
+            answer = decoding.receive(answers)
             if "error" in answer:
                 raise PictureError(answer["error"])
-            return decoding.receive_picture(pipes[1], answer["picture"]), tuple(answer["size"])
+            return decoding.receive_picture(answers, answer["picture"]), tuple(answer["size"])
         except PictureError:
             raise
         except (EOFError, ValueError) as error:
-            _end(process)
+            processes.end(process)
             raise PictureError(
                 f"{name} takes more than {MAX_SECONDS:g} s or too much memory to read; "
                 "save it as a plain JPEG."
             ) from error
         except BaseException:  # what is left of the answer must not be taken for the next
-            _end(process)
+            processes.end(process)
             raise
 
 
@@ -155,29 +154,15 @@ def _decoder() -> subprocess.Popen[bytes]:
     global _process
     if _process is None or _process.poll() is not None:
         if _process is not None:
-            _end(_process)
+            processes.end(_process)
         try:
-            _process = subprocess.Popen(
-                [sys.executable, "-m", decoding.__name__],
-                cwd=Path(__file__).parents[1],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
+            _process = processes.start(decoding.__name__)
         except OSError as error:
             reason = error.strerror or error
             raise RetrievalError(
                 f"No process can be started to read pictures: {reason}."
             ) from error
     return _process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in cast(tuple[BinaryIO, ...], (process.stdin, process.stdout)):
-        with contextlib.suppress(OSError):  # what it did not read
-            pipe.close()
 
 
 def read_bytes(source: Source, name: str) -> bytes:

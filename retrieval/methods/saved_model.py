@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retrieval import files
+from retrieval import files, processes
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -67,12 +67,8 @@ def main(path: Path, seconds: float, memory: int) -> None:
     The first answer says that it is open. Each is an error, or what ``OUTPUTS`` names. The process
     ends when one answer takes more than so many seconds, or it wants more bytes of memory.
     """
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what TensorFlow prints
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no limits
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    answers = processes.answers()
+    processes.limit_memory(memory)
     try:
         tensorflow()
         with _at_most(seconds):

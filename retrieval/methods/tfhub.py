@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from retrieval import images
+from retrieval import images, processes
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import saved_model
@@ -107,25 +105,20 @@ class Program:
             if self.process.poll() is not None:
                 self._start()
             with contextlib.suppress(BrokenPipeError):
-                saved_model.send(cast(BinaryIO, self.process.stdin), values)
+                saved_model.send(processes.pipes(self.process)[0], values)
             return self._answer()
 
     def _start(self) -> None:
-        limits = [str(PATIENCE), str(MEMORY)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", saved_model.__name__, str(self.path), *limits],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+        self.process = processes.start(
+            saved_model.__name__, str(self.path), str(PATIENCE), str(MEMORY)
         )
-        weakref.finalize(self, _end, self.process)
+        weakref.finalize(self, processes.end, self.process)
         self._answer()
 
     def _answer(self) -> dict[str, np.ndarray]:
-        answer = saved_model.receive(cast(BinaryIO, self.process.stdout))
+        answer = saved_model.receive(processes.pipes(self.process)[1])
         if answer is None:
-            _end(self.process)
+            processes.end(self.process)
             raise RetrievalError(
                 f"The SavedModel {self.path} was ended: it crashed, or took more than "
                 f"{PATIENCE / 60:.0f} minutes or {MEMORY / 1e9:.0f} GB."
@@ -137,11 +130,3 @@ class Program:
 
 # The settings of a method go in with each picture: those that differ in them share the process.
 _program = functools.lru_cache(maxsize=1)(lambda path, sha256: Program(path))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        with contextlib.suppress(BrokenPipeError):  # what it did not read
-            cast(BinaryIO, pipe).close()

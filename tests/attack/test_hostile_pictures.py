@@ -13,7 +13,7 @@ import pytest
 from attack import pictures
 from PIL import Image
 
-from retrieval import decoding, images, picture_files
+from retrieval import decoding, images, picture_files, processes
 
 MEASURE = """
 import sys
@@ -316,10 +316,10 @@ def test_what_happens_to_a_decoder_happens_in_a_process_of_its_own(monkeypatch, 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     good = pictures.encode(Image.new("RGB", (16, 16)), "PNG")
     images.read(good)
-    images._end(images._process)
+    processes.end(images._process)
     monkeypatch.setattr(decoding, "__name__", "broken")
     for data, words in ((b"crash", "or too much memory"), (b"memory", "too much memory")):
         with pytest.raises(images.PictureError, match=words):
             images.read(data)
         assert images.read(good).size == (16, 16)
-    images._end(images._process)
+    processes.end(images._process)
