@@ -78,26 +78,26 @@ with title_row.popover("Options", icon=":material/tune:"):
 query_column, result_column = st.columns([1, 2], gap="medium")
 searched = state.get("searched", False)
 with query_column.container(key="asking" if searched else "asking-idle"):
-    question = query.choose_picture(collection)
+    query_picture = query.choose_picture(collection)
     # An error about the picture or the box appears beside it.
     with loaders.errors_shown(), st.container(key="query-box"):
-        box = query.choose_box(collection, question) if question else None
-    if question and isinstance(question.source, bytes):
+        box = query.choose_box(collection, query_picture) if query_picture else None
+    if query_picture and isinstance(query_picture.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")
 
-write_link(collection, question)
+write_link(collection, query_picture)
 with result_column:
-    if question is None:
+    if query_picture is None:
         st.info("Choose a picture on the left to search with.")
         st.stop()
-    if not searched and not isinstance(question.source, bytes):
+    if not searched and not isinstance(query_picture.source, bytes):
         browse(collection)
         paths = own_pictures.indexes(collection)
         loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     if state.method == ALL:
-        guide(collection, question, box)
-    verdicts = judge(collection, question, box, state.get("judge", ""))
+        guide(collection, query_picture, box)
+    verdicts = judge(collection, query_picture, box, state.get("judge", ""))
     judged = None if isinstance(verdicts, str) else verdicts
     with st.container(gap=None):
         with st.container(
@@ -116,9 +116,9 @@ with result_column:
             )
         if judged:
             st.caption(judged.sentence)
-    if marking.possible(collection, question):
+    if marking.possible(collection, query_picture):
         marking.bar(collection)
-    answers(collection, question, box, judged)
+    answers(collection, query_picture, box, judged)
 
 if "enlarged" in state:
-    result(collection, question, box, judged)
+    result(collection, query_picture, box, judged)

@@ -34,7 +34,7 @@ from retrieval.ranking.geometry import Verification
 from retrieval.ranking.ranking import Query
 
 if TYPE_CHECKING:
-    from pages.parts.query import Question
+    from pages.parts.query import QueryPicture
     from retrieval.methods.delf import Attention
 
 
@@ -57,15 +57,15 @@ def places(
 
 
 def steps(
-    path: Path, collection: Collection, question: Question, box: Box | None
+    path: Path, collection: Collection, query_picture: QueryPicture, box: Box | None
 ) -> ablation.Steps:
     """What the steps of the method of an index make of a picture, or of the box in it."""
     opened = index_of(path, collection)
     method = load_method(opened.method, opened.checkpoint, **opened.settings)
     return cached(
-        question.source,
-        ("steps", file_key(path / "manifest.json"), question.key, box),
-        lambda: ablation.take_steps(method, decoded(question.source), box),
+        query_picture.source,
+        ("steps", file_key(path / "manifest.json"), query_picture.key, box),
+        lambda: ablation.take_steps(method, decoded(query_picture.source), box),
         "Taking the picture through the network",
     )
 
@@ -134,7 +134,7 @@ def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures
 
 
 def xfeat_matches(
-    path: Path, collection: Collection, question: Question, box: Box | None, hit: str
+    path: Path, collection: Collection, query_picture: QueryPicture, box: Box | None, hit: str
 ) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
     """What the re-ranking by geometry sees of a query and a result.
 
@@ -145,7 +145,7 @@ def xfeat_matches(
     position = opened.positions[hit]
 
     def compare() -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
-        picture = decoded(question.source)
+        picture = decoded(query_picture.source)
         asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
         a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
         b = verifiers.DatabaseFeatures(opened, collection).features(position)
@@ -156,8 +156,8 @@ def xfeat_matches(
         return a, b, pairs, found
 
     return cached(
-        question.source,
-        ("xfeat", file_key(path / "manifest.json"), question.key, box, hit),
+        query_picture.source,
+        ("xfeat", file_key(path / "manifest.json"), query_picture.key, box, hit),
         compare,
         "Matching keypoints",
     )

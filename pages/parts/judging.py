@@ -47,17 +47,17 @@ class Judged:
 
 
 def judge(
-    collection: Collection, question: query.Question, box: Box | None, protocol: str
+    collection: Collection, query_picture: query.QueryPicture, box: Box | None, protocol: str
 ) -> Judged | str:
     """The right answers to a query, or a sentence that says why they are not known."""
     if collection.name == own_pictures.NAME:
-        return _judged_by_visitor(collection, question, box)
+        return _judged_by_visitor(collection, query_picture, box)
     if not collection.protocols:
         return ""
-    if question.labels:
-        labels, who = question.labels, f"by the labels of this query (protocol {protocol})"
-    elif isinstance(question.source, Path) and question.name in collection.names:
-        known = same_landmark(collection.queries, collection.names.index(question.name))
+    if query_picture.labels:
+        labels, who = query_picture.labels, f"by the labels of this query (protocol {protocol})"
+    elif isinstance(query_picture.source, Path) and query_picture.name in collection.names:
+        known = same_landmark(collection.queries, collection.names.index(query_picture.name))
         if known is None:
             return "Nobody has said which pictures show the same place as this one: no marks."
         landmark, right, junk = known
@@ -79,9 +79,9 @@ def judge(
 
 
 def _judged_by_visitor(
-    collection: Collection, question: query.Question, box: Box | None
+    collection: Collection, query_picture: query.QueryPicture, box: Box | None
 ) -> Judged | str:
-    judgement = judgements.find(collection, question.name, box)
+    judgement = judgements.find(collection, query_picture.name, box)
     truth = judgements.verdicts(collection, judgement)
     if judgement is None or not truth:
         return ""

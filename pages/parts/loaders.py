@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-    from pages.parts.query import Question
+    from pages.parts.query import QueryPicture
 
 T = TypeVar("T")
 
@@ -264,7 +264,7 @@ def search(
     path: Path,
     method_name: str,
     collection: Collection,
-    question: Question,
+    query_picture: QueryPicture,
     box: Box | None,
     then: tuple[str, ...] = (),
     where: str = "",
@@ -277,9 +277,9 @@ def search(
     index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
     method = load_method(method_name, opened.checkpoint, **opened.settings)
-    source = question.source
+    source = query_picture.source
     cache = _cache_for(source)
-    key_of_features = features_key(question.key, box, method, opened.settings)
+    key_of_features = features_key(query_picture.key, box, method, opened.settings)
     # The features are cached too: another chain of re-rankers needs them again.
     caching = copy.copy(method)
     caching.describe = lambda picture, box=None: cache.get(  # type: ignore[method-assign]
@@ -287,7 +287,7 @@ def search(
     )
 
     def rank() -> Ranking:
-        own = question.name if isinstance(source, Path) else None
+        own = query_picture.name if isinstance(source, Path) else None
         return search_module.rank_picture(
             opened,
             caching,
@@ -299,15 +299,15 @@ def search(
             where=where,
         )
 
-    key = "ranking", index_key, question.key, box, then, where
+    key = "ranking", index_key, query_picture.key, box, then, where
     ranking = cached(source, key, rank, "Searching")
-    return ranking.without(question.name) if isinstance(source, Path) else ranking
+    return ranking.without(query_picture.name) if isinstance(source, Path) else ranking
 
 
 def features_key(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
     """The cache key for the features of a picture, or of a box in it.
 
-    key: of the picture, see ``Question.key``. settings: of the index.
+    key: of the picture, see ``QueryPicture.key``. settings: of the index.
     """
     return "features", key, box, method.name, method.checkpoint.id, json.dumps(settings)
 
@@ -361,7 +361,7 @@ def local_ranking(
 ) -> tuple[Ranking, np.ndarray]:
     """DELF's ranking for the features of a query, and its votes (N,) float32 for every picture.
 
-    key: of the query picture, see ``Question.key``.
+    key: of the query picture, see ``QueryPicture.key``.
     """
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))

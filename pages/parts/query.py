@@ -25,7 +25,7 @@ state = st.session_state
 
 
 @dataclass(frozen=True)
-class Question:
+class QueryPicture:
     """A picture to search with.
 
     name: its name in the collection, or that of the uploaded file.
@@ -114,17 +114,17 @@ def follow(collection: Collection, name: str, box: str) -> None:
     if numbers:
         numbers.sort(key=lambda n: box_as_text(collection.queries[n].box) != box)
         ask_prepared(numbers[0])
-        question = prepared(collection, numbers[0])
+        query_picture = prepared(collection, numbers[0])
     elif name in collection.names:
         ask_database(name)
-        question = in_database(collection, name)
+        query_picture = in_database(collection, name)
     else:
         st.warning(
             f"This link asks for {plain(name)}, which is not in the collection. "
             "Choose another picture."
         )
         return
-    put_box(collection, question, box)
+    put_box(collection, query_picture, box)
 
 
 def label(query: Query) -> str:
@@ -135,7 +135,7 @@ def label(query: Query) -> str:
     return f"{landmark.replace('_', ' ')} · {name}" if landmark else name
 
 
-def choose_picture(collection: Collection) -> Question | None:
+def choose_picture(collection: Collection) -> QueryPicture | None:
     """Draw the widgets that choose the query picture; None until there is one."""
     sources = [UPLOAD, CAMERA]
     if collection.has_pictures:
@@ -154,7 +154,7 @@ def choose_picture(collection: Collection) -> Question | None:
         return _uploaded()
     if state.source == CAMERA:
         file = st.camera_input("Take a picture", key="camera")
-        return Question("Camera picture", file.getvalue()) if file else None
+        return QueryPicture("Camera picture", file.getvalue()) if file else None
     if state.source == DATABASE:
         if state.get("database") not in collection.names:
             state.database = collection.names[0]
@@ -168,7 +168,7 @@ def choose_picture(collection: Collection) -> Question | None:
     )
 
 
-def _uploaded() -> Question | None:
+def _uploaded() -> QueryPicture | None:
     """A visitor's picture. It outlives a visit to another page, which empties the uploader."""
     # Of any type: what is no picture is refused below, with a sentence beside the file.
     file = st.file_uploader(
@@ -178,19 +178,19 @@ def _uploaded() -> Question | None:
         state["kept-upload"] = file.name, file.getvalue()
     elif "kept-upload" in state:
         st.caption(f"Still in use: {plain(state['kept-upload'][0])}")
-    return Question(*state["kept-upload"]) if "kept-upload" in state else None
+    return QueryPicture(*state["kept-upload"]) if "kept-upload" in state else None
 
 
-def prepared(collection: Collection, number: int) -> Question:
+def prepared(collection: Collection, number: int) -> QueryPicture:
     """One of the collection's own queries."""
     query = collection.queries[number]
     credit = collection.credits.get(query.name)
-    return Question(query.name, collection.path(query.name), query.box, query.labels, credit)
+    return QueryPicture(query.name, collection.path(query.name), query.box, query.labels, credit)
 
 
-def in_database(collection: Collection, name: str) -> Question:
+def in_database(collection: Collection, name: str) -> QueryPicture:
     """One of the collection's database pictures."""
-    return Question(name, collection.path(name), credit=collection.credits.get(name))
+    return QueryPicture(name, collection.path(name), credit=collection.credits.get(name))
 
 
 def _choose(options, key: str, format_func):
@@ -205,21 +205,21 @@ def _choose(options, key: str, format_func):
     )
 
 
-def choose_box(collection: Collection, question: Question) -> Box | None:
+def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | None:
     """Show the query picture with the widgets that choose a box; None for the whole picture.
 
     Raises RetrievalError for a picture that cannot be read and a box that is not in it.
     """
-    if state.get("boxed") != (collection.name, *question.identity):
-        put_box(collection, question, box_as_text(question.own_box))
-    jpeg, size = loaders.view(question.source, 1000, question.name)
+    if state.get("boxed") != (collection.name, *query_picture.identity):
+        put_box(collection, query_picture, box_as_text(query_picture.own_box))
+    jpeg, size = loaders.view(query_picture.source, 1000, query_picture.name)
     try:
         box = images.read_box(state.get("box", ""))
         box, problem = box and images.check_box(box, size), None
     except RetrievalError as error:
         box, problem = None, error
-    cropper(jpeg, size, box, question.name, _set_box)
-    credit_line(question.credit)
+    cropper(jpeg, size, box, query_picture.name, _set_box)
+    credit_line(query_picture.credit)
     typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)
     typed.text_input(
         "Box: left, top, right, bottom",
@@ -255,9 +255,9 @@ def box_as_text(box: Box | None) -> str:
     return ", ".join(f"{value:g}" for value in box) if box else ""
 
 
-def put_box(collection: Collection, question: Question, text: str) -> None:
+def put_box(collection: Collection, query_picture: QueryPicture, text: str) -> None:
     """Set the box before its field is drawn."""
-    state.box, state.boxed = text, (collection.name, *question.identity)
+    state.box, state.boxed = text, (collection.name, *query_picture.identity)
 
 
 def _set_box(box: Box | None) -> None:

@@ -21,7 +21,7 @@ class Asked(NamedTuple):
     """judged: its right answers, or a sentence that says why they are not known."""
 
     collection: Collection
-    question: query.Question
+    query_picture: query.QueryPicture
     box: Box | None
     judged: Judged | str
 
@@ -37,8 +37,8 @@ def follow_link(parts: dict[str, str]) -> None:
 
 def write_link(asked: Asked) -> None:
     link = {"part": state["about-part"]}
-    if isinstance(asked.question.source, Path):
-        link |= {"collection": asked.collection.name, "query": asked.question.name}
+    if isinstance(asked.query_picture.source, Path):
+        link |= {"collection": asked.collection.name, "query": asked.query_picture.name}
     query.keep_link("about-link", link)
 
 
@@ -54,8 +54,8 @@ def pick() -> Asked:
         name = only or choose.collection(titles, "about-collection")
         with loaders.errors_shown():
             collection = loaders.collection(name)
-            question = _question(collection)
-        if isinstance(question.source, Path) and not collection.has_pictures:
+            query_picture = _chosen_picture(collection)
+        if isinstance(query_picture.source, Path) and not collection.has_pictures:
             st.info(
                 f"The pictures of {collection.title} are not on this machine. Choose another "
                 "collection, or follow a picture of yours."
@@ -63,22 +63,24 @@ def pick() -> Asked:
             st.stop()
         st.caption(
             "The box is the query: the network sees nothing outside of it."
-            if question.own_box
+            if query_picture.own_box
             else "The whole picture is the query."
         )
     with left, loaders.errors_shown():
-        jpeg, size = loaders.view(question.source, 240, question.name)
-        st.image(cards.boxed(jpeg, size, question.own_box), alt=question.name, width="content")
-        cards.credit_line(question.credit)
+        jpeg, size = loaders.view(query_picture.source, 240, query_picture.name)
+        st.image(
+            cards.boxed(jpeg, size, query_picture.own_box), alt=query_picture.name, width="content"
+        )
+        cards.credit_line(query_picture.credit)
     protocols = collection.protocols
     protocol = "medium" if "medium" in protocols else "".join(protocols[:1])
-    judged = judge(collection, question, question.own_box, protocol)
+    judged = judge(collection, query_picture, query_picture.own_box, protocol)
     with right:
         st.caption(judged if isinstance(judged, str) else f"{judged.sentence}.")
-    return Asked(collection, question, question.own_box, judged)
+    return Asked(collection, query_picture, query_picture.own_box, judged)
 
 
-def _question(collection: Collection) -> query.Question:
+def _chosen_picture(collection: Collection) -> query.QueryPicture:
     prepared = {one.name: number for number, one in enumerate(collection.queries)}
     names = [*prepared, *(name for name in collection.names if name not in prepared)]
     if state.pop("about-linked", names[0]) not in names:
@@ -99,7 +101,7 @@ def _question(collection: Collection) -> query.Question:
         suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
         file = st.file_uploader("It stays in this session.", suffixes, key="about-upload")
     if file:
-        return query.Question(file.name, file.getvalue())
+        return query.QueryPicture(file.name, file.getvalue())
     if name in prepared:
         return query.prepared(collection, prepared[name])
     return query.in_database(collection, name)

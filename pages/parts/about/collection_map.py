@@ -107,7 +107,7 @@ def _columns(collection: Collection) -> dict[str, str]:
 
 def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: str) -> None:
     """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
-    collection, question = asked.collection, asked.question
+    collection, query_picture = asked.collection, asked.query_picture
     whole = loaders.index_of(path, collection)
     opened = whole.first(projection.MAX_PICTURES)
     names = opened.names[: projection.MAX_PICTURES]
@@ -116,7 +116,7 @@ def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: s
         return
     if len(names) < len(whole):
         st.caption(f"The first {len(names):,} of {len(whole):,} pictures.")
-    nearest = loaders.search(path, method, collection, question, asked.box).names[:NEAREST]
+    nearest = loaders.search(path, method, collection, query_picture, asked.box).names[:NEAREST]
     places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
@@ -134,7 +134,7 @@ def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: s
             "x": x,
             "y": y,
             "ring": name in nearest,
-            "query": name == question.name,
+            "query": name == query_picture.name,
             **({"image": image} if image else {}),
         }
         for name, landmark, (x, y), image in zip(

@@ -59,7 +59,7 @@ def section(number: int, asked: Asked, opened: Index, vector: np.ndarray) -> Non
 def _marks(asked: Asked, names: list[str]) -> tuple[list[int], list[int]]:
     """Which of the results are right and which are wrong, as the visitor says."""
     numbers = range(len(names))
-    key = f"{asked.collection.name} {asked.question.name}"
+    key = f"{asked.collection.name} {asked.query_picture.name}"
     keys = f"about-right {key}", f"about-wrong {key}"
     judged = asked.judged
 
@@ -81,7 +81,7 @@ def _marks(asked: Asked, names: list[str]) -> tuple[list[int], list[int]]:
 
 
 def _without(asked: Asked, opened: Index, marked: list[int]) -> Asked:
-    """The same question with labels that know nothing of the marked pictures."""
+    """The same query with labels that know nothing of the marked pictures."""
     if isinstance(asked.judged, str):
         return asked
     gone = [asked.collection.positions[opened.names[position]] for position in marked]

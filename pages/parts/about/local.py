@@ -23,15 +23,15 @@ def delf(asked: Asked) -> None:
     if "delf" not in paths:
         loaders.no_index(asked.collection, "delf")
         st.stop()
-    path, question = paths["delf"], asked.question
+    path, query_picture = paths["delf"], asked.query_picture
     with loaders.errors_shown():
         opened = loaders.index_of(path, asked.collection)
-        picture, size = pixels(question.source, question.name)
+        picture, size = pixels(query_picture.source, query_picture.name)
         seen = extraction.attention(
-            question.source, question.key, 1.0, opened.checkpoint, opened.settings
+            query_picture.source, query_picture.key, 1.0, opened.checkpoint, opened.settings
         )
         features = extraction.delf(
-            question.source, question.key, asked.box, opened.checkpoint, opened.settings
+            query_picture.source, query_picture.key, asked.box, opened.checkpoint, opened.settings
         )
     picture.thumbnail((PICTURE, PICTURE))
     scales = opened.settings["scales"]
@@ -72,7 +72,7 @@ def delf(asked: Asked) -> None:
         strongest = features.descriptors[0]
         steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
     with loaders.errors_shown():
-        ranking = loaders.search(path, "delf", asked.collection, question, asked.box)
+        ranking = loaders.search(path, "delf", asked.collection, query_picture, asked.box)
     words = len(opened.arrays["codebook"])
     with steps.step(
         3,
@@ -107,10 +107,10 @@ def delf(asked: Asked) -> None:
             default=0,
             required=True,
             format_func=lambda n: str(n + 1),
-            key=f"about-match-{question.key}",
+            key=f"about-match-{query_picture.key}",
         )
         with loaders.errors_shown():
-            why(path, asked.collection, question, asked.box, names[place])
+            why(path, asked.collection, query_picture, asked.box, names[place])
     with steps.step(
         5,
         "Ranking",

@@ -34,7 +34,7 @@ def step(number: int, title: str, text: str, formula: str = "") -> DeltaGenerato
 
 def cut(asked: Asked, side: int) -> Image.Image:
     """What the network sees of the query, ``side`` pixels large."""
-    jpeg, size = loaders.view(asked.question.source, 1000, asked.question.name)
+    jpeg, size = loaders.view(asked.query_picture.source, 1000, asked.query_picture.name)
     picture: Image.Image = Image.open(io.BytesIO(jpeg))
     if asked.box:
         factor = picture.width / size[0]
@@ -66,8 +66,8 @@ def ranked(asked: Asked, names: tuple[str, ...], scores: np.ndarray) -> Ranking:
     """The pictures by their scores, without the query. names: of the index; scores: of each."""
     order = np.argsort(-scores, kind="stable")
     ranking = Ranking(order, scores[order], tuple(names[n] for n in order), None, {}, {})
-    own = isinstance(asked.question.source, Path)
-    return ranking.without(asked.question.name) if own else ranking
+    own = isinstance(asked.query_picture.source, Path)
+    return ranking.without(asked.query_picture.name) if own else ranking
 
 
 def neighbours(asked: Asked, names: tuple[str, ...], scores: np.ndarray, key: str) -> None:

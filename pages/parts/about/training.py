@@ -160,6 +160,6 @@ def _before_after(picked: asked.Asked) -> None:
         st.markdown(f"**{title}** · {name}")
         with loaders.errors_shown():
             ranking = loaders.search(
-                paths[name], "cnn-irwnha", picked.collection, picked.question, picked.box
+                paths[name], "cnn-irwnha", picked.collection, picked.query_picture, picked.box
             )
         steps.show(picked, ranking, [f"{one:.2f}" for one in ranking.scores[: steps.BEST]], name)

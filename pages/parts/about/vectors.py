@@ -30,7 +30,7 @@ def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
     path = paths[method]
     with loaders.errors_shown():
         opened = loaders.index_of(path, asked.collection)
-        taken = extraction.steps(path, asked.collection, asked.question, asked.box)
+        taken = extraction.steps(path, asked.collection, asked.query_picture, asked.box)
     try:
         variants = loaders.variants(path, asked.collection)
     except RetrievalError as error:  # of an earlier index: the other steps can be shown

@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import extraction, loaders, own_pictures
 from pages.parts.plain import plain
-from pages.parts.query import Question
+from pages.parts.query import QueryPicture
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
@@ -31,7 +31,7 @@ class Engine(Protocol):
 
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures: ...
 
-    def of_result(self, other: Question) -> LocalFeatures:
+    def of_result(self, other: QueryPicture) -> LocalFeatures:
         """Features of a picture as the search compares a query with them."""
 
 
@@ -54,7 +54,7 @@ class Delf:
             return None
         return as_local(self.index.features(self.index.positions[name]))
 
-    def of_result(self, other: Question) -> LocalFeatures:
+    def of_result(self, other: QueryPicture) -> LocalFeatures:
         stored = self.stored(other.name) if isinstance(other.source, Path) else None
         return stored or self.features(other.source, other.key)
 
@@ -72,7 +72,7 @@ class XFeat:
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
         return extraction.xfeat(source, key, box)
 
-    def of_result(self, other: Question) -> LocalFeatures:
+    def of_result(self, other: QueryPicture) -> LocalFeatures:
         if self.indexed is not None and isinstance(other.source, Path):
             stored = extraction.xfeat_stored(self.indexed, self.collection, other.name)
             if stored is not None:

@@ -62,7 +62,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     )
 
 
-def write_link(collection: Collection, question: query.Question | None) -> None:
+def write_link(collection: Collection, query_picture: query.QueryPicture | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"view": state["kp-view"]}
     for key in PAIR if link["view"] == "pair" else ONE:
@@ -73,8 +73,8 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
             link[key] = value if isinstance(value, str) else f"{value:g}"
     if collection.name != own_pictures.NAME:
         link["collection"] = collection.name
-        if question and isinstance(question.source, Path):
-            link["query"] = question.name
+        if query_picture and isinstance(query_picture.source, Path):
+            link["query"] = query_picture.name
             if link["view"] == "pair":
                 if state.get("box"):
                     link["box"] = state.box

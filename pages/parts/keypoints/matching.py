@@ -62,16 +62,16 @@ class Compared:
 def compared(
     by: str,
     engine: Engine,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     box: Box | None,
-    other: query.Question,
+    other: query.QueryPicture,
     sizes: tuple[tuple[int, int], tuple[int, int]],
 ) -> Compared:
     """Match two pictures with a matcher of MATCHERS, by the settings on the page.
 
     sizes: (width, height) of each original.
     """
-    a = engine.features(question.source, question.key, box)
+    a = engine.features(query_picture.source, query_picture.key, box)
     b = engine.of_result(other)
     kind = MATCHERS[by].features
     similarity, tolerance, model = chosen(kind)
@@ -82,8 +82,10 @@ def compared(
         if by == "xfeat":
             matches = geometry.mutual_matches(alone.descriptors, b.descriptors, similarity)
         else:
-            key = question.key, box, other.key
-            matches = extraction.lighterglue(question.source, key, (alone, b), (size, sizes[1]))
+            key = query_picture.key, box, other.key
+            matches = extraction.lighterglue(
+                query_picture.source, key, (alone, b), (size, sizes[1])
+            )
         verified = verification.verify_matches(alone, b, matches, size, sizes[1], tolerance, model)
         verified = verification.of_picture(verified, sizes[0], box)
     first, second = matches.T

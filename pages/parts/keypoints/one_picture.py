@@ -25,12 +25,12 @@ from retrieval.networks import checkpoints
 state = st.session_state
 
 
-def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | None:
+def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.QueryPicture | None:
     """What the local features of one picture are."""
     asking, answer = st.columns([1, 2], gap="medium")
     with answer, loaders.errors_shown(), asking:
-        question = query.choose_picture(collection)
-        if question is None:
+        query_picture = query.choose_picture(collection)
+        if query_picture is None:
             answer.info("Choose a picture on the left.")
             return None
         st.segmented_control(
@@ -45,30 +45,30 @@ def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
             persist_state="session",
         )
     if state["kp-features"] == "delf":
-        of_delf(question, delf, asking, answer)
-        return question
+        of_delf(query_picture, delf, asking, answer)
+        return query_picture
     with answer, loaders.errors_shown(), asking:
         count = _count()
         engines: list[Engine] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
     with answer, loaders.errors_shown():
         for column, engine in zip(st.columns(len(engines)), engines, strict=True):
             with column:
-                found = features_of(question, engine)
+                found = features_of(query_picture, engine)
                 st.markdown(f"**{engine.title}**")
-                drawn(question, engine, found, found[:count])
-    return question
+                drawn(query_picture, engine, found, found[:count])
+    return query_picture
 
 
-def features_of(question: query.Question, engine: Engine) -> LocalFeatures:
+def features_of(query_picture: query.QueryPicture, engine: Engine) -> LocalFeatures:
     """Features of a picture; those that an index of DELF keeps need no network."""
-    stored = engine.stored(question.name) if isinstance(engine, Delf) else None
-    if stored is not None and isinstance(question.source, Path):
+    stored = engine.stored(query_picture.name) if isinstance(engine, Delf) else None
+    if stored is not None and isinstance(query_picture.source, Path):
         return stored
-    return engine.features(question.source, question.key)
+    return engine.features(query_picture.source, query_picture.key)
 
 
 def drawn(
-    question: query.Question, engine: Engine, features: LocalFeatures, shown: LocalFeatures
+    query_picture: query.QueryPicture, engine: Engine, features: LocalFeatures, shown: LocalFeatures
 ) -> None:
     """The keypoints of one kind on the picture, or a sentence where there are none."""
     if not len(shown):
@@ -78,12 +78,17 @@ def drawn(
             else "No keypoint is left: lower the limit of attention or choose more levels."
         )
         return
-    picture, size = pixels(question.source, question.name)
-    numbers = f"{Path(question.name).name} · {engine.checkpoint}, {len(shown)} keypoints"
-    note = with_credits(numbers, question.credit)
+    picture, size = pixels(query_picture.source, query_picture.name)
+    numbers = f"{Path(query_picture.name).name} · {engine.checkpoint}, {len(shown)} keypoints"
+    note = with_credits(numbers, query_picture.credit)
     figure(
-        f"{Path(question.name).stem}-{engine.title.lower()}-keypoints",
-        ("keypoints", question.key, note, hashlib.sha256(shown.keypoints.tobytes()).hexdigest()),
+        f"{Path(query_picture.name).stem}-{engine.title.lower()}-keypoints",
+        (
+            "keypoints",
+            query_picture.key,
+            note,
+            hashlib.sha256(shown.keypoints.tobytes()).hexdigest(),
+        ),
         lambda: plots_local.keypoints(picture, shown, note, size, engine.score),
         f"{len(shown)} keypoints of {engine.title}",
         rows_of(shown),
@@ -101,12 +106,12 @@ def drawn(
 
 
 def of_delf(
-    question: query.Question, engine: Delf, asking: DeltaGenerator, answer: DeltaGenerator
+    query_picture: query.QueryPicture, engine: Delf, asking: DeltaGenerator, answer: DeltaGenerator
 ) -> None:
     """All that can be shown of DELF: keypoints, receptive fields, attention, two checkpoints."""
     with answer, loaders.errors_shown(), asking:
-        picture, size = pixels(question.source, question.name)
-        features = features_of(question, engine)
+        picture, size = pixels(query_picture.source, query_picture.name)
+        features = features_of(query_picture, engine)
         look = st.segmented_control(
             "Show",
             LOOKS,
@@ -119,16 +124,16 @@ def of_delf(
         levels = np.unique(features.scales.round(2)).tolist()
         shown = select(features, levels) if look == "keypoints" else features
         level = chosen_level(engine) if look == "attention" else None
-    stem = f"{Path(question.name).stem}-{look}"
-    numbers = f"{Path(question.name).name} · {engine.checkpoint}"
-    note = with_credits(numbers, question.credit)
+    stem = f"{Path(query_picture.name).stem}-{look}"
+    numbers = f"{Path(query_picture.name).name} · {engine.checkpoint}"
+    note = with_credits(numbers, query_picture.credit)
     with answer, loaders.errors_shown():
         if level is not None:
-            attention(question, engine, picture, size, level, note, stem)
+            attention(query_picture, engine, picture, size, level, note, stem)
         elif look == "keypoints" or not len(shown):
-            drawn(question, engine, features, shown)
+            drawn(query_picture, engine, features, shown)
         else:
-            fields(question, engine, picture, size, shown, note, stem)
+            fields(query_picture, engine, picture, size, shown, note, stem)
     if look != "attention" and not len(shown):
         return
     if look == "keypoints":
@@ -144,7 +149,7 @@ def of_delf(
         with st.container(key="plot-histograms"):
             figure(
                 f"{stem}-histograms",
-                ("histograms", question.key, numbers, digest),
+                ("histograms", query_picture.key, numbers, digest),
                 lambda: plots_local.histograms(
                     features, f"{numbers}, all {len(features)} keypoints"
                 ),
@@ -152,7 +157,7 @@ def of_delf(
                 levels,
             )
     if look != "fields":
-        other_checkpoints(question, engine, features, picture, size, level)
+        other_checkpoints(query_picture, engine, features, picture, size, level)
 
 
 def _count() -> int:
@@ -196,7 +201,7 @@ def chosen_level(engine: Delf) -> float:
 
 
 def fields(
-    question: query.Question,
+    query_picture: query.QueryPicture,
     engine: Delf,
     picture: Image.Image,
     size: tuple[int, int],
@@ -211,7 +216,7 @@ def fields(
     _, first = np.unique(shown.scales.round(2), return_index=True)
     best = shown[np.sort(first)]
     whole = extraction.attention(
-        question.source, question.key, 1.0, engine.checkpoint, engine.settings
+        query_picture.source, query_picture.key, 1.0, engine.checkpoint, engine.settings
     )
     if whole is None:
         st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
@@ -219,7 +224,7 @@ def fields(
     sides = whole.side / best.scales
     figure(
         stem,
-        ("fields", question.key, note, best.keypoints.tobytes()),
+        ("fields", query_picture.key, note, best.keypoints.tobytes()),
         lambda: plots_local.fields(picture, best, sides, note, size),
         "Receptive fields",
         [
@@ -234,7 +239,7 @@ def fields(
 
 
 def attention(
-    question: query.Question,
+    query_picture: query.QueryPicture,
     engine: Delf,
     picture: Image.Image,
     size: tuple[int, int],
@@ -244,14 +249,14 @@ def attention(
 ) -> None:
     """Attention of one level as a heat map. size, stem: as for ``fields``."""
     found = extraction.attention(
-        question.source, question.key, level, engine.checkpoint, engine.settings
+        query_picture.source, query_picture.key, level, engine.checkpoint, engine.settings
     )
     if found is None:
         st.info("There is no attention map of this level: the picture is too small for it.")
         return
     figure(
         f"{stem}-{level:g}",
-        ("attention", question.key, note, level),
+        ("attention", query_picture.key, note, level),
         lambda: plots_local.heat(picture, found, f"{note}, pyramid scale {level:.2g}", size),
         "Attention map",
         attention_rows(found),

@@ -20,7 +20,7 @@ state = st.session_state
 
 
 def other_checkpoints(
-    question: query.Question,
+    query_picture: query.QueryPicture,
     engine: Delf,
     features: LocalFeatures,
     picture: Image.Image,
@@ -43,35 +43,37 @@ def other_checkpoints(
     if len(others) > 1:
         other = st.selectbox("Which", others, format_func=lambda one: f"{one.id} · {one.title}")
     pairs = [(here, engine.settings), (other.id, {})]
-    stem = Path(question.name).stem
+    stem = Path(query_picture.name).stem
     for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
         with column, loaders.errors_shown():
             one = checkpoints.find("delf", name)
             st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
             if level is not None:
-                found = extraction.attention(question.source, question.key, level, name, settings)
-                note = f"{Path(question.name).name} · {name}, pyramid scale {level:.2g}"
-                note = with_credits(note, question.credit)
+                found = extraction.attention(
+                    query_picture.source, query_picture.key, level, name, settings
+                )
+                note = f"{Path(query_picture.name).name} · {name}, pyramid scale {level:.2g}"
+                note = with_credits(note, query_picture.credit)
                 if found is None:
                     st.info("This checkpoint has no attention map of this level.")
                     continue
                 figure(
                     f"{stem}-{name}-attention",
-                    ("attention", question.key, note),
+                    ("attention", query_picture.key, note),
                     partial(plots_local.heat, picture, found, note, size),
                     f"Attention map of {name}",
                     attention_rows(found),
                 )
                 continue
             if name != here:
-                source, key = question.source, question.key
+                source, key = query_picture.source, query_picture.key
                 features = extraction.delf(source, key, None, name, settings)
             best = features[: state["kp-count"]]
-            note = f"{Path(question.name).name} · {name}, {len(best)} keypoints"
-            note = with_credits(note, question.credit)
+            note = f"{Path(query_picture.name).name} · {name}, {len(best)} keypoints"
+            note = with_credits(note, query_picture.credit)
             figure(
                 f"{stem}-{name}-keypoints",
-                ("keypoints", question.key, note),
+                ("keypoints", query_picture.key, note),
                 partial(plots_local.keypoints, picture, best, note, size),
                 f"{len(best)} keypoints of {name}",
                 rows_of(best),

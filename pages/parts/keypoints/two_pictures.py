@@ -41,33 +41,33 @@ SIDE = 900  # pixels of the longer side that pictures are compared with
 state = st.session_state
 
 
-def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | None:
+def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.QueryPicture | None:
     """What two pictures have in common."""
     asking, answer = st.columns([1, 2], gap="medium")
     ranking = votes = None
     with answer, loaders.errors_shown(), asking:
-        question = query.choose_picture(collection)
-        if question is None:
+        query_picture = query.choose_picture(collection)
+        if query_picture is None:
             answer.info("Choose a picture on the left.")
             return None
-        box = query.choose_box(collection, question)
+        box = query.choose_box(collection, query_picture)
         with answer:  # what takes time says so where the answer will be
             by = _matchers()
             said = st.container()
             if delf.index and "delf" in by:
-                a = delf.features(question.source, question.key, box)
+                a = delf.features(query_picture.source, query_picture.key, box)
                 path = delf.index.path
-                ranking, votes = loaders.local_ranking(path, collection, a, question.key, box)
-        other = second(collection, question, ranking)
+                ranking, votes = loaders.local_ranking(path, collection, a, query_picture.key, box)
+        other = second(collection, query_picture, ranking)
         with said:
-            presets(collection, (question.name, other.name if other else ""))
+            presets(collection, (query_picture.name, other.name if other else ""))
         if other is None:
             answer.info("Choose the second picture on the left.")
-            return question
+            return query_picture
         settings(by)
     with answer, loaders.errors_shown():
         engines: dict[str, Engine] = {"delf": delf, "xfeat": xfeat}
-        views = tuple(loaders.view(one.source, SIDE, one.name) for one in (question, other))
+        views = tuple(loaders.view(one.source, SIDE, one.name) for one in (query_picture, other))
         sizes = views[0][1], views[1][1]
         columns = st.columns(2, gap="medium") if len(by) > 1 else [st.container()]
         for number, name in enumerate(by):
@@ -75,11 +75,11 @@ def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.Question | N
                 columns = [*columns, *st.columns(2, gap="medium")]
             with columns[number]:
                 engine = engines[MATCHERS[name].features]
-                made = compared(name, engine, question, box, other, sizes)
-                _shown(name, engine.checkpoint, made, question, box, other, views)
+                made = compared(name, engine, query_picture, box, other, sizes)
+                _shown(name, engine.checkpoint, made, query_picture, box, other, views)
         if ranking is not None and votes is not None and isinstance(other.source, Path):
             why(ranking, votes, other.name)
-    return question
+    return query_picture
 
 
 def _matchers() -> list[str]:
@@ -100,9 +100,9 @@ def _shown(
     name: str,
     checkpoint: str,
     made: Compared,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     box: Box | None,
-    other: query.Question,
+    other: query.QueryPicture,
     views: tuple,
 ) -> None:
     """What one matcher finds: the verdict, the matches, and one picture over the other."""
@@ -124,10 +124,10 @@ def _shown(
     similarity, tolerance, model = chosen(matcher.features)
     how = f"similarity at least {similarity:g}, " if name != "lighterglue" else "LighterGlue, "
     note = (
-        f"{Path(question.name).name} and {Path(other.name).name} · {checkpoint}, {how}{model}, "
-        f"tolerance {100 * tolerance:g} %"
+        f"{Path(query_picture.name).name} and {Path(other.name).name} · {checkpoint}, "
+        f"{how}{model}, tolerance {100 * tolerance:g} %"
     )
-    note = with_credits(note, question.credit, other.credit)
+    note = with_credits(note, query_picture.credit, other.credit)
     rows = [
         {
             "x_a": round(float(xa), 2),
@@ -142,17 +142,20 @@ def _shown(
         )
     ]
     outliers = state["kp-outliers"]
-    key = "matches", name, question.key, box, other.key, note, outliers
+    key = "matches", name, query_picture.key, box, other.key, note, outliers
 
     def draw() -> Figure:
-        pictures = pixels(question.source, question.name)[0], pixels(other.source, other.name)[0]
+        pictures = (
+            pixels(query_picture.source, query_picture.name)[0],
+            pixels(other.source, other.name)[0],
+        )
         sizes = size_a, size_b
         return plots_local.matches(
             pictures, made.points, found.inliers, note, outlines, outliers, sizes
         )
 
     downloads(
-        f"{Path(question.name).stem}-{Path(other.name).stem}-{name}",
+        f"{Path(query_picture.name).stem}-{Path(other.name).stem}-{name}",
         rows,
         lambda kind: loaders.figure_file(kind, key, draw),
     )
@@ -161,14 +164,14 @@ def _shown(
         st.markdown("**One over the other**")
         below = pixels(other.source, other.name)[0]
         above = plots_local.aligned(
-            pixels(question.source, question.name)[0], size_a, below, size_b, found.matrix
+            pixels(query_picture.source, query_picture.name)[0], size_a, below, size_b, found.matrix
         )
         compare.aligned(below, above, f"kp-aligned-{name}")
 
 
 def second(
-    collection: Collection, question: query.Question, ranking: Ranking | None
-) -> query.Question | None:
+    collection: Collection, query_picture: query.QueryPicture, ranking: Ranking | None
+) -> query.QueryPicture | None:
     """The picture to compare with."""
     st.markdown("**Compare with**")
     places = [HERE, UPLOAD] if collection.has_pictures else [UPLOAD]
@@ -184,7 +187,7 @@ def second(
     )
     if state["kp-other"] == UPLOAD:
         file = st.file_uploader("The second picture", key="kp-upload")
-        return query.Question(file.name, file.getvalue()) if file else None
+        return query.QueryPicture(file.name, file.getvalue()) if file else None
     linked = state.pop("kp-linked", None)
     if linked and linked not in collection.names:
         name = plain(linked)
@@ -193,14 +196,14 @@ def second(
     if state.get("kp-result") not in names:
         if state.get("kp-result") in collection.names:
             st.caption("That picture is not in the index; here is the best of those that are.")
-        state["kp-result"] = next((name for name in names if name != question.name), names[0])
+        state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
     rank = {name: n for n, name in enumerate(names)}
 
     def said(name: str) -> str:
         return name if ranking is None else f"{rank[name] + 1} · {found(ranking, name)} · {name}"
 
     # Of each query its own box: the labels of another query say nothing about this one.
-    key = hashlib.sha256(f"{question.key} {state.get('box')}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
     name = st.selectbox(
         "Result",
         names,

@@ -29,11 +29,14 @@ state = st.session_state
 
 
 def answers(
-    collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
+    collection: Collection,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    judged: Judged | None,
 ) -> None:
     """Draw the results of the chosen method as a grid, or of all methods as one strip each.
 
-    collection, question, box: what is searched, with which picture, and with which part of it.
+    collection, query_picture, box: what is searched, with which picture, and with which part of it.
     judged: the right answers, where they are known.
     """
     compare_all = state.method == ALL
@@ -52,7 +55,7 @@ def answers(
                     paths[method],
                     method,
                     collection,
-                    question,
+                    query_picture,
                     box,
                     reranking.chosen(),
                     state.get("where", ""),
@@ -72,12 +75,12 @@ def answers(
         if not compare_all and method in rankings:
             with slot.container():
                 reranking.summary(rankings[method])
-                _grid(method, collection, question, box, rankings[method], judged)
-                _below(method, collection, question, rankings[method], judged)
+                _grid(method, collection, query_picture, box, rankings[method], judged)
+                _below(method, collection, query_picture, rankings[method], judged)
     if compare_all:
         for method in rankings:
             with slots[method][-1].container():
-                _strip(method, collection, question, box, rankings, judged)
+                _strip(method, collection, query_picture, box, rankings, judged)
     # Indexes are built last, for that may take minutes: meanwhile the other results are there.
     for method in method_names:
         if method not in paths:
@@ -140,7 +143,7 @@ def _terms(method_names: list[str], judged: Judged | None) -> str:
 def _grid(
     method: str,
     collection: Collection,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     box: Box | None,
     ranking: Ranking,
     judged: Judged | None,
@@ -181,8 +184,8 @@ def _grid(
                 caption = plain(name if as_list else Path(name).name)
                 with st.container(gap="xsmall"):
                     _card(method, collection, ranking, rank, judged, f"  \n:small[{caption}]")
-                    if state.get("judging") and marking.possible(collection, question):
-                        marking.buttons(collection, question, box, name, f"{method}-{rank}")
+                    if state.get("judging") and marking.possible(collection, query_picture):
+                        marking.buttons(collection, query_picture, box, name, f"{method}-{rank}")
 
 
 def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
@@ -203,14 +206,14 @@ def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
 def _strip(
     method: str,
     collection: Collection,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     box: Box | None,
     rankings: dict[str, Ranking],
     judged: Judged | None,
 ) -> None:
     """The best pictures of one method as a row of small cards."""
     ranking = rankings[method]
-    judging = state.get("judging") and marking.possible(collection, question)
+    judging = state.get("judging") and marking.possible(collection, query_picture)
     with st.container(
         horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{method}"
     ):
@@ -225,7 +228,7 @@ def _strip(
             with st.container(gap="xsmall"):
                 _card(method, collection, ranking, rank, judged, "", tip)
                 if judging:
-                    marking.buttons(collection, question, box, name, f"{method}-{rank}")
+                    marking.buttons(collection, query_picture, box, name, f"{method}-{rank}")
 
 
 def _card(
@@ -271,7 +274,7 @@ def score(ranking: Ranking, rank: int, short: bool = False) -> str:
 def _below(
     method: str,
     collection: Collection,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     ranking: Ranking,
     judged: Judged | None,
 ) -> None:
@@ -289,7 +292,7 @@ def _below(
     st.download_button(
         "Ranking as CSV",
         lambda: cards.as_csv(ranking, judged.verdict if judged else None),
-        f"{collection.name}-{method}-{Path(question.name).stem}.csv",
+        f"{collection.name}-{method}-{Path(query_picture.name).stem}.csv",
         "text/csv",
         key=f"csv-{method}",
         on_click="ignore",

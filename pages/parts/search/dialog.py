@@ -21,7 +21,10 @@ state = st.session_state
 
 @st.dialog("Why this result?", width="large")
 def result(
-    collection: Collection, question: query.Question, box: Box | None, judged: Judged | None
+    collection: Collection,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    judged: Judged | None,
 ) -> None:
     """The result that ``state.result`` says: a method, and a place in its ranking."""
     state.result = state.pop("enlarged", state.get("result"))
@@ -29,7 +32,7 @@ def result(
     path = own_pictures.indexes(collection)[name]
     with loaders.errors_shown():
         ranking = loaders.search(
-            path, name, collection, question, box, reranking.chosen(), state.get("where", "")
+            path, name, collection, query_picture, box, reranking.chosen(), state.get("where", "")
         )
     hit = ranking.names[n]
     title = f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}"
@@ -42,20 +45,20 @@ def result(
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.errors_shown():
-        why(path, collection, question, box, hit)
+        why(path, collection, query_picture, box, hit)
         if name == "delf" and judged and not reranking.chosen():
             inliers_beside(ranking, judged, n)
         if {"geometry", "geometry-lighterglue"} & set(reranking.chosen()):
-            geometry_of(path, collection, question, box, hit)
+            geometry_of(path, collection, query_picture, box, hit)
     with st.container(gap=None):
-        cards.credit_line(question.credit, f"Query: {plain(question.name)}")
+        cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
         cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
     filters.known(collection.metadata.get(hit))
     with st.container(horizontal=True, vertical_alignment="center"):
         # A picture of the visitor's own stays in the session; it cannot be part of a link.
         view = {"view": "pair", "collection": collection.name, "result": hit}
-        if isinstance(question.source, Path):
-            view |= {"query": question.name} | ({"box": state.box} if state.box else {})
+        if isinstance(query_picture.source, Path):
+            view |= {"query": query_picture.name} | ({"box": state.box} if state.box else {})
         st.page_link(
             "pages/keypoints.py",
             label="See the matches",

@@ -70,7 +70,7 @@ def follow_query(collection: Collection) -> None:
         query.follow(collection, *asked)
 
 
-def write_link(collection: Collection, question: query.Question | None) -> None:
+def write_link(collection: Collection, query_picture: query.QueryPicture | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"method": state.method, "count": str(state.count)}
     if state.then:
@@ -87,8 +87,8 @@ def write_link(collection: Collection, question: query.Question | None) -> None:
         link["judge"] = state.judge
     link["collection"] = collection.name
     shared = collection.name != own_pictures.NAME and state.get("searched")
-    if shared and question and isinstance(question.source, Path):
-        link["query"] = question.name
+    if shared and query_picture and isinstance(query_picture.source, Path):
+        link["query"] = query_picture.name
         if state.box:
             link["box"] = state.box
     query.keep_link("link", link)

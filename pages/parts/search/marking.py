@@ -21,9 +21,9 @@ ORDER = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
 state = st.session_state
 
 
-def possible(collection: Collection, question: query.Question) -> bool:
+def possible(collection: Collection, query_picture: query.QueryPicture) -> bool:
     """Whether results can be judged: those of a query that is in one's own collection."""
-    return collection.name == own_pictures.NAME and isinstance(question.source, Path)
+    return collection.name == own_pictures.NAME and isinstance(query_picture.source, Path)
 
 
 def bar(collection: Collection) -> None:
@@ -73,10 +73,14 @@ def bar(collection: Collection) -> None:
 
 
 def buttons(
-    collection: Collection, question: query.Question, box: Box | None, picture: str, key: str
+    collection: Collection,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    picture: str,
+    key: str,
 ) -> None:
     """Three small buttons below a result."""
-    asked = judgements.find(collection, question.name, box)
+    asked = judgements.find(collection, query_picture.name, box)
     state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
     st.segmented_control(
         f"Is {plain(Path(picture).name)} right?",
@@ -85,7 +89,7 @@ def buttons(
         key=f"mark-{key}",
         label_visibility="collapsed",
         on_change=_mark,
-        args=(f"mark-{key}", question.name, box, picture),
+        args=(f"mark-{key}", query_picture.name, box, picture),
         width="stretch",
     )
 

@@ -94,14 +94,18 @@ def tour(collection: Collection) -> None:
             st.markdown(stop.sentence)
 
 
-def guide(collection: Collection, question: query.Question, box: Box | None) -> None:
+def guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
     """Beside the answers to a stop: what to see in them, and the way to the next stop."""
     names = [stop.name for stop in STOPS]
-    if question.name not in names or isinstance(question.source, bytes) or not _here(collection):
+    if (
+        query_picture.name not in names
+        or isinstance(query_picture.source, bytes)
+        or not _here(collection)
+    ):
         return
-    n = names.index(question.name)
+    n = names.index(query_picture.name)
     # The sentence is about one search: with this box, this protocol, and nothing after it.
-    same_box = query.box_as_text(box) == query.box_as_text(question.own_box)
+    same_box = query.box_as_text(box) == query.box_as_text(query_picture.own_box)
     as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
         told = STOPS[n].sentence if as_told else "You have changed this search."

@@ -28,29 +28,29 @@ SIDE = 800  # pixels of the longer side of a picture on show
 
 
 def why(
-    path: Path, collection: Collection, question: query.Question, box: Box | None, hit: str
+    path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
 ) -> None:
     """Why the method of the index at ``path`` gives ``hit`` its score; both pictures are here."""
     opened = loaders.index_of(path, collection)
     other = query.in_database(collection, hit)
     try:
-        shown = [loaders.view(one.source, SIDE, one.name) for one in (question, other)]
+        shown = [loaders.view(one.source, SIDE, one.name) for one in (query_picture, other)]
     except RetrievalError:
         cards.picture(collection, hit, SIDE)
         return
     if opened.kind == "global":
-        _places(path, opened, collection, question, box, other, shown)
+        _places(path, opened, collection, query_picture, box, other, shown)
     else:
-        _matches(opened, question, box, other, shown)
+        _matches(opened, query_picture, box, other, shown)
 
 
 def _places(
     path: Path,
     opened: Index,
     collection: Collection,
-    question: query.Question,
+    query_picture: query.QueryPicture,
     box: Box | None,
-    other: query.Question,
+    other: query.QueryPicture,
     shown: list,
 ) -> None:
     """Heat maps that add up to the cosine, and how it compares with the rest of the collection."""
@@ -58,7 +58,7 @@ def _places(
         extraction.places(
             one.source, one.key, area, opened.method, opened.checkpoint, opened.settings
         )
-        for one, area in ((question, box), (other, None))
+        for one, area in ((query_picture, box), (other, None))
     )
     if first is None or second is None:
         st.info("The pooling of this network takes maxima: its score has no parts to show.")
@@ -200,17 +200,17 @@ def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
 
 
 def geometry_of(
-    path: Path, collection: Collection, question: query.Question, box: Box | None, hit: str
+    path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
 ) -> None:
     """The matches of XFeat, which the re-ranking by geometry counts."""
     st.markdown("#### What geometry saw")
-    compared = extraction.xfeat_matches(path, collection, question, box, hit)
+    compared = extraction.xfeat_matches(path, collection, query_picture, box, hit)
     if compared is None:
         st.info("The picture of this result is not on this machine.")
         return
     a, b, pairs, found = compared
     other = query.in_database(collection, hit)
-    shown = [loaders.view(one.source, SIDE, one.name) for one in (question, other)]
+    shown = [loaders.view(one.source, SIDE, one.name) for one in (query_picture, other)]
     _lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
     st.markdown(
         f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
@@ -219,11 +219,17 @@ def geometry_of(
 
 
 def _matches(
-    opened: Index, question: query.Question, box: Box | None, other: query.Question, shown: list
+    opened: Index,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    other: query.QueryPicture,
+    shown: list,
 ) -> None:
     """Matches of DELF, inliers first, and the aligned pictures where enough agree."""
     sizes = [size for _, size in shown]
-    a = extraction.delf(question.source, question.key, box, opened.checkpoint, opened.settings)
+    a = extraction.delf(
+        query_picture.source, query_picture.key, box, opened.checkpoint, opened.settings
+    )
     b = as_local(opened.features(opened.positions[other.name]))
     pairs, found = geometry.verify_features(a, b, sizes[1])
     agree = found.matrix is not None and found.count >= NOISE_FLOOR
@@ -240,7 +246,7 @@ def _matches(
             "likely show one thing."
         )
         above = plots_local.aligned(
-            pixels(question.source, question.name)[0],
+            pixels(query_picture.source, query_picture.name)[0],
             sizes[0],
             pixels(other.source, other.name)[0],
             sizes[1],
