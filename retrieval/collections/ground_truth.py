@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,7 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
         landmarks = [None] * len(query_names)
     stems = None
     queries = []
+    in_one_line = cache(one_line)  # many queries may have one long landmark
     _check_labels(entries)
     for name, entry, landmark in zip(query_names, entries, landmarks, strict=True):
         labels = {
@@ -190,7 +192,7 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
         if not isinstance(landmark, str) or not landmark:
             stems = stems or [_stem(name) for name in names]
             landmark = _landmark(name, labels, stems)
-        queries.append(Query(name, _box(entry.get("bbx"), name), one_line(landmark), labels))
+        queries.append(Query(name, _box(entry.get("bbx"), name), in_one_line(landmark), labels))
     return GroundTruth(names, tuple(queries))
 
 
@@ -261,6 +263,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         right = np.union1d(positions["good"], positions["ok"])
         labels = {"ok": right, "junk": positions["junk"]}
         name = names[stems[stem]] if stem in stems else f"{stem}.jpg"
+        check_name(name)
         try:
             landmark = one_line(key.rpartition("_")[0])
             queries.append(Query(name, _box(list(box), name), landmark, labels))

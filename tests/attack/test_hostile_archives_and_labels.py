@@ -14,7 +14,7 @@ import pytest
 from attack import archives, pickled
 
 from retrieval import images
-from retrieval.collections import open_collection, read_ground_truth
+from retrieval.collections import credits, ground_truth, open_collection, read_ground_truth
 from retrieval.collections.archives import names_in, unpack
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.collections.metadata import read_table
@@ -158,6 +158,33 @@ def test_very_many_queries():
     gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{"ok": []}] * count}
     with pytest.raises(RetrievalError, match="more than 100,000 queries"):
         parse_ground_truth(json.dumps(gnd).encode(), "x")
+
+
+def test_one_long_landmark_of_very_many_queries(monkeypatch):
+    """Made plain again for each query, 0.7 MB of a visitor kept a worker of all busy for 23 s."""
+    asked = []
+    monkeypatch.setattr(
+        ground_truth, "one_line", lambda text: asked.append(text) or credits.one_line(text)
+    )
+    long, count = "\nhall" * 1000, 1000
+    gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{}] * count}
+    for more in (
+        {"landmarks": {"a": long}},
+        {"imlist": [long[1:4001]], "gnd": [{"ok": [0]}] * count},
+    ):
+        found = parse_ground_truth(json.dumps(gnd | more).encode(), "x")
+        assert {one.landmark for one in found.queries} == {credits.one_line(long)} - {""}
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("first", ["/etc/hall", "../hall", "a\0b"])
+def test_a_text_file_that_names_a_query_elsewhere(tmp_path, first):
+    """A page that opened the folder ended in a traceback, where it asked for the picture."""
+    for kind in ("good", "ok", "junk"):
+        (tmp_path / f"hall_1_{kind}.txt").touch()
+    (tmp_path / "hall_1_query.txt").write_text(f"{first} 0 0 9 9\n")
+    with pytest.raises(RetrievalError, match="is no picture name"):
+        read_ground_truth(tmp_path, ["a.jpg"])
 
 
 def test_json_that_grows(tmp_path):
