@@ -10,7 +10,7 @@ import contextlib
 import time
 from asyncio import Transport
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 from starlette import formparsers
@@ -18,11 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util, runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.runtime_util import get_max_widget_state_size_bytes
 from streamlit.runtime.session_manager import SessionInfo
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -35,6 +38,8 @@ MOST_FILES = 10_000  # that one message may announce; whoever has more brings a 
 MOST_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
+MOST_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
+MOST_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MOST_UPLOADED, MOST_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
@@ -46,6 +51,10 @@ save = MemorySessionStorage.save
 add = MemoryUploadedFileManager.add_file
 made = H11Protocol.connection_made
 handle_events = WebSocketsSansIOProtocol.handle_events
+connected = WebSocketsSansIOProtocol.connection_made
+lost = WebSocketsSansIOProtocol.connection_lost
+write = StarletteSessionClient.write_forward_msg
+arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
 
 @cache
@@ -54,6 +63,7 @@ def set_once() -> None:
     allow_many_connections()
     keep_few_uploads()
     refuse_tiny_pieces()
+    hold_few_messages()
     cookies.read_in_linear_time()
     ask_nobody_for_our_address()
     read_forms_as_utf8()
@@ -136,6 +146,45 @@ def _handle_events(protocol: WebSocketsSansIOProtocol) -> None:
         protocol.transport.abort()
     else:
         handle_events(protocol)
+        _limit_arriving(protocol)
+
+
+def hold_few_messages() -> None:
+    """Limit what messages take in memory that a browser sends slowly, or does not read.
+
+    Streamlit looks at the size of a message when all of it is there, up to 200 MB: ten browsers
+    that kept the end back held 1.5 GB. It lets 500 messages to a browser wait, of any size.
+    """
+    setattr(WebSocketsSansIOProtocol, "connection_made", _connected)  # noqa: B010
+    setattr(WebSocketsSansIOProtocol, "connection_lost", _lost)  # noqa: B010
+    setattr(StarletteSessionClient, "write_forward_msg", _write)  # noqa: B010
+
+
+def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
+    connected(protocol, transport)
+    protocol.conn.max_message_size = get_max_widget_state_size_bytes()
+
+
+def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
+    arriving.pop(protocol, None)
+    lost(protocol, error)
+
+
+def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
+    """End the connection of which most has arrived, where that of all is too much."""
+    arriving.pop(protocol, None)
+    size = len(protocol.conn.reader.buffer) + (protocol.conn.current_size or 0)
+    if size > chunks.READ:  # what is less came in one piece, or takes no more than a connection
+        arriving[protocol] = size
+    if sum(arriving.values()) > MOST_ARRIVING:
+        max(arriving, key=lambda one: arriving[one]).transport.abort()
+
+
+def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
+    waiting: Any = client._send_queue
+    if sum(map(len, waiting._queue)) > MOST_UNREAD:
+        client._closed.set()
+    write(client, message)
 
 
 def ask_nobody_for_our_address() -> None:
@@ -151,13 +200,19 @@ def read_forms_as_utf8() -> None:
     """Read every form, of an upload, as UTF-8, whatever character set a client asks for.
 
     Python takes the square of the length to read punycode: a megabyte would stop the one thread
-    that serves everybody for a minute.
+    that serves everybody for a minute. Forms as ``a=1&b=2``, which no browser sends for a file, are
+    refused: 20 clients that sent 10 MB of ``%41`` or ``&`` kept everybody waiting for 9 seconds.
     """
     setattr(formparsers, DECODE, _decode)
+    setattr(formparsers.FormParser, "parse", _refuse)  # noqa: B010
 
 
 def _decode(data: bytes | bytearray, codec: str) -> str:
     return data.decode("utf-8", "replace")
+
+
+async def _refuse(parser: formparsers.FormParser) -> NoReturn:
+    raise formparsers.MultiPartException("A file comes as multipart/form-data.")
 
 
 def ignore_messages() -> None:

@@ -12,15 +12,20 @@ import uvicorn
 from starlette import formparsers
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.formparsers import FormParser
+from starlette.requests import Request
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.session_manager import SessionClientDisconnectedError
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from streamlit.web.server import server_util
+from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -180,6 +185,21 @@ def test_forms_are_read_as_utf8(monkeypatch):
         assert parsed_form(charset) == {"é": "bcher-kva"}
 
 
+def test_forms_without_files_are_refused(monkeypatch):
+    """20 uploads of 10 MB of ampersands kept all visitors waiting for nine seconds."""
+    monkeypatch.setattr(FormParser, "parse", FormParser.parse)  # undone later
+    monkeypatch.setattr(formparsers, limits.DECODE, getattr(formparsers, limits.DECODE))
+    limits.read_forms_as_utf8()
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+
+    async def receive():
+        return {"type": "http.request", "body": b"&" * 100}
+
+    request = Request({"type": "http", "headers": [kind], "app": None}, receive)
+    with pytest.raises(HTTPException, match="multipart"):
+        asyncio.run(request._get_form(max_files=1, max_fields=1, max_part_size=1))
+
+
 def test_requests_in_tiny_pieces(monkeypatch):
     """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
     monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
@@ -194,6 +214,10 @@ def test_requests_in_tiny_pieces(monkeypatch):
     assert isinstance(protocol.conn, chunks.Connection)
 
 
+class Protocol:
+    """Stands for a connection."""
+
+
 def test_messages_in_tiny_pieces(monkeypatch):
     """20 browsers that sent empty messages kept all visitors waiting for a minute."""
     handled, ended = [], []
@@ -201,13 +225,109 @@ def test_messages_in_tiny_pieces(monkeypatch):
     seconds = iter((0, 6, 12, 12.1, 12.2))
     monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     transport = SimpleNamespace(abort=lambda: ended.append(1))
-    protocol = SimpleNamespace(conn=SimpleNamespace(events=[0] * 600), transport=transport)
+    conn = SimpleNamespace(events=[0] * 600, reader=SimpleNamespace(buffer=b""), current_size=None)
+    protocol = Protocol()
+    protocol.conn, protocol.transport = conn, transport
     for _ in range(3):  # a browser that is busy
         limits._handle_events(protocol)
     assert (len(handled), ended) == (3, [])
     for _ in range(2):
         limits._handle_events(protocol)
     assert (len(handled), ended) == (3, [1, 1])
+
+
+class Transport(asyncio.Transport):
+    """Of a browser that never reads."""
+
+    aborted = False
+
+    def write(self, data):
+        pass
+
+    def close(self):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def abort(self):
+        self.aborted = True
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def connect(monkeypatch):
+    """A browser's connection to uvicorn, with Streamlit's setting and our limits."""
+    for name in ("connection_made", "connection_lost", "handle_events"):
+        found = getattr(WebSocketsSansIOProtocol, name)
+        monkeypatch.setattr(WebSocketsSansIOProtocol, name, found)  # undone later
+    monkeypatch.setattr(
+        StarletteSessionClient, "write_forward_msg", StarletteSessionClient.write_forward_msg
+    )
+    limits.refuse_tiny_pieces()
+    limits.hold_few_messages()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    settings = uvicorn.Config(app, log_config=None, ws_max_size=200 << 20)
+    settings.load()
+    loop = asyncio.get_running_loop()
+    protocol = WebSocketsSansIOProtocol(settings, uvicorn.server.ServerState(), {}, loop)
+    protocol.connection_made(Transport())
+    protocol.data_received(HANDSHAKE)
+    await asyncio.sleep(0)
+    return protocol
+
+
+def begun(size, sent, last=True):
+    """The beginning of a message of ``size`` bytes, whose other frames follow unless ``last``."""
+    return bytes([0x82 if last else 2, 0xFF]) + size.to_bytes(8, "big") + bytes(4 + sent)
+
+
+def test_messages_that_never_end(monkeypatch):
+    """Ten browsers that kept the last byte of 150 MB back held 1.5 GB for as long as they liked."""
+
+    async def attack():
+        for message in (begun(5 << 20, 1), begun(3 << 20, 3 << 20, False) + begun(3 << 20, 1)):
+            protocol = await connect(monkeypatch)
+            protocol.data_received(message)
+            assert protocol.close_sent
+            protocol.connection_lost(None)
+        monkeypatch.setattr(limits, "MOST_ARRIVING", 5_000_000)
+        many = [await connect(monkeypatch) for _ in range(3)]
+        for protocol, size in zip(many, (1, 3, 2), strict=True):
+            protocol.data_received(begun(3_900_000, size * 1_000_000))
+        assert [one.transport.aborted for one in many] == [False, True, False]
+        for protocol in many:
+            protocol.connection_lost(None)
+        assert not limits.arriving
+
+    asyncio.run(attack())
+
+
+def test_messages_that_nobody_reads(monkeypatch):
+    """500 waited for each browser, of 15 MB where it had sent a box with a million commas."""
+
+    async def attack():
+        await connect(monkeypatch)
+        socket = SimpleNamespace(headers=Headers(), cookies={}, client=None)
+        client = StarletteSessionClient(socket)
+        message = ForwardMsg()
+        message.delta.new_element.markdown.body = "," * (7 << 20)
+        for _ in range(3):
+            client.write_forward_msg(message)
+        with pytest.raises(SessionClientDisconnectedError):
+            client.write_forward_msg(message)
+        await client.aclose()
+
+    asyncio.run(attack())
 
 
 def test_nobody_is_asked_for_our_address(monkeypatch):
