@@ -5,14 +5,17 @@ stride-16 block by classifying landmarks; (2) with the trunk frozen, the attenti
 places help to classify: two 1×1 convolutions with softplus weigh the features of all places, and
 their weighted sum goes into the classifier; (3) descriptors are reduced to 40 dimensions by PCA.
 
-Two things are not in the paper and are named for what they are. In (1) descriptors may learn from
-correspondences besides: places that XFeat matched, and geometry confirmed, are brought together
-(InfoNCE, van den Oord et al., 2018). In (2) the attention may learn from geometry
-instead, or be left out: then it is the norm of the feature.
+Two options are not in the paper. In (1) the trunk may also learn from correspondences: features of
+places that XFeat matched and geometry verified become similar (InfoNCE, van den Oord et al., 2018).
+In (2) the attention may learn from geometry instead of landmarks, or be left out: then it is the
+norm of the feature.
+
+A *place* is a unit of the feature map.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,29 +34,33 @@ from retrieval.networks.records import PLAIN, SETTINGS
 from retrieval.ranking import geometry
 from retrieval.training import loop, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Progress, Say, Stage, run
+from retrieval.training.loop import Progress, Say, Stage, train_stage
 from retrieval.training.validation import mean_average_precision
 
-DIMENSIONS = 40
-SIZE = 224
+DIMENSIONS = 40  # of a descriptor
+SIZE = 224  # pixels of a side of a training view
 SCALE = 16.0  # of the cosines that the classifier gives
 TEMPERATURE = 0.07  # of InfoNCE
-NEAR = 2.0  # strides within which another place is no negative
-PLACES = 64  # corresponding places of a pair, at most
+MIN_NEGATIVE_DISTANCE = 2.0  # strides; a place that is nearer is no negative
+MAX_CORRESPONDENCES = 64  # of a pair of pictures
 VALIDATION_PAIRS, VALIDATION_BATCH = 200, 8
-HIDDEN = 512  # of the attention, as in the paper
-LEAST_ZOOM = 0.5  # of the random rescaling that the attention sees
-ATTENTION_RATE = 1e-3
-LARGEST = 320  # pixels of a side of what the attention sees, at most
-PCA_PICTURES, PCA_PLACES, PCA_SIZES = 1000, 50, (160, 224, 320)
+HIDDEN_UNITS = 512  # of the attention, as in the paper
+ATTENTION_RATE = 1e-3  # learning rate of the attention
+MAX_SIZE = 320  # pixels of a side of a view that the attention learns from
+MIN_ZOOM = 0.5  # of such a view: the smallest has half of that
+PCA_PICTURES = 1000
+PCA_FEATURES = 50  # of a picture at one size, at most
+PCA_SIZES = (160, 224, 320)  # pixels of the longer side
 
 
 @dataclass(frozen=True)
 class Settings(loop.Settings):
-    """trunk: what fine-tunes it. attention: what it learns from.
+    """Settings of this training.
 
-    rate: of the trunk. frozen: blocks of the trunk, from the first, that stay as they are.
-    steps: of an epoch. batch: pairs of pictures of a step.
+    trunk: what it learns from: 'landmarks', 'correspondences' as well, or nothing ('frozen').
+    attention: what it learns from, or 'norm' for none. rate: of the trunk. frozen: blocks of the
+    trunk, from the first, that stay as they are. steps: of an epoch. batch: pairs of pictures of a
+    step.
     """
 
     epochs: int = 6
@@ -65,7 +72,10 @@ class Settings(loop.Settings):
 
 
 class Trunk(Stage):
-    """Stage 1. Its batches are matching pairs of pictures, so that both losses share them."""
+    """Stage 1. A batch is made of matching pairs of pictures, which both losses need.
+
+    rows: (m,) int64, positions in ``pairs`` of the pairs to train on.
+    """
 
     name = "trunk"
 
@@ -97,117 +107,128 @@ class Trunk(Stage):
         self.module = nn.ModuleDict({"features": features, "classifier": classifier})
         self.features, self.classifier = features.to(self.device), classifier.to(self.device)
 
-    def groups(self) -> list[dict[str, Any]]:
-        trained = [one for one in self.features.parameters() if one.requires_grad]
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        trunk = [p for p in self.features.parameters() if p.requires_grad]
         return [
-            {"params": trained},
+            {"params": trunk},
             {"params": self.classifier.parameters(), "factor": 10.0},
         ]
 
     def begin(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.settings.seed, epoch])
-        # Seldom seen landmarks count as much as others: a pair of each landmark in turn.
-        landmark = self.photos.landmarks[self.pairs[self.rows, 0]]
-        order = self.rng.permutation(len(landmark))
-        turn = np.zeros(len(landmark), np.int64)
-        seen: dict[int, int] = {}
-        for place in order:
-            turn[place] = seen.get(landmark[place], 0)
-            seen[landmark[place]] = turn[place] + 1
-        order = order[np.argsort(turn[order], kind="stable")]
-        wanted = self.steps * self.settings.batch
-        self.order = self.rows[np.resize(order, wanted)]
-        self.order = self.rng.permutation(self.order)
+        # Landmarks with few pairs count as much as others: a pair of each landmark in turn.
+        landmarks = self.photos.landmarks[self.pairs[self.rows, 0]]
+        order = self.rng.permutation(len(landmarks))
+        turns = np.zeros(len(landmarks), np.int64)  # of a pair among those of its landmark
+        pairs_before: Counter[int] = Counter()
+        for pair in order:
+            turns[pair] = pairs_before[landmarks[pair]]
+            pairs_before[landmarks[pair]] += 1
+        order = order[np.argsort(turns[order], kind="stable")]
+        pair_count = self.steps * self.settings.batch
+        self.order = self.rng.permutation(self.rows[np.resize(order, pair_count)])
 
-    def loss(self, epoch: int, step: int) -> torch.Tensor:
+    def loss(self, step: int) -> torch.Tensor:
         rows = np.split(self.order, self.steps)[step]
-        maps, boxes = self._maps(rows, self.rng)
-        codes = F.normalize(maps.mean(dim=(-2, -1)))
-        cosines = F.linear(codes, F.normalize(self.classifier.weight))
+        maps, boxes = self._feature_maps(rows, self.rng)
+        vectors = F.normalize(maps.mean(dim=(-2, -1)))
+        cosines = F.linear(vectors, F.normalize(self.classifier.weight))
         landmarks = torch.from_numpy(self.photos.landmarks[self.pairs[rows].flatten()])
         loss = F.cross_entropy(SCALE * cosines, landmarks.to(self.device))
         if self.settings.trunk == "correspondences":
-            logits = self._likeness(maps, rows, boxes, self.rng) / TEMPERATURE
-            same = torch.arange(len(logits), device=logits.device)
-            if len(same):
-                loss = (
-                    loss + F.cross_entropy(logits, same) / 2 + F.cross_entropy(logits.T, same) / 2
-                )
+            logits = self._similarities(maps, rows, boxes, self.rng) / TEMPERATURE
+            own = torch.arange(len(logits), device=logits.device)
+            if len(own):
+                loss = loss + F.cross_entropy(logits, own) / 2 + F.cross_entropy(logits.T, own) / 2
         return loss
 
-    def _maps(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, list[Box]]:
-        """Features (2 n, C, h, w) of random parts of the two pictures of n pairs, and the parts."""
+    def _feature_maps(
+        self, rows: np.ndarray, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, list[Box]]:
+        """Feature maps (2 n, C, h, w) float32 of a random view of each picture of n pairs.
+
+        rows: (n,) int64, positions in ``pairs``. Also returns the box of each view, in pixels.
+        """
         pictures = [self.photos.read(int(number)) for number in self.pairs[rows].flatten()]
-        boxes = [views.random_box(picture.size, rng) for picture in pictures]
+        boxes = [views.random_crop(picture.size, rng) for picture in pictures]
         pixels = [
-            views.in_another_light(views.cut(picture, box, SIZE), rng)
+            views.jitter_light(views.resized_crop(picture, box, SIZE), rng)
             for picture, box in zip(pictures, boxes, strict=True)
         ]
-        inputs = views.stack(pixels, self.checkpoint).to(self.device)
+        inputs = views.network_input(pixels, self.checkpoint).to(self.device)
         return self.features(inputs).float(), boxes
 
-    def _likeness(self, maps: torch.Tensor, rows: np.ndarray, boxes, rng) -> torch.Tensor:
-        """Cosines (n, n) of n places of the first pictures and of n places of the second ones.
+    def _similarities(
+        self, maps: torch.Tensor, rows: np.ndarray, boxes: list[Box], rng: np.random.Generator
+    ) -> torch.Tensor:
+        """Cosines (n, n) between features at n corresponding points of the pairs.
 
-        The diagonal holds those that correspond; what is too near to one is -inf.
+        Row: a point in the first picture of a pair; column: one in the second picture. The diagonal
+        holds correspondences. Points of one picture that are too near to be negatives of each other
+        have -inf. maps, boxes: from ``_feature_maps(rows, …)``.
         """
-        both, where, whose = [], [], []
+        features, second_points, pair_of_point = [], [], []
         for number, row in enumerate(rows):
             sides = []
             for side in (0, 1):
                 left, top, right, bottom = boxes[2 * number + side]
                 points = self.points[row][:, 2 * side : 2 * side + 2] - [left, top]
-                sides.append(points / [right - left, bottom - top] * SIZE)  # pixels of the view
-            seen = np.stack(sides)  # (2, k, 2)
-            inside = np.flatnonzero(((seen > 0) & (seen < SIZE)).all(axis=(0, 2)))
-            chosen = rng.permutation(inside)[:PLACES]
-            ends = torch.from_numpy(seen[:, chosen]).float().to(maps.device)
-            units = (ends - self.field.offset) / self.field.stride  # of the map: 0 is its first
-            grid = (units + 0.5) / maps.shape[-1] * 2 - 1  # as grid_sample counts
+                sides.append(points / [right - left, bottom - top] * SIZE)
+            view_points = np.stack(sides)  # (2, k, 2), pixels of the view
+            inside = np.flatnonzero(((view_points > 0) & (view_points < SIZE)).all(axis=(0, 2)))
+            chosen = rng.permutation(inside)[:MAX_CORRESPONDENCES]
+            chosen_points = torch.from_numpy(view_points[:, chosen]).float().to(maps.device)
+            units = (chosen_points - self.field.offset) / self.field.stride  # of the map, from 0
+            grid = (units + 0.5) / maps.shape[-1] * 2 - 1  # grid_sample wants -1 to 1
             sampled = F.grid_sample(
                 maps[2 * number : 2 * number + 2], grid[:, None], align_corners=False
             )  # (2, C, 1, n)
-            both.append(sampled[:, :, 0].transpose(1, 2))
-            where.append(ends[1])
-            whose += [number] * len(chosen)
-        a, b = F.normalize(torch.cat(both, dim=1), dim=-1)
-        places, pair = torch.cat(where), torch.tensor(whose, device=a.device)
-        apart = NEAR * self.field.stride
-        near = (torch.cdist(places, places) < apart) & (pair[:, None] == pair)
+            features.append(sampled[:, :, 0].transpose(1, 2))
+            second_points.append(chosen_points[1])
+            pair_of_point += [number] * len(chosen)
+        a, b = F.normalize(torch.cat(features, dim=1), dim=-1)
+        points_b, pair = torch.cat(second_points), torch.tensor(pair_of_point, device=a.device)
+        min_distance = MIN_NEGATIVE_DISTANCE * self.field.stride
+        near = (torch.cdist(points_b, points_b) < min_distance) & (pair[:, None] == pair)
         return (a @ b.T).masked_fill(near.fill_diagonal_(False), float("-inf"))
 
     def validate(self) -> float:
         with torch.inference_mode():
             if self.settings.trunk == "correspondences":
-                return self._found()
+                return self._matching_accuracy()
             rows = [
                 F.normalize(self.features(x.to(self.device)).float().mean(dim=(-2, -1)))
-                for x in views.whole(self.photos, self.held_out, SIZE, self.checkpoint)
+                for x in views.whole_pictures(self.photos, self.held_out, SIZE, self.checkpoint)
             ]
         vectors = torch.cat(rows).cpu().numpy()
         return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
 
-    def _found(self) -> float:
-        """How often the nearest place is the corresponding one, in pairs of held-out landmarks."""
+    def _matching_accuracy(self) -> float:
+        """Share of points, 0 to 1, whose most similar one in the other picture corresponds.
+
+        It is measured on pairs of held-out landmarks.
+        """
         rng = np.random.default_rng(self.settings.seed)
-        held = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
-        held = rng.permutation(held)[:VALIDATION_PAIRS]
-        right = []
-        for rows in np.array_split(held, max(1, len(held) // VALIDATION_BATCH)):
-            maps, boxes = self._maps(rows, rng)
-            likeness = self._likeness(maps, rows, boxes, rng)
-            right.append((likeness.argmax(dim=1).cpu() == torch.arange(len(likeness))).float())
-        return float(torch.cat(right).mean())
+        held_out = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
+        held_out = rng.permutation(held_out)[:VALIDATION_PAIRS]
+        correct = []
+        for rows in np.array_split(held_out, max(1, len(held_out) // VALIDATION_BATCH)):
+            maps, boxes = self._feature_maps(rows, rng)
+            nearest = self._similarities(maps, rows, boxes, rng).argmax(dim=1).cpu()
+            correct.append((nearest == torch.arange(len(nearest))).float())
+        return float(torch.cat(correct).mean())
 
 
 class Attention(Stage):
     """Stage 2, on the frozen trunk.
 
-    From landmarks: cross-entropy of W Σ α f / n over the n places of random parts at random sizes;
-    equations 2 to 4 of the report are its gradients. From geometry: a place deserves attention if
-    the place most like it in a matching picture is where the map between the two puts it; the
-    score s of a place says that with probability 1 − e⁻ˢ (Hartmann, Havlena and Schindler,
-    "Predicting Matchability", CVPR 2014).
+    From landmarks: cross-entropy of W Σ α f / n over the n places of a random view of random size;
+    equations 2 to 4 of the report are its gradients. From geometry: a place is matchable if the
+    place most similar to it in a matching picture is where the homography puts it. Its score s says
+    so with probability 1 − e⁻ˢ (Hartmann, Havlena and Schindler, "Predicting Matchability", CVPR
+    2014).
+
+    feature_std: the standard deviation of the trunk's features, by which they are divided.
     """
 
     name = "attention"
@@ -216,113 +237,127 @@ class Attention(Stage):
         self.trunk, self.settings = trunk, trunk.settings
         self.photos, self.held_out = trunk.photos, trunk.held_out
         self.features = trunk.features.requires_grad_(False)
-        self.labelled = trunk.training[self.photos.landmarks[trunk.training] != photographs.NONE]
+        self.labelled = trunk.training[
+            self.photos.landmarks[trunk.training] != photographs.NO_LANDMARK
+        ]
         self.by_geometry = self.settings.attention == "geometry"
         self.steps = self.settings.steps
         self.maps = trunk.matches.maps
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             channels = self.features.channels
-            self.conv1, self.conv2 = nn.Conv2d(channels, HIDDEN, 1), nn.Conv2d(HIDDEN, 1, 1)
+            self.conv1, self.conv2 = (
+                nn.Conv2d(channels, HIDDEN_UNITS, 1),
+                nn.Conv2d(HIDDEN_UNITS, 1, 1),
+            )
             self.classifier = nn.Linear(channels, len(self.photos.titles))
         self.module = nn.ModuleDict(
             {"conv1": self.conv1, "conv2": self.conv2, "classifier": self.classifier}
         ).to(trunk.device)
-        # Features of a trunk may be large or small; layers like those of about one.
+        # Trunks have features of very different sizes; the layers learn well from about one.
+        first = views.whole_pictures(self.photos, self.labelled[:1], SIZE, trunk.checkpoint)
         with torch.inference_mode():
-            some = next(views.whole(self.photos, self.labelled[:1], SIZE, trunk.checkpoint))
-            self.spread = float(self.features(some.to(trunk.device)).float().std())
+            self.feature_std = float(self.features(next(first).to(trunk.device)).float().std())
 
-    def groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": self.module.parameters()}]
 
     def begin(self, epoch: int) -> None:
         rng = np.random.default_rng([self.settings.seed, epoch])
-        chosen = self.trunk.rows if self.by_geometry else self.labelled
-        wanted = self.steps * self.settings.batch * (1 if self.by_geometry else 2)
-        repeats = [rng.permutation(chosen) for _ in range(-(-wanted // len(chosen)))]
-        self.order, self.rng = np.concatenate(repeats)[:wanted], rng
+        # A step has ``batch`` pairs, or as many single pictures as they have.
+        items = self.trunk.rows if self.by_geometry else self.labelled
+        item_count = self.steps * self.settings.batch * (1 if self.by_geometry else 2)
+        repeats = [rng.permutation(items) for _ in range(-(-item_count // len(items)))]
+        self.order, self.rng = np.concatenate(repeats)[:item_count], rng
 
-    def loss(self, epoch: int, step: int) -> torch.Tensor:
+    def loss(self, step: int) -> torch.Tensor:
         numbers = np.split(self.order, self.steps)[step]
         if self.by_geometry:
-            return self._matchable(numbers)
-        zoom = self.rng.uniform(LEAST_ZOOM, 1)
-        size = round(LARGEST * zoom / 32) * 32
-        pixels = [views.crop(self.photos.read(int(n)), self.rng, size) for n in numbers]
-        inputs = views.stack(pixels, self.trunk.checkpoint)
-        features = self._features(inputs)
+            return self._matchability_loss(numbers)
+        zoom = self.rng.uniform(MIN_ZOOM, 1)
+        size = round(MAX_SIZE * zoom / 32) * 32
+        pixels = [views.random_view(self.photos.read(int(n)), self.rng, size) for n in numbers]
+        inputs = views.network_input(pixels, self.trunk.checkpoint)
+        features = self.scaled_features(inputs)
         weighted = (F.softplus(self.logits(features)) * features).mean(dim=(-2, -1))
         landmarks = torch.from_numpy(self.photos.landmarks[numbers]).to(self.trunk.device)
         return F.cross_entropy(self.classifier(weighted), landmarks)
 
-    def _features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def scaled_features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Features (B, C, h, w) float32 of inputs (B, 3, H, W), over their standard deviation."""
         with torch.no_grad():
-            return self.features(inputs.to(self.trunk.device)).float() / self.spread
+            return self.features(inputs.to(self.trunk.device)).float() / self.feature_std
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 1, h, w) of features (B, C, h, w); their softplus is the attention."""
+        """(B, 1, h, w) of scaled features (B, C, h, w); their softplus is the attention."""
         return self.conv2(self.conv1(features).relu())
 
-    def _matchable(self, rows: np.ndarray) -> torch.Tensor:
+    def _matchability_loss(self, rows: np.ndarray) -> torch.Tensor:
+        """Binary cross-entropy, a scalar: which places of the first pictures are matchable.
+
+        rows: (n,) int64, positions in ``pairs``.
+        """
         numbers = self.trunk.pairs[rows].flatten()
         pictures = [self.photos.read(int(number)) for number in numbers]
-        whole = [views.cut(one, (0, 0, *one.size), SIZE) for one in pictures]
-        features = self._features(views.stack(whole, self.trunk.checkpoint))
+        pixels = [views.resized_crop(picture, (0, 0, *picture.size), SIZE) for picture in pictures]
+        features = self.scaled_features(views.network_input(pixels, self.trunk.checkpoint))
         side = features.shape[-1]
         centres = self.trunk.field.offset + self.trunk.field.stride * np.arange(side)
         places = np.stack(np.meshgrid(centres, centres, indexing="xy"), axis=-1).reshape(-1, 2)
-        codes = F.normalize(features.flatten(2), dim=1)  # (2 n, C, h w)
+        directions = F.normalize(features.flatten(2), dim=1)  # (2 n, C, h w)
         logits = self.logits(features)[:, 0].flatten(1)
-        asked, answers = [], []
+        visible_logits, matchable = [], []
         for number, row in enumerate(rows):
-            first, second = (np.array(one.size) / SIZE for one in pictures[2 * number :][:2])
-            there = geometry.project(self.maps[row], places * first) / second
-            shown = np.flatnonzero(((there > 0) & (there < SIZE)).all(axis=1))
-            nearest = (codes[2 * number].T @ codes[2 * number + 1]).argmax(dim=1).cpu().numpy()
-            error = np.linalg.norm(places[nearest[shown]] - there[shown], axis=1)
-            asked.append(logits[2 * number, shown])
-            answers.append(torch.from_numpy(error < self.trunk.field.stride))
-        target = torch.cat(answers).float().to(logits.device)
-        return F.binary_cross_entropy_with_logits(torch.cat(asked), target)
+            a, b = 2 * number, 2 * number + 1
+            factor_a, factor_b = (np.array(pictures[n].size) / SIZE for n in (a, b))
+            projected = geometry.project(self.maps[row], places * factor_a) / factor_b
+            visible = np.flatnonzero(((projected > 0) & (projected < SIZE)).all(axis=1))
+            nearest = (directions[a].T @ directions[b]).argmax(dim=1).cpu().numpy()
+            error = np.linalg.norm(places[nearest[visible]] - projected[visible], axis=1)
+            visible_logits.append(logits[a, visible])
+            matchable.append(torch.from_numpy(error < self.trunk.field.stride))
+        target = torch.cat(matchable).float().to(logits.device)
+        return F.binary_cross_entropy_with_logits(torch.cat(visible_logits), target)
 
     def validate(self) -> float:
         rows = []
         with torch.inference_mode():
-            for x in views.whole(self.photos, self.held_out, SIZE, self.trunk.checkpoint):
-                features = self._features(x)
+            for x in views.whole_pictures(self.photos, self.held_out, SIZE, self.trunk.checkpoint):
+                features = self.scaled_features(x)
                 attention = F.softplus(self.logits(features))
                 rows.append(F.normalize((attention * features).mean(dim=(-2, -1))).cpu())
         vectors = torch.cat(rows).numpy()
         return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The two layers by their names in a file, for features as the trunk gives them."""
-        first, last = self.conv1, self.conv2
-        assert first.bias is not None
-        assert last.bias is not None
+        """The two layers by their names in a file, for features that are not scaled."""
+        conv1, conv2 = self.conv1, self.conv2
+        assert conv1.bias is not None
+        assert conv2.bias is not None
         return {
-            "attention.conv1.weight": first.weight[:, :, 0, 0] / self.spread,
-            "attention.conv1.bias": first.bias,
-            "attention.conv2.weight": last.weight[:, :, 0, 0],
-            "attention.conv2.bias": last.bias,
+            "attention.conv1.weight": conv1.weight[:, :, 0, 0] / self.feature_std,
+            "attention.conv1.bias": conv1.bias,
+            "attention.conv2.weight": conv2.weight[:, :, 0, 0],
+            "attention.conv2.bias": conv2.bias,
         }
 
 
 def train(
     collection: Collection,
     out: Path,
-    which: str | None = None,
+    start: str | None = None,
     settings: Settings = Settings(),
     progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train DELF on the labelled pictures of a collection and write it to ``out``.
 
-    which: the checkpoint to start from, of DELF or CNN-IRwNHA. settings: of the trunk and of the
-    attention; the same call goes on where it was stopped.
+    start: id or file of the checkpoint to start from, of DELF or CNN-IRwNHA; default: the embedded
+    trunk. progress(done, total, what) is called after each picture and each step, say with a line
+    about the pairs and each epoch. Returns ``out``. A training that was stopped goes on with the
+    same call. Raises RetrievalError for pictures or labels that cannot be used.
     """
-    checkpoint = _start(which)
+    checkpoint = _checkpoint(start)
     photos = photographs.require_labels(collection)
     journal = Journal(
         out,
@@ -333,9 +368,9 @@ def train(
             **asdict(settings),
         },
     )
-    found = journal.once("matches", lambda: pairs.agreeing(photos, progress))
-    matches = pairs.Matches(found, len(photos), photos.landmarks)
-    rows: list[dict[str, Any]] = []
+    verified = journal.computed_once("matches", lambda: pairs.verified_pairs(photos, progress))
+    matches = pairs.Matches(verified, len(photos), photos.landmarks)
+    history: list[dict[str, Any]] = []
     trunk = Trunk(checkpoint, photos, matches, settings)
     say(
         f"{len(trunk.rows)} matching pairs; {len(trunk.training)} pictures to train on, "
@@ -345,54 +380,52 @@ def train(
         raise RetrievalError(f"No two pictures of a landmark of {collection.title} match.")
     best = 0
     if settings.trunk != "frozen":
-        best = run(trunk, settings, journal, rows, progress, say)
-    tensors = result.trunk(trunk.features) if best or checkpoint.file else {}
+        best = train_stage(trunk, settings, journal, history, progress, say)
+    tensors = result.trunk_tensors(trunk.features) if best or checkpoint.file else {}
     attention = Attention(trunk)
     if settings.attention != "norm":
-        run(attention, replace(settings, rate=ATTENTION_RATE), journal, rows, progress, say)
+        attention_settings = replace(settings, rate=ATTENTION_RATE)
+        train_stage(attention, attention_settings, journal, history, progress, say)
         tensors |= attention.tensors()
     tensors |= _pca(attention)
-    made = result.record(
-        checkpoint,
-        photos,
-        "landmark",
-        settings,
-        rows,
-        matches=len(matches),
+    record = result.training_record(checkpoint, photos, "landmark", settings, history, len(matches))
+    return journal.write_network(
+        result.file_content(checkpoint, tensors, record, pooling="attention")
     )
-    return journal.finish(result.content(checkpoint, tensors, made, pooling="attention"))
 
 
-def _start(which: str | None) -> checkpoints.Checkpoint:
-    """A checkpoint of DELF, or the trunk of one of CNN-IRwNHA with DELF's settings."""
+def _checkpoint(start: str | None) -> checkpoints.Checkpoint:
+    """The checkpoint to start from: one of DELF, or one of CNN-IRwNHA with DELF's settings."""
     try:
-        return checkpoints.find("delf", which or PLAIN)
+        return checkpoints.find("delf", start or PLAIN)
     except RetrievalError:
-        other = checkpoints.find("cnn-irwnha", which)
-        return replace(other, method="delf", settings=SETTINGS["delf"])
+        checkpoint = checkpoints.find("cnn-irwnha", start)
+        return replace(checkpoint, method="delf", settings=SETTINGS["delf"])
 
 
 def _pca(attention: Attention) -> dict[str, torch.Tensor]:
-    """PCA of the places that get most attention, in pictures spread evenly over the training."""
+    """PCA of the features with the highest attention, as tensors by their names in a file.
+
+    The pictures are spread evenly over those to train on.
+    """
     photos, training = attention.photos, attention.trunk.training
-    chosen = training[
-        np.linspace(0, len(training) - 1, min(PCA_PICTURES, len(training)), dtype=int)
-    ]
-    sample = []
+    count = min(PCA_PICTURES, len(training))
+    numbers = training[np.linspace(0, len(training) - 1, count, dtype=int)]
+    samples = []
     with torch.inference_mode():
         for size in PCA_SIZES:
-            for x in views.whole(photos, chosen, size, attention.trunk.checkpoint):
-                features = attention._features(x)
+            for x in views.whole_pictures(photos, numbers, size, attention.trunk.checkpoint):
+                features = attention.scaled_features(x)
                 scores = attention.logits(features)[:, 0].flatten(1)
                 if attention.settings.attention == "norm":
                     scores = features.norm(dim=1).flatten(1)
-                count = min(PCA_PLACES, scores.shape[1] // 2)
+                count = min(PCA_FEATURES, scores.shape[1] // 2)
                 best = scores.topk(count).indices[:, None].expand(-1, features.shape[1], -1)
-                places = features.flatten(2).gather(2, best).transpose(1, 2).flatten(0, 1)
-                sample.append(pooling.l2(places).cpu())
-    rows = torch.cat(sample).numpy()
-    if len(rows) <= DIMENSIONS:
+                best_features = features.flatten(2).gather(2, best).transpose(1, 2).flatten(0, 1)
+                samples.append(pooling.l2(best_features).cpu())
+    descriptors = torch.cat(samples).numpy()
+    if len(descriptors) <= DIMENSIONS:
         raise RetrievalError("There are too few places to reduce descriptors by PCA.")
-    layer = whitening.pca(rows, DIMENSIONS)
+    layer = whitening.pca(descriptors, DIMENSIONS)
     weight, bias = (torch.from_numpy(array.astype(np.float32, order="C")) for array in layer)
     return {"pca.components": weight, "pca.bias": bias}

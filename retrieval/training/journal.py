@@ -1,9 +1,10 @@
 """What a training keeps on disk: its state, so that it can be stopped at any moment, and curves.
 
-For ``--out net.pth`` the folder ``net.pth.training`` holds what was prepared once and the state
+For ``--out net.pth`` the folder ``net.pth.training`` holds what was computed once and the state
 after the last epoch. ``net.csv`` and ``net.png`` show the epochs so far; ``net.json`` says in the
-end how the network was made. Files are written beside their places and put there by one rename;
-those of the state begin with a SHA-256, which is checked when they are read.
+end how the network was made. Each file is written under another name and then renamed, so none is
+ever half written. Files of the state begin with the SHA-256 of the rest, which is checked when they
+are read.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ COLUMNS = ("stage", "epoch", "rate", "loss", "validation", "seconds")
 
 
 class Journal:
-    """The files of one training.
+    """The files of one training. All its methods raise RetrievalError where files cannot be used.
 
-    identity: plain values that the result depends on. A state of another identity is refused.
+    out: the network's file. identity: plain values that the result depends on; a state of another
+    identity is refused.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]):
@@ -41,53 +43,58 @@ class Journal:
         try:
             self.folder.mkdir(exist_ok=True)
             beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
-            for left in (*self.folder.glob("*.new"), *beside):  # by a kill
-                left.unlink()
+            for leftover in (*self.folder.glob("*.new"), *beside):  # of a training that was killed
+                leftover.unlink()
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
-        kept = self._read("identity")
-        begun = any(path.name != "identity" for path in self.folder.iterdir())
-        if kept is None or not begun:
+        stored = self._read("identity")
+        has_state = any(path.name != "identity" for path in self.folder.iterdir())
+        if stored is None or not has_state:
             self._write("identity", dict(identity))
-        elif kept != dict(identity):
-            changed = sorted(k for k in {*kept, *identity} if kept.get(k) != identity.get(k))
+        elif stored != dict(identity):
+            changed = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
             raise RetrievalError(
                 f"{self.folder} is the state of another training: {', '.join(changed)} differ. "
                 "Repeat its command, or delete the folder to begin again."
             )
 
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` gives (tensors in plain containers), computed the first time only."""
-        kept = self._read(name)
-        if kept is None:
-            kept = compute()
-            self._write(name, kept)
-        return kept
+    def computed_once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returns: tensors in plain containers. It is stored under ``name``, so
+        that a training that goes on does not compute it again.
+        """
+        stored = self._read(name)
+        if stored is None:
+            stored = compute()
+            self._write(name, stored)
+        return stored
 
-    def state(self, stage: str) -> dict[str, Any] | None:
-        """What ``keep`` kept of a stage last."""
+    def load_state(self, stage: str) -> dict[str, Any] | None:
+        """The state of a stage that was saved last; None where there is none."""
         return self._read(f"{stage}.state")
 
-    def keep(self, stage: str, state: Mapping[str, Any]) -> None:
+    def save_state(self, stage: str, state: Mapping[str, Any]) -> None:
+        """Store the state of a stage (tensors in plain containers) in place of the former one."""
         self._write(f"{stage}.state", dict(state))
 
-    def draw(self, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
-        """Write the curves of all epochs so far. measure: what 'validation' is."""
+    def write_curves(self, history: Sequence[Mapping[str, Any]], measure: str) -> None:
+        """Write CSV and PNG of all epochs so far. measure: what 'validation' is, in words."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
-        self._put(self.out.with_suffix(".csv"), text.getvalue().encode())
-        self._put(self.out.with_suffix(".png"), _plot(rows, measure))
+        writer.writerows(history)
+        self._write_file(self.out.with_suffix(".csv"), text.getvalue().encode())
+        self._write_file(self.out.with_suffix(".png"), _curves_png(history, measure))
 
-    def finish(self, content: Mapping[str, Any]) -> Path:
-        """Write the network, and the record of its making as JSON.
+    def write_network(self, content: Mapping[str, Any]) -> Path:
+        """Write the network, and beside it as JSON how it was made. Returns the network's file.
 
-        The state stays, with the weights of the last epoch.
+        content: from ``result.file_content``. The state stays, with the weights of the last epoch.
         """
-        made = json.dumps(content["meta"]["trained"], indent=1, ensure_ascii=False)
-        self._put(self.out.with_suffix(".json"), f"{made}\n".encode("utf-8", "backslashreplace"))
-        self._put(self.out, _bytes(content))
+        record = json.dumps(content["meta"]["trained"], indent=1, ensure_ascii=False)
+        self._write_file(
+            self.out.with_suffix(".json"), f"{record}\n".encode("utf-8", "backslashreplace")
+        )
+        self._write_file(self.out, _bytes(content))
         return self.out
 
     def _read(self, name: str) -> Any:
@@ -110,10 +117,10 @@ class Journal:
 
     def _write(self, name: str, content: Any) -> None:
         data = _bytes(content)
-        self._put(self.folder / name, hashlib.sha256(data).digest() + data)
+        self._write_file(self.folder / name, hashlib.sha256(data).digest() + data)
 
     @staticmethod
-    def _put(path: Path, data: bytes) -> None:
+    def _write_file(path: Path, data: bytes) -> None:
         try:
             with files.replacing(path) as file:
                 file.write(data)
@@ -123,25 +130,25 @@ class Journal:
 
 
 def _bytes(content: Any) -> bytes:
-    """The same content gives the same bytes: torch puts the name of a file into it, no clock."""
+    """``content`` as torch saves it. In memory, as torch writes a file's name into the file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-def _plot(rows: Sequence[Mapping[str, Any]], measure: str) -> bytes:
-    """Loss and validation of each stage by epoch, as PNG."""
+def _curves_png(history: Sequence[Mapping[str, Any]], measure: str) -> bytes:
+    """Loss and validation of each stage by epoch."""
     from matplotlib.figure import Figure
 
-    stages = list(dict.fromkeys(row["stage"] for row in rows))
+    stages = list(dict.fromkeys(row["stage"] for row in history))
     figure = Figure(figsize=(4.2 * max(len(stages), 1), 4.8), layout="constrained")
     axes = figure.subplots(2, max(len(stages), 1), squeeze=False, sharex="col")
     for column, stage in enumerate(stages):
-        own = [row for row in rows if row["stage"] == stage]
+        epochs = [row for row in history if row["stage"] == stage]
         for axis, key in zip(axes[:, column], ("loss", "validation"), strict=True):
-            drawn = [row for row in own if row[key] is not None]
+            known = [row for row in epochs if row[key] is not None]  # epoch 0 has no loss
             axis.plot(
-                [row["epoch"] for row in drawn], [row[key] for row in drawn], "o-", color="#0072B2"
+                [row["epoch"] for row in known], [row[key] for row in known], "o-", color="#0072B2"
             )
             axis.set_ylabel("loss" if key == "loss" else measure)
             axis.grid(alpha=0.3)

@@ -12,11 +12,12 @@ import torch
 def contrastive(
     x: torch.Tensor, labels: torch.Tensor, margin: float = 0.85, eps: float = 1e-6
 ) -> torch.Tensor:
-    """Pull the positive to its query, push negatives out to ``margin``: a scalar.
+    """The contrastive loss of a batch, a scalar: positives come near, negatives to ``margin``.
 
-    ½ Σ y d² + (1 − y) max(0, margin − d)² over all pairs with the query, d = ‖q − x + eps‖, where
-    eps keeps the gradient finite at d = 0. Hadsell, Chopra and LeCun, CVPR 2006; used by
-    Radenović, Tolias and Chum, TPAMI 2018; cirtorch trains ResNet-101 with margin 0.85.
+    x: (N, D). labels: (N,). ½ Σ y d² + (1 − y) max(0, margin − d)² over all pairs with the query,
+    d = ‖q − x + eps‖, where eps keeps the gradient finite at d = 0. Hadsell, Chopra and LeCun,
+    CVPR 2006; used by Radenović, Tolias and Chum, TPAMI 2018; cirtorch trains ResNet-101 with
+    margin 0.85. Raises ValueError where the batch is no whole number of tuples.
     """
     query, others, y = _pairs(x, labels)
     distance = (query - others + eps).pow(2).sum(dim=-1).sqrt()
@@ -26,10 +27,11 @@ def contrastive(
 
 
 def triplet(x: torch.Tensor, labels: torch.Tensor, margin: float = 0.5) -> torch.Tensor:
-    """Every negative farther from the query than the positive, by ``margin``: a scalar.
+    """The triplet loss of a batch, a scalar: negatives are farther than the positive by ``margin``.
 
-    Σ max(0, ‖q − p‖² − ‖q − n‖² + margin) over all negatives. Schroff, Kalenichenko and Philbin,
-    CVPR 2015.
+    x: (N, D). labels: (N,). Σ max(0, ‖q − p‖² − ‖q − n‖² + margin) over all negatives. Schroff,
+    Kalenichenko and Philbin, CVPR 2015. Raises ValueError where the batch is no whole number of
+    tuples.
     """
     query, others, y = _pairs(x, labels)
     squared = (query - others).pow(2).sum(dim=-1)  # (tuples, length − 1)

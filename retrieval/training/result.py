@@ -1,8 +1,8 @@
-"""The file that a training ends with: a network in cirtorch's form, and the record of its making.
+"""The file that a training ends with: a network in cirtorch's form, and how it was made.
 
 ``meta`` says method, architecture, pre-processing and settings, and ``trained`` how it was made;
-``state_dict`` holds the tensors. A trunk that was left as it was is not in it: ``trunk`` names the
-checkpoint that has it.
+``state_dict`` holds the tensors. A trunk that was not trained is not in the file: ``trunk`` names
+the checkpoint that has it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ from retrieval.training.loop import Settings
 from retrieval.training.photographs import Photographs
 
 
-def content(
+def file_content(
     checkpoint: Checkpoint,
     tensors: Mapping[str, torch.Tensor],
     trained: Mapping[str, Any],
     **meta: Any,
 ) -> dict[str, Any]:
-    """checkpoint: that training began with. tensors: matrices are kept in half precision.
+    """What ``torch.save`` writes: a dictionary of ``meta`` and ``state_dict``.
 
-    Raises RetrievalError where a number is too large for that, or is none.
+    checkpoint: the training started from it. tensors: by name; matrices become half precision.
+    trained: from ``training_record``. meta: further entries of ``meta``.
+    Raises RetrievalError where a number is infinite or NaN in half precision.
     """
     if not any(name.startswith("features.") for name in tensors):
         meta["trunk"] = {"checkpoint": checkpoint.id, "sha256": checkpoint.sha256}
@@ -54,31 +56,33 @@ def content(
     return {"meta": json.loads(json.dumps(meta)), "state_dict": state}
 
 
-def trunk(features: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Tensors of a trunk that learned, by their names in a file."""
+def trunk_tensors(features: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a trunk that was trained, by their names in a file."""
     return {f"features.{name}": value for name, value in features.state_dict().items()}
 
 
-def record(
+def training_record(
     checkpoint: Checkpoint,
     photos: Photographs,
     labels: str,
     settings: Settings,
-    rows: Sequence[Mapping[str, Any]],
-    **more: Any,
+    history: Sequence[Mapping[str, Any]],
+    matches: int | None = None,
 ) -> dict[str, Any]:
-    """How a network was made. No clock: the same training gives the same bytes.
+    """How a network was made, as plain values for JSON.
 
-    labels: what was asked of them. settings: what differs from the defaults is in the command.
+    checkpoint: the training started from it. labels: which labels it used. history: all epochs.
+    matches: matching pairs, where the method learns from pairs. No times are in it, so that the
+    same training gives the same bytes.
     """
     training, held_out = photos.split()
-    chosen = asdict(settings)
+    values = asdict(settings)
     defaults = asdict(type(settings)())
-    changed = [f"--{name} {value}" for name, value in chosen.items() if value != defaults[name]]
+    options = [f"--{name} {value}" for name, value in values.items() if value != defaults[name]]
     start = [] if checkpoint.id == PLAIN else [f"--checkpoint {checkpoint.id}"]
-    words = ["python -m retrieval train", checkpoint.method, photos.collection.name]
+    command = ["python -m retrieval train", checkpoint.method, photos.collection.name]
     return {
-        "command": " ".join([*words, *start, *changed]),
+        "command": " ".join([*command, *start, *options]),
         "collection": photos.collection.name,
         "fingerprint": photos.collection.fingerprint,
         "pictures": len(training),
@@ -86,7 +90,7 @@ def record(
         "labels": labels,
         "from": checkpoint.id,
         "from_sha256": checkpoint.sha256,
-        "settings": chosen,
-        **more,
-        "epochs": [{key: row[key] for key in row if key != "seconds"} for row in rows],
+        "settings": values,
+        **({} if matches is None else {"matches": matches}),
+        "epochs": [{key: row[key] for key in row if key != "seconds"} for row in history],
     }

@@ -1,13 +1,13 @@
-"""CNN-IRwNHA's own training: a siamese network on matching pairs.
+"""CNN-IRwNHA's training: a siamese network on matching pairs.
 
-Radenović, Tolias and Chum, TPAMI 2018: tuples of a query, a picture that matches it, and the
-pictures most like it of other landmarks, at most one of each, mined anew before every epoch. Here
-each picture of a tuple is in turn the query of the others: a negative that has a match brings it
-along, so one pass of twelve pictures serves up to twelve tuples instead of one.
+Radenović, Tolias and Chum, TPAMI 2018: a tuple is a query, a picture that matches it, and the
+pictures most similar to it of other landmarks, at most one of each. They are mined again before
+every epoch. Here the match of each negative is added where there is one, and every picture that has
+its match in the tuple is a query once: one pass of twelve pictures gives up to twelve tuples.
 
-Batch norms stay as they are, and so do the first blocks, which see edges and textures only; the
-rest of the trunk and GeM's exponent are trained. Then a whitening layer is learned from the
-matching pairs (section 3.4), and all of it is written as a network file of cirtorch's form.
+Batch norms and the first blocks, which see edges and textures only, stay as they are; the rest of
+the trunk and GeM's exponent are trained. Then a whitening layer is learned from the matching pairs
+(section 3.4), and all of it is written as a network file of cirtorch's form.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from retrieval.networks import checkpoints, trunks
 from retrieval.networks.records import PLAIN
 from retrieval.training import loop, losses, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Progress, Say, Stage, run
+from retrieval.training.loop import Progress, Say, Stage, train_stage
 from retrieval.training.validation import mean_average_precision
 
 SIZE = 224  # pixels of a side of a training view
 NEGATIVES = 5  # of a tuple
-LOOK = 400  # pictures most like the query among which negatives are looked for
-DIMENSIONS = 512
-SHRINKAGE = 0.3
-LEAST_PAIRS = 50
+MINING_POOL = 400  # pictures most similar to the query, which negatives are taken from
+DIMENSIONS = 512  # of the whitened descriptor
+SHRINKAGE = 0.3  # of the whitening
+MIN_PAIRS = 50  # that match, of a collection
 
 
 @dataclass(frozen=True)
 class Settings(loop.Settings):
-    """pairs: what says that two pictures match, and that two do not.
+    """Settings of this training.
 
-    'geometry' asks no human: pictures match where one transformation explains many matches of
-    their local features. 'labels' asks besides that they show one landmark, and takes negatives
-    from others.
-    frozen: blocks of the trunk, from the first, that stay as they are.
-    tuples: of an epoch; batch: of a step.
+    pairs: what makes two pictures a matching pair. 'geometry': one transformation explains many
+    matches of their local features; no labels are needed. 'labels': they also show one landmark,
+    and negatives are of other landmarks.
+    size: pixels of a side of a view. frozen: blocks of the trunk, from the first, that stay as they
+    are. tuples: of an epoch. batch: tuples of a step.
     """
 
     epochs: int = 4
@@ -62,6 +62,7 @@ class Network(nn.Module):
     """Trunk → GeM → L2."""
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, frozen: int):
+        """Raises RetrievalError for a checkpoint without GeM over the whole picture."""
         super().__init__()
         weights = checkpoints.load(checkpoint)
         meta = weights.meta
@@ -100,62 +101,65 @@ class Siamese(Stage):
         self.steps = -(-settings.tuples // settings.batch)
         self.device = trunks.placement()[0]
 
-    def groups(self) -> list[dict[str, Any]]:
-        trained = [one for one in self.network.features.parameters() if one.requires_grad]
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        trunk = [p for p in self.network.features.parameters() if p.requires_grad]
         return [
-            {"params": trained},
+            {"params": trunk},
             {"params": [self.network.p], "factor": 10.0, "weight_decay": 0.0},
         ]
 
     def describe(self, numbers: np.ndarray, size: int) -> np.ndarray:
-        """Descriptors (n, C) float32 of whole pictures, ``size`` pixels on the longer side."""
+        """Descriptors (n, C) float32, of unit length, of whole pictures.
+
+        numbers: of the pictures, (n,) int. size: pixels of the longer side, at most.
+        """
         with torch.inference_mode():
             rows = [
                 self.module(x.to(self.device)).cpu()
-                for x in views.whole(self.photos, numbers, size, self.checkpoint)
+                for x in views.whole_pictures(self.photos, numbers, size, self.checkpoint)
             ]
         return torch.cat(rows).numpy()
 
     def begin(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.settings.seed, epoch])
-        rows = self.describe(self.training, self.settings.size)
-        self.known = np.zeros((len(self.photos), rows.shape[1]), np.float32)
-        self.known[self.training] = rows
+        descriptors = self.describe(self.training, self.settings.size)
+        self.descriptors = np.zeros((len(self.photos), descriptors.shape[1]), np.float32)
+        self.descriptors[self.training] = descriptors
         repeats = -(-self.settings.tuples // len(self.queries))
         order = [self.rng.permutation(self.queries) for _ in range(repeats)]
         self.order = np.concatenate(order)[: self.settings.tuples]
 
-    def loss(self, epoch: int, step: int) -> torch.Tensor:
+    def loss(self, step: int) -> torch.Tensor:
         first = step * self.settings.batch
-        pictures: list[int] = []
-        rows = []
+        numbers: list[int] = []
+        tuples = []
         for query in self.order[first : first + self.settings.batch].tolist():
-            numbers, items = self._tuple(query)
-            rows.append(len(pictures) + everyone_asks(items))
-            pictures += numbers
-        several = [
-            views.crop(self.photos.read(number), self.rng, self.settings.size)
-            for number in pictures
+            query_numbers, items = self._mined_pictures(query)
+            tuples.append(len(numbers) + all_tuples(items))
+            numbers += query_numbers
+        pixels = [
+            views.random_view(self.photos.read(number), self.rng, self.settings.size)
+            for number in numbers
         ]
-        inputs = views.stack(several, self.checkpoint).to(self.device)
+        inputs = views.network_input(pixels, self.checkpoint).to(self.device)
         vectors = self.module(inputs)
         compare = losses.triplet if self.settings.loss == "triplet" else losses.contrastive
         total, count = vectors.new_zeros(()), 0
-        for index in rows:
-            labels = torch.zeros(index.shape, device=self.device)
+        for rows in tuples:
+            labels = torch.zeros(rows.shape, device=self.device)
             labels[:, 0], labels[:, 1] = -1, 1
-            total = total + compare(vectors[index.flatten()], labels.flatten())
-            count += len(index)
+            total = total + compare(vectors[rows.flatten()], labels.flatten())
+            count += len(rows)
         return total / count
 
-    def _tuple(self, query: int) -> tuple[list[int], np.ndarray]:
-        """A query, its negatives, and a match of each that has one, beside it.
+    def _mined_pictures(self, query: int) -> tuple[list[int], np.ndarray]:
+        """A query and its negatives, each followed by a picture that matches it, if one does.
 
-        Returns the pictures, and for each the number of the item that it belongs to.
+        Returns the numbers of the pictures, and for each the item (n,) int64 that it belongs to: 0
+        for the query and its match, 1 for the first negative and its match, and so on.
         """
-        chosen = [query, *self._hardest(query)]
         numbers, items = [], []
-        for item, number in enumerate(chosen):
+        for item, number in enumerate([query, *self._hard_negatives(query)]):
             numbers.append(number)
             items.append(item)
             partners = self.matches.partners(number)
@@ -164,74 +168,79 @@ class Siamese(Stage):
                 items.append(item)
         return numbers, np.array(items)
 
-    def _hardest(self, query: int) -> list[int]:
-        """The pictures most like the query that do not match it, one of each landmark."""
-        likeness = self.known[self.training] @ self.known[query]
-        found: list[int] = []
-        used = {self.matches.group[query]}
-        used |= set(self.matches.group[self.matches.partners(query)].tolist())
-        for number in self.training[np.argsort(-likeness, kind="stable")[:LOOK]].tolist():
-            group = self.matches.group[number]
-            if group in used or any(self.matches.agree(number, other) for other in (query, *found)):
+    def _hard_negatives(self, query: int) -> list[int]:
+        """The pictures most similar to the query that do not match it, one of each group."""
+        matches = self.matches
+        similarities = self.descriptors[self.training] @ self.descriptors[query]
+        pool = self.training[np.argsort(-similarities, kind="stable")[:MINING_POOL]]
+        negatives: list[int] = []
+        used_groups = {matches.group[query]}
+        used_groups |= set(matches.group[matches.partners(query)].tolist())
+        for number in pool.tolist():
+            group = matches.group[number]
+            if group in used_groups or any(
+                matches.are_verified(number, other) for other in (query, *negatives)
+            ):
                 continue
-            found.append(number)
-            used.add(group)
-            if len(found) == NEGATIVES:
+            negatives.append(number)
+            used_groups.add(group)
+            if len(negatives) == NEGATIVES:
                 break
-        return found
+        return negatives
 
     def validate(self) -> float:
         vectors = self.describe(self.held_out, self.checkpoint.settings["size"])
         return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
 
 
-def everyone_asks(items: np.ndarray) -> torch.Tensor:
-    """Tuples (t, n) of n pictures: every picture with a match asks for it among all the others.
+def all_tuples(items: np.ndarray) -> torch.Tensor:
+    """The tuples of n pictures, one for each picture that has a match: (t, n) int64.
 
-    items: (n,) which pictures belong together: one or two of each number. A row holds positions:
-    the query, its match, then all pictures of other items.
+    items: (n,) int64; one or two pictures have the same number, and two of the same match. A row
+    holds positions: the query, its match, then all pictures of other items.
     """
-    rows = []
+    tuples = []
     for query, item in enumerate(items):
-        others = np.flatnonzero(items != item)
+        negatives = np.flatnonzero(items != item)
         match = np.flatnonzero((items == item) & (np.arange(len(items)) != query))
         if len(match):
-            rows.append([query, *match, *others])
-    return torch.tensor(rows)
+            tuples.append([query, *match, *negatives])
+    return torch.tensor(tuples)
 
 
 def train(
     collection: Collection,
     out: Path,
-    which: str | None = None,
+    start: str | None = None,
     settings: Settings = Settings(),
     progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train a network on the database pictures of a collection and write it to ``out``.
 
-    which: the checkpoint to start from. progress(done, total, what) is called after each picture
-    and each step; say is told what was found and how each epoch went. The same call goes on where
-    it was stopped. Raises RetrievalError where the pictures have too little in common.
+    start: id or file of the checkpoint to start from; default: the embedded trunk.
+    progress(done, total, what) is called after each picture and each step, say with a line about
+    the pairs and each epoch. Returns ``out``. A training that was stopped goes on with the same
+    call. Raises RetrievalError where too few pictures match.
     """
-    checkpoint = checkpoints.find("cnn-irwnha", which or PLAIN)
+    checkpoint = checkpoints.find("cnn-irwnha", start or PLAIN)
     labelled = photographs.labelled(collection)
     if settings.pairs == "labels" and labelled is None:
         labelled = photographs.require_labels(collection)
-    plain = photographs.unlabelled(collection)
+    unlabelled = photographs.unlabelled(collection)
     journal = Journal(
         out,
         {
             "method": "cnn-irwnha",
-            "pictures": (labelled or plain).digest(),
+            "pictures": (labelled or unlabelled).digest(),
             "from": checkpoint.sha256,
             **asdict(settings),
         },
     )
-    found = journal.once("matches", lambda: pairs.agreeing(plain, progress))
-    photos = labelled or photographs.grouped(plain, pairs.groups(found, len(plain)))
+    verified = journal.computed_once("matches", lambda: pairs.verified_pairs(unlabelled, progress))
+    photos = labelled or photographs.grouped(unlabelled, pairs.groups(verified, len(unlabelled)))
     landmarks = photos.landmarks if settings.pairs == "labels" else None
-    matches = pairs.Matches(found, len(plain), landmarks)
+    matches = pairs.Matches(verified, len(unlabelled), landmarks)
     network = Network(checkpoint, settings.frozen).to(memory_format=torch.channels_last)
     network.to(trunks.placement()[0])
     stage = Siamese(network, checkpoint, photos, matches, settings)
@@ -239,42 +248,38 @@ def train(
         f"{len(matches)} matching pairs of {len(stage.queries)} pictures; {len(stage.training)} "
         f"to train on, {len(stage.held_out)} of other landmarks to validate on"
     )
-    count = len(np.unique(matches.group))
-    if len(matches) < LEAST_PAIRS or count <= NEGATIVES:
+    group_count = len(np.unique(matches.group))
+    if len(matches) < MIN_PAIRS or group_count <= NEGATIVES:
         raise RetrievalError(
             f"Too few pictures of {collection.title} match to train on: {len(matches)} pairs in "
-            f"{count} groups; {LEAST_PAIRS} in {NEGATIVES + 1} are the least."
+            f"{group_count} groups; {MIN_PAIRS} in {NEGATIVES + 1} are the least."
         )
-    rows: list[dict[str, Any]] = []
-    best = run(stage, settings, journal, rows, progress, say)
+    history: list[dict[str, Any]] = []
+    best = train_stage(stage, settings, journal, history, progress, say)
     labels = "landmark" if settings.pairs == "labels" else "none"
     if settings.pairs == "geometry" and labelled is not None:
         labels = "landmark, to validate only"
     weight, bias = (torch.from_numpy(array.astype(np.float32)) for array in _whitening(stage))
     tensors = {"pool.p": network.p, "whiten.weight": weight, "whiten.bias": bias}
     if best or checkpoint.file:
-        tensors |= result.trunk(network.features)
-    made = result.record(
-        checkpoint,
-        photos,
-        labels,
-        settings,
-        rows,
-        matches=len(matches),
-    )
+        tensors |= result.trunk_tensors(network.features)
+    record = result.training_record(checkpoint, photos, labels, settings, history, len(matches))
     cirtorch = {"pooling": "gem", "local_whitening": False, "regional": False, "whitening": True}
-    return journal.finish(
-        result.content(checkpoint, tensors, made, **cirtorch, outputdim=len(bias))
+    return journal.write_network(
+        result.file_content(checkpoint, tensors, record, **cirtorch, outputdim=len(bias))
     )
 
 
 def _whitening(stage: Siamese) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias learned from the matching pairs among the training pictures."""
-    place = np.zeros(len(stage.photos), np.int64)
-    place[stage.training] = np.arange(len(stage.training))
+    """Weight (d, C) and bias (d,), learned from the matching pairs among the training pictures."""
+    row_of = np.zeros(len(stage.photos), np.int64)
+    row_of[stage.training] = np.arange(len(stage.training))
     pairs = stage.matches.pairs
     pairs = pairs[np.isin(pairs, stage.training).all(axis=1)]
-    vectors = stage.describe(stage.training, stage.checkpoint.settings["size"])[
-        place[pairs.flatten()]
-    ]
-    return whitening.learn(vectors, np.repeat(np.arange(len(pairs)), 2), DIMENSIONS, SHRINKAGE)
+    descriptors = stage.describe(stage.training, stage.checkpoint.settings["size"])
+    return whitening.from_groups(
+        descriptors[row_of[pairs.flatten()]],
+        np.repeat(np.arange(len(pairs)), 2),
+        DIMENSIONS,
+        SHRINKAGE,
+    )

@@ -1,8 +1,8 @@
 """SIR's layer: 1024 units and a classifier on frozen features, trained to tell landmarks apart.
 
 The trunk stays as it is, so its features are computed once and an epoch takes seconds. The layer
-begins as the discriminant analysis of the same landmarks (``whitening.learn``), which is what
-cross-entropy would have to find first; the classifier is dropped in the end.
+starts as the discriminant analysis of the same landmarks (``whitening.from_groups``), which saves
+epochs. The classifier is not part of the network in the end.
 """
 
 from __future__ import annotations
@@ -18,33 +18,37 @@ from torch import nn
 
 from retrieval import methods
 from retrieval.collections import Collection
+from retrieval.methods.base import as_vector
 from retrieval.networks import checkpoints
 from retrieval.networks.records import PLAIN
 from retrieval.training import photographs, result, whitening
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Progress, Say, Settings, Stage, run
+from retrieval.training.loop import Progress, Say, Settings, Stage, train_stage
 from retrieval.training.validation import mean_average_precision
 
-DIMENSIONS = 1024
-SHRINKAGE = 0.3
-NOISE = 0.5  # standard deviation of what each feature is multiplied by: other views of the same
+DIMENSIONS = 1024  # of the layer
+SHRINKAGE = 0.3  # of the discriminant analysis
+NOISE = 0.5  # standard deviation of the factors, mean 1, that stand for other views of a picture
 BATCH = 128
 SCALE = 30.0  # of the cosines that the classifier gives
 
 
 class Layer(Stage):
-    """features (n, C) float32 of unit length, by number of the picture."""
+    """The layer and its classifier."""
 
     name = "layer"
 
     def __init__(self, features: torch.Tensor, photos: photographs.Photographs, settings: Settings):
+        """features: (n, C) float32 of unit length, a row for each picture."""
         self.features, self.photos, self.settings = features, photos, settings
         self.training, self.held_out = photos.split()
-        self.labelled = self.training[photos.landmarks[self.training] != photographs.NONE]
+        self.labelled = self.training[photos.landmarks[self.training] != photographs.NO_LANDMARK]
         self.steps = -(-len(self.labelled) // BATCH)
         x = features[self.training].numpy().astype(np.float64)
         dimensions = min(DIMENSIONS, x.shape[1])
-        weight, bias = whitening.learn(x, photos.landmarks[self.training], dimensions, SHRINKAGE)
+        weight, bias = whitening.from_groups(
+            x, photos.landmarks[self.training], dimensions, SHRINKAGE
+        )
         factor = 1 / np.linalg.norm(x @ weight.T + bias, axis=1).mean()
         layer = nn.Linear(x.shape[1], dimensions)
         classifier = nn.Linear(dimensions, len(photos.titles), bias=False)
@@ -59,7 +63,7 @@ class Layer(Stage):
         self.layer, self.classifier = layer, classifier
         self.module = nn.ModuleDict({"layer": layer, "classifier": classifier})
 
-    def groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": self.module.parameters()}]
 
     def begin(self, epoch: int) -> None:
@@ -67,7 +71,7 @@ class Layer(Stage):
         self.batches = torch.from_numpy(rng.permutation(self.labelled)).split(BATCH)
         self.noise = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
 
-    def loss(self, epoch: int, step: int) -> torch.Tensor:
+    def loss(self, step: int) -> torch.Tensor:
         numbers = self.batches[step]
         features = self.features[numbers]
         features = features * (1 + NOISE * torch.randn(features.shape, generator=self.noise))
@@ -85,17 +89,20 @@ class Layer(Stage):
 def train(
     collection: Collection,
     out: Path,
-    which: str | None = None,
+    start: str | None = None,
     settings: Settings = Settings(),  # noqa: B008 - it is frozen
     progress: Progress = None,
     say: Say = lambda text: None,
 ) -> Path:
     """Train the layer on the labelled pictures of a collection and write it to ``out``.
 
-    which: the checkpoint whose trunk it goes on. The same call goes on where it was stopped.
+    start: id or file of the checkpoint whose trunk gives the features; default: the embedded trunk.
+    progress(done, total, what) is called after each picture and each step, say with a line about
+    the pictures and each epoch. Returns ``out``. A training that was stopped goes on with the same
+    call. Raises RetrievalError for pictures or labels that cannot be used.
     """
-    checkpoint = checkpoints.find("sir", which or PLAIN)
-    bare = methods.load_record(checkpoint)
+    checkpoint = checkpoints.find("sir", start or PLAIN)
+    trunk = methods.load_record(checkpoint)
     photos = photographs.require_labels(collection)
     journal = Journal(
         out,
@@ -103,24 +110,23 @@ def train(
             "method": "sir",
             "pictures": photos.digest(),
             "from": checkpoint.sha256,
-            "input": bare.settings,
+            "input": trunk.settings,
             **asdict(settings),
         },
     )
 
-    def features() -> torch.Tensor:
+    def describe_all() -> torch.Tensor:
         rows = []
         for number in range(len(photos)):
-            rows.append(torch.from_numpy(bare.describe(photos.read(number))))
+            rows.append(torch.from_numpy(as_vector(trunk.describe(photos.read(number)))))
             if progress:
                 progress(number + 1, len(photos), "features")
         return torch.stack(rows)
 
-    stage = Layer(journal.once("features", features), photos, settings)
+    stage = Layer(journal.computed_once("features", describe_all), photos, settings)
     say(f"{len(stage.labelled)} pictures to train on, {len(stage.held_out)} to validate on")
-    rows: list[dict[str, Any]] = []
-    run(stage, settings, journal, rows, progress, say)
-    layer = stage.layer
-    made = result.record(checkpoint, photos, "landmark", settings, rows)
-    tensors = {"weight": layer.weight, "bias": layer.bias}
-    return journal.finish(result.content(checkpoint, tensors, made, pooling="spoc"))
+    history: list[dict[str, Any]] = []
+    train_stage(stage, settings, journal, history, progress, say)
+    record = result.training_record(checkpoint, photos, "landmark", settings, history)
+    tensors = {"weight": stage.layer.weight, "bias": stage.layer.bias}
+    return journal.write_network(result.file_content(checkpoint, tensors, record, pooling="spoc"))

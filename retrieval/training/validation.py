@@ -8,15 +8,16 @@ from retrieval.evaluation.protocols import average_precision
 
 
 def mean_average_precision(vectors: np.ndarray, landmarks: np.ndarray) -> float:
-    """Every picture asks for the others of its landmark among all others: mAP, 0 to 1.
+    """Mean average precision, 0 to 1: each picture is a query once and searches all others.
 
-    vectors: (n, D) of unit length. landmarks: (n,), each at least twice.
+    Positives are the other pictures of its landmark. vectors: (n, D) of unit length. landmarks:
+    (n,) int, each at least twice.
     """
-    likeness = vectors @ vectors.T
-    found = []
-    for query, row in enumerate(likeness):
-        order = np.argsort(-row, kind="stable")
-        order = order[order != query]
-        ranks = np.flatnonzero(landmarks[order] == landmarks[query])
-        found.append(average_precision(ranks, len(ranks)))
-    return float(np.mean(found))
+    similarities = vectors @ vectors.T
+    precisions = []
+    for query, row in enumerate(similarities):
+        ranking = np.argsort(-row, kind="stable")
+        ranking = ranking[ranking != query]
+        ranks = np.flatnonzero(landmarks[ranking] == landmarks[query])
+        precisions.append(average_precision(ranks, len(ranks)))
+    return float(np.mean(precisions))

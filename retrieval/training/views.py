@@ -17,50 +17,57 @@ from retrieval.images import Box
 from retrieval.networks.checkpoints import Checkpoint
 from retrieval.training.photographs import Photographs
 
-LEAST_AREA = 0.5  # of a picture, in a view
+MIN_AREA = 0.5  # share of a picture's area that a view shows at least
 
 
-def crop(picture: Image.Image, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random part of a picture in another light: (size, size, 3) float32, 0 to 255."""
-    return in_another_light(cut(picture, random_box(picture.size, rng), size), rng)
+def random_view(picture: Image.Image, rng: np.random.Generator, size: int) -> np.ndarray:
+    """A random part of a picture, its light changed: (size, size, 3) float32, 0 to 255."""
+    return jitter_light(resized_crop(picture, random_crop(picture.size, rng), size), rng)
 
 
-def random_box(size: tuple[int, int], rng: np.random.Generator) -> Box:
-    """50 to 100 % of the area of a picture of (width, height), as near to a square as that goes.
+def random_crop(size: tuple[int, int], rng: np.random.Generator) -> Box:
+    """A box (x1, y1, x2, y2) in pixels inside a picture of ``size``, (width, height).
 
-    Up to a fifth wider or higher.
+    It covers 50 to 100 % of the area. One side is at most 1.22 times the other, unless the picture
+    is too narrow for that.
     """
     width, height = size
-    area, aspect = rng.uniform(LEAST_AREA, 1) * width * height, np.exp(rng.uniform(-0.2, 0.2))
-    w, h = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
-    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return x, y, x + w, y + h
+    area, aspect = rng.uniform(MIN_AREA, 1) * width * height, np.exp(rng.uniform(-0.2, 0.2))
+    box_width, box_height = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
+    x, y = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+    return x, y, x + box_width, y + box_height
 
 
-def in_another_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Contrast and brightness of (H, W, 3) float32, 0 to 255, changed by 0.7 to 1.3."""
+def jitter_light(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pixels (H, W, 3) float32, 0 to 255, with contrast and brightness times 0.7 to 1.3 each."""
     mean = pixels.mean()
     contrast, brightness = rng.uniform(0.7, 1.3, 2).astype(np.float32)
     return ((pixels - mean) * contrast + mean * brightness).clip(0, 255)
 
 
-def cut(picture: Image.Image, box: Box, size: int) -> np.ndarray:
-    """A part of a picture as a square: (size, size, 3) float32, 0 to 255."""
+def resized_crop(picture: Image.Image, box: Box, size: int) -> np.ndarray:
+    """A part of a picture, box (x1, y1, x2, y2) in its pixels, squeezed into a square.
+
+    Returns (size, size, 3) float32, 0 to 255.
+    """
     return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box), np.float32)
 
 
-def stack(pictures: Sequence[np.ndarray], checkpoint: Checkpoint) -> torch.Tensor:
-    """Normalised input (B, 3, H, W) of pictures (H, W, 3) float32 from 0 to 255."""
+def network_input(pictures: Sequence[np.ndarray], checkpoint: Checkpoint) -> torch.Tensor:
+    """Pictures (H, W, 3) float32, 0 to 255, as a normalised batch (B, 3, H, W) float32."""
     pixels = np.stack(pictures) / np.float32(255)
     mean, std = np.array(checkpoint.mean, np.float32), np.array(checkpoint.std, np.float32)
     pixels = (pixels - mean) / std
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels-last in memory already
 
 
-def whole(
+def whole_pictures(
     photos: Photographs, numbers: np.ndarray, size: int, checkpoint: Checkpoint
 ) -> Iterator[torch.Tensor]:
-    """Inputs (1, 3, H, W) of whole pictures, ``size`` pixels on the longer side at most."""
+    """Batches (1, 3, H, W) of whole pictures, ``size`` pixels on the longer side at most.
+
+    numbers: of the pictures, (n,) int.
+    """
     for number in numbers.tolist():
         picture = images.fit(photos.read(number), size)
-        yield stack([np.asarray(picture, np.float32)], checkpoint)
+        yield network_input([np.asarray(picture, np.float32)], checkpoint)

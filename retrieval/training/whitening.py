@@ -11,28 +11,32 @@ import numpy as np
 from retrieval.errors import RetrievalError
 
 
-def learn(
+def from_groups(
     x: np.ndarray, groups: np.ndarray, dimensions: int, shrinkage: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whiten what differs between pictures of the same thing, then rotate to principal axes.
+    """Whitening learned from groups of pictures of the same thing: weight (d, D) and bias (d,).
 
-    x: (n, D). groups: (n,) int64, what each shows; below 0 and groups of one say nothing about
-    what differs within. The first factor is the inverse square root of the covariance within
-    groups, the second a PCA of all projected descriptors, as in Mikolajczyk and Matas, ICCV 2007,
-    and Radenović et al., TPAMI 2018, section 3.4 (whose groups are pairs); with landmarks as groups
-    it is Fisher's linear discriminant analysis.
+    x: (n, D). groups: (n,) int64, the group of each descriptor. Negative numbers and groups of one
+    do not count for the covariance within groups.
+
+    Descriptors are multiplied by the inverse square root of the covariance within groups and then
+    rotated to the principal axes of all of them: Mikolajczyk and Matas, ICCV 2007, and Radenović et
+    al., TPAMI 2018, section 3.4, whose groups are pairs. With landmarks as groups it is Fisher's
+    linear discriminant analysis.
+
     shrinkage: 0 to 1; eigenvalues move that share of the way to their mean (Ledoit and Wolf, J.
-    Multivariate Analysis 2004), for there are few pictures for so many dimensions.
+    Multivariate Analysis 2004), because there are few pictures for so many dimensions.
+    Raises RetrievalError where no group has two descriptors.
     """
     _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
     used = (groups >= 0) & (counts[group] > 1)
     sums = np.zeros((len(counts), x.shape[1]))
     np.add.at(sums, group[used], x[used])
     residuals = x[used] - (sums / counts[:, None])[group[used]]
-    free = int(used.sum()) - len(np.unique(group[used]))
-    if not free:
+    degrees_of_freedom = int(used.sum()) - len(np.unique(group[used]))
+    if not degrees_of_freedom:
         raise RetrievalError("No two descriptors are of the same thing: nothing to whiten by.")
-    values, vectors = np.linalg.eigh(residuals.T @ residuals / free)
+    values, vectors = np.linalg.eigh(residuals.T @ residuals / degrees_of_freedom)
     values = values.clip(min=0)
     values = (1 - shrinkage) * values + shrinkage * values.mean()
     inverse_root = (vectors * values**-0.5).T
@@ -55,14 +59,14 @@ def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 def pca_whitening(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """``pca``, with every direction divided by its standard deviation: weight (d, D), bias (d,).
 
-    Jégou and Chum, ECCV 2012.
+    x: (n, D). Jégou and Chum, ECCV 2012. Raises RetrievalError where a deviation is zero.
     """
     weight, _ = pca(x, dimensions)
     mean = x.mean(axis=0)
-    spread = ((x - mean) @ weight.T).std(axis=0)
-    if not (spread > 1e-12).all():
+    deviations = ((x - mean) @ weight.T).std(axis=0)
+    if not (deviations > 1e-12).all():
         raise RetrievalError(f"The descriptors vary in fewer than {dimensions} directions.")
-    weight = weight / spread[:, None]
+    weight = weight / deviations[:, None]
     return weight, -weight @ mean
 
 
@@ -71,11 +75,13 @@ def from_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whitening learned from matching pairs, cirtorch's ``Lw``: weight (d, D) and bias (d,).
 
-    x: (n, D); queries, positives: positions of the two of each pair. Whitens the differences
-    within pairs by the inverse of their Cholesky factor, then rotates to the principal axes of
-    all x about the mean of the queries (Mikolajczyk and Matas, ICCV 2007; Radenović et al.,
-    TPAMI 2018, section 3.4). The trainers here use ``learn``, the shrunk form of the same, as their
-    samples are small; this one is the published form, which the tests compare with cirtorch's.
+    x: (n, D); queries, positives: (m,) int, rows of x that make the pairs. Differences within pairs
+    are whitened by the inverse of their Cholesky factor; then x is rotated to its principal axes
+    about the mean of the queries (Mikolajczyk and Matas, ICCV 2007; Radenović et al., TPAMI 2018,
+    section 3.4). Raises RetrievalError where the pairs do not vary.
+
+    The trainers use ``from_groups``, the same with shrinkage, because their samples are small. This
+    is the published form, which the tests compare with cirtorch's.
     """
     x = x.astype(np.float64)
     mean = x[queries].mean(axis=0)
@@ -89,10 +95,12 @@ def from_pairs(
 
 
 def _cholesky(matrix: np.ndarray) -> np.ndarray:
-    """Lower factor; where pairs are too few, with the least power of ten added that it needs."""
+    """Lower Cholesky factor (D, D). For a singular matrix a power of ten, as small as is enough,
+    is added to the diagonal.
+    """
     for ridge in (0.0, *10.0 ** np.arange(-10, 3)):
         try:
             return np.linalg.cholesky(matrix + ridge * np.eye(len(matrix)))
         except np.linalg.LinAlgError:
             continue
-    raise RetrievalError("The pairs do not vary: nothing to learn a whitening from.")
+    raise RetrievalError("The pairs do not vary: nothing to from_groups a whitening from.")

@@ -34,7 +34,7 @@ def collection(tmp_path_factory):
 def test_they_are_trained_on(collection, tmp_path):
     assert len(photographs.labelled(collection).split()[1]) >= 16
     content = {"meta": {"trained": {"collection": collection.name}}}
-    Journal(tmp_path / "network.pth", {}).finish(content)
+    Journal(tmp_path / "network.pth", {}).write_network(content)
     assert json.loads((tmp_path / "network.json").read_bytes()) == content["meta"]["trained"]
 
 

@@ -23,7 +23,7 @@ def landmarks(tmp_path_factory, drawn):
 @pytest.fixture
 def small(monkeypatch):
     """Landmarks of three pictures are enough to validate on."""
-    monkeypatch.setattr(photographs, "HELD_OUT_PICTURES", 3)
+    monkeypatch.setattr(photographs, "MIN_HELD_OUT_PICTURES", 3)
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def half_precision():
     """``half_precision(stage)``: what a GPU computes in bfloat16 is nearly what a CPU computes."""
 
     def compare(stage):
-        trained = [one for group in stage.groups() for one in group["params"]]
+        trained = [one for group in stage.parameter_groups() for one in group["params"]]
         found = []
         for half in (False, True):
             stage.begin(1)
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = stage.loss(1, 0)
+                loss = stage.loss(0)
             assert loss.dtype == torch.float32
             slopes = torch.autograd.grad(loss, trained, materialize_grads=True, allow_unused=True)
             found.append((loss.item(), torch.cat([one.flatten() for one in slopes])))

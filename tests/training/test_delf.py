@@ -18,16 +18,15 @@ def quick(monkeypatch, small):
     monkeypatch.setitem(SETTINGS["delf"], "size", 192)
     monkeypatch.setattr(pairs, "SIZE", 64)
     monkeypatch.setattr(delf, "SIZE", 96)
-    monkeypatch.setattr(delf, "LARGEST", 96)
+    monkeypatch.setattr(delf, "MAX_SIZE", 96)
     monkeypatch.setattr(delf, "PCA_SIZES", (96, 128))
-    monkeypatch.setattr(delf, "HIDDEN", 16)
+    monkeypatch.setattr(delf, "HIDDEN_UNITS", 16)
 
 
 def trunk_of(landmarks, **options):
     photos = photographs.labelled(landmarks)
     checkpoint = checkpoints.find("delf", "efficientnet-lite0")
-    found = pairs.agreeing(photos)
-    matches = pairs.Matches(found, len(photos), photos.landmarks)
+    matches = pairs.Matches(pairs.verified_pairs(photos), len(photos), photos.landmarks)
     return delf.Trunk(checkpoint, photos, matches, delf.Settings(**QUICK, **options))
 
 
@@ -35,7 +34,7 @@ def trunk_of(landmarks, **options):
     ("trunk", "attention"),
     [("landmarks", "landmarks"), ("correspondences", "geometry"), ("frozen", "norm")],
 )
-def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, attention):
+def test_a_trained_file_loads_with_its_best_epoch(landmarks, quick, tmp_path, trunk, attention):
     out = tmp_path / "delf.pth"
     settings = delf.Settings(**QUICK, trunk=trunk, attention=attention)
     delf.train(landmarks, out, settings=settings)
@@ -63,7 +62,9 @@ def test_what_is_trained_is_what_is_loaded(landmarks, quick, tmp_path, trunk, at
 def test_the_loss_of_the_trunk_falls(landmarks, quick, half_precision, kind):
     stage = trunk_of(landmarks, trunk=kind)
     half_precision(stage)
-    optimiser = torch.optim.Adam([{**one, "lr": 1e-3} for one in map(dropped, stage.groups())])
+    optimiser = torch.optim.Adam(
+        [{**one, "lr": 1e-3} for one in map(dropped, stage.parameter_groups())]
+    )
     assert fall(stage, optimiser) < 0.8
 
 
@@ -90,7 +91,7 @@ def fall(stage, optimiser):
         stage.begin(1)
         values = []
         for step in range(stage.steps):
-            loss = stage.loss(1, step)
+            loss = stage.loss(step)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -124,18 +125,17 @@ def test_gradients_of_the_attention_are_those_of_the_paper():
     torch.testing.assert_close(conv2.weight.grad, expected)
 
 
-def test_corresponding_places_are_found_in_copies(landmarks, quick):
-    """Both pictures of a pair the same: every place must find itself."""
+def test_each_point_of_a_copy_is_most_similar_to_itself(landmarks, quick):
     stage = trunk_of(landmarks, trunk="correspondences")
     a = int(stage.pairs[stage.rows[0], 0])
     points = np.random.default_rng(0).uniform(20, 250, (30, 2)).astype(np.float32)
     stage.pairs, stage.points = np.array([[a, a]]), [np.hstack([points, points])]
     width, height = stage.photos.read(a).size
-    maps, _ = stage._maps(np.array([0]), np.random.default_rng(0))
+    maps, _ = stage._feature_maps(np.array([0]), np.random.default_rng(0))
     same = torch.cat([maps[:1], maps[:1]])
     boxes = [(0.0, 0.0, float(width), float(height))] * 2
-    likeness = stage._likeness(same, np.array([0]), boxes, np.random.default_rng(0))
-    assert likeness.shape == (30, 30)
-    torch.testing.assert_close(likeness.diagonal(), torch.ones(30))
-    assert torch.isneginf(likeness).any(), "what is near is no negative"
-    assert (likeness.argmax(dim=1) == torch.arange(30)).all()
+    similarities = stage._similarities(same, np.array([0]), boxes, np.random.default_rng(0))
+    assert similarities.shape == (30, 30)
+    torch.testing.assert_close(similarities.diagonal(), torch.ones(30))
+    assert torch.isneginf(similarities).any(), "points that are near are no negatives"
+    assert (similarities.argmax(dim=1) == torch.arange(30)).all()

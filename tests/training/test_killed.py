@@ -20,17 +20,17 @@ from retrieval.networks.records import SETTINGS
 from retrieval.training import delf, loop, pairs, photographs, siamese, sir
 
 method, folder, out = sys.argv[1:]
-photographs.HELD_OUT_PICTURES, pairs.SIZE, pairs.KEYPOINTS = 3, 64, 128
+photographs.MIN_HELD_OUT_PICTURES, pairs.SIZE, pairs.KEYPOINTS = 3, 64, 128
 SETTINGS[method]["size"] = 64
 if method == "sir":
     sir.DIMENSIONS, sir.BATCH = 64, 8
     settings = loop.Settings(epochs=40, rate=1e-3, patience=40)
 elif method == "delf":
-    delf.SIZE = delf.LARGEST = 96
-    delf.PCA_SIZES, delf.HIDDEN = (96,), 16
+    delf.SIZE = delf.MAX_SIZE = 96
+    delf.PCA_SIZES, delf.HIDDEN_UNITS = (96,), 16
     settings = delf.Settings(epochs=3, steps=2, batch=4, trunk="correspondences")
 else:
-    siamese.LEAST_PAIRS, siamese.DIMENSIONS = 10, 16
+    siamese.MIN_PAIRS, siamese.DIMENSIONS = 10, 16
     settings = siamese.Settings(epochs=3, size=64, tuples=4, pairs="labels")
 trainer = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[method]
 trainer.train(open_collection(folder), Path(out), settings=settings)
@@ -41,7 +41,7 @@ trainer.train(open_collection(folder), Path(out), settings=settings)
 @pytest.mark.parametrize(
     ("method", "state"), [("sir", "layer"), ("delf", "attention"), ("cnn-irwnha", "trunk")]
 )
-def test_killed_it_goes_on_to_the_same_bytes(landmarks, tmp_path, method, state):
+def test_a_killed_training_goes_on_to_the_same_bytes(landmarks, tmp_path, method, state):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, method, str(landmarks.root)]
     root = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_killed_it_goes_on_to_the_same_bytes(landmarks, tmp_path, method, state)
     assert killed.read_bytes() == whole.read_bytes()
 
 
-def test_what_a_kill_left_is_swept(tmp_path):
+def test_half_written_files_of_a_kill_are_deleted(tmp_path):
     Journal(tmp_path / "network.pth", {})
     left = [
         tmp_path / "network.pth.12.new",
@@ -71,10 +71,9 @@ def test_what_a_kill_left_is_swept(tmp_path):
     assert (tmp_path / "other.pth.12.new").exists()
 
 
-def test_a_training_that_kept_nothing_is_in_nobodys_way(tmp_path):
-    """Refused for too few pictures, it was in the way when there were more."""
+def test_a_journal_without_state_may_become_that_of_another_training(tmp_path):
     Journal(tmp_path / "network.pth", {"pictures": 1})
     kept = Journal(tmp_path / "network.pth", {"pictures": 2})
-    kept.keep("stage", {})
+    kept.save_state("stage", {})
     with pytest.raises(RetrievalError, match="pictures differ"):
         Journal(tmp_path / "network.pth", {"pictures": 1})

@@ -12,7 +12,7 @@ from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 from retrieval.training import result
 from retrieval.training.journal import Journal
-from retrieval.training.loop import Settings, Stage, run
+from retrieval.training.loop import Settings, Stage, train_stage
 
 
 class Line(Stage):
@@ -27,15 +27,15 @@ class Line(Stage):
         nn.init.zeros_(self.module.weight)
         self.stop_at, self.best_at, self.epochs = stop_at, best_at, []
 
-    def groups(self):
+    def parameter_groups(self):
         return [{"params": self.module.parameters()}]
 
     def begin(self, epoch):
         self.epochs.append(epoch)
         self.generator = torch.Generator().manual_seed(epoch)
 
-    def loss(self, epoch, step):
-        if (epoch, step) == self.stop_at:
+    def loss(self, step):
+        if (self.epochs[-1], step) == self.stop_at:
             raise KeyboardInterrupt
         noise = 0.1 * torch.rand(1, generator=self.generator)
         return (self.module(torch.ones(1, 1)) - 3 + noise).square().mean()
@@ -57,8 +57,8 @@ def content(stage):
 def go(folder, stage, settings=None):
     settings = settings or Settings(epochs=6, rate=0.3)
     kept, rows = journal(folder), []
-    run(stage, settings, kept, rows)
-    kept.finish(content(stage))
+    train_stage(stage, settings, kept, rows)
+    kept.write_network(content(stage))
     return rows
 
 
@@ -69,14 +69,14 @@ def files(folder):
 
 
 @pytest.mark.parametrize("value", [1e5, float("nan")])
-def test_what_half_precision_cannot_hold_is_not_written(value):
+def test_weights_that_are_infinite_in_half_precision_are_refused(value):
     tensors = {"features.0.weight": torch.full((2, 2), value)}
     with pytest.raises(RetrievalError, match="no finite number in half precision"):
-        result.content(checkpoints.REGISTRY["sir-lite0"], tensors, {})
+        result.file_content(checkpoints.REGISTRY["sir-lite0"], tensors, {})
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_the_loss_falls_and_the_curves_say_so(tmp_path, optimiser):
+def test_the_loss_falls_and_the_curves_hold_every_epoch(tmp_path, optimiser):
     settings = Settings(epochs=6, rate={"adamw": 0.3, "sgd": 0.05}[optimiser], optimiser=optimiser)
     rows = go(tmp_path, Line(), settings)
     assert [row["epoch"] for row in rows] == list(range(7))
@@ -90,7 +90,7 @@ def test_the_loss_falls_and_the_curves_say_so(tmp_path, optimiser):
 
 
 @pytest.mark.parametrize("stop_at", [(1, 0), (3, 2), (6, 3)])
-def test_stopped_and_gone_on_it_ends_in_the_same_bytes(tmp_path, stop_at):
+def test_a_resumed_training_writes_the_same_bytes(tmp_path, stop_at):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -104,7 +104,7 @@ def test_stopped_and_gone_on_it_ends_in_the_same_bytes(tmp_path, stop_at):
     assert files(broken) == files(whole)
 
 
-def test_the_best_epoch_is_what_is_left_and_it_stops_early(tmp_path):
+def test_training_stops_early_and_keeps_the_best_epoch(tmp_path):
     stage = Line(best_at=2)
     weights = []
     real = stage.validate
@@ -115,7 +115,7 @@ def test_the_best_epoch_is_what_is_left_and_it_stops_early(tmp_path):
     assert float(stage.module.weight.detach()) == weights[2]
 
 
-def test_no_epochs_leave_what_was_there(tmp_path):
+def test_without_epochs_the_module_is_unchanged(tmp_path):
     stage = Line()
     rows = go(tmp_path, stage, Settings(epochs=0, rate=0.3))
     assert [row["epoch"] for row in rows] == [0]
@@ -124,11 +124,11 @@ def test_no_epochs_leave_what_was_there(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 3])
 @pytest.mark.parametrize("what", ["loss", "weight"])
-def test_what_is_no_number_stops_the_training(tmp_path, at, what):
+def test_an_infinite_loss_or_weight_stops_the_training(tmp_path, at, what):
     class Broken(Line):
-        def loss(self, epoch, step):
-            value = super().loss(epoch, step)
-            return value * float("nan") if (epoch, what) == (at, "loss") else value
+        def loss(self, step):
+            value = super().loss(step)
+            return value * float("nan") if (self.epochs[-1], what) == (at, "loss") else value
 
         def validate(self):
             if what == "weight" and self.epochs[-1:] == [at]:
@@ -141,7 +141,7 @@ def test_what_is_no_number_stops_the_training(tmp_path, at, what):
     with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate"):
         go(tmp_path, Broken())
     assert out.read_bytes() == b"the network of yesterday"
-    state = journal(tmp_path).state("line")
+    state = journal(tmp_path).load_state("line")
     if at == 1:
         assert state is None
     else:
@@ -149,7 +149,7 @@ def test_what_is_no_number_stops_the_training(tmp_path, at, what):
         assert torch.isfinite(state["module"]["weight"]).all()
 
 
-def test_another_training_is_not_gone_on_with(tmp_path):
+def test_the_state_of_another_training_is_refused(tmp_path):
     go(tmp_path, Line())
     with pytest.raises(RetrievalError, match="another training: pictures, seed differ"):
         journal(tmp_path, seed=1, pictures="others")
@@ -157,7 +157,7 @@ def test_another_training_is_not_gone_on_with(tmp_path):
 
 @pytest.mark.parametrize("name", ["identity", "line.state"])
 @pytest.mark.parametrize("where", [0, 40, -1])
-def test_a_damaged_state_is_noticed(tmp_path, name, where):
+def test_a_damaged_state_is_refused(tmp_path, name, where):
     go(tmp_path, Line())
     path = tmp_path / "net.pth.training" / name
     data = bytearray(path.read_bytes())
@@ -170,16 +170,16 @@ def test_a_damaged_state_is_noticed(tmp_path, name, where):
         go(tmp_path, Line())
 
 
-def test_a_state_that_torch_did_not_write(tmp_path):
-    """Its checksum fits: it is somebody else's."""
+def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
+    """Even where its checksum is right."""
     journal = Journal(tmp_path / "net.pth", {})
     content = b"no state"
     (journal.folder / "trunk.state").write_bytes(hashlib.sha256(content).digest() + content)
     with pytest.raises(RetrievalError, match=r"trunk\.state is damaged; delete"):
-        journal.state("trunk")
+        journal.load_state("trunk")
 
 
-def test_what_is_prepared_is_prepared_once(tmp_path):
+def test_computed_once_computes_once(tmp_path):
     calls = []
 
     def compute():
@@ -187,18 +187,18 @@ def test_what_is_prepared_is_prepared_once(tmp_path):
         return {"x": torch.arange(3)}
 
     for _ in range(2):
-        assert torch.equal(journal(tmp_path).once("x", compute)["x"], torch.arange(3))
+        assert torch.equal(journal(tmp_path).computed_once("x", compute)["x"], torch.arange(3))
     assert len(calls) == 1
 
 
-def test_places_that_are_refused(tmp_path):
+def test_a_missing_folder_or_a_folder_as_the_file_is_refused(tmp_path):
     with pytest.raises(RetrievalError, match="no folder"):
         Journal(tmp_path / "nowhere" / "net.pth", {})
     with pytest.raises(RetrievalError, match="is a folder"):
         Journal(tmp_path, {})
 
 
-def test_a_full_disk(tmp_path, monkeypatch):
+def test_a_full_disk_is_explained_and_leaves_no_file(tmp_path, monkeypatch):
     import os
 
     kept = journal(tmp_path)
@@ -208,5 +208,5 @@ def test_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RetrievalError, match="cannot be written: No space"):
-        kept.keep("line", {"x": 1})
+        kept.save_state("line", {"x": 1})
     assert [path.name for path in kept.folder.iterdir()] == ["identity"]

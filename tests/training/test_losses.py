@@ -1,4 +1,4 @@
-"""Losses and whitening against cirtorch's values, and by hand."""
+"""Losses against cirtorch's values, and by hand."""
 
 from pathlib import Path
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.errors import RetrievalError
-from retrieval.training import losses, whitening
+from retrieval.training import losses
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "cirtorch.npz"
 with_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="no reference values here")
@@ -53,45 +52,3 @@ def test_equal_descriptors_have_a_finite_gradient():
 def test_batches_of_another_form_are_refused(loss, labels):
     with pytest.raises(ValueError, match="tuple"):
         loss(torch.zeros(len(labels), 2), torch.tensor(labels))
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-@with_reference
-@pytest.mark.parametrize("key", ["lw", "pca"])
-def test_whitening_of_cirtorch(key):
-    reference = np.load(REFERENCE)
-    x = reference["whiten_X"].astype(np.float64)
-    if key == "lw":
-        layer = whitening.from_pairs(x, reference["whiten_q"], reference["whiten_p"], 32)
-    else:
-        layer = whitening.pca_whitening(x, 32)
-    weight, bias = layer
-    assert weight.shape == (32, 64)
-    first = unit(x[:60] @ weight.T + bias)
-    np.testing.assert_allclose(first @ first.T, reference[f"whiten_{key}_gram"], atol=1e-5)
-
-
-def test_pca_whitening_makes_directions_equal():
-    random = np.random.default_rng(0)
-    x = random.standard_normal((500, 6)) @ random.standard_normal((6, 6)) + 5
-    weight, bias = whitening.pca_whitening(x, 4)
-    np.testing.assert_allclose(np.cov((x @ weight.T + bias).T, ddof=0), np.eye(4), atol=1e-9)
-    with pytest.raises(RetrievalError, match="fewer than 4 directions"):
-        whitening.pca_whitening(x[:3], 4)
-
-
-def test_pairs_whiten_their_own_differences():
-    random = np.random.default_rng(0)
-    x = random.standard_normal((400, 5))
-    x[200:] = x[:200] + random.standard_normal((200, 5)) * [1, 0.5, 0.1, 2, 0.3]
-    queries, positives = np.arange(200), np.arange(200, 400)
-    weight, _ = whitening.from_pairs(x, queries, positives, 5)
-    differences = (x[queries] - x[positives]) @ weight.T
-    np.testing.assert_allclose(differences.T @ differences / 200, np.eye(5), atol=1e-9)
-    # Fewer pairs than dimensions: regularised, not refused.
-    weight, bias = whitening.from_pairs(x, queries[:2], positives[:2], 3)
-    assert np.isfinite(weight).all()
-    assert np.isfinite(bias).all()

@@ -23,18 +23,18 @@ def test_folders_are_landmarks(landmarks, small):
     assert photos.titles == tuple(f"place_{n:02}" for n in range(12))
     assert len(photos) == 37
     for name, landmark in zip(landmarks.names, photos.landmarks, strict=True):
-        title = None if landmark == photographs.NONE else photos.titles[landmark]
+        title = None if landmark == photographs.NO_LANDMARK else photos.titles[landmark]
         assert title == (None if name == "nothing.png" else name.partition("/")[0])
 
 
-def test_the_split_is_by_landmark_and_stays(landmarks, small, tmp_path):
+def test_the_split_is_by_landmark_and_stays_when_one_is_added(landmarks, small, tmp_path):
     photos = photographs.labelled(landmarks)
     training, held_out = photos.split()
     assert sorted([*training, *held_out]) == list(range(37))
     names = photos.landmarks
     assert not set(names[training]) & set(names[held_out])
     assert len(set(names[held_out])) >= 2
-    assert photographs.NONE in names[training]
+    assert photographs.NO_LANDMARK in names[training]
     # Another landmark moves none of the others across.
     root = copy(landmarks, tmp_path)
     shutil.copytree(root / "place_00", root / "zoo")
@@ -44,12 +44,12 @@ def test_the_split_is_by_landmark_and_stays(landmarks, small, tmp_path):
     assert before - {"zoo"} == after - {"zoo"} or len(before) == 2
 
 
-def test_too_few_landmarks_to_hold_some_out(landmarks):
+def test_too_few_landmarks_to_hold_some_out_are_refused(landmarks):
     with pytest.raises(RetrievalError, match="too few landmarks"):
         photographs.labelled(landmarks).split()  # none has eight pictures
 
 
-def test_labels_of_a_file(landmarks, tmp_path):
+def test_labels_from_a_file(landmarks, tmp_path):
     root = copy(landmarks, tmp_path)
     names = landmarks.names
     entries = {name: {"landmark": "a" if n % 2 else None} for n, name in enumerate(names)}
@@ -69,7 +69,7 @@ def test_labels_of_a_file(landmarks, tmp_path):
             photographs.labelled(open_collection(root))
 
 
-def test_what_cannot_be_learned_from(landmarks, tmp_path):
+def test_single_pictures_missing_labels_and_few_pictures_are_refused(landmarks, tmp_path):
     root = copy(landmarks, tmp_path)
     (root / "place_00" / "0.png").unlink()
     (root / "place_00" / "1.png").unlink()
@@ -87,7 +87,7 @@ def test_what_cannot_be_learned_from(landmarks, tmp_path):
         photographs.labelled(open_collection(flat))
 
 
-def test_the_digest_sees_every_byte_and_label(landmarks, tmp_path):
+def test_the_digest_changes_with_a_picture(landmarks, tmp_path):
     root = copy(landmarks, tmp_path)
     photos = photographs.labelled(open_collection(root))
     before = photos.digest()
@@ -96,9 +96,9 @@ def test_the_digest_sees_every_byte_and_label(landmarks, tmp_path):
     assert photos.digest() != before
 
 
-def test_groups_of_geometry_as_landmarks(landmarks):
+def test_groups_that_geometry_found_become_landmarks(landmarks):
     plain = photographs.unlabelled(landmarks)
-    assert (plain.landmarks == photographs.NONE).all()
+    assert (plain.landmarks == photographs.NO_LANDMARK).all()
     groups = np.arange(37)
     groups[[4, 9, 11]] = 50
     groups[[20, 21]] = 60
@@ -106,7 +106,7 @@ def test_groups_of_geometry_as_landmarks(landmarks):
     assert photos.titles == (landmarks.names[4], landmarks.names[20])
     assert np.flatnonzero(photos.landmarks == 0).tolist() == [4, 9, 11]
     assert np.flatnonzero(photos.landmarks == 1).tolist() == [20, 21]
-    assert (photos.landmarks == photographs.NONE).sum() == 32
+    assert (photos.landmarks == photographs.NO_LANDMARK).sum() == 32
 
 
 def test_mean_average_precision_by_hand():

@@ -11,8 +11,8 @@ from retrieval.networks.records import SETTINGS
 from retrieval.training import losses, pairs, photographs, siamese
 
 
-def found(*rows):
-    """What geometry found: (a, b, inliers)."""
+def verified(*rows):
+    """What ``verified_pairs`` returns for pairs (a, b, inliers)."""
     return {
         "pairs": torch.tensor([row[:2] for row in rows], dtype=torch.int64).reshape(-1, 2),
         "inliers": torch.tensor([row[2] for row in rows], dtype=torch.int64),
@@ -21,53 +21,53 @@ def found(*rows):
     }
 
 
-def test_matches_of_geometry():
-    matches = pairs.Matches(found((0, 1, 30), (1, 2, 50), (3, 4, 29), (0, 5, 12)), 6)
+def test_without_landmarks_chains_of_matches_are_groups():
+    matches = pairs.Matches(verified((0, 1, 30), (1, 2, 50), (3, 4, 29), (0, 5, 12)), 6)
     assert matches.pairs.tolist() == [[0, 1], [1, 2]]
     assert (matches.partners(1), matches.partners(3)) == ([0, 2], [])
     assert matches.with_partners().tolist() == [0, 1, 2]
     group = matches.group
     assert group[0] == group[1] == group[2], "joined by a chain"
     assert len(set(group[2:].tolist())) == 4
-    assert matches.agree(4, 3)
-    assert not matches.agree(0, 2)
+    assert matches.are_verified(4, 3)
+    assert not matches.are_verified(0, 2)
     assert [len(points) for points in matches.points] == [30, 50]
 
 
-def test_matches_of_labels():
-    landmarks = np.array([0, 0, 1, 1, photographs.NONE, photographs.NONE])
-    matches = pairs.Matches(found((0, 1, 20), (0, 2, 60), (2, 3, 19), (4, 5, 60)), 6, landmarks)
+def test_with_landmarks_matches_and_groups_are_of_one_landmark():
+    landmarks = np.array([0, 0, 1, 1, photographs.NO_LANDMARK, photographs.NO_LANDMARK])
+    matches = pairs.Matches(verified((0, 1, 20), (0, 2, 60), (2, 3, 19), (4, 5, 60)), 6, landmarks)
     assert matches.pairs.tolist() == [[0, 1]], "one landmark, and enough inliers"
     group = matches.group
     assert group[2] == group[3], "a landmark is a group without any match"
     assert len({int(group[n]) for n in (0, 2, 4, 5)}) == 4
-    assert matches.agree(0, 2), "never negatives of each other"
+    assert matches.are_verified(0, 2), "never negatives of each other"
 
 
-def test_everyone_asks():
-    rows = siamese.everyone_asks(np.array([0, 0, 1, 2, 2]))
+def test_every_picture_with_a_match_is_a_query():
+    rows = siamese.all_tuples(np.array([0, 0, 1, 2, 2]))
     assert rows.tolist() == [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [3, 4, 0, 1, 2], [4, 3, 0, 1, 2]]
     # One tuple of the paper, where no negative has a match.
-    assert siamese.everyone_asks(np.array([0, 0, 1, 2])).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
+    assert siamese.all_tuples(np.array([0, 0, 1, 2])).tolist() == [[0, 1, 2, 3], [1, 0, 2, 3]]
 
 
-def test_negatives_are_the_most_alike_one_of_each_landmark():
+def test_negatives_are_the_most_similar_one_of_each_landmark():
     stage = siamese.Siamese.__new__(siamese.Siamese)
     angles = np.deg2rad([0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80])
-    stage.known = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    stage.descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     stage.training = np.arange(11)
     landmarks = np.array([0, 0, 1, 1, 2, 3, 3, 4, 5, 6, 7])
     # 4 agrees with the query, 8 with 7: not told apart.
-    stage.matches = pairs.Matches(found((0, 1, 40), (0, 4, 12), (7, 8, 12)), 11, landmarks)
-    assert stage._hardest(0) == [2, 5, 7, 9, 10]
+    stage.matches = pairs.Matches(verified((0, 1, 40), (0, 4, 12), (7, 8, 12)), 11, landmarks)
+    assert stage._hard_negatives(0) == [2, 5, 7, 9, 10]
 
 
 @pytest.fixture
 def quick(monkeypatch, small):
     monkeypatch.setitem(SETTINGS["cnn-irwnha"], "size", 96)
     monkeypatch.setattr(pairs, "SIZE", 64)
-    monkeypatch.setattr(pairs, "MATCH", 100)  # drawn shapes are much alike
-    monkeypatch.setattr(siamese, "LEAST_PAIRS", 10)
+    monkeypatch.setattr(pairs, "MATCH_INLIERS", 100)  # drawn shapes are much alike
+    monkeypatch.setattr(siamese, "MIN_PAIRS", 10)
     monkeypatch.setattr(siamese, "DIMENSIONS", 16)
 
 
@@ -114,20 +114,20 @@ def test_a_trained_network_is_used_like_any_other(landmarks, quick, tmp_path, ki
 def test_the_loss_falls(landmarks, quick, half_precision, loss):
     photos = photographs.labelled(landmarks)
     rows = [(a, b, 40) for a in range(37) for b in range(a + 1, 37)
-            if photos.landmarks[a] == photos.landmarks[b] != photographs.NONE]  # fmt: skip
-    matches = pairs.Matches(found(*rows), 37, photos.landmarks)
+            if photos.landmarks[a] == photos.landmarks[b] != photographs.NO_LANDMARK]  # fmt: skip
+    matches = pairs.Matches(verified(*rows), 37, photos.landmarks)
     checkpoint = checkpoints.find("cnn-irwnha", "efficientnet-lite0")
     network = siamese.Network(checkpoint, 12)
     settings = siamese.Settings(size=64, tuples=4, loss=loss)
     stage = siamese.Siamese(network, checkpoint, photos, matches, settings)
     half_precision(stage)
-    optimiser = torch.optim.Adam(stage.groups()[0]["params"], 1e-3)
+    optimiser = torch.optim.Adam(stage.parameter_groups()[0]["params"], 1e-3)
     means = []
     for _ in range(5):
         stage.begin(1)  # the same tuples, but for what is hard by then
         values = []
         for step in range(stage.steps):
-            value = stage.loss(1, step)
+            value = stage.loss(step)
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
@@ -137,7 +137,9 @@ def test_the_loss_falls(landmarks, quick, half_precision, loss):
 
 
 @pytest.mark.parametrize("what", ["p", "variance", "rate"])
-def test_what_is_no_number_leaves_the_former_network(landmarks, quick, tmp_path, what, monkeypatch):
+def test_a_training_that_diverges_leaves_the_former_network(
+    landmarks, quick, tmp_path, what, monkeypatch
+):
     out = tmp_path / "net.pth"
     out.write_bytes(b"the network of yesterday")
     real = siamese.Network.__init__
@@ -157,14 +159,14 @@ def test_what_is_no_number_leaves_the_former_network(landmarks, quick, tmp_path,
     assert out.read_bytes() == b"the network of yesterday"
 
 
-def test_pictures_with_nothing_in_common(landmarks, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(siamese, "LEAST_PAIRS", 1000)
+def test_too_few_matching_pictures_are_refused(landmarks, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(siamese, "MIN_PAIRS", 1000)
     with pytest.raises(RetrievalError, match=r"Too few pictures of .* match"):
         siamese.train(landmarks, tmp_path / "net.pth", settings=siamese.Settings(**QUICK))
 
 
-def test_losses_know_the_tuples_of_a_step():
-    index = siamese.everyone_asks(np.array([0, 0, 1, 1, 2]))
+def test_losses_of_the_tuples_of_a_step():
+    index = siamese.all_tuples(np.array([0, 0, 1, 1, 2]))
     x = torch.nn.functional.normalize(torch.rand(5, 8, generator=torch.Generator().manual_seed(0)))
     labels = torch.zeros(index.shape)
     labels[:, 0], labels[:, 1] = -1, 1

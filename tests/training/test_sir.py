@@ -21,7 +21,7 @@ def tiny(monkeypatch, small):
     monkeypatch.setattr(sir, "BATCH", 8)
 
 
-def test_what_is_trained_is_what_is_loaded(landmarks, tiny, tmp_path):
+def test_a_trained_file_loads_as_the_layer(landmarks, tiny, tmp_path):
     out, said = tmp_path / "layer.pth", []
     assert sir.train(landmarks, out, settings=QUICK, say=said.append) == out
     assert len(said) == 4
@@ -60,7 +60,7 @@ def test_cross_entropy_pulls_a_landmark_to_its_classifier(landmarks, tiny):
     for epoch in range(1, 6):
         stage.begin(epoch)
         for step in range(stage.steps):
-            loss = stage.loss(epoch, step)
+            loss = stage.loss(step)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -68,7 +68,7 @@ def test_cross_entropy_pulls_a_landmark_to_its_classifier(landmarks, tiny):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_folder_without_labels(landmarks, tiny, tmp_path):
+def test_a_folder_without_labels_is_refused(landmarks, tiny, tmp_path):
     from dataclasses import replace
 
     names = tuple(name for name in landmarks.names if name.startswith("place_00")) * 7
@@ -76,7 +76,7 @@ def test_a_folder_without_labels(landmarks, tiny, tmp_path):
         sir.train(replace(landmarks, names=names[:21]), tmp_path / "layer.pth")
 
 
-def test_a_picture_that_changed_meanwhile_is_noticed(landmarks, tiny, tmp_path):
+def test_a_training_does_not_go_on_with_changed_pictures(landmarks, tiny, tmp_path):
     import shutil
 
     from retrieval.collections import open_collection

@@ -1,8 +1,14 @@
+"""Whitening and PCA against cirtorch's values, and by hand."""
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from retrieval.errors import RetrievalError
 from retrieval.training import whitening
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "cirtorch.npz"
 
 
 def groups_of(count=40, each=3, dimensions=6, seed=0):
@@ -29,7 +35,7 @@ def test_whitening_evens_out_what_differs_within_a_group():
     x, groups = groups_of()
     groups[:3] = -1  # of no group
     groups[3:5] = 500, 501  # alone
-    weight, bias = whitening.learn(x, groups, 6, shrinkage=0.0)
+    weight, bias = whitening.from_groups(x, groups, 6, shrinkage=0.0)
     found = weight @ within(x, groups) @ weight.T
     # The identity times a common factor, which L2 removes.
     np.testing.assert_allclose(found / found[0, 0], np.eye(6), atol=1e-6)
@@ -44,7 +50,7 @@ def test_whitening_evens_out_what_differs_within_a_group():
 
 def test_full_shrinkage_is_a_plain_pca():
     x, groups = groups_of()
-    weight, _ = whitening.learn(x, groups, 3, shrinkage=1.0)
+    weight, _ = whitening.from_groups(x, groups, 3, shrinkage=1.0)
     plain, _ = whitening.pca(x, 3)
     np.testing.assert_allclose(np.abs(np.sum(weight * plain, axis=1)), 1, atol=1e-5)
 
@@ -59,15 +65,15 @@ def test_whitening_brings_a_group_together():
         similarity = y @ y.T - 2 * np.eye(len(y))
         return (groups[similarity.argmax(axis=1)] == groups).mean()
 
-    weight, bias = whitening.learn(x, groups, 6, shrinkage=0.1)
+    weight, bias = whitening.from_groups(x, groups, 6, shrinkage=0.1)
     assert right(new @ weight.T + bias) > right(new) + 0.3
 
 
-def test_whitening_needs_two_of_a_kind():
+def test_groups_of_one_are_refused():
     x, _ = groups_of()
     for groups in (np.arange(len(x)), np.full(len(x), -1)):
         with pytest.raises(RetrievalError, match="of the same thing"):
-            whitening.learn(x, groups, 3, 0.1)
+            whitening.from_groups(x, groups, 3, 0.1)
 
 
 def test_pca_is_that_of_the_singular_value_decomposition():
@@ -76,3 +82,45 @@ def test_pca_is_that_of_the_singular_value_decomposition():
     _, _, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(np.sum(weight * axes[:3], axis=1)), 1, atol=1e-9)
     np.testing.assert_allclose(x @ weight.T + bias, (x - x.mean(axis=0)) @ weight.T, atol=1e-9)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="no reference values here")
+@pytest.mark.parametrize("key", ["lw", "pca"])
+def test_whitening_of_cirtorch(key):
+    reference = np.load(REFERENCE)
+    x = reference["whiten_X"].astype(np.float64)
+    if key == "lw":
+        layer = whitening.from_pairs(x, reference["whiten_q"], reference["whiten_p"], 32)
+    else:
+        layer = whitening.pca_whitening(x, 32)
+    weight, bias = layer
+    assert weight.shape == (32, 64)
+    first = unit(x[:60] @ weight.T + bias)
+    np.testing.assert_allclose(first @ first.T, reference[f"whiten_{key}_gram"], atol=1e-5)
+
+
+def test_pca_whitening_makes_directions_equal():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((500, 6)) @ random.standard_normal((6, 6)) + 5
+    weight, bias = whitening.pca_whitening(x, 4)
+    np.testing.assert_allclose(np.cov((x @ weight.T + bias).T, ddof=0), np.eye(4), atol=1e-9)
+    with pytest.raises(RetrievalError, match="fewer than 4 directions"):
+        whitening.pca_whitening(x[:3], 4)
+
+
+def test_whitening_from_pairs_makes_their_differences_equal():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((400, 5))
+    x[200:] = x[:200] + random.standard_normal((200, 5)) * [1, 0.5, 0.1, 2, 0.3]
+    queries, positives = np.arange(200), np.arange(200, 400)
+    weight, _ = whitening.from_pairs(x, queries, positives, 5)
+    differences = (x[queries] - x[positives]) @ weight.T
+    np.testing.assert_allclose(differences.T @ differences / 200, np.eye(5), atol=1e-9)
+    # Fewer pairs than dimensions: regularised, not refused.
+    weight, bias = whitening.from_pairs(x, queries[:2], positives[:2], 3)
+    assert np.isfinite(weight).all()
+    assert np.isfinite(bias).all()
