@@ -18,6 +18,7 @@ from pages.parts.evaluation import (
 )
 from pages.parts.evaluation.average_precision import RULES
 from pages.parts.evaluation.runs import UPLOAD, Measured
+from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.evaluation import published
@@ -237,7 +238,7 @@ st.altair_chart(
 )
 shown = [*compared, *(entry for entry in without_reranking if entry not in compared)]
 note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
-st.caption(f"{note}. Click on a query to open it.")
+st.caption(f"{plain(note)}. Click on a query to open it.")
 key = ("queries", collection.name, protocol, order, *(entry.key for entry in shown))
 downloads(
     f"{collection.name}-{protocol}-queries",
@@ -275,7 +276,8 @@ with result_column:
     cards.legend(f"{positives} {many} right for this query ({protocol})")
     for column, entry in zip(st.columns(len(compared)), compared, strict=True):
         with column:
-            st.markdown(f"**{entry.label}** · AP {entry.run.scores[protocol].aps[number]:.3f}")
+            ap = entry.run.scores[protocol].aps[number]
+            st.markdown(f"**{plain(entry.label)}** · AP {ap:.3f}")
             one_query.ranked_list(collection, entry, number, protocol, len(compared) == 1)
 
 st.subheader("Explain this AP", anchor=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import loaders
+from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
 
@@ -42,7 +43,7 @@ def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ..
     label: what the page calls the index. then: re-rankers.
     """
     with loaders.errors_shown():
-        said = f"Putting {len(collection.queries)} queries to {label}"
+        said = f"Putting {len(collection.queries)} queries to {plain(label)}"
         bar = st.progress(0.0, said)
         start = time.monotonic()
 

@@ -302,6 +302,11 @@ def _bring_folder(text: str) -> Own:
 
 
 def _named(collection: collections.Collection) -> collections.Collection:
+    for name in (*collection.names, *(one.name for one in collection.queries)):
+        if name != name.encode("utf-8", "replace").decode():
+            raise RetrievalError(
+                f"The file name {name} is not in UTF-8, so no browser can show it: rename the file."
+            )
     return replace(collection, name=NAME, title=TITLE)
 
 

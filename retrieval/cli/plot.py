@@ -150,11 +150,21 @@ def _evaluation(args: argparse.Namespace) -> int:
         protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
         if protocol not in run.scores:
             raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
-        title = methods.METHODS[index.method].title
-        scores[f"{title}, {index.checkpoint}"] = run.scores[protocol]
+        method = methods.METHODS.get(index.method)
+        label = f"{method.title if method else index.method}, {index.checkpoint}"
+        if label in scores:  # the same network with other settings
+            label += f" ({path})"
+        scores[label] = run.scores[protocol]
         records.append(run.record)
-    if len({len(one.aps) for one in scores.values()}) > 1:
-        raise RetrievalError("The indexes are of collections with different queries.")
+    asked = {
+        (one["provenance"]["collection_fingerprint"], one["provenance"]["labels_sha256"])
+        for one in records
+    }
+    if len(asked) > 1:
+        raise RetrievalError(
+            "The indexes are of collections with different pictures, queries or labels: draw a "
+            "figure of each."
+        )
     note = plots.provenance(collection.title, protocol, records)
     if args.figure == "queries":
         figure = plots.per_query(scores, collection.queries, note, "AP")

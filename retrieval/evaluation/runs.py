@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MAX_DEPTH = 16384  # results that a store is asked for: Milvus gives no more at once
 MAX_RECORD = 100_000_000  # bytes of evaluation.json; a query takes 300
+MAX_STAGES = 20  # of a search, whose seconds are kept; a chain of re-rankers has at most ten
 MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
 
 # Does the work of one query when it may be done, and returns its ranking.
@@ -315,7 +316,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         return None
     record = _read_record(path, index, collection, then, again)
     queries = len(collection.queries)
-    # Up to 8 bytes a rank, a hundred stages, and headers.
+    # Up to 8 bytes a rank and a second of each stage, and headers.
     most = 8 * (len(collection.names) + 100) * queries + 100_000
     try:
         ranks = files.read_array(arrays, "ranks", most)
@@ -365,6 +366,7 @@ def _read_record(
             and stated.get("pictures") == len(index)
             and stated.get("checkpoint") == index.checkpoint
             and isinstance(record["seconds_a_query"], dict)
+            and len(record["seconds_a_query"]) <= MAX_STAGES
             and isinstance(record["made"], str)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -32,6 +32,7 @@ from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
 
+MOST_LISTED = 20  # missing parts; a stranger's part may say that it is one of a billion
 Progress = Callable[[int, int, str], None]
 # (collection, method, names, known, max_pixels) → the result for each picture, in any order
 Describe = Callable[[Any, Any, Sequence[str], Known, int], Iterator[Described]]
@@ -180,9 +181,12 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
             raise RetrievalError(
                 f"{piece.path} and {other.path} are both {piece.part}; leave one out."
             )
-    if missing := set(range(1, count + 1)) - {piece.part.number for piece in pieces}:
-        listed = ", ".join(map(str, sorted(missing)))
-        raise RetrievalError(f"Of {count} parts these are missing: {listed}.")
+    if len(pieces) < count:
+        here = {piece.part.number for piece in pieces}
+        missing = (str(number) for number in range(1, count + 1) if number not in here)
+        listed = ", ".join(islice(missing, MOST_LISTED))
+        more = ", …" if count - len(here) > MOST_LISTED else ""
+        raise RetrievalError(f"Of {count} parts these are missing: {listed}{more}.")
     held = Counter(
         name
         for piece in pieces

@@ -155,12 +155,13 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
         _has_texts(entry, "name", "fingerprint") and isinstance(entry.get("folder", ""), str)
     ),
     "made": lambda date: isinstance(date, str),
-    "seconds": lambda seconds: isinstance(seconds, int | float),
+    "seconds": lambda seconds: isinstance(seconds, int | float) and 0 <= seconds < 1e12,
     "versions": lambda versions: all(isinstance(version, str) for version in versions.values()),
-    "pictures": lambda count: isinstance(count, int),
+    "pictures": lambda count: isinstance(count, int) and 0 <= count < 2**31,
     "skipped": lambda entries: all(_has_texts(entry, "name", "reason") for entry in entries),
     "files": lambda files: all(
-        isinstance(file["bytes"], int) and _has_texts(file, "sha256") for file in files.values()
+        isinstance(file["bytes"], int) and 0 <= file["bytes"] < 2**63 and _has_texts(file, "sha256")
+        for file in files.values()
     ),
 }
 
@@ -182,7 +183,7 @@ def _fits_kind(manifest: Mapping[str, Any]) -> bool:
 
 
 def _can_be_sent(manifest: Mapping[str, Any]) -> bool:
-    """Whether a client can be sent it as JSON: short, proper Unicode, settings without nesting.
+    """Whether a client can be sent it as JSON: short, proper Unicode and numbers, no nesting.
 
     Text that comes from names of files need not be proper Unicode.
     """
@@ -193,8 +194,8 @@ def _can_be_sent(manifest: Mapping[str, Any]) -> bool:
         name: value for name, value in manifest.items() if name not in ("collection", "skipped")
     }
     try:
-        size = len(json.dumps(sent, ensure_ascii=False).encode())
-    except UnicodeEncodeError:
+        size = len(json.dumps(sent, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # no Unicode, or an infinite number
         return False
     return size < MAX_SENT and not any(isinstance(value, dict | list) for value in values)
 
@@ -301,7 +302,8 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
         not words
         or (width is not None and (width != dimensions or not width))
         or dimensions > MAX_DIMENSIONS
-        or not np.isfinite(codebook).all()
+        # Centres of vectors of unit length. FAISS finds no word nearest where distances overflow.
+        or not np.abs(codebook).max() <= 2
         or len(starts) != words + 1
         or starts[0] != 0
         or starts[-1] != len(pictures)

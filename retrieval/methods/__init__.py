@@ -109,9 +109,9 @@ def load_record(record: checkpoints.Checkpoint, /, **settings) -> Method:
         module, name = "tfhub", "HubDELF"
     cls = getattr(import_module(f"retrieval.methods.{module}"), name)
     # Settings may come out of a file: before they are passed on as arguments.
-    if unknown := settings.keys() - cls.defaults.keys():
+    if unknown := {**record.settings, **settings}.keys() - cls.defaults.keys():
         raise RetrievalError(
-            f"{cls.title} has no setting {', '.join(sorted(unknown))}; "
+            f"{cls.title} has no setting {', '.join(sorted(map(str, unknown)))}; "
             f"it has: {', '.join(cls.defaults)}."
         )
     return cls(record, **settings)

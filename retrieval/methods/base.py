@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 MAX_SCALES = 16  # the papers have up to seven
+MAX_PIXELS = 4096**2  # of a picture at all scales: DELF's seven have half of them at 1024 pixels
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Method(ABC):
         scales = self.settings.get("scales", [1.0])
         if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
             raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")
+        if self.settings["size"] ** 2 * sum(scale**2 for scale in scales) > MAX_PIXELS:
+            raise RetrievalError(
+                f"A square picture of {self.settings['size']} pixels has more than "
+                f"{MAX_PIXELS // 1_000_000} megapixels at all scales together: choose a smaller "
+                "size or fewer scales."
+            )
 
     @abstractmethod
     def describe(self, picture: Image.Image, box: Box | None = None) -> Features:

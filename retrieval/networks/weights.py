@@ -106,6 +106,7 @@ def _checked(path: Path) -> BinaryIO:
 
 OLD_FORM = 5  # pickles at the beginning of a file from before torch 1.6
 MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
+MAX_NESTED = 20  # containers in containers; ours have 4
 MAX_CALLS = 1000  # of numpy: an array takes five, and files have a dozen at most
 _TENSOR = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
@@ -233,19 +234,20 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
 
 def _is_short(meta: dict) -> bool:
     """Whether it can be written out: a list of the same list twice, thirty times, is a gigabyte."""
-    waiting: list[Any] = [meta]
+    waiting: list[tuple[Any, int]] = [(meta, 0)]
     size = 0
     while waiting:
-        one = waiting.pop()
+        one, depth = waiting.pop()
+        if isinstance(one, int) and not -(2**63) <= one < 2**63:
+            return False
         if not isinstance(one, dict | list | tuple | set | str):
             continue
         size += 1 + len(one)
-        if size > MAX_META:
+        if size > MAX_META or depth > MAX_NESTED:
             return False
-        if isinstance(one, dict):
-            waiting += one.values()
+        inside = [*one, *one.values()] if isinstance(one, dict) else one
         if not isinstance(one, str):
-            waiting += one
+            waiting += ((value, depth + 1) for value in inside)
     return True
 
 

@@ -18,6 +18,7 @@ from retrieval import index as indexes
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
+from retrieval.index import layout
 from retrieval.index.layout import Part
 from retrieval.networks import checkpoints
 from retrieval.ranking.search import rank_picture
@@ -93,6 +94,26 @@ def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change)
     """One such index would turn the list of all indexes of the service into an error."""
     with pytest.raises(RetrievalError, match="was edited or damaged"):
         indexes.load(forged(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["settings"].update(x=float("inf")),  # JSON can spell it: 1e999
+        lambda m: m.update(seconds=float("inf")),
+        lambda m: m.update(seconds=10**400),
+        lambda m: m.update(pictures=10**30),
+        lambda m: m["files"]["images.json"].update(bytes=10**400),
+    ],
+)
+def test_numbers_that_no_index_has(honest, change):
+    """The list of indexes of the service, and ``info`` of a store, ended in a traceback."""
+    manifest = json.loads((honest / "manifest.json").read_bytes())
+    layout.check_manifest(manifest, honest)
+    change(manifest)
+    manifest["sha256"] = layout.manifest_digest(manifest)
+    with pytest.raises(RetrievalError, match="was edited or damaged"):
+        layout.check_manifest(manifest, honest)
 
 
 def test_a_manifest_as_deep_as_python_can_read(honest, tmp_path):
@@ -202,6 +223,7 @@ def test_many_edited_indexes_with_matching_checksums(town):
         ("word_signs", lambda a: a.__setitem__(0, 2**63)),
         ("word_pictures", lambda a: a.__setitem__(slice(None), 0)),
         ("codebook", lambda a: a[:0]),
+        ("codebook", lambda a: a.__setitem__(0, 1e30)),  # nearest to nothing, and built with
         # Differences of these overflow into what looks ascending.
         ("word_starts", lambda a: [0, 2**63 - 1, -(2**63), -1, *[0] * (len(a) - 5), a[-1]]),
         ("offsets", lambda a: [0, 2**63 - 1, -(2**63), -1, *[0] * (len(a) - 5), a[-1]]),
@@ -286,6 +308,20 @@ def test_neighbours_that_are_no_array(tmp_path, town, name):
     again = indexes.load(path).neighbours
     assert np.array_equal(again.positions, found.positions)
     assert np.array_equal(again.similarity, found.similarity)
+
+
+def test_an_evaluation_with_very_many_stages(tmp_path, town):
+    """The archive was opened for each: 10,000 in 2 MB took minutes."""
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    with np.load(path / "evaluation.npz") as archive:
+        arrays = dict(archive)
+    stages = {f"{number}": np.zeros(2, np.float16) for number in range(30)}
+    arrays |= {f"seconds_{name}": seconds for name, seconds in stages.items()}
+    np.savez_compressed(path / "evaluation.npz", **arrays)
+    edit(path / "evaluation.json", lambda e: e.update(seconds_a_query=dict.fromkeys(stages, 0)))
+    with pytest.raises(RetrievalError, match="is damaged"):
+        runs.load_run(indexes.load(path), collection)
 
 
 @pytest.mark.parametrize("name", ["evaluation.npz", "evaluation.json"])

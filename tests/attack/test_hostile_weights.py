@@ -13,6 +13,7 @@ import pytest
 import torch
 from attack import pickled
 
+from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints, weights
 
@@ -104,7 +105,8 @@ def test_two_lists_of_files_in_one_zip(tmp_path):
 @pytest.mark.parametrize(
     ("meta", "words"),
     [
-        ({"mean": [10**400] * 3}, "are not three numbers each"),
+        ({"mean": [1e19] * 3}, "are not three numbers each"),
+        ({"mean": [10**400] * 3}, "wrong meta or state_dict"),
         ({"whitening": torch.zeros(0)}, "wrong meta or state_dict"),
         ({"local_whitening": torch.zeros(2)}, "wrong meta or state_dict"),
         ({"trained": collections.Counter}, "Who has the network can save it again"),
@@ -115,6 +117,15 @@ def test_what_a_network_says_of_itself(tmp_path, meta, words):
     torch.save({"meta": META | meta, "state_dict": {"a": torch.zeros(2)}}, path)
     with pytest.raises(RetrievalError, match=words):
         checkpoints.find("cnn-irwnha", path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": {}}, torch.zeros(1), "\ud800"])
+def test_settings_that_no_method_has(tmp_path, value):
+    """They came into the manifest of an index, which was made for hours and could not be kept."""
+    path = tmp_path / "network.pth"
+    torch.save({"meta": META | {"settings": {"size": 64, "x": value}}, "state_dict": {}}, path)
+    with pytest.raises(RetrievalError, match="CNN-IRwNHA has no setting x"):
+        methods.load("cnn-irwnha", path)
 
 
 def test_what_networks_are_made_of_is_read(tmp_path):
@@ -135,6 +146,18 @@ def test_what_networks_are_made_of_is_read(tmp_path):
         assert found.meta["Lw"]["n"] == 2.5
         assert np.array_equal(found.head["b"], parameter.detach().numpy())
     assert re.match("PK", path.read_bytes()[:2].decode("latin1")) is None
+
+
+def test_what_a_network_says_of_itself_that_python_cannot_write_out(tmp_path):
+    """Numbers of 5000 digits, and lists in lists in lists."""
+    nested: object = "x"
+    for _ in range(100):
+        nested = [nested]
+    for said in (10**5000, nested):
+        for meta in ({"trained": {"collection": said}}, {"settings": {"size": said}}):
+            torch.save({"meta": META | meta, "state_dict": {}}, tmp_path / "net.pth")
+            with pytest.raises(RetrievalError, match=r"wrong meta or state_dict|read safely"):
+                methods.load("cnn-irwnha", tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("times", [10, 22])

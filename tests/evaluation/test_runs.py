@@ -344,9 +344,32 @@ def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):
         assert main([*asked, str(out), "--figure", figure, "--protocol", "easy"]) == 0
         assert out.read_bytes().startswith(b"<?xml")
         out.unlink()
+    twice = shutil.copytree(index.path, tmp_path / "other settings")
+    assert main([*asked[:3], str(twice), *asked[3:], str(out)]) == 0
+    assert "2 indexes, medium" in capsys.readouterr().out
+    out.unlink()
     assert main([*asked, str(tmp_path / "figure.gif")]) == 1
     assert main([*asked, str(out), "--protocol", "classic"]) == 1
     assert "no labels for classic" in capsys.readouterr().err
+
+
+def test_plot_of_evaluations_of_different_collections(method, folder, tmp_path, capsys):
+    """With as many queries as each other, as ROxford and RParis, one was taken for the other."""
+    from retrieval.cli import main
+
+    made = []
+    for name, right in (("one", 1), ("two", 2)):
+        copy = shutil.copytree(folder, tmp_path / name)
+        truth = json.loads((copy / "ground_truth.json").read_bytes())
+        for entry in truth["gnd"]:
+            entry["easy"] = [right]
+        (copy / "ground_truth.json").write_text(json.dumps(truth))
+        collection = open_collection(copy)
+        built = indexes.build(collection, method, tmp_path / f"index {name}")
+        runs.evaluate_index(built, collection, method)
+        made.append(str(built.path))
+    assert main(["plot", "evaluation", *made, "--out", str(tmp_path / "figure.svg")]) == 1
+    assert "with different pictures, queries or labels" in capsys.readouterr().err
 
 
 def test_runs_of_one_second_are_told_apart(index, method, folder):

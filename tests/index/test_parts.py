@@ -94,6 +94,10 @@ def parts(pictures, tmp_path_factory):
 def test_parts_that_are_not_all_of_one_whole(pictures, parts, tmp_path):
     out = tmp_path / "out"
     again = shutil.copytree(parts[0], tmp_path / "again")
+    of_many = edited(
+        shutil.copytree(parts[0], tmp_path / "many"), lambda m: m["part"].update(parts=10**12)
+    )
+    refused("missing: 2, 3, .*, 21, …", index.merge, [of_many], out)
     refused("parts these are missing: 2, 3", index.merge, parts[:1], out)
     refused("are both part 1 of 3; leave one out", index.merge, [*parts, again], out)
     four = make(pictures, tmp_path / "four", Thumbnail(), 4)

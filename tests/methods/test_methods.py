@@ -256,6 +256,8 @@ def test_delf_keeps_the_best(load, picture):
         ("cnn-irwnha", {"scales": []}, "Scales are one to 16 numbers"),
         ("cnn-irwnha", {"scales": [1.0] * 17}, "Scales are one to 16 numbers"),
         ("cnn-irwnha", {"scales": [1.0, 99.0]}, "from 0.1 to 4"),
+        ("cnn-irwnha", {"size": 4096, "scales": [4.0]}, "more than 16 megapixels at all scales"),
+        ("delf", {"size": 1024, "scales": [2.5] * 3}, "more than 16 megapixels at all scales"),
         ("cnn-irwnha", {"scales": 3}, "setting scales"),
         ("cnn-irwnha", {"scales": [float("nan")]}, "setting scales"),
         ("cnn-irwnha", {"scales": ["1"]}, "setting scales"),

@@ -17,6 +17,7 @@ from stubs import Registered
 from pages.parts import loaders
 from pages.parts.cache import Cache
 from pages.parts.evaluation import runs as evaluation_runs
+from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs
@@ -113,6 +114,20 @@ def test_scores_are_those_of_evaluate(little):
         assert row["Queries"] == 3
         assert row["Checkpoint"] == methods.METHODS[name].default
     assert "cannot be compared" in text(app)
+
+
+def test_what_an_index_calls_its_network_is_no_markdown(little):
+    """It could ask another host for a picture, in the browser of every visitor."""
+    made = little.built["sir"]
+    method = Grey("sir")
+    method.checkpoint = SimpleNamespace(id="![x](https://a.example/x.png)", sha256="0" * 64)
+    other = index.build(little.collection, method, made.path.with_name("**other**"))
+    runs.record_run(other, little.collection, RANKS["sir"], {"search": np.full(3, 0.01)})
+    little.indexes.append(("sir", other.path))
+    app = start(query="q0.png", method="**other**", against="nothing")
+    assert "SIR with" in text(app)
+    assert "![x]" not in text(app)
+    assert "SIR, **other**" not in text(app)
 
 
 def test_protocol_changes_precision_and_queries(little):
@@ -311,7 +326,7 @@ def test_own_ranking_is_scored_and_can_be_looked_into(little):
     assert shown.loc["medium", "mAP"] == round(100 * medium.map, 2)
     app.selectbox(key="eval-method").set_value("upload").run()
     assert not app.exception
-    assert "mine.npz" in text(app)
+    assert plain("mine.npz") in text(app)
 
 
 def test_own_ranking_that_is_short_says_so(little):

@@ -1,6 +1,7 @@
 """What the owner of the app allows each visitor to bring."""
 
 import io
+import json
 import zipfile
 from types import SimpleNamespace
 
@@ -56,6 +57,18 @@ def test_a_folder_that_is_none(monkeypatch, tmp_path, text):
     monkeypatch.setenv("RETRIEVAL_ALLOW_FOLDERS", str(tmp_path))
     with pytest.raises(RetrievalError, match="has not opened the folder"):
         own_pictures._bring_folder(text)
+
+
+def test_names_that_no_browser_can_show(monkeypatch, tmp_path):
+    """Each page ended in a traceback, as long as the session lasted."""
+    monkeypatch.setenv("RETRIEVAL_ALLOW_FOLDERS", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(upload("a.png").getbuffer())
+    truth = {"imlist": ["a.png"], "qimlist": ["\udce9.png"], "gnd": [{"ok": [0]}]}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(RetrievalError, match="is not in UTF-8"):
+        own_pictures._bring_folder(str(tmp_path))
+    (tmp_path / "ground_truth.json").unlink()
+    assert own_pictures._bring_folder(str(tmp_path)).collection.names == ("a.png",)
 
 
 def test_large_tables_are_refused_and_others_read_in_turn(monkeypatch):

@@ -73,9 +73,9 @@ def together(
     else:
         rows = query_rows(collection, scores, order)
         for title, numbers in (("Hardest", order[::-1][:EDGE]), ("Easiest", order[:EDGE])):
-            st.markdown(f"**{title} for {wanted[0].label}**")
+            st.markdown(f"**{title} for {plain(wanted[0].label)}**")
             edge(collection, wanted[0].run.scores[protocol], numbers, title)
-        st.caption(note)
+        st.caption(plain(note))
         downloads(name, rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from itertools import groupby
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def section(collection: Collection, number: int, protocol: str, label: str, run:
         "list, each right picture adds an area, which is smaller the more wrong pictures stand "
         "above it. The areas sum to the AP."
     )
-    cards.legend(f"AP of {label}: {told.average_precision:.4f}")
+    cards.legend(f"AP of {escape(label)}: {told.average_precision:.4f}")
     st.html(STRIP)
     st.markdown("**1. The list as ranked**")
     st.html(strip(told.kinds, "The list as ranked"))

@@ -64,7 +64,7 @@ def ranked_list(
                 f"{one.id}-{n}",
                 kind,
                 lambda *args: state.update({"eval-enlarged": args}),
-                (name, f"Rank **{n + 1}** of {one.label}: {plain(name)}"),
+                (name, f"Rank **{n + 1}** of {plain(one.label)}: {plain(name)}"),
             )
 
 

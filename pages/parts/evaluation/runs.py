@@ -101,9 +101,9 @@ def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -
     if trouble:
         st.warning(plain(trouble), icon=":material/warning:")
     elif not collection.has_pictures:
-        st.info(f"{label} was not evaluated; its queries need pictures, which are not here.")
+        st.info(f"{plain(label)} was not evaluated; its queries need pictures, which are not here.")
     else:
-        st.info(f"The {label} index was not evaluated yet.")
+        st.info(f"The {plain(label)} index was not evaluated yet.")
     if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{path.name}"):
         return
     indexing.evaluate(collection, label, path)
