@@ -102,7 +102,10 @@ with loaders.errors_shown():
 paths = own_pictures.indexes(collection)
 method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
 if method is None:
-    st.info("These pictures are not indexed yet: search in them once on the search page.")
+    if collection.name == own_pictures.NAME:
+        st.info("These pictures are not indexed yet: search in them once on the search page.")
+    else:
+        loaders.no_index(collection, "cnn-irwnha")
     st.stop()
 asked = state.setdefault("groups-found", set())
 if name not in asked:

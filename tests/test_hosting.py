@@ -84,9 +84,15 @@ def test_the_health_check_hears_the_app(copied, tmp_path, path):
         for one in (step("CMD"), step("HEALTHCHECK"))
     )
     environment = os.environ | {"HOME": str(tmp_path), "STREAMLIT_SERVER_BASE_URL_PATH": path}
-    server = subprocess.Popen(
-        [sys.executable, "-m", *serve], cwd=copied, env=environment, stdout=subprocess.DEVNULL
-    )
+    log = tmp_path / "log"
+    with log.open("w") as said:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *serve],
+            cwd=copied,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
     try:
         ask = [sys.executable, *ask[1:]]
         tries = 120
@@ -100,6 +106,9 @@ def test_the_health_check_hears_the_app(copied, tmp_path, path):
         server.terminate()
         server.wait(30)
     assert subprocess.run(ask, env=environment, stderr=subprocess.DEVNULL).returncode
+    # It asked nobody on the internet for its own address.
+    assert f"http://localhost:{port}" in log.read_text()
+    assert "xternal" not in log.read_text()
 
 
 def test_the_copied_folder_is_enough_to_search(copied, tmp_path):

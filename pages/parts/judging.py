@@ -86,7 +86,7 @@ def _judged_by_visitor(
     if judgement is None or not truth:
         return ""
     protocol = "medium" if "medium" in collection.protocols else "classic"
-    sentence = f"{_right(truth)}, judged by you"
+    sentence = f"{_right(truth)}, judged by you. In the AP, pictures without a mark count as wrong."
     return Judged(collection, judgement.labels, protocol, truth, sentence, others=None)
 
 

@@ -24,7 +24,9 @@ TERMS = {
     "ground truth": "What people said: which pictures show the same place as a query.",
     "left out of the score": "Pictures that show the landmark too badly, or too well for this "
     "protocol. They count neither as right nor as wrong.",
-    "checkpoint": "One set of weights of a network: what it learned, and from what.",
+    "checkpoint": "One set of weights of a network. In the names here, the first part is the "
+    "method (gem is CNN-IRwNHA, after its pooling) and lite0 the network, EfficientNet-Lite0. "
+    "gem-lite0-imagenet is gem-lite0 before it was trained for retrieval.",
     "index": "The descriptors of a whole collection, made once and kept.",
     "attention": "How much DELF expects from a place of the picture: the highest become keypoints.",
     "receptive field": "The part of the picture that the descriptor of a keypoint depends on.",

@@ -1,4 +1,4 @@
-"""How far an answer can be trusted: sure, unsure, or nothing here looks like it."""
+"""How far an answer can be trusted: sure, unsure, not checked, or nothing looks like it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ SURE_INLIERS = 20
 # An answer is unlike the collection where this share of its pictures are less like their nearest.
 QUANTILE = 0.25
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see
-Level = Literal["sure", "unsure", "nothing"]
+Level = Literal["sure", "unsure", "unchecked", "nothing"]
 TEXTS: dict[Level, str] = {
     "sure": "Sure",
     "unsure": "Unsure",
+    "unchecked": "Not checked by geometry",
     "nothing": "Nothing here looks like it",
 }
 
@@ -32,7 +33,7 @@ TEXTS: dict[Level, str] = {
 class Confidence:
     """How far an answer can be trusted.
 
-    level: 'sure', 'unsure' or 'nothing'. reason: for that level, in one sentence.
+    level: 'sure', 'unsure', 'unchecked' or 'nothing'. reason: for that level, in words.
     empty: whether the query holds nothing to search for, so that the ranking has no meaning.
     """
 
@@ -74,7 +75,9 @@ def judge(
         )
     if ranking.inliers is None:
         return Confidence(
-            "unsure", "Only descriptors were compared. Re-rank by geometry to check the pictures."
+            "unchecked",
+            "The order says how alike the descriptors are. The re-ranker Geometry also checks "
+            "whether the pictures show the same thing.",
         )
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")
 

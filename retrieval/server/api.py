@@ -78,8 +78,8 @@ class Result(BaseModel):
 class Answer(BaseModel):
     """provenance: what the numbers rest on. timings: seconds by stage.
 
-    confidence: level (sure, unsure, nothing), reason, and whether the query is empty: blank, or
-    without keypoints. notes: what could not be done.
+    confidence: level (sure, unsure, unchecked, nothing), reason, and whether the query is empty:
+    blank, or without keypoints. notes: what could not be done.
     """
 
     query: dict[str, Any]

@@ -54,6 +54,15 @@ def test_a_click_searches(page):
     assert page.session_state["database"] == name
 
 
+def test_a_collection_without_index_says_which_command_makes_one(monkeypatch):
+    monkeypatch.setattr(index, "find", lambda name: {})
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.switch_page("pages/groups.py").run()
+    assert not app.exception
+    assert "`python -m retrieval index town --method cnn-irwnha`" in app.info[0].value
+    assert not app.button
+
+
 def test_inliers_outlive_a_visit_to_another_page(page):
     page.slider(key="groups-least").set_value(60).run()
     page.switch_page("pages/networks.py").run()

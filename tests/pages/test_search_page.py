@@ -631,7 +631,9 @@ def test_own_results_are_judged_and_evaluated(bare):
     app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
     app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
     assert "Judged by you: 1 query, 2 pictures" in text(app)
-    assert "1 picture is right, judged by you" in captions(app)
+    assert (
+        "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
+    ) in captions(app)
     assert [one.split(", ")[1:] for one in hits(app)] == [
         ["same landmark"],
         ["another place"],

@@ -229,8 +229,10 @@ def test_the_map_of_a_box_is_made_one_of_the_whole_picture(drawn):
 
 def test_confidence(opened, scenes, load, drawn):
     plain = asked(opened, scenes, load)
-    assert plain.confidence.level == "unsure"
-    assert "Re-rank by geometry to check" in plain.confidence.reason
+    assert plain.confidence.level == "unchecked"
+    assert plain.confidence.text == "Not checked by geometry"
+    assert "The re-ranker Geometry" in plain.confidence.reason
+    assert chain.RERANKERS["geometry"].title == "Geometry"
     blank = search.rank_picture(opened, load("sir"), Image.new("RGB", (90, 90), "white"), top=2)
     assert blank.confidence.level == "nothing"
     assert blank.confidence.text == "Nothing here looks like it"

@@ -81,7 +81,7 @@ def section(asked: Asked) -> None:
         if METHODS[method].kind == "global"
     }
     if not paths:
-        st.info("There is no index with one descriptor a picture of this collection yet.")
+        loaders.no_index(collection, "cnn-irwnha")
         return
     with loaders.errors_shown():
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):

@@ -9,8 +9,15 @@ from pages.parts.search.link import ALL
 from retrieval.methods import METHODS
 from retrieval.ranking import chain
 from retrieval.ranking.chain import RERANKERS
+from retrieval.ranking.confidence import Level
 from retrieval.ranking.ranking import Ranking
 
+ICONS: dict[Level, str] = {
+    "sure": ":green[:material/check_circle:]",
+    "unsure": ":orange[:material/help:]",
+    "unchecked": ":gray[:material/info:]",
+    "nothing": ":gray[:material/block:]",
+}
 state = st.session_state
 
 
@@ -43,10 +50,8 @@ def chosen() -> tuple[str, ...]:
 
 def summary(ranking: Ranking) -> None:
     """Write how far the answer can be trusted, what the re-rankers did, and what they could not."""
-    if ranking.confidence:
-        icons = {"sure": ":green[:material/check_circle:]", "unsure": ":orange[:material/help:]"}
-        icon = icons.get(ranking.confidence.level, ":gray[:material/block:]")
-        st.markdown(f"{icon} **{ranking.confidence.text}.** {ranking.confidence.reason}")
+    if judged := ranking.confidence:
+        st.markdown(f"{ICONS[judged.level]} **{judged.text}.** {judged.reason}")
     if ranking.before:
         st.caption(
             f"Re-ranked by {chain.title(chosen())}. ▲ and ▼: how many places a picture moved.  \n"
