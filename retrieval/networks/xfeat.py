@@ -17,9 +17,9 @@ from torch import nn
 from retrieval.errors import RetrievalError
 
 CELL = 8  # pixels of a side of the cells in which keypoints are found
-MULTIPLE = 32  # the sides of the network's input are multiples of this many pixels
-RADIUS = 2  # a keypoint is the highest place within so many pixels
-LEAST = 0.05  # probability from which a place is a keypoint
+SIDE_MULTIPLE = 32  # the sides of the network's input are multiples of this many pixels
+NMS_RADIUS = 2  # pixels within which a keypoint has the highest probability
+MIN_PROBABILITY = 0.05  # of a keypoint
 
 
 class Keypoints(NamedTuple):
@@ -34,6 +34,8 @@ class Keypoints(NamedTuple):
 
 
 class Layer(nn.Sequential):
+    """Convolution, batch norm and ReLU. Its padding keeps the size, but for the stride."""
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
         super().__init__()
         self.layer = nn.Sequential(
@@ -44,10 +46,10 @@ class Layer(nn.Sequential):
 
 
 class XFeatNetwork(nn.Module):
-    """From a picture to features, keypoint logits and reliability, one of each a cell."""
+    """The network. Features, keypoint logits and reliability come once for each cell."""
 
     def __init__(self, state: Mapping[str, torch.Tensor]):
-        """state: tensors by name. Raises RetrievalError where they are another network's."""
+        """state: tensors by name. Raises RetrievalError where they are those of another network."""
         super().__init__()
         self.skip1 = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(1, 24, 1))
         self.block1 = nn.Sequential(
@@ -68,7 +70,11 @@ class XFeatNetwork(nn.Module):
         )
         try:
             self.load_state_dict(
-                {key: one for key, one in state.items() if not key.startswith("fine_matcher.")}
+                {
+                    name: tensor
+                    for name, tensor in state.items()
+                    if not name.startswith("fine_matcher.")
+                }
             )
         except (RuntimeError, AttributeError, TypeError) as error:
             raise RetrievalError("The weights are not those of XFeat: install them again.") from (
@@ -77,9 +83,11 @@ class XFeatNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(1, 3, H, W) of 0 to 1, sides multiples of 32 → (1, 64, h, w), (1, 65, …), (1, 1, …).
+        """Features, keypoint logits and reliability of a picture.
 
-        h = H / 8 and w = W / 8. Features have unit length. The 65th logit says "no keypoint".
+        picture: (1, 3, H, W) float32, 0 to 1, sides multiples of 32. Returns features (1, 64, h, w)
+        of unit length, logits (1, 65, h, w), of the 64 pixels of a cell and of "no keypoint", and
+        reliability (1, 1, h, w), 0 to 1; h = H / 8 and w = W / 8.
         """
         grey = F.instance_norm(picture.mean(dim=1, keepdim=True))
         fine = self.block3(self.block2(self.block1(grey) + self.skip1(grey)))
@@ -94,23 +102,27 @@ class XFeatNetwork(nn.Module):
         return F.normalize(features, dim=1), self.keypoint_head(cells), self.heatmap_head(features)
 
     @torch.inference_mode()
-    def detect(self, picture: torch.Tensor, most: int) -> Keypoints:
-        """The ``most`` best keypoints of (1, 3, H, W), values of 0 to 1, sides of 32 px or more."""
+    def detect(self, picture: torch.Tensor, max_keypoints: int) -> Keypoints:
+        """The ``max_keypoints`` best keypoints of a picture.
+
+        picture: (1, 3, H, W) float32, 0 to 1, sides of at least 32 pixels.
+        """
         height, width = picture.shape[2:]
-        h, w = (side // MULTIPLE * MULTIPLE for side in (height, width))
+        h, w = (side // SIDE_MULTIPLE * SIDE_MULTIPLE for side in (height, width))
         features, logits, reliability = self(F.interpolate(picture, (h, w), mode="bilinear"))
-        heat = F.pixel_shuffle(logits.softmax(dim=1)[:, : CELL * CELL], CELL)
-        highest = F.max_pool2d(heat, 2 * RADIUS + 1, stride=1, padding=RADIUS)
-        y, x = ((heat == highest) & (heat > LEAST))[0, 0].nonzero(as_tuple=True)
+        probability = F.pixel_shuffle(logits.softmax(dim=1)[:, : CELL * CELL], CELL)
+        highest = F.max_pool2d(probability, 2 * NMS_RADIUS + 1, stride=1, padding=NMS_RADIUS)
+        is_keypoint = (probability == highest) & (probability > MIN_PROBABILITY)
+        y, x = is_keypoint[0, 0].nonzero(as_tuple=True)
         points = torch.stack([x, y], dim=1)
         grid = (2.0 * (points / torch.tensor([w - 1, h - 1])) - 1.0)[None, :, None]
 
         def at_points(values: torch.Tensor, mode: str) -> torch.Tensor:
             return F.grid_sample(values, grid, mode=mode, align_corners=False)[0, :, :, 0].T
 
-        scores = (at_points(heat, "nearest") * at_points(reliability, "bilinear"))[:, 0]
-        best = scores.argsort(descending=True, stable=True)[:most]
-        # The wheel takes a keypoint in the first pixel for padding; so do we.
+        scores = (at_points(probability, "nearest") * at_points(reliability, "bilinear"))[:, 0]
+        best = scores.argsort(descending=True, stable=True)[:max_keypoints]
+        # The wheel takes a keypoint in the first pixel for padding, and so do we.
         best = best[(scores[best] > 0) & (points[best] > 0).any(dim=1)]
         descriptors = F.normalize(at_points(features, "bicubic")[best], dim=1)
         scale = torch.tensor([width / w, height / h])

@@ -30,7 +30,7 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
-from retrieval.networks.records import PLAIN, SETTINGS
+from retrieval.networks.records import IMAGENET_TRUNK, SETTINGS
 from retrieval.ranking import geometry
 from retrieval.training import loop, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
@@ -95,7 +95,7 @@ class Trunk(Stage):
         self.rows = np.flatnonzero(np.isin(self.pairs, self.training).all(axis=1))
         self.steps = settings.steps
         self.device = trunks.placement()[0]
-        features = trunks.unfolded(
+        features = trunks.build_for_training(
             checkpoint.trunk, "stride16", checkpoints.load(checkpoint).tensors
         ).to(memory_format=torch.channels_last)
         trunks.freeze(features, settings.frozen)
@@ -397,7 +397,7 @@ def train(
 def _checkpoint(start: str | None) -> checkpoints.Checkpoint:
     """The checkpoint to start from: one of DELF, or one of CNN-IRwNHA with DELF's settings."""
     try:
-        return checkpoints.find("delf", start or PLAIN)
+        return checkpoints.find("delf", start or IMAGENET_TRUNK)
     except RetrievalError:
         checkpoint = checkpoints.find("cnn-irwnha", start)
         return replace(checkpoint, method="delf", settings=SETTINGS["delf"])

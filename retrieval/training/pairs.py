@@ -14,7 +14,7 @@ from retrieval import methods
 from retrieval.methods import pooling
 from retrieval.methods.base import as_local
 from retrieval.networks import checkpoints, trunks
-from retrieval.networks.records import PLAIN
+from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.ranking import geometry
 from retrieval.ranking.groups import components
 from retrieval.training import views, whitening
@@ -136,7 +136,7 @@ def groups(verified: dict[str, torch.Tensor], count: int) -> np.ndarray:
 
 def _candidates(photos: Photographs, progress: Progress) -> list[tuple[int, int]]:
     """Pairs (a, b), a < b, of each picture and those most similar to it by whitened GeM."""
-    checkpoint = checkpoints.find("cnn-irwnha", PLAIN)
+    checkpoint = checkpoints.find("cnn-irwnha", IMAGENET_TRUNK)
     weights = checkpoints.load(checkpoint)
     trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
     rows, numbers = [], np.arange(len(photos))

@@ -16,7 +16,7 @@ import torch
 
 from retrieval.errors import RetrievalError
 from retrieval.networks.checkpoints import Checkpoint
-from retrieval.networks.records import PLAIN
+from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.training.loop import Settings
 from retrieval.training.photographs import Photographs
 
@@ -79,7 +79,7 @@ def training_record(
     values = asdict(settings)
     defaults = asdict(type(settings)())
     options = [f"--{name} {value}" for name, value in values.items() if value != defaults[name]]
-    start = [] if checkpoint.id == PLAIN else [f"--checkpoint {checkpoint.id}"]
+    start = [] if checkpoint.id == IMAGENET_TRUNK else [f"--checkpoint {checkpoint.id}"]
     command = ["python -m retrieval train", checkpoint.method, photos.collection.name]
     return {
         "command": " ".join([*command, *start, *options]),

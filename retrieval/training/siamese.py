@@ -24,7 +24,7 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
 from retrieval.networks import checkpoints, trunks
-from retrieval.networks.records import PLAIN
+from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.training import loop, losses, pairs, photographs, result, views, whitening
 from retrieval.training.journal import Journal
 from retrieval.training.loop import Progress, Say, Stage, train_stage
@@ -68,7 +68,7 @@ class Network(nn.Module):
         meta = weights.meta
         if meta.get("pooling", "gem") != "gem" or meta.get("regional"):
             raise RetrievalError(f"{checkpoint.id} does not pool by GeM over the whole picture.")
-        self.features = trunks.unfolded(checkpoint.trunk, "final", weights.tensors)
+        self.features = trunks.build_for_training(checkpoint.trunk, "final", weights.tensors)
         trunks.freeze(self.features, frozen)
         self.p = nn.Parameter(
             torch.from_numpy(weights.head.get("pool.p", np.array([3.0], np.float32)).copy())
@@ -223,7 +223,7 @@ def train(
     the pairs and each epoch. Returns ``out``. A training that was stopped goes on with the same
     call. Raises RetrievalError where too few pictures match.
     """
-    checkpoint = checkpoints.find("cnn-irwnha", start or PLAIN)
+    checkpoint = checkpoints.find("cnn-irwnha", start or IMAGENET_TRUNK)
     labelled = photographs.labelled(collection)
     if settings.pairs == "labels" and labelled is None:
         labelled = photographs.require_labels(collection)

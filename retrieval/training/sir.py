@@ -20,7 +20,7 @@ from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.methods.base import as_vector
 from retrieval.networks import checkpoints
-from retrieval.networks.records import PLAIN
+from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.training import photographs, result, whitening
 from retrieval.training.journal import Journal
 from retrieval.training.loop import Progress, Say, Settings, Stage, train_stage
@@ -101,7 +101,7 @@ def train(
     the pictures and each epoch. Returns ``out``. A training that was stopped goes on with the same
     call. Raises RetrievalError for pictures or labels that cannot be used.
     """
-    checkpoint = checkpoints.find("sir", start or PLAIN)
+    checkpoint = checkpoints.find("sir", start or IMAGENET_TRUNK)
     trunk = methods.load_record(checkpoint)
     photos = photographs.require_labels(collection)
     journal = Journal(

@@ -36,7 +36,7 @@ def test_every_method_has_an_embedded_default():
         assert record.stands_in_for
 
 
-def test_ids_and_files_that_are_not_there():
+def test_unknown_ids_and_files_are_refused():
     refused("Checkpoint gem-lite0 is for cnn-irwnha, not for sir", methods.load, "sir", "gem-lite0")
     refused("no checkpoint 'nothing' for sir: .*sir-lite0", methods.load, "sir", "nothing")
     refused("no checkpoint", methods.load, "sir", "x" * 300)
@@ -129,13 +129,13 @@ def meta(**changes):
         (network(), "do not fit this network: .* tensors are missing"),
     ],
 )
-def test_files_that_are_no_network(tmp_path, data, words):
+def test_files_that_are_no_network_are_refused(tmp_path, data, words):
     path = tmp_path / "network.pth"
     torch.save(data, path)
     refused(words, methods.load, "cnn-irwnha", path)
 
 
-def test_a_packed_file_is_no_weights_file(tmp_path):
+def test_a_compressed_file_is_refused(tmp_path):
     """Two megabytes of zeros unpack to two gigabytes; torch packs nothing."""
     path = tmp_path / "bomb.pth"
     torch.save({"meta": {}, "state_dict": {"features.0.weight": torch.zeros(1000)}}, path)
@@ -148,7 +148,7 @@ def test_a_packed_file_is_no_weights_file(tmp_path):
     refused("not a weights file that can be read safely", weights.read_tensors, path)
 
 
-def test_damaged_files(tmp_path):
+def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(network(), path)
     whole = path.read_bytes()
@@ -158,7 +158,7 @@ def test_damaged_files(tmp_path):
 
 
 @pytest.mark.skipif(not NETWORK.is_file(), reason="the reference network is not here")
-def test_a_network_of_cirtorch(tmp_path):
+def test_a_network_of_cirtorch_is_described_by_its_meta(tmp_path):
     record = checkpoints.find("cnn-irwnha", NETWORK)
     assert record.id == "cirtorch-resnet18-gem-w"
     assert record.trunk == "resnet18"
@@ -198,7 +198,7 @@ def rewritten(path, record, change):
 
 
 @pytest.mark.parametrize("method", ["sir", "delf"])
-def test_what_does_not_fit_its_trunk(tmp_path, method):
+def test_weights_that_do_not_fit_their_trunk_are_refused(tmp_path, method):
     record = checkpoints.find(method)
     path = tmp_path / "net.pth"
     good = {
@@ -226,7 +226,7 @@ def test_what_does_not_fit_its_trunk(tmp_path, method):
     refused("not numbers", methods.load_record, nan)
 
 
-def test_a_trunk_that_is_elsewhere(tmp_path):
+def test_a_file_without_a_trunk_takes_that_of_the_registered_checkpoint(tmp_path):
     record = checkpoints.find("sir")
     path = tmp_path / "net.pth"
     assert methods.load_record(rewritten(path, record, lambda data: None))
@@ -241,7 +241,7 @@ def test_a_trunk_that_is_elsewhere(tmp_path):
         refused(words, methods.load_record, changed)
 
 
-def test_what_is_embedded_is_what_its_record_says():
+def test_embedded_weights_have_what_their_records_state():
     for record in checkpoints.REGISTRY.values():
         if record.file is None:
             continue
@@ -258,7 +258,7 @@ def test_what_is_embedded_is_what_its_record_says():
         assert record.overlap.startswith("none")
 
 
-def test_weights_that_are_not_here(tmp_path, monkeypatch):
+def test_missing_weights_are_refused_with_the_command_that_downloads_them(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
     record = checkpoints.REGISTRY["resnet50-imagenet"]
     for name in (record.id, "delf-tfhub"):

@@ -37,11 +37,11 @@ def test_folding_the_batch_norms_changes_nothing(lite0, picture, tap):
 
 
 @pytest.mark.parametrize("numbers", [1, 40_000])
-def test_strips_of_a_map_are_the_whole(lite0, picture, monkeypatch, numbers):
+def test_a_map_in_strips_equals_the_whole_map(lite0, picture, monkeypatch, numbers):
     trunk = trunks.build("efficientnet-lite0", "final", lite0)
     with torch.no_grad():
         whole = trunk(picture)
-    monkeypatch.setattr(trunks, "STRIP", numbers)  # one row of the output at a time, or some
+    monkeypatch.setattr(trunks, "STRIP_VALUES", numbers)  # one row of the output at a time, or some
     with torch.inference_mode():
         torch.testing.assert_close(trunk(picture), whole, rtol=1e-5, atol=1e-5)
 

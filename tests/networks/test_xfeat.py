@@ -36,7 +36,7 @@ def tensor(picture: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(320, 256), (241, 190), (64, 500), (32, 32)])
 @pytest.mark.parametrize("most", [4096, 50])
-def test_the_same_as_the_wheel(network, wheel, drawn, size, most):
+def test_keypoints_equal_those_of_the_wheel(network, wheel, drawn, size, most):
     picture = tensor(drawn(3, size))
     ours = network.detect(picture, most)
     theirs = wheel.detectAndCompute(picture, top_k=most)[0]
@@ -63,7 +63,7 @@ def test_other_weights_are_refused(network):
         XFeatNetwork(state)
 
 
-def test_features_of_a_picture(xfeat, drawn):
+def test_features_have_shapes_order_and_coordinates_of_the_picture(xfeat, drawn):
     picture = drawn(1, (700, 400))
     found = xfeat.describe(picture)
     assert 50 < len(found) <= 1024
@@ -93,7 +93,7 @@ def test_a_blank_picture_has_no_keypoint(xfeat, colour, size):
     assert found.descriptors.shape == (0, 64)
 
 
-def test_settings(xfeat):
+def test_keypoints_are_as_many_as_the_setting_and_at_least_one(xfeat):
     record = checkpoints.REGISTRY["xfeat"]
     assert len(methods.load_record(record, keypoints=10).describe(
         Image.effect_noise((64, 64), 90).convert("RGB"))) == 10  # fmt: skip
@@ -101,7 +101,7 @@ def test_settings(xfeat):
         methods.load_record(record, keypoints=0)
 
 
-def test_an_index_of_keypoints(xfeat, collection, tmp_path, folder):
+def test_an_index_keeps_the_keypoints_of_each_picture(xfeat, collection, tmp_path, folder):
     built = index.build(collection, xfeat, tmp_path / "xfeat")
     assert built.kind == "keypoints"
     assert not list(built.path.glob("word_*"))
@@ -112,7 +112,7 @@ def test_an_index_of_keypoints(xfeat, collection, tmp_path, folder):
     assert isinstance(methods.for_index(built), type(xfeat))
 
 
-def test_the_registry_says_what_it_is_not():
+def test_xfeat_is_registered_but_no_method_to_search_with():
     for name in ("xfeat", "xfeat-lighterglue"):
         record = checkpoints.REGISTRY[name]
         assert record.available
