@@ -1,7 +1,8 @@
-"""Decoding of pictures in a process of its own, which ``images`` starts and ends.
+"""Decoding of pictures in processes of their own.
 
 Decoders are written in C and meet bytes of strangers: some make them compute for minutes, take
-gigabytes, or crash. Here that ends this process, with limits on time and memory, and no other.
+gigabytes, or crash. Here that ends a process, with limits on time and memory, and no other.
+``Decoder`` starts and ends it; ``main`` is what it runs.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import contextlib
 import io
 import json
 import signal
+import subprocess
 import sys
+import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 from PIL import Image, ImageOps
 
 from retrieval import memory, picture_files, processes
+from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError
 
 MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
@@ -26,6 +31,81 @@ BAND = 4_000_000  # pixels that are converted and sent at once
 
 # Bytes of memory: a decoder takes up to 20 a pixel, the picture 4, and the copy in RGB 4 more.
 MEMORY, MEMORY_A_PIXEL, COPIES_OF_THE_FILE = 400_000_000, 32, 3
+WAITING = 10  # times its seconds of computing that a picture may take on a busy machine
+# Exit codes of a process that took too long: see ``_at_most``.
+TOO_LONG = [-getattr(signal, name) for name in ("SIGPROF", "SIGALRM") if hasattr(signal, name)]
+
+
+class Decoder:
+    """A process that decodes one picture at a time, in the order in which threads ask.
+
+    It starts with the first picture, and anew where a picture has ended it.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()  # one for each thread; it is the first one's turn
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def decode(
+        self, data: bytes, seconds: float, request: dict[str, Any]
+    ) -> tuple[Image.Image, tuple[int, int]]:
+        """What ``decode`` returns or raises.
+
+        seconds: of computing; neither these nor the memory are limited on Windows.
+        request: the other arguments of ``decode``.
+        Raises TimeoutError where it takes longer, and RetrievalError where no process can start.
+        """
+        with self._turn():
+            process = self._started()
+            questions, answers = processes.pipes(process)
+            try:
+                with contextlib.suppress(OSError):  # it ended: there will be no answer
+                    send(questions, request | {"seconds": seconds}, data)
+                answer = receive(answers)
+                if "error" in answer:
+                    raise PictureError(answer["error"])
+                return receive_picture(answers, answer["picture"]), tuple(answer["size"])
+            except PictureError:
+                raise
+            except (EOFError, ValueError) as error:
+                processes.end(process)
+                if process.returncode in TOO_LONG:
+                    raise TimeoutError from error
+                raise PictureError(
+                    f"{request['name']} takes too much memory to read or breaks the program that "
+                    "reads it; save it as a plain JPEG."
+                ) from error
+            except BaseException:  # what is left of the answer must not be taken for the next
+                processes.end(process)
+                raise
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        # A lock is not given in order: a thread with many pictures could take it each time.
+        me = object()
+        self._waiting.append(me)
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting[0] is me)
+            yield
+        finally:
+            with self._changed:
+                self._waiting.remove(me)
+                self._changed.notify_all()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                processes.end(self._process)
+            try:
+                self._process = processes.start(__name__)
+            except OSError as error:
+                reason = error.strerror or error
+                raise RetrievalError(
+                    f"No process can be started to read pictures: {reason}."
+                ) from error
+        return self._process
 
 
 def main() -> None:
@@ -99,15 +179,16 @@ def _receive_band(pipe: BinaryIO, width: int, rows: int) -> Image.Image:
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """End the process where this computes for longer: waiting does not count."""
-    if not hasattr(signal, "setitimer"):  # Windows
-        yield
-        return
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    """End the process where this computes for longer, or waits for ``WAITING`` times as long."""
+    limits = {"ITIMER_PROF": seconds, "ITIMER_REAL": WAITING * seconds}
+    timers = {getattr(signal, name): limits[name] for name in limits if hasattr(signal, name)}
+    for timer, most in timers.items():  # none on Windows
+        signal.setitimer(timer, most)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
 
 
 def decode(

@@ -14,15 +14,13 @@ import math
 import os
 import re
 import stat
-import subprocess
-import threading
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
-from retrieval import decoding, memory, picture_files, processes
-from retrieval.decoding import MIN_SIDE
+from retrieval import memory, picture_files
+from retrieval.decoding import MIN_SIDE, Decoder
 from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError as PictureError  # callers know it by this module
 
@@ -40,11 +38,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; Pillow keeps 4 bytes a pixel
 MEGAPIXELS = "RETRIEVAL_MEGAPIXELS"  # environment variable: most that a visitor's picture has
 MAX_BYTES = 200_000_000
-MAX_SECONDS = 10.0  # of computing, after which a picture is given up
+# Of computing, after which a picture is given up: some seconds, and one for so many of the pixels
+# that it may have. That is 3.7 s for a visitor's, where true ones of 25 megapixels take 0.3 to 2 s.
+SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
+QUICK_SECONDS = 0.5
 MOST_ENLARGED = 4.0
 
-_decoding = threading.Lock()  # one picture at a time: a decoder takes up to 20 bytes a pixel
-_process: subprocess.Popen[bytes] | None = None  # that decodes: see ``decoding``
+# Pictures of visitors that take long wait for each other, and no others wait for them.
+_collections, _quick, _slow = Decoder(), Decoder(), Decoder()
 
 
 def visitors_limit() -> int:
@@ -125,44 +126,17 @@ def _decode(
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
-    request = {"name": name, "most": most, "side": side, "formats": FORMATS, "seconds": MAX_SECONDS}
-    with _decoding:
-        process = _decoder()
-        questions, answers = processes.pipes(process)
-        try:
-            with contextlib.suppress(OSError):  # it ended: there will be no answer
-                decoding.send(questions, request, data)
-            answer = decoding.receive(answers)
-            if "error" in answer:
-                raise PictureError(answer["error"])
-            return decoding.receive_picture(answers, answer["picture"]), tuple(answer["size"])
-        except PictureError:
-            raise
-        except (EOFError, ValueError) as error:
-            processes.end(process)
-            raise PictureError(
-                f"{name} takes more than {MAX_SECONDS:g} s or too much memory to read; "
-                "save it as a plain JPEG."
-            ) from error
-        except BaseException:  # what is left of the answer must not be taken for the next
-            processes.end(process)
-            raise
-
-
-def _decoder() -> subprocess.Popen[bytes]:
-    """The process that decodes; a new one where the last has ended."""
-    global _process
-    if _process is None or _process.poll() is not None:
-        if _process is not None:
-            processes.end(_process)
-        try:
-            _process = processes.start(decoding.__name__)
-        except OSError as error:
-            reason = error.strerror or error
-            raise RetrievalError(
-                f"No process can be started to read pictures: {reason}."
-            ) from error
-    return _process
+    request = {"name": name, "most": most, "side": side, "formats": FORMATS}
+    seconds = SECONDS + most / PIXELS_A_SECOND
+    if most < MAX_PIXELS:
+        with contextlib.suppress(TimeoutError):
+            return _quick.decode(data, min(QUICK_SECONDS, seconds), request)
+    try:
+        return (_slow if most < MAX_PIXELS else _collections).decode(data, seconds, request)
+    except TimeoutError as error:
+        raise PictureError(
+            f"{name} takes more than {seconds:.2g} s to read; save it as a plain JPEG."
+        ) from error
 
 
 def read_bytes(source: Source, name: str) -> bytes:
