@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from retrieval import memory, picture_files
+from retrieval import memory, picture_files, workers
 from retrieval.decoding import MIN_SIDE, Decoder
 from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError as PictureError  # callers know it by this module
@@ -131,6 +131,7 @@ def _decode(
     if most < MAX_PIXELS:
         with contextlib.suppress(TimeoutError):
             return _quick.decode(data, min(QUICK_SECONDS, seconds), request)
+        workers.step_aside()
     try:
         return (_slow if most < MAX_PIXELS else _collections).decode(data, seconds, request)
     except TimeoutError as error:

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from retrieval import memory, threads
@@ -35,20 +36,40 @@ class Busy(RetrievalError):
         self.retry_after = retry_after
 
 
+class _TakesLong(Exception):
+    """A piece of work has to be done again among those that take long."""
+
+
 class _Work(NamedTuple):
+    who: str
     future: Future
     do: Callable[[], Any]
+
+
+# In a thread, and where it hands this on: whether it is to leave what takes long to another one.
+_in_haste: ContextVar[bool] = ContextVar("in haste", default=False)
+
+
+def step_aside() -> None:
+    """Called by a piece of work that takes long: it is done again where it keeps few waiting.
+
+    Returns where it is there already, or where the work was not given to workers who have such a
+    place; otherwise an exception leads out of the work.
+    """
+    if _in_haste.get():
+        raise _TakesLong
 
 
 class Workers:
     """Threads that take turns among those who wait: one piece of work of each, then the next.
 
     count: pieces of work done at once. most: pieces that may wait before others are refused.
+    slow: who does again, from its beginning, a piece of work that calls ``step_aside``.
     The threads start with the first piece of work.
     """
 
-    def __init__(self, count: int, most: int):
-        self.count, self.most = count, most
+    def __init__(self, count: int, most: int, slow: Workers | None = None):
+        self.count, self.most, self.slow = count, most, slow
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
         self._threads: list[threading.Thread] = []
@@ -61,19 +82,22 @@ class Workers:
         who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait, or where
         those of one fill their share.
         """
-        work = _Work(Future(), do)
+        work = _Work(who, Future(), do)
+        self._add(work)
+        work.future.add_done_callback(lambda future: self._forget(who, future))
+        return work.future
+
+    def _add(self, work: _Work) -> None:
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
-            mine = len(self._waiting.get(who, ()))
+            mine = len(self._waiting.get(work.who, ()))
             if waiting >= self.most or mine >= SHARE * self.most:
                 raise Busy(max(1, round(waiting * self._seconds / self.count)))
-            self._waiting.setdefault(who, deque()).append(work)
+            self._waiting.setdefault(work.who, deque()).append(work)
             while len(self._threads) < self.count:
                 self._threads.append(threading.Thread(target=self._run, daemon=True))
                 self._threads[-1].start()
             self._changed.notify()
-        work.future.add_done_callback(lambda future: self._forget(who, future))
-        return work.future
 
     def run(self, who: str, do: Callable[[], T], waiting: Callable[[int], None]) -> T:
         """What ``do()`` returns or raises, once it was its turn.
@@ -115,6 +139,7 @@ class Workers:
                     del self._waiting[who]
 
     def _run(self) -> None:
+        _in_haste.set(self.slow is not None)
         while True:
             self._do(self._next())
             with self._changed:
@@ -140,11 +165,18 @@ class Workers:
             return work
 
     def _do(self, work: _Work) -> None:
-        if not work.future.set_running_or_notify_cancel():
+        # What took too long elsewhere was begun already.
+        if not (work.future.running() or work.future.set_running_or_notify_cancel()):
             return
         started = time.monotonic()
         try:
             work.future.set_result(work.do())
+        except _TakesLong:
+            assert self.slow is not None
+            try:
+                self.slow._add(work)
+            except Busy as busy:
+                work.future.set_exception(busy)
         except BaseException as error:  # belongs to the one who asked, whatever it is
             work.future.set_exception(error)
         self._seconds += (time.monotonic() - started - self._seconds) / 8

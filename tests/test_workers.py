@@ -1,11 +1,12 @@
 """A few threads that do everybody's work: fair, bounded, and left by who gives up."""
 
 import threading
+from functools import partial
 
 import pytest
 
 from retrieval.errors import RetrievalError
-from retrieval.workers import Busy, Workers
+from retrieval.workers import Busy, Workers, step_aside
 
 
 class Door:
@@ -132,3 +133,29 @@ def test_memory_is_given_back_in_every_pause(monkeypatch):
     assert workers.submit("a", int).result(30) == 0
     assert often.wait(30)
     assert workers.submit("a", int).result(30) == 0
+
+
+def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
+    """It is begun again by the slow worker, and its result arrives; too much of it is refused."""
+    workers, done = Workers(1, 10, slow=Workers(1, 2)), []
+
+    def slow(name):
+        step_aside()
+        door()
+        done.append(name)
+        return name
+
+    futures = [workers.submit("a", partial(slow, "first"))]
+    assert door.entered.wait(30)
+    futures += [workers.submit(who, partial(slow, who)) for who in "bcd"]
+    assert workers.run("e", lambda: 42, lambda place: None) == 42
+    with pytest.raises(Busy):  # b and c wait already
+        futures[3].result(30)
+    door.open.set()
+    assert [future.result(30) for future in futures[:3]] == ["first", "b", "c"] == done
+
+
+def test_nobody_steps_aside_where_there_is_no_place_for_it():
+    workers = Workers(1, 10)
+    assert workers.run("a", lambda: step_aside() or 42, lambda place: None) == 42
+    step_aside()

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-WORKERS = Workers(min(threads.usable_cores(), 4), 200)
+# One at a time where the picture takes long to read.
+WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
 SESSION_CACHE_BYTES = 16 << 20  # the same for one session, about pictures that a visitor brought
@@ -218,10 +219,14 @@ def describe_in_turns(
     It is read in its turn too, so that those who wait hold no pictures.
     """
     who = _visitor()
+
+    def described(batch: Sequence[str]) -> list[describing.Described]:
+        # From its beginning, as it may have to be done again: see ``workers.step_aside``.
+        return list(describing.describe(collection, method, batch, known, max_pixels))
+
     for start in range(0, len(names), method.batch):
         batch = names[start : start + method.batch]
-        described = describing.describe(collection, method, batch, known, max_pixels)
-        yield from WORKERS.run(who, partial(list, described), lambda place: None)
+        yield from WORKERS.run(who, partial(described, batch), lambda place: None)
 
 
 def _visitor() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import NamedTuple
 
 from PIL import Image
@@ -84,7 +85,8 @@ def _pictures(
     with ThreadPoolExecutor(1) as reader:
         waiting = []
         for name in names:
-            waiting.append(reader.submit(read, name))
+            # In the context of this thread, which may be in haste: see ``workers``.
+            waiting.append(reader.submit(copy_context().run, read, name))
             if len(waiting) > 2:
                 yield waiting.pop(0).result()
         for future in waiting:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval import images, methods
+from retrieval import images, methods, workers
 from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
 from retrieval.index import finding, store
@@ -122,6 +122,7 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
     They are those that an index of keypoints would hold. digest: of the file, for the cache.
     """
+    workers.step_aside()  # a shortlist of such pictures takes a while
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
     features = as_local(xfeat().describe(images.read(path)))[:most]
     return features.keypoints, store.quantise(features.descriptors), features.scores

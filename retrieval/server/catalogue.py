@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 QUEUE = 50  # searches that may wait; at one a second the last has waited a minute
 MOST_PICTURES = 200  # to be sent that may wait; a large one takes a tenth of a second
-WORKERS = Workers(min(threads.usable_cores(), 2), QUEUE)
+# One at a time where the picture takes long to read.
+WORKERS = Workers(min(threads.usable_cores(), 2), QUEUE, slow=Workers(1, QUEUE))
 PICTURES = Workers(min(threads.usable_cores(), 2), MOST_PICTURES)
 log = logging.getLogger("uvicorn.error")
 
@@ -117,6 +118,8 @@ def search(
     where: str = "",
 ) -> Ranking:
     """The ranking for a picture: a path, or the open file or bytes that a client sent."""
+    if not isinstance(source, str | Path | bytes):
+        source.seek(0)  # it was read already where this is done again, apart
     # The picture first: a bad one is no reason to load a network.
     data = images.read_bytes(source, name)
     picture = images.read(data, name, images.visitors_limit())

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -868,6 +869,22 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
         free.set()
         assert [first.result().name, *(one.name for one in described)] == names
     assert pictures_read == [(name, True) for name in names]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
+def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
+    workers = Workers(1, 10, slow=Workers(1, 10))
+    monkeypatch.setattr(loaders, "WORKERS", workers)
+    monkeypatch.setattr(loaders, "_visitor", lambda: "me")
+    monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
+    known, names = describing.Known({}, []), list(little.collection.names[:3])
+    described = loaders.describe_in_turns(
+        little.collection, Colours("sir"), names, known, images.visitors_limit()
+    )
+    assert [(one.name, one.size) for one in described] == [
+        (name, images.read(little.collection.path(name)).size) for name in names
+    ]
+    assert workers.slow._threads
 
 
 def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch):

@@ -15,6 +15,7 @@ from retrieval.networks import checkpoints
 from retrieval.ranking import chain, geometry, search, verification, verifiers
 from retrieval.ranking.geometry import Verification
 from retrieval.ranking.ranking import Query
+from retrieval.workers import Workers
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,18 @@ def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, lo
     # Coordinates are rounded on disk.
     np.testing.assert_allclose(found.inliers, expected.inliers, atol=5)
     assert found.inliers[1] >= verification.MIN_INLIERS
+
+
+def test_pictures_without_features_are_described_apart(opened, scenes, load):
+    """A shortlist of a hundred takes a worker half a minute, in which it serves nobody else."""
+    verifiers._described.cache_clear()
+    for described in True, False:
+        workers = Workers(1, 10, slow=Workers(1, 10))
+        found = workers.run(
+            "me", lambda: asked(opened, scenes, load, then=["geometry"]), lambda place: None
+        )
+        assert found.inliers[1] >= verification.MIN_INLIERS
+        assert bool(workers.slow._threads) == described
 
 
 def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):

@@ -24,6 +24,7 @@ from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.ranking import search
 from retrieval.server import catalogue
+from retrieval.workers import Workers
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
 
@@ -160,6 +161,17 @@ def test_many_at_once(client, folder):
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda n: client.upload(GEM, data[n % 2], top=1).json(), range(12)))
     assert [one["results"][0]["name"] for one in answers] == ["a.png", "b.png"] * 6
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
+def test_a_picture_that_takes_long_is_searched_with_apart(client, folder, monkeypatch):
+    """From the beginning of the file again, by the worker for such pictures."""
+    data, workers = (folder / "b.png").read_bytes(), Workers(1, 10, slow=Workers(1, 10))
+    expected = client.upload(GEM, data).json()["results"]
+    monkeypatch.setattr(catalogue, "WORKERS", workers)
+    monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
+    assert client.upload(GEM, data).json()["results"] == expected
+    assert workers.slow._threads
 
 
 def test_a_new_index_in_the_same_place_is_used(client, precomputed, load, tmp_path):
