@@ -339,12 +339,13 @@ def _positions(values: Any, count: int, name: str) -> np.ndarray:
             return np.zeros(0, np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iuf" or (array != array.round()).any():
             raise ValueError
-        array = np.unique(array).astype(np.int64)
+        array = np.unique(array)
     except (ValueError, TypeError, OverflowError) as error:
         raise _Contradiction(f"the labels of {name} are not positions") from error
+    # Before they become int64, in which 1e19 would be a large negative number.
     if array[0] < 0 or array[-1] >= count:
         raise _Contradiction(f"a label of {name} is outside the {count} database pictures")
-    return array
+    return array.astype(np.int64)
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -37,7 +37,7 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
     root: the folder of the indexes; by default ``precomputed/``, and the stores.
     """
     entries = []  # rank of the method, rank within the method, method, path
-    manifests = sorted((root or PRECOMPUTED).glob(f"{collection_name}/*/manifest.json"))
+    manifests = sorted((root or PRECOMPUTED).joinpath(collection_name).glob("*/manifest.json"))
     stores = [path for path in in_stores() if path.parent.name == collection_name]
     if stores and root in (None, PRECOMPUTED):
         names = {path.name for path in stores}

@@ -303,7 +303,7 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
         "cnn-irwnha": f"{meta['pooling']}, {whitened}",
     }
     return Checkpoint(
-        id=path.stem,
+        id=_as_text(path.stem),
         method=method,
         title=f"{meta['architecture']}, {layers[method]}",
         trunk=meta["architecture"],
@@ -321,6 +321,11 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
     )
 
 
+def _as_text(name: str) -> str:
+    """The name of a file as a manifest can hold it: not every one is text."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def _trained_on(meta: Mapping[str, Any]) -> str:
     record = meta.get("trained")
     if not isinstance(record, dict):
@@ -333,7 +338,7 @@ def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
     if method != "delf":
         raise RetrievalError(f"A SavedModel can be used with --method delf only, not {method}.")
     return Checkpoint(
-        id=path.resolve().name,
+        id=_as_text(path.resolve().name),
         method=method,
         title="SavedModel with the signature of TF-Hub delf/1",
         trunk="in the SavedModel",

@@ -133,8 +133,16 @@ _ARRAY = re.compile(
 _NUMBER_TYPE = re.compile(r"[<>=|]?[bfiu][1248]")
 
 
+_FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")
+_OTHER = object()
+
+
 class _Global(str):
     """A function or class that a pickle names."""
+
+
+class _Made(str):
+    """An object, by the name of the function that made it."""
 
 
 def _check_pickle(file: BinaryIO, size: int) -> None:
@@ -144,14 +152,15 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
     length, encode texts in slow ways, and copy a long list or text again and again.
     Raises ValueError, or whatever pickletools raises.
     """
-    # What the pickle builds, as far as it matters: numbers, text, tuples and names; else None.
+    # What the pickle builds, as far as it matters: numbers, text, tuples, None, names and the
+    # objects that they made; else _OTHER.
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     mark = object()
     calls = encoded = filled_dictionaries = 0
     for operation, argument, _ in pickletools.genops(file):
         name = operation.name
-        result: Any = argument if isinstance(argument, str | int) else None
+        result: Any = argument if isinstance(argument, str | int) else _OTHER
         if name == "GLOBAL":
             assert isinstance(argument, str)
             if not _TENSOR.fullmatch(argument) and not _ARRAY.fullmatch(argument):
@@ -161,7 +170,9 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
             memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             result = memo[argument]
-        elif name == "NEWOBJ":
+        elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
+            result = {"NEWTRUE": True, "NEWFALSE": False}.get(name)
+        elif name in ("NEWOBJ", "DUP"):
             raise ValueError(name)
         before = operation.stack_before
         operands: list[Any] = []
@@ -172,17 +183,23 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
         operands = [*operands, *(stack.pop() for _ in before)][::-1]
         if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             result = tuple(operands)
+        elif name in _FILLING:
+            result = operands[0]
         elif name == "BUILD":
+            result, state = operands
+            if not isinstance(result, _Made) or not _is_state(result, state):
+                raise ValueError(state)
             calls += 1
         elif name == "REDUCE":
             function, arguments = operands
+            result = _Made(function) if isinstance(function, _Global) else _OTHER
             if function == "_codecs encode":
                 text, codec = arguments
                 if codec not in ("latin1", "latin-1"):
                     raise ValueError(codec)
                 encoded += len(text)
             elif function == "numpy dtype":
-                if not _NUMBER_TYPE.fullmatch(arguments[0]):
+                if not _NUMBER_TYPE.fullmatch(arguments[0]) or arguments[1:] != (False, True):
                     raise ValueError(arguments)
             elif str(function).endswith("_reconstruct"):
                 if arguments[1] != (0,):
@@ -195,6 +212,14 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
         if calls > MAX_CALLS or encoded > 2 * size or filled_dictionaries > 10:
             raise ValueError("too much work")
         stack += [mark if name == "MARK" else result for _ in operation.stack_after]
+
+
+def _is_state(made_by: str, state: Any) -> bool:
+    """Whether an object that the function ``made_by`` made may be given this state."""
+    if made_by == "numpy dtype":  # numpy believes whatever a type says of itself
+        order, *rest = state[1:]
+        return state[0] == 3 and order in ("<", ">", "|") and rest == [None, None, None, -1, -1, 0]
+    return made_by == "collections OrderedDict" or made_by.endswith("_reconstruct")
 
 
 # cirtorch keeps its learned whitening as numpy arrays, which numpy rebuilds with these.

@@ -7,6 +7,7 @@ them. A picture that it lacks is described when it is needed, and its features a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
 def candidates(path: Path) -> list[Path]:
     """Paths at which the index of keypoints of the index at ``path`` may lie, best first."""
+    path = Path(os.path.abspath(path))  # the folder where a command runs has no name
     return [path.with_name("xfeat"), path.with_name(f"{path.name}.xfeat")]
 
 
@@ -152,7 +154,8 @@ def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
 
 def delf_beside(path: Path) -> Index | None:
     """The first DELF index in the folder of an index, its default checkpoint before others."""
-    for method, index_path in finding.find_all(path.parent.name, path.parent.parent):
+    folder = Path(os.path.abspath(path)).parent
+    for method, index_path in finding.find_all(folder.name, folder.parent):
         if method == "delf":
             return _load(index_path, store.version_of(index_path))
     return None

@@ -160,6 +160,15 @@ def test_very_many_queries():
         parse_ground_truth(json.dumps(gnd).encode(), "x")
 
 
+@pytest.mark.parametrize("label", [1e19, float("inf"), -1e19, 2**63, 4])
+def test_labels_beyond_all_pictures(label):
+    """As whole numbers of 64 bits they are negative: a visitor's file ended in a traceback."""
+    gnd = {"imlist": ["a", "b"], "qimlist": ["a"], "gnd": [{"ok": [1.0, label]}]}
+    data = json.dumps(gnd).replace("Infinity", "1e999").encode()
+    with pytest.raises(RetrievalError, match="is outside the 2 database pictures"):
+        parse_ground_truth(data, "x")
+
+
 def test_one_long_landmark_of_very_many_queries(monkeypatch):
     """Made plain again for each query, 0.7 MB of a visitor kept a worker of all busy for 23 s."""
     asked = []

@@ -70,6 +70,34 @@ def test_what_torch_would_call(tmp_path, content, old):
     refused(path, most=100_000)
 
 
+DTYPE = b"cnumpy\ndtype\n" + pickled.text("f8") + b"\x89\x88\x87R"
+FIELDS = b"}" + pickled.text("a") + DTYPE + number(10**8) + b"\x86s"
+
+
+@pytest.mark.parametrize(
+    ("sub", "names", "fields", "flags", "fine"),
+    [
+        (b"N", b"N", b"N", 0, True),
+        (b"N", b"N", b"N", 63, False),  # numbers are objects: numpy broke down, anywhere later
+        (b"N", pickled.text("a") + b"\x85", FIELDS, 0, False),  # 100 MB behind the array
+        (DTYPE + number(10**6) + b"\x85\x86", b"N", b"N", 0, False),  # each is a million numbers
+    ],
+)
+def test_what_a_type_of_numpy_says_of_itself(tmp_path, sub, names, fields, flags, fine):
+    least = number(-1)
+    state = b"K\3" + pickled.text("<") + sub + names + fields + least + least + number(flags)
+    raw = ENCODE + pickled.text("A" * 32) + pickled.text("latin1") + b"\x86R"
+    kind = ENCODE + pickled.text("b") + pickled.text("latin1") + b"\x86R"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + kind + b"\x87R"
+    array += b"(K\1K\4\x85" + DTYPE + b"(" + state + b"tb\x89" + raw + b"tb"
+    path = tmp_path / "network.pth"
+    path.write_bytes(zipped(b"\x80\2" + array + b"."))
+    if fine:
+        assert weights.read_tensors(path).shape == (4,)
+    else:
+        refused(path, most=20_000)
+
+
 def test_one_tensor_under_many_names(tmp_path):
     """Each of them would become a copy: 0.5 MB took 3.7 GB."""
     path = tmp_path / "network.pth"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from stubs import Thumbnail, paint
@@ -14,7 +15,7 @@ from retrieval.collections.ground_truth import check_name, parse_ground_truth
 from retrieval.collections.judgements import as_json
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
-from retrieval.networks import weights
+from retrieval.networks import checkpoints, weights
 from retrieval.training import photographs
 from retrieval.training.journal import Journal
 
@@ -36,6 +37,13 @@ def test_they_are_trained_on(collection, tmp_path):
     content = {"meta": {"trained": {"collection": collection.name}}}
     Journal(tmp_path / "network.pth", {}).write_network(content)
     assert json.loads((tmp_path / "network.json").read_bytes()) == content["meta"]["trained"]
+
+
+def test_networks_are_called_so(tmp_path):
+    """An index that was made with one could not be kept in the end."""
+    path = tmp_path / os.fsdecode(b"\xe9.pth")
+    shutil.copy(checkpoints.REGISTRY["sir-lite0"].path, path)
+    assert checkpoints.find("sir", path).id == "?"
 
 
 def test_they_are_evaluated_and_exported(collection, tmp_path):

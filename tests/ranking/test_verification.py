@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from attack.indexes import forge
 from PIL import Image
 
 from retrieval import images, index, methods
-from retrieval.collections import Collection
+from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, geometry, search, verification, verifiers
@@ -262,3 +263,13 @@ def test_every_picture_of_town_has_its_keypoints():
         kept.check_checkpoint(checkpoints.REGISTRY["xfeat"])
         assert set(opened.digests) <= set(kept.digests)
     assert verifiers.target(path) == kept.path
+
+
+def test_an_index_named_from_where_a_command_runs(monkeypatch):
+    town = PRECOMPUTED / "town"
+    for here, path in ((town, "gem-lite0"), (town / "gem-lite0", ".")):
+        monkeypatch.chdir(here)
+        assert verifiers.candidates(Path(path))[0] == town / "xfeat"
+        beside = verifiers.delf_beside(Path(path))
+        assert beside is not None
+        assert beside.method == "delf"

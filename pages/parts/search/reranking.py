@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts.plain import plain
 from pages.parts.search.link import ALL
 from retrieval.methods import METHODS
 from retrieval.ranking import chain
@@ -61,7 +60,7 @@ def summary(ranking: Ranking) -> None:
             )
         )
     for note in ranking.notes:
-        st.caption(f":material/info: {plain(note)}")
+        st.caption(f":material/info: {note}")
 
 
 def moved(ranking: Ranking, rank: int) -> str:
