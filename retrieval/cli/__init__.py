@@ -1,4 +1,4 @@
-"""The command line: thin doors to the functions that the pages call too."""
+"""The command line. Commands read arguments, call the functions that pages call too, and print."""
 
 from retrieval.cli.parser import main
 

@@ -20,13 +20,17 @@ T = TypeVar("T")
 def command(
     commands, name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
+    """Add a command to subparsers. run: what it does; its return value is the exit code.
+
+    text: for the list of commands, and with a capital letter and a full stop for its own help.
+    """
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
     return parser
 
 
 def method_arguments(parser: argparse.ArgumentParser) -> None:
-    """A method and its settings, which by default are those of the checkpoint."""
+    """Add the arguments that ``load_method`` reads."""
     parser.add_argument("--method", required=True, choices=methods.METHODS)
     parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
     own = "default: that of the checkpoint"
@@ -46,13 +50,17 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_method(args: argparse.Namespace) -> methods.Method:
+    """The method that the arguments name; settings without an argument are the checkpoint's."""
     settings = {key: getattr(args, key) for key in ("size", "scales", "keypoints")}
-    given = {key: value for key, value in settings.items() if value is not None}
-    return methods.load(args.method, args.checkpoint, **given)
+    stated = {key: value for key, value in settings.items() if value is not None}
+    return methods.load(args.method, args.checkpoint, **stated)
 
 
 def join_boxes(argv: Sequence[str]) -> list[str]:
-    """``--box -5,0,9,9`` as ``--box=-5,0,9,9``: argparse would take it for an option."""
+    """The words with ``--box -5,0,9,9`` as ``--box=-5,0,9,9``.
+
+    argparse would take the negative number for an option.
+    """
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--box":
@@ -63,7 +71,7 @@ def join_boxes(argv: Sequence[str]) -> list[str]:
 
 
 def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
-    """A function that reads text, with its RetrievalError as an error that argparse shows."""
+    """``read``, with its RetrievalError as the error that argparse shows."""
 
     def reader(text: str) -> T:
         try:
@@ -85,6 +93,7 @@ def numbers(text: str) -> list[float]:
 
 
 def then_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--then``, a chain of re-rankers."""
     parser.add_argument(
         "--then",
         type=chain,

@@ -15,11 +15,24 @@ def add(commands) -> None:
     bench = commands.add_parser("bench", help="measure speed on this machine").add_subparsers(
         required=True, metavar="WHAT"
     )
-    command(bench, "extract", _runs("extraction"), "extraction, beside the plain loop of PyTorch")
-    command(bench, "evaluation", _runs("evaluation"), "scoring, beside a plain loop")
-    command(bench, "threads", _runs("threads"), "indexing beside other work, by how threads wait")
+    command(
+        bench,
+        "extract",
+        _module_runner("extraction"),
+        "extraction, beside the plain loop of PyTorch",
+    )
+    command(bench, "evaluation", _module_runner("evaluation"), "scoring, beside a plain loop")
+    command(
+        bench,
+        "threads",
+        _module_runner("threads"),
+        "indexing beside other work, by how threads wait",
+    )
     rerank = command(
-        bench, "rerank", _runs("reranking", "index", "collection"), "re-ranking, and how it grows"
+        bench,
+        "rerank",
+        _module_runner("reranking", "index", "collection"),
+        "re-ranking, and how it grows",
     )
     rerank.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="default: CNN-IRwNHA's of town"
@@ -28,10 +41,16 @@ def add(commands) -> None:
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
     command(
-        bench, "start", _runs("start"), "cold start of the app to its first page and first answer"
+        bench,
+        "start",
+        _module_runner("start"),
+        "cold start of the app to its first page and first answer",
     )
     visitors = command(
-        bench, "visitors", _runs("visitors", "count", "rest"), "many visitors at once in the app"
+        bench,
+        "visitors",
+        _module_runner("visitors", "count", "rest"),
+        "many visitors at once in the app",
     )
     visitors.add_argument("--count", type=positive, default=30, metavar="N", help="visitors (30)")
     visitors.add_argument(
@@ -44,7 +63,7 @@ def add(commands) -> None:
     clients = command(
         bench,
         "clients",
-        _runs("clients", "count", "seconds"),
+        _module_runner("clients", "count", "seconds"),
         "many clients at once at the REST service",
     )
     clients.add_argument("--count", type=positive, default=30, metavar="N", help="clients (30)")
@@ -59,7 +78,10 @@ def add(commands) -> None:
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
     scale = command(
-        bench, "scale", _runs("scale", "method", "count"), "search in larger collections, made up"
+        bench,
+        "scale",
+        _module_runner("scale", "method", "count"),
+        "search in larger collections, made up",
     )
     scale.add_argument(
         "--method",
@@ -72,12 +94,15 @@ def add(commands) -> None:
     )
 
 
-def _runs(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
-    """A command that runs a file of ``benchmarks/`` with these arguments, and imports it late."""
+def _module_runner(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
+    """What a command does: ``run`` of a module of ``benchmarks/``, with the arguments ``names``.
+
+    The module is imported when the command runs, as some import torch.
+    """
 
     def run(args: argparse.Namespace) -> int | None:
-        found = import_module(f"retrieval.benchmarks.{module}")
-        return found.run(*(getattr(args, name) for name in names))
+        benchmark = import_module(f"retrieval.benchmarks.{module}")
+        return benchmark.run(*(getattr(args, name) for name in names))
 
     return run
 

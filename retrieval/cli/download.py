@@ -63,7 +63,8 @@ def _methods(args: argparse.Namespace) -> None:
             print(f"  others: {', '.join(other.id for other in others)}")
     print(f"To check what a method found: {methods.XFEAT.title}. {methods.XFEAT.summary}")
     print(f"  {methods.XFEAT.paper}")
-    print(f"  {', '.join(one.id for one in checkpoints.of_method(methods.XFEAT.name))}")
+    ids = (checkpoint.id for checkpoint in checkpoints.of_method(methods.XFEAT.name))
+    print(f"  {', '.join(ids)}")
 
 
 def _checkpoints(args: argparse.Namespace) -> None:
@@ -83,17 +84,17 @@ def _checkpoints(args: argparse.Namespace) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    own = (args.preset, args.category, args.per, args.depth, args.licence, args.out, args.contact)
     if args.name == "commons":
         return _commons(args)
-    if any(value is not None for value in own):
+    commons_options = ("preset", "category", "per", "depth", "licence", "out", "contact")
+    if any(getattr(args, option) is not None for option in commons_options):
         args.wrong_usage("these options are for: download commons")
     if args.name in checkpoints.REGISTRY:
         with DownloadBar() as bar:
             checkpoints.download(checkpoints.REGISTRY[args.name], bar.update, bar.say)
         return 0
     if args.name not in features.FEATURES and args.name not in downloads.SOURCES:
-        networks = [one.id for one in checkpoints.REGISTRY.values() if one.address]
+        networks = [known.id for known in checkpoints.REGISTRY.values() if known.address]
         raise RetrievalError(
             f"There is no download {args.name!r}; there are "
             f"{', '.join([*downloads.SOURCES, 'commons', *features.FEATURES, *networks])}."
@@ -104,44 +105,48 @@ def _download(args: argparse.Namespace) -> int:
             bar.say(open_collection(args.name).note)
             return 0
         run = features.download(args.name, bar.update, bar.say)
-    found = features.agreement(args.name, run)
+    agreement = features.agreement(args.name, run)
     print(f"{'mAP':10}{'here':>8}{'published':>11}")
-    for protocol, (here, published, agrees) in found.items():
+    for protocol, (here, published, agrees) in agreement.items():
         print(f"{protocol:10}{here:8.2f}{published:11.2f}  {'agrees' if agrees else 'DIFFERS'}")
     print_table(run.scores)
-    if not all(agrees for _, _, agrees in found.values()):
+    if not all(agrees for _, _, agrees in agreement.values()):
         raise RetrievalError("The scores do not agree with the published ones.")
     print("The scores agree with the published ones.")
     return 0
 
 
 def _commons(args: argparse.Namespace) -> int:
-    named = [one.removeprefix("Category:").replace("_", " ") for one in args.category or ()]
+    named = [name.removeprefix("Category:").replace("_", " ") for name in args.category or ()]
     categories = tuple(dict.fromkeys([*commons.PRESETS.get(args.preset, ()), *named]))
     if not categories:
         args.wrong_usage("name a --preset or a --category")
     if args.out is None and (args.preset is None or args.category):
         args.wrong_usage("photographs of your choice need a place: --out FOLDER")
-    given = {"per": args.per, "depth": args.depth, "licences": args.licence and tuple(args.licence)}
+    limits = {
+        "per": args.per,
+        "depth": args.depth,
+        "licences": args.licence and tuple(args.licence),
+    }
     order = commons.Order(
-        categories, **{key: value for key, value in given.items() if value is not None}
+        categories, **{key: value for key, value in limits.items() if value is not None}
     )
     out = args.out or data_folder() / f"{args.preset}-commons"
-    # Of two photographs that look the same to it, one is left out.
+    # Of two photographs whose descriptors are nearly equal, one is left out.
     describe = methods.load("cnn-irwnha").describe
     with Bar(order.pictures) as bar:
-        found = commons.download(order, out, args.contact or "", describe, bar.update, bar.say)
-    where = f"{args.preset}-commons" if args.out is None else out
+        collection = commons.download(order, out, args.contact or "", describe, bar.update, bar.say)
+    name = f"{args.preset}-commons" if args.out is None else out
     print(
-        f"{len(found)} photographs and {len(found.queries)} queries in {out}; authors and licences "
-        f"in credits.csv\nnext: python -m retrieval index {where} --method cnn-irwnha"
+        f"{len(collection)} photographs and {len(collection.queries)} queries in {out}; authors "
+        f"and licences in credits.csv\nnext: python -m retrieval index {name} --method cnn-irwnha"
         + ("" if args.out is None else " --out INDEX")
     )
     return 0
 
 
-def bring(args: argparse.Namespace) -> None:
-    """Download what is asked for by name and not here: pictures, labels, weights."""
+def download_missing(args: argparse.Namespace) -> None:
+    """Download the collection and the weights that arguments name, where they are not here."""
     with DownloadBar() as bar:
         checkpoint = checkpoints.REGISTRY.get(args.checkpoint)
         if checkpoint is not None and not checkpoint.available:

@@ -71,7 +71,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     collection = runs.collection_of(index, args.collection)
     # An index of published features brings the descriptors of its queries.
     needs_pictures = "queries_sha256" not in index.settings
-    _check_early(args.protocol, collection, needs_pictures)
+    _check_evaluable(args.protocol, collection, needs_pictures)
     boxed = collection
     if args.no_boxes:
         if not needs_pictures or not collection.has_boxes:
@@ -99,17 +99,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     print_table({name: run.scores[name] for name in record["protocols"]})
     if run.note:
         print(f"note: {run.note}", file=sys.stderr)
-    others = {}
+    baselines = {}
     if args.then:
-        others["the method alone"] = runs.evaluated(index, collection, method)
+        baselines["the method alone"] = runs.evaluated(index, collection, method)
     if args.no_boxes:
-        others["the boxes"] = runs.evaluated(index, boxed, method, None, args.then)
-    for what, other in others.items():
+        baselines["the boxes"] = runs.evaluated(index, boxed, method, None, args.then)
+    for title, baseline in baselines.items():
         gains = (
-            f"{name} {100 * (run.scores[name].map - other.scores[name].map):+.2f}"
+            f"{name} {100 * (run.scores[name].map - baseline.scores[name].map):+.2f}"
             for name in record["protocols"]
         )
-        print(f"mAP against {what}: {', '.join(gains)}")
+        print(f"mAP against {title}: {', '.join(gains)}")
     seconds = ", ".join(
         f"{stage} {value:.3f} s" for stage, value in run.record["seconds_a_query"].items()
     )
@@ -144,7 +144,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
                 {"name": query.name, "box": query.box, "landmark": query.landmark}
                 for query in truth.queries
             ],
-            "protocols": {name: one.to_json() for name, one in scores.items()},
+            "protocols": {name: protocol.to_json() for name, protocol in scores.items()},
         },
     )
     print(f"{len(truth.queries)} queries, {len(truth.names)} pictures")
@@ -152,8 +152,10 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_early(wanted: list[str] | None, collection: Collection, needs_pictures: bool) -> None:
-    """Refuse what cannot work before minutes are spent on the rankings."""
+def _check_evaluable(
+    wanted: list[str] | None, collection: Collection, needs_pictures: bool
+) -> None:
+    """Raise RetrievalError for missing labels and query pictures, before minutes are spent."""
     if not collection.protocols:
         raise RetrievalError(f"{collection.title} has no labelled queries to evaluate with.")
     for protocol in wanted or ():
@@ -176,16 +178,16 @@ def _ablate(args: argparse.Namespace) -> None:
     index = indexes.load(args.index)
     collection = runs.collection_of(index)
     with Bar(len(index) + len(collection.queries)) as bar:
-        made = ablation.make(index, collection, methods.for_index(index), bar.update)
+        result = ablation.make(index, collection, methods.for_index(index), bar.update)
     print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
-    if np.isnan(made.maps).all():
+    if np.isnan(result.maps).all():
         print(f"{collection.title} has no labelled queries: only the page How it works uses this.")
         return
     print(f"{collection.title}, {index.checkpoint}: mAP (Medium) in per cent")
     print(f"{'one scale':>16}{'no layer':>10}{'layer':>10}")
-    for p, (without, with_layer) in zip(made.exponents, made.maps, strict=True):
+    for p, (without, with_layer) in zip(result.exponents, result.maps, strict=True):
         print(f"{f'p = {p:.3g}':>16}{100 * without:10.2f}{100 * with_layer:10.2f}")
-    for count, value in enumerate(made.scale_maps, 1):
+    for count, value in enumerate(result.scale_maps, 1):
         print(f"{f'scales: {count}':>16}{'':10}{100 * value:10.2f}")
 
 

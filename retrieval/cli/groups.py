@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retrieval.cli.arguments import command, positive
-from retrieval.cli.output import Bar, shown, writing
+from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
 
 
@@ -44,14 +44,14 @@ def _groups(args: argparse.Namespace) -> None:
     if database.note:
         if not pairs:
             raise RetrievalError(database.note)
-        print(shown(f"note: {database.note}"), file=sys.stderr)
-    least = args.inliers or groups.CONNECTED
-    found = groups.grouped(pair for pair in pairs if pair.inliers >= least)
-    rows = groups.rows(found, index.names)
+        print(printable(f"note: {database.note}"), file=sys.stderr)
+    min_inliers = args.inliers or groups.CONNECTED
+    connected = groups.grouped(pair for pair in pairs if pair.inliers >= min_inliers)
+    rows = groups.rows(connected, index.names)
     if args.csv:
         columns = ("group", "picture", "inliers of its best pair")
         with writing(args.csv) as file:
             file.write(table(columns, ([row[key] for key in columns] for row in rows)))
     for row in rows:
-        print(shown(f"{row['group']:5} {row['picture']}"))
-    print(f"{len(found)} groups with {len(rows)} of {len(index)} pictures")
+        print(printable(f"{row['group']:5} {row['picture']}"))
+    print(f"{len(connected)} groups with {len(rows)} of {len(index)} pictures")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from retrieval import methods
 from retrieval.cli.arguments import command, load_method, method_arguments, part, place, store
-from retrieval.cli.download import bring
+from retrieval.cli.download import download_missing
 from retrieval.cli.export import put_into
-from retrieval.cli.output import Bar, index_size, print_table, shown
+from retrieval.cli.output import Bar, index_size, print_table, printable
 from retrieval.collections import PRECOMPUTED, Collection, registered, remote
 from retrieval.errors import RetrievalError
 from retrieval.index.approximate import KINDS
@@ -106,7 +106,7 @@ def _index(args: argparse.Namespace) -> None:
         args.wrong_usage("the index of a folder or a part needs a place: --out INDEX")
     if args.store and (args.part or methods.METHODS[args.method].kind != "global"):
         args.wrong_usage("a store holds whole indexes with one vector a picture")
-    bring(args)
+    download_missing(args)
     collection = remote.open_anywhere(args.collection)
     method = load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
@@ -120,13 +120,13 @@ def _index(args: argparse.Namespace) -> None:
             find_same(method),
             part=args.part,
             search=args.search,
-            describe=_describe(args.ray, method),
+            describe=_describer(args.ray, method),
         )
-    _said(index, out, args.part)
+    _print_built(index, out, args.part)
     if args.store:
         put_into(args.store, index, collection)
     if args.verifier:
-        _keypoints(collection, verifiers.target(out))
+        _build_keypoints(collection, verifiers.target(out))
     if args.out is None and collection.protocols:
         from retrieval.evaluation.runs import evaluated
 
@@ -134,8 +134,8 @@ def _index(args: argparse.Namespace) -> None:
             print_table(evaluated(index, collection, method, bar.update).scores)
 
 
-def _describe(address: str | None, method: methods.Method) -> Describe:
-    """Who describes the pictures: this process, or workers of Ray."""
+def _describer(address: str | None, method: methods.Method) -> Describe:
+    """What describes the pictures: this process, or workers of Ray at ``address``."""
     if address is None:
         from retrieval.index.describing import describe
 
@@ -148,11 +148,14 @@ def _describe(address: str | None, method: methods.Method) -> Describe:
 def _merge(args: argparse.Namespace) -> None:
     from retrieval.index import merge
 
-    _said(merge(args.parts, args.out, _codebook(args.codebook, True), args.search), args.out)
+    _print_built(merge(args.parts, args.out, _codebook(args.codebook, True), args.search), args.out)
 
 
 def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
-    """The visual words of another index. local: whether they are for a DELF index."""
+    """The visual words (k, d) of another index; None without a path.
+
+    local: whether they are for a DELF index. Raises RetrievalError where one of the two is none.
+    """
     from retrieval.index import load
 
     if path is None:
@@ -163,11 +166,11 @@ def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
     return donor.arrays["codebook"]
 
 
-def _said(index: Index, out: Path, part: Part | None = None) -> None:
-    """What was made, and which pictures are not in it."""
+def _print_built(index: Index, out: Path, part: Part | None = None) -> None:
+    """Print what was built, and which pictures are not in it."""
     skipped = index.manifest["skipped"]
     for entry in skipped:
-        print(shown(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
+        print(printable(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
     print(
         f"{len(index)} picture{'' if len(index) == 1 else 's'} in {out}"
         + (f", {part}" if part else "")
@@ -178,17 +181,17 @@ def _said(index: Index, out: Path, part: Part | None = None) -> None:
         print(f"approximate search: {index.search_stated} of exact search")
 
 
-def _keypoints(collection: Collection, out: Path) -> None:
-    """The index of keypoints that re-rankers look for beside another index."""
+def _build_keypoints(collection: Collection, out: Path) -> None:
+    """Build the index of XFeat keypoints that geometry reads beside another index."""
     from retrieval.index import build
     from retrieval.index.finding import find_same
 
     method = methods.load_record(checkpoints.of_method(methods.XFEAT.name)[0])
     with Bar(len(collection.names)) as bar:
-        made = build(collection, method, out, bar.update, donors=find_same(method))
+        index = build(collection, method, out, bar.update, donors=find_same(method))
     print(
-        f"keypoints of {len(made)} pictures in {out} "
-        f"({made.manifest['seconds']:.0f} s, {index_size(made)})"
+        f"keypoints of {len(index)} pictures in {out} "
+        f"({index.manifest['seconds']:.0f} s, {index_size(index)})"
     )
 
 
@@ -213,6 +216,6 @@ def _info(args: argparse.Namespace) -> None:
         "checksums": "all match" if index.path == args.index else "those of the exported index",
     }
     for key, value in rows.items():
-        print(shown(f"{key:12} {value}"))
+        print(printable(f"{key:12} {value}"))
     for entry in manifest["skipped"]:
-        print(shown(f"{'skipped':12} {entry['name']}: {entry['reason']}"))
+        print(printable(f"{'skipped':12} {entry['name']}: {entry['reason']}"))

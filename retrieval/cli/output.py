@@ -15,14 +15,18 @@ from retrieval.evaluation import KS, Scores
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from retrieval.index import Index
 
-def shown(text: str) -> str:
-    """A line that may hold a stranger's names, without characters that a terminal obeys."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+
+def printable(text: str) -> str:
+    """A line with control characters as escapes (\\x1b): names of files may hold commands for a
+    terminal.
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
 class Bar:
-    """A progress bar with rate and time left, on stderr, as the ``progress`` of a build."""
+    """A progress bar with rate and time left, on stderr. ``update`` is a ``progress`` callback."""
 
     def __init__(self, total: int, unit: str = "picture"):
         from tqdm import tqdm
@@ -37,23 +41,25 @@ class Bar:
         self.tqdm.close()
 
     def update(self, done: int, total: int, name: str) -> None:
+        """name: of what is done; it is not shown."""
         if done < self.tqdm.n:  # the next stage
             self.tqdm.reset(total)
         self.tqdm.total = total
         self.tqdm.update(done - self.tqdm.n)
 
     def say(self, text: str) -> None:
+        """Print a line on stdout above the bar."""
         self.tqdm.clear()
         print(text, flush=True)
 
 
 class DownloadBar:
-    """A progress bar a file, with rate and time left, on stderr."""
+    """A progress bar for each file, with rate and time left, on stderr."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.bar: tqdm | None = None
-        self.here = 0
+        self.bytes_so_far = 0
 
     def __enter__(self) -> DownloadBar:
         return self
@@ -66,37 +72,42 @@ class DownloadBar:
             self.bar.close()
         self.name = self.bar = None
 
-    def update(self, here: int, total: int | None, name: str) -> None:
+    def update(self, bytes_so_far: int, total: int | None, name: str) -> None:
+        """total: bytes of the file, where known. name: of the file."""
         from tqdm import tqdm
 
         if name != self.name:
             self._close()
-            self.name, self.here = name, here
-            # initial: what was there before does not count as speed
+            self.name, self.bytes_so_far = name, bytes_so_far
+            # initial: bytes of an earlier download do not count for the rate
             self.bar = tqdm(
                 desc=name,
                 total=total,
-                initial=here,
+                initial=bytes_so_far,
                 unit="B",
                 unit_scale=True,
                 delay=0.5,
                 disable=None,
             )
         assert self.bar is not None
-        if here < self.here:
+        if bytes_so_far < self.bytes_so_far:
             self.bar.reset(total)  # the server began again
-            self.here = 0
-        self.bar.update(here - self.here)
-        self.here = here
+            self.bytes_so_far = 0
+        self.bar.update(bytes_so_far - self.bytes_so_far)
+        self.bytes_so_far = bytes_so_far
 
     def say(self, text: str) -> None:
+        """Print a line on stdout; the bar ends."""
         self._close()
         print(text, flush=True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under its name when it is complete. Raises RetrievalError."""
+    """A binary file to write to, which appears at ``path`` when it is complete.
+
+    Raises RetrievalError where it cannot be written.
+    """
     try:
         with files.replacing(path) as file:
             yield file
@@ -105,20 +116,23 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, if there is a path. Raises RetrievalError where it cannot be written."""
     if path is not None:
         with writing(path) as file:
             file.write(files.as_json(content))
 
 
 def print_table(scores: Mapping[str, Scores]) -> None:
+    """Print a row for each protocol: queries that count, mAP and mP@k in per cent."""
     print(f"{'protocol':10}{'queries':>8}{'mAP':>8}" + "".join(f"{f'mP@{k}':>8}" for k in KS))
-    for protocol, one in scores.items():
-        numbers = [one.map, *one.mp.values()]
+    for protocol, protocol_scores in scores.items():
+        numbers = [protocol_scores.map, *protocol_scores.mp.values()]
         print(
-            f"{protocol:10}{one.counted.sum():8}"
+            f"{protocol:10}{protocol_scores.counted.sum():8}"
             + "".join(f"{100 * number:8.2f}" for number in numbers)
         )
 
 
-def index_size(index) -> str:
+def index_size(index: Index) -> str:
+    """The size of an index's files for readers: '3.1 MB'."""
     return files.human_bytes(sum(file["bytes"] for file in index.manifest["files"].values()))

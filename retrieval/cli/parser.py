@@ -23,7 +23,7 @@ from retrieval.cli import (
     training,
 )
 from retrieval.cli.arguments import join_boxes
-from retrieval.cli.output import shown
+from retrieval.cli.output import printable
 from retrieval.errors import RetrievalError
 
 GROUPS = (index, export, search, groups, evaluation, download, training, plot, serve, benchmarks)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except RetrievalError as error:
-        print(shown(f"error: {error}"), file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = " What is finished is kept: the same command goes on."

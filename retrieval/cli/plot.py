@@ -25,77 +25,80 @@ def add(commands) -> None:
     parser = commands.add_parser("plot", help=text, description=text)
     figures = parser.add_subparsers(required=True, metavar="FIGURE")
     text = "where DELF looks: keypoints sized by scale and coloured by attention"
-    one = figures.add_parser("keypoints", help=text, description=text)
-    one.add_argument("picture", type=Path, metavar="PICTURE", help="a file")
-    one.add_argument("--count", type=positive, default=200, metavar="N", help="the strongest (200)")
-    one.set_defaults(draw=_keypoints)
+    keypoints = figures.add_parser("keypoints", help=text, description=text)
+    keypoints.add_argument("picture", type=Path, metavar="PICTURE", help="a file")
+    keypoints.add_argument(
+        "--count", type=positive, default=200, metavar="N", help="the strongest (200)"
+    )
+    keypoints.set_defaults(draw=_draw_keypoints)
 
     text = "matches between two pictures, and which of them are inliers"
-    two = figures.add_parser("matches", help=text, description=text)
-    two.add_argument("picture", type=Path, metavar="PICTURE_A")
-    two.add_argument("other", type=Path, metavar="PICTURE_B")
-    two.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="of picture A, in pixels")
-    two.add_argument(
+    matches = figures.add_parser("matches", help=text, description=text)
+    matches.add_argument("picture", type=Path, metavar="PICTURE_A")
+    matches.add_argument("other", type=Path, metavar="PICTURE_B")
+    matches.add_argument("--box", type=box, metavar="X1,Y1,X2,Y2", help="of picture A, in pixels")
+    matches.add_argument(
         "--model",
         choices=geometry.MIN_MATCHES,
         default="affine",
         help="kind of map from picture A to picture B; default: affine",
     )
-    two.add_argument(
+    matches.add_argument(
         "--min-similarity",
         type=share,
         default=MIN_SIMILARITY,
         metavar="COSINE",
         help=f"from which nearest neighbours match ({MIN_SIMILARITY})",
     )
-    two.add_argument(
+    matches.add_argument(
         "--tolerance",
         type=share,
         default=TOLERANCE,
         metavar="SHARE",
         help=f"of the longer side, within which a match agrees ({TOLERANCE})",
     )
-    two.set_defaults(draw=_matches)
+    matches.set_defaults(draw=_draw_matches)
 
-    for figure in (one, two):
+    for figure in (keypoints, matches):
         figure.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
         figure.add_argument("--out", type=Path, required=True, metavar="FILE.png or FILE.svg")
-        figure.set_defaults(run=_local)
+        figure.set_defaults(run=_plot_local_features)
 
     text = "AP of every query, curves and means of indexes that were evaluated"
-    three = figures.add_parser("evaluation", help=text, description=text)
-    three.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
-    three.add_argument(
+    evaluation = figures.add_parser("evaluation", help=text, description=text)
+    evaluation.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
+    evaluation.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the indexes were made of"
     )
-    three.add_argument("--protocol", choices=PROTOCOLS, help="default: medium, or classic")
-    three.add_argument(
+    evaluation.add_argument("--protocol", choices=PROTOCOLS, help="default: medium, or classic")
+    evaluation.add_argument(
         "--figure",
         choices=("queries", "curves", "distribution", "landmarks"),
         default="queries",
         help="default: AP of every query",
     )
-    three.add_argument("--out", type=Path, required=True, metavar="FILE.png or .svg")
-    three.set_defaults(run=_evaluation)
+    evaluation.add_argument("--out", type=Path, required=True, metavar="FILE.png or .svg")
+    evaluation.set_defaults(run=_plot_evaluation)
 
 
-def _local(args: argparse.Namespace) -> None:
+def _plot_local_features(args: argparse.Namespace) -> None:
     from retrieval.figures import evaluation as plots
 
     kind = plots.format_of(args.out)
     method = methods.load("delf", args.checkpoint)
-    figure, said = args.draw(args, method)
+    figure, summary = args.draw(args, method)
     with writing(args.out) as file:
         file.write(plots.encode(figure, kind))
-    print(f"{said}: {args.out}")
+    print(f"{summary}: {args.out}")
 
 
 def _credit(picture: Path) -> Credit | None:
-    """Who made a picture, if its folder says so."""
+    """The author and licence of a picture, where a table in its folder states them."""
     return read_credits(picture.parent).get(picture.name)
 
 
-def _keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
+def _draw_keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
+    """The figure, and a summary for the terminal."""
     from retrieval.figures import local_features as plots_local
 
     picture = images.read(args.picture)
@@ -105,13 +108,14 @@ def _keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure
     return plots_local.keypoints(picture, features, note), f"{len(features)} keypoints"
 
 
-def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
+def _draw_matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
+    """The figure, and a summary for the terminal."""
     from retrieval.figures import local_features as plots_local
 
     a, b = images.read(args.picture), images.read(args.other)
     features_a = as_local(method.describe(a, args.box))
     features_b = as_local(method.describe(b))
-    pairs, found = geometry.verify_features(
+    pairs, verification = geometry.verify_features(
         features_a, features_b, b.size, args.min_similarity, args.tolerance, args.model
     )
     note = (
@@ -122,17 +126,17 @@ def _matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, 
     figure = plots_local.matches(
         (a, b),
         (features_a.keypoints[pairs[:, 0]], features_b.keypoints[pairs[:, 1]]),
-        found.inliers,
+        verification.inliers,
         note,
-        geometry.outlines(args.box, found) if args.box else (None, None),
+        geometry.outlines(args.box, verification) if args.box else (None, None),
     )
-    said = f"{found.count} of {len(pairs)} matches are inliers"
-    if found.count < geometry.NOISE_FLOOR:
-        said += f" (fewer than {geometry.NOISE_FLOOR} say nothing)"
-    return figure, said
+    summary = f"{verification.count} of {len(pairs)} matches are inliers"
+    if verification.count < geometry.NOISE_FLOOR:
+        summary += f" (fewer than {geometry.NOISE_FLOOR} say nothing)"
+    return figure, summary
 
 
-def _evaluation(args: argparse.Namespace) -> int:
+def _plot_evaluation(args: argparse.Namespace) -> int:
     from retrieval import index as indexes
     from retrieval.evaluation import runs
     from retrieval.figures import evaluation as plots
@@ -156,11 +160,11 @@ def _evaluation(args: argparse.Namespace) -> int:
             label += f" ({path})"
         scores[label] = run.scores[protocol]
         records.append(run.record)
-    asked = {
-        (one["provenance"]["collection_fingerprint"], one["provenance"]["labels_sha256"])
-        for one in records
+    tasks = {
+        (record["provenance"]["collection_fingerprint"], record["provenance"]["labels_sha256"])
+        for record in records
     }
-    if len(asked) > 1:
+    if len(tasks) > 1:
         raise RetrievalError(
             "The indexes are of collections with different pictures, queries or labels: draw a "
             "figure of each."

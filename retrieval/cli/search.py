@@ -21,7 +21,7 @@ from retrieval.cli.arguments import (
     positive,
     then_argument,
 )
-from retrieval.cli.output import Bar, shown, writing
+from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
@@ -114,12 +114,12 @@ def _search(args: argparse.Namespace) -> None:
             note += f"  {'up' if moved > 0 else 'down'} {abs(moved)}"
         if result["name"] == own:  # it keeps its place and its score when others are re-ranked
             note += "  the query itself"
-        print(shown(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
+        print(printable(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
     for note in ranking.notes:
         print(f"note: {note}", file=sys.stderr)
-    spent = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
-    how = "" if index.search == "exact" else f" ({index.search_stated})"
-    print(f"{index.checkpoint} on {len(index)} pictures{how}: {spent}", file=sys.stderr)
+    seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
+    search = "" if index.search == "exact" else f" ({index.search_stated})"
+    print(f"{index.checkpoint} on {len(index)} pictures{search}: {seconds}", file=sys.stderr)
     print(f"{ranking.confidence.text}: {ranking.confidence.reason}", file=sys.stderr)
 
 

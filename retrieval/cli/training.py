@@ -8,13 +8,13 @@ from typing import Any
 
 from retrieval import methods
 from retrieval.cli.arguments import command, positive
-from retrieval.cli.download import bring
+from retrieval.cli.download import download_missing
 from retrieval.cli.output import Bar
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 
 SHARED = ("epochs", "rate", "optimiser", "patience", "seed")
-# Options of one method: their values, and the methods that have them.
+# Options of one method: their values, default first, the method, and the help.
 CHOICES = {
     "pairs": (("geometry", "labels"), "cnn-irwnha", "what says that two pictures match"),
     "loss": (("contrastive", "triplet"), "cnn-irwnha", "of a tuple"),
@@ -40,13 +40,13 @@ def add(commands) -> None:
     # The defaults are those of each trainer's Settings, whose import would take seconds.
     train.add_argument(
         "--epochs",
-        type=_whole,
+        type=_whole_number,
         metavar="N",
         help="at most (sir 10, delf 6, cnn-irwnha 4); 0: only what is fitted: whitening, PCA",
     )
     train.add_argument(
         "--rate",
-        type=_rate,
+        type=_learning_rate,
         metavar="R",
         help="the highest learning rate (0.0001); of delf: of its trunk",
     )
@@ -57,7 +57,7 @@ def add(commands) -> None:
         metavar="N",
         help="epochs without a better validation after which it stops (5)",
     )
-    train.add_argument("--seed", type=_whole, metavar="N", help="of all that is random (0)")
+    train.add_argument("--seed", type=_whole_number, metavar="N", help="of all that is random (0)")
     train.add_argument(
         "--tuples", type=positive, metavar="N", help="in an epoch of cnn-irwnha (250)"
     )
@@ -78,19 +78,19 @@ def _train(args: argparse.Namespace) -> None:
     from retrieval.training import delf, siamese, sir
 
     trainer: Any = {"sir": sir, "delf": delf, "cnn-irwnha": siamese}[args.method]
-    given = {name: getattr(args, name) for name in (*SHARED, "tuples", "batch", *CHOICES)}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
+    options = {name: getattr(args, name) for name in (*SHARED, "tuples", "batch", *CHOICES)}
+    settings = {name: value for name, value in options.items() if value is not None}
+    for name in settings:
         if not hasattr(trainer.Settings, name):
             raise RetrievalError(f"--{name} is no option of {args.method}.")
-    bring(args)
+    download_missing(args)
     collection = open_collection(args.collection)
     with Bar(len(collection.names)) as bar:
         path = trainer.train(
             collection,
             args.out,
             args.checkpoint,
-            trainer.Settings(**given),
+            trainer.Settings(**settings),
             progress=bar.update,
             say=bar.say,
         )
@@ -98,13 +98,13 @@ def _train(args: argparse.Namespace) -> None:
     print(f"curves: {path.with_suffix('.csv')}, {path.with_suffix('.png')}")
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError("must be a whole number from 0")
     return int(text)
 
 
-def _rate(text: str) -> float:
+def _learning_rate(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError("must be a number above 0")

@@ -1,18 +1,21 @@
 """Figures of an evaluation, for the page and the command line.
 
-Each function returns a matplotlib Figure that stands on its own: axes with units, colours that
-colour-blind people tell apart (Okabe and Ito), a shape for each method as well, and what the
-numbers rest on in small print. matplotlib is imported by the first one that is drawn. pyplot is
-left alone: it keeps figures in a global state, and a server draws in many threads.
+Each function returns a matplotlib Figure that can be read alone: axes with units, colours that
+colour-blind people tell apart (Okabe and Ito), a marker for each method as well, and a small print
+(``note``) that says what was measured with what. matplotlib is imported when the first figure is
+drawn. pyplot is not used: it keeps figures in a global state, and a server draws in many threads.
+
+scores: label → scores of one protocol, the same for all. A label begins with the title of its
+method.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,20 +29,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
+
 # One colour a method everywhere: 3 : 1 on white and on a dark page, after Okabe and Ito.
 METHOD_COLOURS = {"sir": "#0072B2", "delf": "#C77F00", "cnn-irwnha": "#B3589A"}
-COLOURS = "#0072B2", "#C77F00"  # of two things that are no methods
-OTHER = "#7A8692"  # a ranking that a visitor brought, a method without a colour of its own
+COLOURS = "#0072B2", "#C77F00"  # of two series that are no methods
+OTHER_COLOUR = "#7A8692"  # of rankings that a visitor brought, and of methods that are not listed
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DARK, LIGHT = "#12171e", "#eef2f6"  # page and text of the dark theme
+DARK_BACKGROUND, DARK_TEXT = "#12171e", "#eef2f6"  # of the app's dark theme
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
-MOST = 300  # queries or landmarks in a figure: a thousand take seconds and 0.4 GB
-AS_IT_IS: dict[str, Any] = {"parse_math": False}  # a $ in a name starts no formula
+MAX_ITEMS = 300  # queries or landmarks of a figure: a thousand take seconds and 0.4 GB
+NO_MATHTEXT: dict[str, Any] = {"parse_math": False}  # or a $ in a name would start a formula
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
 
 class Style(NamedTuple):
-    """How a run is drawn. dashed: where its colour was taken before it."""
+    """How a run is drawn. dashed: whether a run before it has the same colour."""
 
     colour: str
     marker: str
@@ -47,36 +52,39 @@ class Style(NamedTuple):
 
 
 def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """Label → style. A label begins with the name of its method, which says the colour."""
-    found: dict[str, Style] = {}
+    """Label → style. The method at the beginning of a label gives the colour."""
+    style_of: dict[str, Style] = {}
     for label in labels:
-        colour = next(
-            (one for name, one in METHOD_COLOURS.items() if label.lower().startswith(name)), OTHER
-        )
-        dashed = any(style.colour == colour for style in found.values())
-        found[label] = Style(colour, MARKERS[len(found) % len(MARKERS)], dashed)
-    return found
+        method = next((name for name in METHOD_COLOURS if label.lower().startswith(name)), "")
+        colour = METHOD_COLOURS.get(method, OTHER_COLOUR)
+        dashed = any(style.colour == colour for style in style_of.values())
+        style_of[label] = Style(colour, MARKERS[len(style_of) % len(MARKERS)], dashed)
+    return style_of
 
 
 def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """The small print of a figure. records: what is kept with each run (``Run.record``)."""
-    networks = ", ".join(dict.fromkeys(_made_by(one["provenance"]) for one in records))
-    days = sorted({str(one["made"])[:10] for one in records})
-    return f"{title}, {protocol} · {networks} · measured here, {' and '.join(days)}"
+    """The small print of a figure: collection, protocol, methods with checkpoints, and days.
+
+    title: of the collection. records: of the runs (``Run.record``).
+    """
+    methods = ", ".join(dict.fromkeys(_method_text(record["provenance"]) for record in records))
+    days = sorted({str(record["made"])[:10] for record in records})
+    return f"{title}, {protocol} · {methods} · measured here, {' and '.join(days)}"
 
 
-def _made_by(stated: Mapping[str, Any]) -> str:
-    """Method, checkpoint, and what re-ranked its rankings."""
-    stages = [stated["checkpoint"], *(one["name"] for one in stated.get("then", ()))]
-    method = METHODS.get(stated["method"])
-    return f"{method.title if method else stated['method']} with {', then '.join(stages)}"
+def _method_text(provenance: Mapping[str, Any]) -> str:
+    """Method, checkpoint and re-rankers: 'DELF with delf-lite0, then expansion'."""
+    rerankers = [stage["name"] for stage in provenance.get("then", ())]
+    method = METHODS.get(provenance["method"])
+    title = method.title if method else provenance["method"]
+    return f"{title} with {', then '.join([provenance['checkpoint'], *rerankers])}"
 
 
 def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
-    """Numbers of the queries that have an AP, (n,) int64, in the order they are drawn.
+    """Positions of the queries that have an AP, (n,) int64, in the order they are drawn.
 
-    by: 'collection'; 'AP', of the first method, the best first; or 'difference', first minus
-    second method.
+    by: 'collection', their order there; 'AP', that of the first run, highest first; or
+    'difference', AP of the first run minus AP of the second, highest first.
     """
     first, *others = scores.values()
     numbers = np.flatnonzero(first.counted)
@@ -91,52 +99,56 @@ def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
 def per_query(
     scores: Mapping[str, Scores], queries: Sequence[Query], note: str, by: str = "collection"
 ) -> Figure:
-    """AP of every query: bars for one method, a dot each and a line between them for more.
+    """AP of every query: bars for one run; for more, a marker for each and a line between them.
 
-    scores: label → scores of one protocol, the same for all.
+    by: the order, see ``queries_order``.
     """
     order = queries_order(scores, by)
-    shown = "Query" if len(order) <= MOST else f"Query, the first {MOST} of {len(order):,}"
-    order = order[:MOST]
+    x_label = "Query"
+    if len(order) > MAX_ITEMS:
+        x_label = f"Query, the first {MAX_ITEMS} of {len(order):,}"
+        order = order[:MAX_ITEMS]
     figure, axes = _figure(note, width=max(8.0, 2 + 0.17 * len(order)))
     x = np.arange(len(order))
     if len(scores) == 1:
-        ((_, one), style) = next(_styled(scores))
-        axes.bar(x, one.aps[order], 0.8, color=style.colour)
+        ((_, run), style) = next(_with_styles(scores))
+        axes.bar(x, run.aps[order], 0.8, color=style.colour)
     else:
-        stacked = np.array([one.aps[order] for one in scores.values()])
-        axes.vlines(x, stacked.min(0), stacked.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-        for (label, one), style in _styled(scores):
+        aps = np.array([run.aps[order] for run in scores.values()])
+        axes.vlines(x, aps.min(0), aps.max(0), color="#9aa4ad", linewidth=2, zorder=1)
+        for (label, run), style in _with_styles(scores):
             axes.scatter(
-                x, one.aps[order], 42, style.colour, marker=style.marker, label=label, zorder=2
+                x, run.aps[order], 42, style.colour, marker=style.marker, label=label, zorder=2
             )
         _legend(axes)
     labels = [one_line(Path(queries[number].name).stem, 60) for number in order]
-    axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11, **AS_IT_IS)
+    axes.set_xticks(x, labels, rotation=90, fontsize=8 if len(order) > 20 else 11, **NO_MATHTEXT)
     axes.set_xlim(-0.8, len(order) - 0.2)
     axes.set_ylim(0, 1.03)
-    axes.set_xlabel(shown)
+    axes.set_xlabel(x_label)
     axes.set_ylabel("Average precision (0 to 1)")
     axes.grid(axis="x", visible=False)
     return figure
 
 
 def curves(scores: Mapping[str, Scores], note: str) -> Figure:
-    """Interpolated precision over recall, mean over the queries, a line a method."""
+    """Interpolated precision over recall, mean over the queries: a line for each run."""
     figure, axes = _figure(note)
-    for (label, one), style in _styled(scores):
+    for (label, run), style in _with_styles(scores):
         axes.plot(
             RECALL_LEVELS,
-            one.curve,
+            run.curve,
             color=style.colour,
             marker=style.marker,
             linestyle="--" if style.dashed else "-",
             markevery=10,
             linewidth=2.5,
             markersize=7,
-            label=f"{label}, mAP {100 * one.map:.1f}",
+            label=f"{label}, mAP {100 * run.map:.1f}",
         )
-    _unit(axes, "Recall (share of the right pictures found)", "Precision (share that is right)")
+    _label_unit_axes(
+        axes, "Recall (share of the right pictures found)", "Precision (share that is right)"
+    )
     _legend(axes, inside=True)
     return figure
 
@@ -148,10 +160,10 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
     figure, axes = _figure(note)
     edges = np.linspace(0, 1, 11)
     width = 0.09 / len(scores)
-    for place, ((label, one), style) in enumerate(_styled(scores)):
-        counts, _ = np.histogram(one.aps[one.counted], edges)
+    for number, ((label, run), style) in enumerate(_with_styles(scores)):
+        counts, _ = np.histogram(run.aps[run.counted], edges)
         axes.bar(
-            edges[:-1] + 0.005 + width * (place + 0.5),
+            edges[:-1] + 0.005 + width * (number + 0.5),
             counts,
             width,
             color=style.colour,
@@ -172,49 +184,53 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str) -> Figure:
-    """Mean AP of the queries of each landmark, the hardest for the first method at the bottom."""
-    means = {label: one.by_landmark(queries) for label, one in scores.items()}
+    """Mean AP of the queries of each landmark, the hardest for the first run at the bottom."""
+    means = {label: run.by_landmark(queries) for label, run in scores.items()}
     first = next(iter(means.values()))
-    names = sorted(first, key=first.__getitem__)[:MOST]
+    names = sorted(first, key=first.__getitem__)[:MAX_ITEMS]
     figure, axes = _figure(note, height=max(3.5, 1.6 + 0.36 * len(names)))
     y = np.arange(len(names))
     if len(means) > 1:
-        ends = np.array([[one[name] for name in names] for one in means.values()])
-        axes.hlines(y, ends.min(0), ends.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-    for (label, one), style in _styled(means):
-        values = [one[name] for name in names]
+        values = np.array([[run[name] for name in names] for run in means.values()])
+        axes.hlines(y, values.min(0), values.max(0), color="#9aa4ad", linewidth=2, zorder=1)
+    for (label, run), style in _with_styles(means):
+        values = np.array([run[name] for name in names])
         axes.scatter(values, y, 70, style.colour, marker=style.marker, label=label, zorder=2)
-    axes.set_yticks(y, [name.replace("_", " ") or "without a name" for name in names], **AS_IT_IS)
+    axes.set_yticks(
+        y, [name.replace("_", " ") or "without a name" for name in names], **NO_MATHTEXT
+    )
     axes.set_xlim(-0.02, 1.02)
-    hardest = f", the {MOST} hardest of {len(first):,}" if len(first) > MOST else ""
+    hardest = f", the {MAX_ITEMS} hardest of {len(first):,}" if len(first) > MAX_ITEMS else ""
     axes.set_xlabel(f"Mean average precision (0 to 1){hardest}")
     _legend(axes)
     return figure
 
 
 def steps(explanation: Explanation, note: str) -> Figure:
-    """The precision-recall curve of one query; each right picture adds the trapezoid below it."""
+    """The precision-recall curve of one query, and below it the trapezoid of each right picture."""
     figure, axes = _figure(note)
     recall, precision = precision_recall(explanation)
     for number in range(len(explanation.steps)):
-        part = slice(2 * number, 2 * number + 2)
+        trapezoid = slice(2 * number, 2 * number + 2)
         axes.fill_between(
-            recall[part],
-            precision[part],
+            recall[trapezoid],
+            precision[trapezoid],
             color=COLOURS[0],
             alpha=0.16 if number % 2 else 0.3,
             linewidth=0,
         )
     axes.plot(recall, precision, color=COLOURS[0], linewidth=2.5, marker="o", markersize=4)
-    _unit(axes, "Recall (share of the right pictures found)", "Precision (share that is right)")
+    _label_unit_axes(
+        axes, "Recall (share of the right pictures found)", "Precision (share that is right)"
+    )
     axes.set_title(f"Shaded area = AP = {explanation.average_precision:.4f}", fontsize=14)
     return figure
 
 
 def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
-    """The figure as a file: kind 'png' or 'svg'. The same figure gives the same bytes.
+    """The figure as bytes of a file. The same figure gives the same bytes.
 
-    dark: for a dark page. Files to download and print stay white.
+    kind: 'png' or 'svg'. dark: for the app's dark theme; files to download and print stay white.
     """
     buffer = io.BytesIO()
     with _DRAWING:
@@ -231,24 +247,24 @@ def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
 
 
 def _darken(figure: Figure) -> None:
-    """Pale words and lines on the colour of a dark page; what is drawn keeps its colours."""
+    """Pale text and axes on a dark background; bars, lines and markers keep their colours."""
     from matplotlib.spines import Spine
     from matplotlib.text import Text
 
-    figure.set_facecolor(DARK)
+    figure.set_facecolor(DARK_BACKGROUND)
     for axes in figure.axes:
-        axes.set_facecolor(DARK)
-        axes.tick_params(colors=LIGHT)
+        axes.set_facecolor(DARK_BACKGROUND)
+        axes.tick_params(colors=DARK_TEXT)
         for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
             line.set_color("#3a4655")
     for spine in figure.findobj(Spine):
-        spine.set_color(LIGHT)
+        spine.set_color(DARK_TEXT)
     for text in figure.findobj(Text):
-        text.set_color(LIGHT)
+        text.set_color(DARK_TEXT)
 
 
 def format_of(path: Path) -> str:
-    """'png' or 'svg' by the end of a file's name."""
+    """'png' or 'svg', by the suffix of a path. Raises RetrievalError for any other."""
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise RetrievalError(f"{path} must end in .png or .svg.")
@@ -256,7 +272,7 @@ def format_of(path: Path) -> str:
 
 
 def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
-    """An empty figure, in inches, with the small print below."""
+    """A figure with empty axes and the small print below them. width, height: inches."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained", facecolor="white")
@@ -272,15 +288,16 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
 
 
 def small_print(figure: Figure, note: str) -> None:
-    """What the numbers rest on, below a figure."""
-    # Names of files need not be text, which ends in an error or in an SVG that cannot be read.
+    """Write the small print, of one line or more, below a figure."""
+    # Names of files need not be valid Unicode, on which matplotlib fails or writes a broken SVG.
     note = "\n".join(one_line(line, 1000) for line in note.split("\n"))
-    # To wrap, matplotlib reads formulas all the same.
+    # matplotlib parses formulas where it wraps, whatever parse_math says.
     style: dict[str, Any] = {"fontsize": 9, "color": "#55606a", "wrap": "$" not in note}
-    figure.supxlabel(note, x=0.01, ha="left", **style, **AS_IT_IS)
+    figure.supxlabel(note, x=0.01, ha="left", **style, **NO_MATHTEXT)
 
 
-def _unit(axes: Axes, x: str, y: str) -> None:
+def _label_unit_axes(axes: Axes, x: str, y: str) -> None:
+    """Axes from 0 to 1 with the labels x and y."""
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel(x)
@@ -290,7 +307,7 @@ def _unit(axes: Axes, x: str, y: str) -> None:
 def _legend(axes: Axes, inside: bool = False) -> None:
     """Above the axes, or inside where the lines leave room."""
     handles, labels = axes.get_legend_handles_labels()
-    # As many beside each other as the figure is wide enough for: about ten letters an inch.
+    # As many columns as the figure is wide enough for, at about ten letters an inch.
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = int(10 * figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
@@ -302,9 +319,9 @@ def _legend(axes: Axes, inside: bool = False) -> None:
     )
     legend = axes.legend(**where, fontsize=12, frameon=False)
     for text in legend.get_texts():
-        text.set(text=one_line(text.get_text(), 100), **AS_IT_IS)
+        text.set(text=one_line(text.get_text(), 100), **NO_MATHTEXT)
 
 
-def _styled(of: Mapping[str, Any]):
-    """Items, each with its style."""
+def _with_styles(of: Mapping[str, T]) -> Iterator[tuple[tuple[str, T], Style]]:
+    """((label, value), style) of each item."""
     return zip(of.items(), styles(of).values(), strict=True)

@@ -1,8 +1,11 @@
 """Figures of local features, for the page and the command line: images, keypoints, matches.
 
-The three verbs are those of Hierarchical-Localization (utils/viz.py). Coordinates are (x, y) in
-pixels of each original picture, whatever resolution it is drawn at. Figures carry what the numbers
-rest on in small print; pyplot is not used, see ``figures.evaluation``.
+Functions are named as in Hierarchical-Localization (utils/viz.py). Coordinates are (x, y) in pixels
+of the original picture, whatever resolution it is drawn at. pyplot is not used: see
+``figures.evaluation``.
+
+note: the small print, of one line or more. size: (width, height) of the original picture, where a
+smaller copy of it is drawn.
 """
 
 from __future__ import annotations
@@ -19,23 +22,28 @@ from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import Collection, EllipseCollection
     from matplotlib.figure import Figure
 
     from retrieval.methods.delf import Attention
 
 INLIER, OUTLIER, BOX = "#0072B2", "#E69F00", "#F0E442"  # Okabe and Ito
-MAP = "viridis"  # even steps of lightness, and safe for colour-blind people
-DOT = 0.018  # radius of a keypoint of scale 1, as a share of the picture's longer side
-WIDE, TALL, FOOT, GAP = 10.0, 7.5, 0.3, 0.02  # inches; the gap as a share of the height
-LINE = 0.15  # inches of one more line of small print
-SHARP = 1400  # pixels of the longer side that a picture is drawn with at most
+COLOUR_MAP = "viridis"  # even steps of lightness, and safe for colour-blind people
+DOT_RADIUS = 0.018  # of a keypoint of scale 1, as a share of the picture's longer side
+MAX_WIDTH, MAX_HEIGHT = 10.0, 7.5  # inches of the pictures together
+FOOT_HEIGHT = 0.3  # inches of the small print
+LINE_HEIGHT = 0.15  # inches of each further line of it
+GAP = 0.02  # between pictures, as a share of the height of the highest
+MAX_SIDE = 1400  # pixels of the longer side that a picture is drawn with
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures of one area beside each other; the highest is 1 in the units of ``axes``.
+    """A figure with pictures of equal area beside each other. The highest is 1 high on ``axes``.
 
-    left: where each begins; widths, heights: of each. factors: from pixels of each original.
+    For each picture: left, its left edge; widths, heights; factors, from pixels of the original to
+    units of ``axes``.
     """
 
     figure: Figure
@@ -46,7 +54,7 @@ class Sheet:
     factors: tuple[float, ...]
 
     def place(self, number: int, points: np.ndarray) -> np.ndarray:
-        """Points (M, 2) of one of the pictures, on the sheet."""
+        """Points (M, 2), x and y in pixels of picture ``number``, in units of ``axes``."""
         return np.asarray(points) * self.factors[number] + [self.left[number], 0]
 
 
@@ -56,22 +64,18 @@ def images(
     room: float = 0.0,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Sheet:
-    """Pictures side by side. note: the small print, of one line or more. room: inches to leave free
-    at the bottom.
-
-    sizes: (width, height) of the originals, where the pictures are smaller copies.
-    """
+    """Pictures side by side. room: inches to leave free between them and the small print."""
     from matplotlib.figure import Figure
 
     sizes = sizes or [picture.size for picture in pictures]
-    # One area rather than one height: beside a wide picture a narrow one would be a stamp.
+    # With equal heights instead of areas, a narrow picture beside a wide one would be tiny.
     heights = np.array([(height / width) ** 0.5 for width, height in sizes])
     heights /= heights.max()
     widths = [high * width / height for high, (width, height) in zip(heights, sizes, strict=True)]
     left = tuple(sum(widths[:n]) + GAP * n for n in range(len(widths)))
     whole = left[-1] + widths[-1]
-    height = min(WIDE / whole, TALL)
-    below = room + FOOT + LINE * note.count("\n")
+    height = min(MAX_WIDTH / whole, MAX_HEIGHT)
+    below = room + FOOT_HEIGHT + LINE_HEIGHT * note.count("\n")
     width = max(height * whole, 4.5)
     figure = Figure((width, height + below), facecolor="white")
     share = height * whole / width
@@ -80,7 +84,7 @@ def images(
     )
     for picture, start, wide, high in zip(pictures, left, widths, heights, strict=True):
         small = picture.copy()
-        small.thumbnail((SHARP, SHARP))
+        small.thumbnail((MAX_SIDE, MAX_SIDE))
         axes.imshow(small, extent=(start, start + wide, high, 0), aspect="auto")
     axes.set_xlim(0, whole)
     axes.set_ylim(1, 0)
@@ -97,15 +101,15 @@ def keypoints(
     size: tuple[int, int] | None = None,
     score: str = "Attention score",
 ) -> Figure:
-    """Keypoints as circles: the smaller the pyramid scale, the larger; the score as colour.
+    """Keypoints as circles, coloured by score. The smaller the pyramid scale, the larger.
 
-    size: of the original, where the picture is a smaller copy; so below. score: what it is.
+    score: what the score is, in words.
     """
     size = size or picture.size
     sheet = images([picture], note, 0.75, [size])
     if len(features):
         longer = max(size)
-        radii = DOT * longer * features.scales.astype(float) ** -0.7
+        radii = DOT_RADIUS * longer * features.scales.astype(float) ** -0.7
         circles = _circles(sheet, features.keypoints, radii, 1.4, features.scores)
         _colour_bar(sheet, circles, score)
     return sheet.figure
@@ -118,7 +122,7 @@ def fields(
     note: str,
     size: tuple[int, int] | None = None,
 ) -> Figure:
-    """The square that each keypoint sees. sides: (N,) pixels of the original picture."""
+    """The square that each keypoint sees, coloured by score. sides: (N,) pixels."""
     from matplotlib.collections import PolyCollection
 
     size = size or picture.size
@@ -129,7 +133,7 @@ def fields(
         squares = sheet.place(0, squares)
         for width, colour in ((4, "white"), (2, None)):
             drawn = PolyCollection(list(squares), facecolors="none", linewidths=width)
-            _coloured(drawn, features.scores, colour)
+            _set_colours(drawn, features.scores, colour)
             sheet.axes.add_collection(drawn, autolim=False)
         dots = np.full(len(features), 0.008 * max(size))
         _circles(sheet, features.keypoints, dots, 2, features.scores)
@@ -154,7 +158,7 @@ def heat(
     x, y = edges(attention.x, size[0]), edges(attention.y, size[1])
     (x0, y0), (x1, y1) = sheet.place(0, np.array([[x[0], y[0]], [x[1], y[1]]]))
     drawn = sheet.axes.imshow(
-        attention.scores, cmap=MAP, alpha=0.62, extent=(x0, x1, y1, y0), aspect="auto",
+        attention.scores, cmap=COLOUR_MAP, alpha=0.62, extent=(x0, x1, y1, y0), aspect="auto",
         interpolation="bilinear",
     )  # fmt: skip
     sheet.axes.set_xlim(0, sheet.widths[0])
@@ -164,7 +168,7 @@ def heat(
 
 
 def histograms(features: LocalFeatures, note: str) -> Figure:
-    """How many keypoints have which attention, and which pyramid scale."""
+    """Two histograms: attention scores and pyramid scales of the keypoints."""
     from matplotlib.figure import Figure
 
     figure = Figure((10, 3.6), layout="constrained", facecolor="white")
@@ -196,8 +200,9 @@ def matches(
 ) -> Figure:
     """Lines between matched keypoints: inliers blue and solid, outliers orange and dashed.
 
-    points: (M, 2) of each picture, pair by pair; inliers: (M,) bool. outlines: (4, 2) of the query
-    box in the first picture, and of where the map puts it in the second.
+    points: (M, 2) in each picture, match by match. inliers: (M,) bool. outlines: corners (4, 2) of
+    the query box in the first picture, and where the transformation puts them in the second.
+    outliers: whether to draw them.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
@@ -253,25 +258,32 @@ def aligned(
     size_b: tuple[int, int],
     matrix: np.ndarray,
 ) -> Image.Image:
-    """a, moved by the transformation to lie over b: RGBA of b's size, transparent where a ends.
+    """Picture a, transformed to lie over b: RGBA of the size of b, transparent outside of a.
 
-    Both may be smaller copies of the originals. matrix: (2, 3) or (3, 3), from pixels of the
-    original a to those of the original b.
+    size_a, size_b: (width, height) of the originals, of which both may be smaller copies. matrix:
+    (2, 3) or (3, 3), from pixels of the original a to pixels of the original b.
     """
     import cv2
 
-    whole = np.vstack([matrix, [0, 0, 1]]) if len(matrix) == 2 else matrix
-    up = np.diag([size_a[0] / picture_a.width, size_a[1] / picture_a.height, 1])
-    down = np.diag([picture_b.width / size_b[0], picture_b.height / size_b[1], 1])
+    homography = np.vstack([matrix, [0, 0, 1]]) if len(matrix) == 2 else matrix
+    to_original_a = np.diag([size_a[0] / picture_a.width, size_a[1] / picture_a.height, 1])
+    from_original_b = np.diag([picture_b.width / size_b[0], picture_b.height / size_b[1], 1])
     pixels = np.dstack([np.asarray(picture_a), np.full(picture_a.size[::-1], 255, np.uint8)])
-    return Image.fromarray(cv2.warpPerspective(pixels, down @ whole @ up, picture_b.size))
+    copy_to_copy = from_original_b @ homography @ to_original_a
+    return Image.fromarray(cv2.warpPerspective(pixels, copy_to_copy, picture_b.size))
 
 
-def _circles(sheet: Sheet, points, radii, width: float, scores):
-    """Circles with pale edges, coloured by score; the strongest on top."""
+def _circles(
+    sheet: Sheet, points: np.ndarray, radii: np.ndarray, width: float, scores: np.ndarray
+) -> EllipseCollection:
+    """Draw circles with pale edges, coloured by score; the highest score on top.
+
+    points: (N, 2) and radii: (N,), pixels. width: of the line, in points. scores: (N,), highest
+    first.
+    """
     from matplotlib.collections import EllipseCollection
 
-    # Points come best first, and what is drawn last lies on top.
+    # The circle that is drawn last lies on top.
     points, radii, scores = points[::-1], radii[::-1], scores[::-1]
     diameters = 2 * radii * sheet.factors[0]
     for extra, colour in ((1.4, "white"), (0, None)):
@@ -280,23 +292,24 @@ def _circles(sheet: Sheet, points, radii, width: float, scores):
             offsets=sheet.place(0, points), offset_transform=sheet.axes.transData,
             facecolors="none", linewidths=width + extra,
         )  # fmt: skip
-        _coloured(drawn, scores, colour)
+        _set_colours(drawn, scores, colour)
         sheet.axes.add_collection(drawn, autolim=False)
     return drawn
 
 
-def _coloured(drawn, scores: np.ndarray, colour: str | None) -> None:
+def _set_colours(drawn: Collection, scores: np.ndarray, colour: str | None) -> None:
+    """Give lines one colour, or without one the colours of their scores (N,)."""
     if colour:
         drawn.set_edgecolor(colour)
         drawn.set_alpha(0.6)
         return
     drawn.set_array(np.asarray(scores, float))
-    drawn.set_cmap(MAP)
+    drawn.set_cmap(COLOUR_MAP)
 
 
-def _colour_bar(sheet: Sheet, drawn, label: str) -> None:
-    inches = sheet.figure.get_size_inches()
-    axes = sheet.figure.add_axes((0.2, (FOOT + 0.46) / inches[1], 0.6, 0.14 / inches[1]))
+def _colour_bar(sheet: Sheet, drawn: ScalarMappable, label: str) -> None:
+    height = sheet.figure.get_figheight()
+    axes = sheet.figure.add_axes((0.2, (FOOT_HEIGHT + 0.46) / height, 0.6, 0.14 / height))
     bar = sheet.figure.colorbar(drawn, cax=axes, orientation="horizontal")
     assert bar.solids is not None
     bar.solids.set_alpha(1)

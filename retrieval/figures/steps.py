@@ -1,4 +1,4 @@
-"""What the steps of a method make of a picture, as small pictures that lie on any background."""
+"""Pictures of the steps of a method, for the page "How it works": they fit any background."""
 
 from __future__ import annotations
 
@@ -7,55 +7,62 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from retrieval.figures.local_features import DOT, INLIER
+from retrieval.figures.local_features import DOT_RADIUS, INLIER
 from retrieval.methods.base import LocalFeatures
 
-HOT = (230, 20, 60)
+OVERLAY_COLOUR = (230, 20, 60)
 POSITIVE, NEGATIVE = (0, 114, 178), (230, 159, 0)  # Okabe and Ito
 GAP = 6  # pixels between the pictures of a mosaic
-FAINT = 40  # opacity, of 255, of a number that is nothing: the strip is seen where it is empty
+MIN_OPACITY = 40  # of 255; that of a zero, so that a strip is seen where it is empty
 
 
 def overlay(picture: Image.Image, strength: np.ndarray) -> Image.Image:
-    """A picture in grey, red where ``strength`` (h, w) is high: 0 nothing, its maximum most."""
+    """A picture in grey under a red that is as opaque as ``strength`` is high.
+
+    strength: (h, w); 0 is transparent, and the maximum is the most opaque.
+    """
     grey = picture.convert("L").convert("RGB")
-    most = float(strength.max()) or 1.0
-    mask = Image.fromarray(np.uint8(180 * (strength / most).clip(0, 1)))
+    maximum = float(strength.max()) or 1.0
+    mask = Image.fromarray(np.uint8(180 * (strength / maximum).clip(0, 1)))
     mask = mask.resize(grey.size, Image.Resampling.BICUBIC)
-    grey.paste(Image.new("RGB", grey.size, HOT), mask=mask)
+    grey.paste(Image.new("RGB", grey.size, OVERLAY_COLOUR), mask=mask)
     return grey
 
 
 def mosaic(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size in rows, with transparent gaps."""
+    """Pictures of one size, row by row, with transparent gaps: RGBA."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
-    whole = (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP)
-    sheet = Image.new("RGBA", whole)
+    sheet = Image.new("RGBA", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP))
     for n, picture in enumerate(pictures):
         sheet.paste(picture, (n % columns * (width + GAP), n // columns * (height + GAP)))
     return sheet
 
 
 def strip(vector: np.ndarray, width: int = 1280, height: int = 36) -> Image.Image:
-    """Numbers (D,) as columns from left to right: the larger, the stronger.
+    """The numbers of a vector (D,) as columns from left to right: RGBA of width × height pixels.
 
-    Blue above zero, orange below. Neighbours share a pixel where there are more than ``width``.
+    Blue above zero, orange below; the larger, the more opaque. Where D is more than ``width``,
+    neighbours share a pixel.
     """
-    level = np.sqrt(np.abs(vector) / (np.abs(vector).max() or 1.0))  # small ones are seen too
+    # The square root makes small numbers visible.
+    level = np.sqrt(np.abs(vector) / (np.abs(vector).max() or 1.0))
     colours = np.where(vector[:, None] < 0, NEGATIVE, POSITIVE)
-    opacity = FAINT + (255 - FAINT) * level[:, None]
+    opacity = MIN_OPACITY + (255 - MIN_OPACITY) * level[:, None]
     row = np.concatenate([colours, opacity], axis=1).astype(np.uint8)[None]
     method = Image.Resampling.BOX if len(vector) > width else Image.Resampling.NEAREST
     return Image.fromarray(row).resize((width, height), method)
 
 
 def dots(picture: Image.Image, size: tuple[int, int], features: LocalFeatures) -> Image.Image:
-    """Keypoints as circles: the smaller the pyramid scale, the larger. size: of the original."""
+    """A picture with its keypoints as circles: the smaller the pyramid scale, the larger.
+
+    size: (width, height) of the original, in whose pixels the keypoints are.
+    """
     drawn = picture.convert("RGB")
     pen = ImageDraw.Draw(drawn)
     factor = picture.width / size[0]
-    radii = DOT * max(picture.size) * features.scales.astype(float) ** -0.7 / 1.6
+    radii = DOT_RADIUS * max(picture.size) * features.scales.astype(float) ** -0.7 / 1.6
     for (x, y), radius in zip(features.keypoints * factor, radii, strict=True):
         box = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(box, outline="white", width=4)

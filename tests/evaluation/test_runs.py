@@ -9,7 +9,6 @@ from PIL import Image
 
 from retrieval import files, methods
 from retrieval import index as indexes
-from retrieval.cli.output import DownloadBar
 from retrieval.cli.parser import _parser
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
@@ -321,15 +320,6 @@ def test_evaluate_foreign_rankings(tmp_path, capsys):
 def test_unknown_download_names_all():
     with pytest.raises(RetrievalError, match="rparis6k, commons, roxford5k-gem-features"):
         run("download", "nope")
-
-
-def test_download_bar_follows_a_restart(capsys):
-    with DownloadBar() as bar:
-        for here, total, name in ((10, 100, "a"), (60, 100, "a"), (5, 100, "a"), (1, None, "b")):
-            bar.update(here, total, name)
-            assert (bar.here, bar.name) == (here, name)
-        bar.say("done")
-    assert capsys.readouterr().out == "done\n"
 
 
 def test_plot_of_evaluations(index, method, folder, tmp_path, capsys):

@@ -208,7 +208,7 @@ def test_search_ranks_and_judges(little):
 def test_a_method_without_a_colour_of_its_own(little, monkeypatch):
     monkeypatch.delitem(plots.METHOD_COLOURS, "sir")
     app = go(start(method="all"))
-    assert f'<span style="color:{plots.OTHER}">●</span> SIR' in text(app)
+    assert f'<span style="color:{plots.OTHER_COLOUR}">●</span> SIR' in text(app)
     assert hits(app, "sir")[0].startswith("1: red_0.png")
 
 

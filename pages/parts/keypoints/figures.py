@@ -27,7 +27,7 @@ INCH = 84  # pixels of the page that an inch of a figure takes
 
 def pixels(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
     """A picture to draw on, and the size it really has."""
-    jpeg, size = loaders.view(source, plots_local.SHARP, name)
+    jpeg, size = loaders.view(source, plots_local.MAX_SIDE, name)
     return Image.open(io.BytesIO(jpeg)), size
 
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from retrieval.collections.ground_truth import GroundTruth, Query
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import evaluate, explain, published
-from retrieval.evaluation import published_descriptors as features
+from retrieval.evaluation import evaluate, explain
 from retrieval.figures import evaluation as plots
 
 NOTE = "Shapes, easy · sir with colour · measured here, 2026-11-23"
@@ -45,7 +44,7 @@ def scores(truth):
     }
 
 
-def test_orders(scores):
+def test_queries_are_ordered_by_collection_ap_or_difference(scores):
     hard = scores[1]["hard"]
     assert plots.queries_order(hard, "collection").tolist() == [0, 1]
     easy = scores[1]["easy"]
@@ -70,7 +69,7 @@ def test_every_figure_is_labelled_and_says_what_it_rests_on(truth, scores):
             assert plots.encode(figure, "png").startswith(b"\x89PNG")
 
 
-def test_drawn_values(truth, scores):
+def test_bars_markers_and_lines_have_the_values_of_the_scores(truth, scores):
     easy = scores[1]["easy"]
     (axes,) = plots.per_query({"SIR": easy["SIR"]}, truth.queries, NOTE).axes
     assert [bar.get_height() for bar in axes.patches] == easy["SIR"].aps.tolist()
@@ -112,7 +111,7 @@ def test_shaded_area_is_the_ap(truth, scores):
     assert plots.encode(plots.steps(none, NOTE), "svg")
 
 
-def test_same_figure_same_svg(scores):
+def test_the_same_figure_gives_the_same_svg(scores):
     one, two = (plots.encode(plots.curves(scores[1]["easy"], NOTE), "svg") for _ in range(2))
     assert one == two
 
@@ -127,8 +126,8 @@ def test_names_that_are_no_text_or_look_like_a_formula(scores, truth, name):
     minidom.parseString(plots.encode(figure, "svg"))
 
 
-def test_a_figure_of_thousands_shows_the_first(truth, monkeypatch):
-    monkeypatch.setattr(plots, "MOST", 10)
+def test_a_figure_of_more_than_max_items_shows_the_first(truth, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_ITEMS", 10)
     queries = [Query(f"{n}.jpg", landmark=f"tower {n}", labels={"easy": [0]}) for n in range(3000)]
     found = evaluate(np.zeros((1, 3000), np.int32), GroundTruth(("a",), tuple(queries)))
     for draw, words in ((plots.per_query, "first 10 of 3,000"), (plots.landmarks, "10 hardest of")):
@@ -137,13 +136,13 @@ def test_a_figure_of_thousands_shows_the_first(truth, monkeypatch):
         assert max(figure.get_size_inches()) < 20
 
 
-def test_kind_by_file_name():
+def test_format_of_a_path_is_its_suffix():
     assert plots.format_of(Path("a/b.SVG")) == "svg"
     with pytest.raises(RetrievalError, match=r"must end in \.png or \.svg"):
         plots.format_of(Path("figure.jpg"))
 
 
-def test_provenance():
+def test_provenance_names_methods_once_and_all_days():
     record = {"made": "2026-11-23T10:00:00", "provenance": {"method": "sir", "checkpoint": "x"}}
     note = plots.provenance("Town", "hard", [record, record])
     assert note == "Town, hard · SIR with x · measured here, 2026-11-23"
@@ -154,20 +153,3 @@ def test_provenance_names_what_re_ranked():
     stated = {"method": "sir", "checkpoint": "x", "then": then}
     note = plots.provenance("Town", "hard", [{"made": "2026-11-26", "provenance": stated}])
     assert "SIR with x, then geometry, then diffusion" in note
-
-
-def test_published_rows():
-    rows = published.rows("roxford5k")
-    report = {row.method: tuple(row.map.values()) for row in rows if row.origin == "report"}
-    assert report == {
-        "SIR": (14.4, 11.85, 2.34),
-        "DELF": (58.56, 42.04, 16.98),
-        "CNN-IRwNHA": (85.08, 68.65, 44.24),
-    }
-    (ours,) = (row for row in rows if row.checkpoint == features.CHECKPOINT)
-    assert ours.map == {"easy": 84.81, "medium": 64.67, "hard": 38.47}
-    assert ours.mp["hard"] == (81.43, 63.0, 53.0)
-    assert {row.checkpoint for row in rows} >= {"gl18-resnet152", "rsfm120k-resnet50"}
-    classic = [row.map for row in published.rows("oxford5k") if row.origin == "report"]
-    assert classic == [{"classic": 23.34}, {"classic": 66.69}, {"classic": 82.09}]
-    assert published.rows("town") == []

@@ -26,7 +26,7 @@ def test_a_strip_tells_signs_apart():
     assert strip.shape == (2, 4, 4)
     assert tuple(strip[0, 0]) == (*steps.POSITIVE, 255)
     assert tuple(strip[0, 1]) == (*steps.NEGATIVE, 255)
-    assert strip[0, 2, 3] == steps.FAINT < strip[0, 3, 3] < 255
+    assert strip[0, 2, 3] == steps.MIN_OPACITY < strip[0, 3, 3] < 255
 
 
 def test_a_mosaic_is_filled_row_by_row():
