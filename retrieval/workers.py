@@ -6,11 +6,12 @@ times the memory of one and get in each other's way; a few at a time are as quic
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
@@ -84,7 +85,6 @@ class Workers:
         """
         work = _Work(who, Future(), do)
         self._add(work)
-        work.future.add_done_callback(lambda future: self._forget(who, future))
         return work.future
 
     def _add(self, work: _Work) -> None:
@@ -98,6 +98,7 @@ class Workers:
                 self._threads.append(threading.Thread(target=self._run, daemon=True))
                 self._threads[-1].start()
             self._changed.notify()
+        work.future.add_done_callback(lambda future: self._forget(work.who, future))
 
     def run(self, who: str, do: Callable[[], T], waiting: Callable[[int], None]) -> T:
         """What ``do()`` returns or raises, once it was its turn.
@@ -119,7 +120,7 @@ class Workers:
         with self._changed:
             mine = [work.future for work in self._waiting.get(who, ())]
             if future not in mine:
-                return 0
+                return self.slow.place(who, future) if self.slow else 0
             turns, order = mine.index(future), list(self._waiting)
             # Those before us in the order get one turn more until then.
             others = (
@@ -165,18 +166,21 @@ class Workers:
             return work
 
     def _do(self, work: _Work) -> None:
-        # What took too long elsewhere was begun already.
-        if not (work.future.running() or work.future.set_running_or_notify_cancel()):
+        if work.future.done():  # cancelled
             return
         started = time.monotonic()
-        try:
-            work.future.set_result(work.do())
-        except _TakesLong:
-            assert self.slow is not None
+        # The future is never set running: it could not be cancelled while it waits elsewhere.
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile: nobody wants to know
             try:
-                self.slow._add(work)
-            except Busy as busy:
-                work.future.set_exception(busy)
-        except BaseException as error:  # belongs to the one who asked, whatever it is
-            work.future.set_exception(error)
+                result = work.do()
+            except _TakesLong:
+                assert self.slow is not None
+                try:
+                    self.slow._add(work)
+                except Busy as busy:
+                    work.future.set_exception(busy)
+            except BaseException as error:  # belongs to the one who asked, whatever it is
+                work.future.set_exception(error)
+            else:
+                work.future.set_result(result)
         self._seconds += (time.monotonic() - started - self._seconds) / 8

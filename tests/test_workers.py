@@ -155,6 +155,28 @@ def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
     assert [future.result(30) for future in futures[:3]] == ["first", "b", "c"] == done
 
 
+def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
+    """The picture of a client who has left would be kept in memory, and be decoded for nobody."""
+    workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+
+    def slow(name):
+        step_aside()
+        door()
+        done.append(name)
+
+    futures = [workers.submit(who, partial(slow, who)) for who in "abc"]
+    assert door.entered.wait(30)
+    workers.submit("d", int).result(30)  # b and c have stepped aside by then
+    assert workers.place("c", futures[2]) == 2
+    assert futures[1].cancel()
+    assert workers.place("c", futures[2]) == 1
+    assert "b" not in workers.slow._waiting
+    assert futures[0].cancel()  # its result is for nobody
+    door.open.set()
+    futures[2].result(30)
+    assert done == ["a", "c"]
+
+
 def test_nobody_steps_aside_where_there_is_no_place_for_it():
     workers = Workers(1, 10)
     assert workers.run("a", lambda: step_aside() or 42, lambda place: None) == 42
