@@ -118,6 +118,8 @@ if measured:
         + (f" {collection.note}" if collection.note else "")
         + (runs.with_boxes(collection_with_boxes, measured, protocol) if collection.whole else "")
     )
+    for cut_off in dict.fromkeys(entry.run.note for entry in measured.values() if entry.run.note):
+        st.caption(cut_off)
     downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
 elif not not_measured:
     st.info(

@@ -121,6 +121,7 @@ def rank_queries(
     Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
     in the collection, best first, equal scores in the order of the collection. It is filled up with
     -1 where the index skipped pictures, and after the best MAX_DEPTH of a store.
+    Raises RetrievalError where a re-ranker has no features of a picture that it should look at.
     """
     from retrieval.ranking import chain
     from retrieval.ranking.ranking import Query as RankingQuery
@@ -161,6 +162,8 @@ def rank_queries(
 
     for column, query in enumerate(collection.queries):
         ranking = turn(partial(rank, column, query))
+        if ranking.unchecked:  # the scores would be of something between with and without
+            raise RetrievalError(f"{' '.join(ranking.notes)} The query was {query.name}.")
         try:
             ranks[: len(ranking), column] = [collection.positions[name] for name in ranking.names]
         except KeyError as error:

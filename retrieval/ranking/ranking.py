@@ -36,6 +36,7 @@ class Ranking:
     stage: name of the re-ranker that made this ranking, or 'search'.
     before: the ranking that this re-ranker was given; None for 'search'.
     note: one sentence where a stage could not do all of its work, else ''.
+    unchecked: how many pictures a re-ranker, this or an earlier one, had no features of.
     confidence: how far the answer can be trusted; None where no picture was searched with.
     """
 
@@ -48,6 +49,7 @@ class Ranking:
     stage: str = "search"
     before: Ranking | None = None
     note: str = ""
+    unchecked: int = 0
     confidence: Confidence | None = None
 
     def __len__(self) -> int:

@@ -220,4 +220,5 @@ def _verified(
     note = ""
     if missing:
         note = f"{missing} of {checked} pictures could not be checked: {reason}"
-    return stage.by_inliers(inliers, before.scores, note)
+    ranking = stage.by_inliers(inliers, before.scores, note)
+    return replace(ranking, unchecked=before.unchecked + missing)

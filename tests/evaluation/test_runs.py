@@ -425,6 +425,22 @@ def test_very_many_queries(index, method, folder, monkeypatch):
         runs.rank_queries(index, method, collection)
 
 
+def test_a_re_ranking_that_cannot_look_at_all_pictures_is_not_evaluated(method, drawn, tmp_path):
+    """It was kept as if it had looked, with the figures of something in between."""
+    names = ["a.png", "b.png", "c.png"]
+    for seed, name in enumerate(names):
+        drawn(seed).save(tmp_path / name)
+    truth = {"imlist": names, "qimlist": ["a.png"], "gnd": [{"easy": [1]}]}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
+    collection = open_collection(tmp_path)
+    index = indexes.build(collection, method, tmp_path / "index")
+    (tmp_path / "c.png").rename(tmp_path / "gone.png")
+    with pytest.raises(RetrievalError, match="1 of 2 pictures could not be checked"):
+        runs.evaluate_index(index, collection, method, then=["geometry"])
+    (tmp_path / "gone.png").rename(tmp_path / "c.png")
+    runs.evaluate_index(index, collection, method, then=["geometry"])
+
+
 def test_a_chain_that_the_index_cannot_serve(index, method, folder):
     with pytest.raises(RetrievalError, match="a DELF index of the same pictures beside"):
         runs.evaluate_index(index, open_collection(folder), method, then=["geometry-delf"])

@@ -130,6 +130,13 @@ def test_what_an_index_calls_its_network_is_no_markdown(little):
     assert "SIR, **other**" not in text(app)
 
 
+def test_rankings_that_were_cut_off_are_named(little):
+    assert "too low" not in text(start())
+    cut_off = np.where(np.arange(8)[:, None] < 5, RANKS["sir"], -1)
+    runs.record_run(little.built["sir"], little.collection, cut_off, {"search": np.full(3, 0.01)})
+    assert "ends with the best 5 of 8 pictures" in text(start())
+
+
 def test_protocol_changes_precision_and_queries(little):
     app = start()
     app.segmented_control(key="eval-protocol").set_value("hard").run()
