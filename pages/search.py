@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, own_pictures, query, scroll
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
 from pages.parts.search.answer import answers
@@ -95,6 +95,7 @@ with result_column:
         paths = own_pictures.indexes(collection)
         loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
+    scroll.here(f"{collection.name} {query_picture.identity}")
     if state.method == ALL:
         guide(collection, query_picture, box)
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))

@@ -12,8 +12,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const picture = stage.querySelector("img");
   if (picture.getAttribute("src") !== data.src) picture.src = data.src;
   picture.alt = data.alt;
-  // As wide as the column, but never so tall that the page cannot be scrolled beside it.
-  stage.style.width = `min(100%, ${(38 * width) / height}vh)`;
+  // As wide as the column, but never so tall that the page cannot be scrolled beside it, or that no
+  // result fits below it on a phone.
+  const tall = window.innerWidth < 640 ? 26 : 38; // hundredths of the height of the screen
+  stage.style.width = `min(100%, ${(tall * width) / height}vh)`;
   stage.style.aspectRatio = `${width} / ${height}`;
 
   const clamp = (value, top) => Math.min(Math.max(value, 0), top);

@@ -1,5 +1,6 @@
 // Where one was on a page: the way back leads there, and a click can ask for a part of the page.
 const scroller = () => document.querySelector('[data-testid="stMain"]');
+const MENU = 60; // pixels at the top that the menu lies over
 const key = () => `scroll ${location.pathname}`;
 
 function keep() {
@@ -35,6 +36,23 @@ function keep() {
   });
 }
 
+// Scroll until this part of the page is in sight: until it is drawn, there may be nowhere to go.
+function bring(name) {
+  let ticks = 0;
+  const going = setInterval(() => {
+    const part = document.querySelector(name);
+    const top = part?.getBoundingClientRect().top;
+    // It is in sight where it begins below the menu and in the upper half of the screen.
+    const there = top > MENU && top < window.innerHeight / 2;
+    if (!there) part?.scrollIntoView({ behavior: "smooth", block: "start" });
+    const running = document.querySelector('[data-test-script-state="running"]');
+    if ((there && !running) || ++ticks > 75) clearInterval(going);
+  }, 400);
+  for (const name of ["wheel", "touchstart", "keydown"]) {
+    window.addEventListener(name, () => { clearInterval(going); }, { once: true });
+  }
+}
+
 // On a phone the menu lies over the page: it goes when a page was chosen.
 function closeMenu() {
   document.addEventListener("click", (event) => {
@@ -59,16 +77,13 @@ function completeInPlace() {
 export default function ({ data }) {
   if (!window.scrollIsKept) {
     window.scrollIsKept = true;
-    window.scrollShown = 0;
+    window.scrollShown = {};
     keep();
     closeMenu();
     completeInPlace();
   }
-  if (data.number > window.scrollShown) {
-    window.scrollShown = data.number;
-    setTimeout(() => {
-      document.querySelector(`.st-key-${data.show}`)
-        ?.scrollIntoView({ behavior: "smooth", block: "start" });
-    }, 400);
+  if (data.show && data.number !== window.scrollShown[data.show]) {
+    window.scrollShown[data.show] = data.number;
+    bring(`.st-key-${data.show}`);
   }
 }

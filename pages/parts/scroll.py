@@ -18,6 +18,15 @@ def keep() -> None:
         _scroll(key="scroll-keeper", data={"show": show, "number": number})
 
 
+def here(what: str) -> None:
+    """Bring this place of the page into view, once for everything that is shown below it.
+
+    what: is shown now.
+    """
+    with st.container(key="scroll-here"):
+        _scroll(key="scroll-to-here", data={"show": "scroll-here", "number": what})
+
+
 def show(key: str) -> None:
     """In a callback: bring the container of this key into view."""
     number = st.session_state.get("scroll-show", ("", 0))[1]
