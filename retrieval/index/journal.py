@@ -13,6 +13,7 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 from retrieval.index import store
+from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
 
@@ -116,6 +117,7 @@ class Journal:
         arrays = packed.values()
         if not arrays or not all(np.isfinite(array).all() for array in arrays):
             raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
+        self._check_length(name, packed["descriptors"])
         payload = b"".join(array.tobytes() for array in arrays)
         self._append(
             {
@@ -127,6 +129,22 @@ class Journal:
             },
             payload,
         )
+
+    def _check_length(self, name: str, descriptors: np.ndarray) -> None:
+        """Refuse early what the index could not hold in the end: a network may be anybody's."""
+        rows, length = descriptors.shape
+        if not rows:
+            return
+        if self.identity["kind"] != "global" and length > MAX_DIMENSIONS:
+            raise RetrievalError(
+                f"Local descriptors may have {MAX_DIMENSIONS} dimensions, not {length}."
+            )
+        self.length = self.length or length
+        if length != self.length:
+            raise RetrievalError(
+                f"The descriptors of {name} have {length} numbers, those of other pictures "
+                f"{self.length}: this network cannot be used."
+            )
 
     def skip(self, name: str, digest: str, reason: str) -> None:
         self._append({"name": name, "sha256": digest, "reason": reason}, b"")

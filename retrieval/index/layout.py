@@ -303,7 +303,7 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
         or (width is not None and (width != dimensions or not width))
         or dimensions > MAX_DIMENSIONS
         # Centres of vectors of unit length. FAISS finds no word nearest where distances overflow.
-        or not np.abs(codebook).max() <= 2
+        or not np.abs(codebook).max(initial=0) <= 2
         or len(starts) != words + 1
         or starts[0] != 0
         or starts[-1] != len(pictures)

@@ -77,7 +77,8 @@ class HubDELF(Method):
             raise RetrievalError(
                 f"The SavedModel {self.program.path} gives features that are none."
             )
-        order = np.argsort(-scores, kind="stable")
+        # A module may give more than it was asked for.
+        order = np.argsort(-scores, kind="stable")[: self.settings["keypoints"]]
         # (y, x) in pixels of the input → (x, y) in pixels of the original picture
         points = locations[order, ::-1] * [(right - left) / width, (bottom - top) / height]
         points += np.array([left, top])

@@ -592,6 +592,27 @@ def test_features_that_are_no_numbers_are_never_stored(folder, out, kind, where)
     assert not out.exists()
 
 
+def test_descriptors_that_no_index_could_hold_are_refused_at_once(folder, out):
+    """After hours, when all were there, the build ended without an index."""
+
+    class Wide(Grid):
+        def describe(self, picture, box=None):
+            found = super().describe(picture, box)
+            return replace(found, descriptors=np.eye(len(found), 65, dtype=np.float32))
+
+    method = Wide()
+    refused("may have 64 dimensions, not 65", build, folder, out, method)
+    assert len(method.described) == 1
+
+    class Unequal(Thumbnail):
+        def describe(self, picture, box=None):
+            return super().describe(picture, box)[: 48 - len(self.described)]
+
+    refused(
+        "have 46 numbers, those of other pictures 47", build, folder, out.with_name("b"), Unequal()
+    )
+
+
 def test_files_that_are_no_pictures_to_read(folder, out, monkeypatch):
     """A pipe would never end, and a huge file fill the memory; both are left out."""
     os.mkfifo(folder / "pipe.png")

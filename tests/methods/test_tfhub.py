@@ -317,6 +317,24 @@ def test_features_that_are_none(tf, picture, tmp_path):
         saved_model.opened(tmp_path / "few")
 
 
+def test_a_module_that_gives_more_than_it_was_asked_for(tf, picture, tmp_path):
+    class Many(tf.Module):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec(shape, kind, name=key) for key, (shape, kind) in SIGNATURE.items()
+            ]
+        )
+        def extract(self, image, score_threshold, image_scales, max_feature_num):
+            found = tf.ones([5000, 2]) * tf.reduce_max(image)
+            return dict.fromkeys(("locations", "descriptors"), found) | dict.fromkeys(
+                ("scales", "scores"), found[:, 0]
+            )
+
+    module = Many()
+    tf.saved_model.save(module, str(tmp_path / "many"), signatures={"default": module.extract})
+    assert len(methods.load("delf", tmp_path / "many", keypoints=20).describe(picture)) == 20
+
+
 def test_a_module_that_never_ends_or_takes_the_memory(tf, tmp_path, monkeypatch):
     """Only its own process ends, and the next picture gets a new one."""
     monkeypatch.setattr(tfhub, "PATIENCE", 5)
