@@ -1,11 +1,11 @@
-"""The REST service: the same search for other clients. A thin door, like the command line.
+"""The REST service: the search of the pages and the command line for other clients.
 
 ``python -m retrieval serve``; every call is described at /docs, in OpenAPI at /openapi.json.
-``catalogue``: the indexes and collections it serves. ``api``: our own calls. ``report_client``:
-those of the report's client. ``guard``: who may ask, and how much. ``connections``: clients that
-are silent.
+``catalogue``: the indexes and collections it serves. ``api``: its calls. ``report_client``: those
+of the report's client. ``guard``: hosts, tokens and limits of requests. ``connections``: limits of
+connections.
 
-One process is right: a search uses every core, and a second process would need the networks and
+It is one process: a search uses every core, and a second process would need the networks and
 indexes in memory once more.
 """
 
@@ -34,10 +34,11 @@ from retrieval.workers import Busy
 
 @dataclass(frozen=True)
 class Options:
-    """token: asked for at every call but /health. origins: of web pages that may call.
+    """Options of the service.
 
-    names: under which the service is known, beside numbers and the machine's own name.
-    collection: that answers the report's client; the first one with indexes by default.
+    token: asked for at every call but /health; '' for none. origins: of web pages that may call.
+    names: host names of the service, beside numbers and the machine's own name. collection: the
+    report's client searches it; '' for the first one with indexes.
     """
 
     token: str = ""
@@ -50,13 +51,13 @@ def create(options: Options | None = None) -> guard.Origins:
     """The service, ready for uvicorn or any other ASGI server."""
     options = options or Options()
     cookies.read_in_linear_time()
-    # The pages at /docs come from here, not from a server on the net.
+    # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",
         description="Search photographs by example with SIR, DELF and CNN-IRwNHA.",
         responses=api.PROBLEMS,
     )
-    _explain(app)
+    _add_error_handlers(app)
     app.include_router(api.router)
     app.include_router(report_client.router(options.collection))
     guarded = guard.Guard(app, options.token, options.names)
@@ -64,7 +65,11 @@ def create(options: Options | None = None) -> guard.Origins:
 
 
 def run(host: str, port: int, options: Options, open_to_all: bool = False) -> None:
-    """The command ``serve``."""
+    """The command ``serve``: answer until the process is stopped.
+
+    Raises RetrievalError where the service would be open without a token, where a store or the
+    collection is not here, and where the address cannot be used.
+    """
     import uvicorn
 
     if not (options.token or open_to_all or _is_this_machine(host)):
@@ -75,12 +80,12 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     if port > 65535:
         raise RetrievalError("A port is a number from 1 to 65535.")
     for path in finding.in_stores():
-        load(path)  # or the first client would be told that a store is away
+        load(path)  # so that the owner sees the error, and not the first client
     if options.collection:
-        catalogue.defaults(options.collection)  # or it would be found out by the first client
-    # uvicorn ends by the signal that stopped it. As a KeyboardInterrupt it would go on to tear down
-    # modules below searches that are still at work, which ends in a crash.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        catalogue.index_of_each_method(options.collection)  # for the same reason
+    # uvicorn ends by the signal that stopped it. Python would make a KeyboardInterrupt of it and
+    # unload modules while searches still run, which crashes.
+    former_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         uvicorn.run(create(options), host=host, port=port, **settings())
     except SystemExit as stop:  # its log says why
@@ -89,11 +94,11 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
             "or end the program that uses it."
         ) from stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, former_handler)
 
 
 def settings() -> dict[str, Any]:
-    """How uvicorn is to treat connections."""
+    """Arguments of ``uvicorn.run``."""
     from retrieval.server.connections import Connection
 
     return {
@@ -112,12 +117,12 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _explain(app: FastAPI) -> None:
-    """Every refusal is ``{"detail": one sentence}``."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every error with ``{"detail": one sentence}``."""
 
     @app.exception_handler(RetrievalError)
     def explained(request: Request, error: RetrievalError) -> JSONResponse:
-        return JSONResponse({"detail": _told(error)}, 422)
+        return JSONResponse({"detail": _without_locations(error)}, 422)
 
     @app.exception_handler(AwayError)
     def away(request: Request, error: AwayError) -> JSONResponse:
@@ -132,7 +137,7 @@ def _explain(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     def left(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # nobody reads it: what counts is that it is no error
+        return Response(status_code=499)  # nobody reads it, but without it the log has an error
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -140,7 +145,7 @@ def _explain(app: FastAPI) -> None:
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
 
 
-def _told(error: RetrievalError) -> str:
-    """What a client may know of an error: not where indexes and stores are on our side."""
-    here = re.escape(f"{collections.PRECOMPUTED}/")
-    return re.sub(rf"{here}|milvus(\+tls)?://[^\s/]+/", "", str(error))
+def _without_locations(error: RetrievalError) -> str:
+    """The sentence of an error without the folder of indexes and the addresses of stores."""
+    folder = re.escape(f"{collections.PRECOMPUTED}/")
+    return re.sub(rf"{folder}|milvus(\+tls)?://[^\s/]+/", "", str(error))

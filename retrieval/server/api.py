@@ -1,7 +1,7 @@
-"""Our own calls: indexes, searches, pictures.
+"""The calls of this service: indexes, searches, pictures.
 
-Uploads are checked as everywhere (``images.read``), live in memory or in a temporary file, and are
-gone with the answer.
+An upload is checked as everywhere (``images.read``). It is kept in memory or in a temporary file
+and deleted with the answer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from retrieval.index import Index
 from retrieval.ranking.chain import RERANKERS, parse_chain
 from retrieval.server import catalogue
 
-MOST = 1000  # results
-LONGEST = 2048  # pixels of the longer side of a picture that is sent
+MAX_RESULTS = 1000  # of a search
+MAX_SIDE = 2048  # pixels of the longer side of a picture that is sent
 
 router = APIRouter()
 
@@ -93,7 +93,7 @@ class Answer(BaseModel):
 BoxText = Annotated[
     str, Query(description="Part to search for: x1,y1,x2,y2 in pixels of the upright picture")
 ]
-Top = Annotated[int, Query(ge=1, le=MOST, description="How many results")]
+Top = Annotated[int, Query(ge=1, le=MAX_RESULTS, description="How many results")]
 THEN = f"Re-rankers with commas between, or best: {', '.join(RERANKERS)}"
 Then = Annotated[str, Query(description=THEN)]
 WHERE = 'Only pictures whose metadata fit: landmark == "chapel"'
@@ -102,20 +102,20 @@ Where = Annotated[str, Query(description=WHERE, max_length=500)]
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Whether the service is up; loads nothing, and waits for nobody."""
+    """Whether the service is up. It loads nothing and never waits for searches."""
     return {"status": "ok"}
 
 
 @router.get("/indexes")
 def list_indexes() -> list[IndexInfo]:
     """The indexes on this machine; one that is damaged is left out."""
-    found = []
-    for name in catalogue.paths():
+    listed = []
+    for name in catalogue.index_folders():
         try:
-            index = catalogue.opened(name)
+            index = catalogue.open_index(name)
         except HTTPException:
             continue
-        found.append(
+        listed.append(
             IndexInfo(
                 id=name,
                 collection=name.partition("/")[0],
@@ -126,7 +126,7 @@ def list_indexes() -> list[IndexInfo]:
                 made=index.manifest["made"],
             )
         )
-    return found
+    return listed
 
 
 @router.get("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
@@ -141,9 +141,9 @@ async def search_by_name(
     where: Where = "",
 ) -> Answer:
     """Search with a picture of the collection: a database picture, or one of its queries."""
-    index = await run_in_threadpool(catalogue.opened, f"{collection}/{checkpoint}")
+    index = await run_in_threadpool(catalogue.open_index, f"{collection}/{checkpoint}")
     path = await run_in_threadpool(
-        lambda: catalogue.picture(catalogue.collection(collection), name)
+        lambda: catalogue.picture_path(catalogue.collection(collection), name)
     )
     return await _answer(request, index, path, name, box, top, then, where)
 
@@ -155,12 +155,12 @@ async def search_by_upload(
     checkpoint: str,
     picture: Annotated[UploadFile, File(description="JPEG, PNG, WebP, TIFF or HEIC")],
     box: Annotated[str, Form(description="x1,y1,x2,y2 in pixels")] = "",
-    top: Annotated[int, Form(ge=1, le=MOST)] = 10,
+    top: Annotated[int, Form(ge=1, le=MAX_RESULTS)] = 10,
     then: Annotated[str, Form(description=THEN)] = "",
     where: Annotated[str, Form(description=WHERE, max_length=500)] = "",
 ) -> Answer:
     """Search with a picture of your own."""
-    index = await run_in_threadpool(catalogue.opened, f"{collection}/{checkpoint}")
+    index = await run_in_threadpool(catalogue.open_index, f"{collection}/{checkpoint}")
     name = catalogue.as_text(Path(picture.filename or "picture").name)
     return await _answer(request, index, picture.file, name, box, top, then, where)
 
@@ -174,26 +174,27 @@ async def picture(
     request: Request,
     collection: str,
     name: str,
-    side: Annotated[int, Query(ge=16, le=LONGEST)] = 1024,
+    side: Annotated[int, Query(ge=16, le=MAX_SIDE)] = 1024,
 ) -> Response:
     """A picture of a collection as JPEG, its longer side at most ``side`` pixels."""
 
-    def made() -> bytes:
-        return jpeg(catalogue.picture(catalogue.collection(collection), name), side)
+    def encoded() -> bytes:
+        return jpeg(catalogue.picture_path(catalogue.collection(collection), name), side)
 
-    data = await catalogue.in_turn(request, made, catalogue.PICTURES)
+    data = await catalogue.in_turn(request, encoded, catalogue.PICTURE_WORKERS)
     return Response(data, media_type="image/jpeg")
 
 
 def jpeg(path: Path, side: int) -> bytes:
+    """A picture as JPEG, its longer side at most ``side`` pixels."""
     small, _ = images.thumbnail(path, side)
     data = io.BytesIO()
     small.save(data, "JPEG", quality=85)
     return data.getvalue()
 
 
-def link(collection: str, name: str) -> str:
-    """Where a picture of a collection is to be had."""
+def picture_address(collection: str, name: str) -> str:
+    """The path of the call that sends a picture of a collection."""
     return f"/collections/{collection}/pictures/{quote(catalogue.as_text(name))}"
 
 
@@ -216,7 +217,7 @@ async def _answer(
     results = []
     for row in ranking.rows():
         credit = collection.credits.get(row["name"])
-        picture = link(collection.name, row["name"])
+        picture = picture_address(collection.name, row["name"])
         row |= {"name": catalogue.as_text(row["name"]), "picture": picture}
         results.append(Result(**row, credit=credit.line if credit else None))
     return Answer(

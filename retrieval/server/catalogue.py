@@ -1,6 +1,6 @@
-"""The indexes and collections below ``precomputed/``, and searches in them.
+"""The indexes and collections that the service offers, and searches in them.
 
-What a client names is looked up here, never opened.
+A name that a client sends is looked up among those of the collections; no path is made of it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from retrieval.workers import LOOK, Workers
 
 T = TypeVar("T")
 
-QUEUE = 50  # searches that may wait; at one a second the last has waited a minute
-MOST_PICTURES = 200  # to be sent that may wait; a large one takes a tenth of a second
+SEARCH_QUEUE = 50  # searches that may wait; at one a second the last waits a minute
+PICTURE_QUEUE = 200  # pictures to send that may wait; a large one takes a tenth of a second
 # One at a time where the picture takes long to read.
-WORKERS = Workers(min(threads.usable_cores(), 2), QUEUE, slow=Workers(1, QUEUE))
-PICTURES = Workers(min(threads.usable_cores(), 2), MOST_PICTURES)
+SEARCH_WORKERS = Workers(
+    min(threads.usable_cores(), 2), SEARCH_QUEUE, slow=Workers(1, SEARCH_QUEUE)
+)
+PICTURE_WORKERS = Workers(min(threads.usable_cores(), 2), PICTURE_QUEUE)
 log = logging.getLogger("uvicorn.error")
 
 
-def paths() -> dict[str, Path]:
-    """id → folder of every index of a collection that can be opened here."""
+def index_folders() -> dict[str, Path]:
+    """Id ('town/gem-lite0') → folder, of every index of a collection on this machine."""
     return {
         f"{entry.name}/{path.name}": path
         for entry in collections.registered()
@@ -46,13 +48,16 @@ def paths() -> dict[str, Path]:
     }
 
 
-def defaults(collection: str = "") -> dict[str, str]:
-    """Method → id of its index in a collection, by default in the first that has any."""
+def index_of_each_method(collection: str = "") -> dict[str, str]:
+    """Method → id of its index in a collection, by default the first that has an index.
+
+    Raises RetrievalError where there is none.
+    """
     names = [entry.name for entry in collections.registered() if entry.available]
     for name in [collection] if collection else names:
-        found = indexes.find(name) if name in names else {}
-        if found:
-            return {method: f"{name}/{path.name}" for method, path in found.items()}
+        folders = indexes.find(name) if name in names else {}
+        if folders:
+            return {method: f"{name}/{path.name}" for method, path in folders.items()}
     raise RetrievalError(
         f"There is no index of {collection or 'any collection'} to search; make one with: "
         "python -m retrieval index"
@@ -60,8 +65,12 @@ def defaults(collection: str = "") -> dict[str, str]:
 
 
 @contextmanager
-def _logged(what: str) -> Iterator[None]:
-    """Tell the owner why something cannot be opened, and the client only that."""
+def _reported(what: str) -> Iterator[None]:
+    """Write errors to the service's log and answer 503. The client is not told the reason, as it
+    may hold paths.
+
+    what: that is opened, with a capital letter.
+    """
     try:
         yield
     except (RetrievalError, OSError) as error:
@@ -71,37 +80,46 @@ def _logged(what: str) -> Iterator[None]:
         ) from error
 
 
-def opened(name: str) -> Index:
-    """The index with an id. HTTPException where there is none, or where it is damaged."""
-    path = paths().get(name)
+def open_index(name: str) -> Index:
+    """The index with an id.
+
+    Raises HTTPException where there is none (404) or it is damaged (503).
+    """
+    path = index_folders().get(name)
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
-    with _logged(f"The index {name}"):
+    with _reported(f"The index {name}"):
         return _index(path, store.version_of(path))
 
 
 def collection(name: str) -> Collection:
-    """A collection that can be opened here; HTTPException where there is none."""
+    """The collection with a name. Raises HTTPException where there is none (404) or it is damaged
+    (503).
+    """
     known = {entry.name: entry for entry in collections.registered() if entry.available}
     if name not in known:
         raise HTTPException(404, f"There is no collection {name}.")
-    with _logged(f"The collection {name}"):
+    with _reported(f"The collection {name}"):
         path = known[name].ground_truth_path
-        # A file that comes, goes or is replaced beside it (credits, labels) changes its folder.
+        # Credits and labels beside it count too: a file that is added, replaced or deleted changes
+        # the time of the folder.
         return _collection(name, path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns)
 
 
 def as_text(name: str) -> str:
-    """The name of a file as clients are told it: not every one is text that can be sent."""
+    """The name of a file as it is sent to clients: '?' for what is no valid Unicode."""
     return name.encode("utf-8", "replace").decode()
 
 
-def picture(collection: Collection, name: str) -> Path:
-    """File of a picture that the collection lists; nothing else is ever opened."""
+def picture_path(collection: Collection, name: str) -> Path:
+    """The file of a database picture or query of the collection, by its name or ``as_text`` of it.
+
+    Raises HTTPException (404) for any other name.
+    """
     queries = [query.name for query in collection.queries]
     if name in collection.positions or name in queries:
         return collection.path(name)
-    if "?" in name:  # which stands for what is no text
+    if "?" in name:  # perhaps from as_text
         for listed in (*collection.names, *queries):
             if as_text(listed) == name:
                 return collection.path(listed)
@@ -117,10 +135,16 @@ def search(
     then: Sequence[str] = (),
     where: str = "",
 ) -> Ranking:
-    """The ranking for a picture: a path, or the open file or bytes that a client sent."""
+    """The ranking of an index for a picture.
+
+    source: the path of a picture of the collection, or the open file or bytes that a client sent.
+    name: of the picture, for messages. box: (x1, y1, x2, y2) in pixels. top: results. then:
+    re-rankers. where: a filter on metadata. Raises RetrievalError for a picture, box, chain or
+    filter that cannot be used.
+    """
     if not isinstance(source, str | Path | bytes):
         source.seek(0)  # it was read already where this is done again, apart
-    # The picture first: a bad one is no reason to load a network.
+    # The picture is read first, so that a bad one does not load a network.
     data = images.read_bytes(source, name)
     picture = images.read(data, name, images.visitors_limit())
     return search_module.rank_picture(
@@ -137,13 +161,14 @@ def search(
 
 
 async def in_turn(request: Request, work: Callable[[], T], workers: Workers | None = None) -> T:
-    """What ``work()`` returns, once it was its turn among those of all clients.
+    """What ``work()`` returns, run by ``workers`` (default: SEARCH_WORKERS) in its turn.
 
-    workers: WORKERS, who search, by default. Raises Busy where too many wait. When the client
-    leaves, the work leaves the queue.
+    Clients take turns. When the client of ``request`` leaves, the work leaves the queue. Raises
+    Busy where too many wait, and HTTPException where the client left (499) or the service is being
+    stopped (503).
     """
-    who = hosts.client_at(request.client)
-    future = (workers or WORKERS).submit(who, work)
+    client = hosts.client_at(request.client)
+    future = (workers or SEARCH_WORKERS).submit(client, work)
     waiting = asyncio.wrap_future(future)
     try:
         while not (await asyncio.wait([waiting], timeout=LOOK))[0]:
@@ -156,36 +181,37 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
         waiting.cancel()
 
 
-def _once(load: Callable) -> Callable:
-    """Cached, and loaded by one thread only where several ask at the same time.
+def _cached_per_version(load: Callable) -> Callable:
+    """``load(path_or_name, *version)``, cached for the last version of each path or name.
 
-    What changed takes the place of what was there before. Nothing else goes: where one too many
-    is served, clients who ask for all of them in turn would have each loaded again every time.
+    One thread loads while the others wait. Another version takes the place of the former. Nothing
+    else leaves the cache: with a limit below the number of indexes, clients that ask for all of
+    them in turn would have each loaded every time.
     """
-    cached: dict[Any, tuple[tuple, Any]] = {}
+    cache: dict[Any, tuple[tuple, Any]] = {}
     lock = threading.Lock()
 
-    def loader(path_or_name, *changed):
+    def cached_load(path_or_name, *version):
         with lock:
-            kept = cached.get(path_or_name)
-            if kept is None or kept[0] != changed:
-                cached.pop(path_or_name, None)
-                cached[path_or_name] = kept = changed, load(path_or_name, *changed)
-            return kept[1]
+            entry = cache.get(path_or_name)
+            if entry is None or entry[0] != version:
+                cache.pop(path_or_name, None)
+                cache[path_or_name] = entry = version, load(path_or_name, *version)
+            return entry[1]
 
-    return loader
+    return cached_load
 
 
-@_once
+@_cached_per_version
 def _collection(name: str, changed: int, folder_changed: int) -> Collection:
     return collections.open_collection(name)
 
 
-@_once
+@_cached_per_version
 def _index(path: Path, version: tuple[int, int] | None) -> Index:
     return indexes.load(path)
 
 
-@_once
+@_cached_per_version
 def _method(path: Path, version: tuple[int, int] | None) -> methods.Method:
     return methods.for_index(_index(path, version))

@@ -1,4 +1,4 @@
-"""Connections that keep us waiting are closed, so that they cannot keep others out."""
+"""Closes connections whose client is silent or has too many, so that others can connect."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retrieval import chunks, hosts
 
 HEADER_SECONDS = 10.0  # to send the header of a request
-MOST = 400  # open connections; a process may have 1024 files by default
+MAX_CONNECTIONS = 400  # open connections; a process may have 1024 files by default
 
 
 class Connection(H11Protocol):
-    """uvicorn's, with a limit on their number and on the time for a header.
+    """uvicorn's HTTP connection, with limits on their number and on the time for a header.
 
-    Where there are too many, one goes of the client that has most of them, so that nobody keeps
-    others out: the oldest that keeps us waiting, because it has not sent all of its request yet or
-    takes its time to read the answer.
+    Where there are too many, one of the client with most connections is closed: the oldest for
+    whose client we wait, to send its request or to read the answer; without such a one the oldest.
     """
 
     open: ClassVar[dict[Connection, None]] = {}  # oldest first
@@ -29,42 +28,43 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         chunks.limit(self, transport)
         self.open[self] = None
-        self._wait()
-        if len(self.open) > MOST:
-            most = Counter(one._who() for one in self.open).most_common(1)[0][0]
-            theirs = [one for one in self.open if one._who() == most]
-            next((one for one in theirs if one._waits_for_client()), theirs[0])._give_up()
+        self._start_timer()
+        if len(self.open) > MAX_CONNECTIONS:
+            clients = Counter(connection._client_key() for connection in self.open)
+            greediest = clients.most_common(1)[0][0]
+            theirs = [other for other in self.open if other._client_key() == greediest]
+            next((other for other in theirs if other._waits_for_client()), theirs[0])._abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_waiting()
+            self._stop_timer()
         elif self.timer is None:
-            self._wait()
+            self._start_timer()
 
     def connection_lost(self, exc) -> None:
-        self._stop_waiting()
+        self._stop_timer()
         self.open.pop(self, None)
         super().connection_lost(exc)
 
-    def _who(self) -> str:
+    def _client_key(self) -> str:
         return hosts.client_at(self.client)
 
     def _waits_for_client(self) -> bool:
-        """Whether it is not our turn: else we are at work on a request."""
+        """Whether the client has to send or to read something; else we work on its request."""
         cycle = self.cycle
         return cycle is None or cycle.more_body or cycle.response_started
 
-    def _wait(self) -> None:
-        self.timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+    def _start_timer(self) -> None:
+        self.timer = self.loop.call_later(HEADER_SECONDS, self._abort)
 
-    def _stop_waiting(self) -> None:
+    def _stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
-    def _give_up(self) -> None:
-        self._stop_waiting()
+    def _abort(self) -> None:
+        self._stop_timer()
         self.open.pop(self, None)
         if not self.transport.is_closing():
             self.transport.abort()

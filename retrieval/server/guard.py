@@ -1,4 +1,4 @@
-"""Who may ask, how much they may send, and how long it may take."""
+"""Which hosts, web pages and tokens are accepted; limits on bytes and seconds of requests."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
 MAX_ESCAPED = 1_500_000  # %2B and the like in a form: of base64 every 32nd letter
 MAX_HELD = 300_000_000  # bytes of all requests that are being answered
-SHARE = 0.8  # of them that those of one client may have, so that others find room
-BODY_SECONDS = 60.0  # for a request to arrive
-ANSWER_SECONDS = 300.0  # for everything, until the client has the answer
+CLIENT_SHARE = 0.8  # of MAX_HELD that one client may fill, so that others find room
+BODY_SECONDS = 60.0  # for the body of a request to arrive
+ANSWER_SECONDS = 300.0  # for a request, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
-# Of a form. Python knows a hundred others, and to read punycode takes the square of its length.
+# Character sets of a form. Python knows a hundred others, of which punycode takes quadratic time.
 CHARACTER_SETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
-# Origins of pages that this machine serves, on whatever port.
+# Origins of pages that this machine serves, on any port.
 PAGES_HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 class Origins:
-    """CORS: web pages with a named origin may call, and at ``/`` also those of this machine.
+    """CORS: web pages of ``origins`` may call everything, those of this machine may call ``/``.
 
-    The client of the report is such a page. If any page could read what ``/`` answers, one that the
-    owner visits could take the pictures of a collection from a service that is for them alone.
+    The report's client is a page of this machine. If any page could read the answers of ``/``, a
+    page that the owner visits could read the pictures of a private service.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]):
@@ -55,8 +55,9 @@ class Origins:
 class Guard:
     """Checks host and token, and limits the bytes and seconds of a request.
 
-    The host that a browser believes to talk to is checked because any web page can give its own
-    name the address of this machine, and would then be taken for a page of ours.
+    token: '' for none. names: host names of the service, beside numbers and the machine's own name.
+    The Host header is checked because a web page can give its own name the address of this machine
+    (DNS rebinding), and would then count as a page of ours.
     """
 
     def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
@@ -72,30 +73,29 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        most = MAX_FORM if scope["path"] == "/" else MAX_BODY
-        kinds = _kinds(scope)
-        encoded = any(URL_ENCODED in kind for kind in kinds)
-        who = hosts.client_at(scope.get("client"))
-        request = _Request(self, who, receive, most, encoded)
+        max_bytes = MAX_FORM if scope["path"] == "/" else MAX_BODY
+        url_encoded = any(URL_ENCODED in kind for kind in _content_types(scope))
+        client = hosts.client_at(scope.get("client"))
+        request = _Request(self, client, receive, max_bytes, url_encoded)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.app(scope, request.receive, send)
         finally:
-            self.held -= Counter({who: request.seen})  # who holds nothing is forgotten
+            self.held -= Counter({client: request.bytes})  # -= drops clients that hold nothing
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """The answer to a request with a wrong host, character set or token; None for others."""
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if not hosts.is_ours(host, self.names):
             text = f"This service is not known as {host}; start it with: serve --name {host}"
             return JSONResponse({"detail": text}, 400)
-        options = [parse_options_header(kind)[1] for kind in _kinds(scope)]
-        if any(one.get(b"charset", b"utf-8") not in CHARACTER_SETS for one in options):
+        options = [parse_options_header(kind)[1] for kind in _content_types(scope)]
+        if any(option.get(b"charset", b"utf-8") not in CHARACTER_SETS for option in options):
             return JSONResponse({"detail": "A form comes in UTF-8."}, 400)
-        given = headers.get(b"authorization", b"")
         if self.token and scope["path"] != "/health":
-            kind, _, token = given.partition(b" ")
-            if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token):
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token):
                 return JSONResponse(
                     {"detail": "This service asks for a token: Authorization: Bearer …"},
                     401,
@@ -104,51 +104,55 @@ class Guard:
         return None
 
 
-def _kinds(scope: Scope) -> list[bytes]:
-    """Every header that says what the body is, in small letters."""
+def _content_types(scope: Scope) -> list[bytes]:
+    """All Content-Type headers, in small letters; a request may have several."""
     return [value.lower() for name, value in scope["headers"] if name == b"content-type"]
 
 
 class _Request:
-    """Counts the bytes and the time of a body as it arrives.
+    """The body of a request, limited in bytes, escapes and seconds as it arrives.
 
-    encoded: whether it is a form in which characters may be escaped. Python makes an object of each
-    escape: 45 MB of them would take 3.5 GB and hold everybody up for seconds.
+    url_encoded: whether it is a form in which characters may be escaped. Python makes an object of
+    each escape: 45 MB of them would take 3.5 GB and keep all others waiting for seconds.
     """
 
-    def __init__(self, guard: Guard, who: str, receive: Receive, most: int, encoded: bool):
-        self.guard, self.who, self.next = guard, who, receive
-        self.most, self.encoded = most, encoded
-        self.seen, self.escaped, self.whole = 0, 0, False
-        self.end = asyncio.get_running_loop().time() + BODY_SECONDS
+    def __init__(
+        self, guard: Guard, client: str, receive: Receive, max_bytes: int, url_encoded: bool
+    ):
+        self.guard, self.client, self.next_message = guard, client, receive
+        self.max_bytes, self.url_encoded = max_bytes, url_encoded
+        self.bytes, self.escapes, self.complete = 0, 0, False
+        self.deadline = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def receive(self) -> Message:
-        if self.whole:
-            return await self.next()
+        """The next message of the body. Raises HTTPException at a limit: 408, 413 or 503."""
+        if self.complete:
+            return await self.next_message()
         try:
-            async with asyncio.timeout_at(self.end):
-                message = await self.next()
+            async with asyncio.timeout_at(self.deadline):
+                message = await self.next_message()
         except TimeoutError as error:
-            raise _over(408, f"A request has {BODY_SECONDS:g} s to arrive.") from error
+            raise _rejection(408, f"A request has {BODY_SECONDS:g} s to arrive.") from error
         body = message.get("body", b"")
-        size = len(body)
-        self.seen += size
+        self.bytes += len(body)
         held = self.guard.held
-        held[self.who] += size
-        self.whole = not message.get("more_body", False)
-        if self.seen > self.most:
-            text = f"A request may have {self.most // 1_000_000} MB; send a smaller picture."
-            raise _over(413, text)
-        self.escaped += body.count(b"%") if self.encoded else 0
-        if self.escaped > MAX_ESCAPED:
-            raise _over(
+        held[self.client] += len(body)
+        self.complete = not message.get("more_body", False)
+        if self.bytes > self.max_bytes:
+            text = f"A request may have {self.max_bytes // 1_000_000} MB; send a smaller picture."
+            raise _rejection(413, text)
+        self.escapes += body.count(b"%") if self.url_encoded else 0
+        if self.escapes > MAX_ESCAPED:
+            raise _rejection(
                 413, "The form has too many escaped characters; send the picture in base64."
             )
-        if held.total() > MAX_HELD or held[self.who] > SHARE * MAX_HELD:
-            raise _over(503, "Too much is being sent at once; try again.", {"Retry-After": "5"})
+        if held.total() > MAX_HELD or held[self.client] > CLIENT_SHARE * MAX_HELD:
+            raise _rejection(
+                503, "Too much is being sent at once; try again.", {"Retry-After": "5"}
+            )
         return message
 
 
-def _over(status: int, text: str, headers: dict[str, str] | None = None) -> HTTPException:
-    """The rest of the request is not wanted."""
+def _rejection(status: int, text: str, headers: dict[str, str] | None = None) -> HTTPException:
+    """An error after which the connection is closed, as the rest of the body is not read."""
     return HTTPException(status, text, {"Connection": "close", **(headers or {})})

@@ -19,7 +19,7 @@ from retrieval.server import api, catalogue, guard
 
 METHODS = {"0": "sir", "1": "cnn-irwnha", "2": "delf"}
 RESULTS = 20
-SIDE = 320  # pixels of the results: twenty of them stay below 2 MB
+SIDE = 320  # pixels of the longer side of a result: twenty of them stay below 2 MB
 BOX = ("x", "y", "x_max", "y_max")
 
 FIELDS = {
@@ -73,10 +73,10 @@ def router(collection: str) -> APIRouter:
         if method is None:
             raise RetrievalError("The field method is 0 (SIR), 1 (CNN-IRwNHA) or 2 (DELF).")
         picture = _picture(fields.get("image", ""))
-        paths = await run_in_threadpool(catalogue.defaults, collection)
+        paths = await run_in_threadpool(catalogue.index_of_each_method, collection)
         if method not in paths:
             raise RetrievalError(f"There is no index for method {method} here.")
-        index = await run_in_threadpool(catalogue.opened, paths[method])
+        index = await run_in_threadpool(catalogue.open_index, paths[method])
         return await catalogue.in_turn(request, lambda: _search(index, picture, box))
 
     return routes
@@ -94,7 +94,7 @@ def _search(index: Index, picture: bytes, box: Box | None) -> Results:
                 rank=row["rank"],
                 name=catalogue.as_text(row["name"]),
                 score=row["score"],
-                link=api.link(name, row["name"]),
+                link=api.picture_address(name, row["name"]),
                 credit=credit.line if (credit := collection.credits.get(row["name"])) else "",
             )
             for row in ranking.rows()
@@ -108,7 +108,10 @@ def _text(fields: dict[str, Any], key: str) -> str:
 
 
 def _picture(field: str | bytes) -> bytes:
-    """The bytes of a picture that came as a file, a data URL or bare base64."""
+    """The bytes of a picture that came as a file, a data URL or bare base64.
+
+    Raises RetrievalError for anything else.
+    """
     if isinstance(field, bytes):
         return field
     if field.startswith("data:"):
@@ -121,15 +124,16 @@ def _picture(field: str | bytes) -> bytes:
 
 
 def _box(fields: dict[str, Any]) -> Box | None:
-    """The box, or None for the whole picture: all four zero, empty or NaN, as clients send it.
+    """The box (x1, y1, x2, y2) in pixels; None for the whole picture.
 
-    A click without a drag, a box of no size, means the whole picture too.
+    The report's client asks for the whole picture with four fields that are zero, empty or NaN, and
+    after a click without a drag with a box of no size. Raises RetrievalError for other text.
     """
     try:
         x1, y1, x2, y2 = (float(_text(fields, key) or 0) for key in BOX)
     except ValueError as error:
         raise RetrievalError("The fields x, y, x_max and y_max are numbers of pixels.") from error
-    nothing = all(not value or math.isnan(value) for value in (x1, y1, x2, y2))
-    if nothing or (x1, y1) == (x2, y2):
+    is_empty = all(not value or math.isnan(value) for value in (x1, y1, x2, y2))
+    if is_empty or (x1, y1) == (x2, y2):
         return None
     return x1, y1, x2, y2

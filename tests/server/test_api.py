@@ -35,7 +35,7 @@ def jpeg(picture):
     return data.getvalue()
 
 
-def test_what_there_is(client):
+def test_indexes_are_listed(client):
     assert client.get("/health").json() == {"status": "ok"}
     found = {one["id"]: one for one in client.get("/indexes").json()}
     assert list(found) == [DELF, GEM]
@@ -47,7 +47,7 @@ def test_what_there_is(client):
     )
 
 
-def test_the_description_needs_no_network(client):
+def test_the_docs_load_nothing_from_the_internet(client):
     page = client.get("/docs").text
     files = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(files) >= 2
@@ -127,7 +127,7 @@ def test_names_are_looked_up_and_never_opened(client, name, status):
 
 
 @pytest.mark.parametrize("path", ["town/nope", "nope/gem-lite0", "town/..", "..%2Ftown/gem-lite0"])
-def test_indexes_that_are_not_there(client, path):
+def test_unknown_indexes_are_404(client, path):
     assert client.upload(path, b"x").status_code == 404
 
 
@@ -156,7 +156,7 @@ def test_a_blank_picture_is_an_answer(client):
     assert len(answer["results"]) == 5
 
 
-def test_many_at_once(client, folder):
+def test_many_searches_at_once_give_the_same_answer(client, folder):
     data = [(folder / f"{name}.png").read_bytes() for name in "ab"]
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda n: client.upload(GEM, data[n % 2], top=1).json(), range(12)))
@@ -168,7 +168,7 @@ def test_a_picture_that_takes_long_is_searched_with_apart(client, folder, monkey
     """From the beginning of the file again, by the worker for such pictures."""
     data, workers = (folder / "b.png").read_bytes(), Workers(1, 10, slow=Workers(1, 10))
     expected = client.upload(GEM, data).json()["results"]
-    monkeypatch.setattr(catalogue, "WORKERS", workers)
+    monkeypatch.setattr(catalogue, "SEARCH_WORKERS", workers)
     monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
     assert client.upload(GEM, data).json()["results"] == expected
     assert workers.slow._threads
@@ -206,7 +206,7 @@ def test_a_damaged_index_is_explained(client, precomputed):
         file.write_bytes(whole)
 
 
-def test_the_command_starts_it(monkeypatch):
+def test_the_command_starts_the_service(monkeypatch):
     asked = []
     monkeypatch.setattr("uvicorn.run", lambda app, **where: asked.append(where))
     assert cli.main(["serve", "--port", "8123"]) == 0
@@ -222,7 +222,7 @@ def test_starting_imports_no_deep_learning():
     assert run.stdout.strip() == "set()"
 
 
-def test_then(client, folder):
+def test_re_ranked_answers_are_those_of_the_chain(client, folder):
     found = client.get(f"/indexes/{GEM}/search", params={"name": "b.png", "then": "best"})
     answer = found.json()
     assert found.status_code == 200
@@ -247,7 +247,7 @@ def test_then(client, folder):
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "idna", "undefined", "rot13", "\0"])
-def test_a_name_in_an_odd_character_set(client, charset, folder):
+def test_a_form_in_an_odd_character_set_is_no_server_error(client, charset, folder):
     body = (
         b'--x\r\nContent-Disposition: form-data; name="picture"; filename="\\ud800.png"\r\n\r\n'
         + (folder / "a.png").read_bytes()
@@ -262,8 +262,10 @@ def test_a_name_in_an_odd_character_set(client, charset, folder):
         assert answer.status_code in (200, 400, 422)
 
 
-def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
-    """A file may have any bytes for a name: half a surrogate gave a 500 for every search."""
+def test_a_picture_whose_name_is_no_unicode_is_found_and_sent(
+    monkeypatch, client, folder, tmp_path
+):
+    """Names of files may be any bytes, which Python reads as surrogates."""
     odd, told = "caf\udce9.png", "caf?.png"
     (tmp_path / odd).write_bytes((folder / "a.png").read_bytes())
     found = catalogue.search
@@ -283,7 +285,7 @@ def test_a_name_that_is_no_text(monkeypatch, client, folder, tmp_path):
 def test_all_that_is_served_stays_loaded():
     """With nine indexes, each GET of /indexes read all of them again, while searches waited."""
     loaded = []
-    loader = catalogue._once(lambda name, changed: loaded.append((name, changed)))
+    loader = catalogue._cached_per_version(lambda name, changed: loaded.append((name, changed)))
     for _ in range(2):
         for name in range(20):
             loader(name, 0)

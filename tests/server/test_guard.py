@@ -24,7 +24,7 @@ def picture(jpeg):
     return jpeg(Image.new("RGB", (90, 70), "red"))
 
 
-def test_a_token(start, picture):
+def test_every_call_but_health_needs_the_token(start, picture):
     client = start(token="open sesame")
     for path in ("/", "/indexes", "/docs", "/openapi.json", "/collections/town/pictures/a.png"):
         answer = client.get(path)
@@ -56,7 +56,7 @@ def test_other_machines_need_a_token(host, monkeypatch, capsys):
     assert len(started) == 6
 
 
-def test_hosts(start):
+def test_other_host_names_are_refused(start):
     client = start(names=("Retrieval.example",))
     for host in ("localhost", "127.0.0.1:8000", "[::1]:8000", "retrieval.example:80", "192.0.2.1"):
         assert client.get("/indexes", headers={"Host": host}).status_code == 200, host
@@ -66,7 +66,7 @@ def test_hosts(start):
         assert "serve --name" in answer.json()["detail"]
 
 
-def test_web_pages_of_others(start):
+def test_web_pages_need_a_named_origin(start):
     closed, opened = start(), start(origins=("https://page.example",))
     page = {"Origin": "https://page.example"}
     allow = "access-control-allow-origin"
@@ -80,7 +80,7 @@ def test_web_pages_of_others(start):
     assert opened.post("/", headers=page, data={"method": "0"}).headers[allow] == page["Origin"]
 
 
-def test_a_form_of_escapes(monkeypatch, client):
+def test_a_form_of_escapes_is_refused(monkeypatch, client):
     """Each becomes an object: 45 MB of them took 3.5 GB, and nobody else was answered."""
     monkeypatch.setattr(guard, "MAX_ESCAPED", 1000)
     for escapes, status in ((900, 422), (1100, 413)):
@@ -94,7 +94,7 @@ def test_a_form_of_escapes(monkeypatch, client):
                 assert line.recv(100).startswith(b"HTTP/1.1 %d " % status)
 
 
-def test_a_form_in_a_character_set_that_takes_for_ever(client):
+def test_a_form_in_another_character_set_is_refused(client):
     """400 kB of punycode held everybody up for four seconds, and a megabyte for a minute."""
     body = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\na-a\r\n--x--\r\n'
     for charset, status in (("punycode", 400), ('"PunyCode"', 400), ("UTF-8", 422)):
@@ -103,7 +103,7 @@ def test_a_form_in_a_character_set_that_takes_for_ever(client):
         assert answer.status_code == status, charset
 
 
-def test_a_body_that_is_too_long(monkeypatch, client):
+def test_a_body_that_is_too_long_is_refused(monkeypatch, client):
     monkeypatch.setattr(guard, "MAX_BODY", 2000)
     monkeypatch.setattr(guard, "MAX_FORM", 3000)
     answer = client.upload(GEM, b"x" * 5000)
@@ -137,7 +137,7 @@ def test_one_client_leaves_room_for_others(monkeypatch, client, picture):
     assert client.upload(GEM, picture).status_code == 200
 
 
-def test_addresses_of_one_client():
+def test_addresses_of_one_ipv6_network_are_one_client():
     one = {hosts.client_at((f"2001:db8:1:2:{end}", 1)) for end in ("3:4:5:6", ":", ":ffff")}
     assert len(one) == 1
     others = ("2001:db8:1:3::", "192.0.2.1", "192.0.2.2", "fe80::1%eth0", "a socket")
@@ -150,7 +150,7 @@ def connect(client, text=b""):
     return one
 
 
-def test_a_body_that_never_arrives(monkeypatch, client):
+def test_a_body_that_never_arrives_is_refused(monkeypatch, client):
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
     head = (
         f"POST /indexes/{GEM}/search HTTP/1.1\r\nHost: localhost\r\n"
@@ -163,14 +163,14 @@ def test_a_body_that_never_arrives(monkeypatch, client):
     assert answer.startswith(b"HTTP/1.1 408")
 
 
-def test_a_body_in_tiny_pieces(client):
-    """20 clients that sent one byte a chunk kept everybody else waiting for 16 seconds."""
+def test_a_body_in_tiny_chunks_is_refused(client):
+    """Chunks of one byte take much time."""
     head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
     one = connect(client, head.encode() + b"1\r\na\r\n" * 5000)
     assert one.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
-def test_headers_that_never_end(monkeypatch, client):
+def test_a_connection_whose_header_never_ends_is_closed(monkeypatch, client):
     monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
     for text in (b"", b"GET / HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "):
         assert connect(client, text).recv(100) == b"", "it hangs up"
@@ -192,7 +192,7 @@ STALLED = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nContent-Length: 9\r\
 @pytest.mark.parametrize("text", [b"", b"GET / HT", STALLED])
 def test_many_idle_connections_keep_nobody_out(monkeypatch, client, text):
     """With a header and no body, 450 of them silenced the service for a minute."""
-    monkeypatch.setattr(connections, "MOST", 20)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     monkeypatch.setattr(connections, "HEADER_SECONDS", 300)
     idle = [connect(client, text) for _ in range(60)]
     assert client.get("/health").status_code == 200
@@ -212,7 +212,7 @@ def test_connections_of_one_client_end_before_those_of_others(monkeypatch, clien
         "_waits_for_client",
         lambda one: waiting(one) and (waits or one._who() != here),
     )
-    monkeypatch.setattr(connections, "MOST", 20)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     try:
         address = ("127.0.0.1", client.port)
         other = socket.create_connection(address, timeout=60, source_address=("127.0.0.2", 0))
@@ -238,7 +238,7 @@ def held(monkeypatch):
         return search(*arguments)
 
     monkeypatch.setattr(catalogue, "search", slow)
-    monkeypatch.setattr(catalogue, "WORKERS", Workers(1, 3))
+    monkeypatch.setattr(catalogue, "SEARCH_WORKERS", Workers(1, 3))
     yield event
     event.set()
 
@@ -251,7 +251,7 @@ def wait_until(true):
 
 
 def waiting():
-    return sum(map(len, catalogue.WORKERS._waiting.values()))
+    return sum(map(len, catalogue.SEARCH_WORKERS._waiting.values()))
 
 
 def test_health_and_lists_never_wait_behind_searches(client, picture, held):
@@ -281,7 +281,7 @@ def test_lists_never_wait_behind_pictures(monkeypatch, client):
         return make(*arguments)
 
     monkeypatch.setattr(api, "jpeg", slow)
-    monkeypatch.setattr(catalogue, "PICTURES", Workers(1, 50))
+    monkeypatch.setattr(catalogue, "PICTURE_WORKERS", Workers(1, 50))
     path = "/collections/town/pictures/a.png"
     with ThreadPoolExecutor(60) as pool:
         answers = [pool.submit(client.get, path) for _ in range(60)]
@@ -328,7 +328,7 @@ def test_pictures_of_visitors_are_limited(client, jpeg):
     assert "25 megapixels" in answer.json()["detail"]
 
 
-def test_nothing_is_said_of_the_machine(client, precomputed):
+def test_errors_name_no_folder_of_the_machine(client, precomputed):
     search = f"/indexes/{GEM}/search?name="
     nothing = f'{search}a.png&where=place == "x"'
     (precomputed / "town" / "metadata.csv").write_text("name,place\na.png,y\n")
@@ -338,8 +338,8 @@ def test_nothing_is_said_of_the_machine(client, precomputed):
         assert "server" not in answer.headers
     (precomputed / "town" / "metadata.csv").unlink()
     error = RetrievalError(f"{precomputed}/town/x is damaged; milvus://db:1/y_2 refuses.")
-    assert server._told(error) == "town/x is damaged; y_2 refuses."
+    assert server._without_locations(error) == "town/x is damaged; y_2 refuses."
 
 
-def test_settings_of_connections():
+def test_uvicorn_runs_with_our_connection():
     assert server.settings()["http"] is connections.Connection

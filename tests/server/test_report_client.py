@@ -43,7 +43,7 @@ def test_preflight_and_greeting(client):
 
 
 @pytest.mark.parametrize(("method", "kind"), [("1", "cnn-irwnha"), ("2", "delf")])
-def test_a_search(client, picture, method, kind):
+def test_a_search_answers_as_the_reports_server(client, picture, method, kind):
     answer = ask(client, picture, method=method)
     assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
     found = answer.json()
@@ -69,7 +69,7 @@ def test_results_name_their_photographers(client, picture, installed):
 
 
 @pytest.mark.parametrize("nothing", ["NaN", "", "0", "0.0", "null"])
-def test_no_box(client, picture, nothing):
+def test_empty_boxes_mean_the_whole_picture(client, picture, nothing):
     fields = dict.fromkeys(NO_BOX, nothing)
     answer = ask(client, picture, **fields)
     if nothing == "null":
@@ -126,7 +126,7 @@ def test_a_text_field_of_several_megabytes(client):
         ({"x": "inf", "x_max": "9"}, "finite"),
     ],
 )
-def test_bad_fields(client, picture, fields, words):
+def test_bad_fields_are_refused(client, picture, fields, words):
     answer = ask(client, picture, **fields)
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
