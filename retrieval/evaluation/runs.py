@@ -120,14 +120,17 @@ def rank_queries(
     turn(work): does the work of one query when it may be done; by default at once.
     Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
     in the collection, best first, equal scores in the order of the collection. It is filled up with
-    -1 where the index skipped pictures, and after the best MAX_DEPTH of a store.
+    -1 where the index skipped pictures, after the best MAX_DEPTH of a store, and after the
+    shortlist of an approximate search.
     Raises RetrievalError where a re-ranker has no features of a picture that it should look at.
     """
     from retrieval.ranking import chain
     from retrieval.ranking.ranking import Query as RankingQuery
-    from retrieval.ranking.search import rank_picture, rank_query
+    from retrieval.ranking.search import DEPTH, rank_picture, rank_query
 
     chain.check_chain(then, index)
+    # As deep as a search goes: asked for more, an approximate one compares with all pictures.
+    depth = MAX_DEPTH if index.filters else DEPTH
     if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
         raise RetrievalError(
             f"{collection.title} has {len(collection.queries):,} queries for "
@@ -146,7 +149,7 @@ def rank_queries(
     def rank(column: int, query: Query) -> Ranking:
         if stored is not None:
             described = RankingQuery(index, stored[column])
-            return rank_query(described, then=then, own=query.name, depth=MAX_DEPTH)
+            return rank_query(described, then=then, own=query.name, depth=depth)
         assert method is not None
         picture = images.read(collection.path(query.name))
         return rank_picture(
@@ -157,7 +160,7 @@ def rank_queries(
             then=then,
             collection=collection,
             own=query.name,
-            depth=MAX_DEPTH,
+            depth=depth,
         )
 
     for column, query in enumerate(collection.queries):

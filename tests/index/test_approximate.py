@@ -8,12 +8,14 @@ import pytest
 from attack.indexes import edited, forge
 from stubs import Grid, Thumbnail, paint, refused
 
-from retrieval import cli, index
-from retrieval.collections import open_collection
-from retrieval.index import approximate
+from retrieval import cli, files, index
+from retrieval.collections import Collection, ground_truth, open_collection
+from retrieval.evaluation import runs
+from retrieval.index import approximate, saving
 from retrieval.index.approximate import KINDS, Cells, Graph
 from retrieval.index.layout import Part
 from retrieval.index.vectors import ExactSearcher, nearest
+from retrieval.ranking import search
 from retrieval.ranking.ranking import Query
 from retrieval.ranking.search import rank_query
 
@@ -360,3 +362,27 @@ def test_it_is_said(pictures, tmp_path, capsys):
     assert "on 130 pictures (hnsw, recall@10 1.000)" in answer.err
     assert cli.main(["info", str(out)]) == 0
     assert "search       hnsw, recall@10 1.000" in capsys.readouterr().out
+
+
+def test_an_evaluation_asks_as_a_search_does(tmp_path, monkeypatch):
+    """Asked for more than its cells hold it compares with all: the figures were those of exact."""
+    monkeypatch.setattr(search, "DEPTH", 100)
+    names = tuple(f"{number}.png" for number in range(len(VECTORS)))
+    queries = tuple(ground_truth.Query(name, labels={"easy": np.array([0])}) for name in names[:40])
+    collection = Collection("made up", "Made up", None, names, queries)
+    np.save(tmp_path / "queries.npy", QUERIES)
+    saving.save(
+        tmp_path,
+        tmp_path,
+        Thumbnail(queries_sha256=files.digest(tmp_path / "queries.npy")),
+        collection,
+        [{"name": name, "sha256": "", "width": 0, "height": 0} for name in names],
+        {"descriptors": VECTORS, **Cells.make(VECTORS).arrays()},
+        more={"search": {"type": "ivfpq", "recall_at_10": 0.5}},
+    )
+    made = index.load(tmp_path)
+    ranks, _ = runs.rank_queries(made, None, collection)
+    assert (ranks >= 0).sum(axis=0).tolist() == [100] * 40
+    for query, ranking in zip(QUERIES, ranks.T, strict=True):
+        assert ranking[:10].tolist() == made.searcher.rank(query, 100)[0][:10].tolist()
+    assert "ends with the best 100 of 3,000" in runs.record_run(made, collection, ranks, {}).note
