@@ -93,7 +93,12 @@ uploaded = runs.uploaded(collection)
 if isinstance(uploaded, Measured):
     measured[UPLOAD] = uploaded
 
-st.subheader("How good is each method?", anchor=False)
+if measured:
+    st.markdown(
+        "On this page: [methods](#methods) · [re-ranking](#re-ranking) · [query by query](#queries)"
+        " · [one query](#one-query) · [its AP explained](#ap) · [all queries together](#together)"
+    )
+st.subheader("How good is each method?", anchor="methods", help=explained("checkpoint"))
 if measured:
     st.markdown(
         "Each query gets an **average precision** (AP): 1 if all its right pictures come first, "
@@ -132,7 +137,7 @@ for label, path, problem in not_measured:
 if measured:
     st.subheader(
         "What does re-ranking add?",
-        anchor=False,
+        anchor="re-ranking",
         help=explained("re-ranker"),
     )
     if rows := tables.reranked(measured, protocol):
@@ -174,7 +179,7 @@ if not measured:
     own_ranking.bring(collection, uploaded)
     st.stop()
 
-st.subheader("Query by query", anchor=False, help=explained("query", "AP"))
+st.subheader("Query by query", anchor="queries", help=explained("query", "AP"))
 if state.get("eval-method") not in measured:
     best = max(without_reranking, key=lambda entry: entry.run.scores[protocol].map)
     state["eval-method"] = best.id
@@ -250,7 +255,7 @@ downloads(
     ),
 )
 
-st.container(key=query_chart.ONE).subheader("One query", anchor=False)
+st.container(key=query_chart.ONE).subheader("One query", anchor="one-query")
 query_column, result_column = st.columns([1, 2], gap="medium")
 with query_column:
     st.selectbox(
@@ -282,7 +287,7 @@ with result_column:
             st.markdown(f"**{plain(entry.label)}** · AP {ap:.3f}")
             one_query.ranked_list(collection, entry, number, protocol, len(compared) == 1)
 
-st.subheader("Explain this AP", anchor=False)
+st.subheader("Explain this AP", anchor="ap")
 explained_entry = compared[0]
 if len(compared) > 1:
     if state.get("eval-explain") not in [entry.id for entry in compared]:
@@ -298,7 +303,7 @@ if len(compared) > 1:
     explained_entry = measured[state["eval-explain"]]
 average_precision.section(collection, number, protocol, explained_entry.label, explained_entry.run)
 
-st.subheader("All queries together", anchor=False)
+st.subheader("All queries together", anchor="together")
 all_queries.together(collection, shown, compared, protocol)
 
 own_ranking.bring(collection, uploaded)

@@ -1,6 +1,6 @@
 // Where one was on a page: the way back leads there, and a click can ask for a part of the page.
 const scroller = () => document.querySelector('[data-testid="stMain"]');
-const MENU = 60; // pixels at the top that the menu lies over
+const MENU = 50; // pixels at the top that the menu lies over
 const key = () => `scroll ${location.pathname}`;
 
 function keep() {
@@ -46,9 +46,9 @@ function bring(name) {
     const there = top > MENU && top < window.innerHeight / 2;
     if (!there) part?.scrollIntoView({ behavior: "smooth", block: "start" });
     const running = document.querySelector('[data-test-script-state="running"]');
-    if ((there && !running) || ++ticks > 75) clearInterval(going);
+    if (!running && (there || ++ticks > 4)) clearInterval(going);
   }, 400);
-  for (const name of ["wheel", "touchstart", "keydown"]) {
+  for (const name of ["wheel", "pointerdown", "keydown"]) {
     window.addEventListener(name, () => { clearInterval(going); }, { once: true });
   }
 }
@@ -61,6 +61,16 @@ function closeMenu() {
         document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
       }, 100);
     }
+  });
+}
+
+// A link to a part of the page scrolls there. For the browser's way back it is no step.
+function followInPlace() {
+  document.addEventListener("click", (event) => {
+    const part = event.target.closest('a[href^="#"]')?.getAttribute("href");
+    if (!part) return;
+    event.preventDefault();
+    bring(part);
   });
 }
 
@@ -80,6 +90,7 @@ export default function ({ data }) {
     window.scrollShown = {};
     keep();
     closeMenu();
+    followInPlace();
     completeInPlace();
   }
   if (data.show && data.number !== window.scrollShown[data.show]) {

@@ -298,6 +298,13 @@ def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(pag
     page.get_by_role("heading", name="Evaluation").wait_for()
     page.wait_for_function(f"Math.abs({top} - {left}) < 5")
 
+    address_before = page.url
+    page.get_by_role("link", name="re-ranking", exact=True).click()
+    sync_api.expect(page.get_by_role("heading", name="What does re-ranking")).to_be_in_viewport()
+    page.get_by_role("link", name="all queries together").click()
+    sync_api.expect(page.get_by_role("heading", name="All queries together")).to_be_in_viewport()
+    assert page.url == address_before
+
 
 @pytest.mark.skipif(
     "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
