@@ -242,11 +242,12 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
             f"The rankings hold position {worst}, but the database has {pictures} "
             f"pictures, 0 to {pictures - 1}{hint}."
         )
-    listed = ranks >= 0
-    if (listed[1:] & ~listed[:-1]).any():
-        raise RetrievalError("A ranking goes on after an empty entry (-1).")
-    for column in range(queries):
-        ranking = ranks[: listed[:, column].sum(), column]
+    for column in range(queries):  # one by one: a gigabyte of zeros is packed into a megabyte
+        ranking = ranks[:, column]
+        listed = ranking >= 0
+        ranking = ranking[: listed.sum()]
+        if not listed[: len(ranking)].all():
+            raise RetrievalError("A ranking goes on after an empty entry (-1).")
         counts = np.bincount(ranking, minlength=1)
         if counts.max() > 1:
             raise RetrievalError(

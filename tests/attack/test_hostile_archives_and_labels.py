@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from retrieval.collections.archives import names_in, unpack
 from retrieval.collections.ground_truth import parse_ground_truth
 from retrieval.collections.metadata import read_table
 from retrieval.errors import RetrievalError
+from retrieval.evaluation import check_ranks
 from retrieval.evaluation.submissions import read_submission
 from retrieval.files import read_array
 from retrieval.index.store import _open_array
@@ -106,6 +108,16 @@ def test_an_array_packed_with_another_method():
         with pytest.raises(RetrievalError, match="not a readable") as refused:
             read_array(file, "ranks")
         assert "another method" in str(refused.value.__cause__)
+
+
+def test_rankings_of_nothing():
+    """A gigabyte of zeros, packed into one megabyte, took three more to be checked."""
+    ranks = np.zeros((2000, 2000), np.int8)
+    tracemalloc.start()
+    with pytest.raises(RetrievalError, match="lists position 0 twice"):
+        check_ranks(ranks, 2000, 2000)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_a_submission_with_very_many_files():
