@@ -33,4 +33,7 @@ def client_at(client: tuple[str, int] | None) -> str:
         number = ipaddress.ip_address(address)
     except ValueError:
         return address
+    # A server that listens to both kinds sees IPv4 addresses as parts of one network of IPv6.
+    if number.version == 6 and number.ipv4_mapped:
+        return str(number.ipv4_mapped)
     return address if number.version == 4 else f"{int(number) >> 64:x}::"

@@ -66,11 +66,12 @@ class Workers:
 
     count: pieces of work done at once. most: pieces that may wait before others are refused.
     slow: who does again, from its beginning, a piece of work that calls ``step_aside``.
+    tidy: whether freed memory goes back to the system in pauses.
     The threads start with the first piece of work.
     """
 
-    def __init__(self, count: int, most: int, slow: Workers | None = None):
-        self.count, self.most, self.slow = count, most, slow
+    def __init__(self, count: int, most: int, slow: Workers | None = None, tidy: bool = True):
+        self.count, self.most, self.slow, self.tidy = count, most, slow, tidy
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
         self._threads: list[threading.Thread] = []
@@ -149,7 +150,8 @@ class Workers:
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
-            first = threading.current_thread() is self._threads[0]  # one is enough for all
+            # One is enough for all.
+            first = self.tidy and threading.current_thread() is self._threads[0]
             pause = 0
             while not self._waiting:
                 seconds = PAUSES[min(pause, len(PAUSES) - 1)] if first else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from asyncio import Transport
 from functools import cache
@@ -23,13 +24,16 @@ from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.runtime_util import get_max_widget_state_size_bytes
+from streamlit.runtime.scriptrunner import ScriptRunner
+from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 from streamlit.runtime.session_manager import SessionInfo
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from retrieval import chunks, cookies
+from retrieval import chunks, cookies, hosts
+from retrieval.workers import Workers
 
 MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
@@ -41,6 +45,8 @@ FRAMES_A_SECOND = 100
 MOST_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MOST_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MOST_UPLOADED, MOST_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
+MOST_RUNS = 4  # of pages at once
+SHORT = 1.0  # s; a run that takes longer goes on beside those that begin after it
 MOST_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
@@ -54,6 +60,12 @@ handle_events = WebSocketsSansIOProtocol.handle_events
 connected = WebSocketsSansIOProtocol.connection_made
 lost = WebSocketsSansIOProtocol.connection_lost
 write = StarletteSessionClient.write_forward_msg
+begin_run = ScriptRunner._install_event_loop
+run_script = ScriptRunner._run_script
+sent = AppSession.on_flushed_messages_sent
+RUNS = Workers(MOST_RUNS, 1_000_000, tidy=False)  # a session has one run at a time
+_run = threading.local()  # its ``ended``, where it is one of those
+unsent: dict[str, threading.Event] = {}  # ends of runs by session
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
 
@@ -64,6 +76,7 @@ def set_once() -> None:
     keep_few_uploads()
     refuse_tiny_pieces()
     hold_few_messages()
+    run_few_pages()
     cookies.read_in_linear_time()
     ask_nobody_for_our_address()
     read_forms_as_utf8()
@@ -185,6 +198,65 @@ def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
     if sum(map(len, waiting._queue)) > MOST_UNREAD:
         client._closed.set()
     write(client, message)
+
+
+def run_few_pages() -> None:
+    """Let a few pages run at a time, of each client in turn, and the others wait.
+
+    Each run is a thread, and makes hundreds of messages, which one thread sends for everybody.
+    With fifty tabs that asked for their page again and again, others waited until they stopped.
+    """
+    setattr(ScriptRunner, "_install_event_loop", _begin_run)  # noqa: B010, called by each run
+    setattr(ScriptRunner, "_run_script", _run_script)  # noqa: B010
+    setattr(AppSession, "on_flushed_messages_sent", _sent)  # noqa: B010
+
+
+def _begin_run(runner: ScriptRunner) -> None:
+    begin_run(runner)
+    if not hasattr(_run, "ended"):  # the thread begins, and no run yet
+        return
+    _end_run(runner)  # the one before
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        ended.wait(SHORT)
+
+    client = runtime.get_instance().get_client(runner._session_id)
+    address = client.client_context.remote_ip if client and client.client_context else ""
+    RUNS.submit(hosts.client_at((address or "", 0)), hold)
+    begun.wait()
+    _run.ended = ended
+
+
+def _run_script(runner: ScriptRunner, asked: RerunData) -> None:
+    _run.ended = None
+    try:
+        run_script(runner, asked)  # and again where it is asked for the page meanwhile
+    finally:
+        _end_run(runner)
+        del _run.ended
+
+
+def _end_run(runner: ScriptRunner) -> None:
+    """The next page may begin when the messages of this run are sent, if anybody is there."""
+    session, server = runner._session_id, runtime.get_instance()
+    if _run.ended and server.is_active_session(session):
+        _run.ended, unsent[session] = unsent.pop(session, None), _run.ended
+        server._enqueued_some_message()  # that thread may have sent all of them already
+    let_others_run()
+
+
+def _sent(session: AppSession) -> None:
+    if ended := unsent.pop(session.id, None):
+        ended.set()
+    sent(session)
+
+
+def let_others_run() -> None:
+    """Let the next page begin: that of this thread has to wait for something."""
+    if getattr(_run, "ended", None):
+        _run.ended.set()
 
 
 def ask_nobody_for_our_address() -> None:

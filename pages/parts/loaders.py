@@ -26,6 +26,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
+from pages.parts import limits
 from pages.parts.cache import Cache
 from pages.parts.plain import plain
 from retrieval import images, index, memory, methods, threads
@@ -194,6 +195,7 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
     workers: whose queue; WORKERS by default.
     """
     slot = st.empty()
+    limits.let_others_run()
 
     def waiting(place: int) -> None:
         if place:

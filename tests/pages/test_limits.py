@@ -1,8 +1,10 @@
 """What one browser may ask of Streamlit's server: messages, connections, forms."""
 
 import asyncio
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +34,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from pages.parts import limits
 from pages.parts.plain import plain
 from retrieval import chunks
+from retrieval.workers import Workers
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +154,8 @@ from streamlit.testing.v1 import AppTest
 assert not AppTest.from_file("app.py", default_timeout=60).run().exception
 print(resource.getrlimit(resource.RLIMIT_NOFILE))
 print(http.cookies._unquote.__module__)
+import streamlit
+assert not streamlit.get_option("runner.postScriptGC")
 """
 
 
@@ -328,6 +333,81 @@ def test_messages_that_nobody_reads(monkeypatch):
         await client.aclose()
 
     asyncio.run(attack())
+
+
+@pytest.fixture
+def run_pages(monkeypatch):
+    """Start runs of pages in threads, each a function to call meanwhile; and those that are at it.
+
+    Streamlit's own part is left out: what calls our functions does it where Streamlit does.
+    """
+    server = SimpleNamespace(
+        get_client=lambda session: None,
+        is_active_session=str.islower,
+        _enqueued_some_message=lambda: None,
+    )
+    monkeypatch.setattr(limits.runtime, "get_instance", lambda: server)
+    monkeypatch.setattr(limits, "begin_run", lambda runner: None)
+    monkeypatch.setattr(limits, "run_script", lambda runner, page: page(runner))
+    monkeypatch.setattr(limits, "sent", lambda session: None)
+    monkeypatch.setattr(limits, "SHORT", 60.0)
+    monkeypatch.setattr(limits, "RUNS", Workers(limits.MOST_RUNS, 1000, tidy=False))
+    begun, threads = queue.Queue(), []
+
+    def start(names, wait=lambda: None):
+        def page(runner):
+            limits._begin_run(runner)
+            begun.put(runner._session_id)
+            wait()
+
+        for name in names:
+            runner = SimpleNamespace(_session_id=name)
+            run = threading.Thread(target=limits._run_script, args=(runner, page), daemon=True)
+            threads.append(run)
+            run.start()
+
+    def next_ones(count):
+        found = sorted(begun.get(timeout=20) for _ in range(count))
+        with pytest.raises(queue.Empty):
+            begun.get(timeout=0.1)
+        return found
+
+    yield start, next_ones
+    for thread in threads:
+        thread.join(20)
+
+
+def test_few_pages_run_at_a_time(run_pages):
+    """Fifty tabs that asked for their page again and again kept others out for 47 seconds."""
+    start, next_ones = run_pages
+    done = threading.Event()
+    start("abcd", done.wait)
+    assert next_ones(4) == ["a", "b", "c", "d"]
+    start("e")
+    assert not next_ones(0)
+    done.set()  # their messages are not sent yet
+    assert not next_ones(0)
+    limits._sent(SimpleNamespace(id="a"))
+    assert next_ones(1) == ["e"]
+    start("fG")
+    for session in "bc":
+        limits._sent(SimpleNamespace(id=session))
+    assert next_ones(2) == ["G", "f"]
+    start("h")  # nobody waits for the messages of G, who has left
+    assert next_ones(1) == ["h"]
+
+
+def test_pages_that_wait_let_others_run(run_pages):
+    start, next_ones = run_pages
+    done = threading.Event()
+
+    def search():
+        limits.let_others_run()
+        done.wait()
+
+    start("abcdefgh", search)
+    assert len(next_ones(8)) == 8
+    done.set()
 
 
 def test_nobody_is_asked_for_our_address(monkeypatch):

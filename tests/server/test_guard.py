@@ -142,6 +142,9 @@ def test_addresses_of_one_ipv6_network_are_one_client():
     assert len(one) == 1
     others = ("2001:db8:1:3::", "192.0.2.1", "192.0.2.2", "fe80::1%eth0", "a socket")
     assert len(one | {hosts.client_at((other, 2)) for other in others}) == 6
+    # As a server that listens to IPv6 too is told of them.
+    mapped = hosts.client_at(("::ffff:192.0.2.1", 1))
+    assert mapped == hosts.client_at(("192.0.2.1", 1)) != hosts.client_at(("::ffff:192.0.2.2", 1))
 
 
 def connect(client, text=b""):
