@@ -108,6 +108,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
     Raises RetrievalError where it cannot be written.
     """
+    if not path.name:
+        raise RetrievalError(f"{path} is a folder; name a file to write to.")
     try:
         with files.replacing(path) as file:
             yield file

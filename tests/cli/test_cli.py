@@ -286,6 +286,7 @@ def test_describe_that_fails(refused, folder, tmp_path):
     out = tmp_path / "d.npz"
     refused("no folder", "describe", a, *sir, "--out", tmp_path / "no" / "d.npz")
     refused("cannot be written: Is a directory", "describe", a, *sir, "--out", tmp_path)
+    refused("is a folder; name a file", "describe", a, *sir, "--out", ".")
     refused("2 boxes, 3 pictures", "describe", a, b, c, *sir, "--out", out,
             "--box", "0,0,99,99", "--box", "0,0,99,99")  # fmt: skip
     refused("gone.png cannot be read", "describe", a, folder / "gone.png", *sir, "--out", out)
