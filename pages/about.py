@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.parts import cards
 from pages.parts.about import asked, collection_map, local, training, vectors
+from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.networks import checkpoints
 
@@ -45,5 +46,6 @@ else:
     st.caption(
         f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id}), "
         f"standing in for {checkpoint.stands_in_for}. Trained on: {checkpoint.trained_on}. Paper: "
-        f"{entry.paper}."
+        f"{entry.paper}.",
+        help=explained("checkpoint"),
     )

@@ -5,6 +5,7 @@ import streamlit as st
 from pages.parts import cards, loaders
 from pages.parts.permission import command_instead, may_download
 from pages.parts.plain import plain
+from pages.parts.terms import explained
 from retrieval import index, methods
 from retrieval.errors import RetrievalError
 from retrieval.index import store
@@ -19,9 +20,9 @@ def networks_here() -> None:
         "CPU": " They compute on the CPU: no GPU is used.",
     }
     st.markdown(
-        "A **checkpoint** is one set of trained weights. The first of each method is used unless "
-        "another is named. All are small: each is used in place of a larger network."
-        + computes.get(loaders.processor(), "")
+        f"{explained('checkpoint')}  \n"
+        "The first of each method is used unless another is named. All are small: each is used in "
+        "place of a larger network." + computes.get(loaders.processor(), "")
     )
     st.dataframe(
         [

@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.parts import axes, loaders
 from pages.parts.about import asked, steps
+from pages.parts.terms import explained
 from retrieval import index
 from retrieval.figures.evaluation import COLOURS
 from retrieval.methods import METHODS
@@ -69,7 +70,11 @@ def section() -> None:
 
 
 def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
-    st.subheader(f"{METHODS[checkpoint.method].title}: {checkpoint.id}", anchor=False)
+    st.subheader(
+        f"{METHODS[checkpoint.method].title}: {checkpoint.id}",
+        anchor=False,
+        help=explained("checkpoint"),
+    )
     epochs = made["epochs"]
     stages = list(dict.fromkeys(row["stage"] for row in epochs))
     for stage in stages:

@@ -99,9 +99,11 @@ def drawn(
         if isinstance(engine, Delf)
         else "XFeat looks at the picture in one size, so all circles are equal."
     )
+    checkpoint = checkpoints.registered(engine.title.lower(), engine.checkpoint)
     st.caption(
         f"{len(shown)} of {len(features)} keypoints. {circles} "
-        f"Trained on: {checkpoints.registered(engine.title.lower(), engine.checkpoint).trained_on}."
+        f"Trained on: {checkpoint.trained_on}.",
+        help=explained("checkpoint") if isinstance(engine, Delf) else None,
     )
 
 
