@@ -1,4 +1,4 @@
-"""``python -m retrieval bench``: every claim of speed, for anyone to repeat on their machine."""
+"""``python -m retrieval bench``: measurements of speed and memory, to repeat on any machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from retrieval.errors import RetrievalError
 
 
 def process_status(key: str, process: int | str = "self") -> int | None:
-    """Bytes that Linux counts for a process: VmRSS resident, VmHWM the most of it, RssAnon.
+    """Bytes that Linux counts for a process; None where the system has no /proc or no such number.
 
-    None where the system has no /proc, or no such number.
+    key: 'VmRSS', resident memory; 'VmHWM', its peak; 'RssAnon', without mapped files.
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -22,9 +22,9 @@ def process_status(key: str, process: int | str = "self") -> int | None:
 
 def index_of_town(method: str) -> Path:
     """The folder of town's index with a method. Raises RetrievalError where there is none."""
-    found = indexes.find("town")
-    if method not in found:
+    folders = indexes.find("town")
+    if method not in folders:
         raise RetrievalError(
             f"There is no index of town: python -m retrieval index town --method {method}"
         )
-    return found[method]
+    return folders[method]

@@ -24,15 +24,17 @@ from retrieval.benchmarks.served import (
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 
-PATIENCE = 120.0  # s for one answer
+TIMEOUT = 120.0  # s for an answer
 COLLECTION = "town"
 
 
 @dataclass
 class Answers:
-    """What the clients of one method saw. seconds: of each answer. refused: 429 and 503.
+    """What the clients of one method measured.
 
-    processor: the processor time that all of it took in the service and in the clients.
+    seconds: of each search. health: seconds of each call of /health. refused: answers 429 and 503.
+    errors: how often each occurred. lasted: seconds of the whole. peak: bytes of the service.
+    processor: seconds of processor time of the service and of the clients.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -56,71 +58,80 @@ def run(count: int, seconds: float) -> None:
     )
     with serving(SERVICE, "--port", "/health") as served:
         for checkpoint, title in _indexes(served):
-            found = measure(served, checkpoint, count, seconds)
-            times = "".join(f"{percentile(found.seconds, share):8.2f}" for share in (50, 95, 99))
+            answers = measure(served, checkpoint, count, seconds)
+            times = "".join(f"{percentile(answers.seconds, share):8.2f}" for share in (50, 95, 99))
+            searches = len(answers.seconds)
             print(
-                f"{title:14}{len(found.seconds) / found.lasted:9.1f}{times}{found.refused:9}"
-                f"{found.errors.total():8}{max(found.health, default=0):9.2f}"
-                f"{megabytes(found.peak):>13}"
-                + "".join(
-                    f"{taken / max(1, len(found.seconds)):18.3f}" for taken in found.processor
-                ),
+                f"{title:14}{searches / answers.lasted:9.1f}{times}{answers.refused:9}"
+                f"{answers.errors.total():8}{max(answers.health, default=0):9.2f}"
+                f"{megabytes(answers.peak):>13}"
+                + "".join(f"{spent / max(1, searches):18.3f}" for spent in answers.processor),
                 flush=True,
             )
-            for error, times_seen in found.errors.most_common(3):
+            for error, times_seen in answers.errors.most_common(3):
                 print(f"  {times_seen} times: {error}")
 
 
 def _indexes(served: Served) -> list[tuple[str, str]]:
-    """Checkpoint and title of the first index of each method; each is searched once before."""
-    with urllib.request.urlopen(f"{served.address}/indexes", timeout=PATIENCE) as answer:
-        listed = [one for one in json.load(answer) if one["collection"] == COLLECTION]
-    found = {one["method"]: one["id"].split("/")[1] for one in reversed(listed)}
-    if not found:
+    """Checkpoint and title of the first index of each method.
+
+    Each is searched once, so that its network is loaded. Raises RetrievalError without an index.
+    """
+    with urllib.request.urlopen(f"{served.address}/indexes", timeout=TIMEOUT) as answer:
+        listed = [index for index in json.load(answer) if index["collection"] == COLLECTION]
+    checkpoints = {index["method"]: index["id"].split("/")[1] for index in reversed(listed)}
+    if not checkpoints:
         raise RetrievalError(f"There is no index of {COLLECTION}: python -m retrieval index town")
-    name = open_collection(COLLECTION).names[0]
-    for checkpoint in found.values():
-        urllib.request.urlopen(_question(served, checkpoint, name), timeout=PATIENCE).close()
-    return [(found[name], entry.title) for name, entry in methods.METHODS.items() if name in found]
+    picture = open_collection(COLLECTION).names[0]
+    for checkpoint in checkpoints.values():
+        address = _search_address(served, checkpoint, picture)
+        urllib.request.urlopen(address, timeout=TIMEOUT).close()
+    return [
+        (checkpoints[name], method.title)
+        for name, method in methods.METHODS.items()
+        if name in checkpoints
+    ]
 
 
-def _question(served: Served, checkpoint: str, name: str) -> str:
+def _search_address(served: Served, checkpoint: str, name: str) -> str:
     path = f"{served.address}/indexes/{COLLECTION}/{quote(checkpoint)}/search"
     return f"{path}?name={quote(name)}&top=10"
 
 
 def measure(served: Served, checkpoint: str, count: int, seconds: float) -> Answers:
-    """Let ``count`` clients ask with the pictures of the collection, each with others."""
+    """Let ``count`` clients search for so many seconds, each with other pictures of town."""
     names = open_collection(COLLECTION).names
     answers = Answers()
     started = time.perf_counter()
-    over = started + seconds
+    end = started + seconds
 
     def client(number: int) -> None:
         step = 0
-        while time.perf_counter() < over:
-            name = names[(number + step * count) % len(names)]
+        while time.perf_counter() < end:
+            address = _search_address(
+                served, checkpoint, names[(number + step * count) % len(names)]
+            )
             step += 1
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             try:
-                with urllib.request.urlopen(_question(served, checkpoint, name), timeout=PATIENCE):
-                    answers.seconds.append(time.perf_counter() - asked)
+                with urllib.request.urlopen(address, timeout=TIMEOUT):
+                    answers.seconds.append(time.perf_counter() - sent)
             except urllib.error.HTTPError as error:
                 if error.code not in (429, 503):
                     answers.errors[f"{error.code} {error.reason}"] += 1
                     continue
                 answers.refused += 1
                 pause = float(error.headers.get("Retry-After") or 1)
-                time.sleep(max(0, min(pause, over - time.perf_counter())))
+                time.sleep(max(0, min(pause, end - time.perf_counter())))
             except OSError as error:
                 answers.errors[str(error)] += 1
 
     def health() -> None:
-        while time.perf_counter() < over:
-            asked = time.perf_counter()
+        while time.perf_counter() < end:
+            sent = time.perf_counter()
             try:
-                urllib.request.urlopen(f"{served.address}/health", timeout=PATIENCE).close()
-                answers.health.append(time.perf_counter() - asked)
+                urllib.request.urlopen(f"{served.address}/health", timeout=TIMEOUT).close()
+                answers.health.append(time.perf_counter() - sent)
             except OSError as error:
                 answers.errors[f"/health: {error}"] += 1
             time.sleep(0.2)

@@ -2,7 +2,7 @@
 
 The report matched a query with every database picture: a KD-tree over its descriptors, then
 scikit-image's RANSAC. That takes minutes a query, so it is timed on a sample of pairs and
-extrapolated, and the output says so. Everything else is measured whole.
+extrapolated, and the output says so. Everything else is measured in full.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 from retrieval import images, methods
 from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town
+from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate, runs
 from retrieval.files import human_bytes
 from retrieval.index import Index
 from retrieval.index.asmk import InvertedFile
-from retrieval.methods.base import LocalFeatures, as_local
+from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.ranking import geometry, search
 
-SAMPLE = 40  # pairs the report's procedure is timed on
-QUERIES = 20  # queries of the timings and of the comparison of mAP
+SAMPLE = 40  # pairs of pictures on which the report's procedure is timed
+QUERIES = 20  # of the timings and of the comparison of mAP
 GROWTH = (1, 5_000, 100_000)  # pictures; 1 stands for the collection itself
 SIGN_NOISE, WORD_NOISE = 0.1, 0.2  # of a repeated picture: bits flipped, words dropped
 
@@ -38,8 +39,9 @@ def run(
 ) -> None:
     """The command: print the comparison for a DELF index, by default that of town.
 
-    named: the collection of the index, where its manifest does not lead there. progress(done,
-    total, name) is called for each database picture that is described in full precision.
+    named: the collection of the index; by default the one that its manifest names. progress(done,
+    total, name) is called for each database picture that is described in full precision. Raises
+    RetrievalError for another index and for a collection without labels.
     """
     index = indexes.load(path or index_of_town("delf"))
     if index.kind != "local":
@@ -73,17 +75,17 @@ def run(
     if pair is None:
         print("the report's procedure: not timed, pip install scikit-image to do so")
     else:
-        whole = pair * len(index)
+        query_seconds = pair * len(index)
         print(
             f"the report's procedure: {pair:.3f} s a pair (median of {SAMPLE}), extrapolated "
-            f"{whole:.0f} s a query: ours is {whole / total:.0f} times as fast"
+            f"{query_seconds:.0f} s a query: ours is {query_seconds / total:.0f} times as fast"
         )
 
-    exact = _Exact(index, collection, method, progress)
+    exact = _FullPrecisionIndex(index, collection, method, progress)
     print(f"{'mAP':44}" + "".join(f"{protocol:>8}" for protocol in collection.protocols))
     truth = replace(collection, queries=tuple(queries))
     started = time.perf_counter()
-    every = [_exhaustive(index, feature) for feature in features]
+    exhaustive = [_exhaustive(index, feature) for feature in features]
     seconds = (time.perf_counter() - started) / len(queries)
     votes = [index.searcher.rank(feature.descriptors, len(index))[0] for feature in features]
     for label, positions in (
@@ -96,39 +98,46 @@ def run(
             "  the same with descriptors in float32",
             [search.rank_features(exact, feature).positions for feature in features],
         ),
-        (f"verification of all, {seconds:.2f} s a query", every),
+        (f"verification of all, {seconds:.2f} s a query", exhaustive),
     ):
         scores = evaluate(runs.ranks_of(index, collection, positions), truth)
-        print(f"{label:44}" + "".join(f"{100 * one.map:8.1f}" for one in scores.values()))
-    _sizes(index)
+        maps = (protocol_scores.map for protocol_scores in scores.values())
+        print(f"{label:44}" + "".join(f"{100 * value:8.1f}" for value in maps))
+    _print_sizes(index)
     for pictures in GROWTH:
-        _grow(index, features, max(pictures, len(index)), total - shortlist)
+        _print_growth(index, features, max(pictures, len(index)), total - shortlist)
 
 
-class _Exact(Index):
-    """The index with descriptors as they were before they were stored in 8 bits."""
+class _FullPrecisionIndex(Index):
+    """An index whose descriptors are computed again in float32; stored ones have 8 bits."""
 
-    def __init__(self, index: Index, collection, method, progress: Progress | None):
+    def __init__(
+        self, index: Index, collection: Collection, method: Method, progress: Progress | None
+    ):
         super().__init__(index.path, index.manifest, [], index.arrays)
         self.names, self.sizes = index.names, index.sizes
-        self.described = []
+        self.local_features = []
         for done, name in enumerate(index.names, 1):
-            self.described.append(method.describe(images.read(collection.path(name))))
+            picture = images.read(collection.path(name))
+            self.local_features.append(as_local(method.describe(picture)))
             if progress:
                 progress(done, len(index), name)
-        lengths = [len(one) for one in self.described]
+        lengths = [len(features) for features in self.local_features]
         self.searcher = InvertedFile.build(
             index.arrays["codebook"],
-            np.concatenate([one.descriptors for one in self.described]),
+            np.concatenate([features.descriptors for features in self.local_features]),
             np.concatenate([[0], np.cumsum(lengths)]),
         )
 
     def features(self, position: int) -> LocalFeatures:
-        return self.described[position]
+        return self.local_features[position]
 
 
 def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None:
-    """Median seconds for a pair: KD-tree, distance below 0.8, RANSAC with an affine map."""
+    """Median seconds for a pair: KD-tree, distance below 0.8, RANSAC with an affine map.
+
+    features: of the queries. None where scikit-image is not installed.
+    """
     try:
         from skimage.measure import ransac
         from skimage.transform import AffineTransform
@@ -155,7 +164,7 @@ def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None
 
 
 def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
-    """Positions (N,) of all pictures by the inliers of each, every one of them verified."""
+    """Positions (N,) of all pictures, sorted by inliers, highest first."""
     counts = [
         geometry.verify_features(
             query,
@@ -167,7 +176,8 @@ def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:
     return np.argsort(-np.array(counts), kind="stable")
 
 
-def _sizes(index: Index) -> None:
+def _print_sizes(index: Index) -> None:
+    """Print the bytes of a picture in memory and on disk."""
     files = index.manifest["files"]
     words = sum(files[f"{name}.npy"]["bytes"] for name in ("word_pictures", "word_signs"))
     local = sum(file["bytes"] for name, file in files.items() if name.endswith(".npy")) - words
@@ -178,10 +188,13 @@ def _sizes(index: Index) -> None:
     )
 
 
-def _grow(index: Index, features: list[LocalFeatures], pictures: int, verification: float) -> None:
-    """Time the shortlist of a larger collection: this one repeated, with noise.
+def _print_growth(
+    index: Index, features: list[LocalFeatures], pictures: int, verification: float
+) -> None:
+    """Print the time of the shortlist in a larger collection: this one repeated, with noise.
 
-    verification: seconds, which do not grow: it is of as many pictures whatever their number.
+    features: of the queries. verification: seconds a query for the pictures of a shortlist, whose
+    number does not grow.
     """
     larger = grown(index.searcher, pictures)
     seconds = []
@@ -191,38 +204,40 @@ def _grow(index: Index, features: list[LocalFeatures], pictures: int, verificati
         seconds.append(time.perf_counter() - started)
     memory = larger.pictures.nbytes + larger.signs.nbytes + larger.counts.nbytes
     copies = len(larger.counts) // len(index)
-    how = "as it is" if copies == 1 else f"repeated {copies} times with noise"
+    origin = "as it is" if copies == 1 else f"repeated {copies} times with noise"
     print(
-        f"{len(larger.counts):7,} pictures ({how}): shortlist {1000 * np.median(seconds):.0f} "
+        f"{len(larger.counts):7,} pictures ({origin}): shortlist {1000 * np.median(seconds):.0f} "
         f"ms, with verification {np.median(seconds) + verification:.2f} s a query; "
         f"inverted file {human_bytes(memory)}"
     )
 
 
 def grown(base: InvertedFile, pictures: int) -> InvertedFile:
-    """An inverted file of at least so many pictures: one repeated, with noise."""
+    """An inverted file of at least ``pictures`` pictures: ``base`` repeated, with noise.
+
+    In copies, ``SIGN_NOISE`` of the bits are flipped and ``WORD_NOISE`` of the words left out.
+    """
     count = len(base.counts)
     copies = -(-pictures // count)
     rng = np.random.default_rng(0)
-    word = np.repeat(np.arange(len(base.codebook)), np.diff(base.starts))
-    words, owners, signs = [], [], []
+    word_of_entry = np.repeat(np.arange(len(base.codebook)), np.diff(base.starts))
+    word_parts, picture_parts, sign_parts = [], [], []
     for copy in range(copies):
-        kept = rng.random(len(word)) >= (WORD_NOISE if copy else 0)
+        kept = rng.random(len(word_of_entry)) >= (WORD_NOISE if copy else 0)
         noise = np.zeros(kept.sum(), np.uint64)
         if copy:
             flips = rng.random((kept.sum(), base.codebook.shape[1])) < SIGN_NOISE
             bits = np.left_shift(np.uint64(1), np.arange(flips.shape[1], dtype=np.uint64))
             noise = (flips * bits).sum(axis=1, dtype=np.uint64)
-        words.append(word[kept].astype(np.int32))
-        owners.append(base.pictures[kept] + np.int32(copy * count))
-        signs.append(base.signs[kept] ^ noise)
-    word = np.concatenate(words)
-    order = np.argsort(word, kind="stable")
-    owner = np.concatenate(owners)
+        word_parts.append(word_of_entry[kept].astype(np.int32))
+        picture_parts.append(base.pictures[kept] + np.int32(copy * count))
+        sign_parts.append(base.signs[kept] ^ noise)
+    words, owners = np.concatenate(word_parts), np.concatenate(picture_parts)
+    order = np.argsort(words, kind="stable")
     return InvertedFile(
         base.codebook,
-        np.searchsorted(word[order], np.arange(len(base.codebook) + 1)),
-        owner[order],
-        np.concatenate(signs)[order],
-        np.bincount(owner, minlength=copies * count).astype(np.int32),
+        np.searchsorted(words[order], np.arange(len(base.codebook) + 1)),
+        owners[order],
+        np.concatenate(sign_parts)[order],
+        np.bincount(owners, minlength=copies * count).astype(np.int32),
     )

@@ -11,12 +11,12 @@ from retrieval.evaluation import PROTOCOLS, average_precision_by_loop, evaluate
 
 
 def run() -> None:
-    """The command."""
-    found = measure()
+    """The command: print the times."""
+    measured = measure()
     print(
-        f"70 queries x 4993 pictures, 3 protocols: evaluate {1000 * found['evaluate']:.0f} ms "
-        f"(all measures), plain loop {1000 * found['loop']:.0f} ms (AP only), "
-        f"largest difference of an AP {found['difference']:.1e}"
+        f"70 queries x 4993 pictures, 3 protocols: evaluate {1000 * measured['evaluate']:.0f} ms "
+        f"(all measures), plain loop {1000 * measured['loop']:.0f} ms (AP only), "
+        f"largest difference of an AP {measured['difference']:.1e}"
     )
 
 
@@ -34,7 +34,7 @@ def measure(pictures: int = 4993, queries: int = 70, seed: int = 0) -> dict[str,
         chosen = np.split(
             random.permutation(pictures)[: pictures // 20], [pictures // 60, pictures // 30]
         )
-        labels = {kind: np.sort(one) for kind, one in zip(kinds, chosen, strict=True)}
+        labels = {kind: np.sort(part) for kind, part in zip(kinds, chosen, strict=True)}
         labelled.append(Query(str(number), labels=labels))
     truth = GroundTruth(tuple(map(str, range(pictures))), tuple(labelled))
 
@@ -47,13 +47,13 @@ def measure(pictures: int = 4993, queries: int = 70, seed: int = 0) -> dict[str,
     differences = []
     for column, query in enumerate(labelled):
         ranking = ranks[:, column].tolist()
-        for protocol, one in scores.items():
+        for protocol, vectorised in scores.items():
             sets = (
                 {i for kind in group for i in query.labels[kind].tolist()}
                 for group in PROTOCOLS[protocol]
             )
             ap = average_precision_by_loop(ranking, *sets)
-            differences.append(abs(ap - one.aps[column]))
+            differences.append(abs(ap - vectorised.aps[column]))
     return {
         "evaluate": min(times),
         "loop": time.perf_counter() - started,

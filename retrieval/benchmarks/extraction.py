@@ -1,4 +1,4 @@
-"""``bench extract``: our extraction beside the plain PyTorch loop, same weights and pictures."""
+"""``bench extract``: our extraction beside a plain loop of PyTorch, on the same pictures."""
 
 from __future__ import annotations
 
@@ -35,35 +35,37 @@ MIN_COSINE = 0.9999
 def extract() -> dict:
     """Seconds a picture (median) of the plain loop and of ours, decoding included.
 
-    The plain loop is what the reference does: batch of one, default memory layout, batch norms as
-    they are, decoding before computing; in a process of its own, where nothing of ours is set.
-    Ours is what ``index.build`` does. They take turns, so that other work slows both. Uses the
-    first network on disk, else a ResNet-101 with random weights, on which speed does not depend.
-    Returns network, plain, ours, ratio, cosine (the least), work (GFLOP a picture), threads; and
-    processor_plain, processor_ours, peak (GFLOP that this machine reaches) by seconds of processor
-    time, which other work on the machine disturbs least; engines: seconds of the trunk alone, in
-    PyTorch as we run it and in others where they are installed.
+    The plain loop is what the reference does: batches of one, default memory layout, batch norms
+    that are not folded, decoding before computing. It runs in a process without our settings of
+    threads. Ours is what ``index.build`` does. They take turns, so that other work slows both. The
+    network is the first on disk, else a ResNet-101 with random weights, which is as fast.
+
+    Returns ``network``, its name; ``plain`` and ``ours``, seconds; ``ratio``; ``cosine``, the least
+    of two descriptors of a picture; ``work``, GFLOP a picture; ``threads``. ``processor_plain``,
+    ``processor_ours``: seconds of processor time, which other work disturbs least. ``peak``: GFLOP
+    a second of processor time that this machine reaches. ``engines``: name → seconds of the trunk
+    alone, None where an engine is not installed.
     """
-    pictures = [_picture(seed) for seed in range(PICTURES)]
-    seconds: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
+    pictures = [_jpeg(seed) for seed in range(PICTURES)]
+    times: dict[str, list[tuple[float, float]]] = {"plain": [], "ours": []}
     cosines, peak = [], 0.0
     with (
-        _network() as path,
-        ProcessPoolExecutor(1, get_context("spawn"), _load_plain, (path,)) as other,
+        _network_file() as path,
+        ProcessPoolExecutor(1, get_context("spawn"), _load_plain, (path,)) as plain_process,
     ):
         method = methods.load("cnn-irwnha", path, size=SIZE, scales=[1.0])
         assert isinstance(method, GeM)
         for _ in range(ROUNDS):
-            peak = max(peak, _peak())
-            expected, spent = other.submit(_run_plain, pictures).result()
-            seconds["plain"] += spent
-            found, spent = _timed(method.describe(picture) for picture in _read_ahead(pictures))
-            seconds["ours"] += spent
-            cosines += [float(a @ b) for a, b in zip(expected, found, strict=True)]
+            peak = max(peak, _peak_gflops())
+            expected, plain_times = plain_process.submit(_run_plain, pictures).result()
+            times["plain"] += plain_times
+            ours, our_times = _timed(method.describe(p) for p in _read_ahead(pictures))
+            times["ours"] += our_times
+            cosines += [float(a @ b) for a, b in zip(expected, ours, strict=True)]
         engines = _engines(method.trunk)
     medians = {}
-    for name, spent in seconds.items():
-        clock, processor = zip(*spent, strict=True)
+    for name, pairs in times.items():
+        clock, processor = zip(*pairs, strict=True)
         medians[name] = statistics.median(clock)
         medians[f"processor_{name}"] = statistics.median(processor)
     return {
@@ -72,68 +74,65 @@ def extract() -> dict:
         "ratio": medians["plain"] / medians["ours"],
         "cosine": min(cosines),
         "peak": peak,
-        "work": _work(method.checkpoint.trunk),
+        "work": _gflop(method.checkpoint.trunk),
         "threads": torch.get_num_threads(),
         "engines": engines,
     }
 
 
 def run() -> int:
-    """The command ``bench extract``; 1 when the descriptors differ."""
-    found = extract()
-    print(f"{found['network']}, {SIZE}×{SIZE * 3 // 4} pixels, {found['threads']} threads")
-    print(f"this machine reaches {found['peak']:.0f} GFLOP a second of processor time")
+    """The command: print the times. Returns the exit code, 1 where the descriptors differ."""
+    measured = extract()
+    print(f"{measured['network']}, {SIZE}×{SIZE * 3 // 4} pixels, {measured['threads']} threads")
+    print(f"this machine reaches {measured['peak']:.0f} GFLOP a second of processor time")
     for name, what in (("plain", "plain loop"), ("ours", "ours")):
-        processor = found[f"processor_{name}"]
-        share = found["work"] / processor / found["peak"]
+        processor = measured[f"processor_{name}"]
+        share = measured["work"] / processor / measured["peak"]
         print(
-            f"{what:11} {found[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
+            f"{what:11} {measured[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
             f"{share:.0%} of what the machine reaches"
         )
-    ratio = found["processor_plain"] / found["processor_ours"]
-    print(f"ratio {found['ratio']:.2f}, of processor time {ratio:.2f}")
-    print(f"least cosine of the descriptors {found['cosine']:.6f}")
+    ratio = measured["processor_plain"] / measured["processor_ours"]
+    print(f"ratio {measured['ratio']:.2f}, of processor time {ratio:.2f}")
+    print(f"least cosine of the descriptors {measured['cosine']:.6f}")
     print("the trunk alone:")
-    for name, spent in found["engines"].items():
+    for name, spent in measured["engines"].items():
         print(f"{name:14}" + (f"{spent:7.3f} s a picture" if spent else "not installed"))
-    alone, together = _batches()
+    alone, together = _seconds_alone_and_batched()
     print(
         f"gem-lite0, pictures of 288×216: {1000 * alone:.1f} ms each alone, {1000 * together:.1f} "
         f"ms in batches of {BATCH}"
     )
-    return 0 if found["cosine"] >= MIN_COSINE else 1
+    return 0 if measured["cosine"] >= MIN_COSINE else 1
 
 
 def _timed(
     results: Iterable[np.ndarray],
 ) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
-    """The results, and the seconds that each took: by the clock, and of the processor."""
-    found, seconds = [], []
+    """The results of an iterator, and for each the seconds by the clock and of the processor."""
+    collected, seconds = [], []
     before = time.perf_counter(), time.process_time()
     for result in results:
         now = time.perf_counter(), time.process_time()
-        found.append(result)
+        collected.append(result)
         seconds.append((now[0] - before[0], now[1] - before[1]))
         before = now
-    return found, seconds
+    return collected, seconds
 
 
 def _read_ahead(pictures: list[bytes]) -> Iterator[Image.Image]:
+    """Pictures, decoded in another thread while the ones before are described."""
     with ThreadPoolExecutor(1) as reader:
         yield from reader.map(images.read, pictures)
 
 
-class _Plain:
-    """cirtorch's network and loop, in the plainest form."""
+class _PlainLoop:
+    """The network of a cirtorch file as its authors run it: one picture at a time."""
 
     def __init__(self, path: Path):
         weights = checkpoints.load(checkpoints.find("cnn-irwnha", path))
         assert not isinstance(weights.trunk, nn.Module)  # it is a file
-        name = weights.meta["architecture"]
-        net = getattr(torchvision.models, name)(weights=None)
-        self.features = (
-            net.features[:-1] if "vgg" in name else nn.Sequential(*[*net.children()][:-2])
-        )
+        self.features = _torchvision_trunk(weights.meta["architecture"])
         state = {key.partition(".")[2]: value for key, value in weights.trunk.items()}
         self.features.load_state_dict(state)
         self.features.eval()
@@ -145,6 +144,7 @@ class _Plain:
 
     @torch.no_grad()
     def describe(self, data: bytes) -> np.ndarray:
+        """The descriptor (D,) of a picture file."""
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
         x = torchvision.transforms.functional.to_tensor(picture)
@@ -155,20 +155,20 @@ class _Plain:
         return (x / (x.norm(dim=1) + 1e-6))[0].numpy()
 
 
-_plain: _Plain  # in the other process
+_plain: _PlainLoop  # in the process of the plain loop
 
 
 def _load_plain(path: Path) -> None:
     global _plain
-    _plain = _Plain(path)
+    _plain = _PlainLoop(path)
 
 
 def _run_plain(pictures: list[bytes]) -> tuple[list[np.ndarray], list[tuple[float, float]]]:
     return _timed(_plain.describe(picture) for picture in pictures)
 
 
-def _picture(seed: int) -> bytes:
-    """A JPEG of 1024 × 768 with something in it at every scale."""
+def _jpeg(seed: int) -> bytes:
+    """A JPEG of 1024 × 768 pixels with random structures of three sizes."""
     random = np.random.default_rng(seed)
     total = np.zeros((768, 1024, 3), np.float32)
     for cells in (4, 16, 64):
@@ -180,22 +180,24 @@ def _picture(seed: int) -> bytes:
 
 
 @contextmanager
-def _network() -> Iterator[Path]:
-    """A network with a whitening layer: on disk, or made for the moment."""
+def _network_file() -> Iterator[Path]:
+    """The file of a network with a whitening layer: a downloaded one, or one with random weights
+    that is deleted after the ``with`` block.
+    """
     for checkpoint in checkpoints.of_method("cnn-irwnha"):
         downloaded = checkpoint.address and checkpoint.available
         if downloaded and checkpoint.format == "cirtorch" and "layer" in checkpoint.title:
             yield checkpoint.path
             return
     torch.manual_seed(0)
-    net = nn.Sequential(*[*torchvision.models.resnet101(weights=None).children()][:-2])
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):  # or there would be nothing to fold
+    trunk = _torchvision_trunk("resnet101")
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):  # torch's own values fold into nothing
             assert module.running_var is not None
             module.running_var.uniform_(1, 2)
             module.weight.data.uniform_(0.5, 1)
     layer = nn.Linear(2048, 2048)
-    state = {f"features.{key}": value for key, value in net.state_dict().items()}
+    state = {f"features.{key}": value for key, value in trunk.state_dict().items()}
     state |= {f"whiten.{key}": value for key, value in layer.state_dict().items()}
     state["pool.p"] = torch.tensor([3.0])
     meta = {
@@ -211,18 +213,18 @@ def _network() -> Iterator[Path]:
         yield path
 
 
-def _peak() -> float:
+def _peak_gflops() -> float:
     """GFLOP a second of processor time: the best of a matrix product and a convolution."""
     a = torch.rand(2048, 2048)
     x = torch.rand(1, 512, 32, 32).contiguous(memory_format=torch.channels_last)
     w = torch.rand(512, 512, 3, 3).contiguous(memory_format=torch.channels_last)
-    work = {
+    computations = {  # by FLOP
         2 * 2048**3: lambda: a @ a,
         2 * 512 * 512 * 9 * 32 * 32: lambda: F.conv2d(x, w, padding=1),
     }
     best = 0.0
     with torch.inference_mode():
-        for flop, compute in work.items():
+        for flop, compute in computations.items():
             for _ in range(3):
                 started = time.process_time()
                 compute()
@@ -231,9 +233,9 @@ def _peak() -> float:
 
 
 def _engines(trunk: nn.Module) -> dict[str, float | None]:
-    """Median seconds of a trunk on one picture by engine; None where one is not installed.
+    """Engine → median seconds of a trunk on one picture; None where it is not installed.
 
-    All take turns and compute in single precision.
+    The engines take turns and compute in float32.
     """
     x = torch.rand(1, 3, SIZE * 3 // 4, SIZE)
     ours = x.contiguous(memory_format=torch.channels_last)
@@ -251,13 +253,14 @@ def _engines(trunk: nn.Module) -> dict[str, float | None]:
                     started = time.perf_counter()
                     compute()
                     seconds[name].append(time.perf_counter() - started)
-    # The first of each is a warm-up.
+    # The first time of each engine is a warm-up.
     return {
-        name: statistics.median(spent[1:]) if spent else None for name, spent in seconds.items()
+        name: statistics.median(times[1:]) if times else None for name, times in seconds.items()
     }
 
 
 def _onnx_runtime(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
+    """A function that runs the trunk on x (1, 3, H, W); None where ONNX is not installed."""
     try:
         import onnx  # noqa: F401  what torch exports with
         import onnxruntime
@@ -279,6 +282,7 @@ def _onnx_runtime(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | N
 
 
 def _openvino(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
+    """A function that runs the trunk on x (1, 3, H, W); None where OpenVINO is not installed."""
     try:
         import openvino
     except ImportError:
@@ -291,8 +295,8 @@ def _openvino(trunk: nn.Module, x: torch.Tensor) -> Callable[[], object] | None:
     return lambda: request.infer({0: x.numpy()})
 
 
-def _batches() -> tuple[float, float]:
-    """Median seconds a picture of the embedded network's trunk: one at a time, and in batches."""
+def _seconds_alone_and_batched() -> tuple[float, float]:
+    """Median seconds a picture of the trunk of gem-lite0: one at a time, and in batches."""
     method = methods.load("cnn-irwnha")
     assert isinstance(method, GeM)
     inputs = torch.rand(BATCH, 3, 216, 288).contiguous(memory_format=torch.channels_last)
@@ -300,8 +304,8 @@ def _batches() -> tuple[float, float]:
     with torch.inference_mode():
         for _ in range(4):
             started = time.perf_counter()
-            for one in inputs:
-                method.trunk(one[None])
+            for picture in inputs:
+                method.trunk(picture[None])
             alone.append((time.perf_counter() - started) / BATCH)
             started = time.perf_counter()
             method.trunk(inputs)
@@ -309,12 +313,18 @@ def _batches() -> tuple[float, float]:
     return statistics.median(alone[1:]), statistics.median(together[1:])
 
 
-def _work(trunk: str) -> float:
-    """GFLOP of the trunk on one picture, counted on tensors without content."""
+def _gflop(trunk: str) -> float:
+    """GFLOP of the trunk on one picture, counted on tensors without data."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        net = getattr(torchvision.models, trunk)(weights=None)
-        features = net.features if "vgg" in trunk else nn.Sequential(*[*net.children()][:-2])
-        features(torch.empty(1, 3, SIZE * 3 // 4, SIZE))
+        _torchvision_trunk(trunk)(torch.empty(1, 3, SIZE * 3 // 4, SIZE))
     return counter.get_total_flops() / 1e9
+
+
+def _torchvision_trunk(name: str) -> nn.Module:
+    """A ResNet or VGG without its pooling and classifier, as cirtorch cuts it; random weights."""
+    network = getattr(torchvision.models, name)(weights=None)
+    if "vgg" in name:
+        return network.features[:-1]
+    return nn.Sequential(*[*network.children()][:-2])

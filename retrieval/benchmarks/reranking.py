@@ -1,23 +1,24 @@
-"""``bench rerank``: what every re-ranker costs, and how that grows.
+"""``bench rerank``: seconds a query of every re-ranker, and how diffusion grows.
 
-Everything is measured, except the neighbours of the largest collection: some are found and timed,
-and the output says so.
+All times are measured, but for the neighbours in the largest collection: those of a sample are
+timed and extrapolated, and the output says so.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from retrieval import images, methods, threads
 from retrieval import index as indexes
-from retrieval.benchmarks import index_of_town
+from retrieval.benchmarks import index_of_town, process_status
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
+from retrieval.files import human_bytes
 from retrieval.index import Index
 from retrieval.index.neighbours import COUNT, Neighbours
 from retrieval.index.vectors import ExactSearcher
@@ -28,56 +29,67 @@ from retrieval.ranking.search import rank_features
 QUERIES = 20
 SHORTLISTS = (10, 20, 50, 100)
 GROWTH = (5_000, 100_000)  # pictures
-SAMPLE = 2_048  # of them whose neighbours are found
+SAMPLE = 2_048  # pictures whose neighbours are searched for
 NOISE = 0.02  # added to each number of a repeated vector
 
 
 def run(path: Path | None = None, named: str | None = None) -> None:
-    """The command: print the times for an index, by default that of CNN-IRwNHA and town."""
+    """The command: print the times for an index, by default that of CNN-IRwNHA and town.
+
+    named: the collection of the index; by default the one that its manifest names. Raises
+    RetrievalError for a collection without queries.
+    """
     index = indexes.load(path or index_of_town("cnn-irwnha"))
     collection = runs.collection_of(index, named)
     method = methods.for_index(index)
-    asked = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
-    if not asked:
+    chosen = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
+    if not chosen:
         raise RetrievalError(f"{collection.title} has no queries to search with.")
     print(
-        f"{index.checkpoint} on {len(index)} pictures of {collection.name}, {len(asked)} queries, "
+        f"{index.checkpoint} on {len(index)} pictures of {collection.name}, {len(chosen)} queries, "
         f"{threads.usable_cores()} cores; seconds a query, median"
     )
-    questions = []
-    for one in asked:
-        picture = images.read(collection.path(one.name))
-        features = method.describe(picture, one.box)
-        own = index.positions.get(one.name)
-        questions.append(Query(index, features, picture, one.box, own, collection))
-    first = [rank_features(index, query.features) for query in questions]
-    print(f"{'the method alone':32}{_median(one.timings for one in first):8.3f}")
+    queries = []
+    for entry in chosen:
+        picture = images.read(collection.path(entry.name))
+        features = method.describe(picture, entry.box)
+        own = index.positions.get(entry.name)
+        queries.append(Query(index, features, picture, entry.box, own, collection))
+    rankings = [rank_features(index, query.features) for query in queries]
+    timings = (ranking.timings for ranking in rankings)
+    print(f"{'the method alone':32}{_median_total(timings):8.3f}")
     for name in [*chain.RERANKERS, ",".join(chain.BEST)]:
         names = chain.parse_chain(name)
         try:
             chain.check_chain(names, index)
-            for query, ranking in zip(questions, first, strict=True):  # loads what it needs
+            for ranking, query in zip(rankings, queries, strict=True):  # loads what it needs
                 chain.rerank(ranking, query, names)
-            _print(name, questions, first, names)
+            _print_reranker(name, rankings, queries)
         except RetrievalError as error:
             print(f"{name:32}{'–':>8}  {error}")
     print("XFeat has described the queries before: 0.1 s each on a quiet core")
     if any(index.digests):
-        _shortlists(questions, first)
+        _print_shortlists(rankings, queries)
     if index.kind == "global":
         for pictures in GROWTH:
-            _grow(index, pictures)
-    _memory()
+            _print_diffusion(index, pictures)
+    peak = process_status("VmHWM")
+    if peak:
+        print(f"peak memory of all this: {human_bytes(peak)}")
 
 
-def _print(name: str, questions: list[Query], first: list[Ranking], names) -> None:
-    found = [chain.rerank(one, query, names) for one, query in zip(first, questions, strict=True)]
-    stages = [{key: one.timings[key] for key in names} for one in found]
-    print(f"{name:32}{_median(stages):8.3f}")
+def _print_reranker(name: str, rankings: list[Ranking], queries: list[Query]) -> None:
+    """Print the median seconds of a chain of re-rankers. name: as text, with commas between."""
+    stages = chain.parse_chain(name)
+    timings = []
+    for ranking, query in zip(rankings, queries, strict=True):
+        reranked = chain.rerank(ranking, query, stages)
+        timings.append({stage: reranked.timings[stage] for stage in stages})
+    print(f"{name:32}{_median_total(timings):8.3f}")
 
 
-def _shortlists(questions: list[Query], first: list[Ranking]) -> None:
-    """Geometry grows with the number of pictures that are looked at."""
+def _print_shortlists(rankings: list[Ranking], queries: list[Query]) -> None:
+    """Print the median seconds of geometry for shortlists of several lengths."""
     for name, rerank in (
         ("geometry", verification.geometry_xfeat),
         ("geometry-lighterglue", verification.geometry_lighterglue),
@@ -86,14 +98,16 @@ def _shortlists(questions: list[Query], first: list[Ranking]) -> None:
             if name != "geometry" and count > verification.LIGHTERGLUE_SHORTLIST:
                 continue
             seconds = [
-                rerank(one.best(count), query).timings[name]
-                for one, query in zip(first, questions, strict=True)
+                rerank(ranking.best(count), query).timings[name]
+                for ranking, query in zip(rankings, queries, strict=True)
             ]
             print(f"{f'{name}, best {count}':32}{statistics.median(seconds):8.3f}")
 
 
-def _grow(index: Index, pictures: int) -> None:
-    """Diffusion on so many (or a few more): the collection repeated with noise."""
+def _print_diffusion(index: Index, pictures: int) -> None:
+    """Print the seconds of diffusion on at least so many pictures: the collection repeated with
+    noise.
+    """
     rng = np.random.default_rng(0)
     copies = -(-pictures // len(index))
     vectors = np.repeat(index.arrays["descriptors"].astype(np.float32), copies, axis=0)
@@ -108,12 +122,12 @@ def _grow(index: Index, pictures: int) -> None:
         neighbours = Neighbours(positions[:, 1:].astype(np.int32), similarity[:, 1:])
         note = ""
     else:
-        neighbours = _of_copies(vectors, copies)
+        neighbours = _neighbours_among_copies(vectors, copies)
         seconds *= len(vectors) / len(rows)
         note = f" (extrapolated from {len(rows)})"
     started = time.perf_counter()
     matrix = diffusion.matrix(neighbours)
-    made = time.perf_counter() - started
+    matrix_seconds = time.perf_counter() - started
     times = []
     for row in range(0, len(vectors), len(vectors) // QUERIES):
         y = np.zeros(len(vectors))
@@ -123,31 +137,26 @@ def _grow(index: Index, pictures: int) -> None:
         times.append(time.perf_counter() - started)
     print(
         f"diffusion on {len(vectors)} pictures: {statistics.median(times):.3f} s a query; once: "
-        f"neighbours {seconds:.0f} s{note}, matrix {made:.1f} s"
+        f"neighbours {seconds:.0f} s{note}, matrix {matrix_seconds:.1f} s"
     )
 
 
-def _of_copies(vectors: np.ndarray, copies: int) -> Neighbours:
-    """Neighbours among the copies of the same picture, where nearly all of them are."""
+def _neighbours_among_copies(vectors: np.ndarray, copies: int) -> Neighbours:
+    """Neighbours among the copies of the same picture, which nearly all neighbours are.
+
+    vectors: (N, D) of unit length, the copies of a picture one after another.
+    """
     positions, similarity = [], []
     for start in range(0, len(vectors), copies):
-        part = vectors[start : start + copies]
-        similar = part @ part.T
-        np.fill_diagonal(similar, -1)
-        nearest = np.argsort(-similar, axis=1)[:, :COUNT]
+        block = vectors[start : start + copies]
+        block_similarity = block @ block.T
+        np.fill_diagonal(block_similarity, -1)
+        nearest = np.argsort(-block_similarity, axis=1)[:, :COUNT]
         positions.append(nearest + start)
-        similarity.append(np.take_along_axis(similar, nearest, axis=1))
+        similarity.append(np.take_along_axis(block_similarity, nearest, axis=1))
     return Neighbours(np.concatenate(positions).astype(np.int32), np.concatenate(similarity))
 
 
-def _memory() -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory of all this: {peak / (1e9 if sys.platform == 'darwin' else 1e6):.2f} GB")
-
-
-def _median(timings) -> float:
-    return statistics.median(sum(one.values()) for one in timings)
+def _median_total(timings: Iterable[Mapping[str, float]]) -> float:
+    """The median of the sums of all stages. timings: seconds by stage, of each query."""
+    return statistics.median(sum(stages.values()) for stages in timings)

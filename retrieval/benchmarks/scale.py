@@ -1,8 +1,8 @@
-"""``bench scale``: search in collections that are larger than any at hand.
+"""``bench scale``: search in collections that are larger than the embedded one.
 
-Vectors are made up: those of the embedded collection with noise of the collection's own covariance,
-as strong as makes a made-up vector as like its original as a picture is to its nearest. DELF's
-inverted file is that of the embedded collection, repeated with noise. What is extrapolated says so.
+Vectors are made up: those of town plus noise with the covariance of town. The noise is so strong
+that a vector is as similar to its original as a picture is to its nearest neighbour. DELF's
+inverted file is that of town, repeated with noise. The output says which numbers are extrapolated.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ from retrieval.ranking.search import SHORTLIST
 
 T = TypeVar("T")
 
-SMALLEST = 10_000
+MIN_PICTURES = 10_000
 QUERIES = 200
 SEED = 0
 
 
-class Built(NamedTuple):
-    """What a build cost: seconds, seconds of processor time, bytes of the process at its peak."""
+class BuildCost(NamedTuple):
+    """What a build took: seconds, seconds of processor time, peak of the process in bytes."""
 
     seconds: float
     processor: float
     peak: int
 
 
-class Asked(NamedTuple):
-    """What a search costs: bytes in memory, seconds a query (median); and the cosines of what it
-    found, (QUERIES, RECALL_AT)."""
+class SearchCost(NamedTuple):
+    """What searches took: bytes in memory, median seconds a query.
+
+    scores: (QUERIES, RECALL_AT), cosines of the pictures found.
+    """
 
     memory: int
     seconds: float
@@ -54,28 +56,31 @@ class Asked(NamedTuple):
 
 
 def run(method: str, count: int) -> None:
-    """The command: 10 000 pictures, and ten times as many until there are ``count``."""
+    """The command: measure 10,000 pictures, then ten times as many, until there are ``count``.
+
+    method: 'cnn-irwnha' for vectors or 'delf' for the inverted file.
+    """
     index = indexes.load(index_of_town(method))
-    sizes = [SMALLEST]
+    sizes = [MIN_PICTURES]
     while sizes[-1] * 10 <= count:
         sizes.append(sizes[-1] * 10)
-    measure = _inverted_file if index.kind == "local" else _vectors
+    measure = _print_inverted_file if index.kind == "local" else _print_vectors
     for size in sizes:
         measure(index, min(size, count))
 
 
-def _vectors(index: Index, count: int) -> None:
+def _print_vectors(index: Index, count: int) -> None:
     """Print a line for each way to search vectors."""
     base = index.arrays["descriptors"].astype(np.float32)
-    like = float(np.median(index.nearest_sample))
+    similarity = float(np.median(index.nearest_sample))
     rng = np.random.default_rng(SEED)
-    queries = made_up(base, like, QUERIES, rng).astype(np.float32)
+    queries = made_up(base, similarity, QUERIES, rng).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.npy"
         vectors = np.lib.format.open_memmap(path, "w+", np.float16, (count, base.shape[1]))
         for start in range(0, count, BLOCK):
             end = min(start + BLOCK, count)
-            vectors[start:end] = made_up(base, like, end - start, rng)
+            vectors[start:end] = made_up(base, similarity, end - start, rng)
         vectors.flush()
         exact = nearest(vectors, queries, RECALL_AT)[0]
         print(
@@ -87,33 +92,38 @@ def _vectors(index: Index, count: int) -> None:
             f"{'processor':>11}{'at its peak':>13}"
         )
         for search in (EXACT, *KINDS):
-            built = _apart(build, search, path)
-            asked = _apart(ask, search, path, queries)
-            recall = (asked.scores >= exact[:, -1:] - 1e-6).mean()
+            build_cost = _in_process(build, search, path)
+            cost = _in_process(run_searches, search, path, queries)
+            recall = (cost.scores >= exact[:, -1:] - 1e-6).mean()
             print(
-                f"  {search:8}{recall:10.3f}{1000 * asked.seconds:12.2f}"
-                f"{human_bytes(asked.memory):>10}{built.seconds:8.0f} s{built.processor:9.0f} s"
-                f"{human_bytes(built.peak):>13}",
+                f"  {search:8}{recall:10.3f}{1000 * cost.seconds:12.2f}"
+                f"{human_bytes(cost.memory):>10}{build_cost.seconds:8.0f} s"
+                f"{build_cost.processor:9.0f} s{human_bytes(build_cost.peak):>13}",
                 flush=True,
             )
 
 
-def made_up(base: np.ndarray, like: float, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Unit vectors (count, D) float16 that are distributed like base (N, D), also of unit length.
+def made_up(
+    base: np.ndarray, similarity: float, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Vectors (count, D) float16 of unit length that are distributed like base (N, D) float32.
 
-    like: their cosine to the vector of base that they come from.
+    similarity: expected cosine of a vector and the one of base that it is made of.
     """
     deviations = base - base.mean(axis=0)
-    spread = np.square(deviations).sum(axis=1).mean()
-    strength = np.sqrt((1 / like**2 - 1) / spread)
-    # Sums of deviations with random signs and sizes have their covariance.
+    variance = np.square(deviations).sum(axis=1).mean()
+    strength = np.sqrt((1 / similarity**2 - 1) / variance)
+    # Random combinations of the deviations have their covariance.
     noise = rng.standard_normal((count, len(base)), np.float32) @ deviations / np.sqrt(len(base))
     vectors = base[rng.integers(0, len(base), count)] + strength * noise
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def build(search: str, path: Path) -> Built:
-    """Make a search over the vectors in a file, and keep its arrays beside it."""
+def build(search: str, path: Path) -> BuildCost:
+    """Make a searcher over the vectors in a file, and store its arrays beside it.
+
+    search: 'exact' or a key of ``KINDS``. path: of an .npy file (N, D).
+    """
     vectors = np.load(path, mmap_mode="r")
     started, spent = time.perf_counter(), time.process_time()
     if search == EXACT:
@@ -122,20 +132,22 @@ def build(search: str, path: Path) -> Built:
         for name, array in KINDS[search].make(vectors).arrays().items():
             np.save(path.with_name(f"{name}.npy"), array)
     seconds, processor = time.perf_counter() - started, time.process_time() - spent
-    return Built(seconds, processor, process_status("VmHWM") or 0)
+    return BuildCost(seconds, processor, process_status("VmHWM") or 0)
 
 
-def ask(search: str, path: Path, queries: np.ndarray) -> Asked:
-    """Open a search and put queries to it, one by one."""
+def run_searches(search: str, path: Path, queries: np.ndarray) -> SearchCost:
+    """Open a searcher that ``build`` stored, and search with queries (QUERIES, D) one by one."""
     vectors = np.load(path, mmap_mode="r")
-    nearest(vectors[:1000], queries, 1)  # FAISS itself is no part of what is measured
+    nearest(vectors[:1000], queries, 1)  # loads FAISS, whose memory does not count
     before = process_status("RssAnon") or 0
     searcher: ExactSearcher | Approximate
     if search == EXACT:
         searcher = ExactSearcher(vectors)
     else:
         kind = KINDS[search]
-        arrays = {one: np.load(path.with_name(f"{one}.npy"), mmap_mode="r") for one in kind.types}
+        arrays = {
+            name: np.load(path.with_name(f"{name}.npy"), mmap_mode="r") for name in kind.types
+        }
         searcher = kind.of(vectors, arrays)
     memory = (process_status("RssAnon") or 0) - before
     seconds, scores = [], []
@@ -143,24 +155,24 @@ def ask(search: str, path: Path, queries: np.ndarray) -> Asked:
         started = time.perf_counter()
         scores.append(searcher.rank(query, RECALL_AT)[1])
         seconds.append(time.perf_counter() - started)
-    return Asked(memory, float(np.median(seconds)), np.stack(scores))
+    return SearchCost(memory, float(np.median(seconds)), np.stack(scores))
 
 
-def _apart(do: Callable[..., T], *arguments: object) -> T:
-    """What ``do`` returns in a process of its own, whose memory is that of ``do`` alone."""
+def _in_process(do: Callable[..., T], *arguments: object) -> T:
+    """``do(*arguments)`` in a new process, so that its memory can be measured."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         return pool.submit(do, *arguments).result()
 
 
-def _inverted_file(index: Index, count: int) -> None:
+def _print_inverted_file(index: Index, count: int) -> None:
     """Print time and memory of each stage of DELF's inverted file."""
     rng = np.random.default_rng(SEED)
     stored, offsets = index.arrays["descriptors"], index.arrays["offsets"]
     descriptors = dequantise(stored)
     total = len(descriptors) * count // len(index)
     size = asmk.codebook_size(total)
-    # As many words as the rule says, but not learned: descriptors with a little noise.
+    # The codebook has the right size but is not learned: descriptors with a little noise.
     words = descriptors[rng.integers(0, len(descriptors), size)]
     words = words + 0.3 * rng.standard_normal(words.shape, np.float32) / np.sqrt(words.shape[1])
     codebook = np.ascontiguousarray(words, np.float32)
@@ -178,9 +190,9 @@ def _inverted_file(index: Index, count: int) -> None:
     growing = time.process_time() - started
     seconds = []
     for position in rng.integers(0, len(index), 20).tolist():
-        asked = as_local(index.features(position)).descriptors
+        query = as_local(index.features(position)).descriptors
         started = time.perf_counter()
-        grown.rank(asked, SHORTLIST)
+        grown.rank(query, SHORTLIST)
         seconds.append(time.perf_counter() - started)
 
     trained = min(total, asmk.TRAINING)

@@ -25,11 +25,14 @@ from retrieval.errors import RetrievalError
 ROOT = Path(__file__).parents[2]
 APP = ("streamlit", "run", "app.py", "--server.headless", "true", "--server.address", "127.0.0.1")
 SERVICE = ("retrieval", "serve")
-PATIENCE = 120.0  # s to start in
+START_TIMEOUT = 120.0  # s to start in
 
 
 class Served:
-    """A running process that answers at ``address``. started: seconds that it took to answer."""
+    """A process that answers at ``address``, and those that it started.
+
+    started: seconds from its start until it answered.
+    """
 
     def __init__(self, process: subprocess.Popen, port: int):
         self.process, self.port = process, port
@@ -37,37 +40,39 @@ class Served:
         self.started = 0.0
 
     def memory(self) -> int | None:
-        """Resident bytes; None where the system has no /proc."""
-        return self._total("VmRSS")
+        """Resident bytes of all processes; None where the system has no /proc."""
+        return self._sum_of_status("VmRSS")
 
     def peak(self) -> int | None:
-        """The most that was resident since the start, in bytes: all peaks added."""
-        return self._total("VmHWM")
+        """The sum of the peaks of all processes, in bytes; None without /proc."""
+        return self._sum_of_status("VmHWM")
 
     def processor(self) -> float:
-        """Seconds of processor time that it took so far, all threads; NaN without /proc."""
+        """Seconds of processor time of all processes so far, all threads; NaN without /proc."""
         try:
-            lines = [Path(f"/proc/{one}/stat").read_text() for one in self._processes()]
+            lines = [Path(f"/proc/{process}/stat").read_text() for process in self._processes()]
         except OSError:
             return math.nan
-        # Its own, user and system, and that of processes that it started and that have ended.
+        # utime, stime, cutime, cstime: of the process, and of its children that have ended.
         ticks = [sum(map(int, line.rpartition(")")[2].split()[11:15])) for line in lines]
         return sum(ticks) / os.sysconf("SC_CLK_TCK")
 
-    def _total(self, key: str) -> int | None:
-        return sum(process_status(key, one) or 0 for one in self._processes()) or None
+    def _sum_of_status(self, key: str) -> int | None:
+        return sum(process_status(key, process) or 0 for process in self._processes()) or None
 
     def _processes(self) -> list[int]:
-        """It, and those that it started: pictures are decoded in another process."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [self.process.pid, *(int(one) for task in tasks for one in task.read_text().split())]
+        """Ids of the process and of its children, one of which decodes pictures."""
+        files = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        children = (child for file in files for child in file.read_text().split())
+        return [self.process.pid, *map(int, children)]
 
 
 @contextmanager
 def serving(module: Sequence[str], port_option: str, health: str) -> Iterator[Served]:
-    """``python -m module…`` on a free port, once it answers at the path ``health``.
+    """Run ``python -m module…`` on a free port, and end it after the ``with`` block.
 
-    The numbers of threads are those that the software chooses, not those of this process.
+    port_option: of the command. health: the path that answers as soon as the process is ready.
+    Raises RetrievalError where it does not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,7 +85,7 @@ def serving(module: Sequence[str], port_option: str, health: str) -> Iterator[Se
     served = Served(process, port)
     try:
         while not _answers(served.address + health):
-            if process.poll() is not None or time.perf_counter() - started > PATIENCE:
+            if process.poll() is not None or time.perf_counter() - started > START_TIMEOUT:
                 raise RetrievalError(
                     f"python -m {' '.join(module)} does not start; run it to see why."
                 )
@@ -105,14 +110,14 @@ def _answers(address: str) -> bool:
 
 
 class PeakMemory:
-    """The most resident memory while the ``with`` block runs, looked at ten times a second."""
+    """The peak of resident memory in a ``with`` block, in ``bytes``, sampled every 0.1 s."""
 
     def __init__(self, served: Served):
         self.served, self.bytes = served, 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._over.wait(0.1):
             self.bytes = max(self.bytes, self.served.memory() or 0)
 
@@ -131,7 +136,7 @@ class PeakMemory:
 
 
 def percentile(seconds: Sequence[float], share: int) -> float:
-    """The time that ``share`` per cent of the answers came in; NaN where there was none."""
+    """The ``share``-th percentile (0 to 100); NaN without a value."""
     return float(np.percentile(seconds, share)) if seconds else math.nan
 
 
@@ -140,6 +145,6 @@ def megabytes(size: int | None) -> str:
 
 
 def machine() -> str:
-    """What the numbers depend on."""
+    """Cores and load of this machine, for the heading of a table."""
     load = f", load {os.getloadavg()[0]:.1f} before" if hasattr(os, "getloadavg") else ""
     return f"{threads.usable_cores()} cores{load}"

@@ -1,6 +1,6 @@
 """``bench start``: from a cold start of the app to its first page and its first answer.
 
-In a real browser, Chromium without a window, which is running before the clock starts.
+The pages are opened in Chromium without a window, which is started before the time is taken.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from retrieval import methods
 from retrieval.benchmarks.served import APP, machine, megabytes, serving
 from retrieval.errors import RetrievalError
 
-STANDS = 5.0  # s that the page stands before a picture is clicked
-WAIT = 300_000  # ms, after which something is wrong
+PAUSE = 5.0  # s between the complete page and the click on a picture
+TIMEOUT_MS = 300_000  # of each wait
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,8 +24,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Everything is drawn and every picture has arrived.
-WHOLE = """start => {
+# Whether the script is done and every picture is loaded.
+IS_COMPLETE = """start => {
   const app = document.querySelector('[data-testid="stApp"]');
   const cards = [...document.querySelectorAll(`[class*="st-key-open-${start}-"]`)];
   const pictures = [...document.querySelectorAll('[class*="st-key-card-"] img')];
@@ -39,19 +39,21 @@ def run() -> None:
     """The command: print the times of each method, each from a cold start."""
     print(
         f"Cold start of the app, {machine()}; seconds from the start of the process; the answer "
-        f"from a click on the first picture after the page has stood for {STANDS:g} s"
+        f"from a click on the first picture after the page has stood for {PAUSE:g} s"
     )
     print(f"{'':14}{'server':>8}{'title':>8}{'page':>8}{'answer':>8}  peak memory")
     for name, entry in methods.METHODS.items():
-        found = measure(name)
-        times = "".join(f"{found[key]:8.1f}" for key in ("server", "title", "page", "answer"))
-        print(f"{entry.title:14}{times}  {megabytes(found['peak'])}", flush=True)
+        measured = measure(name)
+        times = "".join(f"{measured[key]:8.1f}" for key in ("server", "title", "page", "answer"))
+        print(f"{entry.title:14}{times}  {megabytes(measured['peak'])}", flush=True)
 
 
-def measure(method: str, collection: str = "town", stands: float = STANDS) -> dict[str, Any]:
-    """Seconds until the server answers, the title and the whole page are there, from the start.
+def measure(method: str, collection: str = "town", pause: float = PAUSE) -> dict[str, Any]:
+    """Times and memory of one cold start.
 
-    And ``answer``, from a click until every picture of the answer is there; ``peak``: bytes.
+    Returns seconds from the start of the process until the ``server`` answers, the ``title`` is
+    shown and the ``page`` is complete; ``answer``, seconds from a click until the answer is
+    complete; ``peak``, bytes, None without /proc. Raises RetrievalError without a browser.
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
@@ -66,7 +68,7 @@ def measure(method: str, collection: str = "town", stands: float = STANDS) -> di
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(WAIT)
+        page.set_default_timeout(TIMEOUT_MS)
         started = time.perf_counter()
         with serving(APP, "--server.port", "/_stcore/health") as served:
             page.goto(
@@ -74,19 +76,19 @@ def measure(method: str, collection: str = "town", stands: float = STANDS) -> di
             )
             page.get_by_role("heading", name="Search by example").wait_for()
             title = time.perf_counter() - started
-            page.wait_for_function(WHOLE, arg="browse")
-            whole = time.perf_counter() - started
-            time.sleep(stands)
+            page.wait_for_function(IS_COMPLETE, arg="browse")
+            complete = time.perf_counter() - started
+            time.sleep(pause)
             clicked = time.perf_counter()
             page.locator('[class*="st-key-open-browse-0"] button').click()
-            page.wait_for_function(WHOLE, arg=method)
+            page.wait_for_function(IS_COMPLETE, arg=method)
             answer = time.perf_counter() - clicked
-            found = {
+            measured = {
                 "server": served.started,
                 "title": title,
-                "page": whole,
+                "page": complete,
                 "answer": answer,
                 "peak": served.peak(),
             }
         browser.close()
-    return found
+    return measured

@@ -18,20 +18,20 @@ def add(commands) -> None:
     command(
         bench,
         "extract",
-        _module_runner("extraction"),
+        _benchmark("extraction"),
         "extraction, beside the plain loop of PyTorch",
     )
-    command(bench, "evaluation", _module_runner("evaluation"), "scoring, beside a plain loop")
+    command(bench, "evaluation", _benchmark("evaluation"), "scoring, beside a plain loop")
     command(
         bench,
         "threads",
-        _module_runner("threads"),
+        _benchmark("threads"),
         "indexing beside other work, by how threads wait",
     )
     rerank = command(
         bench,
         "rerank",
-        _module_runner("reranking", "index", "collection"),
+        _benchmark("reranking", "index", "collection"),
         "re-ranking, and how it grows",
     )
     rerank.add_argument(
@@ -43,13 +43,13 @@ def add(commands) -> None:
     command(
         bench,
         "start",
-        _module_runner("start"),
+        _benchmark("start"),
         "cold start of the app to its first page and first answer",
     )
     visitors = command(
         bench,
         "visitors",
-        _module_runner("visitors", "count", "rest"),
+        _benchmark("visitors", "count", "rest"),
         "many visitors at once in the app",
     )
     visitors.add_argument("--count", type=positive, default=30, metavar="N", help="visitors (30)")
@@ -63,7 +63,7 @@ def add(commands) -> None:
     clients = command(
         bench,
         "clients",
-        _module_runner("clients", "count", "seconds"),
+        _benchmark("clients", "count", "seconds"),
         "many clients at once at the REST service",
     )
     clients.add_argument("--count", type=positive, default=30, metavar="N", help="clients (30)")
@@ -80,7 +80,7 @@ def add(commands) -> None:
     scale = command(
         bench,
         "scale",
-        _module_runner("scale", "method", "count"),
+        _benchmark("scale", "method", "count"),
         "search in larger collections, made up",
     )
     scale.add_argument(
@@ -94,7 +94,7 @@ def add(commands) -> None:
     )
 
 
-def _module_runner(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
+def _benchmark(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
     """What a command does: ``run`` of a module of ``benchmarks/``, with the arguments ``names``.
 
     The module is imported when the command runs, as some import torch.

@@ -16,18 +16,18 @@ from retrieval.ranking import chain
 
 def test_plain_loop_and_ours_give_the_same_descriptors():
     data = io.BytesIO()
-    images.read(extraction._picture(0)).resize((160, 120)).save(data, "JPEG")
-    with extraction._network() as path:
+    images.read(extraction._jpeg(0)).resize((160, 120)).save(data, "JPEG")
+    with extraction._network_file() as path:
         ours = methods.load("cnn-irwnha", path, size=extraction.SIZE, scales=[1.0])
-        plain = extraction._Plain(path)
+        plain = extraction._PlainLoop(path)
     (vector,) = (ours.describe(one) for one in extraction._read_ahead([data.getvalue()]))
     assert vector @ plain.describe(data.getvalue()) > extraction.MIN_COSINE
 
 
-def test_work_is_counted():
+def test_flops_of_a_resnet_are_counted():
     # torchvision states 4.09 G multiply-adds for ResNet-50 at 224 × 224.
     expected = 2 * 4.09 * 1024 * 768 / 224**2
-    assert extraction._work("resnet50") == pytest.approx(expected, rel=0.02)
+    assert extraction._gflop("resnet50") == pytest.approx(expected, rel=0.02)
 
 
 def test_evaluation_compares_equal_things():
@@ -36,7 +36,7 @@ def test_evaluation_compares_equal_things():
     assert set(found) == {"evaluate", "loop", "difference"}
 
 
-def test_evaluation_says_what_it_found(capsys):
+def test_evaluation_prints_times_and_the_difference(capsys):
     assert cli.main(["bench", "evaluation"]) == 0
     assert "largest difference of an AP" in capsys.readouterr().out
 
@@ -69,9 +69,9 @@ def test_delf_on_an_index_of_ones_own(labelled, monkeypatch, capsys):
     assert cli.main([*asked, "--collection", str(root / "nowhere")]) == 1
 
 
-def test_full_precision_is_what_the_method_gives(labelled, load):
+def test_the_full_precision_index_has_the_features_of_the_method(labelled, load):
     root, made = labelled
-    exact = delf._Exact(made, open_collection(root), load("delf"), None)
+    exact = delf._FullPrecisionIndex(made, open_collection(root), load("delf"), None)
     found = exact.features(2)
     expected = load("delf").describe(images.read(root / "c.png"))
     np.testing.assert_array_equal(found.descriptors, expected.descriptors)
@@ -89,11 +89,11 @@ def test_threads_are_compared_quiet_and_busy():
     from retrieval.benchmarks import threads
 
     found = threads.measure(pictures=1, rounds=1)
-    assert set(found) == set(threads.WAYS)
+    assert set(found) == set(threads.THREAD_SETTINGS)
     assert all(quiet > 0 and busy > 0 for quiet, busy in found.values())
 
 
-def test_rerank(indexes, collection, monkeypatch, capsys):
+def test_rerank_prints_a_line_for_each_re_ranker(indexes, collection, monkeypatch, capsys):
     """Every re-ranker has its line; one that the index cannot serve says why."""
     queries = tuple(Query(name, (10, 10, 200, 150), {}) for name in ("a.png", "b.png"))
     asked = replace(collection, queries=queries)
@@ -112,12 +112,12 @@ def test_rerank(indexes, collection, monkeypatch, capsys):
     assert "superglobal needs an index with one vector" in capsys.readouterr().out
 
 
-def test_scale(indexes, monkeypatch, capsys):
+def test_scale_prints_a_line_for_each_search(indexes, monkeypatch, capsys):
     """Each way to search has its line: what it finds is compared with exact search."""
     found = {method: index.path for method, index in indexes.items()}
     monkeypatch.setattr(scale.indexes, "find", lambda name: found)
-    monkeypatch.setattr(scale, "_apart", lambda do, *arguments: do(*arguments))
-    for settings in ((scale, "SMALLEST", 1000), (scale, "QUERIES", 20)):
+    monkeypatch.setattr(scale, "_in_process", lambda do, *arguments: do(*arguments))
+    for settings in ((scale, "MIN_PICTURES", 1000), (scale, "QUERIES", 20)):
         monkeypatch.setattr(*settings)
     assert cli.main(["bench", "scale", "--count", "2000"]) == 0
     out = capsys.readouterr().out
@@ -131,7 +131,7 @@ def test_scale(indexes, monkeypatch, capsys):
     assert "a query, shortlist" in out
 
 
-def test_made_up_vectors_are_like_real_ones():
+def test_made_up_vectors_have_the_similarity_asked_for():
     rng = np.random.default_rng(0)
     base = rng.normal(size=(40, 16)) * np.linspace(3, 0.1, 16) + 0.5
     base = (base / np.linalg.norm(base, axis=1, keepdims=True)).astype(np.float32)

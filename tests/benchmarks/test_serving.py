@@ -1,4 +1,4 @@
-"""The benchmarks of the running app and service do run; the times are nobody's to assert."""
+"""The benchmarks of the running app and service give all their numbers; no time is asserted."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ STEPS = [
 ]
 
 
-def test_two_visitors_see_every_step():
+def test_two_visitors_take_every_step():
     found = visitors.measure(2, rest=0)
     assert not found.errors
     assert list(found.seconds) == STEPS
@@ -44,18 +44,18 @@ def test_two_clients_are_answered():
 @pytest.mark.skipif(not shutil.which("chromium"), reason="there is no Chromium on this machine")
 def test_start_in_a_browser():
     pytest.importorskip("playwright")
-    found = start.measure("cnn-irwnha", stands=0)
+    found = start.measure("cnn-irwnha", pause=0)
     assert 0 < found["server"] < found["title"] <= found["page"]
     assert found["answer"] > 0
 
 
-def test_start_without_a_browser_says_what_it_needs(monkeypatch, capsys):
+def test_start_without_a_browser_names_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert cli.main(["bench", "start"]) == 1
     assert "Chromium" in capsys.readouterr().err
 
 
-def test_what_does_not_start_is_said():
+def test_a_command_that_does_not_start_is_an_error():
     nonsense = served.serving(("retrieval", "nonsense"), "--port", "/health")
     with pytest.raises(RetrievalError, match="does not start"):
         nonsense.__enter__()
@@ -67,7 +67,7 @@ def test_percentiles():
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="measured as Linux tells it")
-def test_what_a_served_process_starts_counts_as_its_own():
+def test_memory_and_time_of_child_processes_count():
     child = "data = b'x' * 50_000_000; sum(range(10**7)); print(flush=True); input()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     process = subprocess.Popen(
