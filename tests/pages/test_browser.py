@@ -233,7 +233,8 @@ def test_the_former_answer_is_gone_before_the_next_is_there(page, address):
 )
 def test_all_methods_are_compared_on_one_screen(page, address):
     page.set_viewport_size({"width": 1280, "height": 800})
-    page.goto(f"{address}?collection=town&method=all&query=museum_017.jpg&box=0,0,300,479")
+    page.goto(f"{address}?collection=town&method=all&query=hall_004.jpg&box=0,144,479,439")
+    page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR has").wait_for()
     page.locator(".st-key-open-cnn-irwnha-9").wait_for()
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
     last = page.locator('[class*="st-key-strip-cnn-irwnha"]').bounding_box()

@@ -33,9 +33,9 @@ STOPS = (
     Stop(
         "hall_004.jpg",
         "Details tell buildings apart",
-        "SIR has one vector for the whole picture, and other buildings of a similar style get "
-        "similar vectors: four of its first ten are wrong. DELF compares hundreds of small places "
-        "and checks that they lie in the same arrangement: all of its first ten are right.",
+        "SIR has one vector for the whole picture. Buildings of a similar style get similar ones: "
+        "four of its first ten are wrong. DELF compares hundreds of places and how they lie: all "
+        "ten are right.",
         (6, 10, 7),
         "delf",
     ),
