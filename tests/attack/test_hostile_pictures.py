@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from retrieval import decoding, images, picture_files, processes
 
 MEASURE = """
 import contextlib, sys, time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from retrieval import images
@@ -342,6 +344,7 @@ def hostile(monkeypatch, tmp_path):
     decoders = [decoding.Decoder() for _ in range(3)]
     for name, decoder in zip(("_collections", "_quick", "_slow"), decoders, strict=True):
         monkeypatch.setattr(images, name, decoder)
+    monkeypatch.setattr(images, "_took_long", deque())
     yield
     for decoder in decoders:
         if decoder._process:
@@ -371,6 +374,20 @@ def test_a_picture_that_takes_long_keeps_no_others_waiting(hostile, monkeypatch)
         for one in slow:
             with pytest.raises(images.PictureError, match=r"takes more than 2\.1 s to read"):
                 one.result()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
+def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, monkeypatch):
+    """To show one and to search with it kept the decoder of quick ones busy three times."""
+    monkeypatch.setattr(images, "SECONDS", 0.1)
+    tried = []
+    decode = images._quick.decode
+    monkeypatch.setattr(images._quick, "decode", lambda *a: tried.append(a[0]) or decode(*a))
+    for data in (b"slow", b"slow", bytes(bytearray(b"slow"))):
+        with pytest.raises(images.PictureError, match="to read; save it as a plain JPEG"):
+            images.read(data, most=1_000_000)
+    assert images.read(GOOD, most=1_000_000).size == (16, 16)
+    assert tried == [b"slow", GOOD]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
