@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.parts import cards
-from pages.parts.about import asked, collection_map, local, training, vectors
+from pages.parts.about import collection_map, followed_query, local, training, vectors
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.networks import checkpoints
@@ -20,7 +20,7 @@ st.markdown(
     "in the same way, and the pictures with the most similar descriptors come first. Follow one "
     "picture through the three methods."
 )
-asked.follow_link(PARTS)
+followed_query.follow_link(PARTS)
 state.setdefault("about-part", "sir")
 st.segmented_control(
     "Part",
@@ -35,14 +35,14 @@ part: str = state["about-part"]
 if part == "training":
     training.section()
 elif part == "map":
-    picked = asked.pick()
-    asked.write_link(picked)
-    collection_map.section(picked)
+    followed = followed_query.pick()
+    followed_query.write_link(followed)
+    collection_map.section(followed)
 else:
     entry, checkpoint = methods.METHODS[part], checkpoints.find(part)
-    picked = asked.pick()
-    asked.write_link(picked)
-    METHODS[part](picked)
+    followed = followed_query.pick()
+    followed_query.write_link(followed)
+    METHODS[part](followed)
     st.caption(
         f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id}), "
         f"standing in for {checkpoint.stands_in_for}. Trained on: {checkpoint.trained_on}. Paper: "

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit import runtime
 
 from pages.parts import loaders, query
-from pages.parts.about.asked import Asked
+from pages.parts.about.followed_query import FollowedQuery
 from retrieval import index
 from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import choices
@@ -19,15 +19,16 @@ from retrieval.evaluation import projection
 from retrieval.methods import METHODS
 
 LANDMARK = "landmark"  # what marks are coloured by at first
-MOST_COLOURS = 20  # words of a column that can be told apart by colour
-FEW_NUMBERS = 6  # with so many different numbers or fewer, each gets a colour of its own
+MAX_WORDS = 20  # different words of a column that can be told apart by colour
+MAX_COLOURED_NUMBERS = 6  # different numbers of a column that each get a colour
 # Of Paul Tol's "bright" scheme, which colour-blind people tell apart, on white and on black. When
 # they are used up, they come again with the next shape, every other one hollow.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 SHAPES = ("circle", "triangle-up", "diamond", "square")
 UNKNOWN = "#9aa4ad"
 NEAREST = 10  # neighbours of the query that are marked
-SMALL, MOST_SHOWN = 96, 600  # pixels of a picture under the mouse; pictures that have one
+THUMBNAIL_SIDE = 96  # pixels of a picture under the mouse
+MAX_THUMBNAILS = 600  # pictures of a map; with more of them, none is shown
 KINDS = {"pca": "Principal components", "tsne": "Neighbourhoods (t-SNE)"}
 TEXTS = {
     "pca": "The map keeps the two directions in which the descriptors differ most (principal "
@@ -39,9 +40,9 @@ TEXTS = {
 state = st.session_state
 
 
-def section(asked: Asked) -> None:
+def section(followed: FollowedQuery) -> None:
     """The maps of the methods with one descriptor a picture, side by side; a click searches."""
-    collection = asked.collection
+    collection = followed.collection
     st.markdown(
         "Each mark is a picture; colour and shape say its landmark. Where a landmark makes a group "
         "of its own, the method recognises it; where landmarks mix, it fails. Small grey dots: no "
@@ -86,37 +87,39 @@ def section(asked: Asked) -> None:
     with loaders.errors_shown():
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):
             with column:
-                _map(method, path, kind, asked, colour, columns.get(colour, "N"))
+                _map(method, path, kind, followed, colour, columns.get(colour, "N"))
     if state.pop("map-asks", False):
         st.switch_page("pages/search.py")
 
 
 def _columns(collection: Collection) -> dict[str, str]:
     """Columns of the metadata to colour by: 'N' if each value gets a colour, 'Q' for a scale."""
-    found = {}
+    scales = {}
     for column, values in choices(collection.metadata, len(collection)).items():
         if column == LANDMARK:  # the ground truth has it
             continue
         if isinstance(values[0], str):
-            if len(values) <= MOST_COLOURS:
-                found[column] = "N"
+            if len(values) <= MAX_WORDS:
+                scales[column] = "N"
         else:
-            found[column] = "Q" if len(values) > FEW_NUMBERS else "N"
-    return found
+            scales[column] = "Q" if len(values) > MAX_COLOURED_NUMBERS else "N"
+    return scales
 
 
-def _map(method: str, path: Path, kind: str, asked: Asked, colour: str, scale: str) -> None:
+def _map(
+    method: str, path: Path, kind: str, followed: FollowedQuery, colour: str, scale: str
+) -> None:
     """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
-    collection, query_picture = asked.collection, asked.query_picture
-    whole = loaders.index_of(path, collection)
-    opened = whole.first(projection.MAX_PICTURES)
+    collection, query_picture = followed.collection, followed.query_picture
+    full_index = loaders.index_of(path, collection)
+    opened = full_index.first(projection.MAX_PICTURES)
     names = opened.names[: projection.MAX_PICTURES]
     if len(names) < 4:
         st.info("A map needs four pictures.")
         return
-    if len(names) < len(whole):
-        st.caption(f"The first {len(names):,} of {len(whole):,} pictures.")
-    nearest = loaders.search(path, method, collection, query_picture, asked.box).names[:NEAREST]
+    if len(names) < len(full_index):
+        st.caption(f"The first {len(names):,} of {len(full_index):,} pictures.")
+    nearest = loaders.search(path, method, collection, query_picture, followed.box).names[:NEAREST]
     places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
@@ -161,19 +164,20 @@ def _clicked(key: str, method: str, name: str) -> None:
 
 
 def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
+    """rows: a mark each. colour, scale: as for ``_map``."""
     pick = altair.selection_point("pick", fields=["Picture"], on="click")
     title = colour.replace("_", " ").capitalize()
-    plain = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
-    tips: list[str | altair.Tooltip] = [
+    no_axis = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
+    tooltips: list[str | altair.Tooltip] = [
         "Picture:N",
         "Landmark:N",
         *([altair.Tooltip("value:N", title=title)] if colour != LANDMARK else []),
         *(["image:N"] if "image" in rows[0] else []),
     ]
     base = altair.Chart(altair.Data(values=rows)).encode(
-        x=altair.X("x:Q", axis=plain, scale=altair.Scale(zero=False)),
-        y=altair.Y("y:Q", axis=plain, scale=altair.Scale(zero=False)),
-        tooltip=tips,
+        x=altair.X("x:Q", axis=no_axis, scale=altair.Scale(zero=False)),
+        y=altair.Y("y:Q", axis=no_axis, scale=altair.Scale(zero=False)),
+        tooltip=tooltips,
     )
     unknown = base.transform_filter("datum.value === null").mark_circle(
         size=30, opacity=0.7, cursor="pointer", color=UNKNOWN
@@ -190,13 +194,13 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
         known = sorted({row["value"] for row in rows if row["value"] is not None})
         rounds = [divmod(n, len(COLOURS)) for n in range(len(known))]
         colours = [COLOURS[n] for _, n in rounds]
-        looks = {
+        channels = {
             "stroke": colours,
             "fill": [
-                colour if turn % 2 == 0 else "transparent"
-                for (turn, _), colour in zip(rounds, colours, strict=True)
+                colour if round_number % 2 == 0 else "transparent"
+                for (round_number, _), colour in zip(rounds, colours, strict=True)
             ],
-            "shape": [SHAPES[turn] for turn, _ in rounds],
+            "shape": [SHAPES[round_number] for round_number, _ in rounds],
         }
         legend = altair.Legend(
             orient="bottom",
@@ -207,55 +211,64 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
             symbolStrokeWidth=2,
             labelFontSize=14,
         )
-        alone = altair.selection_point("alone", fields=["value"], bind="legend")
+        legend_selection = altair.selection_point("alone", fields=["value"], bind="legend")
         marks = marks.encode(
             **{
                 channel: getattr(altair, channel.capitalize())(
                     "value:N", scale=altair.Scale(domain=known, range=values), legend=legend
                 )
-                for channel, values in looks.items()
+                for channel, values in channels.items()
             },
-            opacity=altair.condition(alone, altair.value(0.9), altair.value(0.12)),
-        ).add_params(alone)
+            opacity=altair.condition(legend_selection, altair.value(0.9), altair.value(0.12)),
+        ).add_params(legend_selection)
     marks = marks.add_params(pick)
-    near = base.transform_filter("datum.ring")
+    neighbours = base.transform_filter("datum.ring")
     dark, light = (  # to be seen on any background
-        near.mark_point(size=190, strokeWidth=width, color=colour, fill=None, cursor="pointer")
+        neighbours.mark_point(
+            size=190, strokeWidth=width, color=colour, fill=None, cursor="pointer"
+        )
         for width, colour in ((5, "#000"), (2, "#fff"))
     )
-    asked = base.transform_filter("datum.query").mark_point(
+    followed_mark = base.transform_filter("datum.query").mark_point(
         size=320, shape="cross", filled=True, color="#D55E00", stroke="#fff"
     )
-    return (unknown + marks + dark + light + asked).properties(height=520)
+    return (unknown + marks + dark + light + followed_mark).properties(height=520)
 
 
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
-def _places(changed: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
-    """Places (N, 2) of all pictures, and the share of the variance that they hold, if known."""
+def _places(version: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
+    """Places (N, 2) of the pictures, and the share of the variance that they hold, 0 if unknown.
+
+    version: of the index, for the cache. kind: of ``KINDS``.
+    """
     vectors = _index.arrays["descriptors"][: projection.MAX_PICTURES].astype(np.float32)
     if kind == "tsne":
         return loaders.in_turn(lambda: projection.tsne(vectors)), 0.0
-    found = projection.pca(vectors)
-    return found.place(vectors), found.share
+    axes = projection.pca(vectors)
+    return axes.place(vectors), axes.share
 
 
 def _landmarks(collection: Collection, names: tuple[str, ...]) -> list[str | None]:
+    """The landmark of each picture by the ground truth; None where it is not known."""
     known = ground_truth.landmarks(collection.names, collection.queries)
     return [known[name].replace("_", " ") if name in known else None for name in names]
 
 
 def _thumbnails(collection: Collection, names: tuple[str, ...]) -> list[str]:
-    """An address of each picture; '' where there are too many, or none is here."""
-    if len(names) > MOST_SHOWN or not collection.has_pictures:
+    """The address of a small copy of each picture; '' where there are too many or none is here."""
+    if len(names) > MAX_THUMBNAILS or not collection.has_pictures:
         return [""] * len(names)
     with st.spinner("Reading the pictures"):
         return [_thumbnail(collection, name) for name in names]
 
 
 def _thumbnail(collection: Collection, name: str) -> str:
-    """Fetched when the mouse is there: inside the chart all of them would take megabytes."""
+    """The address of a small copy, which the browser fetches when the mouse is on the mark.
+
+    Inside the chart all of them would take megabytes.
+    """
     try:
-        jpeg, _ = loaders.view(collection.path(name), SMALL)
+        jpeg, _ = loaders.view(collection.path(name), THUMBNAIL_SIDE)
     except RetrievalError:
         return ""
     address = runtime.get_instance().media_file_mgr.add(jpeg, "image/jpeg", f"map-{name}")

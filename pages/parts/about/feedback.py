@@ -1,4 +1,4 @@
-"""More like these, less like those: results are marked, and the query is asked again."""
+"""Relevance feedback: the visitor marks results, and the query moves by what they marked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from pages.parts.about import steps
-from pages.parts.about.asked import Asked, leave_fragment
+from pages.parts.about.followed_query import FollowedQuery, leave_fragment
 from pages.parts.search.reranking import moved
 from retrieval.index import Index
 from retrieval.ranking.feedback import RIGHT, WRONG, rocchio
@@ -17,11 +17,11 @@ state = st.session_state
 
 
 @st.fragment
-def section(number: int, asked: Asked, opened: Index, vector: np.ndarray) -> None:
-    """vector: (D,), the descriptor of the query as the index has them."""
+def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndarray) -> None:
+    """Draw this step. vector: (D,), the descriptor of the query, of unit length."""
     leave_fragment()
     vectors = opened.arrays["descriptors"].astype(np.float32)
-    ranking = steps.ranked(asked, opened.names, vectors @ vector)
+    ranking = steps.ranked(followed, opened.names, vectors @ vector)
     first = ranking.positions[: steps.BEST].tolist()
     with steps.step(
         number,
@@ -33,57 +33,63 @@ def section(number: int, asked: Asked, opened: Index, vector: np.ndarray) -> Non
         rf"\mathbf{{q}}' = \mathbf{{q}} + {RIGHT} \, \bar{{\mathbf{{d}}}}_{{\text{{right}}}} - "
         rf"{WRONG} \, \bar{{\mathbf{{d}}}}_{{\text{{wrong}}}}",
     ):
-        said = [f"{score:.2f}" for score in ranking.scores[: steps.BEST]]
-        steps.show(asked, ranking, said, "marked")
-        right, wrong = _marks(asked, [opened.names[position] for position in first])
+        captions = [f"{score:.2f}" for score in ranking.scores[: steps.BEST]]
+        steps.show(followed, ranking, captions, "marked")
+        right, wrong = _marks(followed, [opened.names[position] for position in first])
         if not right and not wrong:
             st.info("Mark some of the results above.")
             return
         marked = [first[n] for n in (*right, *wrong)]
-        good, bad = (vectors[[first[n] for n in some]] for some in (right, wrong))
-        left = _without(asked, opened, marked)
-        others = set(opened.names) - {opened.names[position] for position in marked}
-        before, again = (
-            steps.ranked(left, opened.names, vectors @ query).only(others)
-            for query in (vector, rocchio(vector, good, bad))
+        right_vectors, wrong_vectors = (
+            vectors[[first[n] for n in some]] for some in (right, wrong)
         )
-        again = replace(again, before=before)
+        unmarked = _without(followed, opened, marked)
+        others = set(opened.names) - {opened.names[position] for position in marked}
+        before, after = (
+            steps.ranked(unmarked, opened.names, vectors @ query).only(others)
+            for query in (vector, rocchio(vector, right_vectors, wrong_vectors))
+        )
+        after = replace(after, before=before)
         st.markdown("**Before**")
-        said = [f"{score:.2f}" for score in before.scores[: steps.BEST]]
-        steps.show(left, before, said, "before")
+        captions = [f"{score:.2f}" for score in before.scores[: steps.BEST]]
+        steps.show(unmarked, before, captions, "before")
         st.markdown("**Asked again**")
-        said = [moved(again, n).removeprefix(" · ") for n in range(min(steps.BEST, len(again)))]
-        steps.show(left, again, said, "again")
+        captions = [moved(after, n).removeprefix(" · ") for n in range(min(steps.BEST, len(after)))]
+        steps.show(unmarked, after, captions, "again")
 
 
-def _marks(asked: Asked, names: list[str]) -> tuple[list[int], list[int]]:
-    """Which of the results are right and which are wrong, as the visitor says."""
+def _marks(followed: FollowedQuery, names: list[str]) -> tuple[list[int], list[int]]:
+    """Numbers of the results, from 0, that the visitor marks as right, and as wrong."""
     numbers = range(len(names))
-    key = f"{asked.collection.name} {asked.query_picture.name}"
+    key = f"{followed.collection.name} {followed.query_picture.name}"
     keys = f"about-right {key}", f"about-wrong {key}"
-    judged = asked.judged
+    judged = followed.judged
 
     def as_labelled() -> None:
         assert not isinstance(judged, str)
         verdicts = [judged.verdict(name) for name in names]
-        for one, verdict in zip(keys, ("positive", "wrong"), strict=True):
-            state[one] = [n for n in numbers if verdicts[n] == verdict]
+        for state_key, verdict in zip(keys, ("positive", "wrong"), strict=True):
+            state[state_key] = [n for n in numbers if verdicts[n] == verdict]
 
     right, wrong = (
         column.pills(
-            title, numbers, selection_mode="multi", format_func=lambda n: str(n + 1), key=one
+            title, numbers, selection_mode="multi", format_func=lambda n: str(n + 1), key=state_key
         )
-        for column, title, one in zip(st.columns(2), ("Right", "Wrong"), keys, strict=True)
+        for column, title, state_key in zip(st.columns(2), ("Right", "Wrong"), keys, strict=True)
     )
     if not isinstance(judged, str):
         st.button("Mark as the labels say", on_click=as_labelled, key="about-labelled")
     return list(right), [n for n in wrong if n not in right]
 
 
-def _without(asked: Asked, opened: Index, marked: list[int]) -> Asked:
-    """The same query with labels that know nothing of the marked pictures."""
-    if isinstance(asked.judged, str):
-        return asked
-    gone = [asked.collection.positions[opened.names[position]] for position in marked]
-    labels = {kind: np.setdiff1d(some, gone) for kind, some in asked.judged.labels.items()}
-    return asked._replace(judged=replace(asked.judged, labels=labels))
+def _without(followed: FollowedQuery, opened: Index, marked: list[int]) -> FollowedQuery:
+    """The query without the marked pictures in its labels. marked: positions in the index."""
+    if isinstance(followed.judged, str):
+        return followed
+    marked_positions = [
+        followed.collection.positions[opened.names[position]] for position in marked
+    ]
+    labels = {
+        kind: np.setdiff1d(some, marked_positions) for kind, some in followed.judged.labels.items()
+    }
+    return followed._replace(judged=replace(followed.judged, labels=labels))

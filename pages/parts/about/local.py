@@ -6,32 +6,36 @@ import streamlit as st
 
 from pages.parts import extraction, loaders
 from pages.parts.about import steps
-from pages.parts.about.asked import Asked
+from pages.parts.about.followed_query import FollowedQuery
 from pages.parts.keypoints.figures import pixels
 from pages.parts.search.answer import score
 from pages.parts.search.why import why
 from retrieval import index
-from retrieval.figures import steps as drawn
+from retrieval.figures import steps as step_figures
 from retrieval.ranking.search import SHORTLIST
 
 SHOWN = 150  # keypoints that are drawn
 PICTURE = 420  # pixels of the longer side of a picture on show
 
 
-def delf(asked: Asked) -> None:
-    paths = index.find(asked.collection.name)
+def delf(followed: FollowedQuery) -> None:
+    paths = index.find(followed.collection.name)
     if "delf" not in paths:
-        loaders.no_index(asked.collection, "delf")
+        loaders.no_index(followed.collection, "delf")
         st.stop()
-    path, query_picture = paths["delf"], asked.query_picture
+    path, query_picture = paths["delf"], followed.query_picture
     with loaders.errors_shown():
-        opened = loaders.index_of(path, asked.collection)
+        opened = loaders.index_of(path, followed.collection)
         picture, size = pixels(query_picture.source, query_picture.name)
         seen = extraction.attention(
             query_picture.source, query_picture.key, 1.0, opened.checkpoint, opened.settings
         )
         features = extraction.delf(
-            query_picture.source, query_picture.key, asked.box, opened.checkpoint, opened.settings
+            query_picture.source,
+            query_picture.key,
+            followed.box,
+            opened.checkpoint,
+            opened.settings,
         )
     picture.thumbnail((PICTURE, PICTURE))
     scales = opened.settings["scales"]
@@ -47,7 +51,7 @@ def delf(asked: Asked) -> None:
         r"\mathbf{y} = W \Bigl( \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
     ):
         if seen is not None:
-            st.image(drawn.overlay(picture, seen.scores), alt="Attention at every place")
+            st.image(step_figures.overlay(picture, seen.scores), alt="Attention at every place")
             st.caption("Red: high attention. This is the whole picture: the box comes later.")
     with steps.step(
         2,
@@ -64,7 +68,7 @@ def delf(asked: Asked) -> None:
         if not len(features):
             st.info("DELF finds no keypoint here: the picture is blank or too small.")
             st.stop()
-        st.image(drawn.dots(picture, size, features[:SHOWN]), alt="Keypoints")
+        st.image(step_figures.dots(picture, size, features[:SHOWN]), alt="Keypoints")
         st.caption(
             f"The best {min(SHOWN, len(features))} of {len(features)} keypoints. A large circle "
             "was found in a small copy of the picture and describes a large part of it."
@@ -72,7 +76,7 @@ def delf(asked: Asked) -> None:
         strongest = features.descriptors[0]
         steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
     with loaders.errors_shown():
-        ranking = loaders.search(path, "delf", asked.collection, query_picture, asked.box)
+        ranking = loaders.search(path, "delf", followed.collection, query_picture, followed.box)
     words = len(opened.arrays["codebook"])
     with steps.step(
         3,
@@ -110,7 +114,7 @@ def delf(asked: Asked) -> None:
             key=f"about-match-{query_picture.key}",
         )
         with loaders.errors_shown():
-            why(path, asked.collection, query_picture, asked.box, names[place])
+            why(path, followed.collection, query_picture, followed.box, names[place])
     with steps.step(
         5,
         "Ranking",
@@ -118,4 +122,4 @@ def delf(asked: Asked) -> None:
         "their votes. Click a picture to follow it instead.",
     ):
         captions = [score(ranking, n, short=True) for n in range(len(names))]
-        steps.show(asked, ranking, captions, "delf")
+        steps.show(followed, ranking, captions, "delf")

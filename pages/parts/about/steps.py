@@ -11,34 +11,35 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders
-from pages.parts.about.asked import Asked, ask
+from pages.parts.about.followed_query import FollowedQuery, ask
 from pages.parts.plain import plain
 from retrieval import images
-from retrieval.figures import steps as drawn
+from retrieval.figures import steps as step_figures
 from retrieval.ranking.ranking import Ranking
 
-CHANNELS, COLUMNS, SMALL = 8, 4, 300  # pixels of the longer side of one picture in a mosaic
+CHANNELS, COLUMNS = 8, 4  # of a mosaic of feature maps
+MOSAIC_SIDE = 300  # pixels of the longer side of a picture in it
 BEST = 10
 
 
 def step(number: int, title: str, text: str, formula: str = "") -> DeltaGenerator:
-    """A step: its heading, a short paragraph and its formula. Returns where it is shown."""
-    said, shown = st.columns([1, 2], gap="medium")
-    with said:
+    """Draw the text of a step. Returns the container for its pictures."""
+    text_column, picture_column = st.columns([1, 2], gap="medium")
+    with text_column:
         st.subheader(f"{number} · {title}", anchor=False)
         st.markdown(text)
         if formula:
             st.latex(formula)
-    return shown.container(key=f"step-{number}")
+    return picture_column.container(key=f"step-{number}")
 
 
-def cut(asked: Asked, side: int) -> Image.Image:
-    """What the network sees of the query, ``side`` pixels large."""
-    jpeg, size = loaders.view(asked.query_picture.source, 1000, asked.query_picture.name)
+def cut(followed: FollowedQuery, side: int) -> Image.Image:
+    """The query cropped to its box, ``side`` pixels on the longer side."""
+    jpeg, size = loaders.view(followed.query_picture.source, 1000, followed.query_picture.name)
     picture: Image.Image = Image.open(io.BytesIO(jpeg))
-    if asked.box:
+    if followed.box:
         factor = picture.width / size[0]
-        x1, y1, x2, y2 = (value * factor for value in asked.box)
+        x1, y1, x2, y2 = (value * factor for value in followed.box)
         picture = images.crop(picture, (x1, y1, min(x2, picture.width), min(y2, picture.height)))
     picture.thumbnail((side, side))
     return picture
@@ -48,37 +49,39 @@ def channels(picture: Image.Image, features: np.ndarray, strength: np.ndarray) -
     """The strongest channels of a feature map (C, h, w) over the picture. strength: (C,)."""
     order = np.argsort(-strength)[:CHANNELS]
     small = picture.copy()
-    small.thumbnail((SMALL, SMALL))
-    pictures = [drawn.overlay(small, features[channel]) for channel in order]
+    small.thumbnail((MOSAIC_SIDE, MOSAIC_SIDE))
+    pictures = [step_figures.overlay(small, features[channel]) for channel in order]
     text = f"The {len(order)} strongest of {len(features):,} channels"
-    st.image(drawn.mosaic(pictures, COLUMNS), width="stretch", alt=text)
+    st.image(step_figures.mosaic(pictures, COLUMNS), width="stretch", alt=text)
     st.caption(f"{text}. Red: the channel responds to what is there.")
 
 
 def strip(vector: np.ndarray, text: str) -> None:
     """A descriptor as a strip of colours."""
-    st.image(drawn.strip(vector), alt=text, width="stretch")
+    st.image(step_figures.strip(vector), alt=text, width="stretch")
     signed = " Blue is above zero, orange below." if (vector < 0).any() else ""
     st.caption(f"{text} The stronger the colour, the further from zero.{signed}")
 
 
-def ranked(asked: Asked, names: tuple[str, ...], scores: np.ndarray) -> Ranking:
+def ranked(followed: FollowedQuery, names: tuple[str, ...], scores: np.ndarray) -> Ranking:
     """The pictures by their scores, without the query. names: of the index; scores: of each."""
     order = np.argsort(-scores, kind="stable")
     ranking = Ranking(order, scores[order], tuple(names[n] for n in order), None, {}, {})
-    own = isinstance(asked.query_picture.source, Path)
-    return ranking.without(asked.query_picture.name) if own else ranking
+    own = isinstance(followed.query_picture.source, Path)
+    return ranking.without(followed.query_picture.name) if own else ranking
 
 
-def neighbours(asked: Asked, names: tuple[str, ...], scores: np.ndarray, key: str) -> None:
+def neighbours(
+    followed: FollowedQuery, names: tuple[str, ...], scores: np.ndarray, key: str
+) -> None:
     """The pictures with the highest scores, and how good the whole ranking is."""
-    ranking = ranked(asked, names, scores)
-    show(asked, ranking, [f"{score:.2f}" for score in ranking.scores[:BEST]], key)
+    ranking = ranked(followed, names, scores)
+    show(followed, ranking, [f"{score:.2f}" for score in ranking.scores[:BEST]], key)
 
 
-def show(asked: Asked, ranking: Ranking, captions: list[str], key: str) -> None:
+def show(followed: FollowedQuery, ranking: Ranking, captions: list[str], key: str) -> None:
     """A ranking as a strip of its first pictures."""
-    judged = None if isinstance(asked.judged, str) else asked.judged
+    judged = None if isinstance(followed.judged, str) else followed.judged
     if judged:
         first = ranking.names[:BEST]
         right = sum(judged.verdict(name) == "positive" for name in first)
@@ -93,7 +96,7 @@ def show(asked: Asked, ranking: Ranking, captions: list[str], key: str) -> None:
             if verdict:
                 label += f", {cards.VERDICTS[verdict].label.lower()}"
             cards.card(
-                asked.collection,
+                followed.collection,
                 name,
                 f"**{n + 1}** · {caption}",
                 label,

@@ -9,7 +9,7 @@ import altair
 import streamlit as st
 
 from pages.parts import axes, loaders
-from pages.parts.about import asked, steps
+from pages.parts.about import followed_query, steps
 from pages.parts.terms import explained
 from retrieval import index
 from retrieval.figures.evaluation import COLOURS
@@ -62,20 +62,20 @@ def section() -> None:
         checkpoint = checkpoints.find(method)
         record = checkpoint.path.with_suffix(".json")
         if record.is_file():
-            _run(checkpoint, json.loads(record.read_text("utf-8")))
+            _training_run(checkpoint, json.loads(record.read_text("utf-8")))
     st.subheader("Before and after", anchor=False)
-    picked = asked.pick()
-    asked.write_link(picked)
-    _before_after(picked)
+    followed = followed_query.pick()
+    followed_query.write_link(followed)
+    _before_after(followed)
 
 
-def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
+def _training_run(checkpoint: checkpoints.Checkpoint, record: dict[str, Any]) -> None:
     st.subheader(
         f"{METHODS[checkpoint.method].title}: {checkpoint.id}",
         anchor=False,
         help=explained("checkpoint"),
     )
-    epochs = made["epochs"]
+    epochs = record["epochs"]
     stages = list(dict.fromkeys(row["stage"] for row in epochs))
     for stage in stages:
         own = [row for row in epochs if row["stage"] == stage]
@@ -83,7 +83,7 @@ def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
         st.markdown(f"**Stage {stage}.** Loss: {text}" if len(stages) > 1 else f"Loss: {text}")
         for formula in formulas:
             st.latex(formula)
-        found_again = stage == "trunk" and made["settings"].get("trunk") == "correspondences"
+        found_again = stage == "trunk" and record["settings"].get("trunk") == "correspondences"
         measure = PLACES_FOUND if found_again else HELD_OUT
         best = max(own, key=lambda row: row["validation"])["epoch"]
         last = own[-1]["epoch"]
@@ -103,12 +103,12 @@ def _run(checkpoint: checkpoints.Checkpoint, made: dict[str, Any]) -> None:
             )
         first, most = own[0]["validation"], own[best]["validation"]
         st.markdown(f"Held-out landmarks, {measure}: **{first:.1%}** before, **{most:.1%}** after.")
-    labels = "their landmarks as labels" if made["labels"] == "landmark" else made["labels"]
+    labels = "their landmarks as labels" if record["labels"] == "landmark" else record["labels"]
     st.caption(
-        f"Learned from {made['pictures']:,} photographs with {labels}; {made['held_out']} "
-        f"photographs of other landmarks were held out. Began with {made['from']}."
+        f"Learned from {record['pictures']:,} photographs with {labels}; {record['held_out']} "
+        f"photographs of other landmarks were held out. Began with {record['from']}."
     )
-    st.code(made["command"], language="sh", wrap_lines=True)
+    st.code(record["command"], language="sh", wrap_lines=True)
 
 
 def _curve(
@@ -147,11 +147,11 @@ def _curve(
     return (line + marks).properties(height=220).configure_axis(**axes.READABLE)
 
 
-def _before_after(picked: asked.Asked) -> None:
+def _before_after(followed: followed_query.FollowedQuery) -> None:
     """The same query with the network of CNN-IRwNHA before and after its training."""
     paths = {
         path.name: path
-        for method, path in index.find_all(picked.collection.name)
+        for method, path in index.find_all(followed.collection.name)
         if method == "cnn-irwnha"
     }
     if not {BEFORE, AFTER} <= paths.keys():
@@ -165,6 +165,8 @@ def _before_after(picked: asked.Asked) -> None:
         st.markdown(f"**{title}** · {name}")
         with loaders.errors_shown():
             ranking = loaders.search(
-                paths[name], "cnn-irwnha", picked.collection, picked.query_picture, picked.box
+                paths[name], "cnn-irwnha", followed.collection, followed.query_picture, followed.box
             )
-        steps.show(picked, ranking, [f"{one:.2f}" for one in ranking.scores[: steps.BEST]], name)
+        steps.show(
+            followed, ranking, [f"{score:.2f}" for score in ranking.scores[: steps.BEST]], name
+        )

@@ -8,48 +8,53 @@ import streamlit as st
 
 from pages.parts import axes, extraction, loaders
 from pages.parts.about import feedback, steps
-from pages.parts.about.asked import Asked, leave_fragment
+from pages.parts.about.followed_query import FollowedQuery, leave_fragment
 from pages.parts.plain import plain
 from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 from retrieval.evaluation.ablation import Ablation, Steps, project, unit
-from retrieval.figures import steps as drawn
+from retrieval.figures import steps as step_figures
 from retrieval.figures.evaluation import COLOURS
 from retrieval.index import Index
 
 PICTURE = 300  # pixels of the longer side of the input on show
 
 
-def _opened(method: str, asked: Asked) -> tuple[Index, Steps, Ablation | None]:
-    """The index of a method, the steps of the picture, and the variants of the index."""
-    paths = index.find(asked.collection.name)
+def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablation | None]:
+    """The index of a method, the steps of the picture, and the variants of the index.
+
+    None in place of variants that are missing or do not fit. Ends the page without an index.
+    """
+    paths = index.find(followed.collection.name)
     if method not in paths:
-        loaders.no_index(asked.collection, method)
+        loaders.no_index(followed.collection, method)
         st.stop()
     path = paths[method]
     with loaders.errors_shown():
-        opened = loaders.index_of(path, asked.collection)
-        taken = extraction.steps(path, asked.collection, asked.query_picture, asked.box)
+        opened = loaders.index_of(path, followed.collection)
+        described = extraction.steps(
+            path, followed.collection, followed.query_picture, followed.box
+        )
     try:
-        variants = loaders.variants(path, asked.collection)
+        variants = loaders.variants(path, followed.collection)
     except RetrievalError as error:  # of an earlier index: the other steps can be shown
         st.warning(plain(str(error)))
-        return opened, taken, None
+        return opened, described, None
     again = f"`python -m retrieval ablate {path}`"
-    if variants is not None and not variants.fits(taken):
+    if variants is not None and not variants.fits(described):
         st.warning(f"The variants of this index were computed with another network; run {again}")
-        return opened, taken, None
+        return opened, described, None
     if variants is None:
         st.info(f"The steps can be changed once the variants of this index are computed: {again}")
-    return opened, taken, variants
+    return opened, described, variants
 
 
-def _input(asked: Asked, opened: Index, taken: Steps) -> None:
+def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """The two steps that both methods begin with: the input and the feature map."""
-    picture = steps.cut(asked, PICTURE)
-    channels, height, width = taken.maps[0].shape
-    kept = " Only the box is kept." if asked.box else ""
+    picture = steps.cut(followed, PICTURE)
+    channels, height, width = described.maps[0].shape
+    kept = " Only the box is kept." if followed.box else ""
     with steps.step(
         1,
         "Input",
@@ -65,14 +70,15 @@ def _input(asked: Asked, opened: Index, taken: Steps) -> None:
         "**channel**. A channel responds to one kind of thing, perhaps arches, rows of windows or "
         "leaves. Nobody chose these things: the network learned them.",
     ):
-        steps.channels(picture, taken.maps[0], taken.pooled(taken.exponent))
+        steps.channels(picture, described.maps[0], described.pooled(described.exponent))
 
 
-def sir(asked: Asked) -> None:
-    opened, taken, variants = _opened("sir", asked)
-    channels = len(taken.maps[0])
-    _input(asked, opened, taken)
-    root = taken.power == 0.5
+def sir(followed: FollowedQuery) -> None:
+    """All steps of SIR."""
+    opened, described, variants = _opened("sir", followed)
+    channels = len(described.maps[0])
+    _input(followed, opened, described)
+    has_root = described.power == 0.5
     average = r"\frac{1}{h\,w} \sum_{i=1}^{h} \sum_{j=1}^{w} X_c(i, j)"
     rooted = rf"\sqrt{{{average}}}"
     with steps.step(
@@ -80,19 +86,21 @@ def sir(asked: Asked) -> None:
         "Average pooling",
         f"Each channel is averaged over all places. That leaves {channels:,} numbers and forgets "
         "where in the picture anything was. Sky, trees and people count as much as the building."
-        + (" The square root keeps a few large numbers from deciding alone." if root else ""),
-        rf"f_c = {rooted if root else average}",
+        + (" The square root keeps a few large numbers from deciding alone." if has_root else ""),
+        rf"f_c = {rooted if has_root else average}",
     ):
-        steps.strip(taken.pooled(1.0), f"The {channels:,} numbers, brought to length 1.")
-    if variants is not None and taken.layer is not None:
-        _sir_layer(asked, opened, taken, variants)
+        steps.strip(described.pooled(1.0), f"The {channels:,} numbers, brought to length 1.")
+    if variants is not None and described.layer is not None:
+        _sir_layer(followed, opened, described, variants)
 
 
 @st.fragment
-def _sir_layer(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+def _sir_layer(
+    followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation
+) -> None:
     leave_fragment()
-    assert taken.layer is not None
-    units = len(taken.layer[1])
+    assert described.layer is not None
+    units = len(described.layer[1])
     with steps.step(
         4,
         f"Fully connected layer of {units} units",
@@ -102,7 +110,7 @@ def _sir_layer(asked: Asked, opened: Index, taken: Steps, variants: Ablation) ->
         r"\mathbf{d} = \frac{W\mathbf{f} + \mathbf{b}}{\lVert W\mathbf{f} + \mathbf{b} \rVert}",
     ):
         on = st.toggle(f"{units}-unit layer", value=True, key="about-layer")
-        vector = project(taken.pooled(1.0), taken.layer if on else None)
+        vector = project(described.pooled(1.0), described.layer if on else None)
         steps.strip(vector, f"The descriptor: {len(vector):,} numbers.")
     with steps.step(
         5,
@@ -112,35 +120,37 @@ def _sir_layer(asked: Asked, opened: Index, taken: Steps, variants: Ablation) ->
         "is the sum of the products of their numbers. Click a picture to follow it instead.",
         r"s(a, b) = \mathbf{d}_a \cdot \mathbf{d}_b = \sum_{k} d_{a,k}\, d_{b,k}",
     ):
-        steps.neighbours(asked, opened.names, variants.scores(taken, 1.0, on), "sir")
-        _worth(
-            asked,
+        steps.neighbours(followed, opened.names, variants.scores(described, 1.0, on), "sir")
+        _map_caption(
+            followed,
             f"layer off **{variants.maps[0, 0]:.1%}**, on **{variants.maps[0, 1]:.1%}**",
         )
 
 
-def _worth(asked: Asked, values: str) -> None:
-    """What a step is worth over all queries of the collection. values: Markdown."""
-    if ablation.PROTOCOL in asked.collection.protocols:
+def _map_caption(followed: FollowedQuery, values: str) -> None:
+    """A caption with the mAP of variants over all queries of the collection. values: Markdown."""
+    if ablation.PROTOCOL in followed.collection.protocols:
         st.caption(
-            f"mAP (Medium) of all {len(asked.collection.queries)} queries: {values}. Measured with "
-            "`python -m retrieval ablate`, on descriptors that are stored with 8 bits a "
-            "number. The page Evaluation uses exact ones: its mAP may differ by 0.1 points."
+            f"mAP (Medium) of all {len(followed.collection.queries)} queries: {values}. "
+            "Measured with `python -m retrieval ablate`, on descriptors that are stored with 8 "
+            "bits a number. The page Evaluation uses exact ones: its mAP may differ by 0.1 points."
         )
 
 
-def gem(asked: Asked) -> None:
-    opened, taken, variants = _opened("cnn-irwnha", asked)
-    _input(asked, opened, taken)
+def gem(followed: FollowedQuery) -> None:
+    """All steps of CNN-IRwNHA."""
+    opened, described, variants = _opened("cnn-irwnha", followed)
+    _input(followed, opened, described)
     if variants is not None:
-        _pooling(asked, opened, taken, variants)
-        _scales(asked, opened, taken, variants)
-        scales = range(len(taken.maps))
-        whole = unit(np.mean([taken.at_scale(scale) for scale in scales], axis=0))
-        feedback.section(6, asked, opened, whole)
+        _pooling(followed, opened, described, variants)
+        _scales(followed, opened, described, variants)
+        scales = range(len(described.maps))
+        descriptor = unit(np.mean([described.at_scale(scale) for scale in scales], axis=0))
+        feedback.section(6, followed, opened, descriptor)
 
 
 def _exponent(p: float, own: float) -> str:
+    """An exponent of GeM for readers. own: the one that the network learned."""
     if np.isinf(p):
         return "∞, the maximum"
     text = f"{p:.3g}"
@@ -148,9 +158,9 @@ def _exponent(p: float, own: float) -> str:
 
 
 @st.fragment
-def _pooling(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+def _pooling(followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation) -> None:
     leave_fragment()
-    channels = len(taken.maps[0])
+    channels = len(described.maps[0])
     with steps.step(
         3,
         "GeM pooling",
@@ -163,59 +173,63 @@ def _pooling(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> N
         p = st.select_slider(
             "Exponent p",
             variants.exponents.tolist(),
-            taken.exponent,
-            format_func=lambda value: _exponent(value, taken.exponent),
+            described.exponent,
+            format_func=lambda value: _exponent(value, described.exponent),
             key="about-p",
         )
         left, right = st.columns(2, gap="medium", vertical_alignment="center")
-        shares = taken.shares(p)
-        left.image(drawn.overlay(steps.cut(asked, PICTURE), shares), alt="How much places count")
+        shares = described.shares(p)
+        left.image(
+            step_figures.overlay(steps.cut(followed, PICTURE), shares), alt="How much places count"
+        )
         top = np.sort(shares.ravel())[::-1]
-        few = max(1, round(0.1 * top.size))
+        tenth = max(1, round(0.1 * top.size))
         right.caption(
             "Red: how much each place counts. The strongest tenth of the places has "
-            f"**{top[:few].sum() / top.sum():.0%}** of the weight."
+            f"**{top[:tenth].sum() / top.sum():.0%}** of the weight."
         )
-        steps.strip(taken.pooled(p), f"The {channels:,} pooled numbers, brought to length 1.")
+        steps.strip(described.pooled(p), f"The {channels:,} pooled numbers, brought to length 1.")
         st.markdown("Nearest neighbours by the cosine of these numbers, at one scale:")
-        steps.neighbours(asked, opened.names, variants.scores(taken, p, False), "gem")
-    if taken.layer is not None:
-        _whitening(asked, opened, taken, variants, p)
+        steps.neighbours(followed, opened.names, variants.scores(described, p, False), "gem")
+    if described.layer is not None:
+        _whitening(followed, opened, described, variants, p)
 
 
-def _whitening(asked: Asked, opened: Index, taken: Steps, variants: Ablation, p: float) -> None:
-    assert taken.layer is not None
+def _whitening(
+    followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation, p: float
+) -> None:
+    assert described.layer is not None
     with steps.step(
         4,
         "Whitening",
         "Many channels rise and fall together, so what they share counts many times. Whitening "
         "turns and stretches the space: directions in which pictures of one place differ then "
-        f"count little. {len(taken.layer[1])} of {len(taken.maps[0]):,} directions are kept. It "
-        "was learned from pairs of matching photographs, pooled with the learned p; with another p "
-        "the same whitening is used.",
+        f"count little. {len(described.layer[1])} of {len(described.maps[0]):,} directions are "
+        "kept. It was learned from pairs of matching photographs, pooled with the learned p; with "
+        "another p the same whitening is used.",
         r"\mathbf{d} = \frac{P\,(\mathbf{f} - \boldsymbol{\mu})}"
         r"{\lVert P\,(\mathbf{f} - \boldsymbol{\mu}) \rVert}",
     ):
         on = st.toggle("Whitening", value=True, key="about-whitening")
-        vector = project(taken.pooled(p), taken.layer if on else None)
+        vector = project(described.pooled(p), described.layer if on else None)
         steps.strip(vector, f"The descriptor of one scale: {len(vector):,} numbers.")
-        steps.neighbours(asked, opened.names, variants.scores(taken, p, on), "whitening")
-        if ablation.PROTOCOL in asked.collection.protocols:
+        steps.neighbours(followed, opened.names, variants.scores(described, p, on), "whitening")
+        if ablation.PROTOCOL in followed.collection.protocols:
             st.altair_chart(
-                _map_chart(variants, taken.exponent, p, on),
+                _map_chart(variants, described.exponent, p, on),
                 alt="Mean average precision by exponent, with and without whitening",
             )
-            _worth(asked, "the chart, at one scale")
+            _map_caption(followed, "the chart, at one scale")
 
 
 def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.LayerChart:
     labels = [_exponent(value, own) for value in variants.exponents]
-    kinds = ["Without whitening", "With whitening"]
+    variant_names = ["Without whitening", "With whitening"]
     rows = [
         {
             "p": label,
             "mAP": 100 * float(value),
-            "Variant": kinds[with_layer],
+            "Variant": variant_names[with_layer],
             "now": bool(exponent == p and with_layer == on),
         }
         for label, exponent, pair in zip(labels, variants.exponents, variants.maps, strict=True)
@@ -226,7 +240,7 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
         x=altair.X("p:N", sort=labels, title="Exponent p", axis=altair.Axis(labelAngle=0)),
         y=altair.Y("mAP:Q", title="mAP, %", scale=altair.Scale(zero=False), axis={"tickCount": 4}),
         color=altair.Color(
-            "Variant:N", scale=altair.Scale(domain=kinds, range=[COLOURS[1], COLOURS[0]]),
+            "Variant:N", scale=altair.Scale(domain=variant_names, range=[COLOURS[1], COLOURS[0]]),
             legend=legend,
         ),
         tooltip=["Variant:N", "p:N", altair.Tooltip("mAP:Q", format=".2f")],
@@ -235,7 +249,7 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
         size=altair.condition("datum.now", altair.value(320), altair.value(70)),
         shape=altair.Shape(
             "Variant:N",
-            scale=altair.Scale(domain=kinds, range=["square", "circle"]),
+            scale=altair.Scale(domain=variant_names, range=["square", "circle"]),
             legend=legend,
         ),
     )
@@ -247,18 +261,18 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
 
 
 @st.fragment
-def _scales(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> None:
+def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation) -> None:
     leave_fragment()
     factors = opened.settings["scales"]
     if len(factors) == 1:
         return
-    said = ", ".join(f"×{factor:.3g}" for factor in factors)
+    factors_text = ", ".join(f"×{factor:.3g}" for factor in factors)
     with steps.step(
         5,
         f"{len(factors)} scales",
-        f"The picture goes through the network in several sizes ({said}): a building may be small "
-        "in one photograph and large in another. The descriptors are averaged. With all of them "
-        "this is the method as the search page has it, with the learned p and whitening.",
+        f"The picture goes through the network in several sizes ({factors_text}): a building may "
+        "be small in one photograph and large in another. The descriptors are averaged. With all "
+        "of them this is the method as the search page has it, with the learned p and whitening.",
         r"\mathbf{d} = \frac{\sum_s \mathbf{d}_s}{\lVert \sum_s \mathbf{d}_s \rVert}",
     ):
         count = st.segmented_control(
@@ -268,11 +282,13 @@ def _scales(asked: Asked, opened: Index, taken: Steps, variants: Ablation) -> No
             required=True,
             key="about-scales",
         )
-        vector = unit(np.mean([taken.at_scale(scale) for scale in range(count)], axis=0))
+        vector = unit(np.mean([described.at_scale(scale) for scale in range(count)], axis=0))
         steps.strip(vector, f"The descriptor from {count} of {len(factors)} scales.")
-        steps.neighbours(asked, opened.names, variants.scores_of_scales(taken, count), "scales")
+        steps.neighbours(
+            followed, opened.names, variants.scores_of_scales(described, count), "scales"
+        )
         values = ", ".join(
             f"{n} {'scale' if n == 1 else 'scales'} **{value:.1%}**"
             for n, value in enumerate(variants.scale_maps, 1)
         )
-        _worth(asked, values)
+        _map_caption(followed, values)

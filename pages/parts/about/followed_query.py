@@ -17,8 +17,10 @@ from retrieval.images import Box
 state = st.session_state
 
 
-class Asked(NamedTuple):
-    """judged: its right answers, or a sentence that says why they are not known."""
+class FollowedQuery(NamedTuple):
+    """The query whose way through a method is shown. judged: its right answers, or why they are
+    not known.
+    """
 
     collection: Collection
     query_picture: query.QueryPicture
@@ -35,14 +37,14 @@ def follow_link(parts: dict[str, str]) -> None:
         state["about-query"] = state["about-linked"] = parameters["query"]
 
 
-def write_link(asked: Asked) -> None:
+def write_link(followed: FollowedQuery) -> None:
     link = {"part": state["about-part"]}
-    if isinstance(asked.query_picture.source, Path):
-        link |= {"collection": asked.collection.name, "query": asked.query_picture.name}
+    if isinstance(followed.query_picture.source, Path):
+        link |= {"collection": followed.collection.name, "query": followed.query_picture.name}
     query.keep_link("about-link", link)
 
 
-def pick() -> Asked:
+def pick() -> FollowedQuery:
     """The picture that the methods are shown with, and the controls that choose it."""
     state.pop("about-asked", None)
     titles = loaders.collection_titles()
@@ -77,7 +79,7 @@ def pick() -> Asked:
     judged = judge(collection, query_picture, query_picture.own_box, protocol)
     with right:
         st.caption(judged if isinstance(judged, str) else f"{judged.sentence}.")
-    return Asked(collection, query_picture, query_picture.own_box, judged)
+    return FollowedQuery(collection, query_picture, query_picture.own_box, judged)
 
 
 def _chosen_picture(collection: Collection) -> query.QueryPicture:
