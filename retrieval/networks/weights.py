@@ -202,8 +202,10 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
                 if not _NUMBER_TYPE.fullmatch(arguments[0]) or arguments[1:] != (False, True):
                     raise ValueError(arguments)
             elif str(function).endswith("_reconstruct"):
-                if arguments[1] != (0,):
+                if arguments[:2] != ("numpy ndarray", (0,)):
                     raise ValueError(arguments)
+            elif function == "numpy ndarray":  # of objects, it would believe any address in memory
+                raise ValueError("an array that is made of a buffer")
             elif function == "collections OrderedDict":
                 filled_dictionaries += arguments != ()
             elif not isinstance(function, _Global):
@@ -308,8 +310,8 @@ def _is_small(meta: dict) -> bool:
 def _is_plain_tensor(value: Any) -> bool:
     """Whether it is a dense tensor on the CPU, of a usual type, with as much memory as it needs.
 
-    Not plain are sparse and quantised ones, 8-bit floats, those without data (meta) and views that
-    show one number a million times.
+    Not plain are sparse and quantised ones, 8-bit floats, those without data (meta), those whose
+    numbers are to be negated, and views that show one number a million times.
     """
     import torch
 
@@ -319,6 +321,7 @@ def _is_plain_tensor(value: Any) -> bool:
         and value.layout == torch.strided
         and value.device.type == "cpu"
         and value.dtype in types
+        and not value.is_neg()
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 

@@ -59,6 +59,15 @@ def refused(path, most):
         PAIRS + b"(" + b"ccollections\nOrderedDict\nh\0\x85R" * 100 + b"t.",
         b"cnumpy\ndtype\n" + pickled.text("V2000000000") + b"\x85R.",
         b"ctorch\nFloatTensor\n" + number(2**30) + b"\x85R.",
+        # An array of objects, whose addresses in memory are the bytes that follow.
+        b"cnumpy\nndarray\n("
+        + number(1)
+        + b"\x85"
+        + pickled.text("O")
+        + ENCODE
+        + pickled.text("A" * 8)
+        + pickled.text("latin1")
+        + b"\x86RtR.",
     ],
 )
 @pytest.mark.parametrize("old", [False, True])

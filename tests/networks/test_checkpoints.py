@@ -116,6 +116,7 @@ def meta(**changes):
                 torch.zeros(1).expand(10**12),
                 torch.zeros(3, device="meta"),
                 torch.zeros(3, dtype=torch.complex64),
+                torch._neg_view(torch.zeros(3)),
             )
         ),
         (meta(architecture=None), "does not say its architecture and pooling"),
