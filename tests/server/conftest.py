@@ -8,10 +8,19 @@ import time
 import pytest
 import requests
 import uvicorn
+from starlette.formparsers import FormParser
 
 from retrieval import index, server
 from retrieval.collections import collection as collections
 from retrieval.index import finding
+
+PARSE = FormParser.parse  # as it is before tests of the app have run
+
+
+@pytest.fixture(autouse=True)
+def forms_are_read(monkeypatch):
+    """The app, which runs in this process in other tests only, refuses forms that bring no file."""
+    monkeypatch.setattr(FormParser, "parse", PARSE)
 
 
 @pytest.fixture(scope="session")
