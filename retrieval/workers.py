@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
+TURN = 0.1  # s after which work in many parts lets others have a turn
 LOOK = 0.5  # s between two looks at the queue of one who waits
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
@@ -37,14 +38,23 @@ class Busy(RetrievalError):
         self.retry_after = retry_after
 
 
-class _TakesLong(Exception):
-    """A piece of work has to be done again among those that take long."""
+class TakesLong(Exception):
+    """A piece of work has to be done again among those that take long.
+
+    before: what is done there first, in several turns: each ends after ``TURN``. Its results have
+    to be cached, and its errors are dropped, as the work itself will meet them again.
+    """
+
+    def __init__(self, before: Iterable[Callable[[], Any]] = ()):
+        super().__init__()
+        self.before = before
 
 
 class _Work(NamedTuple):
     who: str
     future: Future
     do: Callable[[], Any]
+    before: deque[Callable[[], Any]]
 
 
 # In a thread, and where it hands this on: whether it is to leave what takes long to another one.
@@ -58,7 +68,7 @@ def step_aside() -> None:
     place; otherwise an exception leads out of the work.
     """
     if _in_haste.get():
-        raise _TakesLong
+        raise TakesLong
 
 
 class Workers:
@@ -84,7 +94,7 @@ class Workers:
         who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait, or where
         those of one fill their share.
         """
-        work = _Work(who, Future(), do)
+        work = _Work(who, Future(), do, deque())
         self._add(work)
         return work.future
 
@@ -94,12 +104,16 @@ class Workers:
             mine = len(self._waiting.get(work.who, ()))
             if waiting >= self.most or mine >= SHARE * self.most:
                 raise Busy(max(1, round(waiting * self._seconds / self.count)))
+            self._put(work)
+        work.future.add_done_callback(lambda future: self._forget(work.who, future))
+
+    def _put(self, work: _Work) -> None:
+        with self._changed:
             self._waiting.setdefault(work.who, deque()).append(work)
             while len(self._threads) < self.count:
                 self._threads.append(threading.Thread(target=self._run, daemon=True))
                 self._threads[-1].start()
             self._changed.notify()
-        work.future.add_done_callback(lambda future: self._forget(work.who, future))
 
     def run(self, who: str, do: Callable[[], T], waiting: Callable[[int], None]) -> T:
         """What ``do()`` returns or raises, once it was its turn.
@@ -171,18 +185,28 @@ class Workers:
         if work.future.done():  # cancelled
             return
         started = time.monotonic()
+        while work.before:
+            with contextlib.suppress(Exception):
+                work.before.popleft()()
+            if time.monotonic() - started >= TURN:
+                self._put(work)
+                break
+        else:
+            self._finish(work)
+        self._seconds += (time.monotonic() - started - self._seconds) / 8
+
+    def _finish(self, work: _Work) -> None:
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile: nobody wants to know
             try:
                 result = work.do()
-            except _TakesLong:
+            except TakesLong as long:
                 assert self.slow is not None
                 try:
-                    self.slow._add(work)
+                    self.slow._add(work._replace(before=deque(long.before)))
                 except Busy as busy:
                     work.future.set_exception(busy)
             except BaseException as error:  # belongs to the one who asked, whatever it is
                 work.future.set_exception(error)
             else:
                 work.future.set_result(result)
-        self._seconds += (time.monotonic() - started - self._seconds) / 8

@@ -1,12 +1,14 @@
 """A few threads that do everybody's work: fair, bounded, and left by who gives up."""
 
 import threading
+import time
 from functools import partial
 
 import pytest
 
+from retrieval import workers as module
 from retrieval.errors import RetrievalError
-from retrieval.workers import Busy, Workers, step_aside
+from retrieval.workers import Busy, TakesLong, Workers, step_aside
 
 
 class Door:
@@ -175,6 +177,43 @@ def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
     door.open.set()
     futures[2].result(30)
     assert done == ["a", "c"]
+
+
+def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
+    """A shortlist of a hundred pictures kept all others with slow pictures waiting to its end."""
+    monkeypatch.setattr(module, "TURN", 0)
+    workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+    known = set()
+
+    def part(number):
+        door()
+        known.add(number)
+        done.append(number)
+        if number == 1:
+            raise RetrievalError("It cannot be read.")
+
+    def many():
+        if len(known) < 3:
+            try:
+                step_aside()
+            except TakesLong as error:
+                raise TakesLong([partial(part, number) for number in range(3)]) from error
+        return "all"
+
+    def slow():
+        step_aside()
+        done.append("other")
+
+    futures = [workers.submit("a", many)]
+    assert door.entered.wait(30)
+    futures += [workers.submit(who, slow) for who in "bc"]
+    given_up = workers.submit("d", slow)
+    while len(workers.slow._waiting) < 3:
+        time.sleep(0.001)
+    given_up.cancel()
+    door.open.set()
+    assert futures[0].result(30) == "all"
+    assert done == [0, "other", "other", 1, 2]
 
 
 def test_nobody_steps_aside_where_there_is_no_place_for_it():

@@ -49,21 +49,22 @@ class Group(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def pairs_of(index: Index, database: DatabaseFeatures, positions: Iterable[int]) -> list[Pair]:
+def pairs_of(index: Index, database: DatabaseFeatures, positions: Sequence[int]) -> list[Pair]:
     """The confirmed pairs of each of these pictures with one of its nearest, every pair once.
 
     database: local features of the pictures of the index. A pair that two pictures have in common
     is found at the lower position, so that calls for parts of the index together give all pairs.
     """
     nearest = index.neighbours.positions[:, :NEAR]
+    among = np.union1d(positions, nearest[positions]).tolist()
     pairs = []
     for first in positions:
         candidates = [n for n in nearest[first].tolist() if n > first or first not in nearest[n]]
-        features = database.features(first) if candidates else None
+        features = database.features(first, among) if candidates else None
         if features is None:
             continue
         for second in candidates:
-            others = database.features(second)
+            others = database.features(second, among)
             if others is None:
                 continue
             _, verified = xfeat_pair(features, others, index.size(first), index.size(second))

@@ -157,9 +157,10 @@ def _with_xfeat(
         return stage.unchanged(f"{name} needs the picture that is searched with.")
     local, size = of_box(features_of_query, query.picture.size, query.box)
     database = verifiers.DatabaseFeatures(query.index, query.collection)
+    shortlist = ranking.positions[: stage.settings["shortlist"]].tolist()
 
     def count_inliers(position: int) -> int | None:
-        features = database.features(position)
+        features = database.features(position, shortlist)
         if features is None:
             return None
         return match_pair(local, features, size, query.index.size(position))[1].count

@@ -8,8 +8,8 @@ them. A picture that it lacks is described when it is needed, and its features a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +87,16 @@ class DatabaseFeatures:
         self.stored = _keypoints_beside(self.index.path)
         self.missing: set[int] = set()
 
-    def features(self, position: int) -> LocalFeatures | None:
-        """Features of one picture; None where none are stored and it cannot be read."""
-        features = self._find(position)
+    def features(self, position: int, among: Iterable[int] = ()) -> LocalFeatures | None:
+        """Features of one picture; None where none are stored and it cannot be read.
+
+        among: the positions of all that the caller will ask for. Where they have to be described,
+        others have their turns meanwhile: see ``workers``.
+        """
+        try:
+            features = self._find(position)
+        except workers.TakesLong as error:
+            raise workers.TakesLong([partial(self._find, one) for one in among]) from error
         if features is None:
             self.missing.add(position)
         return features
@@ -124,7 +131,7 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
     They are those that an index of keypoints would hold. digest: of the file, for the cache.
     """
-    workers.step_aside()  # a shortlist of such pictures takes a while
+    workers.step_aside()  # all pictures of a shortlist take a while
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
     features = as_local(xfeat().describe(images.read(path)))[:most]
     return features.keypoints, store.quantise(features.descriptors), features.scores

@@ -9,7 +9,7 @@ import pytest
 from attack.indexes import forge
 from PIL import Image
 
-from retrieval import images, index, methods
+from retrieval import images, index, methods, workers
 from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
@@ -92,16 +92,26 @@ def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, lo
     assert found.inliers[1] >= verification.MIN_INLIERS
 
 
-def test_pictures_without_features_are_described_apart(opened, scenes, load):
-    """A shortlist of a hundred takes a worker half a minute, in which it serves nobody else."""
+class Counting(Workers):
+    turns = 0
+
+    def _do(self, work):
+        self.turns += 1
+        super()._do(work)
+
+
+def test_pictures_without_features_are_described_apart(opened, scenes, load, monkeypatch):
+    """Each in a turn of its own: a shortlist of a hundred takes a worker a minute."""
     verifiers._described.cache_clear()
-    for described in True, False:
-        workers = Workers(1, 10, slow=Workers(1, 10))
-        found = workers.run(
+    monkeypatch.setattr(workers, "TURN", 0)
+    four_and_the_ranking = len(scenes.names) - 1 + 1
+    for turns in four_and_the_ranking, 0:
+        slow = Counting(1, 10)
+        found = Workers(1, 10, slow).run(
             "me", lambda: asked(opened, scenes, load, then=["geometry"]), lambda place: None
         )
         assert found.inliers[1] >= verification.MIN_INLIERS
-        assert bool(workers.slow._threads) == described
+        assert slow.turns == turns
 
 
 def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
