@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import pickletools
 import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +60,7 @@ class _Name(str):
 class _Dtype:
     """What stands for a numpy.dtype while reading: a checked type string."""
 
-    def __init__(self, code: Any) -> None:
+    def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
             raise _Refused(f"an array of type {str(code)[:40]!r}")
         self.code = code.lstrip("<>|=")
@@ -68,7 +70,11 @@ class _Dtype:
         # (version, byte order, subtype, names, fields, size, alignment, flags)
         if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
             raise _Refused("an array of records")
+        if any(state[7:8]):
+            raise _Refused("an array of objects")
         self.order = "<" if state[1] == "=" else state[1]
+
+    __setstate__ = build
 
     @property
     def numpy(self) -> np.dtype:
@@ -78,11 +84,58 @@ class _Dtype:
 class _Array:
     """What stands for a numpy array while reading."""
 
-    value: np.ndarray
+    state: Sequence[Any]  # (version, shape, dtype, column-major, bytes)
 
-    def build(self, state: Any) -> None:
-        _, shape, dtype, fortran, raw = state  # (version, shape, dtype, column-major, bytes)
-        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
+    def build(self, state: Sequence[Any]) -> None:
+        self.state = state
+
+    __setstate__ = build
+
+    @cached_property
+    def value(self) -> np.ndarray:
+        _, shape, dtype, fortran, raw = self.state
+        return _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+# For readers that look names up, as torch's: what to take for numpy's, which believes whatever a
+# pickle says of an array, also where it lies in memory.
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Dtype, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *(
+        (stand_in, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name, stand_in in {
+            "_reconstruct": lambda *_: _Array(),
+            "scalar": lambda dtype, raw: _array(raw, dtype, [], "C").item(),
+        }.items()
+    ),
+]
+
+
+def with_arrays(value: Any, most: int) -> Any:
+    """A value that was read with STAND_INS, with arrays in place of those in lists and dicts.
+
+    most: bytes that they may have together, as all may be made of the same ones. Raises ValueError
+    for more, and whatever broken arrays raise.
+    """
+    root = [value]
+    waiting: list[Any] = [root]
+    seen: set[int] = set()
+    while waiting:
+        container = waiting.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, inner in list(items):
+            new = id(inner) not in seen
+            seen.add(id(inner))
+            if isinstance(inner, _Array):
+                container[key] = inner.value
+                most -= inner.value.nbytes if new else 0
+                if most < 0:
+                    raise ValueError("arrays are larger than the file")
+            elif new and isinstance(inner, list | dict):
+                waiting.append(inner)
+    return root[0]
 
 
 def read_pickle(path: Path) -> Any:
@@ -264,7 +317,7 @@ def _made(function: str, args: list) -> Any:
     raise _Refused(f"a call of {function}")
 
 
-def _array(raw: Any, dtype: Any, shape: list, order: Literal["C", "F"]) -> np.ndarray:
+def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"]) -> np.ndarray:
     """A private copy of ``raw`` as an array; the bytes must be exactly as many as it needs."""
     numpy_dtype = _of_kind(dtype, _Dtype).numpy
     if isinstance(raw, str):  # protocol 2 written by Python 2

@@ -107,6 +107,21 @@ def test_what_a_type_of_numpy_says_of_itself(tmp_path, sub, names, fields, flags
         refused(path, most=20_000)
 
 
+@pytest.mark.parametrize(("copies", "fine"), [(1, True), (60, False)])
+def test_many_arrays_of_the_same_bytes(tmp_path, copies, fine):
+    """Each gets a copy: a thousand of a megabyte would take a gigabyte."""
+    raw = ENCODE + pickled.text("A" * 8000) + pickled.text("latin1") + b"\x86R"
+    kind = ENCODE + pickled.text("b") + pickled.text("latin1") + b"\x86R"
+    begin = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + kind + b"\x87R"
+    arrays = (begin + b"(K\1M\xe8\3\x85" + DTYPE + b"\x89h\1tb" for _ in range(copies))
+    path = tmp_path / "network.pth"
+    path.write_bytes(zipped(b"\x80\2(" + raw + b"q\1" + b"".join(arrays) + b"l."))
+    if fine:
+        assert [one.shape for one in weights.read_tensors(path)[1:]] == [(1000,)]
+    else:
+        refused(path, most=100_000)
+
+
 def test_one_tensor_under_many_names(tmp_path):
     """Each of them would become a copy: 0.5 MB took 3.7 GB."""
     path = tmp_path / "network.pth"
