@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from retrieval import memory, threads
@@ -105,7 +106,7 @@ class Workers:
             if waiting >= self.most or mine >= SHARE * self.most:
                 raise Busy(max(1, round(waiting * self._seconds / self.count)))
             self._put(work)
-        work.future.add_done_callback(lambda future: self._forget(work.who, future))
+        work.future.add_done_callback(partial(self._forget, work.who))
 
     def _put(self, work: _Work) -> None:
         with self._changed:
@@ -129,6 +130,7 @@ class Workers:
             return future.result()
         finally:
             future.cancel()
+            del future  # see ``_finish``
 
     def place(self, who: str, future: Future) -> int:
         """How many turns there are until that of a piece of work, 0 once it has begun."""
@@ -193,6 +195,7 @@ class Workers:
                 break
         else:
             self._finish(work)
+        del work  # see ``_finish``
         self._seconds += (time.monotonic() - started - self._seconds) / 8
 
     def _finish(self, work: _Work) -> None:
@@ -210,3 +213,6 @@ class Workers:
                 work.future.set_exception(error)
             else:
                 work.future.set_result(result)
+        # An error knows the frames that it went through, and what they hold: pictures, perhaps.
+        # If they knew the future too, it would stay until Python looks for such circles.
+        del work

@@ -1,7 +1,9 @@
 """A few threads that do everybody's work: fair, bounded, and left by who gives up."""
 
+import gc
 import threading
 import time
+import weakref
 from functools import partial
 
 import pytest
@@ -47,6 +49,35 @@ def test_result_and_error_go_to_the_one_who_asked():
     with pytest.raises(RetrievalError, match="The box is empty"):
         workers.run("a", fails, lambda place: None)
     assert workers.run("a", lambda: 43, lambda place: None) == 43
+
+
+class Picture:
+    """Stands for what takes memory."""
+
+
+@pytest.mark.parametrize("slow", [None, Workers(1, 10)])
+def test_nothing_is_kept_of_work_that_is_done(slow):
+    """What a search had read stayed until Python looked for circles: 75 MB, or 200."""
+    workers, kept = Workers(1, 10, slow), []
+
+    def work(fails):
+        picture = Picture()
+        kept.append(weakref.ref(picture))
+        step_aside()
+        if fails:
+            raise RetrievalError("The box is empty.")
+        return picture
+
+    gc.disable()
+    try:
+        workers.run("a", lambda: work(False), lambda place: None)
+        with pytest.raises(RetrievalError):
+            workers.run("a", lambda: work(True), lambda place: None)
+        for one in filter(None, (workers, slow)):  # its thread has come back for more
+            one.run("a", lambda: None, lambda place: None)
+        assert [one() for one in kept] == [None] * (4 if slow else 2)
+    finally:
+        gc.enable()
 
 
 def test_turns_go_round(door):

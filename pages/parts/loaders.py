@@ -3,7 +3,7 @@
 Everything heavy is loaded here and only when it is needed, so that the first paint of a page
 imports no deep learning library; the first network is loaded in the background once the page is
 there. Models and indexes are loaded once and shared by all sessions. What keeps a core busy goes
-through a few workers, which serve all sessions in turn.
+through a few workers, which serve all clients in turn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import json
 import runpy
 import sys
-import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,7 +28,7 @@ from PIL import Image
 from pages.parts import limits
 from pages.parts.cache import Cache
 from pages.parts.plain import plain
-from retrieval import images, index, memory, methods, threads
+from retrieval import hosts, images, index, memory, methods, threads
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
@@ -189,7 +188,7 @@ def _preload(paths: list[Path]) -> None:
 
 
 def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
-    """What ``work()`` returns, done by a worker when it is this session's turn.
+    """What ``work()`` returns, done by a worker when it is this client's turn.
 
     The page shows the place in the queue meanwhile. ``work`` must not show anything on the page.
     workers: whose queue; WORKERS by default.
@@ -204,7 +203,7 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
             slot.empty()
 
     try:
-        return (workers or WORKERS).run(_visitor(), work, waiting)
+        return (workers or WORKERS).run(_client(), work, waiting)
     finally:
         slot.empty()
 
@@ -220,7 +219,7 @@ def describe_in_turns(
 
     It is read in its turn too, so that those who wait hold no pictures.
     """
-    who = _visitor()
+    who = _client()
 
     def described(batch: Sequence[str]) -> list[describing.Described]:
         # From its beginning, as it may have to be done again: see ``workers.step_aside``.
@@ -231,8 +230,13 @@ def describe_in_turns(
         yield from WORKERS.run(who, partial(described, batch), lambda place: None)
 
 
-def _visitor() -> str:
-    return st.session_state.setdefault("visitor", uuid.uuid4().hex)
+def _client() -> str:
+    """Who waits in the queues: an address, whose sessions take their turns one after the other.
+
+    Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
+    client would take sixty turns of searching, and everybody else one.
+    """
+    return hosts.client_at((st.context.ip_address or "", 0))
 
 
 def _cache_for(source: Path | bytes) -> Cache:
@@ -422,7 +426,7 @@ def evaluate(
         if has_query_descriptors
         else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
-    who = _visitor()
+    who = _client()
     return runs.evaluate_index(
         opened,
         collection,

@@ -57,30 +57,31 @@ def describe(
             if isinstance(picture, Image.Image):
                 yield Described(name, digest, picture.size, next(features))
             else:
-                reason = None if picture is None else str(picture)
-                yield Described(name, digest, (0, 0), reason)
+                yield Described(name, digest, (0, 0), picture)
 
 
 def _pictures(
     collection, names: Sequence[str], known: Known, max_pixels: int
-) -> Iterator[tuple[str, str, Image.Image | images.PictureError | None]]:
-    """Name, digest, and the picture, or the error that reading it gave, or None where it is known.
+) -> Iterator[tuple[str, str, Image.Image | str | None]]:
+    """Name, digest, and the picture, or why it cannot be read, or None where it is known.
 
     Pictures are read in a thread of their own, ahead of those that are described.
     """
 
     def read(name: str):
+        # An error knows the frame that it is returned to, which knows the error: with what it was
+        # about, as many bytes as a picture may have, it would stay until Python looks for such.
         try:
             data = collection.read_bytes(name)
         except images.PictureError as error:
-            return name, "", error
+            return name, "", str(error)
         digest = store.digest(data)
         if known.has(name, digest):
             return name, digest, None
         try:
             return name, digest, images.read(data, name, max_pixels)
         except images.PictureError as error:
-            return name, digest, error
+            return name, digest, str(error)
 
     with ThreadPoolExecutor(1) as reader:
         waiting = []
@@ -96,7 +97,7 @@ def _pictures(
 def _batches(pictures: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
     """Batches in the order of ``pictures``: up to ``size`` to be described, and those between them.
 
-    pictures: as from ``_pictures``; what is no picture (an error, or None) needs no describing.
+    pictures: as from ``_pictures``; what is no picture (a reason, or None) needs no describing.
     """
     batch: list[tuple] = []
     waiting = 0

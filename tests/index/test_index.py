@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from stubs import Grid, Thumbnail, paint, refused
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.index import finding, layout, store
+from retrieval.index import describing, finding, layout, store
 
 
 @pytest.fixture
@@ -971,3 +973,23 @@ def test_an_unfinished_build_of_links(folder, out, tmp_path, name):
     os.mkfifo(work / name)
     refused("holds links or devices", build, folder, out)
     assert victim.read_text() == "precious"
+
+
+def test_nothing_is_kept_of_pictures_that_cannot_be_read():
+    """Each file of more than 200 MB stayed, 200 MB of it, until Python looked for circles."""
+    kept = []
+
+    def read_bytes(name):
+        file = Grid()
+        kept.append(weakref.ref(file))
+        raise images.PictureError(f"{name} is too large.")
+
+    collection = SimpleNamespace(read_bytes=read_bytes)
+    known = describing.Known({}, ())
+    gc.disable()
+    try:
+        (found,) = describing.describe(collection, Thumbnail(), ["a.jpg"], known, 1000)
+        assert found.outcome == "a.jpg is too large."
+        assert kept[0]() is None
+    finally:
+        gc.enable()
