@@ -70,7 +70,7 @@ class _Dtype:
         # (version, byte order, subtype, names, fields, size, alignment, flags)
         if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
             raise _Refused("an array of records")
-        if any(state[7:8]):
+        if not {*state[7:8]} <= {0, 8}:  # 8: text
             raise _Refused("an array of objects")
         self.order = "<" if state[1] == "=" else state[1]
 

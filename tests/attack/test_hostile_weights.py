@@ -115,7 +115,7 @@ def test_many_arrays_of_the_same_bytes(tmp_path, copies, fine):
     begin = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85" + kind + b"\x87R"
     arrays = (begin + b"(K\1M\xe8\3\x85" + DTYPE + b"\x89h\1tb" for _ in range(copies))
     path = tmp_path / "network.pth"
-    path.write_bytes(zipped(b"\x80\2(" + raw + b"q\1" + b"".join(arrays) + b"l."))
+    path.write_bytes(zipped(b"\x80\2](" + raw + b"q\1" + b"".join(arrays) + b"e."))
     if fine:
         assert [one.shape for one in weights.read_tensors(path)[1:]] == [(1000,)]
     else:
