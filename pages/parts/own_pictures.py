@@ -22,11 +22,16 @@ from retrieval import images, index, methods
 from retrieval.collections import archives, judgements, metadata
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
+from retrieval.workers import Workers
 
 NAME, TITLE = "mine", "My pictures"
 FILES, MEGABYTES = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"  # of one session, unpacked
 FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
 MOST_OF_TABLE = 4_000_000  # bytes; while Python reads JSON, everybody waits
+ROOM = 1_500_000_000  # bytes of the disk that stay free for everything else
+# What visitors bring is unpacked and read one after the other: forty zips at once kept both cores
+# and the disk from everybody else, as large tables do, which keep Python busy.
+UNPACKER = Workers(1, 200)
 
 
 GRACE = 180  # s; for two minutes Streamlit lets a broken connection come back to its session
@@ -152,7 +157,11 @@ def form(wanted: list[str]) -> None:
         key="own_index",
     ):
         with loaders.errors_shown():
-            brought, before = _bring(files) if files else _bring_folder(folder), current()
+            if files:
+                brought = loaders.in_turn(lambda: _bring(files), UNPACKER)
+            else:
+                brought = _bring_folder(folder)
+            before = current()
             st.session_state["own"] = brought
             if before:
                 before.folder.cleanup()
@@ -249,6 +258,10 @@ def _bring(files: list) -> Own:
     if room < 0:
         raise too_many
     for number, file in enumerate(files, 1):
+        if shutil.disk_usage(root).free < ROOM:
+            raise RetrievalError(
+                "There is no room for more pictures on this machine; try again in some minutes."
+            )
         target = root / _safe(file.name)
         if target.suffix.lower() in (".csv", ".json"):
             target = root / f"metadata{target.suffix.lower()}"
@@ -284,9 +297,7 @@ def _bring(files: list) -> Own:
             raise RetrievalError(
                 f"{file.name} cannot be kept here: {error.strerror or error}."
             ) from error
-    # A large table keeps Python busy: those of many visitors are read one after the other.
-    opened = loaders.in_turn(lambda: collections.open_collection(root))
-    return Own(_named(opened), folder)
+    return Own(_named(collections.open_collection(root)), folder)
 
 
 def _bring_folder(text: str) -> Own:

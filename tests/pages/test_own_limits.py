@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import tempfile
 import zipfile
 from types import SimpleNamespace
 
@@ -71,18 +73,22 @@ def test_names_that_no_browser_can_show(monkeypatch, tmp_path):
     assert own_pictures._bring_folder(str(tmp_path)).collection.names == ("a.png",)
 
 
-def test_large_tables_are_refused_and_others_read_in_turn(monkeypatch):
-    """16 MB of brackets kept everybody waiting for a second, and twenty visitors' for 18."""
-    turns = []
-    in_turn = own_pictures.loaders.in_turn
-    monkeypatch.setattr(
-        own_pictures.loaders, "in_turn", lambda work: turns.append(work) or in_turn(work)
-    )
+def test_large_tables_are_refused():
+    """16 MB of brackets kept everybody waiting for a second."""
     table = b'[{"name": "a.png", "year": 1900}]'
     files = [upload("a.png"), SimpleNamespace(name="t.json", size=len(table))]
     files[1].getbuffer = lambda: table
     assert own_pictures._bring(files).collection.metadata == {"a.png": {"year": 1900}}
-    assert len(turns) == 1
     files[1].size = own_pictures.MOST_OF_TABLE + 1
     with pytest.raises(RetrievalError, match="has more than 4 MB"):
         own_pictures._bring(files)
+
+
+def test_some_of_the_disk_stays_free(monkeypatch):
+    """Forty small zips of one client took 23 GB in a minute."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    monkeypatch.setattr(own_pictures, "ROOM", free // 2)
+    assert own_pictures._bring([upload("a.png")]).collection.names == ("a.png",)
+    monkeypatch.setattr(own_pictures, "ROOM", 2 * free)
+    with pytest.raises(RetrievalError, match="no room for more pictures"):
+        own_pictures._bring([upload("a.png")])

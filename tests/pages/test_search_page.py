@@ -28,8 +28,8 @@ from stubs import Registered
 from pages.parts import cards, loaders, own_pictures
 from pages.parts.cache import Cache
 from retrieval import images, index, methods
+from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
-from retrieval.collections import judgements
 from retrieval.collections.credits import Credit
 from retrieval.figures import evaluation as plots
 from retrieval.index import describing
@@ -686,6 +686,20 @@ def test_own_ground_truth_from_a_file(bare):
     assert "This file is larger than 4 MB" in app.error[0].value
     use(json.dumps(truth).encode())
     assert "Judged by you: 1 query, 1 picture" in text(app)
+
+
+def test_own_pictures_are_unpacked_in_turn(bare, monkeypatch):
+    """Forty visitors' zips at once kept others waiting for six seconds for a page."""
+    threads, unpack = [], archives.unpack
+
+    def unpacked(*arguments, **options):
+        threads.append(threading.current_thread())
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(archives, "unpack", unpacked)
+    app = bring(start(), "mine.zip", archive(a_png=encoded(picture(RED))))
+    assert not app.error
+    assert threads == own_pictures.UNPACKER._threads
 
 
 def test_own_files_of_the_same_name_are_all_kept(bare):
