@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import pickletools
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -324,6 +325,10 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
         raw = raw.encode("latin1")
     if numpy_dtype.itemsize * math.prod(shape) != len(_of_kind(raw, bytes | bytearray)):
         raise ValueError("array and bytes do not fit")
+    if numpy_dtype.kind == "U":
+        characters = np.frombuffer(raw, f"{numpy_dtype.byteorder}u4")
+        if characters.max(initial=0) > sys.maxunicode:  # Python would raise a SystemError later
+            raise ValueError("no text")
     return np.frombuffer(raw, numpy_dtype).reshape(shape, order=order).copy()
 
 

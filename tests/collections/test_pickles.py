@@ -58,6 +58,14 @@ def test_arrays_in_every_protocol(protocol, array, read):
     assert np.asarray(found).dtype.kind == np.asarray(array).dtype.kind
 
 
+@pytest.mark.parametrize("text", [np.array(["a", "b"]), np.str_("b")])
+def test_text_with_a_character_that_there_is_none_of(text, read):
+    data = pickle.dumps(text, 2)
+    assert b"b\0\0\0" in data
+    with pytest.raises(RetrievalError, match="not a readable pickle"):
+        read(data.replace(b"b\0\0\0", b"b\0\0\x7f"))
+
+
 def test_arrays_written_by_python_2(read):
     # numpy.array([1, 2], 'i4') under Python 2: raw data as a byte string with GLOBAL opcodes
     data = (
