@@ -27,6 +27,7 @@ PATIENCE = 10.0  # s that a search waits for a server that does not answer
 LONG_PATIENCE = 120.0  # s that an export does
 ABSENT, NOT_LOADED = 100, 101  # Milvus: there is no such collection; it is not in memory
 AWAY = 2  # Milvus and its client: no connection
+MAX_ANSWER = 10_000_000  # bytes of an answer, of each of which the client makes up to a hundred
 
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
@@ -189,5 +190,9 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
     """One connection a server and process, made when it is first needed."""
     kept = _connected(server, token, os.getpid())
     if not kept:
-        kept.append(library().MilvusClient(server, token=token, timeout=timeout))
+        # In bytes, as the client has its own limit, which is none: this takes its place.
+        limits = {b"grpc.max_receive_message_length": MAX_ANSWER}
+        kept.append(
+            library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
+        )
     return kept[0]

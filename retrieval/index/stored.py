@@ -52,7 +52,8 @@ FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere
 MANIFEST, EXTRA = "retrieval.manifest", "retrieval.extra"  # properties of a collection
 FIELDS = ("position", "name", "sha256", "width", "height", "vector")
 MIN_SHORTLIST = 100  # pictures: those that the engine ranks a little too low are still in it
-CHUNK = 1000  # rows of a request
+CHUNK = 1000  # rows of a request, at most
+ROW = 5000  # bytes of a row, at most, besides its vector
 CACHE_BYTES = 64 << 20  # of rows that were read
 MAX_FIRST = 100_000  # pictures that ``first`` reads
 
@@ -342,8 +343,9 @@ class StoredIndex(store.Index):
                 position: self._rows[position] for position in positions if position in self._rows
             }
         missing = [position for position in positions if position not in rows]
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
+        step = min(CHUNK, max(milvus.MAX_ANSWER // (4 * self.width + ROW), 1))
+        for start in range(0, len(missing), step):
+            chunk = missing[start : start + step]
             results = self._call(
                 lambda client, time, chunk=chunk: client.query(
                     self.described.collection, ids=chunk, output_fields=[*FIELDS], timeout=time

@@ -737,6 +737,26 @@ def test_a_server_that_is_away_is_one_sentence(monkeypatch):
             index.load(f"milvus://127.0.0.1:{port}/x")
 
 
+def test_an_answer_of_megabytes_is_not_read():
+    """Of 60 MB of positions the client made 5.9 GB."""
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            body = b"" if call.method.endswith("/Connect") else bytes(11_000_000)
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: body)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(RetrievalError, match="larger than max"):
+            index.load(f"milvus://127.0.0.1:{port}/x")
+    finally:
+        server.stop(0)
+
+
 def test_the_token_is_sent_and_never_shown(monkeypatch):
     grpc = pytest.importorskip("grpc")
     pytest.importorskip("pymilvus")
