@@ -28,7 +28,8 @@ NAME, TITLE = "mine", "My pictures"
 FILES, MEGABYTES = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"  # of one session, unpacked
 FOLDERS = "RETRIEVAL_ALLOW_FOLDERS"
 MOST_OF_TABLE = 4_000_000  # bytes; while Python reads JSON, everybody waits
-ROOM = 1_500_000_000  # bytes of the disk that stay free for everything else
+# Bytes of the disk that stay free for everything else; of a small one, as in Docker, a tenth.
+ROOM, PART = 1_500_000_000, 0.1
 # What visitors bring is unpacked and read one after the other: forty zips at once kept both cores
 # and the disk from everybody else, as large tables do, which keep Python busy.
 UNPACKER = Workers(1, 200)
@@ -258,7 +259,8 @@ def _bring(files: list) -> Own:
     if room < 0:
         raise too_many
     for number, file in enumerate(files, 1):
-        if shutil.disk_usage(root).free < ROOM:
+        disk = shutil.disk_usage(root)
+        if disk.free < min(ROOM, PART * disk.total):
             raise RetrievalError(
                 "There is no room for more pictures on this machine; try again in some minutes."
             )
