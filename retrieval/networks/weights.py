@@ -147,6 +147,10 @@ class _Made(str):
     """An object, by the name of the function that made it."""
 
 
+class _Keys(set[Any]):
+    """A dictionary, by its keys; None for those that are no text."""
+
+
 def _check_pickle(file: BinaryIO, size: int) -> None:
     """Refuse a pickle that takes more time or memory than a file of ``size`` bytes should.
 
@@ -154,8 +158,8 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
     length, encode texts in slow ways, and copy a long list or text again and again.
     Raises ValueError, or whatever pickletools raises.
     """
-    # What the pickle builds, as far as it matters: numbers, text, tuples, None, names and the
-    # objects that they made; else _OTHER.
+    # What the pickle builds, as far as it matters: numbers, text, tuples, None, keys of
+    # dictionaries, names and the objects that they made; else _OTHER.
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
     mark = object()
@@ -185,12 +189,21 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
         operands = [*operands, *(stack.pop() for _ in before)][::-1]
         if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
             result = tuple(operands)
+        elif name == "EMPTY_DICT":
+            result = _Keys()
         elif name in _FILLING:
             result = operands[0]
+            if isinstance(result, _Keys):
+                result.update(key if isinstance(key, str) else None for key in operands[1::2])
         elif name == "BUILD":
-            result = operands[0]
+            result, state = operands
             if not isinstance(result, _Made) or not _STATEFUL.fullmatch(result):
                 raise ValueError(result)
+            if result == "collections OrderedDict" and (
+                # Other attributes take the place of its methods: its values would be others.
+                not isinstance(state, _Keys) or state - {"_metadata"}
+            ):
+                raise ValueError(state)
             calls += 1
         elif name == "REDUCE":
             function, arguments = operands

@@ -222,3 +222,21 @@ def test_a_network_that_says_the_same_again_and_again(tmp_path, times):
         torch.save({"meta": META | meta, "state_dict": {}}, tmp_path / "net.pth")
         with pytest.raises(RetrievalError, match="wrong meta") if times > 10 else nullcontext():
             checkpoints.find("cnn-irwnha", tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("method", ["values", "items", "keys"])
+def test_dictionaries_that_hide_what_they_hold(tmp_path, method):
+    state = collections.OrderedDict({"whiten.weight": torch.zeros(1).expand(10**12)})
+    setattr(state, method, collections.OrderedDict)
+    path = tmp_path / "network.pth"
+    torch.save({"meta": META, "state_dict": state}, path)
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        weights.read_cirtorch(path)
+
+
+def test_attributes_that_torch_writes(tmp_path):
+    path = tmp_path / "network.pth"
+    state = torch.nn.Linear(2, 2).state_dict()
+    assert vars(state).keys() == {"_metadata"}
+    torch.save({"meta": META, "state_dict": state}, path)
+    assert weights.read_cirtorch(path).head.keys() == {"weight", "bias"}
