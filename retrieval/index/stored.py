@@ -90,6 +90,7 @@ class Extra:
             and all(isinstance(value, float) and abs(value) <= 2 for value in extra.nearest)
             and isinstance(extra.pictures, bool)
             and isinstance(extra.folder, str)
+            and _can_be_looked_for(extra.folder)
         )
         if not fine:
             raise ValueError("other values")
@@ -97,6 +98,15 @@ class Extra:
 
     def write(self) -> str:
         return json.dumps({"format": FORMAT, **vars(self)})
+
+
+def _can_be_looked_for(folder: str) -> bool:
+    """Whether the system takes the paths of a folder and of what lies beside it.
+
+    Raises UnicodeEncodeError where it is no text.
+    """
+    path = os.fsencode(f"{folder}.xfeat")
+    return len(path) < 4000 and max(map(len, path.split(b"/"))) <= 255
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,14 @@ def test_local_features_come_from_beside_the_exported_index(opened, exported, mo
     assert opened.local == Path("/elsewhere/town")
 
 
+@pytest.mark.parametrize("folder", ["/tmp/" + "a" * 252, "/b" * 3000, "/tmp/\ud800"])
+def test_a_folder_that_the_system_cannot_look_for_is_refused(folder):
+    extra = stored.Extra("town", [0.5], True, "/tmp/town")
+    assert stored.Extra.read(extra.write()) == extra
+    with pytest.raises(ValueError, match=r"other values|surrogates not allowed"):
+        stored.Extra.read(replace(extra, folder=folder).write())
+
+
 def test_a_picture_is_found_by_its_content_and_by_its_name(exported, opened, pictures):
     for name in exported.names:
         data = (pictures / name).read_bytes()
