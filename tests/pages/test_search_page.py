@@ -862,7 +862,7 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
     """Twenty visitors who waited with a picture of 25 megapixels each held 5 GB."""
     workers = Workers(1, 10)
     monkeypatch.setattr(loaders, "WORKERS", workers)
-    monkeypatch.setattr(loaders, "_visitor", lambda: "me")
+    monkeypatch.setattr(loaders, "_client", lambda: "me")
     free, read, pictures_read = threading.Event(), images.read, []
 
     def reading(data, name, most):
@@ -889,7 +889,7 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
 def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
     workers = Workers(1, 10, slow=Workers(1, 10))
     monkeypatch.setattr(loaders, "WORKERS", workers)
-    monkeypatch.setattr(loaders, "_visitor", lambda: "me")
+    monkeypatch.setattr(loaders, "_client", lambda: "me")
     monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
     known, names = describing.Known({}, []), list(little.collection.names[:3])
     described = loaders.describe_in_turns(
