@@ -10,6 +10,7 @@ import io
 import os
 import pickletools
 import re
+import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ class Weights:
         return self.trunk
 
 
+_loading = threading.Lock()
+
+
 def digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file or of the names and contents of all files in a folder.
 
@@ -75,8 +79,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
     if sha256 is not None and digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     try:
-        # cirtorch keeps its learned whitening as numpy arrays.
-        with torch.serialization.safe_globals(pickles.STAND_INS):
+        # cirtorch keeps its learned whitening as numpy arrays. Torch's list of names is that of the
+        # whole process: who is ready would take them from another thread.
+        with _loading, torch.serialization.safe_globals(pickles.STAND_INS):
             content = torch.load(_checked_file(path), map_location="cpu", weights_only=True)
         return pickles.with_arrays(content, path.stat().st_size)
     except Exception as error:  # torch raises many kinds on hostile bytes

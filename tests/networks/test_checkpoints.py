@@ -3,9 +3,11 @@ import json
 import pickle
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -134,6 +136,13 @@ def test_files_that_are_no_network_are_refused(tmp_path, data, words):
     path = tmp_path / "network.pth"
     torch.save(data, path)
     refused(words, methods.load, "cnn-irwnha", path)
+
+
+def test_several_threads_read_arrays_at_once(tmp_path):
+    torch.save({"Lw": [np.arange(3.0) for _ in range(100)]}, tmp_path / "arrays.pth")
+    with ThreadPoolExecutor(4) as pool:
+        for read in pool.map(weights.read_tensors, [tmp_path / "arrays.pth"] * 40):
+            assert np.array_equal(read["Lw"][99], np.arange(3.0))
 
 
 def test_a_compressed_file_is_refused(tmp_path):
