@@ -39,14 +39,17 @@ function keep() {
 // Scroll until this part of the page is in sight: until it is drawn, there may be nowhere to go.
 function bring(name) {
   let ticks = 0;
+  let still = 0; // ticks in a row in which it is in sight: pictures above it may come later
   const going = setInterval(() => {
     const part = document.querySelector(name);
     const top = part?.getBoundingClientRect().top;
-    // It is in sight where it begins below the menu and in the upper half of the screen.
-    const there = top > MENU && top < window.innerHeight / 2;
+    // It is in sight where it begins in the upper half of the screen, and not above its place.
+    const place = part && Math.max(MENU, parseFloat(getComputedStyle(part).scrollMarginTop) - 8);
+    const there = top > place && top < window.innerHeight / 2;
     if (!there) part?.scrollIntoView({ behavior: "smooth", block: "start" });
     const running = document.querySelector('[data-test-script-state="running"]');
-    if (!running && (there || ++ticks > 4)) clearInterval(going);
+    still = there && !running ? still + 1 : 0;
+    if (still > 2 || (!running && ++ticks > 25)) clearInterval(going);
   }, 400);
   for (const name of ["wheel", "pointerdown", "keydown"]) {
     window.addEventListener(name, () => { clearInterval(going); }, { once: true });
