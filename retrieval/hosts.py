@@ -24,16 +24,20 @@ def is_ours(host: str, names: Collection[str] = ()) -> bool:
 
 
 def client_at(client: tuple[str, int] | None) -> str:
+    """What ``client_with`` says of an address and port, as in an ASGI scope."""
+    return client_with(client[0] if client else None)
+
+
+def client_with(address: str | None) -> str:
     """One string for all addresses of a client: of IPv6 it has the 2⁶⁴ that begin alike.
 
-    client: address and port, as in an ASGI scope.
+    Where the address is not known, all are one client.
     """
-    address = client[0] if client else ""
     try:
-        number = ipaddress.ip_address(address)
+        number = ipaddress.ip_address(address or "")
     except ValueError:
-        return address
+        return address or ""
     # A server that listens to both kinds sees IPv4 addresses as parts of one network of IPv6.
     if number.version == 6 and number.ipv4_mapped:
         return str(number.ipv4_mapped)
-    return address if number.version == 4 else f"{int(number) >> 64:x}::"
+    return str(number) if number.version == 4 else f"{int(number) >> 64:x}::"

@@ -223,8 +223,8 @@ def _begin_run(runner: ScriptRunner) -> None:
         ended.wait(SHORT)
 
     client = runtime.get_instance().get_client(runner._session_id)
-    address = client.client_context.remote_ip if client and client.client_context else ""
-    RUNS.submit(hosts.client_at((address or "", 0)), hold)
+    address = client.client_context.remote_ip if client and client.client_context else None
+    RUNS.submit(hosts.client_with(address), hold)
     begun.wait()
     _run.ended = ended
 

@@ -236,7 +236,7 @@ def _client() -> str:
     Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
     client would take sixty turns of searching, and everybody else one.
     """
-    return hosts.client_at((st.context.ip_address or "", 0))
+    return hosts.client_with(st.context.ip_address)
 
 
 def _cache_for(source: Path | bytes) -> Cache:
