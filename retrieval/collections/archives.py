@@ -18,12 +18,14 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from time import thread_time
+from typing import BinaryIO, Protocol, cast
 
 from retrieval import files
 from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 20
+SECONDS, SPEED = 5.0, 10e6  # of computing, and bytes a second that come out at least after that
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
 MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
@@ -152,7 +154,9 @@ def _unpack(
 ) -> list[Path]:
     written = []
     left = max_bytes
-    for parts, size, source in _chosen(_entries(file, max_bytes, max_files), max_files, suffixes):
+    timed = _Timed(file)
+    entries = _entries(cast(BinaryIO, timed), max_bytes, max_files)
+    for parts, size, source in _chosen(entries, max_files, suffixes):
         if size > left:
             raise _too_large(max_bytes)
         target = into.joinpath(*parts)
@@ -163,8 +167,26 @@ def _unpack(
                 if left < 0:
                     raise _too_large(max_bytes)
                 out.write(chunk)
+                timed.until += len(chunk) / SPEED
         written.append(target)
     return written
+
+
+class _Timed:
+    """An archive that is refused where reading takes long and little comes out of it.
+
+    Deflate and gzip allow any number of blocks that hold nothing, and each of them is computed.
+    until: processor time of this thread, in seconds, after which nothing more is read.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.until = file, thread_time() + SECONDS
+        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+
+    def read(self, size: int = -1) -> bytes:
+        if thread_time() > self.until:
+            raise _Refused("it takes too long to unpack; pack it again")
+        return self.file.read(size)
 
 
 def _chosen(

@@ -53,6 +53,14 @@ def test_a_zip_with_very_many_files(tmp_path):
         )
 
 
+@pytest.mark.parametrize("data", [archives.empty_members(4_000_000), archives.empty_blocks(10**7)])
+def test_an_archive_that_computes_and_gives_nothing(tmp_path, monkeypatch, data):
+    monkeypatch.setattr("retrieval.collections.archives.SECONDS", 0.05)
+    with pytest.raises(RetrievalError, match="it takes too long to unpack"):
+        unpack(io.BytesIO(data), tmp_path / "into", max_bytes=10**9, max_files=2000)
+    assert not (tmp_path / "into").exists()
+
+
 @pytest.mark.parametrize(
     ("records", "words"),
     [
