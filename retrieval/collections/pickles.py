@@ -8,7 +8,6 @@ out as lists: the hash of a deeply nested tuple overflows the C stack.
 
 from __future__ import annotations
 
-import math
 import pickletools
 import re
 import sys
@@ -323,13 +322,14 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
     numpy_dtype = _of_kind(dtype, _Dtype).numpy
     if isinstance(raw, str):  # protocol 2 written by Python 2
         raw = raw.encode("latin1")
-    if numpy_dtype.itemsize * math.prod(shape) != len(_of_kind(raw, bytes | bytearray)):
-        raise ValueError("array and bytes do not fit")
+    # numpy refuses a shape that does not fit the bytes. Multiplied here, a million numbers would
+    # take minutes, and a text and a number gigabytes.
+    array = np.frombuffer(_of_kind(raw, bytes | bytearray), numpy_dtype).reshape(shape, order=order)
     if numpy_dtype.kind == "U":
         characters = np.frombuffer(raw, f"{numpy_dtype.byteorder}u4")
         if characters.max(initial=0) > sys.maxunicode:  # Python would raise a SystemError later
             raise ValueError("no text")
-    return np.frombuffer(raw, numpy_dtype).reshape(shape, order=order).copy()
+    return array.copy()
 
 
 def _length(args: Any) -> int:

@@ -42,3 +42,11 @@ def shared_labels(labels: int, queries: int, kind: str = "gnd") -> bytes:
     if kind == "box":
         entry["easy"] = []
     return pickle.dumps({"imlist": ["a"], "qimlist": ["a"] * queries, "gnd": [entry] * queries}, 2)
+
+
+def shaped_array(shape: bytes) -> bytes:
+    """An array of eight bytes, whose shape is what these instructions make."""
+    kind = b"cnumpy\ndtype\n" + text("u1") + b"\x85R"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+    raw = b"c_codecs\nencode\n" + text("A" * 8) + text("latin1") + b"\x86R"
+    return b"\x80\2" + array + b"(K\1" + shape + kind + b"\x89" + raw + b"tb."

@@ -160,6 +160,17 @@ def test_pickles_that_grow(data, words, tmp_path):
     assert words in run.stdout, run.stderr[-500:]
 
 
+def test_an_array_whose_shape_is_no_shape(tmp_path):
+    """Its numbers were multiplied: 180 bytes, a text and a number, took as much as there was."""
+    path = tmp_path / "gnd.pkl"
+    path.write_bytes(pickled.shaped_array(pickled.text("x") + b"J\0\0\0\x10\x86"))
+    tracemalloc.start()
+    with pytest.raises(RetrievalError, match="not a readable pickle"):
+        read_ground_truth(path)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
 def test_names_of_very_many_digits():
     """Looked through once: with the square of them a megabyte took hours. Now a path is shorter."""
     digits = "1" * 4000
