@@ -250,7 +250,20 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
     message: what the page says meanwhile.
     """
     with st.spinner(message):
-        return _cache_for(source).get(key, lambda: in_turn(work))
+        return _kept(_cache_for(source), key, work)
+
+
+def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers | None = None) -> T:
+    """The value of a key, or what ``work()`` returns, done ``in_turn``.
+
+    Nobody waits for the turn of another who asked for the same earlier: with a hundred searches in
+    the queue, one client kept all others from the pictures of the first page for a minute.
+    """
+
+    def look_again() -> T:  # somebody else may have made it by now
+        return cache.get(key, work, wait=False)
+
+    return cache.get(key, lambda: in_turn(look_again, workers), wait=False)
 
 
 @st.cache_resource(scope="session", show_spinner=False)
@@ -340,17 +353,20 @@ def confirmed_pairs(
     opened = opened.first(len(opened))
     database = verifiers.DatabaseFeatures(opened, collection)
 
-    def find() -> list[groups.Pair]:
-        pairs: list[groups.Pair] = []
-        for start in range(0, len(opened), PAIR_BATCH):
-            batch = range(start, min(start + PAIR_BATCH, len(opened)))
-            pairs += in_turn(partial(groups.pairs_of, opened, database, batch))
-            progress(batch.stop, len(opened))
-        if database.note and not pairs:
-            raise RetrievalError(database.note)
-        return pairs
+    def compare(batch: range) -> tuple[list[groups.Pair], str]:
+        return groups.pairs_of(opened, database, batch), database.note
 
-    return CACHE.get(("pairs", file_key(path / "manifest.json")), find)
+    key = file_key(path / "manifest.json")
+    pairs: list[groups.Pair] = []
+    note = ""
+    for start in range(0, len(opened), PAIR_BATCH):
+        batch = range(start, min(start + PAIR_BATCH, len(opened)))
+        found, problem = _kept(CACHE, ("pairs", key, start), partial(compare, batch))
+        pairs, note = pairs + found, note or problem
+        progress(batch.stop, len(opened))
+    if note and not pairs:
+        raise RetrievalError(note)
+    return pairs
 
 
 def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
@@ -377,13 +393,12 @@ def local_ranking(
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
     with st.spinner("Searching"):
-        return _session_cache().get(
+        return _kept(
+            _session_cache(),
             ("votes", file_key(path / "manifest.json"), key, box),
-            lambda: in_turn(
-                lambda: (
-                    search_module.rank_features(opened, features),
-                    opened.searcher.scores(features.descriptors),
-                )
+            lambda: (
+                search_module.rank_features(opened, features),
+                opened.searcher.scores(features.descriptors),
             ),
         )
 
@@ -462,9 +477,9 @@ def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
     dark = st.context.theme.type == "dark"
 
     def encoded() -> bytes:
-        return in_turn(lambda: plots.encode(draw(), "png", dark), DRAWERS)
+        return plots.encode(draw(), "png", dark)
 
-    return CACHE.get(("drawing", "dark" if dark else "png", key), encoded)
+    return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, DRAWERS)
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:

@@ -1,8 +1,10 @@
 """What waits for its turn among the work of other visitors."""
 
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from matplotlib.figure import Figure
 
 from pages.parts import loaders
@@ -26,36 +28,60 @@ def test_figures_are_drawn_in_turn():
     assert drew == loaders.DRAWERS._threads
 
 
-def test_sessions_of_one_client_take_its_turns(monkeypatch):
-    """Sixty tabs that searched kept another visitor waiting for seven seconds."""
-    workers, done, door = Workers(1, 100), [], threading.Event()
-    workers.submit("nobody", door.wait)
-    waiting = []
+@pytest.fixture
+def in_queue(monkeypatch):
+    """A function that runs another in a thread, as a page of an address, until it is in a queue."""
 
-    def ask(address, session):
-        monkeypatch.setattr(loaders.st, "context", SimpleNamespace(ip_address=address))
-        begun = threading.Event()
-
-        def run():
-            loaders.in_turn(lambda: done.append(session), workers)
-
-        submit = workers.submit
+    def begin(workers, address, run):
+        begun, submit = threading.Event(), workers.submit
 
         def submitted(*work):
             future = submit(*work)
             begun.set()
             return future
 
+        monkeypatch.setattr(loaders.st, "context", SimpleNamespace(ip_address=address))
         monkeypatch.setattr(workers, "submit", submitted)
-        waiting.append(threading.Thread(target=run))
-        waiting[-1].start()
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
         assert begun.wait(20)
         monkeypatch.setattr(workers, "submit", submit)
+        return thread
 
-    for session in ("a", "b", "c"):
-        ask("192.0.2.1", session)
-    ask("192.0.2.2", "other")
+    return begin
+
+
+def test_sessions_of_one_client_take_its_turns(in_queue):
+    """Sixty tabs that searched kept another visitor waiting for seven seconds."""
+    workers, done, door = Workers(1, 100), [], threading.Event()
+    workers.submit("nobody", door.wait)
+
+    def ask(address, session):
+        return in_queue(
+            workers, address, lambda: loaders.in_turn(lambda: done.append(session), workers)
+        )
+
+    waiting = [ask("192.0.2.1", session) for session in ("a", "b", "c")]
+    waiting.append(ask("192.0.2.2", "other"))
     door.set()
     for thread in waiting:
         thread.join(20)
     assert done == ["a", "other", "b", "c"]
+
+
+def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch, in_queue):
+    """One client kept all others for a minute from what it had put behind a hundred searches."""
+    workers, done, door = Workers(1, 100), [], threading.Event()
+    monkeypatch.setattr(loaders, "WORKERS", workers)
+    workers.submit("nobody", door.wait)
+    for _ in range(10):
+        workers.submit("192.0.2.1", lambda: done.append("another"))
+
+    def ask():
+        loaders.cached(Path("a picture"), "the same", lambda: done.append("the same"), "Searching")
+
+    waiting = [in_queue(workers, address, ask) for address in ("192.0.2.1", "192.0.2.2")]
+    door.set()
+    for thread in waiting:
+        thread.join(20)
+    assert done == ["another", "the same", *["another"] * 9]
