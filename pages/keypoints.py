@@ -1,14 +1,14 @@
-"""Keypoints and matches: what DELF and XFeat see in a picture, and what two have in common."""
+"""Keypoints and matches: the local features of one picture, and how those of two match."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from pages.parts import cards, choose, loaders, own_pictures, query
-from pages.parts.keypoints.engine import delf_of, xfeat_of
+from pages.parts.keypoints.extractors import delf_extractor, xfeat_extractor
 from pages.parts.keypoints.link import DEFAULTS, VIEWS, follow_link, write_link
-from pages.parts.keypoints.one_picture import sees
-from pages.parts.keypoints.two_pictures import pair
+from pages.parts.keypoints.one_picture import show_one_picture
+from pages.parts.keypoints.two_pictures import show_two_pictures
 
 state = st.session_state
 
@@ -21,21 +21,26 @@ follow_link(titles)
 for key, value in DEFAULTS.items():
     state.setdefault(key, value)
 
-place, way = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
-with place:
+left, right = st.columns([1, 2], gap="medium", vertical_alignment="bottom")
+with left:
     name = choose.collection(titles, "collection")
-view = way.segmented_control(
-    "View", VIEWS, format_func=VIEWS.__getitem__, key="kp-view", required=True,
-    persist_state="session", label_visibility="collapsed",
-)  # fmt: skip
+view = right.segmented_control(
+    "View",
+    VIEWS,
+    format_func=VIEWS.__getitem__,
+    key="kp-view",
+    required=True,
+    label_visibility="collapsed",
+    persist_state="session",
+)
 with loaders.errors_shown():
     collection = own_pictures.opened(name)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
-delf, xfeat = delf_of(collection), xfeat_of(collection)
-asked_before = any(state.get(key) for key in ("kp-been", "searched", "kept-upload"))
-if not asked_before and collection.has_pictures and delf.index:
+delf, xfeat = delf_extractor(collection), xfeat_extractor(collection)
+chose_a_picture = any(state.get(key) for key in ("kp-been", "searched", "kept-upload"))
+if not chose_a_picture and collection.has_pictures and delf.index:
     state.source = query.DATABASE  # its features are in the index: no network to wait for
 state["kp-been"] = True
-draw = sees if view == "sees" else pair
-write_link(collection, draw(collection, delf, xfeat))
+show_view = show_one_picture if view == "sees" else show_two_pictures
+write_link(collection, show_view(collection, delf, xfeat))

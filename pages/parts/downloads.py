@@ -10,7 +10,7 @@ import streamlit as st
 
 from pages.parts import loaders
 from retrieval.collections.credits import table
-from retrieval.figures import evaluation as plots
+from retrieval.figures import files as figure_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def downloads(
         if rows is not None:
             download("CSV", lambda: as_csv(rows), f"{name}.csv", "text/csv")
         if draw is not None:
-            for kind, mime in plots.FORMATS.items():
+            for kind, mime in figure_files.FORMATS.items():
                 download(kind.upper(), partial(draw, kind), f"{name}.{kind}", mime)
 
 

@@ -33,7 +33,7 @@ from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs, similarity, submissions
-from retrieval.figures import evaluation as plots
+from retrieval.figures import files as figure_files
 from retrieval.images import Box
 from retrieval.index import describing, finding
 from retrieval.methods.base import LocalFeatures
@@ -466,7 +466,7 @@ def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collect
 
 def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as a file of a kind, 'png' or 'svg'. key: stands for everything that is drawn."""
-    return CACHE.get(("drawing", kind, key), lambda: plots.encode(draw(), kind))
+    return CACHE.get(("drawing", kind, key), lambda: figure_files.encode(draw(), kind))
 
 
 def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
@@ -477,7 +477,7 @@ def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
     dark = st.context.theme.type == "dark"
 
     def encoded() -> bytes:
-        return plots.encode(draw(), "png", dark)
+        return figure_files.encode(draw(), "png", dark)
 
     return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, DRAWERS)
 

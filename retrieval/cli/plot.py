@@ -82,13 +82,13 @@ def add(commands) -> None:
 
 
 def _plot_local_features(args: argparse.Namespace) -> None:
-    from retrieval.figures import evaluation as plots
+    from retrieval.figures import files as figure_files
 
-    kind = plots.format_of(args.out)
+    kind = figure_files.format_of(args.out)
     method = methods.load("delf", args.checkpoint)
     figure, summary = args.draw(args, method)
     with writing(args.out) as file:
-        file.write(plots.encode(figure, kind))
+        file.write(figure_files.encode(figure, kind))
     print(f"{summary}: {args.out}")
 
 
@@ -99,18 +99,18 @@ def _credit(picture: Path) -> Credit | None:
 
 def _draw_keypoints(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
     """The figure, and a summary for the terminal."""
-    from retrieval.figures import local_features as plots_local
+    from retrieval.figures import local_features as plots
 
     picture = images.read(args.picture)
     features = as_local(method.describe(picture))[: args.count]
     note = f"{args.picture.name} · {method.checkpoint.id}, the {len(features)} strongest keypoints"
     note = with_credits(note, _credit(args.picture))
-    return plots_local.keypoints(picture, features, note), f"{len(features)} keypoints"
+    return plots.keypoints(picture, features, note), f"{len(features)} keypoints"
 
 
 def _draw_matches(args: argparse.Namespace, method: methods.Method) -> tuple[Figure, str]:
     """The figure, and a summary for the terminal."""
-    from retrieval.figures import local_features as plots_local
+    from retrieval.figures import local_features as plots
 
     a, b = images.read(args.picture), images.read(args.other)
     features_a = as_local(method.describe(a, args.box))
@@ -123,7 +123,7 @@ def _draw_matches(args: argparse.Namespace, method: methods.Method) -> tuple[Fig
         f"{args.min_similarity:g}, {args.model}, tolerance {args.tolerance:.1%} of the longer side"
     )
     note = with_credits(note, _credit(args.picture), _credit(args.other))
-    figure = plots_local.matches(
+    figure = plots.matches(
         (a, b),
         (features_a.keypoints[pairs[:, 0]], features_b.keypoints[pairs[:, 1]]),
         verification.inliers,
@@ -140,8 +140,9 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
     from retrieval import index as indexes
     from retrieval.evaluation import runs
     from retrieval.figures import evaluation as plots
+    from retrieval.figures import files as figure_files
 
-    kind = plots.format_of(args.out)
+    kind = figure_files.format_of(args.out)
     scores, records = {}, []
     for path in args.index:
         index = indexes.load(path)
@@ -177,6 +178,6 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
     else:
         figure = getattr(plots, args.figure)(scores, note)
     with writing(args.out) as file:
-        file.write(plots.encode(figure, kind))
+        file.write(figure_files.encode(figure, kind))
     print(f"{len(scores)} indexes, {protocol}: {args.out}")
     return 0

@@ -1,9 +1,9 @@
 """Figures of an evaluation, for the page and the command line.
 
-Each function returns a matplotlib Figure that can be read alone: axes with units, colours that
-colour-blind people tell apart (Okabe and Ito), a marker for each method as well, and a small print
-(``note``) that says what was measured with what. matplotlib is imported when the first figure is
-drawn. pyplot is not used: it keeps figures in a global state, and a server draws in many threads.
+Each function returns a matplotlib Figure that can be read alone: axes with units, a colour and a
+marker for each method, and a small print (``note``) that says what was measured with what.
+matplotlib is imported when the first figure is drawn. pyplot is not used: it keeps figures in a
+global state, and a server draws in many threads.
 
 scores: label → scores of one protocol, the same for all. A label begins with the title of its
 method.
@@ -11,18 +11,23 @@ method.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from retrieval.collections.credits import one_line
 from retrieval.collections.ground_truth import Query
-from retrieval.errors import RetrievalError
 from retrieval.evaluation import RECALL_LEVELS, Explanation, Scores, precision_recall
+from retrieval.figures.style import (
+    COLOURS,
+    METHOD_COLOURS,
+    NO_MATHTEXT,
+    OTHER_COLOUR,
+    small_print,
+    style_axes,
+)
 from retrieval.methods import METHODS
 
 if TYPE_CHECKING:
@@ -31,16 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# One colour a method everywhere: 3 : 1 on white and on a dark page, after Okabe and Ito.
-METHOD_COLOURS = {"sir": "#0072B2", "delf": "#C77F00", "cnn-irwnha": "#B3589A"}
-COLOURS = "#0072B2", "#C77F00"  # of two series that are no methods
-OTHER_COLOUR = "#7A8692"  # of rankings that a visitor brought, and of methods that are not listed
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DARK_BACKGROUND, DARK_TEXT = "#12171e", "#eef2f6"  # of the app's dark theme
-FORMATS = {"png": "image/png", "svg": "image/svg+xml"}
 MAX_ITEMS = 300  # queries or landmarks of a figure: a thousand take seconds and 0.4 GB
-NO_MATHTEXT: dict[str, Any] = {"parse_math": False}  # or a $ in a name would start a formula
-_DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
 
 class Style(NamedTuple):
@@ -227,73 +224,15 @@ def steps(explanation: Explanation, note: str) -> Figure:
     return figure
 
 
-def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
-    """The figure as bytes of a file. The same figure gives the same bytes.
-
-    kind: 'png' or 'svg'. dark: for the app's dark theme; files to download and print stay white.
-    """
-    buffer = io.BytesIO()
-    with _DRAWING:
-        import matplotlib
-
-        if dark:
-            _darken(figure)
-
-        with matplotlib.rc_context({"svg.hashsalt": "retrieval"}):
-            figure.savefig(
-                buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None
-            )
-    return buffer.getvalue()
-
-
-def _darken(figure: Figure) -> None:
-    """Pale text and axes on a dark background; bars, lines and markers keep their colours."""
-    from matplotlib.spines import Spine
-    from matplotlib.text import Text
-
-    figure.set_facecolor(DARK_BACKGROUND)
-    for axes in figure.axes:
-        axes.set_facecolor(DARK_BACKGROUND)
-        axes.tick_params(colors=DARK_TEXT)
-        for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
-            line.set_color("#3a4655")
-    for spine in figure.findobj(Spine):
-        spine.set_color(DARK_TEXT)
-    for text in figure.findobj(Text):
-        text.set_color(DARK_TEXT)
-
-
-def format_of(path: Path) -> str:
-    """'png' or 'svg', by the suffix of a path. Raises RetrievalError for any other."""
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise RetrievalError(f"{path} must end in .png or .svg.")
-    return kind
-
-
 def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure, Axes]:
     """A figure with empty axes and the small print below them. width, height: inches."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.grid(color="#d9dfe4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=12)
-    axes.xaxis.label.set_fontsize(13)
-    axes.yaxis.label.set_fontsize(13)
+    style_axes(axes)
     small_print(figure, note)
     return figure, axes
-
-
-def small_print(figure: Figure, note: str) -> None:
-    """Write the small print, of one line or more, below a figure."""
-    # Names of files need not be valid Unicode, on which matplotlib fails or writes a broken SVG.
-    note = "\n".join(one_line(line, 1000) for line in note.split("\n"))
-    # matplotlib parses formulas where it wraps, whatever parse_math says.
-    style: dict[str, Any] = {"fontsize": 9, "color": "#55606a", "wrap": "$" not in note}
-    figure.supxlabel(note, x=0.01, ha="left", **style, **NO_MATHTEXT)
 
 
 def _label_unit_axes(axes: Axes, x: str, y: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from retrieval.figures.evaluation import small_print
+from retrieval.figures.style import small_print, style_axes
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def keypoints(
     features: LocalFeatures,
     note: str,
     size: tuple[int, int] | None = None,
-    score: str = "Attention score",
+    score_label: str = "Attention score",
 ) -> Figure:
     """Keypoints as circles, coloured by score. The smaller the pyramid scale, the larger.
 
-    score: what the score is, in words.
+    score_label: what the score of a keypoint is, in words.
     """
     size = size or picture.size
     sheet = images([picture], note, 0.75, [size])
@@ -111,11 +111,11 @@ def keypoints(
         longer = max(size)
         radii = DOT_RADIUS * longer * features.scales.astype(float) ** -0.7
         circles = _circles(sheet, features.keypoints, radii, 1.4, features.scores)
-        _colour_bar(sheet, circles, score)
+        _colour_bar(sheet, circles, score_label)
     return sheet.figure
 
 
-def fields(
+def receptive_fields(
     picture: Image.Image,
     features: LocalFeatures,
     sides: np.ndarray,
@@ -141,7 +141,7 @@ def fields(
     return sheet.figure
 
 
-def heat(
+def attention_map(
     picture: Image.Image,
     attention: Attention,
     note: str,
@@ -175,16 +175,14 @@ def histograms(features: LocalFeatures, note: str) -> Figure:
     left, right = figure.subplots(1, 2, sharey=False)
     if len(features):
         left.hist(features.scores, bins=30, color=INLIER)
-    left.set_xlabel("Attention score", fontsize=13)
+    left.set_xlabel("Attention score")
     levels, counts = np.unique(features.scales, return_counts=True)
     right.bar([f"{level:.2g}" for level in levels], counts, color=INLIER)
-    right.set_xlabel("Pyramid scale (2: picture enlarged twice)", fontsize=13)
+    right.set_xlabel("Pyramid scale (2: picture enlarged twice)")
     for axes in (left, right):
-        axes.set_ylabel("Keypoints", fontsize=13)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#d9dfe4", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=12)
+        axes.set_ylabel("Keypoints")
+        style_axes(axes)
+        axes.grid(axis="x", visible=False)
     small_print(figure, note)
     return figure
 

@@ -11,6 +11,8 @@ from retrieval.collections.ground_truth import GroundTruth, Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate, explain
 from retrieval.figures import evaluation as plots
+from retrieval.figures import files as figure_files
+from retrieval.figures.style import METHOD_COLOURS
 
 NOTE = "Shapes, easy · sir with colour · measured here, 2026-11-23"
 
@@ -66,7 +68,7 @@ def test_every_figure_is_labelled_and_says_what_it_rests_on(truth, scores):
             assert axes.get_xlabel()
             assert axes.get_ylabel() or axes.get_yticklabels()
             assert NOTE in [text.get_text() for text in figure.texts] + [figure.get_supxlabel()]
-            assert plots.encode(figure, "png").startswith(b"\x89PNG")
+            assert figure_files.encode(figure, "png").startswith(b"\x89PNG")
 
 
 def test_bars_markers_and_lines_have_the_values_of_the_scores(truth, scores):
@@ -84,7 +86,7 @@ def test_bars_markers_and_lines_have_the_values_of_the_scores(truth, scores):
 def test_a_method_has_one_colour_and_each_run_its_own_marker():
     labels = ["DELF + Geometry", "SIR", "DELF", "CNN-IRwNHA, gem-lite0", "Your upload"]
     found = plots.styles(labels)
-    assert found["DELF"].colour == found["DELF + Geometry"].colour == plots.METHOD_COLOURS["delf"]
+    assert found["DELF"].colour == found["DELF + Geometry"].colour == METHOD_COLOURS["delf"]
     assert [style.dashed for style in found.values()] == [False, False, True, False, False]
     assert len({style.marker for style in found.values()}) == len(labels)
     assert plots.styles(["delf, delf-lite0"])["delf, delf-lite0"].colour == found["DELF"].colour
@@ -93,7 +95,7 @@ def test_a_method_has_one_colour_and_each_run_its_own_marker():
 
 def test_a_figure_for_a_dark_page_is_dark_and_its_words_are_pale(scores):
     light, dark = (
-        np.asarray(Image.open(io.BytesIO(plots.encode(figure, "png", on))).convert("L"))
+        np.asarray(Image.open(io.BytesIO(figure_files.encode(figure, "png", on))).convert("L"))
         for figure, on in ((plots.curves(scores[1]["easy"], NOTE), on) for on in (False, True))
     )
     assert light[0, 0] == 255
@@ -108,11 +110,11 @@ def test_shaded_area_is_the_ap(truth, scores):
     assert np.trapezoid(y, x) == pytest.approx(told.average_precision, abs=1e-12)
     assert f"{told.average_precision:.4f}" in axes.get_title()
     none = explain(np.array([5, 4]), truth.queries[0].labels, "medium")
-    assert plots.encode(plots.steps(none, NOTE), "svg")
+    assert figure_files.encode(plots.steps(none, NOTE), "svg")
 
 
 def test_the_same_figure_gives_the_same_svg(scores):
-    one, two = (plots.encode(plots.curves(scores[1]["easy"], NOTE), "svg") for _ in range(2))
+    one, two = (figure_files.encode(plots.curves(scores[1]["easy"], NOTE), "svg") for _ in range(2))
     assert one == two
 
 
@@ -123,7 +125,7 @@ def test_names_that_are_no_text_or_look_like_a_formula(scores, truth, name):
     figure = plots.per_query(found, queries, f"{name}, easy\nby {name}")
     assert figure.texts[0].get_text().count("\n") == 1
     assert all(len(one.get_text()) <= 60 for one in figure.axes[0].get_xticklabels())
-    minidom.parseString(plots.encode(figure, "svg"))
+    minidom.parseString(figure_files.encode(figure, "svg"))
 
 
 def test_a_figure_of_more_than_max_items_shows_the_first(truth, monkeypatch):
@@ -137,9 +139,9 @@ def test_a_figure_of_more_than_max_items_shows_the_first(truth, monkeypatch):
 
 
 def test_format_of_a_path_is_its_suffix():
-    assert plots.format_of(Path("a/b.SVG")) == "svg"
+    assert figure_files.format_of(Path("a/b.SVG")) == "svg"
     with pytest.raises(RetrievalError, match=r"must end in \.png or \.svg"):
-        plots.format_of(Path("figure.jpg"))
+        figure_files.format_of(Path("figure.jpg"))
 
 
 def test_provenance_names_methods_once_and_all_days():

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from retrieval import cli
-from retrieval.figures import evaluation as plots
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import files as figure_files
+from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
 from retrieval.ranking import geometry
 
@@ -28,7 +28,7 @@ def size_of(png):
 
 def test_points_land_where_the_pictures_are():
     wide, high = Image.new("RGB", (400, 100)), Image.new("RGB", (100, 400))
-    sheet = plots_local.images([wide, high], "")
+    sheet = plots.images([wide, high], "")
     areas = np.multiply(sheet.widths, sheet.heights)
     assert areas[0] == pytest.approx(areas[1])
     np.testing.assert_allclose(sheet.place(0, [[400, 100]]), [[sheet.widths[0], sheet.heights[0]]])
@@ -38,8 +38,8 @@ def test_points_land_where_the_pictures_are():
 
 def test_a_smaller_copy_gives_the_same_places():
     big, small = Image.new("RGB", (800, 600)), Image.new("RGB", (80, 60))
-    one = plots_local.images([big], "")
-    two = plots_local.images([small], "", sizes=[(800, 600)])
+    one = plots.images([big], "")
+    two = plots.images([small], "", sizes=[(800, 600)])
     np.testing.assert_allclose(one.place(0, [[123, 45]]), two.place(0, [[123, 45]]))
 
 
@@ -49,10 +49,10 @@ def test_any_number_of_keypoints_and_matches(count, kind):
     picture, features = Image.new("RGB", (100, 80), "teal"), some(count)
     note = "a $ and a_b"
     figures = [
-        plots_local.keypoints(picture, features, note),
-        plots_local.fields(picture, features, np.full(count, 30.0), note),
-        plots_local.histograms(features, note),
-        plots_local.matches(
+        plots.keypoints(picture, features, note),
+        plots.receptive_fields(picture, features, np.full(count, 30.0), note),
+        plots.histograms(features, note),
+        plots.matches(
             (picture, picture),
             (features.keypoints, features.keypoints),
             np.arange(count) % 2 == 0,
@@ -61,7 +61,7 @@ def test_any_number_of_keypoints_and_matches(count, kind):
         ),
     ]
     for figure in figures:
-        data = plots.encode(figure, kind)
+        data = figure_files.encode(figure, kind)
         assert data.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
 
 
@@ -70,8 +70,8 @@ def test_heat_maps_of_any_shape(shape):
     x, y = np.linspace(5, 95, shape[1]), np.linspace(5, 75, shape[0])
     scores = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     found = SimpleNamespace(scores=scores, x=x, y=y, side=10.0)
-    figure = plots_local.heat(Image.new("RGB", (100, 80)), found, "")
-    width, height = size_of(plots.encode(figure, "png"))
+    figure = plots.attention_map(Image.new("RGB", (100, 80)), found, "")
+    width, height = size_of(figure_files.encode(figure, "png"))
     assert width > height > 100
 
 
@@ -79,7 +79,7 @@ def test_aligned_by_a_shift():
     red, blue = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
     shift = np.array([[1.0, 0, 200], [0, 1, 0]])  # in pixels of originals ten times as large
     for matrix in (shift, np.vstack([shift, [0, 0, 1]])):
-        over = plots_local.aligned(red, (400, 300), blue, (400, 300), matrix)
+        over = plots.aligned(red, (400, 300), blue, (400, 300), matrix)
         assert over.getpixel((5, 15))[3] == 0
         assert over.getpixel((30, 15)) == (255, 0, 0, 255)
 

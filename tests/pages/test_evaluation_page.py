@@ -21,7 +21,7 @@ from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs
-from retrieval.figures import evaluation as plots
+from retrieval.figures import files as figure_files
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(f"{n}.png" for n in range(8))
@@ -352,7 +352,7 @@ def test_own_ranking_that_does_not_fit(little):
 def test_figures_are_drawn_once(little, monkeypatch):
     start()
     drawn = []
-    monkeypatch.setattr(plots, "encode", lambda *args: drawn.append(args) or b"")
+    monkeypatch.setattr(figure_files, "encode", lambda *args: drawn.append(args) or b"")
     start()
     assert drawn == []
 

@@ -313,12 +313,12 @@ def test_matchers_are_chosen_by_link_and_kept_in_it(little):
 @pytest.mark.skipif(
     "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
 )
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda one: one.title)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
 def test_pairs_show_what_their_sentence_says(preset):
     """With the networks and the index of the day, as the page compares them."""
-    app = start(**presets.link(loaders.collection("town"), preset))
+    app = start(**presets.link_parameters(loaders.collection("town"), preset))
     assert not app.exception
     assert preset.sentence in text(app)
     shown = text(app).split("#### ")[1:]
     agree = {name for name, part in zip(MATCHERS, shown, strict=True) if "check_circle" in part}
-    assert agree == preset.agree
+    assert agree == preset.confirmed_by

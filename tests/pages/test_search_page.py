@@ -31,7 +31,7 @@ from retrieval import images, index, methods
 from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
-from retrieval.figures import evaluation as plots
+from retrieval.figures import style
 from retrieval.index import describing
 from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
@@ -206,9 +206,9 @@ def test_search_ranks_and_judges(little):
 
 
 def test_a_method_without_a_colour_of_its_own(little, monkeypatch):
-    monkeypatch.delitem(plots.METHOD_COLOURS, "sir")
+    monkeypatch.delitem(style.METHOD_COLOURS, "sir")
     app = go(start(method="all"))
-    assert f'<span style="color:{plots.OTHER_COLOUR}">●</span> SIR' in text(app)
+    assert f'<span style="color:{style.OTHER_COLOUR}">●</span> SIR' in text(app)
     assert hits(app, "sir")[0].startswith("1: red_0.png")
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts import extraction, loaders
 from pages.parts.about import steps
 from pages.parts.about.followed_query import FollowedQuery
-from pages.parts.keypoints.figures import pixels
+from pages.parts.keypoints.figures import open_picture
 from pages.parts.search.answer import score
 from pages.parts.search.why import why
 from retrieval import index
@@ -26,7 +26,7 @@ def delf(followed: FollowedQuery) -> None:
     path, query_picture = paths["delf"], followed.query_picture
     with loaders.errors_shown():
         opened = loaders.index_of(path, followed.collection)
-        picture, size = pixels(query_picture.source, query_picture.name)
+        picture, size = open_picture(query_picture.source, query_picture.name)
         seen = extraction.attention(
             query_picture.source, query_picture.key, 1.0, opened.checkpoint, opened.settings
         )

@@ -12,7 +12,7 @@ from pages.parts import axes, loaders
 from pages.parts.about import followed_query, steps
 from pages.parts.terms import explained
 from retrieval import index
-from retrieval.figures.evaluation import COLOURS
+from retrieval.figures.style import COLOURS
 from retrieval.methods import METHODS
 from retrieval.networks import checkpoints
 

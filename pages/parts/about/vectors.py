@@ -15,7 +15,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 from retrieval.evaluation.ablation import Ablation, Steps, project, unit
 from retrieval.figures import steps as step_figures
-from retrieval.figures.evaluation import COLOURS
+from retrieval.figures.style import COLOURS
 from retrieval.index import Index
 
 PICTURE = 300  # pixels of the longer side of the input on show

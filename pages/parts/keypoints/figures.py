@@ -1,4 +1,4 @@
-"""Figures of local features on the page, with what is drawn as a table."""
+"""Figures of local features on the page, with what they show as tables to download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from pages.parts import loaders
 from pages.parts.downloads import downloads
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import files as figure_files
+from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
@@ -22,37 +23,45 @@ if TYPE_CHECKING:
     from retrieval.methods.delf import Attention
 
 
-INCH = 84  # pixels of the page that an inch of a figure takes
+PIXELS_PER_INCH = 84  # of the page, for an inch of a figure
 
 
-def pixels(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
-    """A picture to draw on, and the size it really has."""
-    jpeg, size = loaders.view(source, plots_local.MAX_SIDE, name)
+def open_picture(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[int, int]]:
+    """A copy of a picture to draw on, and the (width, height) of the original.
+
+    Raises PictureError where it cannot be read.
+    """
+    jpeg, size = loaders.view(source, plots.MAX_SIDE, name)
     return Image.open(io.BytesIO(jpeg)), size
 
 
-def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
-    """A figure at its size in inches, so that a tall picture fits the screen; its downloads.
+def show_figure(
+    name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]
+) -> None:
+    """Show a figure at its size in inches, so that a tall picture fits the screen; its downloads.
 
-    key: stands, with the rows, for all that is drawn.
+    name: of the files, without suffix. key: stands, with the rows, for all that is drawn.
+    rows: of the CSV file.
     """
     key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
     with st.spinner("Drawing"):
         png = loaders.figure_on_page(key, draw)
-    width = Image.open(io.BytesIO(png)).width
-    st.image(png, width=round(width / 160 * INCH), alt=alt)
+    inches = Image.open(io.BytesIO(png)).width / figure_files.DPI
+    st.image(png, width=round(inches * PIXELS_PER_INCH), alt=alt)
     downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))
 
 
-def attention_rows(found: Attention) -> list[dict]:
+def attention_rows(attention: Attention) -> list[dict]:
+    """A row for each place of an attention map: x and y in pixels of the original."""
     return [
         {"x": round(float(x), 1), "y": round(float(y), 1), "attention": float(score)}
-        for y, line in zip(found.y, found.scores, strict=True)
-        for x, score in zip(found.x, line, strict=True)
+        for y, line in zip(attention.y, attention.scores, strict=True)
+        for x, score in zip(attention.x, line, strict=True)
     ]
 
 
-def rows_of(features: LocalFeatures) -> list[dict]:
+def keypoint_rows(features: LocalFeatures) -> list[dict]:
+    """A row for each keypoint: x and y in pixels of the original, scale of its pyramid level."""
     columns = (features.keypoints, features.scales, features.scores)
     return [
         {

@@ -9,15 +9,24 @@ from typing import Any
 import streamlit as st
 
 from pages.parts import own_pictures, query
-from pages.parts.keypoints.matching import MATCHERS, MODELS
+from pages.parts.keypoints.matching import MATCHERS, MODELS, SIMILARITY_BOUNDS, TOLERANCE_BOUNDS
 from retrieval.collections import Collection
 from retrieval.ranking import geometry, verification
 
+# What may be chosen: values in the address → labels on the page.
 VIEWS = {"sees": "One picture", "pair": "Two pictures"}
 BOTH = "both"
 FEATURES = {"delf": "DELF", "xfeat": "XFeat", BOTH: "Side by side"}
 LOOKS = {"keypoints": "Keypoints", "fields": "Receptive fields", "attention": "Attention map"}
-HERE, UPLOAD = "From the collection", "Upload"
+CHOICES = {"view": VIEWS, "features": FEATURES, "look": LOOKS, "model": MODELS}
+COUNT_BOUNDS = 10, 1000  # keypoints
+BOUNDS = {
+    "similarity": SIMILARITY_BOUNDS,
+    "tolerance": TOLERANCE_BOUNDS,
+    "count": COUNT_BOUNDS,
+}
+# Where the second picture comes from.
+FROM_COLLECTION, UPLOAD = "From the collection", "Upload"
 DEFAULTS: dict[str, Any] = {
     "kp-view": "sees",
     "kp-features": "delf",
@@ -31,31 +40,34 @@ DEFAULTS: dict[str, Any] = {
     "kp-xfeat-tolerance": 100 * verification.TOLERANCE,
     "kp-xfeat-model": "homography",
 }
-ONE = ("features", "look", "count")
+# Parameters of the address, of each view: the session has them as "kp-" and the name.
+ONE_PICTURE = ("features", "look", "count")
 GEOMETRY = ("similarity", "tolerance", "model")
-PAIR = ("by", *GEOMETRY, *(f"xfeat-{what}" for what in GEOMETRY))
-LIMITS = {"similarity": (0.3, 0.95), "tolerance": (0.25, 5), "count": (10, 1000)}
-CHOICES = {"view": VIEWS, "features": FEATURES, "look": LOOKS, "model": MODELS}
+TWO_PICTURES = ("by", *GEOMETRY, *(f"xfeat-{name}" for name in GEOMETRY))
 state = st.session_state
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn."""
+    """Put what the address asks for into the session, before any widget is drawn.
+
+    titles: name → title of the collections that can be opened here.
+    """
     parameters = query.new_link(titles, "kp-link", "collection")
     if not parameters:
         return
-    for name in ("view", *ONE, *PAIR):
+    for name in ("view", *ONE_PICTURE, *TWO_PICTURES):
         text, kind = parameters.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:
             state[f"kp-{name}"] = text
-        elif kind in LIMITS and (value := query.parse_number(text)) is not None:
-            least, most = LIMITS[kind]
-            value = min(max(value, least), most)
-            state[f"kp-{name}"] = round(value / 10) * 10 if kind == "count" else value
-    if by := [one for one in MATCHERS if one in parameters.get("by", "").split(",")]:
-        state["kp-by"] = by
+        elif kind in BOUNDS and (number := query.parse_number(text)) is not None:
+            least, most = BOUNDS[kind]
+            number = min(max(number, least), most)
+            state[f"kp-{name}"] = round(number / 10) * 10 if kind == "count" else number
+    asked_matchers = parameters.get("by", "").split(",")
+    if known_matchers := [name for name in MATCHERS if name in asked_matchers]:
+        state["kp-by"] = known_matchers
     if "result" in parameters:
-        state["kp-result"], state["kp-other"] = parameters["result"], HERE
+        state["kp-result"], state["kp-other"] = parameters["result"], FROM_COLLECTION
         state["kp-linked"] = parameters["result"]
     state["kp-asked"] = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
@@ -65,12 +77,12 @@ def follow_link(titles: Mapping[str, str]) -> None:
 def write_link(collection: Collection, query_picture: query.QueryPicture | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"view": state["kp-view"]}
-    for key in PAIR if link["view"] == "pair" else ONE:
-        value = state[f"kp-{key}"]
-        if value != DEFAULTS[f"kp-{key}"]:
+    for name in TWO_PICTURES if link["view"] == "pair" else ONE_PICTURE:
+        value = state[f"kp-{name}"]
+        if value != DEFAULTS[f"kp-{name}"]:
             if isinstance(value, list):
                 value = ",".join(value)
-            link[key] = value if isinstance(value, str) else f"{value:g}"
+            link[name] = value if isinstance(value, str) else f"{value:g}"
     if collection.name != own_pictures.NAME:
         link["collection"] = collection.name
         if query_picture and isinstance(query_picture.source, Path):
@@ -78,6 +90,6 @@ def write_link(collection: Collection, query_picture: query.QueryPicture | None)
             if link["view"] == "pair":
                 if state.get("box"):
                     link["box"] = state.box
-                if state.get("kp-other") == HERE and state.get("kp-result"):
+                if state.get("kp-other") == FROM_COLLECTION and state.get("kp-result"):
                     link["result"] = state["kp-result"]
     query.keep_link("kp-link", link)

@@ -1,4 +1,4 @@
-"""Two pictures compared by one kind of local features: matches, inliers, and how one map fits."""
+"""Two pictures matched by their local features: matches, inliers, and how one map fits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ import numpy as np
 import streamlit as st
 
 from pages.parts import extraction, query
-from pages.parts.keypoints.engine import Engine
+from pages.parts.keypoints.extractors import Extractor
 from retrieval.images import Box
 from retrieval.ranking import geometry, verification
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.verification import MIN_INLIERS
 
 MODELS = {"affine": "Affine", "homography": "Homography"}
+SIMILARITY_BOUNDS = 0.3, 0.95  # cosine
+TOLERANCE_BOUNDS = 0.25, 5.0  # % of the longer side
 state = st.session_state
 
 
 class Matcher(NamedTuple):
-    """A way to match two pictures. features: which keypoints. least: inliers that confirm."""
+    """A way to match two pictures.
+
+    features: whose keypoints it matches, 'delf' or 'xfeat'. min_inliers: as many as confirm that
+    both pictures show the same thing.
+    """
 
     title: str
     features: str
-    least: int
+    min_inliers: int
     summary: str
 
 
@@ -41,65 +47,75 @@ MATCHERS = {
 
 
 @dataclass(frozen=True)
-class Compared:
-    """Keypoints of each picture; points (K, 2) of the matches in pixels of each original; their
-    similarity (K,); the verification, whose map is one of the whole pictures."""
+class Comparison:
+    """What a matcher finds between two pictures.
 
-    keypoints: tuple[int, int]
+    keypoint_counts: of each picture. points: (K, 2) of the K matches in pixels of each original.
+    similarity: (K,), cosine of the descriptors of each match. verification: of the matches, in
+    pixels of the whole originals.
+    """
+
+    keypoint_counts: tuple[int, int]
     points: tuple[np.ndarray, np.ndarray]
     similarity: np.ndarray
-    found: Verification
+    verification: Verification
 
     @property
-    def count(self) -> int:
-        return self.found.count
+    def inlier_count(self) -> int:
+        return self.verification.count
 
     @property
-    def matches(self) -> int:
+    def match_count(self) -> int:
         return len(self.similarity)
 
 
-def compared(
-    by: str,
-    engine: Engine,
+def match_pictures(
+    matcher_name: str,
+    extractor: Extractor,
     query_picture: query.QueryPicture,
     box: Box | None,
     other: query.QueryPicture,
     sizes: tuple[tuple[int, int], tuple[int, int]],
-) -> Compared:
+) -> Comparison:
     """Match two pictures with a matcher of MATCHERS, by the settings on the page.
 
-    sizes: (width, height) of each original.
+    box: of the query picture. sizes: (width, height) of each original. Raises RetrievalError where
+    a picture cannot be read.
     """
-    a = engine.features(query_picture.source, query_picture.key, box)
-    b = engine.of_result(other)
-    kind = MATCHERS[by].features
-    similarity, tolerance, model = chosen(kind)
-    if by == "delf":
+    a = extractor.features(query_picture.source, query_picture.key, box)
+    b = extractor.database_features(other)
+    similarity, tolerance, model = chosen_settings(MATCHERS[matcher_name].features)
+    if matcher_name == "delf":
         matches, verified = geometry.verify_features(a, b, sizes[1], similarity, tolerance, model)
     else:
-        alone, size = verification.of_box(a, sizes[0], box)
-        if by == "xfeat":
-            matches = geometry.mutual_matches(alone.descriptors, b.descriptors, similarity)
+        a_in_box, box_size = verification.of_box(a, sizes[0], box)
+        if matcher_name == "xfeat":
+            matches = geometry.mutual_matches(a_in_box.descriptors, b.descriptors, similarity)
         else:
             key = query_picture.key, box, other.key
             matches = extraction.lighterglue(
-                query_picture.source, key, (alone, b), (size, sizes[1])
+                query_picture.source, key, (a_in_box, b), (box_size, sizes[1])
             )
-        verified = verification.verify_matches(alone, b, matches, size, sizes[1], tolerance, model)
+        verified = verification.verify_matches(
+            a_in_box, b, matches, box_size, sizes[1], tolerance, model
+        )
         verified = verification.of_picture(verified, sizes[0], box)
-    first, second = matches.T
-    return Compared(
+    rows_a, rows_b = matches.T
+    return Comparison(
         (len(a), len(b)),
-        (a.keypoints[first], b.keypoints[second]),
-        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
+        (a.keypoints[rows_a], b.keypoints[rows_b]),
+        (a.descriptors[rows_a] * b.descriptors[rows_b]).sum(axis=1),
         verified,
     )
 
 
-def chosen(kind: str) -> tuple[float, float, geometry.Model]:
-    """Lowest similarity, tolerance as a share, and the map of one kind of features."""
-    prefix = "kp" if kind == "delf" else f"kp-{kind}"
+def chosen_settings(features: str) -> tuple[float, float, geometry.Model]:
+    """What the page is set to for 'delf' or 'xfeat'.
+
+    Returns the lowest similarity (cosine), the tolerance as a share of the longer side, and the
+    kind of map.
+    """
+    prefix = _key_prefix(features)
     return (
         state[f"{prefix}-similarity"],
         state[f"{prefix}-tolerance"] / 100,
@@ -107,19 +123,21 @@ def chosen(kind: str) -> tuple[float, float, geometry.Model]:
     )
 
 
-def settings(matchers: list[str]) -> None:
-    """The settings of the features that these matchers use."""
-    kinds = list(dict.fromkeys(MATCHERS[by].features for by in matchers))
+def _key_prefix(features: str) -> str:
+    """What the keys of the settings for 'delf' or 'xfeat' begin with, in the session."""
+    return "kp" if features == "delf" else f"kp-{features}"
+
+
+def choose_settings(matcher_names: list[str]) -> None:
+    """Draw the settings of the features that these matchers use."""
     with st.expander("Matching and geometry"):
-        for kind in kinds:
-            prefix = "kp" if kind == "delf" else f"kp-{kind}"
-            title = MATCHERS[kind].title
-            st.markdown(f"**{title}**")
-            if kind in matchers:
+        for features in dict.fromkeys(MATCHERS[name].features for name in matcher_names):
+            prefix = _key_prefix(features)
+            st.markdown(f"**{MATCHERS[features].title}**")
+            if features in matcher_names:  # LighterGlue has no lowest similarity
                 st.slider(
                     "Lowest similarity",
-                    0.3,
-                    0.95,
+                    *SIMILARITY_BOUNDS,
                     step=0.01,
                     key=f"{prefix}-similarity",
                     help="Two keypoints are a match when each is the other's nearest neighbour "
@@ -128,8 +146,7 @@ def settings(matchers: list[str]) -> None:
                 )
             st.slider(
                 "Tolerance, % of the longer side",
-                0.25,
-                5.0,
+                *TOLERANCE_BOUNDS,
                 step=0.25,
                 key=f"{prefix}-tolerance",
                 help="An inlier may lie this far from where the transformation puts it.",

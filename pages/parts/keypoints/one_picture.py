@@ -1,4 +1,4 @@
-"""What DELF sees in one picture."""
+"""The view "One picture": keypoints, receptive fields and attention of a picture."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import extraction, loaders, query
-from pages.parts.keypoints.engine import Delf, Engine, XFeat
-from pages.parts.keypoints.figures import attention_rows, figure, pixels, rows_of
-from pages.parts.keypoints.link import BOTH, FEATURES, LOOKS
-from pages.parts.keypoints.two_checkpoints import other_checkpoints
+from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
+from pages.parts.keypoints.figures import (
+    attention_rows,
+    keypoint_rows,
+    open_picture,
+    show_figure,
+)
+from pages.parts.keypoints.link import BOTH, COUNT_BOUNDS, FEATURES, LOOKS
+from pages.parts.keypoints.two_checkpoints import compare_checkpoints
 from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import with_credits
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 
 state = st.session_state
 
 
-def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.QueryPicture | None:
-    """What the local features of one picture are."""
-    asking, answer = st.columns([1, 2], gap="medium")
-    with answer, loaders.errors_shown(), asking:
+def show_one_picture(
+    collection: Collection, delf: DelfExtractor, xfeat: XFeatExtractor
+) -> query.QueryPicture | None:
+    """Choose a picture on the left, and show its local features on the right.
+
+    Returns the picture; None where none is chosen yet.
+    """
+    query_column, result_column = st.columns([1, 2], gap="medium")
+    # What goes wrong on the left is said on the right, here and below.
+    with result_column, loaders.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
-            answer.info("Choose a picture on the left.")
+            result_column.info("Choose a picture on the left.")
             return None
         st.segmented_control(
             "Features",
@@ -45,75 +56,39 @@ def sees(collection: Collection, delf: Delf, xfeat: XFeat) -> query.QueryPicture
             persist_state="session",
         )
     if state["kp-features"] == "delf":
-        of_delf(query_picture, delf, asking, answer)
+        show_delf(query_picture, delf, query_column, result_column)
         return query_picture
-    with answer, loaders.errors_shown(), asking:
-        count = _count()
-        engines: list[Engine] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
-    with answer, loaders.errors_shown():
-        for column, engine in zip(st.columns(len(engines)), engines, strict=True):
+    with result_column, loaders.errors_shown(), query_column:
+        count = choose_count()
+        extractors: list[Extractor] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
+    with result_column, loaders.errors_shown():
+        for column, extractor in zip(st.columns(len(extractors)), extractors, strict=True):
             with column:
-                found = features_of(query_picture, engine)
-                st.markdown(f"**{engine.title}**")
-                drawn(query_picture, engine, found, found[:count])
+                features = features_of(query_picture, extractor)
+                st.markdown(f"**{extractor.title}**")
+                show_keypoints(query_picture, extractor, features, features[:count])
     return query_picture
 
 
-def features_of(query_picture: query.QueryPicture, engine: Engine) -> LocalFeatures:
-    """Features of a picture; those that an index of DELF keeps need no network."""
-    stored = engine.stored(query_picture.name) if isinstance(engine, Delf) else None
-    if stored is not None and isinstance(query_picture.source, Path):
-        return stored
-    return engine.features(query_picture.source, query_picture.key)
+def features_of(query_picture: query.QueryPicture, extractor: Extractor) -> LocalFeatures:
+    """Features of a picture: those in an index of DELF need no network."""
+    if isinstance(extractor, DelfExtractor) and isinstance(query_picture.source, Path):
+        stored = extractor.stored_features(query_picture.name)
+        if stored is not None:
+            return stored
+    return extractor.features(query_picture.source, query_picture.key)
 
 
-def drawn(
-    query_picture: query.QueryPicture, engine: Engine, features: LocalFeatures, shown: LocalFeatures
+def show_delf(
+    query_picture: query.QueryPicture,
+    delf: DelfExtractor,
+    query_column: DeltaGenerator,
+    result_column: DeltaGenerator,
 ) -> None:
-    """The keypoints of one kind on the picture, or a sentence where there are none."""
-    if not len(shown):
-        st.info(
-            f"{engine.title} finds no keypoint here: the picture is blank or too small."
-            if not len(features)
-            else "No keypoint is left: lower the limit of attention or choose more levels."
-        )
-        return
-    picture, size = pixels(query_picture.source, query_picture.name)
-    numbers = f"{Path(query_picture.name).name} · {engine.checkpoint}, {len(shown)} keypoints"
-    note = with_credits(numbers, query_picture.credit)
-    figure(
-        f"{Path(query_picture.name).stem}-{engine.title.lower()}-keypoints",
-        (
-            "keypoints",
-            query_picture.key,
-            note,
-            hashlib.sha256(shown.keypoints.tobytes()).hexdigest(),
-        ),
-        lambda: plots_local.keypoints(picture, shown, note, size, engine.score),
-        f"{len(shown)} keypoints of {engine.title}",
-        rows_of(shown),
-    )
-    circles = (
-        "A large circle is a keypoint that was found with the picture made small: it describes a "
-        "large part of the picture."
-        if isinstance(engine, Delf)
-        else "XFeat looks at the picture in one size, so all circles are equal."
-    )
-    checkpoint = checkpoints.registered(engine.title.lower(), engine.checkpoint)
-    st.caption(
-        f"{len(shown)} of {len(features)} keypoints. {circles} "
-        f"Trained on: {checkpoint.trained_on}.",
-        help=explained("checkpoint") if isinstance(engine, Delf) else None,
-    )
-
-
-def of_delf(
-    query_picture: query.QueryPicture, engine: Delf, asking: DeltaGenerator, answer: DeltaGenerator
-) -> None:
-    """All that can be shown of DELF: keypoints, receptive fields, attention, two checkpoints."""
-    with answer, loaders.errors_shown(), asking:
-        picture, size = pixels(query_picture.source, query_picture.name)
-        features = features_of(query_picture, engine)
+    """Show DELF's keypoints, receptive fields or attention; below, those of another checkpoint."""
+    with result_column, loaders.errors_shown(), query_column:
+        picture, size = open_picture(query_picture.source, query_picture.name)
+        features = features_of(query_picture, delf)
         look = st.segmented_control(
             "Show",
             LOOKS,
@@ -123,59 +98,110 @@ def of_delf(
             help=explained("keypoint", "descriptor", "receptive field", "attention"),
             persist_state="session",
         )
-        levels = np.unique(features.scales.round(2)).tolist()
-        shown = select(features, levels) if look == "keypoints" else features
-        level = chosen_level(engine) if look == "attention" else None
+        shown = choose_keypoints(features) if look == "keypoints" else features
+        level = choose_level(delf) if look == "attention" else None
     stem = f"{Path(query_picture.name).stem}-{look}"
-    numbers = f"{Path(query_picture.name).name} · {engine.checkpoint}"
-    note = with_credits(numbers, query_picture.credit)
-    with answer, loaders.errors_shown():
+    provenance = f"{Path(query_picture.name).name} · {delf.checkpoint}"
+    note = with_credits(provenance, query_picture.credit)
+    with result_column, loaders.errors_shown():
         if level is not None:
-            attention(query_picture, engine, picture, size, level, note, stem)
+            show_attention(query_picture, delf, picture, size, level, note, stem)
         elif look == "keypoints" or not len(shown):
-            drawn(query_picture, engine, features, shown)
+            show_keypoints(query_picture, delf, features, shown)
         else:
-            fields(query_picture, engine, picture, size, shown, note, stem)
+            show_receptive_fields(query_picture, delf, picture, size, shown, note, stem)
     if look != "attention" and not len(shown):
         return
     if look == "keypoints":
-        st.subheader("How strong, and at which scale", anchor=False)
-        digest = hashlib.sha256(features.keypoints.tobytes()).hexdigest()
-        levels = [
-            {
-                "scale": level,
-                "keypoints": int((features.scales.round(2) == np.float32(level)).sum()),
-            }
-            for level in levels
-        ]
-        with st.container(key="plot-histograms"):
-            figure(
-                f"{stem}-histograms",
-                ("histograms", query_picture.key, numbers, digest),
-                lambda: plots_local.histograms(
-                    features, f"{numbers}, all {len(features)} keypoints"
-                ),
-                "Histograms of attention and scale",
-                levels,
-            )
+        show_histograms(query_picture, features, provenance, stem)
     if look != "fields":
-        other_checkpoints(query_picture, engine, features, picture, size, level)
+        compare_checkpoints(query_picture, delf, features, picture, size, level)
 
 
-def _count() -> int:
-    return st.slider(
-        "Strongest keypoints", 10, 1000, step=10, key="kp-count", persist_state="session"
+def show_keypoints(
+    query_picture: query.QueryPicture,
+    extractor: Extractor,
+    features: LocalFeatures,
+    shown: LocalFeatures,
+) -> None:
+    """Draw keypoints on their picture, or say why there are none.
+
+    shown: those of ``features`` to draw.
+    """
+    if not len(shown):
+        st.info(
+            f"{extractor.title} finds no keypoint here: the picture is blank or too small."
+            if not len(features)
+            else "No keypoint is left: lower the limit of attention or choose more levels."
+        )
+        return
+    picture, size = open_picture(query_picture.source, query_picture.name)
+    provenance = f"{Path(query_picture.name).name} · {extractor.checkpoint}, {len(shown)} keypoints"
+    note = with_credits(provenance, query_picture.credit)
+    show_figure(
+        f"{Path(query_picture.name).stem}-{extractor.title.lower()}-keypoints",
+        ("keypoints", query_picture.key, note, _digest(shown)),
+        lambda: plots.keypoints(picture, shown, note, size, extractor.score_label),
+        f"{len(shown)} keypoints of {extractor.title}",
+        keypoint_rows(shown),
+    )
+    is_delf = isinstance(extractor, DelfExtractor)
+    circles = (
+        "A large circle is a keypoint that was found with the picture made small: it describes a "
+        "large part of the picture."
+        if is_delf
+        else "XFeat looks at the picture in one size, so all circles are equal."
+    )
+    checkpoint = checkpoints.registered(extractor.title.lower(), extractor.checkpoint)
+    st.caption(
+        f"{len(shown)} of {len(features)} keypoints. {circles} "
+        f"Trained on: {checkpoint.trained_on}.",
+        help=explained("checkpoint") if is_delf else None,
     )
 
 
-def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
-    """The keypoints that the controls ask for."""
-    count = _count()
+def _digest(features: LocalFeatures) -> str:
+    """Stands for the keypoints in the key of a figure."""
+    return hashlib.sha256(features.keypoints.tobytes()).hexdigest()
+
+
+def show_histograms(
+    query_picture: query.QueryPicture, features: LocalFeatures, provenance: str, stem: str
+) -> None:
+    """Show how many keypoints have which attention, and which pyramid level.
+
+    provenance: the small print, but for the number of keypoints. stem: of the files to download.
+    """
+    st.subheader("How strong, and at which scale", anchor=False)
+    levels, counts = np.unique(features.scales.round(2), return_counts=True)
+    rows = [
+        {"scale": float(level), "keypoints": int(count)}
+        for level, count in zip(levels, counts, strict=True)
+    ]
+    with st.container(key="plot-histograms"):
+        show_figure(
+            f"{stem}-histograms",
+            ("histograms", query_picture.key, provenance, _digest(features)),
+            lambda: plots.histograms(features, f"{provenance}, all {len(features)} keypoints"),
+            "Histograms of attention and scale",
+            rows,
+        )
+
+
+def choose_count() -> int:
+    """Draw the slider for the number of keypoints to show."""
+    return st.slider(
+        "Strongest keypoints", *COUNT_BOUNDS, step=10, key="kp-count", persist_state="session"
+    )
+
+
+def choose_keypoints(features: LocalFeatures) -> LocalFeatures:
+    """Draw the controls that filter keypoints, and return those that pass."""
+    count = choose_count()
     keep = np.ones(len(features), bool)
     if len(features) > 1 and features.scores[-1] < features.scores[0]:
-        low, high = (
-            float(edge) for edge in (np.floor(features.scores[-1]), np.ceil(features.scores[0]))
-        )
+        low, high = float(np.floor(features.scores[-1])), float(np.ceil(features.scores[0]))
+        levels = np.unique(features.scales.round(2)).tolist()
         with st.expander("Filter"):
             keep &= features.scores >= st.slider("Lowest attention", low, high, low)
             chosen = st.pills(
@@ -190,9 +216,10 @@ def select(features: LocalFeatures, levels: list[float]) -> LocalFeatures:
     return features[np.flatnonzero(keep)[:count]]
 
 
-def chosen_level(engine: Delf) -> float:
-    known = checkpoints.find("delf", engine.checkpoint).settings.get("scales")
-    scales = engine.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
+def choose_level(delf: DelfExtractor) -> float:
+    """Draw the slider for the pyramid level; 0.5 is that of the picture at half its size."""
+    known = checkpoints.find("delf", delf.checkpoint).settings.get("scales")
+    scales = delf.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
     return st.select_slider(
         "Pyramid level",
         scales,
@@ -202,36 +229,38 @@ def chosen_level(engine: Delf) -> float:
     )
 
 
-def fields(
+def show_receptive_fields(
     query_picture: query.QueryPicture,
-    engine: Delf,
+    delf: DelfExtractor,
     picture: Image.Image,
     size: tuple[int, int],
-    shown: LocalFeatures,
+    features: LocalFeatures,
     note: str,
     stem: str,
 ) -> None:
-    """The squares that the strongest keypoint of each level sees.
+    """Draw the square that the strongest keypoint of each pyramid level sees.
 
-    size: (width, height) of the original of ``picture``. stem: of the files to download.
+    size: (width, height) of the original of ``picture``. note: the small print. stem: of the files
+    to download.
     """
-    _, first = np.unique(shown.scales.round(2), return_index=True)
-    best = shown[np.sort(first)]
-    whole = extraction.attention(
-        query_picture.source, query_picture.key, 1.0, engine.checkpoint, engine.settings
+    # Features have their strongest keypoint first.
+    _, first_of_level = np.unique(features.scales.round(2), return_index=True)
+    best = features[np.sort(first_of_level)]
+    attention = extraction.attention(
+        query_picture.source, query_picture.key, 1.0, delf.checkpoint, delf.settings
     )
-    if whole is None:
+    if attention is None:
         st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
         return
-    sides = whole.side / best.scales
-    figure(
+    sides = attention.side / best.scales
+    show_figure(
         stem,
         ("fields", query_picture.key, note, best.keypoints.tobytes()),
-        lambda: plots_local.fields(picture, best, sides, note, size),
+        lambda: plots.receptive_fields(picture, best, sides, note, size),
         "Receptive fields",
         [
             row | {"side": round(float(side), 1)}
-            for row, side in zip(rows_of(best), sides, strict=True)
+            for row, side in zip(keypoint_rows(best), sides, strict=True)
         ],
     )
     st.caption(
@@ -240,28 +269,29 @@ def fields(
     )
 
 
-def attention(
+def show_attention(
     query_picture: query.QueryPicture,
-    engine: Delf,
+    delf: DelfExtractor,
     picture: Image.Image,
     size: tuple[int, int],
     level: float,
     note: str,
     stem: str,
 ) -> None:
-    """Attention of one level as a heat map. size, stem: as for ``fields``."""
-    found = extraction.attention(
-        query_picture.source, query_picture.key, level, engine.checkpoint, engine.settings
+    """Draw the attention of one level over the picture. size, note, stem: as for the fields."""
+    attention = extraction.attention(
+        query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
     )
-    if found is None:
+    if attention is None:
         st.info("There is no attention map of this level: the picture is too small for it.")
         return
-    figure(
+    level_note = f"{note}, pyramid scale {level:.2g}"
+    show_figure(
         f"{stem}-{level:g}",
         ("attention", query_picture.key, note, level),
-        lambda: plots_local.heat(picture, found, f"{note}, pyramid scale {level:.2g}", size),
+        lambda: plots.attention_map(picture, attention, level_note, size),
         "Attention map",
-        attention_rows(found),
+        attention_rows(attention),
     )
     st.caption(
         "Attention at every place of the picture. DELF keeps the places with the highest attention "

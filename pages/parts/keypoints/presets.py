@@ -12,13 +12,16 @@ from retrieval.collections import Collection
 
 
 class Preset(NamedTuple):
-    """Two pictures, and what to say about them. agree: matchers with enough inliers."""
+    """Two pictures, and what to say about them.
+
+    query, result: their names. confirmed_by: the matchers of MATCHERS that find enough inliers.
+    """
 
     query: str
     result: str
     title: str
     sentence: str
-    agree: frozenset[str]
+    confirmed_by: frozenset[str]
 
 
 PRESETS = (
@@ -49,25 +52,34 @@ PRESETS = (
 )
 
 
-def presets(collection: Collection, chosen: tuple[str, str]) -> None:
-    """Links to the pairs, where their pictures are; the sentence of the pair on show."""
-    known = {*collection.names, *(asked.name for asked in collection.queries)}
-    if not all({one.query, one.result} <= known for one in PRESETS):
+def show_presets(collection: Collection, chosen: tuple[str, str]) -> None:
+    """Link to the pairs, where the collection has them, and explain the pair on show.
+
+    chosen: names of the query picture and of the second picture.
+    """
+    names = {*collection.names, *(prepared.name for prepared in collection.queries)}
+    if not all({preset.query, preset.result} <= names for preset in PRESETS):
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("Pairs to try", width="content")
-        for one in PRESETS:
+        for preset in PRESETS:
             st.page_link(
                 "pages/keypoints.py",
-                label=one.title,
-                query_params=link(collection, one),
+                label=preset.title,
+                query_params=link_parameters(collection, preset),
                 width="content",
             )
-    for one in PRESETS:
-        if (one.query, one.result) == chosen:
-            st.info(one.sentence, icon=":material/school:")
+    for preset in PRESETS:
+        if (preset.query, preset.result) == chosen:
+            st.info(preset.sentence, icon=":material/school:")
 
 
-def link(collection: Collection, one: Preset) -> Mapping[str, str]:
-    view = {"view": "pair", "collection": collection.name, "by": ",".join(MATCHERS)}
-    return view | {"query": one.query, "result": one.result}
+def link_parameters(collection: Collection, preset: Preset) -> Mapping[str, str]:
+    """The address of a pair, compared by all matchers."""
+    return {
+        "view": "pair",
+        "collection": collection.name,
+        "by": ",".join(MATCHERS),
+        "query": preset.query,
+        "result": preset.result,
+    }

@@ -9,30 +9,34 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import extraction, loaders, query
-from pages.parts.keypoints.engine import Delf
-from pages.parts.keypoints.figures import attention_rows, figure, rows_of
+from pages.parts.keypoints.extractors import DelfExtractor
+from pages.parts.keypoints.figures import attention_rows, keypoint_rows, show_figure
 from retrieval.collections.credits import with_credits
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 
 state = st.session_state
 
 
-def other_checkpoints(
+def compare_checkpoints(
     query_picture: query.QueryPicture,
-    engine: Delf,
+    delf: DelfExtractor,
     features: LocalFeatures,
     picture: Image.Image,
     size: tuple[int, int],
     level: float | None,
 ) -> None:
-    """The same picture through two checkpoints: keypoints, or the attention map of a level.
+    """Offer another checkpoint of DELF, and draw what both find side by side.
 
-    features: of the checkpoint in use. size: (width, height) of the original of ``picture``.
+    features: of the picture by ``delf``. size: (width, height) of the original of ``picture``.
+    level: the pyramid level of the attention maps to draw; None for keypoints.
     """
-    here = engine.checkpoint
-    others = [one for one in checkpoints.of_method("delf") if one.available and one.id != here]
+    others = [
+        checkpoint
+        for checkpoint in checkpoints.of_method("delf")
+        if checkpoint.available and checkpoint.id != delf.checkpoint
+    ]
     if not others:
         return
     st.subheader("The same picture through two checkpoints", anchor=False)
@@ -41,40 +45,42 @@ def other_checkpoints(
         return
     other = others[0]
     if len(others) > 1:
-        other = st.selectbox("Which", others, format_func=lambda one: f"{one.id} · {one.title}")
-    pairs = [(here, engine.settings), (other.id, {})]
+        other = st.selectbox(
+            "Which", others, format_func=lambda checkpoint: f"{checkpoint.id} · {checkpoint.title}"
+        )
+    compared = [(delf.checkpoint, delf.settings), (other.id, {})]
     stem = Path(query_picture.name).stem
-    for column, (name, settings) in zip(st.columns(2), pairs, strict=True):
+    for column, (name, settings) in zip(st.columns(2), compared, strict=True):
         with column, loaders.errors_shown():
-            one = checkpoints.find("delf", name)
-            st.markdown(f"**{name}**  \n:small[{one.trained_on}]")
+            st.markdown(f"**{name}**  \n:small[{checkpoints.find('delf', name).trained_on}]")
             if level is not None:
-                found = extraction.attention(
+                attention = extraction.attention(
                     query_picture.source, query_picture.key, level, name, settings
                 )
                 note = f"{Path(query_picture.name).name} · {name}, pyramid scale {level:.2g}"
                 note = with_credits(note, query_picture.credit)
-                if found is None:
+                if attention is None:
                     st.info("This checkpoint has no attention map of this level.")
                     continue
-                figure(
+                show_figure(
                     f"{stem}-{name}-attention",
                     ("attention", query_picture.key, note),
-                    partial(plots_local.heat, picture, found, note, size),
+                    partial(plots.attention_map, picture, attention, note, size),
                     f"Attention map of {name}",
-                    attention_rows(found),
+                    attention_rows(attention),
                 )
                 continue
-            if name != here:
-                source, key = query_picture.source, query_picture.key
-                features = extraction.delf(source, key, None, name, settings)
-            best = features[: state["kp-count"]]
-            note = f"{Path(query_picture.name).name} · {name}, {len(best)} keypoints"
+            if name != delf.checkpoint:
+                features = extraction.delf(
+                    query_picture.source, query_picture.key, None, name, settings
+                )
+            strongest = features[: state["kp-count"]]
+            note = f"{Path(query_picture.name).name} · {name}, {len(strongest)} keypoints"
             note = with_credits(note, query_picture.credit)
-            figure(
+            show_figure(
                 f"{stem}-{name}-keypoints",
                 ("keypoints", query_picture.key, note),
-                partial(plots_local.keypoints, picture, best, note, size),
-                f"{len(best)} keypoints of {name}",
-                rows_of(best),
+                partial(plots.keypoints, picture, strongest, note, size),
+                f"{len(strongest)} keypoints of {name}",
+                keypoint_rows(strongest),
             )

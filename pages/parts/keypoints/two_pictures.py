@@ -1,4 +1,4 @@
-"""What two pictures have in common."""
+"""The view "Two pictures": what the local features of two pictures have in common."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import streamlit as st
 
 from pages.parts import compare, loaders, query
 from pages.parts.downloads import downloads
-from pages.parts.keypoints.engine import Delf, Engine, XFeat
-from pages.parts.keypoints.figures import pixels
-from pages.parts.keypoints.link import HERE, UPLOAD
+from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
+from pages.parts.keypoints.figures import open_picture
+from pages.parts.keypoints.link import FROM_COLLECTION, UPLOAD
 from pages.parts.keypoints.matching import (
     MATCHERS,
-    Compared,
+    Comparison,
     Matcher,
-    chosen,
-    compared,
-    settings,
+    choose_settings,
+    chosen_settings,
+    match_pictures,
 )
-from pages.parts.keypoints.presets import presets
+from pages.parts.keypoints.presets import show_presets
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import with_credits
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import local_features as plots
 from retrieval.images import Box
 from retrieval.ranking import geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
@@ -37,149 +37,94 @@ from retrieval.ranking.search import SHORTLIST
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDE = 900  # pixels of the longer side that pictures are compared with
+MAX_SIDE = 900  # pixels of the longer side of a picture on show
 state = st.session_state
 
 
-def pair(collection: Collection, delf: Delf, xfeat: XFeat) -> query.QueryPicture | None:
-    """What two pictures have in common."""
-    asking, answer = st.columns([1, 2], gap="medium")
+def show_two_pictures(
+    collection: Collection, delf: DelfExtractor, xfeat: XFeatExtractor
+) -> query.QueryPicture | None:
+    """Choose two pictures on the left, and show on the right what each matcher finds.
+
+    Returns the first picture; None where none is chosen yet.
+    """
+    query_column, result_column = st.columns([1, 2], gap="medium")
     ranking = votes = None
-    with answer, loaders.errors_shown(), asking:
+    with result_column, loaders.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
-            answer.info("Choose a picture on the left.")
+            result_column.info("Choose a picture on the left.")
             return None
         box = query.choose_box(collection, query_picture)
-        with answer:  # what takes time says so where the answer will be
-            by = _matchers()
-            said = st.container()
-            if delf.index and "delf" in by:
-                a = delf.features(query_picture.source, query_picture.key, box)
-                path = delf.index.path
-                ranking, votes = loaders.local_ranking(path, collection, a, query_picture.key, box)
-        other = second(collection, query_picture, ranking)
-        with said:
-            presets(collection, (query_picture.name, other.name if other else ""))
+        with result_column:  # what takes time says so where the result will be
+            matcher_names = _choose_matchers()
+            presets_slot = st.container()
+            if delf.index and "delf" in matcher_names:
+                features = delf.features(query_picture.source, query_picture.key, box)
+                ranking, votes = loaders.local_ranking(
+                    delf.index.path, collection, features, query_picture.key, box
+                )
+        other = _choose_second_picture(collection, query_picture, ranking)
+        with presets_slot:
+            show_presets(collection, (query_picture.name, other.name if other else ""))
         if other is None:
-            answer.info("Choose the second picture on the left.")
+            result_column.info("Choose the second picture on the left.")
             return query_picture
-        settings(by)
-    with answer, loaders.errors_shown():
-        engines: dict[str, Engine] = {"delf": delf, "xfeat": xfeat}
-        views = tuple(loaders.view(one.source, SIDE, one.name) for one in (query_picture, other))
-        sizes = views[0][1], views[1][1]
-        columns = st.columns(2, gap="medium") if len(by) > 1 else [st.container()]
-        for number, name in enumerate(by):
-            if number == len(columns):
+        choose_settings(matcher_names)
+    with result_column, loaders.errors_shown():
+        extractors: dict[str, Extractor] = {"delf": delf, "xfeat": xfeat}
+        jpegs, sizes = zip(
+            *(
+                loaders.view(picture.source, MAX_SIDE, picture.name)
+                for picture in (query_picture, other)
+            ),
+            strict=True,
+        )
+        columns = st.columns(2, gap="medium") if len(matcher_names) > 1 else [st.container()]
+        for number, name in enumerate(matcher_names):
+            if number == len(columns):  # a third matcher begins another row
                 columns = [*columns, *st.columns(2, gap="medium")]
             with columns[number]:
-                engine = engines[MATCHERS[name].features]
-                made = compared(name, engine, query_picture, box, other, sizes)
-                _shown(name, engine.checkpoint, made, query_picture, box, other, views)
+                extractor = extractors[MATCHERS[name].features]
+                comparison = match_pictures(name, extractor, query_picture, box, other, sizes)
+                _show_comparison(
+                    name, extractor, comparison, query_picture, box, other, jpegs, sizes
+                )
         if ranking is not None and votes is not None and isinstance(other.source, Path):
-            why(ranking, votes, other.name)
+            _explain_rank(ranking, votes, other.name)
     return query_picture
 
 
-def _matchers() -> list[str]:
-    """The matchers to compare, in their order; DELF where nothing is chosen."""
+def _choose_matchers() -> list[str]:
+    """Draw the control for the matchers; the chosen ones, or DELF where nothing is chosen."""
     st.pills(
         "Match by",
         list(MATCHERS),
         selection_mode="multi",
         format_func=lambda name: MATCHERS[name].title,
         key="kp-by",
-        help="  \n".join(f"**{one.title}**: {one.summary}" for one in MATCHERS.values()),
+        help="  \n".join(
+            f"**{matcher.title}**: {matcher.summary}" for matcher in MATCHERS.values()
+        ),
         persist_state="session",
     )
     return [name for name in MATCHERS if name in state["kp-by"]] or ["delf"]
 
 
-def _shown(
-    name: str,
-    checkpoint: str,
-    made: Compared,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    other: query.QueryPicture,
-    views: tuple,
-) -> None:
-    """What one matcher finds: the verdict, the matches, and one picture over the other."""
-    matcher, found = MATCHERS[name], made.found
-    agree = found.matrix is not None and made.count >= matcher.least
-    (jpeg_a, size_a), (jpeg_b, size_b) = views
-    if not verdict(matcher, made):
-        return
-    outlines = geometry.outlines(box or (0, 0, *size_a), found) if agree else (None, None)
-    compare.matches(
-        (jpeg_a, jpeg_b),
-        (size_a, size_b),
-        made.points,
-        made.similarity,
-        found.inliers,
-        outlines,
-        f"kp-matches-{name}",
-    )
-    similarity, tolerance, model = chosen(matcher.features)
-    how = f"similarity at least {similarity:g}, " if name != "lighterglue" else "LighterGlue, "
-    note = (
-        f"{Path(query_picture.name).name} and {Path(other.name).name} · {checkpoint}, "
-        f"{how}{model}, tolerance {100 * tolerance:g} %"
-    )
-    note = with_credits(note, query_picture.credit, other.credit)
-    rows = [
-        {
-            "x_a": round(float(xa), 2),
-            "y_a": round(float(ya), 2),
-            "x_b": round(float(xb), 2),
-            "y_b": round(float(yb), 2),
-            "similarity": round(float(alike), 4),
-            "inlier": int(inlier),
-        }
-        for (xa, ya), (xb, yb), alike, inlier in zip(
-            *made.points, made.similarity, found.inliers, strict=True
-        )
-    ]
-    outliers = state["kp-outliers"]
-    key = "matches", name, query_picture.key, box, other.key, note, outliers
-
-    def draw() -> Figure:
-        pictures = (
-            pixels(query_picture.source, query_picture.name)[0],
-            pixels(other.source, other.name)[0],
-        )
-        sizes = size_a, size_b
-        return plots_local.matches(
-            pictures, made.points, found.inliers, note, outlines, outliers, sizes
-        )
-
-    downloads(
-        f"{Path(query_picture.name).stem}-{Path(other.name).stem}-{name}",
-        rows,
-        lambda kind: loaders.figure_file(kind, key, draw),
-    )
-    if agree:
-        assert found.matrix is not None
-        st.markdown("**One over the other**")
-        below = pixels(other.source, other.name)[0]
-        above = plots_local.aligned(
-            pixels(query_picture.source, query_picture.name)[0], size_a, below, size_b, found.matrix
-        )
-        compare.aligned(below, above, f"kp-aligned-{name}")
-
-
-def second(
+def _choose_second_picture(
     collection: Collection, query_picture: query.QueryPicture, ranking: Ranking | None
 ) -> query.QueryPicture | None:
-    """The picture to compare with."""
+    """Draw the controls for the second picture; None where none is chosen yet.
+
+    ranking: DELF's for the query picture, whose order the list has; None for that of the names.
+    """
     st.markdown("**Compare with**")
-    places = [HERE, UPLOAD] if collection.has_pictures else [UPLOAD]
-    if state.get("kp-other") not in places:
-        state["kp-other"] = places[0]
+    sources = [FROM_COLLECTION, UPLOAD] if collection.has_pictures else [UPLOAD]
+    if state.get("kp-other") not in sources:
+        state["kp-other"] = sources[0]
     st.segmented_control(
         "Compare with",
-        places,
+        sources,
         key="kp-other",
         required=True,
         label_visibility="collapsed",
@@ -197,10 +142,12 @@ def second(
         if state.get("kp-result") in collection.names:
             st.caption("That picture is not in the index; here is the best of those that are.")
         state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
-    rank = {name: n for n, name in enumerate(names)}
+    ranks = {name: rank for rank, name in enumerate(names, 1)}
 
-    def said(name: str) -> str:
-        return name if ranking is None else f"{rank[name] + 1} · {found(ranking, name)} · {name}"
+    def option(name: str) -> str:
+        if ranking is None:
+            return name
+        return f"{ranks[name]} · {_inliers_text(ranking, name)} · {name}"
 
     # Of each query its own box: the labels of another query say nothing about this one.
     key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
@@ -208,7 +155,7 @@ def second(
         "Result",
         names,
         names.index(state["kp-result"]),
-        format_func=said,
+        format_func=option,
         key=f"kp-result-{key}",
         label_visibility="collapsed",
     )
@@ -216,26 +163,107 @@ def second(
     return query.in_database(collection, name)
 
 
-def verdict(matcher: Matcher, made: Compared) -> bool:
-    """What the number of inliers means, in words; whether there is anything to draw."""
+def _show_comparison(
+    matcher_name: str,
+    extractor: Extractor,
+    comparison: Comparison,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    other: query.QueryPicture,
+    jpegs: tuple[bytes, bytes],
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
+    """Show what one matcher finds: the verdict, the matches, and one picture over the other.
+
+    jpegs: copies of both pictures. sizes: (width, height) of each original.
+    """
+    matcher, verification = MATCHERS[matcher_name], comparison.verification
+    if not _show_verdict(matcher, comparison):
+        return
+    confirmed = verification.matrix is not None and comparison.inlier_count >= matcher.min_inliers
+    outlines = (
+        geometry.outlines(box or (0, 0, *sizes[0]), verification) if confirmed else (None, None)
+    )
+    compare.matches(
+        jpegs,
+        sizes,
+        comparison.points,
+        comparison.similarity,
+        verification.inliers,
+        outlines,
+        f"kp-matches-{matcher_name}",
+    )
+    similarity, tolerance, model = chosen_settings(matcher.features)
+    way = "LighterGlue" if matcher_name == "lighterglue" else f"similarity at least {similarity:g}"
+    note = (
+        f"{Path(query_picture.name).name} and {Path(other.name).name} · {extractor.checkpoint}, "
+        f"{way}, {model}, tolerance {100 * tolerance:g} %"
+    )
+    note = with_credits(note, query_picture.credit, other.credit)
+    outliers = state["kp-outliers"]
+    key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers
+
+    def draw() -> Figure:
+        pictures = (
+            open_picture(query_picture.source, query_picture.name)[0],
+            open_picture(other.source, other.name)[0],
+        )
+        return plots.matches(
+            pictures, comparison.points, verification.inliers, note, outlines, outliers, sizes
+        )
+
+    downloads(
+        f"{Path(query_picture.name).stem}-{Path(other.name).stem}-{matcher_name}",
+        _match_rows(comparison),
+        lambda kind: loaders.figure_file(kind, key, draw),
+    )
+    if confirmed:
+        assert verification.matrix is not None
+        st.markdown("**One over the other**")
+        below, _ = open_picture(other.source, other.name)
+        above, _ = open_picture(query_picture.source, query_picture.name)
+        aligned = plots.aligned(above, sizes[0], below, sizes[1], verification.matrix)
+        compare.aligned(below, aligned, f"kp-aligned-{matcher_name}")
+
+
+def _match_rows(comparison: Comparison) -> list[dict]:
+    """A row for each match: x and y in pixels of each original."""
+    return [
+        {
+            "x_a": round(float(x_a), 2),
+            "y_a": round(float(y_a), 2),
+            "x_b": round(float(x_b), 2),
+            "y_b": round(float(y_b), 2),
+            "similarity": round(float(similarity), 4),
+            "inlier": int(inlier),
+        }
+        for (x_a, y_a), (x_b, y_b), similarity, inlier in zip(
+            *comparison.points,
+            comparison.similarity,
+            comparison.verification.inliers,
+            strict=True,
+        )
+    ]
+
+
+def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
+    """Say what the number of inliers means. Returns whether there are keypoints to draw."""
     st.markdown(
         f"#### {matcher.title}", help=explained("keypoint", "match", "inliers", "transformation")
     )
-    for which, keypoints in zip(("first", "second"), made.keypoints, strict=True):
-        if not keypoints:
+    for which, count in zip(("first", "second"), comparison.keypoint_counts, strict=True):
+        if not count:
             title = MATCHERS[matcher.features].title
             st.info(f"{title} finds no keypoint in the {which} picture: it is blank or too small.")
             return False
-    matches = "1 match" if made.matches == 1 else f"{made.matches} matches"
-    if made.count >= matcher.least:
-        symbol, text = (
-            "green[:material/check_circle:]",
-            f"**{made.count} of {matches} are inliers**",
-        )
-        meaning = f"Unrelated pictures hardly ever reach {matcher.least}."
-    elif made.count:
-        symbol, text = "orange[:material/help:]", f"**Only {made.count} of {matches} are inliers**"
-        meaning = f"Fewer than {matcher.least} can be chance."
+    inliers = comparison.inlier_count
+    matches = "1 match" if comparison.match_count == 1 else f"{comparison.match_count} matches"
+    if inliers >= matcher.min_inliers:
+        symbol, text = "green[:material/check_circle:]", f"**{inliers} of {matches} are inliers**"
+        meaning = f"Unrelated pictures hardly ever reach {matcher.min_inliers}."
+    elif inliers:
+        symbol, text = "orange[:material/help:]", f"**Only {inliers} of {matches} are inliers**"
+        meaning = f"Fewer than {matcher.min_inliers} can be chance."
     else:
         symbol, text = "gray[:material/block:]", f"**None of {matches} is an inlier**"
         meaning = "No plausible transformation fits enough of them."
@@ -243,34 +271,39 @@ def verdict(matcher: Matcher, made: Compared) -> bool:
     return True
 
 
-def found(ranking: Ranking, name: str) -> str:
-    """What the search knows of a picture: its inliers, too few, or that nobody looked."""
+def _inliers_text(ranking: Ranking, name: str) -> str:
+    """What DELF's ranking knows of a picture: '31 inliers', that there are few, or nothing."""
     assert ranking.inliers is not None  # it is DELF's
     place = ranking.names.index(name)
     if ranking.inliers[place]:
         return f"{ranking.inliers[place]} inliers"
-    # Inliers come before votes, so the verified ones are the first of the ranking.
+    # Inliers come before votes, so the verified pictures are the first of the ranking.
     return f"fewer than {NOISE_FLOOR} inliers" if place < SHORTLIST else "not verified"
 
 
-def why(ranking: Ranking, votes: np.ndarray, name: str) -> None:
-    """The place of a result in the shortlist and after verification."""
+def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str) -> None:
+    """Show how DELF's search came to the rank of a result: votes, inliers, final rank.
+
+    votes: (N,) float32, of every picture of the index.
+    """
     assert ranking.inliers is not None  # it is DELF's
     place = ranking.names.index(name)
     position = ranking.positions[place]
-    before = int((votes > votes[position]).sum()) + 1
-    inliers = int(ranking.inliers[place])
+    place_by_votes = int((votes > votes[position]).sum()) + 1
+    inliers_text = _inliers_text(ranking, name)
     st.subheader("Why this rank", anchor=False, help=explained("visual word"))
-    first, then, last = st.columns(3)
-    first.metric("1. Place by votes of visual words", f"{before:,} of {len(votes):,}", border=True)
-    then.metric("2. Inliers", found(ranking, name).removesuffix(" inliers"), border=True)
-    last.metric("3. Rank in the search", f"{place + 1:,} of {len(ranking):,}", border=True)
-    if found(ranking, name) == "not verified":
+    votes_column, inliers_column, rank_column = st.columns(3)
+    votes_column.metric(
+        "1. Place by votes of visual words", f"{place_by_votes:,} of {len(votes):,}", border=True
+    )
+    inliers_column.metric("2. Inliers", inliers_text.removesuffix(" inliers"), border=True)
+    rank_column.metric("3. Rank in the search", f"{place + 1:,} of {len(ranking):,}", border=True)
+    if inliers_text == "not verified":
         text = (
-            f"The search did not verify this picture: it is place {before:,} by votes, and only "
-            f"the best {SHORTLIST} are verified. The inliers above were counted just now."
+            f"The search did not verify this picture: it is place {place_by_votes:,} by votes, "
+            f"and only the best {SHORTLIST} are verified. The inliers above were counted just now."
         )
-    elif not inliers:
+    elif not ranking.inliers[place]:
         text = (
             f"Fewer than {NOISE_FLOOR} inliers can be chance, so the picture stays behind all "
             "that have more."

@@ -18,7 +18,7 @@ from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.figures import evaluation as plots
+from retrieval.figures import style
 from retrieval.images import Box
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
@@ -101,7 +101,7 @@ def _slot(method: str, compare_all: bool, paths: dict[str, Path]) -> tuple[Delta
 
 def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compare_all: bool) -> str:
     """A heading as 'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
-    colour = plots.METHOD_COLOURS.get(method, plots.OTHER_COLOUR)
+    colour = style.METHOD_COLOURS.get(method, style.OTHER_COLOUR)
     mark = f'<span style="color:{colour}">●</span> ' if compare_all else ""
     parts = [f"#### {mark}{methods.METHODS[method].title}"]
     if ranking is not None and judged is not None:

@@ -11,10 +11,10 @@ import streamlit as st
 
 from pages.parts import axes, cards, compare, extraction, loaders, query
 from pages.parts.judging import Judged
-from pages.parts.keypoints.figures import pixels
+from pages.parts.keypoints.figures import open_picture
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.figures import local_features as plots_local
+from retrieval.figures import local_features as plots
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods import METHODS
@@ -245,14 +245,14 @@ def _matches(
             f"camera moved. Unrelated pictures hardly ever reach {NOISE_FLOOR}, so both very "
             "likely show one thing."
         )
-        above = plots_local.aligned(
-            pixels(query_picture.source, query_picture.name)[0],
+        above = plots.aligned(
+            open_picture(query_picture.source, query_picture.name)[0],
             sizes[0],
-            pixels(other.source, other.name)[0],
+            open_picture(other.source, other.name)[0],
             sizes[1],
             found.matrix,
         )
-        compare.aligned(pixels(other.source, other.name)[0], above, f"aligned-{other.name}")
+        compare.aligned(open_picture(other.source, other.name)[0], above, f"aligned-{other.name}")
     else:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches are inliers.** Unrelated pictures reach as "
