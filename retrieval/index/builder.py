@@ -29,7 +29,7 @@ from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate, describing, layout, saving, store
 from retrieval.index.describing import Described, Known
-from retrieval.index.journal import Journal
+from retrieval.index.journal import IDENTITY, Journal, delete
 from retrieval.index.layout import EXACT, Part
 
 MOST_LISTED = 20  # missing parts; a stranger's part may say that it is one of a billion
@@ -250,7 +250,7 @@ def _check_target(out: Path) -> None:
     if not out.name:
         raise RetrievalError(f"An index cannot take the place of {out}; name a folder below it.")
     work = _work(out)
-    if work.is_dir() and any(work.iterdir()) and not (work / "identity.json").is_file():
+    if work.is_dir() and any(work.iterdir()) and not (work / IDENTITY).is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
     # It may have come with a stranger's index, and a build writes to the files that it finds there.
     if work.is_dir() and any(
@@ -279,7 +279,7 @@ def _finish(
     part = "part" in more
     work = _work(target)
     if not records and not part:
-        shutil.rmtree(work)
+        delete(work)
         reason = f" The first: {skipped[0]['reason']}" if skipped else ""
         raise RetrievalError(
             f"None of the {len(skipped)} pictures of {collection.name} could be read.{reason}"
@@ -292,7 +292,7 @@ def _finish(
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
     if _lasting_entries(finished) != _lasting_entries(target):
         saving.replace_folder(finished, target)
-    shutil.rmtree(work)
+    delete(work)
     return store.load(target, part)
 
 

@@ -16,6 +16,8 @@ from retrieval.index import store
 from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
+IDENTITY = "identity.json"  # in the folder of an unfinished build: which method and settings
+
 
 class Journal:
     """Finished pictures of an unfinished build: one JSON line each, features in one file.
@@ -32,7 +34,7 @@ class Journal:
         self.length = 0  # of a descriptor
 
     def __enter__(self) -> Journal:
-        stamp = self.folder / "identity.json"
+        stamp = self.folder / IDENTITY
         lines = self.folder / "journal.jsonl"
         try:
             mine = json.loads(stamp.read_bytes()) == self.identity
@@ -47,7 +49,7 @@ class Journal:
                 "to begin again."
             )
         else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            delete(self.folder)
             self.folder.mkdir()
             stamp.write_text(json.dumps(self.identity))
         self.lines = open(lines, "ab")
@@ -164,6 +166,19 @@ class Journal:
             file.seek(entry["offset"])
             payload = file.read(entry["bytes"])
         return _unpack(payload, entry["rows"], kind)
+
+
+def delete(folder: Path) -> None:
+    """Delete an unfinished build, if there is one.
+
+    What says that it is one goes last: after a kill on the way, a build still knows it.
+    """
+    for path in folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != IDENTITY:
+            path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finite(features: Features) -> bool:

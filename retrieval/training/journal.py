@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from retrieval import files
 from retrieval.errors import RetrievalError
@@ -30,7 +31,7 @@ class Journal:
     """The files of one training. All its methods raise RetrievalError where files cannot be used.
 
     out: the network's file. identity: plain values that the result depends on; a state of another
-    identity is refused.
+    identity is refused. As long as the object lives, no other training can use these files.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]):
@@ -42,13 +43,19 @@ class Journal:
         self.folder = out.with_name(f"{out.name}.training")
         try:
             self.folder.mkdir(exist_ok=True)
+            self._lock = FileLock(self.folder / "lock", timeout=0)
+            self._lock.acquire()
             beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
             for leftover in (*self.folder.glob("*.new"), *beside):  # of a training that was killed
                 leftover.unlink()
+        except Timeout as error:
+            raise RetrievalError(
+                f"Another training is writing to {out}; wait for it or choose another --out."
+            ) from error
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
         stored = self._read("identity")
-        has_state = any(path.name != "identity" for path in self.folder.iterdir())
+        has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
             self._write("identity", dict(identity))
         elif stored != dict(identity):

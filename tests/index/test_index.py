@@ -425,6 +425,32 @@ def test_two_builds_by_other_users_or_in_containers(folder, out, tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == ["one"]
 
 
+def test_a_build_that_is_stopped_while_it_cleans_up(folder, out, monkeypatch):
+    """What was left was in the way of the next one."""
+    build(folder, out)
+    unlink = os.unlink
+    for stop in range(10):
+        deleted = []
+
+        def stopping(path, *, stop=stop, deleted=deleted, **options):
+            if options.get("dir_fd") is not None or "building" in str(path):
+                if len(deleted) == stop:
+                    raise KeyboardInterrupt
+                deleted.append(path)
+            unlink(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", stopping)
+            try:
+                build(folder, out)
+                break
+            except KeyboardInterrupt:
+                pass
+        build(folder, out)
+        assert [path.name for path in out.parent.iterdir()] == ["one"]
+    assert len(deleted) == 6  # the new index, in three files, and the journal, in three
+
+
 def test_a_reader_between_the_two_renames(folder, out):
     before = build(folder, out)
     old = out.with_name("one.building") / "index.old"

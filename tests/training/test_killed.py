@@ -73,7 +73,20 @@ def test_half_written_files_of_a_kill_are_deleted(tmp_path):
 
 def test_a_journal_without_state_may_become_that_of_another_training(tmp_path):
     Journal(tmp_path / "network.pth", {"pictures": 1})
-    kept = Journal(tmp_path / "network.pth", {"pictures": 2})
-    kept.save_state("stage", {})
+    Journal(tmp_path / "network.pth", {"pictures": 2}).save_state("stage", {})
     with pytest.raises(RetrievalError, match="pictures differ"):
         Journal(tmp_path / "network.pth", {"pictures": 1})
+
+
+def test_of_two_trainings_with_one_network_only_the_first_writes(tmp_path):
+    first = Journal(tmp_path / "network.pth", {"seed": 0})
+    half = tmp_path / "network.pth.12.new"  # which the first is writing just now
+    half.write_bytes(b"half")
+    for seed in (0, 1):
+        with pytest.raises(RetrievalError, match="Another training is writing to"):
+            Journal(tmp_path / "network.pth", {"seed": seed})
+    assert half.exists()
+    first.save_state("stage", {})
+    del first
+    with pytest.raises(RetrievalError, match="seed differ"):
+        Journal(tmp_path / "network.pth", {"seed": 1})

@@ -209,4 +209,4 @@ def test_a_full_disk_is_explained_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RetrievalError, match="cannot be written: No space"):
         kept.save_state("line", {"x": 1})
-    assert [path.name for path in kept.folder.iterdir()] == ["identity"]
+    assert {path.name for path in kept.folder.iterdir()} == {"identity", "lock"}
