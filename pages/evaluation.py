@@ -16,8 +16,8 @@ from pages.parts.evaluation import (
     runs,
     tables,
 )
-from pages.parts.evaluation.average_precision import RULES
-from pages.parts.evaluation.runs import UPLOAD, Measured
+from pages.parts.evaluation.average_precision import PROTOCOL_RULES
+from pages.parts.evaluation.runs import UPLOAD, LabelledRun
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
@@ -34,7 +34,7 @@ enlarged = state.pop("eval-enlarged", None)
 titles = own_pictures.collection_titles()
 if not titles:
     with st.expander("How others do on ROxford5k"):
-        tables.literature("roxford5k")
+        tables.show_literature("roxford5k")
     loaders.nothing_here()
 link.follow_link(titles)
 left, right = st.columns([1, 2], gap="medium")
@@ -79,7 +79,7 @@ if collection.has_boxes and right.toggle(
 right.caption(
     "What you marked ✓ is right, – is left out of the score, all others are wrong."
     if own
-    else RULES[protocol]
+    else PROTOCOL_RULES[protocol]
 )
 if state.get("eval-of") != collection.name:
     state["eval-of"] = collection.name
@@ -88,59 +88,67 @@ link.follow_query(collection)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
-measured, not_measured = runs.gather(collection)
-uploaded = runs.uploaded(collection)
-if isinstance(uploaded, Measured):
-    measured[UPLOAD] = uploaded
+labelled_runs, not_evaluated = runs.find_runs(collection)
+uploaded = runs.uploaded_run(collection)
+if isinstance(uploaded, LabelledRun):
+    labelled_runs[UPLOAD] = uploaded
 
-if measured:
+if labelled_runs:
     st.markdown(
         "On this page: [methods](#methods) · [re-ranking](#re-ranking) · [query by query](#queries)"
         " · [one query](#one-query) · [its AP explained](#ap) · [all queries together](#together)"
     )
 st.subheader("How good is each method?", anchor="methods", help=explained("checkpoint"))
-if measured:
+if labelled_runs:
     st.markdown(
         "Each query gets an **average precision** (AP): 1 if all its right pictures come first, "
         "near 0 if they come last. **mAP** is the mean over the queries; **mP@10** is the share of "
         "right pictures among the first ten. The table is in per cent."
     )
-    without_reranking = [entry for entry in measured.values() if not entry.then]
-    rows = tables.summary(without_reranking, collection.protocols)
+    without_reranking = [entry for entry in labelled_runs.values() if not entry.then]
+    rows = tables.score_rows(without_reranking, collection.protocols)
     numbers = st.column_config.NumberColumn(format="%.2f")
-    table = tables.wide(rows, protocol)
+    table = tables.method_rows(rows, protocol)
     st.dataframe(
         table,
         hide_index=True,
         height="content",
         key="scores",
-        column_config=tables.columns(table),
+        column_config=tables.column_config(table),
     )
     st.caption(
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
         f"mP@k and Queries are for the protocol {protocol}."
         + (f" {own_pictures.judged(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
-        + (runs.with_boxes(collection_with_boxes, measured, protocol) if collection.whole else "")
+        + (
+            runs.scores_with_boxes(collection_with_boxes, labelled_runs, protocol)
+            if collection.whole
+            else ""
+        )
     )
-    for cut_off in dict.fromkeys(entry.run.note for entry in measured.values() if entry.run.note):
-        st.caption(cut_off)
-    downloads(f"{collection.name}-scores", tables.summary(measured.values(), collection.protocols))
-elif not not_measured:
+    for note in dict.fromkeys(entry.run.note for entry in labelled_runs.values()):
+        if note:
+            st.caption(note)
+    downloads(
+        f"{collection.name}-scores",
+        tables.score_rows(labelled_runs.values(), collection.protocols),
+    )
+elif not not_evaluated:
     st.info(
         f"There is no index of {collection.title} on this machine yet. This command makes one: "
         f"`python -m retrieval index {collection.name} --method sir`"
     )
-for label, path, problem in not_measured:
-    runs.evaluate_now(collection, label, path, problem)
+for index in not_evaluated:
+    runs.offer_evaluation(collection, index)
 
-if measured:
+if labelled_runs:
     st.subheader(
         "What does re-ranking add?",
         anchor="re-ranking",
         help=explained("re-ranker"),
     )
-    if rows := tables.reranked(measured, protocol):
+    if rows := tables.reranking_rows(labelled_runs, protocol):
         st.markdown(
             f"mAP ({protocol}, in per cent) of each method alone and with re-rankers, measured "
             f"here on {collection.title}."
@@ -158,12 +166,12 @@ if measured:
         downloads(f"{collection.name}-{protocol}-reranked", rows)
     else:
         st.markdown("Nothing was evaluated with a re-ranker yet.")
-    runs.evaluate_reranked(collection, measured)
+    runs.offer_reranking(collection, labelled_runs)
 
-our_checkpoints = {entry.run.record["provenance"]["checkpoint"] for entry in measured.values()}
+our_checkpoints = {entry.run.record["provenance"]["checkpoint"] for entry in labelled_runs.values()}
 if published.rows(collection.name):
     with st.expander(f"Figures of others on {collection.title}: stated, not measured here"):
-        tables.literature(collection.name, our_checkpoints)
+        tables.show_literature(collection.name, our_checkpoints)
 else:
     with st.expander("How this compares: figures of others, on other collections"):
         st.markdown(
@@ -173,44 +181,48 @@ else:
         )
         for name, title in (("roxford5k", "ROxford5k"), ("oxford5k", "Oxford5k, classic")):
             st.markdown(f"**{title}**")
-            tables.literature(name)
+            tables.show_literature(name)
 
-if not measured:
-    own_ranking.bring(collection, uploaded)
+if not labelled_runs:
+    own_ranking.offer_scoring(collection, uploaded)
     st.stop()
 
 st.subheader("Query by query", anchor="queries", help=explained("query", "AP"))
-if state.get("eval-method") not in measured:
+if state.get("eval-method") not in labelled_runs:
     best = max(without_reranking, key=lambda entry: entry.run.scores[protocol].map)
-    state["eval-method"] = best.id
-others = [NOTHING, *(name for name in measured if name != state["eval-method"])]
+    state["eval-method"] = best.run_id
+others = [NOTHING, *(name for name in labelled_runs if name != state["eval-method"])]
 if state.get("eval-against") not in others:
     # Another method, by its default checkpoint, says more than another checkpoint of the same.
     first_of_method: dict[str, str] = {}
     for entry in without_reranking:
-        first_of_method.setdefault(entry.run.record["provenance"].get("method", entry.id), entry.id)
-    chosen = measured[state["eval-method"]]
+        first_of_method.setdefault(
+            entry.run.record["provenance"].get("method", entry.run_id), entry.run_id
+        )
+    chosen = labelled_runs[state["eval-method"]]
     rivals = (
-        [chosen.alone] if chosen.then else [n for n in first_of_method.values() if n != chosen.id]
+        [chosen.without_reranking]
+        if chosen.then
+        else [run_id for run_id in first_of_method.values() if run_id != chosen.run_id]
     )
     state["eval-against"] = NOTHING if "eval-against" in state else (rivals or others)[-1]
 method_column, against_column, order_column = st.columns([3, 3, 3], gap="small")
 method_column.selectbox(
     "Method",
-    measured,
-    format_func=lambda name: measured[name].label,
+    labelled_runs,
+    format_func=lambda name: labelled_runs[name].label,
     key="eval-method",
     persist_state="session",
 )
 against_column.selectbox(
     "Against",
     others,
-    format_func=lambda name: "Nothing" if name == NOTHING else measured[name].label,
+    format_func=lambda name: "Nothing" if name == NOTHING else labelled_runs[name].label,
     key="eval-against",
     persist_state="session",
 )
 compared = [
-    measured[state[f"eval-{key}"]]
+    labelled_runs[state[f"eval-{key}"]]
     for key in ("method", "against")
     if state[f"eval-{key}"] != NOTHING
 ]
@@ -235,18 +247,18 @@ if state.get("eval-query") not in query_numbers:
     state["eval-query"] = int(plots.queries_order(scores, "AP")[len(query_numbers) // 2])
 number = state["eval-query"]
 all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}
-query_chart.legend(list(all_scores), len(scores))
+query_chart.show_legend(list(all_scores), len(scores))
 st.altair_chart(
-    query_chart.chart(collection, all_scores, len(scores), order, number),
+    query_chart.ap_chart(collection, all_scores, len(scores), order, number),
     key="eval-chart",
-    on_select=query_chart.picked,
+    on_select=query_chart.open_clicked,
     selection_mode="pick",
     alt="Average precision of every query; the list below the chart chooses one as well.",
 )
 shown = [*compared, *(entry for entry in without_reranking if entry not in compared)]
 note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
 st.caption(f"{plain(note)}. Click on a query to open it.")
-key = ("queries", collection.name, protocol, order, *(entry.key for entry in shown))
+key = ("queries", collection.name, protocol, order, *(entry.cache_key for entry in shown))
 downloads(
     f"{collection.name}-{protocol}-queries",
     tables.query_rows(collection, all_scores, plots.queries_order(all_scores, order)),
@@ -255,7 +267,7 @@ downloads(
     ),
 )
 
-st.container(key=query_chart.ONE).subheader("One query", anchor="one-query")
+st.container(key=query_chart.QUERY_CONTAINER).subheader("One query", anchor="one-query")
 query_column, result_column = st.columns([1, 2], gap="medium")
 with query_column:
     st.selectbox(
@@ -265,18 +277,18 @@ with query_column:
         key="eval-query",
         persist_state="session",
     )
-    one_query.asked_picture(collection, number)
-    view = link.view_of(collection, number)
+    one_query.show_query_picture(collection, number)
+    parameters = link.query_parameters(collection, number)
     method = next(iter(compared)).run.record["provenance"]["method"]
     st.page_link(
         "pages/search.py",
         label="Open in search",
         icon=":material/image_search:",
-        query_params=view
+        query_params=parameters
         | {"judge": protocol}
         | ({"method": method} if method in methods.METHODS else {}),
     )
-link.write_link(view)
+link.write_link(parameters)
 with result_column:
     positives = int(next(iter(scores.values())).positives[number])
     many = "picture is" if positives == 1 else "pictures are"
@@ -285,28 +297,28 @@ with result_column:
         with column:
             ap = entry.run.scores[protocol].aps[number]
             st.markdown(f"**{plain(entry.label)}** · AP {ap:.3f}")
-            one_query.ranked_list(collection, entry, number, protocol, len(compared) == 1)
+            one_query.show_ranked_list(collection, entry, number, protocol, len(compared) == 1)
 
 st.subheader("Explain this AP", anchor="ap")
 explained_entry = compared[0]
 if len(compared) > 1:
-    if state.get("eval-explain") not in [entry.id for entry in compared]:
-        state["eval-explain"] = compared[0].id
+    if state.get("eval-explain") not in [entry.run_id for entry in compared]:
+        state["eval-explain"] = compared[0].run_id
     st.segmented_control(
         "Of which method",
-        [entry.id for entry in compared],
-        format_func=lambda name: measured[name].label,
+        [entry.run_id for entry in compared],
+        format_func=lambda name: labelled_runs[name].label,
         key="eval-explain",
         required=True,
         label_visibility="collapsed",
     )
-    explained_entry = measured[state["eval-explain"]]
-average_precision.section(collection, number, protocol, explained_entry.label, explained_entry.run)
+    explained_entry = labelled_runs[state["eval-explain"]]
+average_precision.show_explanation(collection, number, protocol, explained_entry)
 
 st.subheader("All queries together", anchor="together")
-all_queries.together(collection, shown, compared, protocol)
+all_queries.show_all_queries(collection, shown, compared, protocol)
 
-own_ranking.bring(collection, uploaded)
+own_ranking.offer_scoring(collection, uploaded)
 
 if enlarged:
-    one_query.large(collection, number, *enlarged)
+    one_query.show_large(collection, number, *enlarged)

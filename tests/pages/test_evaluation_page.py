@@ -174,7 +174,7 @@ def test_ranked_list_is_marked(little):
         "3: 7.png, another place",
         "4: 1.png, same landmark",
     ]
-    app.button(key="open-sir-2").click().run()
+    app.button(key="open-sir-3").click().run()
     assert not app.exception
     assert "Rank **3** of SIR" in text(app)
 
@@ -252,7 +252,7 @@ def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone
     turns = []
     run = loaders.WORKERS.run
     monkeypatch.setattr(loaders.WORKERS, "run", lambda *work: turns.append(work) or run(*work))
-    monkeypatch.setattr(evaluation_runs, "MOST_KEPT", 1)
+    monkeypatch.setattr(evaluation_runs, "MAX_RERANKINGS", 1)
     app = start()
     assert "Nothing was evaluated with a re-ranker yet" in text(app)
     app.selectbox(key="rerank-index").set_value("cnn-irwnha").run()

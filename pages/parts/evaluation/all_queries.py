@@ -8,59 +8,71 @@ import streamlit as st
 
 from pages.parts import cards, query
 from pages.parts.downloads import downloads, figure
-from pages.parts.evaluation.query_chart import choose
-from pages.parts.evaluation.runs import Measured
+from pages.parts.evaluation.query_chart import open_query
+from pages.parts.evaluation.runs import LabelledRun
 from pages.parts.evaluation.tables import query_rows
 from pages.parts.plain import plain
 from retrieval.collections import Collection
-from retrieval.evaluation import Scores
+from retrieval.evaluation import RECALL_LEVELS, Scores
 from retrieval.figures import evaluation as plots
 
-EDGE = 5  # hardest and easiest queries
-TOGETHER = ("Precision and recall", "Distribution", "Landmarks", "Hardest and easiest")
+EXTREMES = 5  # hardest queries on show, and as many easiest
+CURVES, DISTRIBUTION, LANDMARKS, HARDEST = VIEWS = (
+    "Precision and recall",
+    "Distribution",
+    "Landmarks",
+    "Hardest and easiest",
+)
 
 
-def together(
-    collection: Collection, everything: list[Measured], wanted: list[Measured], protocol: str
+def show_all_queries(
+    collection: Collection,
+    all_runs: list[LabelledRun],
+    compared: list[LabelledRun],
+    protocol: str,
 ) -> None:
-    """everything: what the chart of the queries shows, first what is ``wanted``: compared."""
-    what = st.segmented_control(
+    """Choose a view of all queries together, and show it.
+
+    compared: the runs that the page compares, which are also the first of ``all_runs``. Curves show
+    all of them, the other views those compared.
+    """
+    view = st.segmented_control(
         "All queries together",
-        TOGETHER,
+        VIEWS,
         key="eval-together",
         required=True,
-        default=TOGETHER[0],
+        default=CURVES,
         label_visibility="collapsed",
         persist_state="session",
     )
-    shown = everything if what == TOGETHER[0] else wanted
-    scores = {one.label: one.run.scores[protocol] for one in shown}
-    note = plots.provenance(collection.title, protocol, [one.run.record for one in shown])
-    key = (what, collection.name, protocol, *(one.key for one in shown))
-    name = f"{collection.name}-{protocol}-{what.split()[0].lower()}"
-    order = plots.queries_order(scores, "AP")
-    if what == TOGETHER[0]:
+    shown = all_runs if view == CURVES else compared
+    scores = {entry.label: entry.run.scores[protocol] for entry in shown}
+    note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
+    key = (view, collection.name, protocol, *(entry.cache_key for entry in shown))
+    name = f"{collection.name}-{protocol}-{view.split()[0].lower()}"
+    rows: list[dict]
+    if view == CURVES:
         st.markdown(
             "How many of the first results are right (precision) by the time a share of all right "
             "pictures is found (recall): the mean over the queries. Higher is better."
         )
-        levels = [n / 100 for n in range(101)]
         rows = [
-            {"Recall": level} | {label: round(one.curve[n], 6) for label, one in scores.items()}
-            for n, level in enumerate(levels)
+            {"Recall": float(level)}
+            | {label: round(float(scored.curve[n]), 6) for label, scored in scores.items()}
+            for n, level in enumerate(RECALL_LEVELS)
         ]
         figure(name, key, lambda: plots.curves(scores, note), "Precision over recall", rows)
-    elif what == TOGETHER[1]:
+    elif view == DISTRIBUTION:
         st.markdown(
             "How many queries have a low AP and how many a high one, which their mean hides."
         )
-        rows = query_rows(collection, scores, order)
+        rows = query_rows(collection, scores, plots.queries_order(scores, "AP"))
         figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
-    elif what == TOGETHER[2]:
-        means = {label: one.by_landmark(collection.queries) for label, one in scores.items()}
+    elif view == LANDMARKS:
+        means = {label: scored.by_landmark(collection.queries) for label, scored in scores.items()}
         rows = [
             {"Landmark": landmark}
-            | {label: round(one[landmark], 6) for label, one in means.items()}
+            | {label: round(of_run[landmark], 6) for label, of_run in means.items()}
             for landmark in next(iter(means.values()))
         ]
         figure(
@@ -71,22 +83,26 @@ def together(
             rows,
         )
     else:
-        rows = query_rows(collection, scores, order)
-        for title, numbers in (("Hardest", order[::-1][:EDGE]), ("Easiest", order[:EDGE])):
-            st.markdown(f"**{title} for {plain(wanted[0].label)}**")
-            edge(collection, wanted[0].run.scores[protocol], numbers, title)
+        order = plots.queries_order(scores, "AP")
+        first = compared[0]
+        hardest, easiest = order[::-1][:EXTREMES], order[:EXTREMES]
+        for title, numbers in (("Hardest", hardest), ("Easiest", easiest)):
+            st.markdown(f"**{title} for {plain(first.label)}**")
+            _show_queries(collection, first.run.scores[protocol], numbers, title)
         st.caption(plain(note))
-        downloads(name, rows)
+        downloads(name, query_rows(collection, scores, order))
 
 
-def edge(collection: Collection, scores: Scores, numbers: Iterable[int], title: str) -> None:
-    """Queries as cards that open them, or as names where the pictures are not here."""
+def _show_queries(
+    collection: Collection, scores: Scores, numbers: Iterable[int], title: str
+) -> None:
+    """Queries as cards that open them, or as a table where the pictures are not here."""
     if not collection.has_pictures:
         st.dataframe(
             query_rows(collection, {"AP": scores}, numbers), hide_index=True, key=f"edge-{title}"
         )
         return
-    with cards.grid(EDGE, f"edge-{title}"):
+    with cards.grid(EXTREMES, f"edge-{title}"):
         for number in map(int, numbers):
             label = plain(query.label(collection.queries[number]))
             cards.card(
@@ -96,6 +112,6 @@ def edge(collection: Collection, scores: Scores, numbers: Iterable[int], title: 
                 f"Open {label}",
                 f"edge-{title}-{number}",
                 None,
-                choose,
+                open_query,
                 (number,),
             )

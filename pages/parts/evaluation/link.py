@@ -15,48 +15,57 @@ state = st.session_state
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn."""
+    """Put what the address asks for into the session, before any widget is drawn.
+
+    titles: name → title of the collections that can be opened here.
+    """
     parameters = query.new_link(titles, "eval-link", "eval-collection")
     if not parameters:
         return
     if parameters.get("protocol") in PROTOCOLS:
         state["eval-protocol"] = parameters["protocol"]
     state["eval-whole"] = parameters.get("boxes") == "no"
-    for key in ("method", "against"):
-        if key in parameters:
-            state[f"eval-{key}"] = parameters[key]
+    for name in ("method", "against"):
+        if name in parameters:
+            state[f"eval-{name}"] = parameters[name]
     state["eval-asked"] = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
 
 
 def follow_query(collection: Collection) -> None:
-    """The rest of a link, which needs the collection: the query."""
-    linked = state.pop("eval-asked", None)
-    if not linked:
+    """Choose the query that the address asked for: this part of it needs the collection."""
+    asked = state.pop("eval-asked", None)
+    if not asked:
         return
-    name, box = linked
-    same = [n for n, one in enumerate(collection.queries) if one.name == name]
-    if same:
-        state["eval-query"] = min(
-            same, key=lambda n: query.box_as_text(collection.queries[n].box) != box
-        )
+    name, box = asked
+    numbers = [n for n, prepared in enumerate(collection.queries) if prepared.name == name]
+    if numbers:
+        # Where queries share a picture, the one with this box.
+        numbers.sort(key=lambda n: query.box_as_text(collection.queries[n].box) != box)
+        state["eval-query"] = numbers[0]
     else:
         st.warning(f"This link asks for {plain(name)}, which is no query here.")
 
 
-def view_of(collection: Collection, number: int) -> dict[str, str]:
-    """Collection and query, as the address of this page and of the search page has them."""
-    one_query = collection.queries[number]
-    view = {"collection": collection.name, "query": one_query.name}
-    return view | ({"box": query.box_as_text(one_query.box)} if one_query.box else {})
+def query_parameters(collection: Collection, number: int) -> dict[str, str]:
+    """Collection and query, as the addresses of this page and of the search page have them.
+
+    number: of the query.
+    """
+    asked = collection.queries[number]
+    parameters = {"collection": collection.name, "query": asked.name}
+    return parameters | ({"box": query.box_as_text(asked.box)} if asked.box else {})
 
 
-def write_link(view: Mapping[str, str]) -> None:
-    """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
-    own = view["collection"] == own_pictures.NAME
+def write_link(parameters: Mapping[str, str]) -> None:
+    """Mirror the view in the address. A visitor's own pictures cannot be part of it.
+
+    parameters: see ``query_parameters``.
+    """
+    own = parameters["collection"] == own_pictures.NAME
     link = {
-        **({"collection": own_pictures.NAME} if own else view),
+        **({"collection": own_pictures.NAME} if own else parameters),
         "protocol": state["eval-protocol"],
         "method": state["eval-method"],
         "against": state["eval-against"],

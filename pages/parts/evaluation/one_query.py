@@ -7,22 +7,23 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, loaders
-from pages.parts.evaluation.link import view_of
-from pages.parts.evaluation.runs import Measured
+from pages.parts.evaluation.link import query_parameters
+from pages.parts.evaluation.runs import LabelledRun
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import explain
 
-SHOWN = 12, 8  # pictures of a ranked list: of one method, of two side by side
+MAX_RESULTS_ALONE, MAX_RESULTS_BESIDE = 12, 8  # of one method, and of each of two side by side
+QUERY_SIDE, RESULT_SIDE = 800, 1000  # pixels of the longer side of a picture on show
 state = st.session_state
 
 
-def asked_picture(collection: Collection, number: int) -> None:
-    """The query picture with its box."""
+def show_query_picture(collection: Collection, number: int) -> None:
+    """Show the picture of a query with its box. number: of the query."""
     asked = collection.queries[number]
     try:
-        jpeg, size = loaders.view(collection.path(asked.name), 800)
+        jpeg, size = loaders.view(collection.path(asked.name), QUERY_SIDE)
     except RetrievalError:
         name = plain(Path(asked.name).name)
         st.info(f"No picture of {name} here.", icon=":material/hide_image:")
@@ -32,55 +33,64 @@ def asked_picture(collection: Collection, number: int) -> None:
     cards.credit_line(collection.credits.get(asked.name))
 
 
-def ranked_list(
-    collection: Collection, one: Measured, number: int, protocol: str, alone: bool
+def show_ranked_list(
+    collection: Collection, entry: LabelledRun, number: int, protocol: str, alone: bool
 ) -> None:
-    """The best pictures of a stored ranking, each marked right, wrong or left out of the score."""
-    ranking = one.run.ranks[:, number]
+    """Show the best pictures of a run for a query, each marked right, wrong or left out.
+
+    alone: whether there is no other list beside this one.
+    """
+    ranking = entry.run.ranks[:, number]
     kinds = explain(ranking, collection.queries[number].labels, protocol).kinds
-    hits = [(n, collection.names[ranking[n]], str(kinds[n])) for n in range(len(kinds))]
-    hits = hits[: SHOWN[not alone]]
+    kinds = kinds[: MAX_RESULTS_ALONE if alone else MAX_RESULTS_BESIDE]
+    results = [
+        (rank, collection.names[position], str(kind))
+        for rank, (position, kind) in enumerate(zip(ranking, kinds, strict=False), 1)
+    ]
     if not collection.has_pictures:
         marks = cards.VERDICTS
         st.dataframe(
             [
-                {"Rank": n + 1, "": f"{marks[kind].symbol} {marks[kind].label}", "Picture": name}
-                for n, name, kind in hits
+                {"Rank": rank, "": f"{marks[kind].symbol} {marks[kind].label}", "Picture": name}
+                for rank, name, kind in results
             ],
             hide_index=True,
             height="content",
-            key=f"names-{one.id}",
+            key=f"names-{entry.run_id}",
         )
         return
-    with cards.grid(4 if alone else 2, f"hits-{one.id}"):
-        for n, name, kind in hits:
+    with cards.grid(4 if alone else 2, f"hits-{entry.run_id}"):
+        for rank, name, kind in results:
             short = plain(Path(name).name)
-            label = f"{n + 1}: {short}, {cards.VERDICTS[kind].label.lower()}"
             cards.card(
                 collection,
                 name,
-                f"**{n + 1}** :small[{short}]",
-                label,
-                f"{one.id}-{n}",
+                f"**{rank}** :small[{short}]",
+                f"{rank}: {short}, {cards.VERDICTS[kind].label.lower()}",
+                f"{entry.run_id}-{rank}",
                 kind,
                 lambda *args: state.update({"eval-enlarged": args}),
-                (name, f"Rank **{n + 1}** of {plain(one.label)}: {plain(name)}"),
+                (name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"),
             )
 
 
 @st.dialog("Query and result", width="large")
-def large(collection: Collection, number: int, name: str, caption: str) -> None:
-    asked, found = st.columns(2)
-    with asked:
-        asked_picture(collection, number)
+def show_large(collection: Collection, number: int, name: str, caption: str) -> None:
+    """Open a dialog with a query and a result.
+
+    number: of the query. name: of the result. caption: Markdown below the result.
+    """
+    query_column, result_column = st.columns(2)
+    with query_column:
+        show_query_picture(collection, number)
         st.markdown(f"Query: {plain(collection.queries[number].name)}")
-    with found:
-        cards.picture(collection, name, 1000)
+    with result_column:
+        cards.picture(collection, name, RESULT_SIDE)
         st.markdown(caption)
         cards.credit_line(collection.credits.get(name))
         st.page_link(
             "pages/keypoints.py",
             label="See the matches",
             icon=":material/scatter_plot:",
-            query_params=view_of(collection, number) | {"view": "pair", "result": name},
+            query_params=query_parameters(collection, number) | {"view": "pair", "result": name},
         )

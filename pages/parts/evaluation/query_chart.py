@@ -17,7 +17,7 @@ from retrieval.collections import Collection
 from retrieval.evaluation import Scores
 from retrieval.figures import evaluation as plots
 
-SORTED = {
+ORDER_TITLES = {
     "AP": "AP of the first method, the best first",
     "difference": "the first method's lead over the second",
 }
@@ -32,63 +32,69 @@ SHAPES = {
     "X": ("triangle-left", "◀"),
     "*": ("triangle-right", "▶"),
 }
-ONE = "one-query"  # the container that a click brings into view
+GREY = "#7a8692"  # of the bands behind landmarks, and of the chosen query
+PALE = 0.75  # opacity of runs that are not compared
+QUERY_CONTAINER = "one-query"  # the key of the container that a click brings into view
 state = st.session_state
 
 
-def legend(labels: list[str], chosen: int) -> None:
-    """Which mark is which run; the first ``chosen`` are compared, the others are beside them."""
+def show_legend(labels: list[str], compared: int) -> None:
+    """Show which mark is which run. compared: how many, the first ones, are compared; in bold."""
     marks = []
     for n, (label, style) in enumerate(plots.styles(labels).items()):
-        weight, alpha = (600, 1) if n < chosen else (400, 0.75)
+        weight, opacity = (600, 1) if n < compared else (400, PALE)
+        colour = f"color:{style.colour};opacity:{opacity}"
         marks.append(
-            f'<span style="font-weight:{weight}"><span style="color:{style.colour};opacity:{alpha}'
-            f'">{SHAPES[style.marker][1]}</span> {html.escape(label)}</span>'
+            f'<span style="font-weight:{weight}"><span style="{colour}">'
+            f"{SHAPES[style.marker][1]}</span> {html.escape(label)}</span>"
         )
     st.html(f'<div class="legend">{"".join(marks)}</div>')
 
 
-def chart(
-    collection: Collection, scores: Mapping[str, Scores], two: int, by: str, chosen: int
+def ap_chart(
+    collection: Collection, scores: Mapping[str, Scores], compared: int, by: str, chosen: int
 ) -> altair.LayerChart | altair.FacetChart:
-    """AP of every query to hover over and to click on: a dot for each run.
+    """AP of every query to hover over and to click on: a column a query, with a mark for each run.
 
-    two: how many runs, the first of ``scores``, are compared: large dots with a line between them.
+    compared: how many runs, the first of ``scores``, are compared; they have large marks, and two
+    have a line between them. by: the order, see ``plots.queries_order``. chosen: number of the
+    query to highlight.
     """
     order = [int(number) for number in plots.queries_order(scores, by)]
     labels = list(scores)
     data = []
-    for column, (number, row) in enumerate(
-        zip(order, query_rows(collection, scores, order), strict=True)
-    ):
-        row = row | {"number": number, "place": column, "top": 1, "chosen": number == chosen}
+    rows = query_rows(collection, scores, order)
+    for column, (number, row) in enumerate(zip(order, rows, strict=True)):
+        row = row | {"number": number, "column": column, "top": 1, "chosen": number == chosen}
         row["Query"] = Path(row["Query"]).name
         row["Landmark"] = row["Landmark"].replace("_", " ")
         data.append(row | {f"ap{n}": row[label] for n, label in enumerate(labels)})
+    by_landmark = by == "collection"
     base = altair.Chart().encode(
         x=altair.X(
-            "place:O",
-            axis=_landmarks(data) if by == "collection" else _unlabelled(len(order), by),
+            "column:O",
+            axis=_landmark_axis(data) if by_landmark else _unlabelled_axis(len(order), by),
             scale=altair.Scale(paddingInner=0.15),
         )
     )
     axis = altair.Axis(title="Average precision (0 to 1)", tickCount=5)
     scale = altair.Scale(domain=[0, 1])
     layers = []
-    if by == "collection":  # every other landmark on a band of grey
+    if by_landmark:  # every other landmark on a band of grey
         layers.append(
             base.transform_filter("datum.band")
-            .mark_bar(color="#7a8692", opacity=0.12, width=altair.RelativeBandSize(1.18))
+            .mark_bar(color=GREY, opacity=0.12, width=altair.RelativeBandSize(1.18))
             .encode(y=altair.Y("top:Q", axis=axis, scale=scale))
         )
-    if two > 1:
+    if compared > 1:
         layers.append(
             base.mark_rule(color="#8a949e", strokeWidth=2).encode(
                 y=altair.Y("ap0:Q", axis=axis, scale=scale), y2="ap1:Q"
             )
         )
+    # The first run is drawn last, so that it lies on top.
     for n, style in reversed([*enumerate(plots.styles(labels).values())]):
-        size, opacity = (90, 1) if n < two else (40, 0.75)
+        size, opacity = (90, 1) if n < compared else (40, PALE)
         layers.append(
             base.mark_point(
                 filled=True,
@@ -99,38 +105,41 @@ def chart(
             ).encode(y=altair.Y(f"ap{n}:Q", axis=axis, scale=scale))
         )
     # The whole column answers to the mouse, however small its mark is.
-    tips = [altair.Tooltip(f"{key}:N") for key in ("Query", "Landmark")]
-    tips += [
+    tooltips = [altair.Tooltip(f"{key}:N") for key in ("Query", "Landmark")]
+    tooltips += [
         altair.Tooltip(f"ap{n}:Q", title=f"AP {label}", format=".3f")
         for n, label in enumerate(labels)
     ]
-    pick = altair.selection_point("pick", fields=["number"], on="click")
+    tooltips.append(altair.Tooltip("Right pictures:Q"))
     layers.append(
-        base.mark_bar(color="#7a8692", cursor="pointer", width=altair.RelativeBandSize(1.18))
+        base.mark_bar(color=GREY, cursor="pointer", width=altair.RelativeBandSize(1.18))
         .encode(
             y=altair.Y("top:Q", axis=axis, scale=scale),
             opacity=altair.condition("datum.chosen", altair.value(0.3), altair.value(0)),
-            tooltip=[*tips, altair.Tooltip("Right pictures:Q")],
+            tooltip=tooltips,
         )
-        .add_params(pick)
+        .add_params(altair.selection_point("pick", fields=["number"], on="click"))
     )
-    height = 400 if by == "collection" else 320  # with the names of landmarks
-    whole = altair.layer(*layers, data=altair.Data(values=data)).properties(height=height)
-    return whole.configure_axis(**axes.READABLE)
+    height = 400 if by_landmark else 320  # pixels; names of landmarks take room
+    chart = altair.layer(*layers, data=altair.Data(values=data)).properties(height=height)
+    return chart.configure_axis(**axes.READABLE)
 
 
-def _unlabelled(count: int, by: str) -> altair.Axis:
-    return altair.Axis(labels=False, ticks=False, title=f"{count} queries, by {SORTED[by]}")
+def _unlabelled_axis(count: int, by: str) -> altair.Axis:
+    return altair.Axis(labels=False, ticks=False, title=f"{count} queries, by {ORDER_TITLES[by]}")
 
 
-def _landmarks(data: list[dict]) -> altair.Axis:
-    """An axis with the name of each landmark below the middle of its queries; marks the bands."""
+def _landmark_axis(data: list[dict]) -> altair.Axis:
+    """An axis with the name of each landmark below the middle of its queries.
+
+    Marks in ``data`` the rows of every other landmark: "band".
+    """
     names = {}
     for n, (landmark, group) in enumerate(groupby(data, lambda row: row["Landmark"])):
         rows = list(group)
         for row in rows:
             row["band"] = n % 2 == 1
-        names[rows[len(rows) // 2]["place"]] = landmark or "without a name"
+        names[rows[len(rows) // 2]["column"]] = landmark or "without a name"
     return altair.Axis(
         values=list(names),
         labelExpr=f"{json.dumps(names)}[datum.value]",
@@ -141,14 +150,14 @@ def _landmarks(data: list[dict]) -> altair.Axis:
     )
 
 
-def picked() -> None:
+def open_clicked() -> None:
     """Callback of the chart: a click on a query opens it, a click beside them changes nothing."""
     points = state["eval-chart"]["selection"]["pick"]
     if points:
-        choose(points[0]["number"])
+        open_query(points[0]["number"])
 
 
-def choose(number: int) -> None:
-    """Callback: open a query."""
+def open_query(number: int) -> None:
+    """Callback: open a query, and bring it into view."""
     state["eval-query"] = number
-    scroll.show(ONE)
+    scroll.show(QUERY_CONTAINER)

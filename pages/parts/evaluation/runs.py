@@ -1,10 +1,11 @@
-"""The runs on show: every evaluated index of a collection, and a ranking that a visitor brings."""
+"""The runs on show: every evaluated index of a collection, and a ranking that a visitor uploads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -17,28 +18,38 @@ from retrieval.evaluation.runs import Run
 from retrieval.ranking import chain
 from retrieval.ranking.chain import BEST, MAX_LENGTH, RERANKERS
 
-UPLOAD = "upload"
-MOST_KEPT = 20  # re-rankings of an index that visitors make: everybody's page shows all of them
+UPLOAD = "upload"  # the id of a visitor's ranking
+# Re-rankings of one index that visitors may have evaluated: everybody's page shows all of them.
+MAX_RERANKINGS = 20
 state = st.session_state
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A run on show. id: in the address. label: unlike that of any other run here.
+class LabelledRun:
+    """A run with its names on the page.
 
-    then: the re-rankers. alone: id of the run of the same index without them.
+    run_id: in the address. label: for readers; no other run on the page has it.
+    then: the re-rankers. without_reranking: run_id of the same index without them; else ''.
     """
 
-    id: str
+    run_id: str
     label: str
     run: Run
     then: tuple[str, ...] = ()
-    alone: str = ""
+    without_reranking: str = ""
 
     @property
-    def key(self) -> str:
+    def cache_key(self) -> str:
         """Stands for its numbers."""
-        return f"{self.id} {self.run.record['made']}"
+        return f"{self.run_id} {self.run.record['made']}"
+
+
+class NotEvaluated(NamedTuple):
+    """An index without a run that fits it. problem: what is wrong with its run; '' without one."""
+
+    label: str
+    path: Path
+    problem: str
 
 
 def _indexes(collection: Collection) -> list[tuple[str, Path]]:
@@ -48,115 +59,124 @@ def _indexes(collection: Collection) -> list[tuple[str, Path]]:
     return index.find_all(collection.name)
 
 
-def gather(collection: Collection) -> tuple[dict[str, Measured], list[tuple]]:
-    """Runs by id, and (label, folder, trouble) of every index without a run that fits it."""
-    own, found = collection.name == own_pictures.NAME, _indexes(collection)
-    without: list[tuple] = []
-    several = {method for method, _ in found if sum(method == other for other, _ in found) > 1}
-    measured = {}
-    for method, path in found:
-        title = methods.METHODS[method].title
-        label = f"{title}, {path.name}" if method in several else title
+def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotEvaluated]]:
+    """The stored runs of a collection by run_id, and its indexes that were not evaluated."""
+    indexes = _indexes(collection)
+    method_names = [method for method, _ in indexes]
+    labelled_runs: dict[str, LabelledRun] = {}
+    not_evaluated: list[NotEvaluated] = []
+    for method, path in indexes:
+        label = methods.METHODS[method].title
+        if method_names.count(method) > 1:
+            label += f", {path.name}"
         try:
             run, chains = loaders.run(path, collection), loaders.chains(path, collection)
         except RetrievalError as error:
-            # Each new judgement makes the last evaluation one of other labels.
-            without.append((label, path, "" if own else str(error)))
+            # Each new judgement of a visitor's own makes the last evaluation one of other labels.
+            problem = "" if collection.name == own_pictures.NAME else str(error)
+            not_evaluated.append(NotEvaluated(label, path, problem))
             continue
         if run is None:
-            without.append((label, path, ""))
+            not_evaluated.append(NotEvaluated(label, path, ""))
         else:
-            measured[path.name] = Measured(path.name, label, run)
+            labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
-            id = reranked_id(path, then)
             try:
                 reranked = loaders.run(path, collection, then)
             except RetrievalError as error:
                 st.warning(plain(str(error)), icon=":material/warning:")
                 continue
             if reranked is not None:
-                measured[id] = Measured(
-                    id, f"{label} + {chain.title(then)}", reranked, then, path.name
+                run_id = _reranked_run_id(path, then)
+                labelled_runs[run_id] = LabelledRun(
+                    run_id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
-    return measured, without
+    return labelled_runs, not_evaluated
 
 
-def reranked_id(path: Path, then: tuple[str, ...]) -> str:
+def _reranked_run_id(path: Path, then: tuple[str, ...]) -> str:
     return "+".join([path.name, *then])
 
 
-def with_boxes(collection: Collection, whole: Mapping[str, Measured], protocol: str) -> str:
-    """' With their boxes the queries gave mAP 54.27 (SIR)', of the methods alone, to compare."""
-    boxed, _ = gather(collection)
-    known = [
-        f"{100 * one.run.scores[protocol].map:.2f} ({one.label})"
-        for id, one in boxed.items()
-        if id in whole
+def scores_with_boxes(
+    collection: Collection, run_ids: Mapping[str, LabelledRun], protocol: str
+) -> str:
+    """' With their boxes the queries gave mAP 54.27 (SIR).', of the runs that ``run_ids`` has.
+
+    collection: with the boxes. Returns '' where none of the runs was made with boxes as well.
+    """
+    labelled_runs, _ = find_runs(collection)
+    texts = [
+        f"{100 * entry.run.scores[protocol].map:.2f} ({entry.label})"
+        for run_id, entry in labelled_runs.items()
+        if run_id in run_ids
     ]
-    return f" With their boxes the queries gave mAP {', '.join(known)}." if known else ""
+    return f" With their boxes the queries gave mAP {', '.join(texts)}." if texts else ""
 
 
-def evaluate_now(collection: Collection, label: str, path: Path, trouble: str) -> None:
-    """An index that was not evaluated: say so, and do it where that is possible."""
-    if trouble:
-        st.warning(plain(trouble), icon=":material/warning:")
+def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:
+    """Say that an index was not evaluated, and draw a button that does it where it is possible."""
+    label = plain(index.label)
+    if index.problem:
+        st.warning(plain(index.problem), icon=":material/warning:")
     elif not collection.has_pictures:
-        st.info(f"{plain(label)} was not evaluated; its queries need pictures, which are not here.")
+        st.info(f"{label} was not evaluated; its queries need pictures, which are not here.")
     else:
-        st.info(f"The {plain(label)} index was not evaluated yet.")
-    if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{path.name}"):
+        st.info(f"The {label} index was not evaluated yet.")
+    if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{index.path.name}"):
         return
-    indexing.evaluate(collection, label, path)
+    indexing.evaluate(collection, index.label, index.path)
     st.rerun()
 
 
-def evaluate_reranked(collection: Collection, measured: Mapping[str, Measured]) -> None:
-    """Any index with any chain of re-rankers, on request; the chart then shows before and after."""
+def offer_reranking(collection: Collection, labelled_runs: Mapping[str, LabelledRun]) -> None:
+    """Draw the form that evaluates an index with re-rankers; the chart then shows both runs."""
     paths = {path.name: path for _, path in _indexes(collection)}
-    alone = [name for name in measured if name in paths]
-    if not alone or not collection.has_pictures:
+    choices = [run_id for run_id in labelled_runs if run_id in paths]
+    if not choices or not collection.has_pictures:
         return
     with st.expander("Evaluate another re-ranking"):
-        first, second = st.columns([1, 2], gap="small")
-        name = first.selectbox(
+        index_column, rerankers_column = st.columns([1, 2], gap="small")
+        chosen_id = index_column.selectbox(
             "Of which index",
-            alone,
-            format_func=lambda name: measured[name].label,
+            choices,
+            format_func=lambda run_id: labelled_runs[run_id].label,
             key="rerank-index",
         )
-        local = methods.METHODS[measured[name].run.record["provenance"]["method"]].kind == "local"
-        fitting = [one for one in RERANKERS.values() if not (local and one.vectors)]
-        chosen = second.multiselect(
+        chosen = labelled_runs[chosen_id]
+        is_local = methods.METHODS[chosen.run.record["provenance"]["method"]].kind == "local"
+        rerankers = [one for one in RERANKERS.values() if not (is_local and one.vectors)]
+        names = rerankers_column.multiselect(
             "Re-rankers, in this order",
-            [one.name for one in fitting],
+            [reranker.name for reranker in rerankers],
             list(BEST),
             format_func=lambda name: RERANKERS[name].title,
             max_selections=MAX_LENGTH,
-            key=f"rerank-then-{'local' if local else 'global'}",
-            help="  \n".join(f"**{one.title}** {one.summary}" for one in fitting),
+            key=f"rerank-then-{'local' if is_local else 'global'}",
+            help="  \n".join(f"**{one.title}** {one.summary}" for one in rerankers),
         )
-        with loaders.errors_shown():  # a message by hand may name anything, and twice
-            then = chain.parse_chain(",".join(chosen))
-        id = reranked_id(paths[name], then)
-        kept = sum(one.alone == name for one in measured.values())
-        full = id not in measured and kept >= MOST_KEPT
-        if st.button("Evaluate", key="rerank-run", disabled=not then or full):
-            if id not in measured:
-                label = f"{measured[name].label} + {chain.title(then)}"
-                indexing.evaluate(collection, label, paths[name], then)
-            state["eval-method"], state["eval-against"] = id, name
+        with loaders.errors_shown():  # a forged message may name anything, and twice
+            then = chain.parse_chain(",".join(names))
+        run_id = _reranked_run_id(paths[chosen_id], then)
+        kept = sum(entry.without_reranking == chosen_id for entry in labelled_runs.values())
+        is_full = run_id not in labelled_runs and kept >= MAX_RERANKINGS
+        if st.button("Evaluate", key="rerank-run", disabled=not then or is_full):
+            if run_id not in labelled_runs:
+                label = f"{chosen.label} + {chain.title(then)}"
+                indexing.evaluate(collection, label, paths[chosen_id], then)
+            state["eval-method"], state["eval-against"] = run_id, chosen_id
             st.rerun()
         st.caption(
             f"{kept} re-rankings are kept beside this index, the most that visitors may make. The "
             "owner of this app can evaluate others by command, or delete some."
-            if full
+            if is_full
             else "Every query of the collection is searched for, which takes up to a minute. The "
             "result is kept beside the index."
         )
 
 
-def uploaded(collection: Collection) -> Measured | str | None:
-    """The visitor's ranking, scored; what is wrong with it; or None where there is none."""
+def uploaded_run(collection: Collection) -> LabelledRun | str | None:
+    """The visitor's ranking, scored; a sentence on what is wrong with it; None without one."""
     file = state.get("eval-upload")
     if file is None:
         return None
@@ -164,4 +184,4 @@ def uploaded(collection: Collection) -> Measured | str | None:
         run = loaders.submission(file, collection)
     except RetrievalError as error:
         return str(error)
-    return Measured(UPLOAD, "Your upload", run)
+    return LabelledRun(UPLOAD, "Your upload", run)

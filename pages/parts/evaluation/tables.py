@@ -8,7 +8,7 @@ from itertools import groupby
 import streamlit as st
 
 from pages.parts.downloads import downloads
-from pages.parts.evaluation.runs import Measured
+from pages.parts.evaluation.runs import LabelledRun
 from pages.parts.terms import TERMS
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS, Scores, published
@@ -16,95 +16,105 @@ from retrieval.ranking import chain
 from retrieval.ranking.chain import RERANKERS
 
 
-def percent(value: float) -> float:
-    return round(100 * value, 2)
+def _percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
-def summary(measured: Iterable[Measured], protocols: Iterable[str]) -> list[dict]:
-    """A row for each method and protocol."""
+def score_rows(labelled_runs: Iterable[LabelledRun], protocols: Iterable[str]) -> list[dict]:
+    """A row for each run and protocol, in per cent."""
     rows = []
-    for one in measured:
-        made = one.run.record["provenance"]
+    for entry in labelled_runs:
+        record = entry.run.record
         for protocol in protocols:
-            scores = one.run.scores[protocol]
+            scores = entry.run.scores[protocol]
             rows.append(
                 {
-                    "Method": one.label,
+                    "Method": entry.label,
                     "Protocol": protocol,
-                    "mAP": percent(scores.map),
-                    **{f"mP@{k}": percent(value) for k, value in scores.mp.items()},
+                    "mAP": _percent(scores.map),
+                    **{f"mP@{k}": _percent(value) for k, value in scores.mp.items()},
                     "Queries": int(scores.counted.sum()),
-                    "Checkpoint": made["checkpoint"],
-                    "Measured": str(one.run.record["made"])[:10],
+                    "Checkpoint": record["provenance"]["checkpoint"],
+                    "Measured": str(record["made"])[:10],
                 }
             )
     return rows
 
 
-def wide(rows: list[dict], protocol: str) -> list[dict]:
-    """The same with a row for each method: mAP of all protocols, precision of one."""
+def method_rows(rows: list[dict], protocol: str) -> list[dict]:
+    """``score_rows`` with a row for each method: mAP of all protocols, the rest of one."""
     table = []
-    for _, same in groupby(rows, key=lambda row: row["Method"]):
-        group = list(same)
-        here = next(row for row in group if row["Protocol"] == protocol)
+    for _, group in groupby(rows, key=lambda row: row["Method"]):
+        rows_of_method = list(group)
+        row = next(row for row in rows_of_method if row["Protocol"] == protocol)
         table.append(
-            {"Method": here["Method"]}
-            | {f"mAP {row['Protocol'].capitalize()}": row["mAP"] for row in group}
-            | {key: here[key] for key in here if key.startswith("mP@")}
-            | {key: here[key] for key in ("Queries", "Checkpoint", "Measured")}
+            {"Method": row["Method"]}
+            | {f"mAP {one['Protocol'].capitalize()}": one["mAP"] for one in rows_of_method}
+            | {name: row[name] for name in row if name.startswith("mP@")}
+            | {name: row[name] for name in ("Queries", "Checkpoint", "Measured")}
         )
     return table
 
 
-def columns(table: list[dict]) -> dict:
-    """How the columns of ``wide`` are written, and what their terms mean."""
-    found: dict = {"Checkpoint": st.column_config.TextColumn(help=TERMS["checkpoint"])}
+def column_config(table: list[dict]) -> dict:
+    """The format of the columns of ``method_rows``, with their terms explained."""
+    config: dict = {"Checkpoint": st.column_config.TextColumn(help=TERMS["checkpoint"])}
     for name in table[0]:
         if name.startswith("m"):
             term = "mAP" if name.startswith("mAP") else "mP@k"
-            found[name] = st.column_config.NumberColumn(format="%.2f", help=TERMS[term])
-    return found
+            config[name] = st.column_config.NumberColumn(format="%.2f", help=TERMS[term])
+    return config
 
 
-def reranked(measured: Mapping[str, Measured], protocol: str) -> list[dict]:
-    """mAP of one protocol: a row for each index, a column for each chain of re-rankers."""
-    chains = list(dict.fromkeys(one.then for one in measured.values() if one.then))
+def reranking_rows(labelled_runs: Mapping[str, LabelledRun], protocol: str) -> list[dict]:
+    """mAP of one protocol in per cent: a row for each index, a column for each chain.
+
+    Only indexes that were evaluated with re-rankers have a row. Shorter chains come first.
+    """
+    chains = list(dict.fromkeys(entry.then for entry in labelled_runs.values() if entry.then))
     chains.sort(key=lambda then: (len(then), [*RERANKERS].index(then[0])))
     rows = []
-    for name, one in measured.items():
-        runs = {other.then: other.run for other in measured.values() if other.alone == name}
-        if not one.then and runs:
-            row: dict = {"Method": one.label, "Alone": percent(one.run.scores[protocol].map)}
+    for run_id, entry in labelled_runs.items():
+        reranked = {
+            other.then: other.run
+            for other in labelled_runs.values()
+            if other.without_reranking == run_id
+        }
+        if not entry.then and reranked:
+            row: dict = {"Method": entry.label, "Alone": _percent(entry.run.scores[protocol].map)}
             for then in chains:
-                run = runs.get(then)
-                row[chain.title(then)] = run and percent(run.scores[protocol].map)
+                run = reranked.get(then)
+                row[chain.title(then)] = run and _percent(run.scores[protocol].map)
             rows.append(row)
     return rows
 
 
-def literature(collection: str, ours: Set[str] = frozenset()) -> None:
-    """What others state for a collection. ours: checkpoints that were measured here."""
+def show_literature(collection: str, our_checkpoints: Set[str] = frozenset()) -> None:
+    """Show what others state for a collection, as a table with its CSV.
+
+    our_checkpoints: those measured on the same page; they come first, and a column names them.
+    """
     rows = published.rows(collection)
-    kinds = list(dict.fromkeys(kind for row in rows for kind in row.map))
-    kinds.sort(key=list(PROTOCOLS).index)
+    rows = sorted(rows, key=lambda row: not (row.checkpoint and row.checkpoint in our_checkpoints))
+    protocols = sorted({name for row in rows for name in row.map}, key=list(PROTOCOLS).index)
     table = [
         {
             "Method": row.method,
-            **{f"mAP {kind.capitalize()}": row.map.get(kind) for kind in kinds},
+            **{f"mAP {name.capitalize()}": row.map.get(name) for name in protocols},
             "Network": row.network,
             "Trained on": row.trained_on,
             "Saw the landmarks": row.overlap,
-            **({"Measured above": row.checkpoint in ours} if ours else {}),
+            **({"Measured above": row.checkpoint in our_checkpoints} if our_checkpoints else {}),
             "Source": row.source,
         }
-        for row in sorted(rows, key=lambda row: not (row.checkpoint and row.checkpoint in ours))
+        for row in rows
     ]
     numbers = st.column_config.NumberColumn(format="%.2f")
     st.dataframe(
         table,
         hide_index=True,
         height="content",
-        column_config={f"mAP {kind.capitalize()}": numbers for kind in kinds}
+        column_config={f"mAP {name.capitalize()}": numbers for name in protocols}
         | {"Network": st.column_config.TextColumn(width=170)},
         placeholder="–",
         key=f"literature-{collection}",
@@ -120,15 +130,19 @@ def literature(collection: str, ours: Set[str] = frozenset()) -> None:
 
 
 def query_rows(
-    collection: Collection, scores: Mapping[str, Scores], order: Iterable[int]
+    collection: Collection, scores: Mapping[str, Scores], numbers: Iterable[int]
 ) -> list[dict]:
-    """Name, landmark and AP of each query, in this order."""
+    """A row for each of these queries: name, landmark, AP of each run, number of right pictures.
+
+    scores: label of the run → scores of one protocol.
+    """
+    positives = next(iter(scores.values())).positives
     rows = []
-    for number in order:
+    for number in numbers:
         asked = collection.queries[number]
         rows.append(
             {"Query": asked.name, "Landmark": asked.landmark}
-            | {label: round(float(one.aps[number]), 6) for label, one in scores.items()}
-            | {"Right pictures": int(next(iter(scores.values())).positives[number])}
+            | {label: round(float(of_run.aps[number]), 6) for label, of_run in scores.items()}
+            | {"Right pictures": int(positives[number])}
         )
     return rows
