@@ -119,7 +119,8 @@ def keep_few_uploads() -> None:
     """Limit what all uploads that wait to be used take in memory, where Streamlit limits each.
 
     Streamlit looks whether the session of an upload is there only before the upload comes: what
-    came after it had ended stayed for ever.
+    came after it had ended stayed for ever. An upload that is deleted counts on, for its session
+    may have kept it: 16 sessions held 6 GB.
     """
     setattr(MemoryUploadedFileManager, "add_file", _add)  # noqa: B010
 
@@ -129,9 +130,14 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     there = server.is_active_session(session_id)
     if not there and not server._session_mgr._session_storage.get(session_id):
         raise HTTPException(400, "The session of this upload has ended.")
+    most: dict[str, int] = vars(manager).setdefault("most", {})  # bytes of each session at once
+    for gone in most.keys() - manager.file_storage.keys():
+        del most[gone]
     mine = sum(len(one.data) for one in manager.file_storage.get(session_id, {}).values())
-    if mine + len(file.data) > MOST_UPLOADED or manager._total_bytes + len(file.data) > MOST_OF_ALL:
+    mine = max(mine + len(file.data), most.get(session_id, 0))
+    if mine > MOST_UPLOADED or sum((most | {session_id: mine}).values()) > MOST_OF_ALL:
         raise HTTPException(413, "Too much was uploaded already.")
+    most[session_id] = mine
     add(manager, session_id, file)
 
 

@@ -461,8 +461,21 @@ def test_uploads_are_few_in_all(monkeypatch):
         with pytest.raises(HTTPException, match="413"):
             upload(session, "c", size)
     manager.remove_file("one", "a")
-    upload("two", "c", 50)
-    assert manager._total_bytes == 140
+    upload("one", "c", 60)
+    assert manager._total_bytes == 150
+
+
+def test_uploads_that_were_deleted_count_on_where_their_session_may_have_kept_them(monkeypatch):
+    """Sessions that each kept 200 MB and then deleted the upload took all memory there is."""
+    monkeypatch.setattr(limits, "MOST_OF_ALL", 150)
+    manager, upload = uploading(monkeypatch, "one", "two")
+    upload("one", "a", 100)
+    manager.remove_file("one", "a")
+    with pytest.raises(HTTPException, match="413"):
+        upload("two", "a", 100)
+    upload("one", "b", 100)
+    manager.remove_session_files("one")
+    upload("two", "a", 100)
 
 
 def test_sessions_that_stay_away_end_without_others(monkeypatch):
