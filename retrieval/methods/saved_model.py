@@ -14,7 +14,7 @@ import faulthandler
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,6 +24,7 @@ from retrieval import files, processes
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
+    from tensorflow.core.framework.attr_value_pb2 import AttrValue
     from tensorflow.core.framework.function_pb2 import FunctionDef
     from tensorflow.core.framework.node_def_pb2 import NodeDef
 
@@ -146,11 +147,8 @@ def opened(path: Path):
     if missing:
         raise RetrievalError(f"The SavedModel {path} does not give {', '.join(missing)}.")
     outputs = {key: signature.outputs[key].name for key in OUTPUTS}
-    needed = _needed(graph, [*inputs.values(), *outputs.values()])
-    functions = needed.library.function
-    inside = [node for one in functions for node in one.node_def]
-    known = PURE | {one.signature.name for one in functions}
-    refused = sorted({node.op for node in (*needed.node, *inside)} - known)
+    needed, operations = _needed(graph, [*inputs.values(), *outputs.values()])
+    refused = sorted(operations - PURE)
     if refused:
         raise RetrievalError(
             f"The SavedModel {path} is refused: it uses {', '.join(refused)}, and a feature "
@@ -183,7 +181,11 @@ def _read(path: Path):
 
 
 def _needed(graph, tensors: list[str]):
-    """The part of a graph that the tensors come from: those nodes and the functions they call."""
+    """The part of a graph that the tensors come from: those nodes and the functions they call.
+
+    Also the names of all operations in it. One is what TensorFlow makes of a branch or a loop that
+    calls a function which is not in the graph.
+    """
     nodes = {node.name: node for node in graph.node}
     functions = {one.signature.name: one for one in graph.library.function}
     found: dict[str, NodeDef] = {}
@@ -195,22 +197,32 @@ def _needed(graph, tensors: list[str]):
             found[name] = nodes[name]
             waiting += [one.lstrip("^").partition(":")[0] for one in nodes[name].input]
     inside = list(found.values())
+    named: set[str] = set()
     while inside:
         node = inside.pop()
-        values = node.attr.values()
-        called = {node.op, *(v.func.name for v in values)}
-        called |= {one.name for v in values for one in v.list.func}
+        called = {node.op, *_functions(node.attr.values())}
+        named |= called
         for name in called:
             if name in functions and name not in calls:
                 calls[name] = functions[name]
                 inside += functions[name].node_def
+                named.update(_functions(a.default_value for a in functions[name].signature.attr))
     needed = type(graph)(versions=graph.versions)
     needed.node.extend(found.values())
     needed.library.function.extend(calls.values())
     for node in needed.node:
         node.attr.pop("_class", None)  # "beside that node", which may not be among them
         node.device = ""
-    return needed
+    return needed, named - calls.keys()
+
+
+def _functions(values: Iterable[AttrValue]) -> Iterator[str]:
+    """Names of functions in attributes, also of those that are handed on to functions."""
+    for value in values:
+        for one in (value.func, *value.list.func):
+            if one.name:
+                yield one.name
+            yield from _functions(one.attr.values())
 
 
 def _restore(tf, session, path: Path, variables: list) -> None:

@@ -292,6 +292,35 @@ def test_graphs_that_touch_files_are_refused(tf, tmp_path):
         saved_model.opened(path)
 
 
+@pytest.mark.parametrize("place", ["branch", "handed on", "default"])
+def test_operations_in_place_of_functions(tf, tmp_path, place):
+    """TensorFlow made WriteFile of a branch that calls a function of this name: a file was written.
+
+    Names are looked for wherever TensorFlow takes them from.
+    """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    def extract(image):
+        return tf.cond(tf.size(image) > 0, lambda: image, lambda: image * 2)
+
+    path = spy(tf, tmp_path / "spy", extract)
+    saved_model.opened(path)
+    model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    functions = model.meta_graphs[0].graph_def.library.function
+    nodes = [node for one in functions for node in one.node_def if node.op == "StatelessIf"]
+    for branch in (node.attr["then_branch"].func for node in nodes):
+        if place == "branch":
+            branch.name = "WriteFile"
+        elif place == "handed on":
+            branch.attr["a"].func.name = "WriteFile"
+        else:
+            called = next(one for one in functions if one.signature.name == branch.name)
+            called.signature.attr.add(name="a", type="func").default_value.func.name = "WriteFile"
+    (path / "saved_model.pb").write_bytes(model.SerializeToString())
+    with pytest.raises(RetrievalError, match="refused: it uses WriteFile,"):
+        saved_model.opened(path)
+
+
 def test_initialisers_are_not_run(tf, picture, tmp_path):
     mark = tmp_path / "mark"
     path = save_1(tf, tmp_path / "old", lambda: tf.io.write_file(str(mark), "written"))
@@ -380,6 +409,7 @@ def test_functions_that_call_nobody(tf):
         graph.library.function.add().signature.name = f"f{number}"
         graph.node.add(name=f"{number}", op="NoOp", input=[f"{max(number - 1, 0)}"])
     graph.node[7].op = "f8"
-    needed = _needed(graph, ["39999:0"])
+    needed, operations = _needed(graph, ["39999:0"])
     assert len(needed.node) == 40_000
+    assert operations == {"NoOp"}
     assert [one.signature.name for one in needed.library.function] == ["f8"]
