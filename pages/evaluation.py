@@ -41,7 +41,7 @@ left, right = st.columns([1, 2], gap="medium")
 with left:
     name = choose.collection(titles, "eval-collection")
 with loaders.errors_shown():
-    collection = own_pictures.opened(name)
+    collection = own_pictures.open_collection(name)
 own = collection.name == own_pictures.NAME
 if not collection.protocols:
     st.info(
@@ -119,7 +119,7 @@ if labelled_runs:
     st.caption(
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
         f"mP@k and Queries are for the protocol {protocol}."
-        + (f" {own_pictures.judged(collection)}." if own else "")
+        + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
         + (
             runs.scores_with_boxes(collection_with_boxes, labelled_runs, protocol)

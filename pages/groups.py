@@ -98,7 +98,7 @@ least = right.slider(
 )
 query.keep_link("groups-link", {"collection": name, "inliers": str(least)})
 with loaders.errors_shown():
-    collection = own_pictures.opened(name)
+    collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)
 method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
 if method is None:

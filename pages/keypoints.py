@@ -34,7 +34,7 @@ view = right.segmented_control(
     persist_state="session",
 )
 with loaders.errors_shown():
-    collection = own_pictures.opened(name)
+    collection = own_pictures.open_collection(name)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
 delf, xfeat = delf_extractor(collection), xfeat_extractor(collection)

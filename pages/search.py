@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, query, scroll
+from pages.parts import cards, choose, loaders, own_pictures, own_uploads, query, scroll
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
 from pages.parts.search.answer import answers
@@ -19,7 +19,7 @@ from retrieval import methods
 state = st.session_state
 
 loaders.run_app_first()
-own_pictures.sweep()
+own_uploads.delete_leftovers()
 cards.style()
 title_row = st.container(
     horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", wrap=False
@@ -48,7 +48,7 @@ with left.container(horizontal=True, vertical_alignment="bottom"):
             "Use my pictures",
             key="use-own",
             icon=":material/add_photo_alternate:",
-            on_click=own_pictures.choose,
+            on_click=own_pictures.search_own,
         )
 with right.container(horizontal=True, vertical_alignment="bottom"):
     st.segmented_control(
@@ -65,9 +65,9 @@ with right.container(horizontal=True, vertical_alignment="bottom"):
     reranking.control()
 
 if name == own_pictures.NAME:
-    own_pictures.section(list(methods.METHODS) if state.method == ALL else [state.method])
+    own_pictures.show_section(next(iter(methods.METHODS)) if state.method == ALL else state.method)
 with loaders.errors_shown():
-    collection = own_pictures.opened(name)
+    collection = own_pictures.open_collection(name)
 follow_query(collection)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")

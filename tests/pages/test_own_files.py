@@ -17,7 +17,7 @@ def upload(name, colour="red"):
 
 
 def brought(*files):
-    own = own_pictures._bring(list(files))
+    own = own_pictures._bring_uploads(list(files))
     kept = {name: (own.collection.root / name).read_bytes() for name in own.collection.names}
     own.folder.cleanup()
     return kept

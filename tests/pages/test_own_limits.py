@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from pages.parts import own_pictures
+from pages.parts import own_pictures, own_uploads
 from retrieval.errors import RetrievalError
 
 
@@ -30,10 +30,10 @@ def upload(name, padding=0):
 )
 def test_more_than_the_owner_allows_is_refused(monkeypatch, variable, value, words):
     files = [upload("a.png", 600_000), upload("b.png", 600_000)]
-    assert own_pictures._bring(files).collection.names == ("a.png", "b.png")
+    assert own_pictures._bring_uploads(files).collection.names == ("a.png", "b.png")
     monkeypatch.setenv(variable, value)
     with pytest.raises(RetrievalError, match=words):
-        own_pictures._bring(files)
+        own_pictures._bring_uploads(files)
 
 
 def test_several_zips_are_counted_together(monkeypatch):
@@ -47,10 +47,10 @@ def test_several_zips_are_counted_together(monkeypatch):
         file.name, file.size = name, len(file.getvalue())
         zips.append(file)
     monkeypatch.setenv("RETRIEVAL_OWN_FILES", "4")
-    assert len(own_pictures._bring(zips).collection.names) == 4
+    assert len(own_pictures._bring_uploads(zips).collection.names) == 4
     monkeypatch.setenv("RETRIEVAL_OWN_FILES", "3")
     with pytest.raises(RetrievalError, match="more than 3 files"):
-        own_pictures._bring(zips)
+        own_pictures._bring_uploads(zips)
 
 
 @pytest.mark.parametrize("text", ["~nobody-of-this-name/x", "a\0b", "/etc"])
@@ -77,10 +77,10 @@ def test_large_tables_are_refused():
     table = b'[{"name": "a.png", "year": 1900}]'
     files = [upload("a.png"), SimpleNamespace(name="t.json", size=len(table))]
     files[1].getbuffer = lambda: table
-    assert own_pictures._bring(files).collection.metadata == {"a.png": {"year": 1900}}
-    files[1].size = own_pictures.MOST_OF_TABLE + 1
+    assert own_pictures._bring_uploads(files).collection.metadata == {"a.png": {"year": 1900}}
+    files[1].size = own_uploads.MAX_TABLE_BYTES + 1
     with pytest.raises(RetrievalError, match="has more than 4 MB"):
-        own_pictures._bring(files)
+        own_pictures._bring_uploads(files)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_large_tables_are_refused():
 def test_some_of_the_disk_stays_free(monkeypatch, free, total, enough):
     """Forty small zips of one client took 23 GB in a minute. In Docker, /tmp has 1 GB."""
     disk = SimpleNamespace(free=free, total=total)
-    monkeypatch.setattr(own_pictures.shutil, "disk_usage", lambda folder: disk)
+    monkeypatch.setattr(own_uploads.shutil, "disk_usage", lambda folder: disk)
     refused = pytest.raises(RetrievalError, match="no room for more pictures")
     with nullcontext() if enough else refused:
-        assert own_pictures._bring([upload("a.png")]).collection.names == ("a.png",)
+        assert own_pictures._bring_uploads([upload("a.png")]).collection.names == ("a.png",)

@@ -13,7 +13,7 @@ HERE = ("localhost:8501", "127.0.0.1:8501", "[::1]:8501", "192.0.2.7", "")
 def called(monkeypatch, tmp_path):
     """``called(host)``: a browser has this name for the app, whose owner allowed everything."""
     monkeypatch.setenv(permission.ALLOWED, "1")
-    monkeypatch.setenv(own_pictures.FOLDERS, str(tmp_path))
+    monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(tmp_path))
     headers = {}
     monkeypatch.setattr(ContextProxy, "headers", headers)
 

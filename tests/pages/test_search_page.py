@@ -25,7 +25,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 from stubs import Registered
 
-from pages.parts import cards, loaders, own_pictures
+from pages.parts import cards, loaders, own_pictures, own_uploads
 from pages.parts.cache import Cache
 from retrieval import images, index, methods
 from retrieval.collections import archives, judgements
@@ -388,9 +388,9 @@ def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
     )
     for folder in (left, kept, other):
         (folder / "pictures").mkdir(parents=True)
-    monkeypatch.setattr(own_pictures, "gettempdir", lambda: str(tmp_path))
-    own_pictures.sweep.clear()
-    own_pictures.sweep()
+    monkeypatch.setattr(own_uploads, "gettempdir", lambda: str(tmp_path))
+    own_uploads.delete_leftovers.clear()
+    own_uploads.delete_leftovers()
     assert [folder.exists() for folder in (left, kept, other)] == [False, True, True]
 
 
@@ -598,7 +598,7 @@ def bring(app, name, data, kind="application/zip"):
 @pytest.fixture
 def bare(engine, monkeypatch):
     monkeypatch.setattr(loaders, "collection_titles", dict)
-    monkeypatch.delenv(own_pictures.FOLDERS, raising=False)
+    monkeypatch.delenv(own_pictures.FOLDERS_VARIABLE, raising=False)
 
 
 def test_nothing_installed_explains_itself(bare):
@@ -783,9 +783,9 @@ def test_the_private_folder_goes_with_the_session(bare):
 
 
 def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeypatch):
-    monkeypatch.setattr(own_pictures, "GRACE", 0.2)
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
     kept, dropped = (
-        own_pictures.Own(collections.open_collection(folder), TemporaryDirectory())
+        own_pictures.OwnPictures(collections.open_collection(folder), TemporaryDirectory())
         for _ in range(2)
     )
     kept.delete_later()
@@ -798,7 +798,7 @@ def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeyp
 
 
 def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv(own_pictures.FOLDERS, str(folder))
+    monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(folder))
     app = start()
     app.radio(key="own_from").set_value("A folder on this machine").run()
     app.text_input(key="own_folder").set_value(str(tmp_path)).run()

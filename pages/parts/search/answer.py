@@ -312,7 +312,7 @@ def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
         return
     if compare_all or st.button(f"Index my pictures with {title}", key=f"build-{method}"):
         with loaders.errors_shown():
-            own_pictures.build(method)
+            own_pictures.build_index(method)
         st.rerun()
 
 

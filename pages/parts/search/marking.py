@@ -38,7 +38,7 @@ def bar(collection: Collection) -> None:
         )
         if not state.judging:
             return
-        st.markdown(own_pictures.judged(collection), width="content")
+        st.markdown(own_pictures.judged_text(collection), width="content")
         with st.popover("Ground truth", icon=":material/description:"):
             st.download_button(
                 "Download",

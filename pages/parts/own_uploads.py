@@ -1,0 +1,143 @@
+"""Private folders on disk for what visitors upload: copies within limits, and what clears up.
+
+Each is a TemporaryDirectory, readable by this user only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+
+import streamlit as st
+
+from retrieval import images
+from retrieval.collections import archives, metadata
+from retrieval.errors import RetrievalError
+
+# Environment variables of the owner: what a session may bring, unpacked.
+FILES_VARIABLE, MEGABYTES_VARIABLE = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"
+DEFAULT_FILES, DEFAULT_MEGABYTES = 2000, 500
+MAX_TABLE_BYTES = 4_000_000  # while Python reads JSON, everybody waits
+# What stays free of the disk for everything else: the smaller of the two. Docker's disk is small.
+MIN_FREE_BYTES, MIN_FREE_SHARE = 1_500_000_000, 0.1
+FOLDER_PREFIX = "retrieval-own-"
+MAX_NAME_BYTES, MAX_SUFFIX_LENGTH = 200, 10  # file systems take 255, and a number may be added
+
+
+def private_folder() -> TemporaryDirectory:
+    """A new folder, named after this server's process, so that a later one knows what was left."""
+    return TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
+
+
+@st.cache_resource(show_spinner=False)
+def delete_leftovers() -> None:
+    """Delete, once a server, the private folders of servers that were killed."""
+    for folder in Path(gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        process = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number; True where that cannot be asked."""
+    if os.name != "posix":  # elsewhere a signal of 0 would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, but is not ours
+        return True
+    return True
+
+
+def copy_uploads(files: list, folder: Path) -> None:
+    """Copy a visitor's files into an empty folder, under names of their own; zips are unpacked.
+
+    files: as ``st.file_uploader`` returns them. A table becomes the folder's metadata. Raises
+    RetrievalError for more files or bytes than a session may bring, for a second table or a long
+    one, where the disk is full, and for zips that ``archives.unpack`` refuses.
+    """
+    max_files = _limit(FILES_VARIABLE, DEFAULT_FILES)
+    max_megabytes = _limit(MEGABYTES_VARIABLE, DEFAULT_MEGABYTES)
+    too_many = RetrievalError(f"These are more than {max_files:,} files; bring fewer.")
+    files_left, bytes_left = max_files - len(files), max_megabytes * 1_000_000
+    if files_left < 0:
+        raise too_many
+    for number, file in enumerate(files, 1):
+        _check_free_disk(folder)
+        target = folder / _safe_name(file.name)
+        suffix = target.suffix.lower()
+        if suffix in (".csv", ".json"):
+            target = folder / f"metadata{suffix}"
+            _check_table(file, folder)
+        if suffix == ".zip":
+            paths = archives.unpack(
+                file,
+                _unused(target.with_suffix(""), number),
+                max_bytes=bytes_left,
+                max_files=max_files,
+                suffixes=images.SUFFIXES,
+            )
+            bytes_left -= sum(path.stat().st_size for path in paths)
+            files_left -= len(paths) - 1  # the zip itself is none
+            if files_left < 0:
+                raise too_many
+            continue
+        bytes_left -= file.size
+        if bytes_left < 0:
+            raise RetrievalError(
+                f"These pictures are more than {max_megabytes} MB together; bring fewer."
+            )
+        try:
+            _unused(target, number).write_bytes(file.getbuffer())
+        except OSError as error:
+            raise RetrievalError(
+                f"{file.name} cannot be kept here: {error.strerror or error}."
+            ) from error
+
+
+def _limit(variable: str, default: int) -> int:
+    """What the owner of the app allows a session, by an environment variable."""
+    text = os.environ.get(variable, str(default))
+    if not re.fullmatch(r"[1-9]\d{0,5}", text):
+        raise RetrievalError(f"{variable} is a whole number from 1 to 999999, not {text!r}.")
+    return int(text)
+
+
+def _check_free_disk(folder: Path) -> None:
+    disk = shutil.disk_usage(folder)
+    if disk.free < min(MIN_FREE_BYTES, MIN_FREE_SHARE * disk.total):
+        raise RetrievalError(
+            "There is no room for more pictures on this machine; try again in some minutes."
+        )
+
+
+def _check_table(file, folder: Path) -> None:
+    if any((folder / name).exists() for name in metadata.FILES):
+        raise RetrievalError("Bring one table: these files are more than one.")
+    if file.size > MAX_TABLE_BYTES:
+        megabytes = MAX_TABLE_BYTES // 1_000_000
+        raise RetrievalError(f"{file.name} has more than {megabytes} MB; bring a shorter table.")
+
+
+def _unused(path: Path, number: int) -> Path:
+    """The path, with a number where it is taken: two folders may each hold an IMG_0001.jpg.
+
+    number: the first to try.
+    """
+    stem = path.stem
+    while path.exists():
+        path = path.with_stem(f"{stem} ({number})")
+        number += 1
+    return path
+
+
+def _safe_name(name: str) -> str:
+    """A file name that every file system takes, and that is not that of a hidden file."""
+    stem, suffix = os.path.splitext(re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip("."))
+    stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return (stem or "picture") + suffix[:MAX_SUFFIX_LENGTH]
