@@ -232,6 +232,7 @@ def record_run(
     from retrieval.ranking.search import provenance
 
     scores = evaluate(ranks, collection)
+    pictures = query_pictures_digest(collection)
     try:
         kept = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
@@ -245,6 +246,7 @@ def record_run(
             **({"then": stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
             "labels_sha256": labels_digest(collection.queries),
+            **({"query_pictures_sha256": pictures} if pictures else {}),
             "index_sha256": index.digest_on_disk(),
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -309,7 +311,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     """The run that is kept beside an index, its rankings scored anew; None where there is none.
 
     then: the chain of re-rankers. Raises RetrievalError when it is damaged, or belongs to an
-    earlier index, to other labels, or to re-rankers with other settings.
+    earlier index, to other labels or query pictures, or to re-rankers with other settings.
     """
     again = f"; run: python -m retrieval evaluate {index}"
     if then:
@@ -354,10 +356,12 @@ def _read_record(
     """The content of ``evaluation.json``, checked.
 
     again: the end of error messages, with the command that evaluates again. Raises RetrievalError
-    where the file is damaged, or is of another index, other labels or other re-rankers.
+    where the file is damaged, or is of another index, other labels, other query pictures or other
+    re-rankers.
     """
     from retrieval.ranking.chain import stated as stated_chain
 
+    pictures = query_pictures_digest(collection)
     try:
         record = files.read_json(path, MAX_RECORD)
         stated = record["provenance"]
@@ -366,6 +370,7 @@ def _read_record(
             and stated["labels_sha256"] == labels_digest(collection.queries)
             and stated["collection_fingerprint"] == collection.fingerprint
             and stated.get("then", []) == stated_chain(then)
+            and (pictures is None or stated.get("query_pictures_sha256", pictures) == pictures)
         )
         fine = (
             stated.get("method") == index.method
@@ -379,8 +384,8 @@ def _read_record(
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
         raise RetrievalError(
-            f"The evaluation in {index.path} is of an earlier index, other labels or other "
-            f"settings{again}."
+            f"The evaluation in {index.path} is of an earlier index, other labels, other query "
+            f"pictures or other settings{again}."
         )
     if not fine:
         raise RetrievalError(f"{path} is damaged{again}.")
@@ -451,4 +456,18 @@ def labels_digest(queries: Sequence[Query]) -> str:
     for query in queries:
         labels = {kind: query.labels[kind].tolist() for kind in sorted(query.labels)}
         digest.update(json.dumps([query.name, query.box, labels]).encode())
+    return digest.hexdigest()
+
+
+def query_pictures_digest(collection: Collection) -> str | None:
+    """SHA-256 over the files of the queries; None where one of them is not on this machine.
+
+    Queries that are pictures of the collection are left out: its index knows their files.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in sorted({query.name for query in collection.queries} - set(collection.names)):
+            digest.update(hashlib.sha256(collection.read_bytes(name)).digest())
+    except RetrievalError:
+        return None
     return digest.hexdigest()

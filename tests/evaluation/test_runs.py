@@ -126,13 +126,28 @@ def test_kept_run_of_something_else_is_refused(index, method, folder):
     truth["gnd"][0]["easy"] = [2]
     (folder / "ground_truth.json").write_text(json.dumps(truth))
     with pytest.raises(
-        RetrievalError, match=r"earlier index, other labels or other settings; run: .* evaluate"
+        RetrievalError,
+        match=r"earlier index, other labels, .* settings; run: .* evaluate",
     ):
         runs.load_run(index, open_collection(folder))
     for content in ("", "[]", "{}", '{"provenance": 3}'):
         (index.path / "evaluation.json").write_text(content)
         with pytest.raises(RetrievalError, match="is damaged"):
             runs.load_run(index, open_collection(folder))
+
+
+def test_a_kept_run_of_a_query_picture_that_was_replaced(index, method, folder):
+    first = runs.evaluate_index(index, open_collection(folder), method)
+    query = (folder / "q.jpg").read_bytes()
+    Image.new("RGB", (40, 30), "lime").save(folder / "q.jpg")
+    with pytest.raises(RetrievalError, match="other query pictures"):
+        runs.load_run(index, open_collection(folder))
+    assert runs.evaluated(index, open_collection(folder), method).scores["easy"].map < 0.75
+    (folder / "q.jpg").write_bytes(query)
+    again = runs.evaluated(index, open_collection(folder), method)
+    assert again.scores["easy"].map == first.scores["easy"].map == 0.75
+    (folder / "q.jpg").unlink()  # the index may go to a machine without the pictures
+    assert runs.load_run(index, open_collection(folder)).scores["easy"].map == 0.75
 
 
 def test_kept_rankings_that_were_cut_off(index, method, folder):
