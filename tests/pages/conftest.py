@@ -1,11 +1,91 @@
-"""What all tests of pages need."""
+"""What all tests of pages need, and a small collection for those of the search page."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
 
 import pytest
+from search_app import BLUE, GREEN, RED, Colours, picture
 
-from pages.parts import loaders
+from pages.parts import loaders, own_pictures
+from pages.parts.cache import Cache
+from retrieval import index, methods
+from retrieval.collections import collection as collections
 
 
 @pytest.fixture(autouse=True)
 def nothing_ahead(monkeypatch):
     """No network is loaded in the background, where it would meet the stand-ins of other tests."""
     monkeypatch.setattr(loaders, "preload", lambda paths: None)
+
+
+@pytest.fixture
+def colours_folder(tmp_path):
+    """Reds, greens, blues; the query is red with a blue right half, and means its red half."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    shades = {"red": RED, "green": GREEN, "blue": BLUE}
+    for name, colour in shades.items():
+        for n in range(4):
+            shade = tuple(min(255, value + 8 * n) for value in colour)
+            picture(shade).save(folder / f"{name}_{n}.png")
+    picture(RED, BLUE).save(folder / "ask.png")
+    picture(BLUE).save(folder / "ask_blue.png")
+    truth = {
+        "database": [f"{name}_{n}.png" for name in shades for n in range(4)],
+        "queries": [
+            {
+                "image": "ask.png",
+                "landmark": "red_tower",
+                "bbox": [0, 0, 32, 48],
+                "easy": ["red_0.png", "red_1.png"],
+                "hard": ["red_2.png"],
+                "junk": ["red_3.png"],
+            },
+            {
+                "image": "ask_blue.png",
+                "landmark": "blue_gate",
+                "bbox": None,
+                "easy": ["blue_0.png"],
+                "hard": [],
+                "junk": [],
+            },
+        ],
+    }
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """The stand-in method instead of the networks."""
+    monkeypatch.setattr(methods, "load_record", lambda record, **_: Colours(record.method))
+    for cached in (loaders._method, loaders._index):
+        cached.clear()
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
+    yield
+    loaders._method.clear()
+
+
+@pytest.fixture
+def little(stand_in, colours_folder, tmp_path, monkeypatch):
+    """The collection is installed, with an index for two of the three methods."""
+    opened = dataclasses.replace(
+        collections.open_collection(colours_folder), name="little", title="Little collection"
+    )
+    found = {}
+    for name in ("sir", "cnn-irwnha"):
+        found[name] = tmp_path / "indexes" / name
+        index.build(opened, Colours(name), found[name])
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection", lambda name: opened)
+    monkeypatch.setattr(index, "find", lambda name: found)
+    monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
+    return SimpleNamespace(collection=opened, indexes=found)
+
+
+@pytest.fixture
+def nothing_installed(stand_in, monkeypatch):
+    """No collection is installed."""
+    monkeypatch.setattr(loaders, "collection_titles", dict)
+    monkeypatch.delenv(own_pictures.FOLDERS_VARIABLE, raising=False)

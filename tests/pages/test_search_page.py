@@ -1,183 +1,26 @@
-"""The search page driven without a browser, on a small collection and a method that needs no net.
-
-The method says how red, green and blue each quarter of a picture is: enough to know who wins.
-"""
+"""The search page driven without a browser, on a small collection and without a network."""
 
 import dataclasses
-import io
-import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, picture, start, text
 from streamlit.delta_generator import DeltaGenerator
-from streamlit.testing.v1 import AppTest
-from stubs import Registered
 
-from pages.parts import cards, loaders, own_pictures, own_uploads
-from pages.parts.cache import Cache
+from pages.parts import cards, loaders
 from retrieval import images, index, methods
-from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
 from retrieval.figures import style
 from retrieval.index import describing
-from retrieval.methods.places import Places
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
 from retrieval.workers import Workers
-
-ROOT = Path(__file__).parents[2]
-RED, GREEN, BLUE = (200, 30, 30), (30, 180, 40), (30, 40, 200)
-
-
-class Colours(Registered):
-    def places(self, picture, box=None):
-        """Four places, the quarters of the picture, which sum to the descriptor."""
-        vector = self.describe(picture, box)
-        parts = np.zeros((2, 2, len(vector)), np.float32)
-        for n in range(4):
-            parts[n // 2, n % 2, 3 * n : 3 * n + 3] = vector[3 * n : 3 * n + 3]
-        return Places(parts, box or (0, 0, *picture.size))
-
-    def describe(self, picture, box=None):
-        part = picture.crop([round(value) for value in box]) if box else picture
-        vector = np.asarray(part.resize((2, 2), Image.Resampling.BOX), np.float32).ravel()
-        return vector / np.linalg.norm(vector)
-
-
-def picture(colour, right=None, size=(64, 48)):
-    """A picture of one colour, or with its right half in another; a little cross in each quarter,
-    as pictures of one colour are blank."""
-    image = Image.new("RGB", size, colour)
-    width, height = size
-    if right:
-        image.paste(right, (width // 2, 0, width, height))
-    for x in (width // 4, 3 * width // 4):
-        for y in (height // 4, 3 * height // 4):
-            image.paste("black", (x - 3, y, x + 3, y + 1))
-            image.paste("white", (x, y - 3, x + 1, y + 3))
-    return image
-
-
-def encoded(image, kind="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def archive(**files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:
-        for name, data in files.items():
-            out.writestr(name.replace("__", "/").replace("_png", ".png"), data)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Reds, greens, blues; the query is red with a blue right half, and means its red half."""
-    folder = tmp_path / "little"
-    folder.mkdir()
-    shades = {"red": RED, "green": GREEN, "blue": BLUE}
-    for name, colour in shades.items():
-        for n in range(4):
-            shade = tuple(min(255, value + 8 * n) for value in colour)
-            picture(shade).save(folder / f"{name}_{n}.png")
-    picture(RED, BLUE).save(folder / "ask.png")
-    picture(BLUE).save(folder / "ask_blue.png")
-    truth = {
-        "database": [f"{name}_{n}.png" for name in shades for n in range(4)],
-        "queries": [
-            {
-                "image": "ask.png",
-                "landmark": "red_tower",
-                "bbox": [0, 0, 32, 48],
-                "easy": ["red_0.png", "red_1.png"],
-                "hard": ["red_2.png"],
-                "junk": ["red_3.png"],
-            },
-            {
-                "image": "ask_blue.png",
-                "landmark": "blue_gate",
-                "bbox": None,
-                "easy": ["blue_0.png"],
-                "hard": [],
-                "junk": [],
-            },
-        ],
-    }
-    (folder / "ground_truth.json").write_text(json.dumps(truth))
-    return folder
-
-
-@pytest.fixture
-def engine(monkeypatch):
-    """The stand-in method instead of the networks."""
-    monkeypatch.setattr(methods, "load_record", lambda record, **_: Colours(record.method))
-    for cached in (loaders._method, loaders._index):
-        cached.clear()
-    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
-    yield
-    loaders._method.clear()
-
-
-@pytest.fixture
-def little(engine, folder, tmp_path, monkeypatch):
-    """The collection is installed, with an index for two of the three methods."""
-    opened = dataclasses.replace(
-        collections.open_collection(folder), name="little", title="Little collection"
-    )
-    found = {}
-    for name in ("sir", "cnn-irwnha"):
-        found[name] = tmp_path / "indexes" / name
-        index.build(opened, Colours(name), found[name])
-    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
-    monkeypatch.setattr(loaders, "collection", lambda name: opened)
-    monkeypatch.setattr(index, "find", lambda name: found)
-    monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
-    return SimpleNamespace(collection=opened, indexes=found)
-
-
-def start(**link):
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    for name, value in link.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception, app.exception
-    return app
-
-
-def go(app):
-    """Search with the first picture on offer; an upload is searched with by itself."""
-    if any(button.key == "open-browse-0" for button in app.button):
-        app.button(key="open-browse-0").click().run()
-    assert not app.exception, app.exception
-    return app
-
-
-def hits(app, method="cnn-irwnha"):
-    """What the cards of an answer say to a screen reader, in order."""
-    return [
-        button.label.replace("\\", "")
-        for button in app.button
-        if button.key.startswith(f"open-{method}-")
-    ]
-
-
-def text(app):
-    return "\n".join(element.value for element in app.markdown)
 
 
 def test_first_paint_offers_the_prepared_queries(little):
@@ -363,10 +206,6 @@ def test_a_database_picture_is_judged_by_its_landmark(little):
     assert "Nobody has said which pictures" in "".join(one.value for one in app.caption)
 
 
-def captions(app):
-    return "".join(element.value for element in app.caption)
-
-
 def test_an_uploaded_query_outlives_a_visit_to_another_page(little):
     app = start()
     app.segmented_control(key="source").set_value("Upload").run()
@@ -377,21 +216,6 @@ def test_an_uploaded_query_outlives_a_visit_to_another_page(little):
     app.switch_page("pages/search.py").run()
     assert hits(app) == before != []
     assert "Still in use: mine" in "".join(one.value for one in app.caption)
-
-
-def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    left, kept, other = (
-        tmp_path / name
-        for name in (f"retrieval-own-{gone.pid}-x", f"retrieval-own-{os.getpid()}-x", "retrieval-x")
-    )
-    for folder in (left, kept, other):
-        (folder / "pictures").mkdir(parents=True)
-    monkeypatch.setattr(own_uploads, "gettempdir", lambda: str(tmp_path))
-    own_uploads.delete_leftovers.clear()
-    own_uploads.delete_leftovers()
-    assert [folder.exists() for folder in (left, kept, other)] == [False, True, True]
 
 
 def test_compare_all(little):
@@ -435,7 +259,7 @@ def test_a_result_large_and_as_the_next_query(little):
     assert "box" not in app.query_params
 
 
-def test_large_pictures_name_their_photographers(little, folder, monkeypatch):
+def test_large_pictures_name_their_photographers(little, colours_folder, monkeypatch):
     entry = {
         "title": "x",
         "author": "![Eve](https://example.org/spy.png) <b>*",
@@ -570,7 +394,7 @@ def test_an_edited_index_is_refused(little):
     assert "checksum" in go(start()).error[0].value
 
 
-def test_names_are_text_not_markup(engine, tmp_path, monkeypatch):
+def test_names_are_text_not_markup(stand_in, tmp_path, monkeypatch):
     folder = tmp_path / "odd"
     folder.mkdir()
     for n, name in enumerate([":red[x] **b**.png", "$x^2$ <script>.png", "[a](http:b).png"]):
@@ -583,137 +407,6 @@ def test_names_are_text_not_markup(engine, tmp_path, monkeypatch):
     app = go(start())
     assert r"\$x\^2\$ \<script\>\.png" in text(start())
     assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
-
-
-# ---- pictures of one's own -----------------------------------------------------------------------
-
-
-def bring(app, name, data, kind="application/zip"):
-    app.file_uploader(key="own_files").upload(name, data, kind).run()
-    app.button(key="own_index").click().run()
-    assert not app.exception, app.exception
-    return app
-
-
-@pytest.fixture
-def bare(engine, monkeypatch):
-    monkeypatch.setattr(loaders, "collection_titles", dict)
-    monkeypatch.delenv(own_pictures.FOLDERS_VARIABLE, raising=False)
-
-
-def test_nothing_installed_explains_itself(bare):
-    app = start()
-    assert "No collection is installed" in app.info[0].value
-    assert app.file_uploader(key="own_files")
-    assert len(app.radio) == 0  # no way to name a folder
-
-
-def test_own_pictures_from_a_zip(bare):
-    files = {"a__red_png": picture(RED), "a__blue_png": picture(BLUE), "green_png": picture(GREEN)}
-    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()}))
-    go(app)
-    assert len(hits(app)) == 2  # the third one asks
-    assert "query" not in app.query_params
-    other = start()
-    assert "own" not in other.session_state
-    assert "No collection is installed" in other.info[0].value
-
-
-def test_own_results_are_judged_and_evaluated(bare):
-    shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
-    shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}
-    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in shades.items()}))
-    app.selectbox(key="database").select("mine/red_0.png").run()
-    first, second = (f"mine/{one.split(': ')[1]}" for one in hits(app)[:2])
-    app.toggle(key="judging").set_value(True).run()
-    assert "Judged by you: 0 queries, 0 pictures" in text(app)
-    assert app.button(key="judged-evaluate").disabled
-
-    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
-    app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
-    assert "Judged by you: 1 query, 2 pictures" in text(app)
-    assert (
-        "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
-    ) in captions(app)
-    assert [one.split(", ")[1:] for one in hits(app)] == [
-        ["same landmark"],
-        ["another place"],
-        [],
-        [],
-    ]
-    first, second = (one.split(",")[0] for one in (first, second))
-    mine = app.session_state["own"].collection
-    assert judgements.verdicts(mine, mine.queries[0]) == {first: "positive", second: "wrong"}
-
-    # The same marks stand in the rows of all methods, and can be given there.
-    app.segmented_control(key="method").set_value("all").run()
-    assert app.segmented_control(key="mark-cnn-irwnha-0").value == "positive"
-    app.segmented_control(key="mark-cnn-irwnha-2").set_value("ignored").run()
-    assert sorted(
-        one.value for one in app.segmented_control if one.key.startswith("mark-sir-") if one.value
-    ) == ["ignored", "positive", "wrong"]
-    app.segmented_control(key="mark-cnn-irwnha-2").set_value(None).run()
-    app.segmented_control(key="method").set_value("cnn-irwnha").run()
-
-    # Another query has no marks yet; its buttons do not show those of the first.
-    app.selectbox(key="database").select("mine/blue.png").run()
-    assert app.segmented_control(key="mark-cnn-irwnha-0").value is None
-    app.segmented_control(key="mark-cnn-irwnha-3").set_value("positive").run()
-
-    app.button(key="judged-evaluate").click().run()
-    assert not app.exception, app.exception
-    assert "# Evaluation" in [one.value for one in app.markdown]
-    assert "Judged by you: 2 queries, 3 pictures." in "".join(one.value for one in app.caption)
-    scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
-    # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
-    assert scores["mAP Classic"].tolist() == [56.25, 56.25]  # both methods order by colour
-
-
-def test_own_ground_truth_from_a_file(bare):
-    pictures = {"a_png": encoded(picture(RED)), "b_png": encoded(picture(BLUE))}
-    app = go(bring(start(), "mine.zip", archive(**pictures)))
-    app.toggle(key="judging").set_value(True).run()
-    truth = {"imlist": ["b.png"], "qimlist": ["a.png"], "gnd": [{"ok": [0]}]}  # before the zip
-
-    def use(content):
-        app.file_uploader(key="judged-upload").upload("t.json", content, "application/json").run()
-        assert not app.exception, app.exception
-
-    use(b'{"imlist": ["<b>"], "qimlist": ["<b>"], "gnd": [{"ok": [0]}]}')
-    assert "None of its queries is among these pictures" in app.error[0].value
-    assert "<b>" not in app.error[0].value
-    use(b" " * (9 << 20))  # the limit is for browsers: other programs can upload what they like
-    assert "This file is larger than 4 MB" in app.error[0].value
-    use(json.dumps(truth).encode())
-    assert "Judged by you: 1 query, 1 picture" in text(app)
-
-
-def test_own_pictures_are_unpacked_in_turn(bare, monkeypatch):
-    """Forty visitors' zips at once kept others waiting for six seconds for a page."""
-    threads, unpack = [], archives.unpack
-
-    def unpacked(*arguments, **options):
-        threads.append(threading.current_thread())
-        return unpack(*arguments, **options)
-
-    monkeypatch.setattr(archives, "unpack", unpacked)
-    app = bring(start(), "mine.zip", archive(a_png=encoded(picture(RED))))
-    assert not app.error
-    assert threads == own_pictures.UNPACKER._threads
-
-
-def test_own_files_of_the_same_name_are_all_kept(bare):
-    app = start()
-    files = app.file_uploader(key="own_files")
-    for colour in (RED, GREEN):
-        data = encoded(picture(colour))
-        files.upload("same.png", data, "image/png")
-        files.upload("same.zip", archive(inside_png=data), "application/zip")
-    app.run()
-    app.button(key="own_index").click().run()
-    assert not app.exception
-    assert not app.error
-    assert len(hits(go(app))) == 3  # the fourth one asks
 
 
 def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
@@ -733,81 +426,6 @@ def test_pictures_that_are_not_here(little, monkeypatch, tmp_path):
     assert "not on this machine" in app.info[0].value
     app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
     assert hits(go(app))[0] == "1: green_0.png"
-
-
-def test_own_pictures_can_be_indexed_for_another_method_later(bare):
-    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
-    app.segmented_control(key="method").set_value("sir").run()
-    go(app)
-    app.button(key="build-sir").click().run()
-    assert not app.exception
-    assert app.download_button(key="csv-sir")
-
-
-def test_own_unreadable_pictures_are_listed(bare):
-    data = archive(good_png=encoded(picture(RED)), bad_png=b"<html>not a picture</html>")
-    app = bring(start(), "mine.zip", data)
-    assert "1 file could not be read" in app.expander[1].label
-    assert r"bad\.png" in text(app)
-    assert "1 picture is in use" in text(app)
-    assert hits(go(app)) == []
-    assert not app.error, app.error
-    assert "no other picture" in app.info[0].value
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"this is no zip",
-        archive(notes=b"only a text file"),
-        archive(**{"..__..__evil_png": encoded(picture(RED))}),
-        archive(**{"inner.zip": archive(a_png=b"x")}),
-        archive(bomb_png=bytes(501_000_000)),
-    ],
-    ids=["junk", "no pictures", "path escape", "nested", "bomb"],
-)
-def test_a_bad_zip_is_refused_and_nothing_is_kept(bare, data):
-    app = bring(start(), "mine.zip", data)
-    assert len(app.error) == 1
-    assert "own" not in app.session_state
-
-
-def test_the_private_folder_goes_with_the_session(bare):
-    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
-    first = Path(app.session_state["own"].folder.name)
-    assert first.stat().st_mode & 0o077 == 0
-    bring(app, "blue.png", encoded(picture(BLUE)), "image/png")
-    second = Path(app.session_state["own"].folder.name)
-    assert not first.exists()
-    assert second.exists()
-
-
-def test_a_broken_connection_has_some_minutes_to_come_back(bare, folder, monkeypatch):
-    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
-    kept, dropped = (
-        own_pictures.OwnPictures(collections.open_collection(folder), TemporaryDirectory())
-        for _ in range(2)
-    )
-    kept.delete_later()
-    kept.keep()
-    dropped.delete_later()
-    dropped.deletion.join()
-    assert not Path(dropped.folder.name).exists()
-    assert Path(kept.folder.name).exists()
-    kept.folder.cleanup()
-
-
-def test_a_folder_only_where_the_owner_allows_it(bare, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(folder))
-    app = start()
-    app.radio(key="own_from").set_value("A folder on this machine").run()
-    app.text_input(key="own_folder").set_value(str(tmp_path)).run()
-    app.button(key="own_index").click().run()
-    assert "has not opened the folder" in app.error[0].value
-    app.text_input(key="own_folder").set_value(str(folder)).run()
-    app.button(key="own_index").click().run()
-    assert hits(go(app))[0] == "1: red_0.png, same landmark"
-    assert sum(1 for _ in folder.iterdir()) == 15  # nothing was written there
 
 
 def test_networks_and_indexes_and_back(little):
@@ -905,54 +523,3 @@ def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch)
     first = hits(go(start(method="cnn-irwnha")))
     monkeypatch.setattr(loaders, "WORKERS", None)  # nobody is there to search
     assert hits(go(start(method="cnn-irwnha"))) == first
-
-
-# ---- metadata ------------------------------------------------------------------------------------
-
-TABLE = "name,colour,note\nred_0.png,warm,<b>*x*</b>\nred_1.png,warm,\nblue_0.png,cold,\n"
-
-
-def test_results_are_filtered_by_what_a_table_says(bare):
-    pictures = {f"{name}_png": encoded(picture(colour)) for name, colour in
-                (("red_0", RED), ("red_1", (190, 40, 30)), ("blue_0", BLUE))}  # fmt: skip
-    app = start()
-    files = app.file_uploader(key="own_files")
-    files.upload("mine.zip", archive(**pictures), "application/zip")
-    files.upload("what I know.csv", TABLE.encode(), "text/csv")
-    app.run()
-    app.button(key="own_index").click().run()
-    app.selectbox(key="database").select("mine/red_0.png").run()
-    assert len(hits(app)) == 2
-
-    app.selectbox(key="where").select('colour == "cold"').run()
-    assert not app.exception, app.exception
-    assert hits(app) == ["1: blue_0.png"]
-    assert "where" not in app.query_params  # of a visitor's own pictures
-    app.button(key="clear-where").click().run()
-    assert len(hits(app)) == 2
-
-    app.selectbox(key="database").select("mine/blue_0.png").run()
-    app.button(key="open-cnn-irwnha-1").click().run()
-    assert any("colour **warm** · note **\\<b\\>" in one.value for one in app.caption)
-
-
-def test_a_filter_comes_with_a_link(little, monkeypatch):
-    table = {name: {"size": len(name)} for name in little.collection.names}
-    known = dataclasses.replace(little.collection, metadata=table)
-    monkeypatch.setattr(loaders, "collection", lambda name: known)
-    app = go(start(collection="little", where="size < 11", method="sir", query="ask.png"))
-    assert len(hits(app, "sir")) == 8  # red and blue
-    assert app.query_params["where"] == "size < 11"
-    assert "AP" not in next(one.value for one in app.markdown if one.value.startswith("#### SIR"))
-    app = go(start(collection="little", where="gone == 1", method="sir", query="ask.png"))
-    assert "There is no column gone" in app.error[0].value
-
-
-def test_two_tables_are_one_too_many(bare):
-    app = start()
-    files = app.file_uploader(key="own_files")
-    for name in ("a.csv", "b.json"):
-        files.upload(name, b"name\n", "text/csv")
-    app.run()
-    app.button(key="own_index").click().run()
-    assert "Bring one table" in app.error[0].value

@@ -1,0 +1,57 @@
+"""Results filtered by what a table beside the pictures says."""
+
+import dataclasses
+
+from search_app import BLUE, RED, archive, encoded, go, hits, picture, start
+
+from pages.parts import loaders
+
+# ---- metadata ------------------------------------------------------------------------------------
+
+TABLE = "name,colour,note\nred_0.png,warm,<b>*x*</b>\nred_1.png,warm,\nblue_0.png,cold,\n"
+
+
+def test_results_are_filtered_by_what_a_table_says(nothing_installed):
+    pictures = {f"{name}_png": encoded(picture(colour)) for name, colour in
+                (("red_0", RED), ("red_1", (190, 40, 30)), ("blue_0", BLUE))}  # fmt: skip
+    app = start()
+    files = app.file_uploader(key="own_files")
+    files.upload("mine.zip", archive(**pictures), "application/zip")
+    files.upload("what I know.csv", TABLE.encode(), "text/csv")
+    app.run()
+    app.button(key="own_index").click().run()
+    app.selectbox(key="database").select("mine/red_0.png").run()
+    assert len(hits(app)) == 2
+
+    app.selectbox(key="where").select('colour == "cold"').run()
+    assert not app.exception, app.exception
+    assert hits(app) == ["1: blue_0.png"]
+    assert "where" not in app.query_params  # of a visitor's own pictures
+    app.button(key="clear-where").click().run()
+    assert len(hits(app)) == 2
+
+    app.selectbox(key="database").select("mine/blue_0.png").run()
+    app.button(key="open-cnn-irwnha-1").click().run()
+    assert any("colour **warm** · note **\\<b\\>" in one.value for one in app.caption)
+
+
+def test_a_filter_comes_with_a_link(little, monkeypatch):
+    table = {name: {"size": len(name)} for name in little.collection.names}
+    known = dataclasses.replace(little.collection, metadata=table)
+    monkeypatch.setattr(loaders, "collection", lambda name: known)
+    app = go(start(collection="little", where="size < 11", method="sir", query="ask.png"))
+    assert len(hits(app, "sir")) == 8  # red and blue
+    assert app.query_params["where"] == "size < 11"
+    assert "AP" not in next(one.value for one in app.markdown if one.value.startswith("#### SIR"))
+    app = go(start(collection="little", where="gone == 1", method="sir", query="ask.png"))
+    assert "There is no column gone" in app.error[0].value
+
+
+def test_two_tables_are_one_too_many(nothing_installed):
+    app = start()
+    files = app.file_uploader(key="own_files")
+    for name in ("a.csv", "b.json"):
+        files.upload(name, b"name\n", "text/csv")
+    app.run()
+    app.button(key="own_index").click().run()
+    assert "Bring one table" in app.error[0].value

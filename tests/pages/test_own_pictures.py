@@ -1,0 +1,238 @@
+"""Pictures of one's own on the search page: brought, judged, evaluated, and deleted again."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from search_app import (
+    BLUE,
+    GREEN,
+    RED,
+    archive,
+    bring,
+    captions,
+    encoded,
+    go,
+    hits,
+    picture,
+    start,
+    text,
+)
+
+from pages.parts import own_pictures, own_uploads
+from retrieval.collections import archives, judgements
+from retrieval.collections import collection as collections
+
+
+def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, kept, other = (
+        tmp_path / name
+        for name in (f"retrieval-own-{gone.pid}-x", f"retrieval-own-{os.getpid()}-x", "retrieval-x")
+    )
+    for folder in (left, kept, other):
+        (folder / "pictures").mkdir(parents=True)
+    monkeypatch.setattr(own_uploads, "gettempdir", lambda: str(tmp_path))
+    own_uploads.delete_leftovers.clear()
+    own_uploads.delete_leftovers()
+    assert [folder.exists() for folder in (left, kept, other)] == [False, True, True]
+
+
+def test_nothing_installed_explains_itself(nothing_installed):
+    app = start()
+    assert "No collection is installed" in app.info[0].value
+    assert app.file_uploader(key="own_files")
+    assert len(app.radio) == 0  # no way to name a folder
+
+
+def test_own_pictures_from_a_zip(nothing_installed):
+    files = {"a__red_png": picture(RED), "a__blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()}))
+    go(app)
+    assert len(hits(app)) == 2  # the third one asks
+    assert "query" not in app.query_params
+    other = start()
+    assert "own" not in other.session_state
+    assert "No collection is installed" in other.info[0].value
+
+
+def test_own_results_are_judged_and_evaluated(nothing_installed):
+    shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
+    shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in shades.items()}))
+    app.selectbox(key="database").select("mine/red_0.png").run()
+    first, second = (f"mine/{one.split(': ')[1]}" for one in hits(app)[:2])
+    app.toggle(key="judging").set_value(True).run()
+    assert "Judged by you: 0 queries, 0 pictures" in text(app)
+    assert app.button(key="judged-evaluate").disabled
+
+    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
+    app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
+    assert "Judged by you: 1 query, 2 pictures" in text(app)
+    assert (
+        "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
+    ) in captions(app)
+    assert [one.split(", ")[1:] for one in hits(app)] == [
+        ["same landmark"],
+        ["another place"],
+        [],
+        [],
+    ]
+    first, second = (one.split(",")[0] for one in (first, second))
+    mine = app.session_state["own"].collection
+    assert judgements.verdicts(mine, mine.queries[0]) == {first: "positive", second: "wrong"}
+
+    # The same marks stand in the rows of all methods, and can be given there.
+    app.segmented_control(key="method").set_value("all").run()
+    assert app.segmented_control(key="mark-cnn-irwnha-0").value == "positive"
+    app.segmented_control(key="mark-cnn-irwnha-2").set_value("ignored").run()
+    assert sorted(
+        one.value for one in app.segmented_control if one.key.startswith("mark-sir-") if one.value
+    ) == ["ignored", "positive", "wrong"]
+    app.segmented_control(key="mark-cnn-irwnha-2").set_value(None).run()
+    app.segmented_control(key="method").set_value("cnn-irwnha").run()
+
+    # Another query has no marks yet; its buttons do not show those of the first.
+    app.selectbox(key="database").select("mine/blue.png").run()
+    assert app.segmented_control(key="mark-cnn-irwnha-0").value is None
+    app.segmented_control(key="mark-cnn-irwnha-3").set_value("positive").run()
+
+    app.button(key="judged-evaluate").click().run()
+    assert not app.exception, app.exception
+    assert "# Evaluation" in [one.value for one in app.markdown]
+    assert "Judged by you: 2 queries, 3 pictures." in "".join(one.value for one in app.caption)
+    scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
+    # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
+    assert scores["mAP Classic"].tolist() == [56.25, 56.25]  # both methods order by colour
+
+
+def test_own_ground_truth_from_a_file(nothing_installed):
+    pictures = {"a_png": encoded(picture(RED)), "b_png": encoded(picture(BLUE))}
+    app = go(bring(start(), "mine.zip", archive(**pictures)))
+    app.toggle(key="judging").set_value(True).run()
+    truth = {"imlist": ["b.png"], "qimlist": ["a.png"], "gnd": [{"ok": [0]}]}  # before the zip
+
+    def use(content):
+        app.file_uploader(key="judged-upload").upload("t.json", content, "application/json").run()
+        assert not app.exception, app.exception
+
+    use(b'{"imlist": ["<b>"], "qimlist": ["<b>"], "gnd": [{"ok": [0]}]}')
+    assert "None of its queries is among these pictures" in app.error[0].value
+    assert "<b>" not in app.error[0].value
+    use(b" " * (9 << 20))  # the limit is for browsers: other programs can upload what they like
+    assert "This file is larger than 4 MB" in app.error[0].value
+    use(json.dumps(truth).encode())
+    assert "Judged by you: 1 query, 1 picture" in text(app)
+
+
+def test_own_pictures_are_unpacked_in_turn(nothing_installed, monkeypatch):
+    """Forty visitors' zips at once kept others waiting for six seconds for a page."""
+    threads, unpack = [], archives.unpack
+
+    def unpacked(*arguments, **options):
+        threads.append(threading.current_thread())
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(archives, "unpack", unpacked)
+    app = bring(start(), "mine.zip", archive(a_png=encoded(picture(RED))))
+    assert not app.error
+    assert threads == own_pictures.UNPACKER._threads
+
+
+def test_own_files_of_the_same_name_are_all_kept(nothing_installed):
+    app = start()
+    files = app.file_uploader(key="own_files")
+    for colour in (RED, GREEN):
+        data = encoded(picture(colour))
+        files.upload("same.png", data, "image/png")
+        files.upload("same.zip", archive(inside_png=data), "application/zip")
+    app.run()
+    app.button(key="own_index").click().run()
+    assert not app.exception
+    assert not app.error
+    assert len(hits(go(app))) == 3  # the fourth one asks
+
+
+def test_own_pictures_can_be_indexed_for_another_method_later(nothing_installed):
+    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
+    app.segmented_control(key="method").set_value("sir").run()
+    go(app)
+    app.button(key="build-sir").click().run()
+    assert not app.exception
+    assert app.download_button(key="csv-sir")
+
+
+def test_own_unreadable_pictures_are_listed(nothing_installed):
+    data = archive(good_png=encoded(picture(RED)), bad_png=b"<html>not a picture</html>")
+    app = bring(start(), "mine.zip", data)
+    assert "1 file could not be read" in app.expander[1].label
+    assert r"bad\.png" in text(app)
+    assert "1 picture is in use" in text(app)
+    assert hits(go(app)) == []
+    assert not app.error, app.error
+    assert "no other picture" in app.info[0].value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"this is no zip",
+        archive(notes=b"only a text file"),
+        archive(**{"..__..__evil_png": encoded(picture(RED))}),
+        archive(**{"inner.zip": archive(a_png=b"x")}),
+        archive(bomb_png=bytes(501_000_000)),
+    ],
+    ids=["junk", "no pictures", "path escape", "nested", "bomb"],
+)
+def test_a_bad_zip_is_refused_and_nothing_is_kept(nothing_installed, data):
+    app = bring(start(), "mine.zip", data)
+    assert len(app.error) == 1
+    assert "own" not in app.session_state
+
+
+def test_the_private_folder_goes_with_the_session(nothing_installed):
+    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
+    first = Path(app.session_state["own"].folder.name)
+    assert first.stat().st_mode & 0o077 == 0
+    bring(app, "blue.png", encoded(picture(BLUE)), "image/png")
+    second = Path(app.session_state["own"].folder.name)
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_a_broken_connection_has_some_minutes_to_come_back(
+    nothing_installed, colours_folder, monkeypatch
+):
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
+    kept, dropped = (
+        own_pictures.OwnPictures(collections.open_collection(colours_folder), TemporaryDirectory())
+        for _ in range(2)
+    )
+    kept.delete_later()
+    kept.keep()
+    dropped.delete_later()
+    dropped.deletion.join()
+    assert not Path(dropped.folder.name).exists()
+    assert Path(kept.folder.name).exists()
+    kept.folder.cleanup()
+
+
+def test_a_folder_only_where_the_owner_allows_it(
+    nothing_installed, colours_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(colours_folder))
+    app = start()
+    app.radio(key="own_from").set_value("A folder on this machine").run()
+    app.text_input(key="own_folder").set_value(str(tmp_path)).run()
+    app.button(key="own_index").click().run()
+    assert "has not opened the folder" in app.error[0].value
+    app.text_input(key="own_folder").set_value(str(colours_folder)).run()
+    app.button(key="own_index").click().run()
+    assert hits(go(app))[0] == "1: red_0.png, same landmark"
+    assert sum(1 for _ in colours_folder.iterdir()) == 15  # nothing was written there
