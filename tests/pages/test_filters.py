@@ -6,8 +6,6 @@ from search_app import BLUE, RED, archive, encoded, go, hits, picture, start
 
 from pages.parts import loaders
 
-# ---- metadata ------------------------------------------------------------------------------------
-
 TABLE = "name,colour,note\nred_0.png,warm,<b>*x*</b>\nred_1.png,warm,\nblue_0.png,cold,\n"
 
 

@@ -1,0 +1,417 @@
+"""Builds that are killed, stopped, run twice at once or meet a full disk, and their readers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from index_folders import build, same, snapshot
+from stubs import Thumbnail, paint, refused
+
+from retrieval import index
+from retrieval.errors import RetrievalError
+from retrieval.index import layout, store
+
+SLOW = """
+import sys, time
+sys.path[:0] = {path!r}
+from stubs import Thumbnail
+from index_folders import build
+class Slow(Thumbnail):
+    def describe(self, picture, box=None):
+        if len(self.described) == 3:
+            print("three are done", flush=True)
+            time.sleep(60)
+        return super().describe(picture, box)
+build({folder!r}, {out!r}, Slow())
+"""
+
+
+def test_kill_9_and_go_on(photos, out):
+    here = Path(__file__).parent
+    path = [str(here), str(here.parent), str(here.parents[1])]
+    script = SLOW.format(path=path, folder=str(photos), out=str(out))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"three are done\n"
+            # While it runs, nobody else may write there.
+            refused("Another build is writing to", build, photos, out)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    method = Thumbnail()
+    resumed = build(photos, out, method)
+    assert len(method.described) == 2, "the finished three are not described again"
+    same(resumed, build(photos, out.with_name("fresh")))
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping(Thumbnail):
+    """Stops before its third picture."""
+
+    def describe(self, picture, box=None):
+        if len(self.described) == 2:
+            raise Stopped
+        return super().describe(picture, box)
+
+
+@pytest.fixture
+def unfinished(photos, out):
+    """The working folder of a build that was stopped after two pictures."""
+    with pytest.raises(Stopped):
+        build(photos, out, Stopping())
+    assert not out.exists()
+    (work,) = out.parent.iterdir()
+    return work
+
+
+def append(path, data):
+    with open(path, "ab") as file:
+        file.write(data)
+
+
+def cut(path, count):
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - count)
+
+
+def line(**changes):
+    """A line of a journal that says nothing of what it should, for no bytes at all."""
+    return json.dumps({"name": "x.png", "bytes": 0, "crc32": 0} | changes).encode() + b"\n"
+
+
+def change_last(work, cut=0, **changes):
+    """Change what the last line of a journal says, or its features, with a checksum that fits."""
+    *before, last = (work / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    entry = json.loads(last)
+    data = (work / "features.bin").read_bytes()
+    data = data[: len(data) - cut]
+    size = entry["bytes"] - cut
+    entry |= {"bytes": size, "crc32": zlib.crc32(data[len(data) - size :])} | changes
+    (work / "journal.jsonl").write_bytes(b"".join(before) + json.dumps(entry).encode() + b"\n")
+    (work / "features.bin").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda work: None, 3),
+        (lambda work: change_last(work), 3),
+        (lambda work: change_last(work, width="wide"), 4),
+        (lambda work: change_last(work, height=0), 4),
+        (lambda work: change_last(work, rows=None), 4),
+        (lambda work: change_last(work, sha256=5), 4),
+        (lambda work: change_last(work, reason=5), 4),
+        (lambda work: change_last(work, cut=1), 4),
+        (lambda work: change_last(work, cut=2), 4),
+        (lambda work: append(work / "journal.jsonl", b'{"name": "sub/d.p'), 3),
+        (lambda work: append(work / "journal.jsonl", b"\xff\0garbage\n[]\n"), 3),
+        (lambda work: append(work / "journal.jsonl", b"[" * 100_000 + b"\n"), 3),
+        (lambda work: append(work / "journal.jsonl", line(bytes=10**15)), 3),
+        (lambda work: append(work / "journal.jsonl", line(bytes=10**40)), 3),
+        (lambda work: append(work / "journal.jsonl", line(name=[])), 3),
+        (lambda work: append(work / "journal.jsonl", line()), 3),
+        (lambda work: append(work / "features.bin", b"half a feature"), 3),
+        (lambda work: cut(work / "journal.jsonl", 5), 4),
+        (lambda work: cut(work / "features.bin", 5), 4),
+        (lambda work: (work / "features.bin").write_bytes(b"x" * 500), 5),
+        (lambda work: (work / "features.bin").unlink(), 5),
+        (lambda work: (work / "journal.jsonl").unlink(), 5),
+        (lambda work: (work / "identity.json").write_text("{"), 5),
+        (lambda work: (work / "identity.json").write_bytes(b"\xff"), 5),
+    ],
+)
+def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, damage, again):
+    damage(unfinished)
+    method = Thumbnail()
+    resumed = build(photos, out, method)
+    assert len(method.described) == again
+    same(resumed, build(photos, out.with_name("fresh")))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["fresh", "one"]
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin"])
+def test_stopped_and_damaged_twice(photos, out, unfinished, name):
+    """What is written after the damage must be found again."""
+    append(unfinished / name, b'{"name": "half a line')
+    with pytest.raises(Stopped):
+        build(photos, out, Stopping())
+    append(unfinished / name, b"more garbage\n")
+    method = Thumbnail()
+    resumed = build(photos, out, method)
+    assert len(method.described) == 1
+    same(resumed, build(photos, out.with_name("fresh")))
+
+
+def test_an_unfinished_build_with_other_settings_is_neither_used_nor_lost(photos, out, unfinished):
+    refused("unfinished build with another method or other settings",
+            build, photos, out, Thumbnail(size=8))  # fmt: skip
+    method = Thumbnail()
+    build(photos, out, method)
+    assert len(method.described) == 3, "two are kept"
+
+
+def test_a_build_that_was_stopped_before_its_first_picture_is_in_nobodys_way(photos, out):
+    class Stopping(Thumbnail):
+        def describe(self, picture, box=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(photos, out, Stopping())
+    assert len(build(photos, out, Thumbnail(size=8))) == 5
+
+
+def test_a_stop_between_the_two_renames(photos, out):
+    before = build(photos, out)
+    work = out.with_name("one.building")
+    work.mkdir()
+    (work / "identity.json").write_text("")
+    out.rename(work / "index.old")
+    method = Thumbnail()
+    same(build(photos, out, method), before)
+    assert method.described == []
+
+
+def test_two_builds_at_once(photos, out):
+    class Greedy(Thumbnail):
+        def describe(self, picture, box=None):
+            refused("Another build is writing to .*one", build, photos, out)
+            refused("Another build", build, photos, out.parent / ".." / out.parent.name / "one")
+            build(photos, out.with_name("another"))
+            return super().describe(picture, box)
+
+    assert len(build(photos, out, Greedy())) == 5
+
+
+def test_two_builds_by_other_users_or_in_containers(photos, out, tmp_path):
+    """What they have in common is the place, not a temporary folder or a name."""
+
+    class Meanwhile(Thumbnail):
+        def describe(self, picture, box=None):
+            code = (
+                f"import sys; sys.path[:0] = {sys.path!r}\n"
+                "from stubs import Thumbnail\n"
+                "from retrieval import index\n"
+                "from retrieval.collections import open_collection\n"
+                f"index.build(open_collection({str(photos)!r}), Thumbnail(), {str(out)!r})"
+            )
+            run = subprocess.run(
+                [sys.executable, "-c", code],
+                env=os.environ | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+                capture_output=True,
+                text=True,
+            )
+            assert "Another build is writing to" in run.stderr
+            return super().describe(picture, box)
+
+    (photos / "sub" / "d.png").rename(photos.parent / "d.png")
+    assert len(build(photos, out, Meanwhile())) == 4
+    assert sorted(path.name for path in out.parent.iterdir()) == ["one"]
+
+
+def test_a_build_that_is_stopped_while_it_cleans_up(photos, out, monkeypatch):
+    """What was left was in the way of the next one."""
+    build(photos, out)
+    unlink = os.unlink
+    for stop in range(10):
+        deleted = []
+
+        def stopping(path, *, stop=stop, deleted=deleted, **options):
+            if options.get("dir_fd") is not None or "building" in str(path):
+                if len(deleted) == stop:
+                    raise KeyboardInterrupt
+                deleted.append(path)
+            unlink(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", stopping)
+            try:
+                build(photos, out)
+                break
+            except KeyboardInterrupt:
+                pass
+        build(photos, out)
+        assert [path.name for path in out.parent.iterdir()] == ["one"]
+    assert len(deleted) == 6  # the new index, in three files, and the journal, in three
+
+
+def test_a_reader_between_the_two_renames(photos, out):
+    before = build(photos, out)
+    old = out.with_name("one.building") / "index.old"
+    old.parent.mkdir()
+    out.rename(old)
+    timer = threading.Timer(0.2, old.rename, [out])
+    timer.start()
+    same(index.load(out), before)
+    timer.join()
+
+
+def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):
+    """Its checksums were those of the old one, its vectors those of the new."""
+    before = build(photos, out)
+    paint(photos / "a.png", 77)
+    new = build(photos, out.with_name("two"))
+    opened = store._open_array
+
+    def replaced(path):
+        if new.path.exists():
+            shutil.rmtree(out)
+            new.path.rename(out)
+        return opened(path)
+
+    monkeypatch.setattr(store, "_open_array", replaced)
+    found = index.load(out)
+    same(found, new)
+    assert found.manifest == new.manifest != before.manifest
+
+
+def test_an_index_that_is_always_replaced(photos, out, monkeypatch):
+    """The last try was believed, whatever it had read."""
+    build(photos, out)
+    monkeypatch.setattr(store, "version_of", lambda path: object())
+    refused("is replaced all the time", index.load, out)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
+@pytest.mark.parametrize("what", [index.load, store.read_manifest])
+def test_files_that_the_system_does_not_open(photos, out, what):
+    """The error is a sentence, and does not advise to delete an index that is whole."""
+    import resource
+
+    build(photos, out)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(RetrievalError) as caught:
+            what(out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert str(caught.value) == f"{out / 'manifest.json'} cannot be read: Too many open files."
+
+
+def test_a_file_that_vanishes_while_an_index_is_read(photos, out, monkeypatch):
+    build(photos, out)
+    digest = store.files.digest
+
+    def vanished(path):
+        path.unlink()
+        return digest(path)
+
+    monkeypatch.setattr(store.files, "digest", vanished)
+    refused("cannot be read: No such file", index.load, out)
+
+
+def test_a_reader_while_builds_come_and_go(tmp_path):
+    """A folder that goes while it is looked through is no traceback, and no 500 of the service."""
+    going = True
+
+    def come_and_go():
+        while going:
+            for number in range(20):
+                (tmp_path / f"one.{number}").mkdir()
+            for number in range(20):
+                (tmp_path / f"one.{number}").rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(300):
+            with pytest.raises(RetrievalError, match="no manifest"):
+                index.load(tmp_path / "one")
+    finally:
+        going = False
+        thread.join()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 40 kB; ``small_disk.grow()`` makes it large."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    grow = ["mount", "-o", "remount,size=50m", str(path)]
+    yield SimpleNamespace(path=path, grow=lambda: subprocess.run(grow, check=True))
+    # Lazily: loaded indexes may still be mapped.
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+class Long(Thumbnail):
+    """6 kB of descriptor a picture; ``width`` says of how many numbers."""
+
+    width = 3000
+
+    def describe(self, picture, box=None):
+        vector = np.resize(super().describe(picture, box), self.width)
+        return vector / np.linalg.norm(vector)
+
+
+class Longer(Long):
+    """What fits as a journal, but not a second time as an index."""
+
+    width = 1200
+
+
+@pytest.mark.parametrize("kind", [Long, Longer])
+def test_full_disk(photos, small_disk, kind):
+    for seed in range(20, 23):
+        paint(photos / f"{seed}.png", seed)
+    out = small_disk.path / "one"
+    first = kind()
+    refused("The disk is full. Finished pictures are kept in .*one.building: free some space",
+            build, photos, out, first)  # fmt: skip
+    assert not out.exists()
+    refused("The disk is full", build, photos, out, kind())
+    small_disk.grow()
+    second = kind()
+    resumed = build(photos, out, second)
+    assert len(resumed) == 8
+    # One more than finished may have been described in vain.
+    assert len(first.described) - 1 <= 8 - len(second.described) <= len(first.described)
+    assert 8 - len(second.described) >= 3
+    same(resumed, build(photos, out.with_name("fresh"), kind()))
+
+
+def test_a_full_disk_keeps_the_former_index(photos, small_disk):
+    out = small_disk.path / "one"
+    method = Long()
+    for name in ("b b.png", "ç.png", "sub/d.png", "sub/e 日本.png"):
+        (photos / name).rename(photos / f"{name}.away")
+    build(photos, out, method)
+    before = snapshot(out)
+    for path in photos.rglob("*.away"):
+        path.rename(path.with_suffix(""))
+    refused("The disk is full", build, photos, out, Long())
+    assert snapshot(out) == before
+    small_disk.grow()
+    method = Long()
+    assert len(build(photos, out, method)) == 5
+    assert len(method.described) < 4
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin", "index", "index.old"])
+def test_an_unfinished_build_of_links(photos, out, tmp_path, name):
+    """A working folder may come with a stranger's index: nothing is written through its links."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    work = out.with_name("one.building")
+    work.mkdir(parents=True)
+    (work / "identity.json").write_text(json.dumps(layout.identity(Thumbnail())))
+    (work / name).symlink_to(victim)
+    refused("holds links or devices", build, photos, out)
+    (work / name).unlink()
+    os.mkfifo(work / name)
+    refused("holds links or devices", build, photos, out)
+    assert victim.read_text() == "precious"

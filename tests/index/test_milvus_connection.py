@@ -1,0 +1,128 @@
+"""Connections to Milvus: a server that is away, answers too large, tokens and TLS."""
+
+import base64
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from concurrent import futures
+from dataclasses import replace
+
+import pytest
+from milvus_server import free_port
+from store_helpers import cli
+
+from retrieval import index
+from retrieval.errors import RetrievalError
+from retrieval.index import stored
+from retrieval.index.milvus import AwayError
+
+
+def test_a_server_that_is_away_is_one_sentence(monkeypatch):
+    pytest.importorskip("pymilvus")
+    monkeypatch.setattr(stored, "PATIENCE", 0.3)
+    with pytest.raises(AwayError, match="cannot be reached: see that it runs") as caught:
+        index.load(f"milvus://127.0.0.1:{free_port()}/x")
+    assert "\n" not in str(caught.value)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(AwayError):
+            index.load(f"milvus://127.0.0.1:{port}/x")
+
+
+def test_an_answer_of_megabytes_is_not_read():
+    """Of 60 MB of positions the client made 5.9 GB."""
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            body = b"" if call.method.endswith("/Connect") else bytes(11_000_000)
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: body)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(RetrievalError, match="larger than max"):
+            index.load(f"milvus://127.0.0.1:{port}/x")
+    finally:
+        server.stop(0)
+
+
+def test_the_token_is_sent_and_never_shown(monkeypatch):
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
+    heard = []
+
+    class Listener(grpc.GenericRpcHandler):
+        def service(self, call):
+            heard.append(dict(call.invocation_metadata))
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Listener()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        said = cli("info", f"milvus://127.0.0.1:{port}/x", RETRIEVAL_STORE_TOKEN="root:s3cret")
+    finally:
+        server.stop(0)
+    assert base64.b64decode(heard[0]["authorization"]) == b"root:s3cret"
+    assert said.returncode == 1
+    assert len(said.stderr.splitlines()) == 1
+    assert said.stderr.startswith("error: The store milvus://127.0.0.1:")
+    assert "s3cret" not in said.stdout + said.stderr
+
+
+@pytest.fixture
+def tls(milvus, tmp_path):
+    """The server once more, behind TLS: port, and the certificate that signs for localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+        f"-addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        target.close()
+
+    def serve():
+        while True:
+            try:
+                plain, _ = listener.accept()
+                theirs = context.wrap_socket(plain, server_side=True)
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+            ours = socket.create_connection(("127.0.0.1", milvus.port))
+            for pair in ((theirs, ours), (ours, theirs)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], certificate
+    listener.close()
+
+
+def test_tls(tls, address, exported, monkeypatch):
+    port, certificate = tls
+    secure = replace(address, host="localhost", port=port, tls=True)
+    said = cli("info", secure, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(certificate))
+    assert said.returncode == 0, said.stderr
+    assert f"pictures     {len(exported)}" in said.stdout
+    monkeypatch.setattr(stored, "PATIENCE", 0.3)
+    with pytest.raises(AwayError, match="cannot be reached with TLS: see that it runs"):
+        index.load(str(secure))  # nobody whom this process knows has signed that

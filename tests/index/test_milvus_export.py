@@ -1,0 +1,226 @@
+"""Exports to Milvus: run twice, replaced, killed at each of their calls, or their server killed."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from milvus_server import Server
+from store_helpers import (
+    ROOT,
+    cli,
+    collections_of,
+    content,
+    labelled,
+    picture,
+    same_ranking,
+    wanted,
+)
+from stubs import Thumbnail, paint
+
+from retrieval import index
+from retrieval.collections import open_collection
+from retrieval.errors import RetrievalError
+from retrieval.index import export as export_module
+from retrieval.index import milvus as milvus_module
+from retrieval.index import stored
+from retrieval.index.export import export, landmarks
+from retrieval.index.milvus import AbsentError, AwayError
+from retrieval.ranking.search import rank_picture
+
+
+def test_an_export_done_twice_writes_once(milvus, exported, address, metadata):
+    seen = []
+    assert export(exported, address, metadata, lambda *step: seen.append(step)) == 0
+    assert seen[-1] == (len(exported), len(exported), exported.names[-1])
+    assert content(address) == wanted(exported)
+    assert len(collections_of(milvus, "pictures")) == 1
+
+
+def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_path):
+    address = milvus.address("changing")
+    export(exported, address)
+    before = index.load(str(address))
+    asked = picture(pictures, "a.png")
+    assert rank_picture(before, Thumbnail(), asked, top=1).names == ("a.png",)
+    folder = tmp_path / "more"
+    shutil.copytree(pictures, folder)
+    paint(folder / "new.png", 77)
+    larger = index.build(open_collection(folder), Thumbnail(), tmp_path / "larger")
+    assert export(larger, address) == len(exported) + 1
+    assert content(address) == wanted(larger)
+    assert len(collections_of(milvus, "changing")) == 1
+    with pytest.raises(RetrievalError, match="holds another index now; ask again"):
+        rank_picture(before, Thumbnail(), picture(folder, "new.png"), top=1)
+    kept = json.loads((before.path.parents[1] / "more/stub/manifest.json").read_text())
+    assert kept["pictures"] == len(exported) + 1
+
+
+class Killed(BaseException):
+    """Ends an export at once: nothing catches it."""
+
+
+def killed_at(monkeypatch, number, after):
+    """The export ends at its call with this number, before or after it has reached the server."""
+    calls = []
+
+    def call(address, work, patience, real=milvus_module.call):
+        calls.append(work)
+        if len(calls) == number and not after:
+            raise Killed
+        try:
+            return real(address, work, patience)
+        finally:
+            if len(calls) == number:
+                raise Killed
+
+    monkeypatch.setattr(milvus_module, "call", call)
+    return calls
+
+
+def test_an_export_that_is_killed_anywhere_goes_on(milvus, exported, monkeypatch, tmp_path):
+    """Before and after each of its calls: a reader meets nothing or everything, nothing twice."""
+    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    with monkeypatch.context() as patch:
+        calls = killed_at(patch, 0, False)
+        assert export(exported, milvus.address("k")) == len(exported)
+        steps = len(calls)
+    assert steps > 10
+    for number in range(1, steps + 1):
+        for after in (False, True):
+            address = milvus.address(f"k{number}{'after' if after else ''}")
+            with monkeypatch.context() as patch:
+                killed_at(patch, number, after)
+                with pytest.raises(Killed):
+                    export(exported, address)
+            with contextlib.suppress(AbsentError):
+                assert content(address) == wanted(exported)
+            assert export(exported, address) <= len(exported)
+            assert content(address) == wanted(exported)
+            assert len(collections_of(milvus, address.collection)) == 1
+
+
+def test_what_is_there_is_not_sent_again(milvus, exported, monkeypatch):
+    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    address = milvus.address("half")
+
+    def stop(done, total, name):
+        if done == 20:
+            raise Killed
+
+    with pytest.raises(Killed):
+        export(exported, address, progress=stop)
+    assert export(exported, address) == len(exported) - 20
+
+
+def test_a_killed_process_goes_on(milvus, exported):
+    """SIGKILL in the middle of the command, between two batches."""
+    address = milvus.address("process")
+    code = (
+        "import os, signal, sys\n"
+        "from retrieval import index\n"
+        "from retrieval.index import export, milvus\n"
+        "export.MOST_ROWS = 10\n"
+        "die = lambda done, *rest: done >= 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "export.export(index.load(sys.argv[1]), milvus.Address.parse(sys.argv[2]), progress=die)\n"
+    )
+    command = [sys.executable, "-c", code, str(exported.path), str(address)]
+    assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    with pytest.raises(AbsentError):
+        index.load(str(address))
+    said = cli("export", exported.path, "--store", address)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith(f"{len(exported)} pictures in {address}, ")
+    assert content(address) == wanted(exported)
+
+
+def killed_server_at(monkeypatch, server, numbers, delay=0.0):
+    """The server is killed at the calls with these numbers, and started again a little later."""
+    calls = []
+
+    def kill():
+        server.kill()
+        threading.Timer(0.3, server.start).start()
+
+    def call(address, work, patience, real=milvus_module.call):
+        calls.append(work)
+        if len(calls) in numbers and delay:
+            threading.Timer(delay, kill).start()  # while the call is on its way
+        elif len(calls) in numbers:
+            kill()
+        return real(address, work, patience)
+
+    monkeypatch.setattr(milvus_module, "call", call)
+    return calls
+
+
+def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, monkeypatch, milvus):
+    """At several moments of an export, and between two searches."""
+    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    server = Server(tmp_path / "own").start().wait()
+    try:
+        address = server.address("town")
+        with monkeypatch.context() as patch:
+            killed_server_at(patch, server, (7, 12))
+            assert export(exported, address) >= len(exported)
+        assert content(address) == wanted(exported)
+        opened = index.load(str(address))
+        server.kill()
+        with monkeypatch.context() as patch:
+            patch.setattr(stored, "PATIENCE", 0.5)
+            with pytest.raises(AwayError, match="cannot be reached: see that it runs"):
+                rank_picture(opened, Thumbnail(), picture(pictures, "a.png"))
+        threading.Timer(0.3, server.start).start()
+        found = rank_picture(opened, Thumbnail(), picture(pictures, "a.png"))
+        same_ranking(rank_picture(exported, Thumbnail(), picture(pictures, "a.png")), found)
+        server.send(signal.SIGSTOP)
+        with monkeypatch.context() as patch:
+            patch.setattr(stored, "PATIENCE", 0.5)
+            with pytest.raises(AwayError, match=r"did not answer within 0\.5 s"):
+                index.load(str(address))
+        server.send(signal.SIGCONT)
+        assert content(address) == wanted(exported)
+    finally:
+        server.send(signal.SIGCONT)
+        server.kill()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("delay", [0.0, 0.002])
+def test_a_server_that_is_killed_at_any_call(tmp_path, exported, monkeypatch, milvus, delay):
+    """Just before each call of an export, and in the middle of it."""
+    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    server = Server(tmp_path / "own").start().wait()
+    try:
+        number, steps = 0, 1
+        while number < steps:
+            number += 1
+            address = server.address(f"town{number}")
+            with monkeypatch.context() as patch:
+                calls = killed_server_at(patch, server, (number,), delay)
+                with contextlib.suppress(RetrievalError):
+                    export(exported, address)
+                steps = max(steps, len(calls))
+            time.sleep(0.5)
+            export(exported, server.wait().address(address.collection))
+            assert content(address) == wanted(exported)
+            assert len(collections_of(server, address.collection)) == 1
+        assert steps > 10
+    finally:
+        server.kill()
+
+
+def test_landmarks_come_from_the_labels(pictures, exported):
+    collection = labelled(pictures, exported, 2)
+    names = exported.names
+    assert landmarks(collection) == {
+        names[0]: {"landmark": "landmark 0"},
+        names[9]: {"landmark": "landmark 0"},
+        names[1]: {"landmark": "landmark 1"},
+        names[10]: {"landmark": "landmark 1"},
+    }
