@@ -321,6 +321,28 @@ def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.get_by_role("heading", name="XFeat").first.wait_for()
 
 
+@pytest.mark.parametrize(
+    ("scrolls", "fades"),
+    [
+        (".dvn-scroller", ".stDataFrameGlideDataEditor"),
+        ('[data-testid="stTable"] div:has(> table)', '[data-testid="stTable"] div:has(> table)'),
+    ],
+)
+def test_tables_fade_where_they_go_on_to_the_right(page, address, scrolls, fades):
+    """On a phone nothing said that a table has more columns than are seen."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}networks")
+    table, mask = page.locator(scrolls).first, "mask-image"
+    fading = page.locator(fades).first
+    fading.wait_for()
+    sync_api.expect(fading).to_have_css(mask, re.compile("linear-gradient"))
+    table.evaluate("table => table.scrollLeft = table.scrollWidth")
+    sync_api.expect(fading).to_have_css(mask, "none")
+    page.set_viewport_size({"width": 1600, "height": 844})  # wide enough for all columns
+    table.evaluate("table => table.scrollLeft = 0")
+    sync_api.expect(fading).to_have_css(mask, "none")
+
+
 def test_the_menu_of_a_phone_closes_after_a_choice(chromium, address):
     context = chromium.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
