@@ -26,8 +26,8 @@ from retrieval.ranking.ranking import Query
 QUERY_KEYPOINTS = 1024  # of a query, at most; for database pictures see the registry
 Version = tuple[int, int] | None  # see ``store.version_of``
 MISSING = (
-    "their features are not beside the index, and the pictures cannot be read; index them again "
-    "with --verifier xfeat."
+    "their features are not beside the index, and the pictures cannot be read or were changed; "
+    "index them again with --verifier xfeat."
 )
 CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
@@ -129,11 +129,15 @@ class DatabaseFeatures:
 def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints (n, 2), int8 descriptors (n, 64) and scores (n,) of a picture, to be cached.
 
-    They are those that an index of keypoints would hold. digest: of the file, for the cache.
+    They are those that an index of keypoints would hold. digest: of the file that was indexed.
+    Raises RetrievalError where the file is gone, or another one by now.
     """
     workers.step_aside()  # all pictures of a shortlist take a while
+    data = images.read_bytes(path, path.name)
+    if store.digest(data) != digest:
+        raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
-    features = as_local(xfeat().describe(images.read(path)))[:most]
+    features = as_local(xfeat().describe(images.read(data, path.name)))[:most]
     return features.keypoints, store.quantise(features.descriptors), features.scores
 
 

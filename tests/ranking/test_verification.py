@@ -120,8 +120,18 @@ def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
     assert found.names == found.before.names
     assert found.notes == [
         "5 of 5 pictures could not be checked: their features are not beside the index, and the "
-        "pictures cannot be read; index them again with --verifier xfeat."
+        "pictures cannot be read or were changed; index them again with --verifier xfeat."
     ]
+
+
+def test_a_picture_that_was_changed_after_it_was_indexed(opened, scenes, load, tmp_path):
+    """The order was by the old picture, the inliers were of the new one."""
+    changed = replace(scenes, root=tmp_path / "scenes")
+    shutil.copytree(scenes.root, changed.root)
+    shutil.copy(changed.path("a.png"), changed.path("d.png"))
+    found = asked(opened, scenes, load, then=["geometry"], collection=changed)
+    assert found.notes[0].startswith("1 of 4 pictures could not be checked")
+    assert "cannot be read or were changed" in found.notes[0]
 
 
 @pytest.mark.parametrize("then", [["geometry"], ["geometry", "diffusion"]])
