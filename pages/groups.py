@@ -1,5 +1,7 @@
 """Groups: pictures of the same thing in a collection, found without any query."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import streamlit as st
@@ -13,14 +15,14 @@ from retrieval.methods import METHODS
 from retrieval.ranking import groups
 from retrieval.ranking.verification import MIN_INLIERS
 
-PER_PAGE = 10
-MOST = 5000  # pictures, which take minutes
-MOST_SHOWN = 24  # pictures of one group
-MOST_INLIERS = 60  # that can be asked for
+PER_PAGE = 10  # groups
+MAX_PICTURES = 5000  # of a collection; they take minutes
+MAX_SHOWN = 24  # pictures of one group
+MAX_INLIERS = 60  # that the slider goes up to
 state = st.session_state
 
 
-def found(path: Path, collection: Collection) -> list[groups.Pair]:
+def find_pairs(path: Path, collection: Collection) -> list[groups.Pair]:
     """The confirmed pairs, with a bar while they are looked for."""
     bar = st.progress(0.0, "Opening the index and the keypoints")
 
@@ -33,8 +35,8 @@ def found(path: Path, collection: Collection) -> list[groups.Pair]:
     return pairs
 
 
-def show(number: int, group: groups.Group, collection: Collection, opened: Index) -> None:
-    """One group as a strip; a click searches with a picture."""
+def show_group(number: int, group: groups.Group, collection: Collection, opened: Index) -> None:
+    """Show one group as a strip; a click searches with a picture. number: from 1."""
     best = group.pairs[0]
     alike = best.share >= groups.NEAR_DUPLICATE
     st.markdown(
@@ -45,7 +47,7 @@ def show(number: int, group: groups.Group, collection: Collection, opened: Index
     # The best pair first: near-duplicates stand beside each other.
     order = list(dict.fromkeys(one for pair in group.pairs for one in (pair.first, pair.second)))
     with st.container(horizontal=True, gap="xsmall", key=f"strip-group-{number}"):
-        for position in order[:MOST_SHOWN]:
+        for position in order[:MAX_SHOWN]:
             name = opened.names[position]
             cards.card(
                 collection,
@@ -58,12 +60,12 @@ def show(number: int, group: groups.Group, collection: Collection, opened: Index
                 (collection.name, name),
                 plain(Path(name).name),
             )
-    if len(order) > MOST_SHOWN:
-        st.caption(f"{len(order) - MOST_SHOWN} more are in the CSV.")
+    if len(order) > MAX_SHOWN:
+        st.caption(f"{len(order) - MAX_SHOWN} more are in the CSV.")
 
 
 def search_with(collection: str, name: str) -> None:
-    """Callback of a card."""
+    """Callback of a card: search with its picture. collection, name: of the picture."""
     state.collection = collection
     query.ask_database(name)
     state["groups-ask"] = True
@@ -83,20 +85,20 @@ if not titles:
     loaders.nothing_here()
 linked = query.new_link(titles, "groups-link", "groups-collection")
 if (inliers := query.parse_number(linked.get("inliers", ""))) is not None:
-    state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MOST_INLIERS)
+    state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
 left, right = st.columns(2, gap="medium")
 with left:
     name = choose.collection(titles, "groups-collection")
-least = right.slider(
+min_inliers = right.slider(
     "Inliers that connect two pictures",
     MIN_INLIERS,
-    MOST_INLIERS,
+    MAX_INLIERS,
     groups.CONNECTED,
     key="groups-least",
     persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
-query.keep_link("groups-link", {"collection": name, "inliers": str(least)})
+query.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)})
 with loaders.errors_shown():
     collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)
@@ -121,12 +123,14 @@ if name not in asked:
 path = paths[method]
 with loaders.errors_shown():
     opened = loaders.index_of(path, collection)
-    if len(opened) > MOST:
-        st.info(f"On this page: up to {MOST:,} pictures. This collection has {len(opened):,}.")
+    if len(opened) > MAX_PICTURES:
+        st.info(
+            f"On this page: up to {MAX_PICTURES:,} pictures. This collection has {len(opened):,}."
+        )
         st.code(f"python -m retrieval groups {path} --csv groups.csv", language="sh")
         st.stop()
     opened = opened.first(len(opened))
-pairs = [pair for pair in found(path, collection) if pair.inliers >= least]
+pairs = [pair for pair in find_pairs(path, collection) if pair.inliers >= min_inliers]
 sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)
 st.markdown(
@@ -140,6 +144,6 @@ downloads(f"{collection.name}-groups", groups.rows(sets, opened.names))
 pages = -(-len(sets) // PER_PAGE)
 page = min(state.get("groups-page", 1), pages)
 for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
-    show((page - 1) * PER_PAGE + number, group, collection, opened)
+    show_group((page - 1) * PER_PAGE + number, group, collection, opened)
 if pages > 1:
     st.pagination(pages, key="groups-page")

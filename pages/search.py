@@ -117,8 +117,8 @@ with result_column:
             )
         if judged:
             st.caption(judged.sentence)
-    if marking.possible(collection, query_picture):
-        marking.bar(collection)
+    if marking.can_judge(collection, query_picture):
+        marking.show_bar(collection)
     answers(collection, query_picture, box, judged)
 
 if "enlarged" in state:

@@ -68,7 +68,7 @@ def keypoint_rows(features: LocalFeatures) -> list[dict]:
             "x": round(float(x), 2),
             "y": round(float(y), 2),
             "scale": round(float(scale), 4),
-            "attention": round(float(score), 4),
+            "score": round(float(score), 4),
         }
         for (x, y), scale, score in zip(*columns, strict=True)
     ]

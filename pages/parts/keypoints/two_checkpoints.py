@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -48,39 +47,57 @@ def compare_checkpoints(
         other = st.selectbox(
             "Which", others, format_func=lambda checkpoint: f"{checkpoint.id} · {checkpoint.title}"
         )
-    compared = [(delf.checkpoint, delf.settings), (other.id, {})]
-    stem = Path(query_picture.name).stem
-    for column, (name, settings) in zip(st.columns(2), compared, strict=True):
+    for column, extractor in zip(
+        st.columns(2), (delf, DelfExtractor(None, other.id, {})), strict=True
+    ):
         with column, loaders.errors_shown():
-            st.markdown(f"**{name}**  \n:small[{checkpoints.find('delf', name).trained_on}]")
+            trained_on = checkpoints.find("delf", extractor.checkpoint).trained_on
+            st.markdown(f"**{extractor.checkpoint}**  \n:small[{trained_on}]")
             if level is not None:
-                attention = extraction.attention(
-                    query_picture.source, query_picture.key, level, name, settings
-                )
-                note = f"{Path(query_picture.name).name} · {name}, pyramid scale {level:.2g}"
-                note = with_credits(note, query_picture.credit)
-                if attention is None:
-                    st.info("This checkpoint has no attention map of this level.")
-                    continue
-                show_figure(
-                    f"{stem}-{name}-attention",
-                    ("attention", query_picture.key, note),
-                    partial(plots.attention_map, picture, attention, note, size),
-                    f"Attention map of {name}",
-                    attention_rows(attention),
-                )
+                _show_attention(query_picture, extractor, picture, size, level)
                 continue
-            if name != delf.checkpoint:
-                features = extraction.delf(
-                    query_picture.source, query_picture.key, None, name, settings
-                )
-            strongest = features[: state["kp-count"]]
-            note = f"{Path(query_picture.name).name} · {name}, {len(strongest)} keypoints"
-            note = with_credits(note, query_picture.credit)
-            show_figure(
-                f"{stem}-{name}-keypoints",
-                ("keypoints", query_picture.key, note),
-                partial(plots.keypoints, picture, strongest, note, size),
-                f"{len(strongest)} keypoints of {name}",
-                keypoint_rows(strongest),
-            )
+            if extractor is not delf:
+                features = extractor.features(query_picture.source, query_picture.key)
+            _show_keypoints(query_picture, extractor, features[: state["kp-count"]], picture, size)
+
+
+def _show_attention(
+    query_picture: query.QueryPicture,
+    delf: DelfExtractor,
+    picture: Image.Image,
+    size: tuple[int, int],
+    level: float,
+) -> None:
+    attention = extraction.attention(
+        query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
+    )
+    if attention is None:
+        st.info("This checkpoint has no attention map of this level.")
+        return
+    note = f"{Path(query_picture.name).name} · {delf.checkpoint}, pyramid scale {level:.2g}"
+    note = with_credits(note, query_picture.credit)
+    show_figure(
+        f"{Path(query_picture.name).stem}-{delf.checkpoint}-attention",
+        ("attention", query_picture.key, note),
+        lambda: plots.attention_map(picture, attention, note, size),
+        f"Attention map of {delf.checkpoint}",
+        attention_rows(attention),
+    )
+
+
+def _show_keypoints(
+    query_picture: query.QueryPicture,
+    delf: DelfExtractor,
+    features: LocalFeatures,
+    picture: Image.Image,
+    size: tuple[int, int],
+) -> None:
+    note = f"{Path(query_picture.name).name} · {delf.checkpoint}, {len(features)} keypoints"
+    note = with_credits(note, query_picture.credit)
+    show_figure(
+        f"{Path(query_picture.name).stem}-{delf.checkpoint}-keypoints",
+        ("keypoints", query_picture.key, note),
+        lambda: plots.keypoints(picture, features, note, size),
+        f"{len(features)} keypoints of {delf.checkpoint}",
+        keypoint_rows(features),
+    )

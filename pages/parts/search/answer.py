@@ -13,7 +13,7 @@ from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
 from pages.parts.search import filters, marking, reranking
-from pages.parts.search.link import ALL, least_key
+from pages.parts.search.link import ALL, min_score_key
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
@@ -150,7 +150,7 @@ def _grid(
 ) -> None:
     """The best pictures of one method as large cards."""
     ranks = list(range(min(state.count, len(ranking))))
-    min_score = state.get(least_key(method))
+    min_score = state.get(min_score_key(method))
     if min_score is not None:
         ranks = [rank for rank in ranks if ranking.scores[rank] >= min_score]
         st.button(
@@ -158,7 +158,7 @@ def _grid(
             key="clear-least",
             icon=":material/close:",
             help="Show all results again",
-            on_click=lambda: state.update({least_key(method): None}),
+            on_click=lambda: state.update({min_score_key(method): None}),
         )
     if not ranks:
         st.info(
@@ -184,8 +184,10 @@ def _grid(
                 caption = plain(name if as_list else Path(name).name)
                 with st.container(gap="xsmall"):
                     _card(method, collection, ranking, rank, judged, f"  \n:small[{caption}]")
-                    if state.get("judging") and marking.possible(collection, query_picture):
-                        marking.buttons(collection, query_picture, box, name, f"{method}-{rank}")
+                    if state.get("judging") and marking.can_judge(collection, query_picture):
+                        marking.show_buttons(
+                            collection, query_picture, box, name, f"{method}-{rank}"
+                        )
 
 
 def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
@@ -213,7 +215,7 @@ def _strip(
 ) -> None:
     """The best pictures of one method as a row of small cards."""
     ranking = rankings[method]
-    judging = state.get("judging") and marking.possible(collection, query_picture)
+    judging = state.get("judging") and marking.can_judge(collection, query_picture)
     with st.container(
         horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{method}"
     ):
@@ -228,7 +230,7 @@ def _strip(
             with st.container(gap="xsmall"):
                 _card(method, collection, ranking, rank, judged, "", tip)
                 if judging:
-                    marking.buttons(collection, query_picture, box, name, f"{method}-{rank}")
+                    marking.show_buttons(collection, query_picture, box, name, f"{method}-{rank}")
 
 
 def _card(

@@ -16,19 +16,22 @@ from retrieval.evaluation import PROTOCOLS
 from retrieval.ranking import chain
 
 ALL = "all"
-FEWEST, MOST = 3, 60
+MIN_COUNT, MAX_COUNT = 3, 60  # results on show
 LAYOUTS = {"grid": "Pictures", "list": "List"}
-LONGEST_FILTER = 500  # characters
+MAX_FILTER_LENGTH = 500  # characters
 state = st.session_state
 
 
-def least_key(method: str) -> str:
-    """Where the lowest score on show is kept: a cosine says nothing about DELF's inliers."""
+def min_score_key(method: str) -> str:
+    """The key under which the session keeps the lowest score on show, one for each method."""
     return f"least-{method}"
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn."""
+    """Put what the address asks for into the session, before any widget is drawn.
+
+    titles: name → title of the collections that can be opened here.
+    """
     parameters = query.new_link(titles, "link", "collection")
     if not parameters:
         return
@@ -42,7 +45,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     if parameters.get("judge") in PROTOCOLS:
         state.judge = parameters["judge"]
     if parameters.get("count", "").isdecimal():
-        state.count = min(max(int(parameters["count"][:4]), FEWEST), MOST)
+        state.count = min(max(int(parameters["count"][:4]), MIN_COUNT), MAX_COUNT)
     if parameters.get("layout") in LAYOUTS:
         state.layout = parameters["layout"]
     state.fold = parameters.get("fold") == "yes"
@@ -52,20 +55,20 @@ def follow_link(titles: Mapping[str, str]) -> None:
         state.then = ""
         st.warning(f"{plain(str(error))} Nothing is re-ranked now.")
     state.where, state.filtered = (
-        parameters.get("where", "")[:LONGEST_FILTER],
+        parameters.get("where", "")[:MAX_FILTER_LENGTH],
         state.get("collection"),
     )
     for method in methods.METHODS:
-        state[least_key(method)] = None
+        state[min_score_key(method)] = None
     if parameters.get("method") in methods.METHODS:
-        state[least_key(parameters["method"])] = query.parse_number(parameters.get("least", ""))
+        state[min_score_key(parameters["method"])] = query.parse_number(parameters.get("least", ""))
     state.asked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
 
 
 def follow_query(collection: Collection) -> None:
-    """The rest of a link, which needs the collection: query and box."""
+    """Choose the query and the box that the address asked for: they need the collection."""
     if asked := state.pop("asked", None):
         query.follow(collection, *asked)
 
@@ -81,8 +84,8 @@ def write_link(collection: Collection, query_picture: query.QueryPicture | None)
         link["fold"] = "yes"
     if state.get("where") and collection.name != own_pictures.NAME:
         link["where"] = state.where
-    if state.get(least_key(state.method)) is not None:
-        link["least"] = f"{state[least_key(state.method)]:g}"
+    if state.get(min_score_key(state.method)) is not None:
+        link["least"] = f"{state[min_score_key(state.method)]:g}"
     if collection.protocols:
         link["judge"] = state.judge
     link["collection"] = collection.name

@@ -15,19 +15,19 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import METHODS
 
-MOST_QUERIES = 200  # of a file; a command scores more without keeping others waiting
-MOST_MEGABYTES = 4  # of a file, which takes up to thirty times as much in memory
-ORDER = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
+MAX_FILE_QUERIES = 200  # of a file; a command scores more without keeping others waiting
+MAX_FILE_MEGABYTES = 4  # of a file, which takes up to thirty times as much in memory
+MARKS = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
 state = st.session_state
 
 
-def possible(collection: Collection, query_picture: query.QueryPicture) -> bool:
+def can_judge(collection: Collection, query_picture: query.QueryPicture) -> bool:
     """Whether results can be judged: those of a query that is in one's own collection."""
     return collection.name == own_pictures.NAME and isinstance(query_picture.source, Path)
 
 
-def bar(collection: Collection) -> None:
-    """The switch; with it on, how much was judged and what can be done with it."""
+def show_bar(collection: Collection) -> None:
+    """Draw the switch; with it on, how much was judged and what can be done with it."""
     with st.container(horizontal=True, vertical_alignment="center", key="judging-bar"):
         st.toggle(
             "Judge",
@@ -55,11 +55,11 @@ def bar(collection: Collection) -> None:
                 "Use a file",
                 ["json"],
                 key="judged-upload",
-                max_upload_size=MOST_MEGABYTES,
-                on_change=_use,
+                max_upload_size=MAX_FILE_MEGABYTES,
+                on_change=_use_file,
             )
-            if trouble := state.pop("judged-trouble", ""):
-                st.error(plain(trouble), icon=":material/error:")
+            if problem := state.pop("judged-problem", ""):
+                st.error(plain(problem), icon=":material/error:")
         indexes = own_pictures.indexes(collection)
         evaluable = bool(collection.protocols and indexes)
         if st.button("Evaluate", key="judged-evaluate", type="primary", disabled=not evaluable):
@@ -72,19 +72,19 @@ def bar(collection: Collection) -> None:
     )
 
 
-def buttons(
+def show_buttons(
     collection: Collection,
     query_picture: query.QueryPicture,
     box: Box | None,
     picture: str,
     key: str,
 ) -> None:
-    """Three small buttons below a result."""
+    """Draw three small buttons below a result. picture: its name. key: unlike that of others."""
     asked = judgements.find(collection, query_picture.name, box)
     state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
     st.segmented_control(
         f"Is {plain(Path(picture).name)} right?",
-        ORDER,
+        MARKS,
         format_func=lambda verdict: cards.VERDICTS[verdict].symbol,
         key=f"mark-{key}",
         label_visibility="collapsed",
@@ -100,21 +100,21 @@ def _mark(key: str, name: str, box: Box | None, picture: str) -> None:
         own.collection = judgements.judge(own.collection, name, box, picture, state[key])
 
 
-def _use() -> None:
+def _use_file() -> None:
     """Callback: the judgements of a file in place of those that are here."""
     own, file = own_pictures.current(), state.get("judged-upload")
     if own is None or file is None:
         return
     try:
-        if file.size > MOST_MEGABYTES << 20:  # the browser was asked to keep to it
-            raise RetrievalError(f"This file is larger than {MOST_MEGABYTES} MB.")
+        if file.size > MAX_FILE_MEGABYTES << 20:  # the browser was asked to keep to it
+            raise RetrievalError(f"This file is larger than {MAX_FILE_MEGABYTES} MB.")
         truth = loaders.in_turn(lambda: parse_ground_truth(file.getvalue(), "This file"))
-        if len(truth.queries) > MOST_QUERIES:
+        if len(truth.queries) > MAX_FILE_QUERIES:
             raise RetrievalError(
-                f"This file has more than {MOST_QUERIES} queries: score it with the command "
+                f"This file has more than {MAX_FILE_QUERIES} queries: score it with the command "
                 "python -m retrieval evaluate."
             )
         queries = judgements.refer_to(truth, own.collection.names)
         own.collection = replace(own.collection, queries=queries)
     except RetrievalError as error:
-        state["judged-trouble"] = str(error)
+        state["judged-problem"] = str(error)

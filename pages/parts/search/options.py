@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.parts.search import filters
-from pages.parts.search.link import ALL, FEWEST, LAYOUTS, MOST, least_key
+from pages.parts.search.link import ALL, LAYOUTS, MAX_COUNT, MIN_COUNT, min_score_key
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
@@ -14,14 +14,17 @@ state = st.session_state
 
 
 def options(collection: Collection) -> None:
+    """Draw the options that the chosen method and the collection have."""
     if state.method != ALL:  # which shows ten of each method
-        st.slider("Pictures to show", FEWEST, MOST, step=3, key="count", persist_state="session")
+        st.slider(
+            "Pictures to show", MIN_COUNT, MAX_COUNT, step=3, key="count", persist_state="session"
+        )
         score = "inliers" if methods.METHODS[state.method].kind == "local" else "a cosine"
         st.number_input(
             f"Lowest {methods.METHODS[state.method].title} score to show",
             value=None,
             placeholder="Any score",
-            key=least_key(state.method),
+            key=min_score_key(state.method),
             help=f"Results with a lower score are hidden. This score is {score}; each method "
             "keeps a limit of its own.",
             persist_state="session",
