@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-WIDTH = 820  # px; on narrower screens a figure takes what there is
+FIGURE_WIDTH = 820  # px; on narrower screens a figure takes what there is
 
 
 def as_csv(rows: Iterable[Mapping]) -> bytes:
@@ -53,5 +53,5 @@ def downloads(
 def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
     """A figure as it is downloaded, with its downloads."""
     with st.container(key=f"plot-{name}"):
-        st.image(loaders.figure_on_page(key, draw), width=WIDTH, alt=alt)
+        st.image(loaders.figure_on_page(key, draw), width=FIGURE_WIDTH, alt=alt)
     downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))

@@ -9,7 +9,7 @@ import time
 import streamlit as st
 
 PASSPHRASE = "RETRIEVAL_PASSPHRASE"
-SLOWLY = 1.0  # s that each try takes, so that nobody tries many
+SECONDS_PER_TRY = 1.0  # s that each try takes, so that nobody tries many
 
 
 def passed() -> bool:
@@ -29,7 +29,7 @@ def ask() -> None:
         said = st.text_input("Passphrase", type="password")
         sent = st.form_submit_button("Enter", type="primary")
     if sent:
-        time.sleep(SLOWLY)
+        time.sleep(SECONDS_PER_TRY)
         if hmac.compare_digest(said.encode(), os.environ[PASSPHRASE].encode()):
             st.session_state["entered"] = True
             st.rerun()

@@ -13,7 +13,7 @@ PAGES = ("app.py", *(f"pages/{name}.py" for name in ("search", "evaluation", "ab
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(entrance, "SLOWLY", 0.0)
+    monkeypatch.setattr(entrance, "SECONDS_PER_TRY", 0.0)
 
 
 def say(app, words):

@@ -22,7 +22,7 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
     leave_fragment()
     vectors = opened.arrays["descriptors"].astype(np.float32)
     ranking = steps.ranked(followed, opened.names, vectors @ vector)
-    first = ranking.positions[: steps.BEST].tolist()
+    first = ranking.positions[: steps.RESULTS].tolist()
     with steps.step(
         number,
         "More like these, less like those",
@@ -33,7 +33,7 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
         rf"\mathbf{{q}}' = \mathbf{{q}} + {RIGHT} \, \bar{{\mathbf{{d}}}}_{{\text{{right}}}} - "
         rf"{WRONG} \, \bar{{\mathbf{{d}}}}_{{\text{{wrong}}}}",
     ):
-        captions = [f"{score:.2f}" for score in ranking.scores[: steps.BEST]]
+        captions = [f"{score:.2f}" for score in ranking.scores[: steps.RESULTS]]
         steps.show(followed, ranking, captions, "marked")
         right, wrong = _marks(followed, [opened.names[position] for position in first])
         if not right and not wrong:
@@ -51,10 +51,12 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
         )
         after = replace(after, before=before)
         st.markdown("**Before**")
-        captions = [f"{score:.2f}" for score in before.scores[: steps.BEST]]
+        captions = [f"{score:.2f}" for score in before.scores[: steps.RESULTS]]
         steps.show(unmarked, before, captions, "before")
         st.markdown("**Asked again**")
-        captions = [moved(after, n).removeprefix(" · ") for n in range(min(steps.BEST, len(after)))]
+        captions = [
+            moved(after, n).removeprefix(" · ") for n in range(min(steps.RESULTS, len(after)))
+        ]
         steps.show(unmarked, after, captions, "again")
 
 

@@ -14,8 +14,8 @@ from retrieval import index
 from retrieval.figures import steps as step_figures
 from retrieval.ranking.search import SHORTLIST
 
-SHOWN = 150  # keypoints that are drawn
-PICTURE = 420  # pixels of the longer side of a picture on show
+MAX_KEYPOINTS = 150  # keypoints that are drawn
+PICTURE_SIDE = 420  # pixels of the longer side of a picture on show
 
 
 def delf(followed: FollowedQuery) -> None:
@@ -37,7 +37,7 @@ def delf(followed: FollowedQuery) -> None:
             opened.checkpoint,
             opened.settings,
         )
-    picture.thumbnail((PICTURE, PICTURE))
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     scales = opened.settings["scales"]
     with steps.step(
         1,
@@ -68,9 +68,10 @@ def delf(followed: FollowedQuery) -> None:
         if not len(features):
             st.info("DELF finds no keypoint here: the picture is blank or too small.")
             st.stop()
-        st.image(step_figures.dots(picture, size, features[:SHOWN]), alt="Keypoints")
+        shown = features[:MAX_KEYPOINTS]
+        st.image(step_figures.dots(picture, size, shown), alt="Keypoints")
         st.caption(
-            f"The best {min(SHOWN, len(features))} of {len(features)} keypoints. A large circle "
+            f"The best {len(shown)} of {len(features)} keypoints. A large circle "
             "was found in a small copy of the picture and describes a large part of it."
         )
         strongest = features.descriptors[0]
@@ -104,7 +105,7 @@ def delf(followed: FollowedQuery) -> None:
         r"\begin{pmatrix} x' \\ y' \end{pmatrix} = A \begin{pmatrix} x \\ y \end{pmatrix} + "
         r"\mathbf{t}",
     ):
-        names = ranking.names[: steps.BEST]
+        names = ranking.names[: steps.RESULTS]
         place = st.segmented_control(
             "Match the query with result",
             range(len(names)),

@@ -19,7 +19,7 @@ from retrieval.ranking.ranking import Ranking
 
 CHANNELS, COLUMNS = 8, 4  # of a mosaic of feature maps
 MOSAIC_SIDE = 300  # pixels of the longer side of a picture in it
-BEST = 10
+RESULTS = 10  # of a ranking on show
 
 
 def step(number: int, title: str, text: str, formula: str = "") -> DeltaGenerator:
@@ -76,14 +76,14 @@ def neighbours(
 ) -> None:
     """The pictures with the highest scores, and how good the whole ranking is."""
     ranking = ranked(followed, names, scores)
-    show(followed, ranking, [f"{score:.2f}" for score in ranking.scores[:BEST]], key)
+    show(followed, ranking, [f"{score:.2f}" for score in ranking.scores[:RESULTS]], key)
 
 
 def show(followed: FollowedQuery, ranking: Ranking, captions: list[str], key: str) -> None:
     """A ranking as a strip of its first pictures."""
     judged = None if isinstance(followed.judged, str) else followed.judged
     if judged:
-        first = ranking.names[:BEST]
+        first = ranking.names[:RESULTS]
         right = sum(judged.verdict(name) == "positive" for name in first)
         value = judged.average_precision(ranking)
         st.markdown(

@@ -168,5 +168,5 @@ def _before_after(followed: followed_query.FollowedQuery) -> None:
                 paths[name], "cnn-irwnha", followed.collection, followed.query_picture, followed.box
             )
         steps.show(
-            followed, ranking, [f"{score:.2f}" for score in ranking.scores[: steps.BEST]], name
+            followed, ranking, [f"{score:.2f}" for score in ranking.scores[: steps.RESULTS]], name
         )

@@ -18,7 +18,7 @@ from retrieval.figures import steps as step_figures
 from retrieval.figures.style import COLOURS
 from retrieval.index import Index
 
-PICTURE = 300  # pixels of the longer side of the input on show
+SIDE = 300  # pixels of the longer side of the input on show
 
 
 def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablation | None]:
@@ -52,7 +52,7 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
 
 def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """The two steps that both methods begin with: the input and the feature map."""
-    picture = steps.cut(followed, PICTURE)
+    picture = steps.cut(followed, SIDE)
     channels, height, width = described.maps[0].shape
     kept = " Only the box is kept." if followed.box else ""
     with steps.step(
@@ -180,7 +180,8 @@ def _pooling(followed: FollowedQuery, opened: Index, described: Steps, variants:
         left, right = st.columns(2, gap="medium", vertical_alignment="center")
         shares = described.shares(p)
         left.image(
-            step_figures.overlay(steps.cut(followed, PICTURE), shares), alt="How much places count"
+            step_figures.overlay(steps.cut(followed, SIDE), shares),
+            alt="How much places count",
         )
         top = np.sort(shares.ravel())[::-1]
         tenth = max(1, round(0.1 * top.size))

@@ -24,7 +24,7 @@ from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 
 NOISE_QUANTILE = 0.99  # cosine of unrelated pictures above which a result is no noise
-STRIP = 10  # pictures in the strip of a method
+MAX_STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
 
@@ -95,7 +95,7 @@ def _slot(method: str, compare_all: bool, paths: dict[str, Path]) -> tuple[Delta
     heading.markdown(_heading(method, None, None, compare_all), unsafe_allow_html=True)
     slot = st.empty()
     if method in paths:
-        slot.html(cards.skeleton(STRIP if compare_all else state.count, compare_all))
+        slot.html(cards.skeleton(MAX_STRIP if compare_all else state.count, compare_all))
     return heading, status, slot
 
 
@@ -105,7 +105,7 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
     mark = f'<span style="color:{colour}">●</span> ' if compare_all else ""
     parts = [f"#### {mark}{methods.METHODS[method].title}"]
     if ranking is not None and judged is not None:
-        shown = ranking.names[: STRIP if compare_all else state.count]
+        shown = ranking.names[: MAX_STRIP if compare_all else state.count]
         right = sum(judged.verdict(name) == "positive" for name in shown)
         parts.append(f"{right} of the first {len(shown)} right")
         ap = judged.average_precision(ranking)
@@ -219,7 +219,7 @@ def _strip(
     with st.container(
         horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{method}"
     ):
-        for rank in range(min(STRIP, len(ranking))):
+        for rank in range(min(MAX_STRIP, len(ranking))):
             name = ranking.names[rank]
             ranks = [
                 f"{methods.METHODS[other].title} {other_ranking.names.index(name) + 1}"

@@ -24,7 +24,7 @@ from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import MIN_INLIERS
 
-SIDE = 800  # pixels of the longer side of a picture on show
+PICTURE_SIDE = 800  # pixels of the longer side of a picture on show
 
 
 def why(
@@ -34,9 +34,9 @@ def why(
     opened = loaders.index_of(path, collection)
     other = query.in_database(collection, hit)
     try:
-        shown = [loaders.view(one.source, SIDE, one.name) for one in (query_picture, other)]
+        shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
     except RetrievalError:
-        cards.picture(collection, hit, SIDE)
+        cards.picture(collection, hit, PICTURE_SIDE)
         return
     if opened.kind == "global":
         _places(path, opened, collection, query_picture, box, other, shown)
@@ -210,7 +210,7 @@ def geometry_of(
         return
     a, b, pairs, found = compared
     other = query.in_database(collection, hit)
-    shown = [loaders.view(one.source, SIDE, one.name) for one in (query_picture, other)]
+    shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
     _lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
     st.markdown(
         f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
