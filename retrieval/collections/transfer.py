@@ -195,10 +195,11 @@ def _transfer(
             check_room(part.parent, total - start, address)
         here = start
         try:
-            _stamp(part).write_text(
-                json.dumps({"address": address, "validator": _strong(response.headers)})
-            )
             with open(part, "ab" if start else "wb") as file:
+                # Not before the bytes of another version are gone.
+                _stamp(part).write_text(
+                    json.dumps({"address": address, "validator": _strong(response.headers)})
+                )
                 for chunk in _chunks(response):
                     here += len(chunk)
                     if here > max_bytes:

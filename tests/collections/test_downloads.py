@@ -203,6 +203,30 @@ def test_file_that_changed_meanwhile_is_fetched_anew(server, tmp_path):
     assert path.read_bytes() == CONTENT[::-1]
 
 
+def test_killed_when_a_file_has_changed(server, tmp_path, monkeypatch):
+    """The bytes of the old version passed for the beginning of the new one."""
+    server.files["/a.bin"] = bytes(400_000)
+    address = f"{server.root}/a.bin"
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(address, tmp_path / "a.bin", progress=killed)
+    server.files["/a.bin"], server.etags["/a.bin"] = CONTENT, '"v2"'
+    write = Path.write_text
+
+    def write_and_die(path, text):
+        write(path, text)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(address, tmp_path / "a.bin")
+    assert fetch(address, tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_part_of_another_address_is_not_used(server, tmp_path):
     server.files["/a.bin"], server.files["/b.bin"] = CONTENT, CONTENT[::-1]
 
