@@ -7,12 +7,12 @@ import streamlit as st
 from pages.parts import cards, choose, loaders, own_pictures, own_uploads, query, scroll
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
-from pages.parts.search.answer import answers
-from pages.parts.search.browse import browse
-from pages.parts.search.dialog import result
+from pages.parts.search.answer import show_answers
+from pages.parts.search.browse import show_pictures
+from pages.parts.search.dialog import show_result
 from pages.parts.search.link import ALL, follow_link, follow_query, write_link
-from pages.parts.search.options import options
-from pages.parts.search.tour import guide
+from pages.parts.search.options import choose_options
+from pages.parts.search.tour import show_guide
 from pages.parts.terms import explained
 from retrieval import methods
 
@@ -62,7 +62,7 @@ with right.container(horizontal=True, vertical_alignment="bottom"):
         ),
         persist_state="session",
     )
-    reranking.control()
+    reranking.choose_chain()
 
 if name == own_pictures.NAME:
     own_pictures.show_section(next(iter(methods.METHODS)) if state.method == ALL else state.method)
@@ -73,7 +73,7 @@ if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine; you see their names.")
 
 with title_row.popover("Options", icon=":material/tune:"):
-    options(collection)
+    choose_options(collection)
 
 query_column, result_column = st.columns([1, 2], gap="medium")
 searched = state.get("searched", False)
@@ -91,13 +91,13 @@ with result_column:
         st.info("Choose a picture on the left to search with.")
         st.stop()
     if not searched and not isinstance(query_picture.source, bytes):
-        browse(collection)
+        show_pictures(collection)
         paths = own_pictures.indexes(collection)
         loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     scroll.here(f"{collection.name} {query_picture.identity}")
     if state.method == ALL:
-        guide(collection, query_picture, box)
+        show_guide(collection, query_picture, box)
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))
     judged = None if isinstance(verdicts, str) else verdicts
     with st.container(gap=None):
@@ -119,7 +119,7 @@ with result_column:
             st.caption(judged.sentence)
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    answers(collection, query_picture, box, judged)
+    show_answers(collection, query_picture, box, judged)
 
 if "enlarged" in state:
-    result(collection, query_picture, box, judged)
+    show_result(collection, query_picture, box, judged)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.parts.about import steps
 from pages.parts.about.followed_query import FollowedQuery, leave_fragment
-from pages.parts.search.reranking import moved
+from pages.parts.search.reranking import moved_text
 from retrieval.index import Index
 from retrieval.ranking.feedback import RIGHT, WRONG, rocchio
 
@@ -55,7 +55,7 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
         steps.show(unmarked, before, captions, "before")
         st.markdown("**Asked again**")
         captions = [
-            moved(after, n).removeprefix(" · ") for n in range(min(steps.RESULTS, len(after)))
+            moved_text(after, n).removeprefix(" · ") for n in range(min(steps.RESULTS, len(after)))
         ]
         steps.show(unmarked, after, captions, "again")
 

@@ -8,8 +8,8 @@ from pages.parts import extraction, loaders
 from pages.parts.about import steps
 from pages.parts.about.followed_query import FollowedQuery
 from pages.parts.keypoints.figures import open_picture
-from pages.parts.search.answer import score
-from pages.parts.search.why import why
+from pages.parts.search.answer import score_text
+from pages.parts.search.why import explain_result
 from retrieval import index
 from retrieval.figures import steps as step_figures
 from retrieval.ranking.search import SHORTLIST
@@ -115,12 +115,12 @@ def delf(followed: FollowedQuery) -> None:
             key=f"about-match-{query_picture.key}",
         )
         with loaders.errors_shown():
-            why(path, followed.collection, query_picture, followed.box, names[place])
+            explain_result(path, followed.collection, query_picture, followed.box, names[place])
     with steps.step(
         5,
         "Ranking",
         "Pictures are ordered by their inliers. Those without enough of them follow, ordered by "
         "their votes. Click a picture to follow it instead.",
     ):
-        captions = [score(ranking, n, short=True) for n in range(len(names))]
+        captions = [score_text(ranking, n, short=True) for n in range(len(names))]
         steps.show(followed, ranking, captions, "delf")

@@ -28,7 +28,7 @@ MAX_STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
 
-def answers(
+def show_answers(
     collection: Collection,
     query_picture: query.QueryPicture,
     box: Box | None,
@@ -42,7 +42,7 @@ def answers(
     compare_all = state.method == ALL
     method_names = list(methods.METHODS) if compare_all else [state.method]
     paths = own_pictures.indexes(collection)
-    filters.chip()
+    filters.show_filter()
     # All headings and grey cards first, so that the results of the last query are gone at once.
     slots = {method: _slot(method, compare_all, paths) for method in method_names}
     rankings: dict[str, Ranking] = {}
@@ -57,7 +57,7 @@ def answers(
                     collection,
                     query_picture,
                     box,
-                    reranking.chosen(),
+                    reranking.chosen_chain(),
                     state.get("where", ""),
                 )
         except RetrievalError as error:
@@ -74,7 +74,7 @@ def answers(
         )
         if not compare_all and method in rankings:
             with slot.container():
-                reranking.summary(rankings[method])
+                reranking.show_summary(rankings[method])
                 _grid(method, collection, query_picture, box, rankings[method], judged)
                 _below(method, collection, query_picture, rankings[method], judged)
     if compare_all:
@@ -115,7 +115,7 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
         if not math.isnan(ap) and not incomplete:
             parts.append(f"AP {ap:.2f}")
     if ranking is not None:
-        parts.append(duration(sum(ranking.timings.values())))
+        parts.append(duration_text(sum(ranking.timings.values())))
     below = (
         f" <small>below each: rank · {_unit(ranking)}</small>" if compare_all and ranking else ""
     )
@@ -132,7 +132,7 @@ def _unit(ranking: Ranking) -> str:
 def _terms(method_names: list[str], judged: Judged | None) -> str:
     """The terms that these methods' headings use, explained: the help of the first heading."""
     kinds = {methods.METHODS[method].kind for method in method_names}
-    local = ["keypoint", "match", "inliers"] if "local" in kinds or reranking.chosen() else []
+    local = ["keypoint", "match", "inliers"] if "local" in kinds or reranking.chosen_chain() else []
     return explained(
         *(["AP", "protocol", "left out of the score"] if judged else []),
         *(["descriptor", "cosine"] if "global" in kinds else []),
@@ -251,18 +251,18 @@ def _card(
     cards.card(
         collection,
         name,
-        f"**{rank + 1}** · {score(ranking, rank, short=tip is not None)}"
-        f"{reranking.moved(ranking, rank)}{more_caption}",
+        f"**{rank + 1}** · {score_text(ranking, rank, short=tip is not None)}"
+        f"{reranking.moved_text(ranking, rank)}{more_caption}",
         label,
         f"{method}-{rank}",
         verdict,
-        enlarge,
+        open_result,
         (method, rank),
         tip,
     )
 
 
-def score(ranking: Ranking, rank: int, short: bool = False) -> str:
+def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
     """The score of a result for readers. rank: from 0. short: for small cards, without units."""
     if ranking.inliers is None:
         return f"{ranking.scores[rank]:.3f}"
@@ -282,7 +282,7 @@ def _below(
 ) -> None:
     """Small print below the results (seconds, pictures, checkpoint) and the CSV to download."""
     made = ranking.provenance
-    times = " · ".join(f"{stage} {duration(t)}" for stage, t in ranking.timings.items())
+    times = " · ".join(f"{stage} {duration_text(t)}" for stage, t in ranking.timings.items())
     stands_in = f", standing in for {made['stands_in_for']}" if made["stands_in_for"] else ""
     how = "" if made["search"] == "exact" else f" · search: {made['search']}"
     where = f" · on the {loaders.processor()}" if loaders.processor() else ""
@@ -302,7 +302,8 @@ def _below(
     )
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """'1.2 s' or '340 ms'"""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
@@ -318,6 +319,6 @@ def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
         st.rerun()
 
 
-def enlarge(method: str, rank: int) -> None:
+def open_result(method: str, rank: int) -> None:
     """Callback of a card: open the dialog with this result once the page is drawn."""
     state.enlarged = method, rank

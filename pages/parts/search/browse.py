@@ -9,20 +9,20 @@ import streamlit as st
 
 from pages.parts import cards, query
 from pages.parts.plain import plain
-from pages.parts.search.tour import tour
+from pages.parts.search.tour import show_tour
 from retrieval.collections import Collection
 
 PER_PAGE = 24
 state = st.session_state
 
 
-def browse(collection: Collection) -> None:
-    """Before a search: the pictures to start from."""
+def show_pictures(collection: Collection) -> None:
+    """Show the tour, and the pictures that a click searches with, page by page."""
     st.markdown(
         "Search with a picture for others of the same place. **Compare all** shows three methods "
         "at once."
     )
-    tour(collection)
+    show_tour(collection)
     st.subheader("Click a picture to search with it", anchor=False)
     prepared = state.source == query.PREPARED
     choices: Sequence[int | str] = range(len(collection.queries)) if prepared else collection.names

@@ -10,8 +10,8 @@ from pages.parts import cards, loaders, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
 from pages.parts.search import filters, reranking
-from pages.parts.search.answer import score
-from pages.parts.search.why import geometry_of, inliers_beside, why
+from pages.parts.search.answer import score_text
+from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.images import Box
@@ -20,23 +20,29 @@ state = st.session_state
 
 
 @st.dialog("Why this result?", width="large")
-def result(
+def show_result(
     collection: Collection,
     query_picture: query.QueryPicture,
     box: Box | None,
     judged: Judged | None,
 ) -> None:
-    """The result that ``state.result`` says: a method, and a place in its ranking."""
+    """Open a dialog with the result in ``state.result``: a method, and a rank from 0."""
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
     with loaders.errors_shown():
         ranking = loaders.search(
-            path, name, collection, query_picture, box, reranking.chosen(), state.get("where", "")
+            path,
+            name,
+            collection,
+            query_picture,
+            box,
+            reranking.chosen_chain(),
+            state.get("where", ""),
         )
     hit = ranking.names[n]
-    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score(ranking, n)}"
-    title += reranking.moved(ranking, n)
+    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score_text(ranking, n)}"
+    title += reranking.moved_text(ranking, n)
     if judged and (found := judged.verdict(hit)):
         title += f" · {cards.VERDICTS[found].symbol} {cards.VERDICTS[found].label}"
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -45,15 +51,15 @@ def result(
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with loaders.errors_shown():
-        why(path, collection, query_picture, box, hit)
-        if name == "delf" and judged and not reranking.chosen():
-            inliers_beside(ranking, judged, n)
-        if {"geometry", "geometry-lighterglue"} & set(reranking.chosen()):
-            geometry_of(path, collection, query_picture, box, hit)
+        explain_result(path, collection, query_picture, box, hit)
+        if name == "delf" and judged and not reranking.chosen_chain():
+            show_inliers(ranking, judged, n)
+        if {"geometry", "geometry-lighterglue"} & set(reranking.chosen_chain()):
+            show_geometry(path, collection, query_picture, box, hit)
     with st.container(gap=None):
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
         cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
-    filters.known(collection.metadata.get(hit))
+    filters.show_values(collection.metadata.get(hit))
     with st.container(horizontal=True, vertical_alignment="center"):
         # A picture of the visitor's own stays in the session; it cannot be part of a link.
         view = {"view": "pair", "collection": collection.name, "result": hit}

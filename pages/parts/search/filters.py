@@ -14,8 +14,8 @@ from retrieval.index import finding
 state = st.session_state
 
 
-def control(collection: Collection) -> None:
-    """One select of columns and their values, which takes any other filter as well."""
+def choose_filter(collection: Collection) -> None:
+    """Draw the select of columns and their values; any other filter can be typed into it."""
     if state.get("filtered") != collection.name:  # another collection has other columns
         state.where, state.filtered = "", collection.name
     if not collection.metadata and not finding.in_stores():
@@ -40,8 +40,8 @@ def control(collection: Collection) -> None:
     )
 
 
-def chip() -> None:
-    """The filter in use, and the way to remove it."""
+def show_filter() -> None:
+    """Show the filter in use, as a button that removes it."""
     if state.get("where"):
         st.button(
             f"Only {plain(state.where)}",
@@ -52,8 +52,8 @@ def chip() -> None:
         )
 
 
-def known(values: Values | None) -> None:
-    """What the table says of a picture, in one line of small print."""
+def show_values(values: Values | None) -> None:
+    """Show what the table says of a picture, in one line of small print."""
     if values:
         parts = (f"{plain(_words(key))} **{plain(str(value))}**" for key, value in values.items())
         st.caption(" · ".join(parts))

@@ -13,7 +13,7 @@ from retrieval.collections import Collection
 state = st.session_state
 
 
-def options(collection: Collection) -> None:
+def choose_options(collection: Collection) -> None:
     """Draw the options that the chosen method and the collection have."""
     if state.method != ALL:  # which shows ten of each method
         st.slider(
@@ -44,7 +44,7 @@ def options(collection: Collection) -> None:
             "that more than 1 in 100 pairs of different places have as well.",
             persist_state="session",
         )
-    filters.control(collection)
+    filters.choose_filter(collection)
     if collection.protocols:
         if state.get("judge") not in collection.protocols:
             state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]

@@ -20,8 +20,8 @@ ICONS: dict[Level, str] = {
 state = st.session_state
 
 
-def control() -> None:
-    """The choice of one re-ranker, of the best chain, or of the chain that a link brought."""
+def choose_chain() -> None:
+    """Draw the choice of one re-ranker, the best chain, or the chain that a link brought."""
     methods = METHODS.values() if state.method == ALL else [METHODS[state.method]]
     local = any(method.kind == "local" for method in methods)
     usable = [reranker.name for reranker in RERANKERS.values() if not (reranker.vectors and local)]
@@ -42,18 +42,19 @@ def control() -> None:
     )
 
 
-def chosen() -> tuple[str, ...]:
-    """The chain of re-rankers that ``control`` has chosen, () for none."""
+def chosen_chain() -> tuple[str, ...]:
+    """The chain of re-rankers chosen with ``choose_chain``, () for none."""
     return chain.parse_chain(state.then)
 
 
-def summary(ranking: Ranking) -> None:
-    """Write how far the answer can be trusted, what the re-rankers did, and what they could not."""
+def show_summary(ranking: Ranking) -> None:
+    """Say how far the answer can be trusted, what the re-rankers did, and what they could not."""
     if judged := ranking.confidence:
         st.markdown(f"{ICONS[judged.level]} **{judged.text}.** {judged.reason}")
     if ranking.before:
         st.caption(
-            f"Re-ranked by {chain.title(chosen())}. ▲ and ▼: how many places a picture moved.  \n"
+            f"Re-ranked by {chain.title(chosen_chain())}. ▲ and ▼: how many places a picture "
+            "moved.  \n"
             + "  \n".join(
                 f"{RERANKERS[stage.stage].title}: {RERANKERS[stage.stage].summary}"
                 for stage in ranking.stages[1:]
@@ -63,7 +64,7 @@ def summary(ranking: Ranking) -> None:
         st.caption(f":material/info: {note}")
 
 
-def moved(ranking: Ranking, rank: int) -> str:
+def moved_text(ranking: Ranking, rank: int) -> str:
     """' · ▲ 12' for the picture at a rank (from 0) that the re-rankers moved up by twelve."""
     moved_up = int(ranking.moved[rank]) if ranking.before else 0
     return f" · ▲ {moved_up}" if moved_up > 0 else f" · ▼ {-moved_up}" if moved_up else ""

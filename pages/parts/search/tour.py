@@ -82,25 +82,25 @@ STOPS = (
 )
 
 
-def tour(collection: Collection) -> None:
-    """The six links, where their pictures are."""
-    if not _here(collection):
+def show_tour(collection: Collection) -> None:
+    """Show the six searches as links, where the collection has their pictures."""
+    if not _is_here(collection):
         return
     with st.expander("Tour: six searches, explained", icon=":material/tour:"):
         for number, stop in enumerate(STOPS, 1):
             with st.container(horizontal=True, gap="small"):
-                _search(collection, stop, f"**{number} · {stop.title}**")
-                _steps(collection, stop)
+                _link_to_search(collection, stop, f"**{number} · {stop.title}**")
+                _link_to_steps(collection, stop)
             st.markdown(stop.sentence)
 
 
-def guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
+def show_guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
     """Beside the answers to a stop: what to see in them, and the way to the next stop."""
     names = [stop.name for stop in STOPS]
     if (
         query_picture.name not in names
         or isinstance(query_picture.source, bytes)
-        or not _here(collection)
+        or not _is_here(collection)
     ):
         return
     n = names.index(query_picture.name)
@@ -112,10 +112,10 @@ def guide(collection: Collection, query_picture: query.QueryPicture, box: Box | 
         st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {told}")
         with st.container(horizontal=True, gap="small"):
             if not as_told:
-                _search(collection, STOPS[n], "The search of the tour", ":material/undo:")
-            _steps(collection, STOPS[n])
+                _link_to_search(collection, STOPS[n], "The search of the tour", ":material/undo:")
+            _link_to_steps(collection, STOPS[n])
             if n + 1 < len(STOPS):
-                _search(
+                _link_to_search(
                     collection,
                     STOPS[n + 1],
                     f"Next: {STOPS[n + 1].title}",
@@ -123,12 +123,15 @@ def guide(collection: Collection, query_picture: query.QueryPicture, box: Box | 
                 )
 
 
-def _here(collection: Collection) -> bool:
+def _is_here(collection: Collection) -> bool:
+    """Whether the collection has the pictures of all stops."""
     known = {*collection.names, *(asked.name for asked in collection.queries)}
     return all(stop.name in known for stop in STOPS)
 
 
-def _search(collection: Collection, stop: Stop, label: str, icon: str | None = None) -> None:
+def _link_to_search(
+    collection: Collection, stop: Stop, label: str, icon: str | None = None
+) -> None:
     link = {"collection": collection.name, "method": ALL, "query": stop.name}
     for asked in collection.queries:
         if asked.name == stop.name and asked.box:
@@ -136,7 +139,7 @@ def _search(collection: Collection, stop: Stop, label: str, icon: str | None = N
     st.page_link("pages/search.py", label=label, icon=icon, query_params=link)
 
 
-def _steps(collection: Collection, stop: Stop) -> None:
+def _link_to_steps(collection: Collection, stop: Stop) -> None:
     st.page_link(
         "pages/about.py",
         label=f"{METHODS[stop.part].title} step by step",

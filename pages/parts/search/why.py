@@ -27,10 +27,10 @@ from retrieval.ranking.verification import MIN_INLIERS
 PICTURE_SIDE = 800  # pixels of the longer side of a picture on show
 
 
-def why(
+def explain_result(
     path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
 ) -> None:
-    """Why the method of the index at ``path`` gives ``hit`` its score; both pictures are here."""
+    """Show both pictures, and why the method of the index at ``path`` gives ``hit`` its score."""
     opened = loaders.index_of(path, collection)
     other = query.in_database(collection, hit)
     try:
@@ -39,12 +39,12 @@ def why(
         cards.picture(collection, hit, PICTURE_SIDE)
         return
     if opened.kind == "global":
-        _places(path, opened, collection, query_picture, box, other, shown)
+        _show_places(path, opened, collection, query_picture, box, other, shown)
     else:
-        _matches(opened, query_picture, box, other, shown)
+        _show_matches(opened, query_picture, box, other, shown)
 
 
-def _places(
+def _show_places(
     path: Path,
     opened: Index,
     collection: Collection,
@@ -53,7 +53,7 @@ def _places(
     other: query.QueryPicture,
     shown: list,
 ) -> None:
-    """Heat maps that add up to the cosine, and how it compares with the rest of the collection."""
+    """Show heat maps that add up to the cosine, and how it compares with other pairs."""
     first, second = (
         extraction.places(
             one.source, one.key, area, opened.method, opened.checkpoint, opened.settings
@@ -83,11 +83,11 @@ def _places(
             f"{title} pools by a generalised mean: a place counts by its share in the pooled "
             "value of each channel."
         )
-    _background(path, collection, score)
+    _show_histogram(path, collection, score)
 
 
-def _background(path: Path, collection: Collection, score: float) -> None:
-    """The score beside those of pictures that do and do not show one landmark."""
+def _show_histogram(path: Path, collection: Collection, score: float) -> None:
+    """Show the score beside those of pairs that do and do not show one landmark."""
     right, unrelated = loaders.pair_cosines(path, collection)
     if not len(right) or not len(unrelated):
         return
@@ -145,8 +145,8 @@ def _background(path: Path, collection: Collection, score: float) -> None:
     )
 
 
-def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
-    """The inliers of a result beside those of the other results of its search."""
+def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
+    """Show the inliers of a result beside those of the others. n: its rank, from 0."""
     assert ranking.inliers is not None
     verdicts = [judged.verdict(name) for name in ranking.names]
     rows = [
@@ -199,10 +199,10 @@ def inliers_beside(ranking: Ranking, judged: Judged, n: int) -> None:
     )
 
 
-def geometry_of(
+def show_geometry(
     path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
 ) -> None:
-    """The matches of XFeat, which the re-ranking by geometry counts."""
+    """Show the matches of XFeat, which re-ranking by geometry counts."""
     st.markdown("#### What geometry saw")
     compared = extraction.xfeat_matches(path, collection, query_picture, box, hit)
     if compared is None:
@@ -211,21 +211,21 @@ def geometry_of(
     a, b, pairs, found = compared
     other = query.in_database(collection, hit)
     shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
-    _lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
+    _show_lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
     st.markdown(
         f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
         f"inliers**. {MIN_INLIERS} or more confirm that both show the same thing."
     )
 
 
-def _matches(
+def _show_matches(
     opened: Index,
     query_picture: query.QueryPicture,
     box: Box | None,
     other: query.QueryPicture,
     shown: list,
 ) -> None:
-    """Matches of DELF, inliers first, and the aligned pictures where enough agree."""
+    """Show the matches of DELF, and the aligned pictures where enough of them agree."""
     sizes = [size for _, size in shown]
     a = extraction.delf(
         query_picture.source, query_picture.key, box, opened.checkpoint, opened.settings
@@ -238,7 +238,7 @@ def _matches(
         extraction.field_sides(features, size, opened.checkpoint, opened.settings)
         for features, size in zip((a, b), sizes, strict=True)
     ]
-    _lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)
+    _show_lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)
     if found.matrix is not None and agree:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches of DELF are inliers**: they agree on how the "
@@ -261,7 +261,7 @@ def _matches(
         )
 
 
-def _lines(
+def _show_lines(
     shown: list,
     a: LocalFeatures,
     b: LocalFeatures,
@@ -271,7 +271,7 @@ def _lines(
     key: str,
     seen: Sequence[np.ndarray | None] = (None, None),
 ) -> None:
-    """The pairs (K, 2) of two pictures' features as lines.
+    """Show matches, the pairs (K, 2) of two pictures' features, as lines.
 
     seen: of each picture, the sides of the squares that its keypoints see, where they are known.
     """
