@@ -19,10 +19,10 @@ from pages.parts.loaders import (
     decoded,
     features_key,
     file_key,
-    in_turn,
     index_of,
     load_method,
 )
+from pages.parts.turns import in_turn
 from retrieval.collections import Collection
 from retrieval.evaluation import ablation
 from retrieval.images import Box

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import loaders
+from pages.parts import loaders, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
@@ -31,7 +31,7 @@ def build(
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
     built = index.build(
-        collection, method, out, progress, max_pixels=max_pixels, describe=loaders.describe_in_turns
+        collection, method, out, progress, max_pixels=max_pixels, describe=turns.describe_in_turns
     )
     bar.empty()
     return built

@@ -2,8 +2,7 @@
 
 Everything heavy is loaded here and only when it is needed, so that the first paint of a page
 imports no deep learning library; the first network is loaded in the background once the page is
-there. Models and indexes are loaded once and shared by all sessions. What keeps a core busy goes
-through a few workers, which serve all clients in turn.
+there. Models and indexes are loaded once and shared by all sessions.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import hashlib
 import json
 import runpy
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,17 +24,17 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import limits
+from pages.parts import turns
 from pages.parts.cache import Cache
 from pages.parts.plain import plain
-from retrieval import hosts, images, index, memory, methods, threads
+from retrieval import images, index, memory, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs, similarity, submissions
 from retrieval.figures import files as figure_files
 from retrieval.images import Box
-from retrieval.index import describing, finding
+from retrieval.index import finding
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# One at a time where the picture takes long to read.
-WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
-DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
 SESSION_CACHE_BYTES = 16 << 20  # the same for one session, about pictures that a visitor brought
 PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
@@ -184,59 +180,7 @@ def _preload(paths: list[Path]) -> None:
             opened = _index(path, file_key(path / "manifest.json"))
             method = _method(opened.method, opened.checkpoint, json.dumps(opened.settings))
             rank = partial(search_module.rank_picture, opened, method, blank, top=1)
-            WORKERS.submit("nobody", rank)
-
-
-def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
-    """What ``work()`` returns, done by a worker when it is this client's turn.
-
-    The page shows the place in the queue meanwhile. ``work`` must not show anything on the page.
-    workers: whose queue; WORKERS by default.
-    """
-    slot = st.empty()
-    limits.let_others_run()
-
-    def waiting(place: int) -> None:
-        if place:
-            slot.caption(f"Others are waiting too: you are number {place} in the queue.")
-        else:
-            slot.empty()
-
-    try:
-        return (workers or WORKERS).run(_client(), work, waiting)
-    finally:
-        slot.empty()
-
-
-def describe_in_turns(
-    collection: Collection,
-    method: methods.Method,
-    names: Sequence[str],
-    known: describing.Known,
-    max_pixels: int,
-) -> Iterator[describing.Described]:
-    """``describing.describe`` for a build: each batch waits for its turn among searches of others.
-
-    It is read in its turn too, so that those who wait hold no pictures.
-    """
-    who = _client()
-
-    def described(batch: Sequence[str]) -> list[describing.Described]:
-        # From its beginning, as it may have to be done again: see ``workers.step_aside``.
-        return list(describing.describe(collection, method, batch, known, max_pixels))
-
-    for start in range(0, len(names), method.batch):
-        batch = names[start : start + method.batch]
-        yield from WORKERS.run(who, partial(described, batch), lambda place: None)
-
-
-def _client() -> str:
-    """Who waits in the queues: an address, whose sessions take their turns one after the other.
-
-    Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
-    client would take sixty turns of searching, and everybody else one.
-    """
-    return hosts.client_with(st.context.ip_address)
+            turns.WORKERS.submit("nobody", rank)
 
 
 def _cache_for(source: Path | bytes) -> Cache:
@@ -245,7 +189,7 @@ def _cache_for(source: Path | bytes) -> Cache:
 
 
 def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:
-    """What ``work()`` returns about a picture, from the cache or done ``in_turn``.
+    """What ``work()`` returns about a picture, from the cache or done in turn.
 
     message: what the page says meanwhile.
     """
@@ -254,7 +198,7 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
 
 
 def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers | None = None) -> T:
-    """The value of a key, or what ``work()`` returns, done ``in_turn``.
+    """The value of a key, or what ``work()`` returns, done in turn.
 
     Nobody waits for the turn of another who asked for the same earlier: with a hundred searches in
     the queue, one client kept all others from the pictures of the first page for a minute.
@@ -263,7 +207,7 @@ def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers |
     def look_again() -> T:  # somebody else may have made it by now
         return cache.get(key, work, wait=False)
 
-    return cache.get(key, lambda: in_turn(look_again, workers), wait=False)
+    return cache.get(key, lambda: turns.in_turn(look_again, workers), wait=False)
 
 
 @st.cache_resource(scope="session", show_spinner=False)
@@ -441,14 +385,14 @@ def evaluate(
         if has_query_descriptors
         else load_method(opened.method, opened.checkpoint, **opened.settings)
     )
-    who = _client()
+    who = turns.client()
     return runs.evaluate_index(
         opened,
         collection,
         method,
         progress,
         then,
-        turn=lambda work: WORKERS.run(who, work, lambda place: None),
+        turn=lambda work: turns.WORKERS.run(who, work, lambda place: None),
     )
 
 
@@ -460,7 +404,7 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
 @st.cache_resource(scope="session", max_entries=4, show_spinner="Scoring your ranking")
 def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collection) -> runs.Run:
     # Unpacked it may take a quarter of a gigabyte: a few at a time.
-    ranks = in_turn(lambda: submissions.read_submission(_file, _collection))
+    ranks = turns.in_turn(lambda: submissions.read_submission(_file, _collection))
     return submissions.as_run(ranks, _collection, _file.name)
 
 
@@ -479,7 +423,7 @@ def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
     def encoded() -> bytes:
         return figure_files.encode(draw(), "png", dark)
 
-    return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, DRAWERS)
+    return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, turns.DRAWERS)
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:

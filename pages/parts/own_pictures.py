@@ -14,7 +14,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, own_uploads, permission, query
+from pages.parts import indexing, loaders, own_uploads, permission, query, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
@@ -171,7 +171,7 @@ def show_form(method_name: str) -> None:
     ):
         with loaders.errors_shown():
             if files:
-                brought = loaders.in_turn(lambda: _bring_uploads(files), UNPACKER)
+                brought = turns.in_turn(lambda: _bring_uploads(files), UNPACKER)
             else:
                 brought = _bring_folder(folder)
             _use(brought, method_name)

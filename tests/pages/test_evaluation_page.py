@@ -14,7 +14,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 from stubs import Registered
 
-from pages.parts import loaders
+from pages.parts import loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.evaluation import runs as evaluation_runs
 from pages.parts.plain import plain
@@ -249,9 +249,9 @@ def test_an_index_without_a_run_is_evaluated_on_request(little):
 def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone(
     little, monkeypatch
 ):
-    turns = []
-    run = loaders.WORKERS.run
-    monkeypatch.setattr(loaders.WORKERS, "run", lambda *work: turns.append(work) or run(*work))
+    taken = []
+    run = turns.WORKERS.run
+    monkeypatch.setattr(turns.WORKERS, "run", lambda *work: taken.append(work) or run(*work))
     monkeypatch.setattr(evaluation_runs, "MAX_RERANKINGS", 1)
     app = start()
     assert "Nothing was evaluated with a re-ranker yet" in text(app)
@@ -266,7 +266,7 @@ def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone
     assert row["k-reciprocal, then Diffusion"] == round(100 * kept.scores["medium"].map, 2)
     assert app.query_params["method"] == "cnn-irwnha+k-reciprocal+diffusion"
     assert app.query_params["against"] == "cnn-irwnha"
-    assert len(turns) == len(little.collection.queries), "each waits for those of others"
+    assert len(taken) == len(little.collection.queries), "each waits for those of others"
     # Visitors cannot fill the disk, nor everybody's page.
     app.multiselect(key="rerank-then-global").set_value(["k-reciprocal"]).run()
     assert app.button(key="rerank-run").disabled

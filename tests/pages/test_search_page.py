@@ -12,7 +12,7 @@ from PIL import Image
 from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, picture, start, text
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import cards, loaders
+from pages.parts import cards, loaders, turns
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
@@ -458,7 +458,7 @@ def test_a_network_loaded_ahead_is_not_loaded_again(little, monkeypatch):
 
 def test_a_search_waits_for_its_turn_and_says_so(little, monkeypatch):
     workers = Workers(1, 10)
-    monkeypatch.setattr(loaders, "WORKERS", workers)
+    monkeypatch.setattr(turns, "WORKERS", workers)
     free, said = threading.Event(), []
     workers.submit("somebody else", lambda: free.wait(30))
     caption = DeltaGenerator.caption
@@ -479,8 +479,8 @@ def test_a_search_waits_for_its_turn_and_says_so(little, monkeypatch):
 def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
     """Twenty visitors who waited with a picture of 25 megapixels each held 5 GB."""
     workers = Workers(1, 10)
-    monkeypatch.setattr(loaders, "WORKERS", workers)
-    monkeypatch.setattr(loaders, "_client", lambda: "me")
+    monkeypatch.setattr(turns, "WORKERS", workers)
+    monkeypatch.setattr(turns, "client", lambda: "me")
     free, read, pictures_read = threading.Event(), images.read, []
 
     def reading(data, name, most):
@@ -490,7 +490,7 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
     monkeypatch.setattr(images, "read", reading)
     workers.submit("somebody else", lambda: free.wait(30))
     known, names = describing.Known({}, []), list(little.collection.names[:3])
-    described = loaders.describe_in_turns(
+    described = turns.describe_in_turns(
         little.collection, Colours("sir"), names, known, images.MAX_PIXELS
     )
     with ThreadPoolExecutor(1) as pool:
@@ -506,11 +506,11 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
 def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
     workers = Workers(1, 10, slow=Workers(1, 10))
-    monkeypatch.setattr(loaders, "WORKERS", workers)
-    monkeypatch.setattr(loaders, "_client", lambda: "me")
+    monkeypatch.setattr(turns, "WORKERS", workers)
+    monkeypatch.setattr(turns, "client", lambda: "me")
     monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
     known, names = describing.Known({}, []), list(little.collection.names[:3])
-    described = loaders.describe_in_turns(
+    described = turns.describe_in_turns(
         little.collection, Colours("sir"), names, known, images.visitors_limit()
     )
     assert [(one.name, one.size) for one in described] == [
@@ -521,5 +521,5 @@ def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
 
 def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch):
     first = hits(go(start(method="cnn-irwnha")))
-    monkeypatch.setattr(loaders, "WORKERS", None)  # nobody is there to search
+    monkeypatch.setattr(turns, "WORKERS", None)  # nobody is there to search
     assert hits(go(start(method="cnn-irwnha"))) == first

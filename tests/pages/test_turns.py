@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from matplotlib.figure import Figure
 
-from pages.parts import loaders
+from pages.parts import loaders, turns
 from retrieval.workers import Workers
 
 
@@ -25,7 +25,7 @@ def test_figures_are_drawn_in_turn():
         == loaders.figure_on_page(("in turn",), draw)
         == loaders.figure_file("png", ("in turn",), draw)
     )
-    assert drew == loaders.DRAWERS._threads
+    assert drew == turns.DRAWERS._threads
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def in_queue(monkeypatch):
             begun.set()
             return future
 
-        monkeypatch.setattr(loaders.st, "context", SimpleNamespace(ip_address=address))
+        monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address=address))
         monkeypatch.setattr(workers, "submit", submitted)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -58,7 +58,7 @@ def test_sessions_of_one_client_take_its_turns(in_queue):
 
     def ask(address, session):
         return in_queue(
-            workers, address, lambda: loaders.in_turn(lambda: done.append(session), workers)
+            workers, address, lambda: turns.in_turn(lambda: done.append(session), workers)
         )
 
     waiting = [ask("192.0.2.1", session) for session in ("a", "b", "c")]
@@ -72,7 +72,7 @@ def test_sessions_of_one_client_take_its_turns(in_queue):
 def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch, in_queue):
     """One client kept all others for a minute from what it had put behind a hundred searches."""
     workers, done, door = Workers(1, 100), [], threading.Event()
-    monkeypatch.setattr(loaders, "WORKERS", workers)
+    monkeypatch.setattr(turns, "WORKERS", workers)
     workers.submit("nobody", door.wait)
     for _ in range(10):
         workers.submit("192.0.2.1", lambda: done.append("another"))

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit import runtime
 
-from pages.parts import loaders, query
+from pages.parts import loaders, query, turns
 from pages.parts.about.followed_query import FollowedQuery
 from retrieval import index
 from retrieval.collections import Collection, ground_truth
@@ -243,7 +243,7 @@ def _places(version: tuple[str, int], kind: str, _index: index.Index) -> tuple[n
     """
     vectors = _index.arrays["descriptors"][: projection.MAX_PICTURES].astype(np.float32)
     if kind == "tsne":
-        return loaders.in_turn(lambda: projection.tsne(vectors)), 0.0
+        return turns.in_turn(lambda: projection.tsne(vectors)), 0.0
     axes = projection.pca(vectors)
     return axes.place(vectors), axes.share
 

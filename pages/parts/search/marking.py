@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, indexing, loaders, own_pictures, query
+from pages.parts import cards, indexing, own_pictures, query, turns
 from pages.parts.plain import plain
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth import parse_ground_truth
@@ -108,7 +108,7 @@ def _use_file() -> None:
     try:
         if file.size > MAX_FILE_MEGABYTES << 20:  # the browser was asked to keep to it
             raise RetrievalError(f"This file is larger than {MAX_FILE_MEGABYTES} MB.")
-        truth = loaders.in_turn(lambda: parse_ground_truth(file.getvalue(), "This file"))
+        truth = turns.in_turn(lambda: parse_ground_truth(file.getvalue(), "This file"))
         if len(truth.queries) > MAX_FILE_QUERIES:
             raise RetrievalError(
                 f"This file has more than {MAX_FILE_QUERIES} queries: score it with the command "

@@ -1,0 +1,73 @@
+"""Work that keeps a core busy waits here for its turn: a few workers serve all clients in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import streamlit as st
+
+from pages.parts import limits
+from retrieval import hosts, methods, threads
+from retrieval.collections import Collection
+from retrieval.index import describing
+from retrieval.workers import Workers
+
+T = TypeVar("T")
+
+# One at a time where the picture takes long to read.
+WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
+DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
+
+
+def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
+    """What ``work()`` returns, done by a worker when it is this client's turn.
+
+    The page shows the place in the queue meanwhile. ``work`` must not show anything on the page.
+    workers: whose queue; WORKERS by default.
+    """
+    slot = st.empty()
+    limits.let_others_run()
+
+    def waiting(place: int) -> None:
+        if place:
+            slot.caption(f"Others are waiting too: you are number {place} in the queue.")
+        else:
+            slot.empty()
+
+    try:
+        return (workers or WORKERS).run(client(), work, waiting)
+    finally:
+        slot.empty()
+
+
+def describe_in_turns(
+    collection: Collection,
+    method: methods.Method,
+    names: Sequence[str],
+    known: describing.Known,
+    max_pixels: int,
+) -> Iterator[describing.Described]:
+    """``describing.describe`` for a build: each batch waits for its turn among searches of others.
+
+    It is read in its turn too, so that those who wait hold no pictures.
+    """
+    who = client()
+
+    def described(batch: Sequence[str]) -> list[describing.Described]:
+        # From its beginning, as it may have to be done again: see ``workers.step_aside``.
+        return list(describing.describe(collection, method, batch, known, max_pixels))
+
+    for start in range(0, len(names), method.batch):
+        batch = names[start : start + method.batch]
+        yield from WORKERS.run(who, partial(described, batch), lambda place: None)
+
+
+def client() -> str:
+    """Who waits in the queues: an address, whose sessions take their turns one after the other.
+
+    Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
+    client would take sixty turns of searching, and everybody else one.
+    """
+    return hosts.client_with(st.context.ip_address)
