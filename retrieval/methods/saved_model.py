@@ -140,7 +140,7 @@ def opened(path: Path):
     inputs = {key: one.name for key, one in signature.inputs.items()}
     if inputs.keys() != INPUTS:
         raise RetrievalError(
-            f"The SavedModel {path} takes {', '.join(sorted(inputs))}; DELF of TF Hub takes "
+            f"The SavedModel {path} takes {', '.join(sorted(inputs))[:1000]}; DELF of TF Hub takes "
             f"{', '.join(sorted(INPUTS))}."
         )
     missing = [key for key in OUTPUTS if key not in signature.outputs]
@@ -151,7 +151,7 @@ def opened(path: Path):
     refused = sorted(operations - PURE)
     if refused:
         raise RetrievalError(
-            f"The SavedModel {path} is refused: it uses {', '.join(refused)}, and a feature "
+            f"The SavedModel {path} is refused: it uses {', '.join(refused)[:1000]}, and a feature "
             "extractor needs nothing but arithmetic."
         )
     try:

@@ -321,6 +321,24 @@ def test_operations_in_place_of_functions(tf, tmp_path, place):
         saved_model.opened(path)
 
 
+def test_long_names(tf, tmp_path):
+    """Refused in full, an operation of 200 MB took 2.4 GB outside of the process for it."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    model = SavedModel()
+    graph = model.meta_graphs.add()
+    graph.graph_def.node.add(name="a", op="Q" * 5000)
+    for key in saved_model.INPUTS:
+        graph.signature_def["default"].inputs[key].name = "a"
+    for key in saved_model.OUTPUTS:
+        graph.signature_def["default"].outputs[key].name = "a"
+    for words in ("uses Q{1000},", "takes Q{1000};"):
+        (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
+        with pytest.raises(RetrievalError, match=words):
+            saved_model.opened(tmp_path)
+        graph.signature_def["default"].inputs["Q" * 5000].name = "a"
+
+
 def test_initialisers_are_not_run(tf, picture, tmp_path):
     mark = tmp_path / "mark"
     path = save_1(tf, tmp_path / "old", lambda: tf.io.write_file(str(mark), "written"))
