@@ -170,7 +170,49 @@ def library():
         ) from error
     # It writes whole tracebacks to the terminal, beside the errors that it raises.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
+    _read_no_more_than_is_there()
     return pymilvus
+
+
+def _read_no_more_than_is_there() -> None:
+    """Have the client read of answers what is used here, and nothing else.
+
+    It makes an object of each row that an answer says it has, and that may be 10^12 of them.
+    """
+    from pymilvus.grpc_gen import milvus_pb2_grpc
+
+    class Stub(milvus_pb2_grpc.MilvusServiceStub):
+        def __init__(self, channel):
+            super().__init__(channel)
+            ask = dict(vars(self))
+            self.Search = lambda *args, **options: _hits(ask["Search"](*args, **options))
+            self.Query = lambda *args, **options: _rows(ask["Query"](*args, **options))
+
+    milvus_pb2_grpc.MilvusServiceStub = Stub
+
+
+def _hits(answer: Any) -> Any:
+    """The keys of the rows that were found, and how like the query they are."""
+    found = answer.results
+    kept = type(found)(
+        ids=found.ids,
+        scores=found.scores,
+        topks=[len(found.ids.int_id.data)],
+        primary_field_name=found.primary_field_name,
+    )
+    return type(answer)(status=answer.status, results=kept)
+
+
+def _rows(answer: Any) -> Any:
+    """Fields of which each row has at least a byte."""
+    kept = [
+        field
+        for field in answer.fields_data
+        if field.HasField("scalars") or field.vectors.HasField("float_vector")
+    ]
+    for field in kept:
+        field.ClearField("valid_data")
+    return type(answer)(status=answer.status, fields_data=kept)
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import tracemalloc
 from concurrent import futures
 from dataclasses import replace
 
@@ -15,8 +16,8 @@ from store_helpers import cli
 
 from retrieval import index
 from retrieval.errors import RetrievalError
-from retrieval.index import stored
-from retrieval.index.milvus import AwayError
+from retrieval.index import milvus, stored
+from retrieval.index.milvus import Address, AwayError
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch):
@@ -48,6 +49,48 @@ def test_an_answer_of_megabytes_is_not_read():
         with pytest.raises(RetrievalError, match="larger than max"):
             index.load(f"milvus://127.0.0.1:{port}/x")
     finally:
+        server.stop(0)
+
+
+def test_rows_that_an_answer_only_says_it_has():
+    """The client made an object of each, and a hundred bytes took as much memory as there was."""
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
+    from pymilvus.grpc_gen import milvus_pb2
+
+    search, query = milvus_pb2.SearchResults(), milvus_pb2.QueryResults()
+    search.results.ids.int_id.data.append(7)
+    search.results.scores.append(0.5)
+    search.results.topks.extend([1, 3_000_000])
+    position = query.fields_data.add(field_name="position", type="Int64")
+    position.scalars.long_data.data.append(7)
+    query.element_indices.add().indices.data.extend([0] * 3_000_000)
+    bits = milvus_pb2.QueryResults()
+    bits.fields_data.add().vectors.binary_vector = bytes(400_000)
+    bits.fields_data[0].vectors.dim = 1
+    answers = {"Search": search, "Query": query}
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            answer = answers.get(call.method.rpartition("/")[2])
+            body = answer.SerializeToString() if answer else b""
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: body)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Answers()])
+    address = Address("127.0.0.1", server.add_insecure_port("127.0.0.1:0"), "x")
+    server.start()
+    try:
+        tracemalloc.start()
+        found = milvus.call(address, lambda one, time: one.search("x", [[1.0]], anns_field="v"), 9)
+        assert [[hit["id"] for hit in hits] for hits in found] == [[7]]
+        found = milvus.call(address, lambda one, time: one.query("x", "position == 7"), 9)
+        assert list(found) == [{"position": 7}]
+        answers["Query"] = bits
+        with pytest.raises(RetrievalError, match="No fields returned"):
+            milvus.call(address, lambda one, time: one.query("x", "position == 7"), 9)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
         server.stop(0)
 
 
