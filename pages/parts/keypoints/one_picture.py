@@ -278,7 +278,10 @@ def show_attention(
     note: str,
     stem: str,
 ) -> None:
-    """Draw the attention of one level over the picture. size, note, stem: as for the fields."""
+    """Draw the attention of one level over the picture.
+
+    size, note, stem: as for ``show_receptive_fields``.
+    """
     attention = extraction.attention(
         query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
     )

@@ -149,7 +149,7 @@ def _choose_second_picture(
             return name
         return f"{ranks[name]} · {_inliers_text(ranking, name)} · {name}"
 
-    # Of each query its own box: the labels of another query say nothing about this one.
+    # Each query, with its box, has a list of its own: Streamlit would show the labels of another.
     key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
     name = st.selectbox(
         "Result",
