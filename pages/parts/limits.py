@@ -20,6 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util, runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime import Runtime
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -42,6 +43,7 @@ MOST_FILES = 10_000  # that one message may announce; whoever has more brings a 
 MOST_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
+MOST_OPENED, OPENED_A_SECOND = 300, 10  # the same for connections of browsers of one client
 MOST_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MOST_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MOST_UPLOADED, MOST_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
@@ -57,6 +59,7 @@ save = MemorySessionStorage.save
 add = MemoryUploadedFileManager.add_file
 made = H11Protocol.connection_made
 handle_events = WebSocketsSansIOProtocol.handle_events
+connect = Runtime.connect_session
 connected = WebSocketsSansIOProtocol.connection_made
 lost = WebSocketsSansIOProtocol.connection_lost
 write = StarletteSessionClient.write_forward_msg
@@ -67,6 +70,7 @@ RUNS = Workers(MOST_RUNS, 1_000_000, tidy=False)  # a session has one run at a t
 _run = threading.local()  # its ``ended``, where it is one of those
 unsent: dict[str, threading.Event] = {}  # ends of runs by session
 running: set[str] = set()  # sessions whose page runs and was not told to stop
+opened: dict[str, tuple[float, float]] = {}  # what is left of MOST_OPENED, and when, by client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
 
@@ -76,6 +80,7 @@ def set_once() -> None:
     allow_many_connections()
     keep_few_uploads()
     refuse_tiny_pieces()
+    open_slowly()
     hold_few_messages()
     run_few_pages()
     cookies.read_in_linear_time()
@@ -158,15 +163,47 @@ def _made(protocol: H11Protocol, transport: Transport) -> None:
 
 
 def _handle_events(protocol: WebSocketsSansIOProtocol) -> None:
-    now = time.monotonic()
-    left, before = getattr(protocol, "frames_left", (MOST_FRAMES, now))
-    left = min(left + (now - before) * FRAMES_A_SECOND, MOST_FRAMES) - len(protocol.conn.events)
-    setattr(protocol, "frames_left", (left, now))  # noqa: B010
-    if left < 0:
+    before, count = getattr(protocol, "frames_left", None), len(protocol.conn.events)
+    left = _left(before, MOST_FRAMES, FRAMES_A_SECOND, count)
+    setattr(protocol, "frames_left", left)  # noqa: B010
+    if left[0] < 0:
         protocol.transport.abort()
     else:
         handle_events(protocol)
         _limit_arriving(protocol)
+
+
+def _left(
+    before: tuple[float, float] | None, most: int, a_second: int, taken: int
+) -> tuple[float, float]:
+    """What is left of ``most``, where so many come back a second, and the time.
+
+    before: the same when it was last asked; None at first.
+    """
+    now = time.monotonic()
+    left, then = before or (most, now)
+    return min(left + (now - then) * a_second, most) - taken, now
+
+
+def open_slowly() -> None:
+    """Let a client open some connections a second, beyond the first ones.
+
+    Each makes a session and a thread. 50 loops that opened one, asked for the page and left at once
+    kept others waiting for 12 seconds.
+    """
+    setattr(Runtime, "connect_session", _connect)  # noqa: B010
+
+
+def _connect(server: Runtime, client: Any, **more: Any) -> str:
+    """Connect, or end the connection: the browser will try again."""
+    if len(opened) > MOST_AWAY:
+        opened.clear()
+    who = hosts.client_with(client.client_context.remote_ip)
+    left = _left(opened.get(who), MOST_OPENED, OPENED_A_SECOND, 1)
+    if left[0] < 0:
+        raise WebSocketDisconnect
+    opened[who] = left
+    return connect(server, client, **more)
 
 
 def hold_few_messages() -> None:

@@ -1,6 +1,7 @@
 """What one browser may ask of Streamlit's server: messages, connections, forms."""
 
 import asyncio
+import contextlib
 import queue
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from streamlit import net_util
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
+from streamlit.runtime import Runtime
 from streamlit.runtime.app_session import AppSession, AppSessionState
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -73,6 +75,30 @@ def test_no_visitor_clears_the_caches_of_all(session):
     assert made == [shared()]
     shared.clear()
     assert not made
+
+
+def test_browsers_of_one_client_connect_slowly(monkeypatch):
+    """50 loops that opened the page and left at once kept others waiting for 12 seconds."""
+    monkeypatch.setattr(Runtime, "connect_session", Runtime.connect_session)  # undone later
+    monkeypatch.setattr(limits, "connect", lambda server, client, **_: "connected")
+    monkeypatch.setattr(limits, "opened", {})
+    now = 0.0
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    limits.open_slowly()
+    server = object.__new__(Runtime)
+
+    def connected(address, tries):
+        client = SimpleNamespace(client_context=SimpleNamespace(remote_ip=address))
+        count = 0
+        for _ in range(tries):
+            with contextlib.suppress(WebSocketDisconnect):
+                count += server.connect_session(client=client, user_info={}) == "connected"
+        return count
+
+    assert connected("192.0.2.1", 1000) == limits.MOST_OPENED
+    assert connected("192.0.2.2", 1) == 1
+    now = 2.0
+    assert connected("192.0.2.1", 1000) == 2 * limits.OPENED_A_SECOND
 
 
 def test_files_that_are_announced(session, handled):
