@@ -41,6 +41,7 @@ MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which ea
 A_MOMENT = 1.0  # s after those minutes
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
 MOST_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
+MOST_OF_PARTS, PARTS_A_SECOND = 400_000, 40_000  # of one client at once, and then so many a second
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
 FRAMES_A_SECOND = 100
 MOST_OPENED, OPENED_A_SECOND = 300, 10  # the same for connections of browsers of one client
@@ -70,7 +71,9 @@ RUNS = Workers(MOST_RUNS, 1_000_000, tidy=False)  # a session has one run at a t
 _run = threading.local()  # its ``ended``, where it is one of those
 unsent: dict[str, threading.Event] = {}  # ends of runs by session
 running: set[str] = set()  # sessions whose page runs and was not told to stop
-opened: dict[str, tuple[float, float]] = {}  # what is left of MOST_OPENED, and when, by client
+Accounts = dict[str, tuple[float, float]]  # of each client, what is left, and when that was
+opened: Accounts = {}
+parts: Accounts = {}
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
 
@@ -196,14 +199,19 @@ def open_slowly() -> None:
 
 def _connect(server: Runtime, client: Any, **more: Any) -> str:
     """Connect, or end the connection: the browser will try again."""
-    if len(opened) > MOST_AWAY:
-        opened.clear()
     who = hosts.client_with(client.client_context.remote_ip)
-    left = _left(opened.get(who), MOST_OPENED, OPENED_A_SECOND, 1)
+    _take(1, opened, who, MOST_OPENED, OPENED_A_SECOND)
+    return connect(server, client, **more)
+
+
+def _take(count: int, accounts: Accounts, who: str, most: int, a_second: int) -> None:
+    """Count what a client asks for. Raises WebSocketDisconnect where it is more than is left."""
+    if len(accounts) > MOST_AWAY:
+        accounts.clear()
+    left = _left(accounts.get(who), most, a_second, count)
     if left[0] < 0:
         raise WebSocketDisconnect
-    opened[who] = left
-    return connect(server, client, **more)
+    accounts[who] = left
 
 
 def hold_few_messages() -> None:
@@ -268,12 +276,17 @@ def _begin_run(runner: ScriptRunner) -> None:
         begun.set()
         ended.wait(SHORT)
 
-    client = runtime.get_instance().get_client(runner._session_id)
-    address = client.client_context.remote_ip if client and client.client_context else None
-    RUNS.submit(hosts.client_with(address), hold)
+    RUNS.submit(_client(runner._session_id), hold)
     begun.wait()
     _run.ended = ended
     running.add(runner._session_id)
+
+
+def _client(session: str) -> str:
+    """Whose session it is: see ``hosts``."""
+    client = runtime.get_instance().get_client(session)
+    address = client.client_context.remote_ip if client and client.client_context else None
+    return hosts.client_with(address)
 
 
 def _run_script(runner: ScriptRunner, asked: RerunData) -> None:
@@ -355,8 +368,10 @@ def _nothing(session: AppSession) -> None:
 
 def _handle(session: AppSession, message: BackMsg) -> None:
     """Handle a message, or ignore it, or end the connection, which would keep a large one."""
-    if not _has_few_parts(message):
+    count = _parts(message)
+    if count > MOST_PARTS:
         raise WebSocketDisconnect
+    _take(count, parts, _client(session.id), MOST_OF_PARTS, PARTS_A_SECOND)
     if _is_modest(session, message):
         handle(session, message)
 
@@ -376,11 +391,12 @@ def _is_modest(session: AppSession, message: BackMsg) -> bool:
     return True
 
 
-def _has_few_parts(message: Message) -> bool:
-    """Whether a message, and all in it, has at most MOST_PARTS values.
+def _parts(message: Message) -> int:
+    """How many values a message has, with all in it; beyond MOST_PARTS they are not all counted.
 
     Two million widgets without a name are 4 MB, take a second to compare with those before, and up
-    to 100 MB of memory until the next message.
+    to 100 MB of memory until the next message. Fifty tabs that sent 10,000 parts again and again
+    kept others waiting for a minute.
     """
     count = 0
     waiting: list[Any] = [message]
@@ -390,4 +406,4 @@ def _has_few_parts(message: Message) -> bool:
             count += len(values)
             if count <= MOST_PARTS and isinstance(values[0], Message):
                 waiting += values
-    return count <= MOST_PARTS
+    return count

@@ -49,6 +49,9 @@ def session(monkeypatch):
     limits.ignore_messages()
     session = object.__new__(AppSession)
     session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
+    session.id = "there"
+    monkeypatch.setattr(limits, "_client", lambda session: f"client of {session}")
+    monkeypatch.setattr(limits, "parts", {})
     return session
 
 
@@ -130,6 +133,21 @@ def test_messages_of_very_many_parts(session, handled):
         with pytest.raises(WebSocketDisconnect):  # its connection, which would keep it, ends
             session.handle_backmsg(one)
     assert handled == small
+
+
+def test_parts_of_all_messages_of_a_client(session, handled, monkeypatch):
+    """Fifty tabs that announced 10,000 files again and again kept others waiting for a minute."""
+    message = BackMsg()
+    message.file_urls_request.file_names.extend([""] * limits.MOST_FILES)
+    monkeypatch.setattr(limits.time, "monotonic", lambda: 0.0)
+    most = limits.MOST_OF_PARTS // limits.MOST_FILES - 1  # a message is one part too
+    for _ in range(most):
+        session.handle_backmsg(message)
+    with pytest.raises(WebSocketDisconnect):
+        session.handle_backmsg(message)
+    session.id = "b"
+    session.handle_backmsg(message)
+    assert len(handled) == most + 1
 
 
 @pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
