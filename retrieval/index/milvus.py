@@ -90,7 +90,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         left = max(end - time.monotonic(), 0.1)
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
-        except _errors() as error:
+        except errors() as error:
             code = _code(error)
             if code == "DEADLINE_EXCEEDED":
                 raise AwayError(
@@ -216,7 +216,8 @@ def _rows(answer: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
+    """What the client raises, also where it decodes a row when that is looked at."""
     import grpc
     from pymilvus.exceptions import MilvusException
 

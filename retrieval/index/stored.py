@@ -380,9 +380,10 @@ class StoredIndex(store.Index):
     @contextmanager
     def _checking(self) -> Iterator[None]:
         """Refuses answers without the fields that were asked for, and those that do not decode."""
+        kinds: tuple[type[Exception], ...] = (LookupError, TypeError, ValueError, *milvus.errors())
         try:
             yield
-        except (LookupError, TypeError, ValueError) as error:
+        except kinds as error:
             raise self._damaged() from error
 
     def _damaged(self) -> RetrievalError:

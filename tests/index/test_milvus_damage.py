@@ -108,6 +108,19 @@ def test_rows_and_hits_that_are_none_of_the_index(
             ask()
 
 
+def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch):
+    """It does so when they are looked at. A field of another type ended in a traceback."""
+    opened, real = index.load(str(address)), client(milvus)
+
+    def change(rows):
+        yield rows[0]
+        raise milvus_module.library().exceptions.ParamError(message="a vector of no numbers")
+
+    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, change))
+    with pytest.raises(RetrievalError, match=r"A row of .* is damaged; export the index again"):
+        opened.first(5)
+
+
 def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatch, exported):
     real, name = client(milvus), exported.names[0]
     monkeypatch.setattr(
