@@ -31,7 +31,7 @@ class Journal:
     """The files of one training. All its methods raise RetrievalError where files cannot be used.
 
     out: the network's file. identity: plain values that the result depends on; a state of another
-    identity is refused. As long as the object lives, no other training can use these files.
+    identity is refused. As long as the object lives, no other process can use these files.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]):
@@ -43,7 +43,8 @@ class Journal:
         self.folder = out.with_name(f"{out.name}.training")
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = FileLock(self.folder / "lock", timeout=0)
+            # One of the thread: a notebook keeps an interrupted training in its traceback.
+            self._lock = FileLock(self.folder / "lock", timeout=0, is_singleton=True)
             self._lock.acquire()
             beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
             for leftover in (*self.folder.glob("*.new"), *beside):  # of a training that was killed
