@@ -40,6 +40,7 @@ MOST_OPEN = 65_536  # connections and files; where the system allows fewer, as m
 MOST_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 A_MOMENT = 1.0  # s after those minutes
 MOST_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MOST_WIDGETS = 1000  # of a page: Streamlit looks at all of them for each value of its session
 MOST_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
 MOST_OF_PARTS, PARTS_A_SECOND = 400_000, 40_000  # of one client at once, and then so many a second
 MOST_FRAMES = 1000  # pieces of messages of a browser at once, and then so many a second:
@@ -382,6 +383,8 @@ def _is_modest(session: AppSession, message: BackMsg) -> bool:
         is_running = session.id in running
         running.discard(session.id)
         return is_running
+    if kind == "rerun_script":
+        return len(message.rerun_script.widget_states.widgets) <= MOST_WIDGETS
     if kind == "file_urls_request":
         return len(message.file_urls_request.file_names) <= MOST_FILES
     if kind == "backend_operation_request":

@@ -125,13 +125,14 @@ def test_messages_of_very_many_parts(session, handled):
         return made
 
     most = limits.MOST_PARTS
-    small = [message(), message(10_000, 80_000, 900)]
+    small = [message(), message(999, 80_000, 900)]
     large = [message(widgets=most), message(numbers=most), message(hashes=most)]
     for one in small:
         session.handle_backmsg(one)
     for one in large:
         with pytest.raises(WebSocketDisconnect):  # its connection, which would keep it, ends
             session.handle_backmsg(one)
+    session.handle_backmsg(message(limits.MOST_WIDGETS))  # and one more
     assert handled == small
 
 
