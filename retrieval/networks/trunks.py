@@ -128,7 +128,7 @@ class _MBConv(nn.Module):
     def _in_strips(self, x):
         """``_block``, some rows of the output at a time, so that the expanded map fits the cache.
 
-        For a picture of 640 × 480 that DELF enlarged twice, a whole one has 118 MB. The system
+        For a picture of 640 × 480 that DELF made twice as large, a whole one has 118 MB. The system
         clears such a block each time, which took a quarter of the processor time.
         """
         conv, height = self._depthwise_conv, x.shape[2]
