@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import streamlit as st
 
-from pages.parts import limits
+from pages.parts.limits import runs
 from retrieval import hosts, methods, threads
 from retrieval.collections import Collection
 from retrieval.index import describing
@@ -28,7 +28,7 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
     workers: whose queue; WORKERS by default.
     """
     slot = st.empty()
-    limits.let_others_run()
+    runs.let_others_run()
 
     def waiting(place: int) -> None:
         if place:

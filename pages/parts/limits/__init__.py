@@ -1,0 +1,24 @@
+"""Limits on what one browser may ask of Streamlit's server, which has no settings for them.
+
+Streamlit's own functions are replaced. A test of each limit fails where they get other names.
+"""
+
+from functools import cache
+
+from pages.parts.limits import connections, messages, runs, uploads
+from retrieval import cookies
+
+
+@cache
+def set_once() -> None:
+    """Set all limits, at the first run of a page."""
+    connections.allow_many()
+    connections.open_slowly()
+    connections.refuse_tiny_chunks()
+    connections.limit_messages()
+    connections.ask_nobody_for_our_address()
+    cookies.read_in_linear_time()
+    messages.ignore_some()
+    runs.run_few_pages()
+    uploads.keep_few()
+    uploads.read_forms_as_utf8()

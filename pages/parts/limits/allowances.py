@@ -1,0 +1,55 @@
+"""How much may be asked for at once, and then again every second."""
+
+from __future__ import annotations
+
+import time
+
+from streamlit import runtime
+
+from retrieval import hosts
+
+MAX_CLIENTS = 4096  # that are remembered
+
+
+class Allowance:
+    """What one connection or client may still ask for.
+
+    most: at once. a_second: how much of it comes back every second.
+    """
+
+    def __init__(self, most: int, a_second: int):
+        self.most, self.a_second = most, a_second
+        self._left, self._then = float(most), time.monotonic()
+
+    def take(self, count: int) -> bool:
+        """Take ``count`` of it; False where less is left."""
+        now = time.monotonic()
+        self._left = min(self._left + (now - self._then) * self.a_second, self.most)
+        self._then = now
+        if count > self._left:
+            return False
+        self._left -= count
+        return True
+
+
+class OfClients:
+    """An allowance for each client. most, a_second: as for ``Allowance``."""
+
+    def __init__(self, most: int, a_second: int):
+        self.most, self.a_second = most, a_second
+        self._allowances: dict[str, Allowance] = {}
+
+    def take(self, client: str, count: int) -> bool:
+        """Take ``count`` of what a client may ask for; False where less is left."""
+        if client not in self._allowances:
+            if len(self._allowances) >= MAX_CLIENTS:
+                self._allowances.clear()
+            self._allowances[client] = Allowance(self.most, self.a_second)
+        return self._allowances[client].take(count)
+
+
+def client_of(session: str) -> str:
+    """Whose session it is: see ``hosts``."""
+    client = runtime.get_instance().get_client(session)
+    address = client.client_context.remote_ip if client and client.client_context else None
+    return hosts.client_with(address)

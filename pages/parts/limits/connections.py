@@ -1,0 +1,158 @@
+"""How many connections a browser opens, and in which pieces messages come through them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import Transport
+from typing import Any
+
+from starlette.websockets import WebSocketDisconnect
+from streamlit import net_util
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime import Runtime
+from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.runtime_util import get_max_widget_state_size_bytes
+from streamlit.runtime.session_manager import SessionInfo
+from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from pages.parts.limits.allowances import Allowance, OfClients
+from retrieval import chunks, hosts
+
+MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
+MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
+A_MOMENT = 1.0  # s after those minutes
+MAX_OPENED, OPENED_A_SECOND = 300, 10  # connections of one client, at once and then
+MAX_FRAMES, FRAMES_A_SECOND = 1000, 100  # pieces of messages of a browser, at once and then
+MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
+MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
+
+save = MemorySessionStorage.save
+connect = Runtime.connect_session
+made = H11Protocol.connection_made
+handle_events = WebSocketsSansIOProtocol.handle_events
+connected = WebSocketsSansIOProtocol.connection_made
+lost = WebSocketsSansIOProtocol.connection_lost
+write = StarletteSessionClient.write_forward_msg
+opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
+arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
+
+
+def allow_many() -> None:
+    """Let many connections be open, and many sessions be away: a few of them keep nobody out.
+
+    Streamlit waits for ever for the rest of a request, and by default a process may have 1024
+    files: whoever began as many requests shut all others out. It keeps 128 sessions whose
+    connection is broken: whoever opened and closed as many took from others, whose telephone
+    slept, what they had brought. And it forgot a session only when it saved another: what the last
+    visitors of a day had brought stayed in memory for the night.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_OPEN if most == resource.RLIM_INFINITY else min(most, MAX_OPEN)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+    setattr(MemorySessionStorage, "save", _save)  # noqa: B010, mypy allows no assignment
+
+
+def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
+    away: Any = storage._cache
+    away._maxsize = MAX_AWAY
+    save(storage, session)
+    with contextlib.suppress(RuntimeError):  # a script that ends its own session has no loop
+        asyncio.get_running_loop().call_later(away.ttl + A_MOMENT, _forget, away)
+
+
+def _forget(away: Any) -> None:
+    """End the sessions that may not come back any more."""
+    for _, info in away.expire():
+        info.session.shutdown()
+
+
+def open_slowly() -> None:
+    """Let a client open some connections a second, beyond the first ones.
+
+    Each makes a session and a thread. 50 loops that opened one, asked for the page and left at once
+    kept others waiting for 12 seconds.
+    """
+    setattr(Runtime, "connect_session", _connect)  # noqa: B010
+
+
+def _connect(server: Runtime, client: Any, **more: Any) -> str:
+    """Connect, or end the connection: the browser will try again."""
+    if not opened.take(hosts.client_with(client.client_context.remote_ip), 1):
+        raise WebSocketDisconnect
+    return connect(server, client, **more)
+
+
+def refuse_tiny_chunks() -> None:
+    """End connections of bodies in tiny chunks, which keep all others waiting: see ``chunks``."""
+    setattr(H11Protocol, "connection_made", _made)  # noqa: B010
+
+
+def _made(protocol: H11Protocol, transport: Transport) -> None:
+    made(protocol, transport)
+    chunks.limit(protocol, transport)
+
+
+def limit_messages() -> None:
+    """Limit the pieces that messages come in, and what messages take in memory meanwhile.
+
+    20 browsers that sent empty messages, or parts of one byte, kept everybody waiting for half a
+    minute. Streamlit looks at the size of a message when all of it is there, up to 200 MB: ten
+    browsers that kept the end back held 1.5 GB. It lets 500 messages to a browser wait, of any
+    size.
+    """
+    setattr(WebSocketsSansIOProtocol, "connection_made", _connected)  # noqa: B010
+    setattr(WebSocketsSansIOProtocol, "handle_events", _handle_events)  # noqa: B010
+    setattr(WebSocketsSansIOProtocol, "connection_lost", _lost)  # noqa: B010
+    setattr(StarletteSessionClient, "write_forward_msg", _write)  # noqa: B010
+
+
+def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
+    connected(protocol, transport)
+    protocol.conn.max_message_size = get_max_widget_state_size_bytes()
+
+
+def _handle_events(protocol: Any) -> None:
+    if not hasattr(protocol, "pieces"):  # the first browser was there before the limits
+        protocol.pieces = Allowance(MAX_FRAMES, FRAMES_A_SECOND)
+    if protocol.pieces.take(len(protocol.conn.events)):
+        handle_events(protocol)
+        _limit_arriving(protocol)
+    else:
+        protocol.transport.abort()
+
+
+def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
+    arriving.pop(protocol, None)
+    lost(protocol, error)
+
+
+def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
+    """End the connection of which most has arrived, where that of all is too much."""
+    arriving.pop(protocol, None)
+    size = len(protocol.conn.reader.buffer) + (protocol.conn.current_size or 0)
+    if size > chunks.READ:  # what is less came in one piece, or takes no more than a connection
+        arriving[protocol] = size
+    if sum(arriving.values()) > MAX_ARRIVING:
+        max(arriving, key=lambda one: arriving[one]).transport.abort()
+
+
+def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
+    waiting: Any = client._send_queue
+    if sum(map(len, waiting._queue)) > MAX_UNREAD:
+        client._closed.set()
+    write(client, message)
+
+
+def ask_nobody_for_our_address() -> None:
+    """Refuse pages of other sites at once.
+
+    Streamlit would ask a server on the net, in the one thread that serves everybody, whether the
+    site has the address of this machine. Where no answer comes, that takes two seconds a page.
+    """
+    setattr(net_util, "get_external_ip", lambda: None)  # noqa: B010

@@ -1,0 +1,86 @@
+"""What messages of a browser are handled, and how large they may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.websockets import WebSocketDisconnect
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.runtime.app_session import AppSession
+
+from pages.parts.limits import runs
+from pages.parts.limits.allowances import OfClients, client_of
+
+MAX_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
+MAX_PARTS_OF_CLIENT, PARTS_A_SECOND = 400_000, 40_000  # at once, and then
+MAX_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MAX_WIDGETS = 1000  # of a page: Streamlit looks at all of them for each value of its session
+MAX_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
+
+# What Streamlit does at "clear the caches" and "tell me the state of the repository".
+HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
+handle = AppSession.handle_backmsg
+parts = OfClients(MAX_PARTS_OF_CLIENT, PARTS_A_SECOND)
+
+
+def ignore_some() -> None:
+    """Let no visitor clear the caches of all, reach files of the owner, or keep others waiting.
+
+    With the caches go the networks that everybody uses, and the pictures of visitors are deleted
+    as if their sessions had ended. Each file that is announced is answered with 230 bytes. What
+    Streamlit does for a page without running it: it makes a file to download, in one of a few
+    threads for all. Where the owner has a coding assistant, it also writes instructions for that
+    into the folder of the app.
+    """
+    for name in HANDLERS:
+        setattr(AppSession, name, _nothing)
+    setattr(AppSession, "handle_backmsg", _handle)  # noqa: B010, mypy allows no assignment
+
+
+def _nothing(session: AppSession) -> None:
+    pass
+
+
+def _handle(session: AppSession, message: BackMsg) -> None:
+    """Handle a message, or ignore it, or end the connection, which would keep a large one."""
+    count = _parts(message)
+    if count > MAX_PARTS or not parts.take(client_of(session.id), count):
+        raise WebSocketDisconnect
+    if _is_modest(session, message):
+        handle(session, message)
+
+
+def _is_modest(session: AppSession, message: BackMsg) -> bool:
+    kind = message.WhichOneof("type")
+    if kind == "stop_script":  # what is stopped before it runs leaves a thread that waits
+        is_running = session.id in runs.running
+        runs.running.discard(session.id)
+        return is_running
+    if kind == "rerun_script":
+        return len(message.rerun_script.widget_states.widgets) <= MAX_WIDGETS
+    if kind == "file_urls_request":
+        return len(message.file_urls_request.file_names) <= MAX_FILES
+    if kind == "backend_operation_request":
+        asked = message.backend_operation_request.WhichOneof("payload")
+        known = asked in ("deferred_file", "dataframe_chunk")
+        return known and len(session._background_tasks) < MAX_DOWNLOADS
+    return True
+
+
+def _parts(message: Message) -> int:
+    """How many values a message has, with all in it; beyond MAX_PARTS they are not all counted.
+
+    Two million widgets without a name are 4 MB, take a second to compare with those before, and up
+    to 100 MB of memory until the next message. Fifty tabs that sent 10,000 parts again and again
+    kept others waiting for a minute.
+    """
+    count = 0
+    waiting: list[Any] = [message]
+    while waiting and count <= MAX_PARTS:
+        for _, value in waiting.pop().ListFields():
+            values = [value] if isinstance(value, Message | str | bytes | int | float) else value
+            count += len(values)
+            if count <= MAX_PARTS and isinstance(values[0], Message):
+                waiting += values
+    return count

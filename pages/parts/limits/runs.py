@@ -1,0 +1,85 @@
+"""How many pages run at a time, and whose."""
+
+from __future__ import annotations
+
+import threading
+
+from streamlit import runtime
+from streamlit.runtime.app_session import AppSession
+from streamlit.runtime.scriptrunner import ScriptRunner
+from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
+
+from pages.parts.limits.allowances import client_of
+from retrieval.workers import Workers
+
+MAX_RUNS = 4  # of pages at once
+SHORT = 1.0  # s; a run that takes longer goes on beside those that begin after it
+
+begin_run = ScriptRunner._install_event_loop
+run_script = ScriptRunner._run_script
+sent = AppSession.on_flushed_messages_sent
+RUNS = Workers(MAX_RUNS, 1_000_000, tidy=False)  # a session has one run at a time
+_run = threading.local()  # its ``ended``, where it is one of those
+unsent: dict[str, threading.Event] = {}  # ends of runs by session
+running: set[str] = set()  # sessions whose page runs and was not told to stop
+
+
+def run_few_pages() -> None:
+    """Let a few pages run at a time, of each client in turn, and the others wait.
+
+    Each run is a thread, and makes hundreds of messages, which one thread sends for everybody.
+    With fifty tabs that asked for their page again and again, others waited until they stopped.
+    After a message to stop, the next run has a thread of its own. With fifty tabs that asked and
+    stopped in turn there were 6,000, and others waited for a minute: see ``messages``.
+    """
+    setattr(ScriptRunner, "_install_event_loop", _begin_run)  # noqa: B010, called by each run
+    setattr(ScriptRunner, "_run_script", _run_script)  # noqa: B010
+    setattr(AppSession, "on_flushed_messages_sent", _sent)  # noqa: B010
+
+
+def _begin_run(runner: ScriptRunner) -> None:
+    begin_run(runner)
+    if not hasattr(_run, "ended"):  # the thread begins, and no run yet
+        return
+    _end_run(runner)  # the one before
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        ended.wait(SHORT)
+
+    RUNS.submit(client_of(runner._session_id), hold)
+    begun.wait()
+    _run.ended = ended
+    running.add(runner._session_id)
+
+
+def _run_script(runner: ScriptRunner, asked: RerunData) -> None:
+    _run.ended = None
+    try:
+        run_script(runner, asked)  # and again where it is asked for the page meanwhile
+    finally:
+        running.discard(runner._session_id)
+        _end_run(runner)
+        del _run.ended
+
+
+def _end_run(runner: ScriptRunner) -> None:
+    """The next page may begin when the messages of this run are sent, if anybody is there."""
+    session, server = runner._session_id, runtime.get_instance()
+    if _run.ended and server.is_active_session(session):
+        _run.ended, unsent[session] = unsent.pop(session, None), _run.ended
+        server._enqueued_some_message()  # that thread may have sent all of them already
+    let_others_run()
+
+
+def _sent(session: AppSession) -> None:
+    if ended := unsent.pop(session.id, None):
+        ended.set()
+    sent(session)
+
+
+def let_others_run() -> None:
+    """Let the next page begin: that of this thread has to wait for something."""
+    if getattr(_run, "ended", None):
+        _run.ended.set()

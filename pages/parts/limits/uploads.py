@@ -1,0 +1,61 @@
+"""What uploads take in memory, and how their forms are read."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from starlette import formparsers
+from starlette.exceptions import HTTPException
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+
+MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
+DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
+
+add = MemoryUploadedFileManager.add_file
+
+
+def keep_few() -> None:
+    """Limit what all uploads that wait to be used take in memory, where Streamlit limits each.
+
+    Streamlit looks whether the session of an upload is there only before the upload comes: what
+    came after it had ended stayed for ever. An upload that is deleted counts on, for its session
+    may have kept it: 16 sessions held 6 GB.
+    """
+    setattr(MemoryUploadedFileManager, "add_file", _add)  # noqa: B010
+
+
+def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFileRec) -> None:
+    server: Any = runtime.get_instance()
+    there = server.is_active_session(session_id)
+    if not there and not server._session_mgr._session_storage.get(session_id):
+        raise HTTPException(400, "The session of this upload has ended.")
+    most: dict[str, int] = vars(manager).setdefault("most", {})  # bytes of each session at once
+    for gone in most.keys() - manager.file_storage.keys():
+        del most[gone]
+    mine = sum(len(one.data) for one in manager.file_storage.get(session_id, {}).values())
+    mine = max(mine + len(file.data), most.get(session_id, 0))
+    if mine > MAX_UPLOADED or sum((most | {session_id: mine}).values()) > MAX_OF_ALL:
+        raise HTTPException(413, "Too much was uploaded already.")
+    most[session_id] = mine
+    add(manager, session_id, file)
+
+
+def read_forms_as_utf8() -> None:
+    """Read every form, of an upload, as UTF-8, whatever character set a client asks for.
+
+    Python takes the square of the length to read punycode: a megabyte would stop the one thread
+    that serves everybody for a minute. Forms as ``a=1&b=2``, which no browser sends for a file, are
+    refused: 20 clients that sent 10 MB of ``%41`` or ``&`` kept everybody waiting for 9 seconds.
+    """
+    setattr(formparsers, DECODE, _decode)
+    setattr(formparsers.FormParser, "parse", _refuse)  # noqa: B010
+
+
+def _decode(data: bytes | bytearray, codec: str) -> str:
+    return data.decode("utf-8", "replace")
+
+
+async def _refuse(parser: formparsers.FormParser) -> NoReturn:
+    raise formparsers.MultiPartException("A file comes as multipart/form-data.")

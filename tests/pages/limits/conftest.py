@@ -1,0 +1,31 @@
+"""A session, and what of its messages is left for Streamlit."""
+
+import pytest
+from streamlit.runtime.app_session import AppSession, AppSessionState
+
+from pages.parts.limits import messages
+from pages.parts.limits.allowances import OfClients
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """A session that lacks what Streamlit's own handlers would look for."""
+    for name in (*messages.HANDLERS, "handle_backmsg"):
+        monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # undone later
+    messages.ignore_some()
+    session = object.__new__(AppSession)
+    session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
+    session.id = "there"
+    monkeypatch.setattr(messages, "client_of", lambda session: f"client of {session}")
+    monkeypatch.setattr(
+        messages, "parts", OfClients(messages.MAX_PARTS_OF_CLIENT, messages.PARTS_A_SECOND)
+    )
+    return session
+
+
+@pytest.fixture
+def handled(monkeypatch):
+    """What is left for Streamlit to do."""
+    left = []
+    monkeypatch.setattr(messages, "handle", lambda session, message: left.append(message))
+    return left

@@ -1,0 +1,249 @@
+"""Connections of a browser, and the pieces that its messages come in."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocketDisconnect
+from streamlit import net_util
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime import Runtime
+from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.session_manager import SessionClientDisconnectedError
+from streamlit.web.server import server_util
+from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from pages.parts.limits import allowances, connections
+from pages.parts.limits.allowances import OfClients
+from retrieval import chunks
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_browsers_of_one_client_connect_slowly(monkeypatch):
+    """50 loops that opened the page and left at once kept others waiting for 12 seconds."""
+    monkeypatch.setattr(Runtime, "connect_session", Runtime.connect_session)  # undone later
+    monkeypatch.setattr(connections, "connect", lambda server, client, **_: "connected")
+    monkeypatch.setattr(
+        connections, "opened", OfClients(connections.MAX_OPENED, connections.OPENED_A_SECOND)
+    )
+    now = 0.0
+    monkeypatch.setattr(allowances.time, "monotonic", lambda: now)
+    connections.open_slowly()
+    server = object.__new__(Runtime)
+
+    def connected(address, tries):
+        client = SimpleNamespace(client_context=SimpleNamespace(remote_ip=address))
+        count = 0
+        for _ in range(tries):
+            with contextlib.suppress(WebSocketDisconnect):
+                count += server.connect_session(client=client, user_info={}) == "connected"
+        return count
+
+    assert connected("192.0.2.1", 1000) == connections.MAX_OPENED
+    assert connected("192.0.2.2", 1) == 1
+    now = 2.0
+    assert connected("192.0.2.1", 1000) == 2 * connections.OPENED_A_SECOND
+
+
+def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
+    """130 connections, opened and closed, took the pictures of visitors whose telephone slept."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    connections.allow_many()
+    storage = MemorySessionStorage()
+    for number in range(1000):
+        storage.save(SimpleNamespace(session=SimpleNamespace(id=f"{number}")))
+    assert storage.get("0").session.id == "0"
+
+
+def test_sessions_that_stay_away_end_without_others(monkeypatch):
+    """What the last visitors had brought stayed until others came and went."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    connections.allow_many()
+    storage = MemorySessionStorage(ttl_seconds=0.02)
+    ended = []
+    late, soon = (
+        SimpleNamespace(id=name, shutdown=lambda name=name: ended.append(name))
+        for name in ("late", "soon")
+    )
+
+    async def leave():
+        storage.save(SimpleNamespace(session=late))
+        storage.save(SimpleNamespace(session=soon))
+        storage.delete("soon")  # it came back
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(connections, "A_MOMENT", 0.02)
+    asyncio.run(leave())
+    assert ended == ["late"]
+
+
+SHOWN = """
+import http.cookies
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from streamlit.testing.v1 import AppTest
+assert not AppTest.from_file("app.py", default_timeout=60).run().exception
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+print(http.cookies._unquote.__module__)
+import streamlit
+assert not streamlit.get_option("runner.postScriptGC")
+"""
+
+
+def test_limits_are_set_before_a_page_is_shown():
+    """A thousand requests, begun and not ended, kept everybody out for as long as they stayed."""
+    resource = pytest.importorskip("resource")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOWN], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    now = min(most, connections.MAX_OPEN) if most > 0 else connections.MAX_OPEN
+    assert ran.stdout.split("\n")[-3:-1] == [str((now, most)), "retrieval.cookies"]
+
+
+def test_requests_in_tiny_pieces(monkeypatch):
+    """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
+    monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
+    connections.refuse_tiny_chunks()
+    settings = uvicorn.Config(lambda *_: None, log_config=None)
+    settings.load()
+    loop = asyncio.new_event_loop()
+    protocol = H11Protocol(settings, uvicorn.server.ServerState(), {}, loop)
+    protocol.connection_made(asyncio.Transport())
+    loop.close()
+    assert isinstance(protocol.conn, chunks.Connection)
+
+
+class Protocol:
+    """Stands for a connection."""
+
+
+def test_messages_in_tiny_pieces(monkeypatch):
+    """20 browsers that sent empty messages kept all visitors waiting for a minute."""
+    handled, ended = [], []
+    monkeypatch.setattr(connections, "handle_events", handled.append)
+    seconds = iter((0, 0, 6, 12, 12.1, 12.2))
+    monkeypatch.setattr(allowances, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    transport = SimpleNamespace(abort=lambda: ended.append(1))
+    conn = SimpleNamespace(events=[0] * 600, reader=SimpleNamespace(buffer=b""), current_size=None)
+    protocol = Protocol()
+    protocol.conn, protocol.transport = conn, transport
+    for _ in range(3):  # a browser that is busy
+        connections._handle_events(protocol)
+    assert (len(handled), ended) == (3, [])
+    for _ in range(2):
+        connections._handle_events(protocol)
+    assert (len(handled), ended) == (3, [1, 1])
+
+
+class Transport(asyncio.Transport):
+    """Of a browser that never reads."""
+
+    aborted = False
+
+    def write(self, data):
+        pass
+
+    def close(self):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def abort(self):
+        self.aborted = True
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+async def connect(monkeypatch):
+    """A browser's connection to uvicorn, with Streamlit's setting and our limits."""
+    for name in ("connection_made", "connection_lost", "handle_events"):
+        found = getattr(WebSocketsSansIOProtocol, name)
+        monkeypatch.setattr(WebSocketsSansIOProtocol, name, found)  # undone later
+    monkeypatch.setattr(
+        StarletteSessionClient, "write_forward_msg", StarletteSessionClient.write_forward_msg
+    )
+    connections.limit_messages()
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    settings = uvicorn.Config(app, log_config=None, ws_max_size=200 << 20)
+    settings.load()
+    loop = asyncio.get_running_loop()
+    protocol = WebSocketsSansIOProtocol(settings, uvicorn.server.ServerState(), {}, loop)
+    protocol.connection_made(Transport())
+    protocol.data_received(HANDSHAKE)
+    await asyncio.sleep(0)
+    return protocol
+
+
+def begun(size, sent, last=True):
+    """The beginning of a message of ``size`` bytes, whose other frames follow unless ``last``."""
+    return bytes([0x82 if last else 2, 0xFF]) + size.to_bytes(8, "big") + bytes(4 + sent)
+
+
+def test_messages_that_never_end(monkeypatch):
+    """Ten browsers that kept the last byte of 150 MB back held 1.5 GB for as long as they liked."""
+
+    async def attack():
+        for message in (begun(5 << 20, 1), begun(3 << 20, 3 << 20, False) + begun(3 << 20, 1)):
+            protocol = await connect(monkeypatch)
+            protocol.data_received(message)
+            assert protocol.close_sent
+            protocol.connection_lost(None)
+        monkeypatch.setattr(connections, "MAX_ARRIVING", 5_000_000)
+        many = [await connect(monkeypatch) for _ in range(3)]
+        for protocol, size in zip(many, (1, 3, 2), strict=True):
+            protocol.data_received(begun(3_900_000, size * 1_000_000))
+        assert [one.transport.aborted for one in many] == [False, True, False]
+        for protocol in many:
+            protocol.connection_lost(None)
+        assert not connections.arriving
+
+    asyncio.run(attack())
+
+
+def test_messages_that_nobody_reads(monkeypatch):
+    """500 waited for each browser, of 15 MB where it had sent a box with a million commas."""
+
+    async def attack():
+        await connect(monkeypatch)
+        socket = SimpleNamespace(headers=Headers(), cookies={}, client=None)
+        client = StarletteSessionClient(socket)
+        message = ForwardMsg()
+        message.delta.new_element.markdown.body = "," * (7 << 20)
+        for _ in range(3):
+            client.write_forward_msg(message)
+        with pytest.raises(SessionClientDisconnectedError):
+            client.write_forward_msg(message)
+        await client.aclose()
+
+    asyncio.run(attack())
+
+
+def test_nobody_is_asked_for_our_address(monkeypatch):
+    """20 pages of another site kept all visitors waiting for 5 seconds, and longer offline."""
+    monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
+    asked = []
+    monkeypatch.setattr("requests.get", lambda address, **_: asked.append(address))
+    connections.ask_nobody_for_our_address()
+    assert not server_util.is_url_from_allowed_origins("http://evil.example")
+    assert server_util.is_url_from_allowed_origins("http://localhost:8501")
+    assert not asked

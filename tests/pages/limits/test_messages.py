@@ -1,0 +1,98 @@
+"""What messages of a browser are handled."""
+
+import pytest
+import streamlit as st
+from starlette.websockets import WebSocketDisconnect
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
+
+from pages.parts.limits import allowances, messages
+
+
+def test_no_visitor_clears_the_caches_of_all(session):
+    """Two bytes did, and the pictures of all visitors were deleted three minutes later."""
+    made = []
+
+    @st.cache_resource(on_release=made.remove)
+    def shared():
+        made.append(1)
+        return 1
+
+    shared()
+    for message in (BackMsg(clear_cache=True), BackMsg(load_git_info=True)):
+        session.handle_backmsg(message)
+    assert made == [shared()]
+    shared.clear()
+    assert not made
+
+
+def test_files_that_are_announced(session, handled):
+    """Each is answered with an address: 1.5 MB took 0.6 GB, and 25 MB took all there is."""
+    for count in (0, messages.MAX_FILES, messages.MAX_FILES + 1):
+        message = BackMsg()
+        message.file_urls_request.file_names.extend([""] * count)
+        session.handle_backmsg(message)
+    assert [len(one.file_urls_request.file_names) for one in handled] == [0, messages.MAX_FILES]
+
+
+def test_messages_of_very_many_parts(session, handled):
+    """Two million widgets, which are 4 MB, kept everybody waiting for a second."""
+
+    def message(widgets=0, numbers=0, hashes=0):
+        made = BackMsg()
+        state = made.rerun_script
+        state.widget_states.widgets.extend([WidgetState()] * widgets)
+        state.widget_states.widgets.add().int_array_value.data.extend([1] * numbers)
+        state.cached_message_hashes.extend([""] * hashes)
+        return made
+
+    most = messages.MAX_PARTS
+    small = [message(), message(999, 80_000, 900)]
+    large = [message(widgets=most), message(numbers=most), message(hashes=most)]
+    for one in small:
+        session.handle_backmsg(one)
+    for one in large:
+        with pytest.raises(WebSocketDisconnect):  # its connection, which would keep it, ends
+            session.handle_backmsg(one)
+    session.handle_backmsg(message(messages.MAX_WIDGETS))  # and one more
+    assert handled == small
+
+
+def test_parts_of_all_messages_of_a_client(session, handled, monkeypatch):
+    """Fifty tabs that announced 10,000 files again and again kept others waiting for a minute."""
+    message = BackMsg()
+    message.file_urls_request.file_names.extend([""] * messages.MAX_FILES)
+    monkeypatch.setattr(allowances.time, "monotonic", lambda: 0.0)
+    most = messages.MAX_PARTS_OF_CLIENT // messages.MAX_FILES - 1  # a message is one part too
+    for _ in range(most):
+        session.handle_backmsg(message)
+    with pytest.raises(WebSocketDisconnect):
+        session.handle_backmsg(message)
+    session.id = "b"
+    session.handle_backmsg(message)
+    assert len(handled) == most + 1
+
+
+@pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])
+def test_no_visitor_writes_into_the_folder_of_the_app(session, handled, payload):
+    """Instructions for coding assistants were installed there, for whoever came by a proxy."""
+    message = BackMsg()
+    getattr(message.backend_operation_request, payload).SetInParent()
+    session._background_tasks = set()
+    session.handle_backmsg(message)
+    assert not handled
+
+
+def test_files_to_download_are_made_a_few_at_a_time(session, handled):
+    """10,000 were asked for with 0.8 MB, and made in the threads that serve everybody."""
+    message = BackMsg()
+    message.backend_operation_request.deferred_file.file_id = "a table"
+    session._background_tasks = set()
+    for number in range(20):
+        session.handle_backmsg(message)
+        if len(handled) > number:
+            session._background_tasks.add(number)
+    assert len(handled) == messages.MAX_DOWNLOADS
+    session._background_tasks.pop()
+    session.handle_backmsg(message)
+    assert len(handled) == messages.MAX_DOWNLOADS + 1

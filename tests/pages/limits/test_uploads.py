@@ -1,0 +1,113 @@
+"""What uploads take in memory, and how their forms are read."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from starlette import formparsers
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.formparsers import FormParser
+from starlette.requests import Request
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+
+from pages.parts.limits import uploads
+from pages.parts.plain import plain
+
+
+def test_names_that_cannot_be_sent():
+    """Half a surrogate, as JSON and file systems allow it, cannot be put into a message."""
+    assert plain("caf\ud800*") == r"caf\?\*"
+
+
+def parsed_form(charset):
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    body = '--x\r\nContent-Disposition: form-data; name="é"\r\n\r\nbcher-kva\r\n--x--\r\n'
+
+    async def stream():
+        yield body.encode()
+
+    parser = formparsers.MultiPartParser(Headers({"Content-Type": kind}), stream())
+    return dict(asyncio.run(parser.parse()))
+
+
+def test_forms_are_read_as_utf8(monkeypatch):
+    monkeypatch.setattr(
+        formparsers, uploads.DECODE, getattr(formparsers, uploads.DECODE)
+    )  # undone later
+    uploads.read_forms_as_utf8()
+    for charset in ("punycode", "utf-8", "latin-1", "nothing"):
+        assert parsed_form(charset) == {"é": "bcher-kva"}
+
+
+def test_forms_without_files_are_refused(monkeypatch):
+    """20 uploads of 10 MB of ampersands kept all visitors waiting for nine seconds."""
+    monkeypatch.setattr(FormParser, "parse", FormParser.parse)  # undone later
+    monkeypatch.setattr(formparsers, uploads.DECODE, getattr(formparsers, uploads.DECODE))
+    uploads.read_forms_as_utf8()
+    kind = (b"content-type", b"application/x-www-form-urlencoded")
+
+    async def receive():
+        return {"type": "http.request", "body": b"&" * 100}
+
+    request = Request({"type": "http", "headers": [kind], "app": None}, receive)
+    with pytest.raises(HTTPException, match="multipart"):
+        asyncio.run(request._get_form(max_files=1, max_fields=1, max_part_size=1))
+
+
+def uploading(monkeypatch, *sessions):
+    """A server with these sessions, and what it does with an upload of so many bytes."""
+    monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
+    uploads.keep_few()
+    away = SimpleNamespace(get=lambda session: session == "away")
+    server = SimpleNamespace(
+        is_active_session=sessions.__contains__,
+        _session_mgr=SimpleNamespace(_session_storage=away),
+    )
+    monkeypatch.setattr(uploads.runtime, "get_instance", lambda: server)
+    manager = MemoryUploadedFileManager("")
+
+    def upload(session, name, size):
+        manager.add_file(session, UploadedFileRec(name, name, "", bytes(size)))
+
+    return manager, upload
+
+
+def test_an_upload_that_outlives_its_session(monkeypatch):
+    """It stayed in memory for ever: nobody was left with whom it would have gone."""
+    manager, upload = uploading(monkeypatch, "there")
+    upload("there", "a", 10)
+    upload("away", "a", 10)
+    with pytest.raises(HTTPException, match="400"):
+        upload("gone", "a", 10)
+    assert set(manager.file_storage) == {"there", "away"}
+
+
+def test_uploads_are_few_in_all(monkeypatch):
+    """Each was limited: ten of 199 MB took 2 GB, a hundred would have taken 20."""
+    monkeypatch.setattr(uploads, "MAX_UPLOADED", 100)
+    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150)
+    manager, upload = uploading(monkeypatch, "one", "two")
+    upload("one", "a", 60)
+    upload("one", "b", 40)
+    upload("two", "a", 50)
+    for session, size in (("one", 1), ("two", 1)):
+        with pytest.raises(HTTPException, match="413"):
+            upload(session, "c", size)
+    manager.remove_file("one", "a")
+    upload("one", "c", 60)
+    assert manager._total_bytes == 150
+
+
+def test_uploads_that_were_deleted_count_on_where_their_session_may_have_kept_them(monkeypatch):
+    """Sessions that each kept 200 MB and then deleted the upload took all memory there is."""
+    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150)
+    manager, upload = uploading(monkeypatch, "one", "two")
+    upload("one", "a", 100)
+    manager.remove_file("one", "a")
+    with pytest.raises(HTTPException, match="413"):
+        upload("two", "a", 100)
+    upload("one", "b", 100)
+    manager.remove_session_files("one")
+    upload("two", "a", 100)
