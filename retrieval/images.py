@@ -43,7 +43,7 @@ MAX_BYTES = 200_000_000
 # that it may have. That is 3.7 s for a visitor's, where true ones of 25 megapixels take 0.3 to 2 s.
 SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
 QUICK_SECONDS = 1.0  # HEICs of telephones take 0.4 to 0.8
-MOST_ENLARGED = 4.0
+MAX_ENLARGED = 4.0
 
 # Pictures of visitors that take long wait for each other, and no others wait for them.
 _collections, _quick, _slow = Decoder(), Decoder(), Decoder()
@@ -219,7 +219,7 @@ def fit(
 ) -> Image.Image:
     """Resize so that the longer side of the *full* picture is at most ``size``.
 
-    enlarge: whether a smaller picture is brought up to ``size``, at most ``MOST_ENLARGED`` times.
+    enlarge: whether a smaller picture is brought up to ``size``, at most ``MAX_ENLARGED`` times.
 
     A box is cut out first and shrunk by the factor of the full picture, as in the reference
     evaluation of cirtorch: the query keeps the scale that it has in its photograph.
@@ -229,7 +229,7 @@ def fit(
         picture = crop(picture, box)
         size = size * max(picture.size) / full
     if enlarge and max(picture.size) < size:
-        factor = min(size / max(picture.size), MOST_ENLARGED)
+        factor = min(size / max(picture.size), MAX_ENLARGED)
         sides = [max(1, round(side * factor)) for side in picture.size]
         return picture.resize(sides, Image.Resampling.BICUBIC)
     if max(picture.size) <= size:

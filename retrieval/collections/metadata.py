@@ -34,8 +34,8 @@ Metadata = Mapping[str, Values]  # picture name → values
 FILES = ("metadata.csv", "metadata.json")
 NAMES = ("name", "file", "filename")  # of the column with the file
 MAX_BYTES = 16_000_000
-MOST_COLUMNS = 50
-MOST_CELLS = 2_000_000  # lines × columns: a line of two letters still takes a place for each column
+MAX_COLUMNS = 50
+MAX_CELLS = 2_000_000  # lines × columns: a line of two letters still takes a place for each column
 LONGEST_FILTER = 1000
 
 
@@ -72,7 +72,7 @@ def _csv(text: str) -> list[dict[str, Any]]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     if len(set(lines.fieldnames or ())) != len(lines.fieldnames or ()):
         raise ValueError("a column is there twice")
-    table = list(islice(lines, MOST_CELLS // max(len(lines.fieldnames or ()), 1) + 1))
+    table = list(islice(lines, MAX_CELLS // max(len(lines.fieldnames or ()), 1) + 1))
     if any(None in line for line in table):
         raise ValueError("a line is longer than the first")
     return table
@@ -94,10 +94,10 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     by = next((one for one in columns if one.strip().lower() in NAMES), None)
     if by is None:
         raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
-    if len(columns) > MOST_COLUMNS:
-        raise RetrievalError(f"{file} has more than {MOST_COLUMNS} columns.")
-    if len(lines) * len(columns) > MOST_CELLS:
-        raise RetrievalError(f"{file} has more than {MOST_CELLS:,} cells, empty ones included.")
+    if len(columns) > MAX_COLUMNS:
+        raise RetrievalError(f"{file} has more than {MAX_COLUMNS} columns.")
+    if len(lines) * len(columns) > MAX_CELLS:
+        raise RetrievalError(f"{file} has more than {MAX_CELLS:,} cells, empty ones included.")
     found: dict[str, dict[str, Value]] = {}
     for line in lines:
         name = str(line.get(by) or "")

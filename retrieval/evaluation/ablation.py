@@ -28,7 +28,7 @@ from retrieval.methods.base import GlobalMethod, Method
 
 FILE = "ablation.npz"
 PROTOCOL = "medium"
-MOST_BYTES = 16_000  # of a picture: five exponents and 2048 channels take 14 500
+MAX_BYTES = 16_000  # of a picture: five exponents and 2048 channels take 14 500
 EXPONENTS = (1.0, 2.0, 5.0, np.inf)  # of CNN-IRwNHA, beside its own: from average to maximum
 Layer = tuple[np.ndarray, np.ndarray]
 
@@ -217,7 +217,7 @@ def load(index: Index) -> Ablation | None:
     again = f"; run: python -m retrieval ablate {index.path}"
     names = ("index_sha256", "exponents", "pooled", "second", "maps", "scale_maps")
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
-    most = min(len(index) * MOST_BYTES, files.MAX_ARRAYS) + 100_000
+    most = min(len(index) * MAX_BYTES, files.MAX_ARRAYS) + 100_000
     try:
         arrays = {name: files.read_array(path, name, most) for name in names}
         same = str(arrays.pop("index_sha256")) == files.digest(index.path / "manifest.json")

@@ -32,7 +32,7 @@ from retrieval.index.describing import Described, Known
 from retrieval.index.journal import IDENTITY, Journal, delete
 from retrieval.index.layout import EXACT, Part
 
-MOST_LISTED = 20  # missing parts; a stranger's part may say that it is one of a billion
+MAX_LISTED = 20  # missing parts; a stranger's part may say that it is one of a billion
 Progress = Callable[[int, int, str], None]
 # (collection, method, names, known, max_pixels) → the result for each picture, in any order
 Describe = Callable[[Any, Any, Sequence[str], Known, int], Iterator[Described]]
@@ -184,8 +184,8 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
     if len(pieces) < count:
         here = {piece.part.number for piece in pieces}
         missing = (str(number) for number in range(1, count + 1) if number not in here)
-        listed = ", ".join(islice(missing, MOST_LISTED))
-        more = ", …" if count - len(here) > MOST_LISTED else ""
+        listed = ", ".join(islice(missing, MAX_LISTED))
+        more = ", …" if count - len(here) > MAX_LISTED else ""
         raise RetrievalError(f"Of {count} parts these are missing: {listed}{more}.")
     held = Counter(
         name

@@ -28,7 +28,7 @@ from retrieval.methods.base import Method
 from retrieval.threads import usable_cores
 
 LOCAL = "local"
-MOST_AT_ONCE = 32  # pictures that are handed out together
+MAX_AT_ONCE = 32  # pictures that are handed out together
 IN_HAND = 2  # times that many at each worker: some are described while others are on their way
 PATIENCE = 10  # s that a cluster is waited for
 TRIES = 3  # times more that pictures are handed out whose worker has died
@@ -110,7 +110,7 @@ def _handed_out(
     ray: Any, workers: Sequence[Any], names: Sequence[str], known: Known, batch: int
 ) -> Iterator[Described]:
     """Hand out all names, a few at a time, and pass on what comes back, in any order."""
-    size = min(MOST_AT_ONCE, len(names) // (len(workers) * IN_HAND * 2))
+    size = min(MAX_AT_ONCE, len(names) // (len(workers) * IN_HAND * 2))
     size = max(size // batch, 1) * batch  # whole batches of the method
     pieces = iter([names[start : start + size] for start in range(0, len(names), size)])
     everything = ray.put(known)

@@ -26,11 +26,11 @@ from retrieval.index.store import Index
 
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
 EXACT = 100_000  # pictures up to which the engine compares with all of them
-MOST_ROWS = 2000  # in one request
+MAX_ROWS = 2000  # in one request
 ATTEMPTS = 3
 LONGEST_NAME = 4096  # bytes
-MOST_MANIFEST = 1_000_000  # bytes: what the server keeps it in takes 1.5 MB
-MOST_METADATA = 60_000  # bytes a picture; Milvus takes 65 536
+MAX_MANIFEST = 1_000_000  # bytes: what the server keeps it in takes 1.5 MB
+MAX_METADATA = 60_000  # bytes a picture; Milvus takes 65 536
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 
 
@@ -51,7 +51,7 @@ def export(
     _behind(address)  # refuses the name of another program's collection before anything is written
     name = _prepared(index, address, metadata)
     written = 0
-    batch = min(max(BATCH_BYTES // (4 * index.width), 1), MOST_ROWS)
+    batch = min(max(BATCH_BYTES // (4 * index.width), 1), MAX_ROWS)
     begun = _count(address, name) > 0
     for start in range(0, len(index), batch):
         end = min(start + batch, len(index))
@@ -97,7 +97,7 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
         )
     if "queries_sha256" in index.settings:
         raise RetrievalError(f"{index} brings its own queries, which a store cannot hold.")
-    if len(json.dumps(index.manifest)) > MOST_MANIFEST:
+    if len(json.dumps(index.manifest)) > MAX_MANIFEST:
         raise RetrievalError(
             f"{index} lists {len(index.manifest['skipped'])} skipped pictures, too many for a "
             "store: take them out of the collection and index it again."
@@ -114,8 +114,8 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
     for column in {column for values in metadata.values() for column in values}:
         _check_column(column)
     for name, values in metadata.items():
-        if len(json.dumps(values)) > MOST_METADATA:
-            raise RetrievalError(f"The metadata of {name} is longer than {MOST_METADATA} bytes.")
+        if len(json.dumps(values)) > MAX_METADATA:
+            raise RetrievalError(f"The metadata of {name} is longer than {MAX_METADATA} bytes.")
 
     def rows(start: int, end: int) -> list[dict[str, Any]]:
         vectors = index.arrays["descriptors"][start:end].astype(np.float32)

@@ -172,7 +172,7 @@ class DELF(Method):
         size: (width, height) of that picture. At scale s the side is this divided by s.
         """
         longer = max(size)
-        largest = longer * images.MOST_ENLARGED if self.settings["enlarge"] else longer
+        largest = longer * images.MAX_ENLARGED if self.settings["enlarge"] else longer
         input_side = min(self.settings["size"], largest)
         field = trunks.receptive_field(self.trunk.layers, int(input_side))
         return field.size * longer / input_side

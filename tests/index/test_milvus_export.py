@@ -85,7 +85,7 @@ def killed_at(monkeypatch, number, after):
 
 def test_an_export_that_is_killed_anywhere_goes_on(milvus, exported, monkeypatch, tmp_path):
     """Before and after each of its calls: a reader meets nothing or everything, nothing twice."""
-    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    monkeypatch.setattr(export_module, "MAX_ROWS", 10)
     with monkeypatch.context() as patch:
         calls = killed_at(patch, 0, False)
         assert export(exported, milvus.address("k")) == len(exported)
@@ -106,7 +106,7 @@ def test_an_export_that_is_killed_anywhere_goes_on(milvus, exported, monkeypatch
 
 
 def test_what_is_there_is_not_sent_again(milvus, exported, monkeypatch):
-    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    monkeypatch.setattr(export_module, "MAX_ROWS", 10)
     address = milvus.address("half")
 
     def stop(done, total, name):
@@ -125,7 +125,7 @@ def test_a_killed_process_goes_on(milvus, exported):
         "import os, signal, sys\n"
         "from retrieval import index\n"
         "from retrieval.index import export, milvus\n"
-        "export.MOST_ROWS = 10\n"
+        "export.MAX_ROWS = 10\n"
         "die = lambda done, *rest: done >= 20 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "export.export(index.load(sys.argv[1]), milvus.Address.parse(sys.argv[2]), progress=die)\n"
     )
@@ -161,7 +161,7 @@ def killed_server_at(monkeypatch, server, numbers, delay=0.0):
 
 def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, monkeypatch, milvus):
     """At several moments of an export, and between two searches."""
-    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    monkeypatch.setattr(export_module, "MAX_ROWS", 10)
     server = Server(tmp_path / "own").start().wait()
     try:
         address = server.address("town")
@@ -194,7 +194,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, mo
 @pytest.mark.parametrize("delay", [0.0, 0.002])
 def test_a_server_that_is_killed_at_any_call(tmp_path, exported, monkeypatch, milvus, delay):
     """Just before each call of an export, and in the middle of it."""
-    monkeypatch.setattr(export_module, "MOST_ROWS", 10)
+    monkeypatch.setattr(export_module, "MAX_ROWS", 10)
     server = Server(tmp_path / "own").start().wait()
     try:
         number, steps = 0, 1

@@ -35,7 +35,7 @@ from retrieval.errors import RetrievalError
 WORK = ".commons"  # the hidden folder of a collection where the work is kept
 OF_ONE = 200  # files looked at in one category, so that subcategories have their turn
 SPARE = 5  # times as many candidates as pictures are wanted
-MOST_CATEGORIES = 60  # looked into for one landmark
+MAX_CATEGORIES = 60  # looked into for one landmark
 QUERIES = 10  # one picture in so many asks
 # Cosine from which two pictures are one photograph, for CNN-IRwNHA's embedded gem-lite0. Measured
 # on small photographs of Oxford and Paris: 60 saved again from 70 % of their size have a median of
@@ -179,7 +179,7 @@ def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
     found: dict[int, File] = {}
     left_out: dict[str, str] = {}
     for number, (name, depth) in enumerate(waiting):  # which grows
-        if number >= MOST_CATEGORIES or len(found) >= SPARE * order.per:
+        if number >= MAX_CATEGORIES or len(found) >= SPARE * order.per:
             break
         for count, page in enumerate(site.files(name), 1):
             try:

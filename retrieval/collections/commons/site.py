@@ -28,7 +28,7 @@ PAUSE = 0.5  # seconds before each request
 LAG = 5.0  # seconds to wait, at least, when Commons says that its databases lag
 BUSY = ("maxlag", "ratelimited", "readonly")  # errors that pass
 AT_ONCE = 50  # files in an answer
-MOST_ANSWERS = 100  # to one question
+MAX_ANSWERS = 100  # to one question
 MOVED = "Category redirects"  # the category of notes that say where another category is now
 
 
@@ -79,7 +79,7 @@ class Site:
         """All pages of a question, over as many answers as it takes; each when it is complete."""
         pages: dict[int, dict] = {}
         more: dict = {}
-        for _ in range(MOST_ANSWERS):
+        for _ in range(MAX_ANSWERS):
             answer = self.ask(**parameters, **more)
             for page in _dicts(answer.get("query"), "pages"):
                 if isinstance(page.get("pageid"), int):
