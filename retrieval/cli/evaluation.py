@@ -64,6 +64,11 @@ def _evaluate(args: argparse.Namespace) -> int:
         return _evaluate_ranks(args)
     if args.ground_truth is not None:
         raise RetrievalError("Give either an index or --ranks with --ground-truth, not both.")
+    if args.ranks and Path(args.ranks).exists():
+        raise RetrievalError(
+            f"{args.ranks} is there already, and would be overwritten: with an index, --ranks says "
+            "where to write its rankings. To score a file, give --collection in place of the index."
+        )
     from retrieval import index as indexes
     from retrieval.evaluation import runs
 
@@ -157,7 +162,10 @@ def _check_evaluable(
 ) -> None:
     """Raise RetrievalError for missing labels and query pictures, before minutes are spent."""
     if not collection.protocols:
-        raise RetrievalError(f"{collection.title} has no labelled queries to evaluate with.")
+        raise RetrievalError(
+            f"{collection.title} has no labelled queries to evaluate with: put a ground_truth.json "
+            "beside its pictures. Judge, on the app's search page, can make one."
+        )
     for protocol in wanted or ():
         if protocol not in collection.protocols:
             raise RetrievalError(

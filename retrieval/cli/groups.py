@@ -54,4 +54,5 @@ def _groups(args: argparse.Namespace) -> None:
             file.write(table(columns, ([row[key] for key in columns] for row in rows)))
     for row in rows:
         print(printable(f"{row['group']:5} {row['picture']}"))
-    print(f"{len(connected)} groups with {len(rows)} of {len(index)} pictures")
+    many = "1 group" if len(connected) == 1 else f"{len(connected)} groups"
+    print(f"{many} with {len(rows)} of {len(index)} pictures")

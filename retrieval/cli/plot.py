@@ -179,5 +179,6 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
         figure = getattr(plots, args.figure)(scores, note)
     with writing(args.out) as file:
         file.write(figure_files.encode(figure, kind))
-    print(f"{len(scores)} indexes, {protocol}: {args.out}")
+    many = "1 index" if len(scores) == 1 else f"{len(scores)} indexes"
+    print(f"{many}, {protocol}: {args.out}")
     return 0

@@ -79,7 +79,8 @@ def take_steps(method: Method, picture: Image.Image, box: Box | None = None) -> 
     """
     if not isinstance(method, GlobalMethod) or method.exponent is None:
         raise RetrievalError(
-            f"{method.checkpoint.id} does not pool by one generalised mean: there is no ablation."
+            f"There is no ablation of {method.checkpoint.id}: it is for pooling by an average or a "
+            "generalised mean, which SIR and CNN-IRwNHA have."
         )
     scales = method.settings.get("scales", [1.0])
     maps = tuple(method.feature_map(picture, box, scale) for scale in scales)

@@ -21,8 +21,8 @@ from retrieval.evaluation.runs import Run
 # Unpacked, and as 4-byte floats; 5000 × 70 rankings as int64 are 3 MB, 5000 × 2048 floats 41 MB.
 MAX_BYTES = 250_000_000
 FORM = (
-    "The file must be an .npz with `ranks` (database × queries, zero-based, best first), or with "
-    "`queries` and `database` (one descriptor a row)."
+    "The file must be an .npz with `ranks` (one column a query, best first; pictures are numbered "
+    "from 0), or with `queries` and `database` (one descriptor a row)."
 )
 
 

@@ -85,8 +85,8 @@ class Photographs:
 def labelled(collection: Collection) -> Photographs | None:
     """A collection with its labels; None where it has none.
 
-    Raises RetrievalError for too few pictures, labels that cannot be read, a picture without an
-    entry, or a landmark with one picture.
+    Raises RetrievalError for too few pictures or landmarks, labels that cannot be read, a picture
+    without an entry, or a landmark with one picture.
     """
     _check_size(collection)
     names = _landmarks_from_file(collection) or _landmarks_from_folders(collection)
@@ -101,7 +101,9 @@ def labelled(collection: Collection) -> Photographs | None:
         )
     titles = tuple(sorted(counts))
     position = {title: number for number, title in enumerate(titles)} | {None: NO_LANDMARK}
-    return Photographs(collection, np.array([position[name] for name in names]), titles, "labels")
+    photos = Photographs(collection, np.array([position[name] for name in names]), titles, "labels")
+    photos.split()  # says now, not after minutes of work, where landmarks are too few
+    return photos
 
 
 def _check_size(collection: Collection) -> None:

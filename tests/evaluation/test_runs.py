@@ -255,6 +255,9 @@ def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys)
         "medium",
         "hard",
     ]
+    # A file of rankings that somebody wants to score is not overwritten.
+    with pytest.raises(RetrievalError, match="is there already, and would be overwritten"):
+        evaluate(index.path, "--ranks", tmp_path / "ranks.npz")
     # The rankings it wrote score the same when they come back from outside.
     capsys.readouterr()
     assert (

@@ -46,17 +46,17 @@ def test_the_split_is_by_landmark_and_stays_when_one_is_added(landmarks, small, 
 
 def test_too_few_landmarks_to_hold_some_out_are_refused(landmarks):
     with pytest.raises(RetrievalError, match="too few landmarks"):
-        photographs.labelled(landmarks).split()  # none has eight pictures
+        photographs.labelled(landmarks)  # none has eight pictures
 
 
-def test_labels_from_a_file(landmarks, tmp_path):
+def test_labels_from_a_file(landmarks, small, tmp_path):
     root = copy(landmarks, tmp_path)
     names = landmarks.names
-    entries = {name: {"landmark": "a" if n % 2 else None} for n, name in enumerate(names)}
+    entries = {name: {"landmark": "abcd"[n % 4] if n % 5 else None} for n, name in enumerate(names)}
     (root / "labels.json").write_text(json.dumps({"images": entries}))
     photos = photographs.labelled(open_collection(root))
-    assert photos.titles == ("a",)
-    assert (photos.landmarks == np.where(np.arange(37) % 2, 0, -1)).all()
+    assert photos.titles == tuple("abcd")
+    assert (photos.landmarks == np.where(np.arange(37) % 5, np.arange(37) % 4, -1)).all()
     for damaged, message in [
         ("[]", "is not"),
         ("{", "is not"),
@@ -87,7 +87,7 @@ def test_single_pictures_missing_labels_and_few_pictures_are_refused(landmarks, 
         photographs.labelled(open_collection(flat))
 
 
-def test_the_digest_changes_with_a_picture(landmarks, tmp_path):
+def test_the_digest_changes_with_a_picture(landmarks, small, tmp_path):
     root = copy(landmarks, tmp_path)
     photos = photographs.labelled(open_collection(root))
     before = photos.digest()

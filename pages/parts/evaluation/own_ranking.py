@@ -21,8 +21,8 @@ def offer_scoring(collection: Collection, uploaded: LabelledRun | str | None) ->
     with st.expander("Score a ranking of your own", expanded=uploaded is not None):
         st.markdown(
             f"{submissions.FORM} {collection.title} has {len(collection.names):,} pictures and "
-            f"{len(collection.queries)} queries; CSV files say in which order. The file stays in "
-            "this session and is not part of the link."
+            f"{len(collection.queries)} queries, in the order of the two CSV files below. Your "
+            "file stays in this session and is not part of the link."
         )
         st.file_uploader(".npz", ["npz"], key="eval-upload", max_upload_size=200)
         if isinstance(uploaded, str):
