@@ -56,6 +56,11 @@ def judge(
         return ""
     if query_picture.labels:
         labels, who = query_picture.labels, f"by the labels of this query (protocol {protocol})"
+        own = collection.positions.get(query_picture.name)
+        if any(own in labels.get(kind, ()) for kind in PROTOCOLS[protocol].positives):
+            # It is not in the ranking, where it would count as not found.
+            labels = {kind: right[right != own] for kind, right in labels.items()}
+            who += " and without its own picture, which the evaluation counts too"
     elif isinstance(query_picture.source, Path) and query_picture.name in collection.names:
         known = same_landmark(collection.queries, collection.names.index(query_picture.name))
         if known is None:

@@ -66,10 +66,10 @@ class GroundTruth:
 
 
 def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
-    """Protocols that these labels allow: none, the revisited three, or the classic one."""
-    kinds = {kind for query in queries for kind in query.labels}
-    revisited = ("easy", "medium", "hard") if kinds & {"easy", "hard"} else ()
-    return revisited + (("classic",) if "ok" in kinds else ())
+    """Protocols under which a query has a right picture: of easy, medium, hard and classic."""
+    kinds = {kind for query in queries for kind, labelled in query.labels.items() if len(labelled)}
+    right = {"easy": {"easy"}, "medium": {"easy", "hard"}, "hard": {"hard"}, "classic": {"ok"}}
+    return tuple(protocol for protocol, needed in right.items() if kinds & needed)
 
 
 def landmarks(names: Sequence[str], queries: Iterable[Query]) -> dict[str, str]:

@@ -195,7 +195,7 @@ def evaluate(
     """
     allowed = protocols_of(truth.queries)
     if not allowed:
-        raise RetrievalError("There is nothing to score: no query has labelled pictures.")
+        raise RetrievalError("There is nothing to score: no query has a right picture.")
     protocols = tuple(protocols or allowed)
     for protocol in protocols:
         if protocol not in allowed:

@@ -103,7 +103,7 @@ def test_folder_with_ground_truth(folder):
     found = open_collection(folder)
     assert found.names == ("a.png",)
     assert found.queries[0].name == "b.JPG"
-    assert found.protocols == ("easy", "medium", "hard")
+    assert found.protocols == ("easy", "medium")
     (folder / "ground_truth.json").write_text('{"database": []}')
     with pytest.raises(RetrievalError, match="lists no pictures"):
         open_collection(folder)

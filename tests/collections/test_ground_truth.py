@@ -197,4 +197,9 @@ def test_labels_shared_by_many_queries_are_limited(tmp_path):
 def test_protocols():
     assert protocols_of([]) == ()
     assert protocols_of([Query("q")]) == ()
-    assert protocols_of([Query("q", labels={"hard": np.array([0])})]) == ("easy", "medium", "hard")
+    nothing, right = np.array([], int), np.array([0])
+    assert protocols_of([Query("q", labels={"easy": nothing, "ok": nothing})]) == ()
+    # A page for Easy would have no query to show.
+    assert protocols_of([Query("q", labels={"easy": nothing, "hard": right})]) == ("medium", "hard")
+    easy, hard = Query("a", labels={"easy": right}), Query("b", labels={"hard": right})
+    assert protocols_of([easy, hard]) == ("easy", "medium", "hard")

@@ -137,6 +137,18 @@ def test_rankings_that_were_cut_off_are_named(little):
     assert "ends with the best 5 of 8 pictures" in text(start())
 
 
+def test_a_protocol_without_a_right_picture_is_not_offered(little):
+    queries = [
+        dataclasses.replace(one, labels=one.labels | {"hard": np.array([], int)})
+        for one in little.collection.queries
+    ]
+    little.collection = dataclasses.replace(little.collection, queries=tuple(queries))
+    for name, ranks in RANKS.items():
+        runs.record_run(little.built[name], little.collection, ranks, {"search": np.full(3, 0.01)})
+    app = start(protocol="hard")
+    assert list(table(app, "Measured").filter(like="mAP")) == ["mAP Easy", "mAP Medium"]
+
+
 def test_protocol_changes_precision_and_queries(little):
     app = start()
     app.segmented_control(key="eval-protocol").set_value("hard").run()

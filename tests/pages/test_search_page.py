@@ -16,6 +16,7 @@ from pages.parts import cards, loaders, turns
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
+from retrieval.collections.ground_truth import Query
 from retrieval.figures import style
 from retrieval.index import describing
 from retrieval.networks import checkpoints
@@ -204,6 +205,19 @@ def test_a_database_picture_is_judged_by_its_landmark(little):
     app = start(collection="little", query="green_1.png")
     assert not any("landmark" in hit for hit in hits(app))
     assert "Nobody has said which pictures" in "".join(one.value for one in app.caption)
+
+
+def test_a_query_of_the_database_is_not_missed(little, monkeypatch):
+    """As in Oxford5k, where it is a right answer to itself; the page does not list it."""
+    labels = {"ok": np.array([0, 1, 2]), "junk": np.array([3])}  # the reds
+    own = dataclasses.replace(
+        little.collection, queries=(Query("red_0.png", None, "red_tower", labels),)
+    )
+    monkeypatch.setattr(loaders, "collection", lambda name: own)
+    app = start(collection="little", query="red_0.png")
+    assert "2 of the first 11 right · AP 1.00" in text(app)
+    assert "2 pictures are right" in captions(app)
+    assert "without its own picture, which the evaluation counts too" in captions(app)
 
 
 def test_an_uploaded_query_outlives_a_visit_to_another_page(little):
