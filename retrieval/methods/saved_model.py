@@ -57,7 +57,7 @@ PURE = frozenset(
 )
 VARIABLES = ("VarHandleOp", "VariableV2")
 MAX_GRAPH = 500_000_000  # bytes of saved_model.pb; that of DELF has 0.6 MB beside its variables
-MAX_FEATURES = 100_000_000  # bytes; a thousand features of DELF have 0.2 MB
+MAX_FEATURES = 20_000_000  # bytes, up to 25 a byte where they are read; DELF's have 0.2 MB
 INPUTS = {"image", "score_threshold", "image_scales", "max_feature_num"}
 OUTPUTS = ("locations", "scales", "scores", "descriptors")
 
