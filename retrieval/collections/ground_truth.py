@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
 LONGEST_NAME = 4096  # characters: no system has longer paths
-MAX_BYTES = 32_000_000  # of JSON, which takes up to thirty times as much in memory
+MAX_BYTES = 32_000_000  # of JSON, which takes up to twenty times as much in memory
 MAX_CHARACTERS = 128_000_000  # of all names together
 MAX_QUERIES = 100_000  # a query without labels takes 14 bytes of JSON, and 800 in memory
+MAX_LISTS = 1_000_000  # in JSON: the two bytes of one become a hundred; a query has up to ten
 MAX_LABELS = 5_000_000  # over all queries; shared lists could blow a small file up beyond memory
 
 # Names that say nothing about the landmark, e.g. oxford_002416, paris_general_001729.
@@ -137,7 +138,7 @@ def read_ground_truth(
 
 def parse_ground_truth(data: bytes, name: str, suffix: str = "") -> GroundTruth:
     """The same from JSON in memory. name: what messages call it."""
-    if len(data) > MAX_BYTES:
+    if len(data) > MAX_BYTES or data.count(b"[") + data.count(b"{") > MAX_LISTS:
         raise RetrievalError(f"{name} is too large for ground truth.")
     try:
         content = json.loads(data)

@@ -232,6 +232,9 @@ def test_json_that_grows(tmp_path):
     path.write_text("[" + "[]," * 11_000_000 + "[]]")
     with pytest.raises(RetrievalError, match="more than 32 MB"):
         read_ground_truth(path)
+    path.write_text("[" + ("[" * 900 + "]" * 900 + ",") * 1200 + "[]]")  # fourteen times: 1.7 GB
+    with pytest.raises(RetrievalError, match="too large for ground truth"):
+        read_ground_truth(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
