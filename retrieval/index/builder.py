@@ -173,9 +173,6 @@ def _check_parts(pieces: Sequence[store.Index]) -> None:
                 f"{piece.path} and {first.path} are not parts of the same list of pictures; make "
                 "one of them again."
             )
-    filled = [piece.arrays["descriptors"] for piece in pieces if len(piece.arrays["descriptors"])]
-    if len({descriptors.shape[1] for descriptors in filled}) > 1:
-        raise RetrievalError("The parts have descriptors of different lengths; make them again.")
     for piece, other in pairwise(pieces):
         if piece.part == other.part:
             raise RetrievalError(
@@ -412,8 +409,15 @@ def _check_search(search: str, kind: str) -> None:
 def _joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, np.ndarray]:
     """Concatenate the arrays of several pictures or parts.
 
-    pieces: name → array; parts of local features have ``offsets`` too.
+    pieces: name → array; parts of local features have ``offsets`` too. Raises RetrievalError where
+    they cannot be of one index.
     """
+    filled = [piece["descriptors"] for piece in pieces if len(piece["descriptors"])]
+    if len({descriptors.shape[1] for descriptors in filled}) > 1:
+        raise RetrievalError(
+            "There are descriptors of different lengths; make the parts, or the index that is "
+            "there already, again."
+        )
     types = layout.array_types(kind, part=True)
     arrays = {}
     for key in types.keys() - {"offsets"}:

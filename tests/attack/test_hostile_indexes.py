@@ -285,6 +285,22 @@ def test_parts_with_descriptors_of_another_width(tmp_path, town):
         indexes.merge(parts, tmp_path / "merged")
 
 
+def test_an_update_of_an_index_with_descriptors_of_another_width(tmp_path, town):
+    method, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    np.save(path / "descriptors.npy", np.load(path / "descriptors.npy")[:, :3])
+    more = shutil.copytree(collection.root, tmp_path / "more")
+    (more / "ground_truth.json").unlink()
+    paint(more / "new.png", 99)
+    if method.kind == "local":
+        np.save(path / "codebook.npy", np.load(path / "codebook.npy")[:, :3])
+        np.save(path / "word_signs.npy", np.load(path / "word_signs.npy") & np.uint64(7))
+    forge(path)
+    search = indexes.load(path).search
+    with pytest.raises(RetrievalError, match="descriptors of different lengths"):
+        indexes.build(open_collection(more), method, path, search=search)
+
+
 def test_pictures_that_are_not_in_the_collection(tmp_path, town):
     method, honest, collection = town
     path = shutil.copytree(honest, tmp_path / "index")
