@@ -232,7 +232,11 @@ def _count(address: Address, name: str, where: str = "") -> int:
             timeout=t,
         ),
     )
-    return int(found[0]["count(*)"])
+    kinds: tuple[type[Exception], ...] = (LookupError, TypeError, ValueError, *milvus.errors())
+    try:
+        return int(found[0]["count(*)"])
+    except kinds as error:
+        raise RetrievalError(f"The store {address} does not say how many rows it has.") from error
 
 
 def _move_alias(client, name: str, alias: str, timeout: float) -> None:

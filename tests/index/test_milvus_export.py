@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from milvus_server import Server
@@ -30,7 +31,7 @@ from retrieval.index import export as export_module
 from retrieval.index import milvus as milvus_module
 from retrieval.index import stored
 from retrieval.index.export import export, landmarks
-from retrieval.index.milvus import AbsentError, AwayError
+from retrieval.index.milvus import AbsentError, Address, AwayError
 from retrieval.ranking.search import rank_picture
 
 
@@ -40,6 +41,22 @@ def test_an_export_done_twice_writes_once(milvus, exported, address, metadata):
     assert seen[-1] == (len(exported), len(exported), exported.names[-1])
     assert content(address) == wanted(exported)
     assert len(collections_of(milvus, "pictures")) == 1
+
+
+def test_a_store_that_does_not_say_how_many_rows_it_has(monkeypatch):
+    """A table without rows, or one that does not decode, ended in a traceback."""
+    pytest.importorskip("pymilvus")
+    wrong = milvus_module.library().exceptions.ParamError(message="no rows")
+
+    class Undecoded:
+        def __getitem__(self, row):
+            raise wrong
+
+    for answer in ([], [{}], [{"count(*)": "x"}], Undecoded()):
+        asked = SimpleNamespace(query=lambda *args, answer=answer, **options: answer)
+        monkeypatch.setattr(milvus_module, "_client", lambda *args, asked=asked: asked)
+        with pytest.raises(RetrievalError, match="does not say how many rows it has"):
+            export_module._count(Address("host", 1, "x"), "x")
 
 
 def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_path):
