@@ -166,6 +166,15 @@ def test_a_body_that_never_arrives_is_refused(monkeypatch, client):
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(("options", "status"), [(10, 422), (3900, 400)])
+def test_parts_of_forms_with_many_options(client, options, status):
+    """One form of 1.2 MB, of 300 parts with 3,900 options each, took 0.7 seconds."""
+    head = b'--x\r\nContent-Disposition: form-data; name="method"' + b";" * options
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/", data=head + b"\r\n\r\n9\r\n--x--\r\n", headers=kind)
+    assert answer.status_code == status
+
+
 def test_a_body_in_tiny_chunks_is_refused(client):
     """Chunks of one byte take much time."""
     head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"

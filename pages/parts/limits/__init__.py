@@ -6,7 +6,7 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 from functools import cache
 
 from pages.parts.limits import connections, messages, runs, uploads
-from retrieval import cookies
+from retrieval import chunks, cookies
 
 
 @cache
@@ -18,6 +18,7 @@ def set_once() -> None:
     connections.limit_messages()
     connections.ask_nobody_for_our_address()
     cookies.read_in_linear_time()
+    chunks.limit_forms()
     messages.ignore_some()
     runs.run_few_pages()
     uploads.keep_few()
