@@ -149,6 +149,10 @@ def read_bytes(source: Source, name: str) -> bytes:
     """The bytes of one picture file. Raises PictureError where there are none, or too many."""
     try:
         data = _bytes_of(source)
+    except IsADirectoryError as error:
+        raise PictureError(
+            f"{name} cannot be read: it is a folder; name the pictures in it."
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a path, a closed file
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"{name} cannot be read: {reason}.") from error

@@ -62,11 +62,13 @@ def judge(
         return Confidence("nothing", "The picture has no keypoints to search for.", True)
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
     if inliers >= SURE_INLIERS:
-        return Confidence("sure", f"Geometry confirms it: {inliers} inliers with one picture.")
+        return Confidence(
+            "sure", f"Geometry confirms it: {inliers} inliers with the picture that fits best."
+        )
     best = float(likeness(ranking).max(initial=0))
     usual = np.quantile(index.nearest_sample, QUANTILE) if len(index) > 1 else 0.0
     if inliers:
-        return Confidence("unsure", f"Geometry found only {inliers} inliers with the best picture.")
+        return Confidence("unsure", f"Geometry found at most {inliers} inliers with a picture.")
     if best < usual:
         return Confidence(
             "nothing",

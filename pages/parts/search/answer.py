@@ -303,7 +303,9 @@ def _below(
 
 
 def duration_text(seconds: float) -> str:
-    """'1.2 s' or '340 ms'"""
+    """'1.2 s', '340 ms' or '< 1 ms'"""
+    if seconds < 0.001:
+        return "< 1 ms"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
