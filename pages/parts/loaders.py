@@ -443,9 +443,12 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
 def variants(path: Path, collection: Collection) -> ablation.Ablation | None:
     """The ablation that is kept beside an index; None where there is none."""
     keys = tuple(map(file_key, [path / "manifest.json", *path.glob(ablation.FILE)]))
-    return _variants(keys, index_of(path, collection))
+    labels = runs.labels_digest(collection.queries)
+    return _variants(keys, labels, index_of(path, collection), collection)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _variants(keys: tuple, _index: index.Index) -> ablation.Ablation | None:
-    return ablation.load(_index)
+def _variants(
+    keys: tuple, labels: str, _index: index.Index, _collection: Collection
+) -> ablation.Ablation | None:
+    return ablation.load(_index, _collection)

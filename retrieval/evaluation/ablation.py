@@ -21,7 +21,7 @@ from retrieval import files, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
-from retrieval.evaluation.runs import ranks_of
+from retrieval.evaluation.runs import labels_digest, ranks_of
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods.base import GlobalMethod, Method
@@ -198,8 +198,11 @@ def make(
         arrays |= _nothing(exponents, method)
     try:
         with files.replacing(index.path / FILE) as file:
-            digest = np.array(index.digest_on_disk())
-            np.savez_compressed(file, allow_pickle=False, index_sha256=digest, **arrays)
+            digests = {
+                "index_sha256": np.array(index.digest_on_disk()),
+                "labels_sha256": np.array(labels_digest(collection.queries)),
+            }
+            np.savez_compressed(file, allow_pickle=False, **digests, **arrays)
     except OSError as error:
         raise RetrievalError(
             f"The ablation cannot be kept in {index.path}: {error.strerror or error}."
@@ -207,25 +210,32 @@ def make(
     return _ablation(index, arrays)
 
 
-def load(index: Index) -> Ablation | None:
+def load(index: Index, collection: Collection) -> Ablation | None:
     """The variants kept beside an index; None where there are none.
 
-    Raises RetrievalError when they are damaged or belong to an earlier index.
+    Raises RetrievalError when they are damaged or belong to an earlier index or other labels.
     """
     path = index.path / FILE
     if not path.is_file():
         return None
     again = f"; run: python -m retrieval ablate {index.path}"
-    names = ("index_sha256", "exponents", "pooled", "second", "maps", "scale_maps")
+    digests = "index_sha256", "labels_sha256"
+    names = "exponents", "pooled", "second", "maps", "scale_maps"
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
     most = min(len(index) * MAX_BYTES, files.MAX_ARRAYS) + 100_000
     try:
-        arrays = {name: files.read_array(path, name, most) for name in names}
-        same = str(arrays.pop("index_sha256")) == files.digest(index.path / "manifest.json")
+        arrays = {name: files.read_array(path, name, most) for name in digests + names}
+        stated = [str(arrays.pop(name)) for name in digests]
+        same = stated == [
+            files.digest(index.path / "manifest.json"),
+            labels_digest(collection.queries),
+        ]
     except (RetrievalError, OSError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
-        raise RetrievalError(f"The ablation in {index.path} is of an earlier index{again}.")
+        raise RetrievalError(
+            f"The ablation in {index.path} is of an earlier index or other labels{again}."
+        )
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))
     fine = (
@@ -236,7 +246,7 @@ def load(index: Index) -> Ablation | None:
         and arrays["second"].shape in ((count, width), (0, 0))
         and arrays["maps"].shape == (exponents, 2)
         and arrays["scale_maps"].ndim == 1
-        and all(arrays[name].dtype.kind == "f" for name in names[3:] + names[1:2])
+        and all(arrays[name].dtype.kind == "f" for name in names[2:] + names[:1])
         and np.isfinite(arrays["second"]).all()
         and (np.diff(arrays["exponents"], prepend=0) > 0).all()
         and all(_are_parts(arrays[name]) for name in ("maps", "scale_maps"))

@@ -8,6 +8,7 @@ import pytest
 
 from retrieval import images, index, methods
 from retrieval.collections import PRECOMPUTED, open_collection
+from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 
@@ -52,7 +53,7 @@ def copied(indexes, tmp_path):
 def test_scores_of_a_variant(copied, collection, load, drawn, name):
     opened, method = copied(name), load(name)
     ablation.make(opened, collection, method)
-    found = ablation.load(opened)
+    found = ablation.load(opened, collection)
     assert np.isnan(found.maps).all()  # nothing is labelled
     steps = ablation.take_steps(method, drawn(9))
     pictures = [images.read(collection.path(one)) for one in opened.names]
@@ -72,7 +73,7 @@ def test_scores_of_a_variant(copied, collection, load, drawn, name):
 
 def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     opened = copied("sir")
-    assert ablation.load(opened) is None
+    assert ablation.load(opened, collection) is None
     ablation.make(opened, collection, load("sir"))
     file = opened.path / ablation.FILE
     kept = file.read_bytes()
@@ -80,18 +81,21 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
         bomb = dict(honest) | {"pooled": np.zeros((1, len(opened), 100_000), np.uint8)}
     np.savez_compressed(file, allow_pickle=False, **bomb)  # small until it is unpacked
     with pytest.raises(RetrievalError, match="damaged"):
-        ablation.load(opened)
+        ablation.load(opened, collection)
     file.write_bytes(kept)
+    others = replace(collection, queries=(Query("q", labels={"easy": np.array([0])}),))
+    with pytest.raises(RetrievalError, match="of an earlier index or other labels"):
+        ablation.load(opened, others)
     manifest = opened.path / "manifest.json"
     manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
-    with pytest.raises(RetrievalError, match="of an earlier index; run: python -m retrieval abl"):
-        ablation.load(opened)
+    with pytest.raises(RetrievalError, match="other labels; run: python -m retrieval abl"):
+        ablation.load(opened, collection)
     manifest.unlink()  # another process removes or replaces the index
     with pytest.raises(RetrievalError, match="damaged"):
-        ablation.load(opened)
+        ablation.load(opened, collection)
     file.write_bytes(b"PK")
     with pytest.raises(RetrievalError, match="damaged"):
-        ablation.load(opened)
+        ablation.load(opened, collection)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +116,7 @@ def test_values_that_cannot_be(copied, collection, load, name, value):
         wrong = dict(honest) | {name: np.array(value)}
     np.savez_compressed(file, allow_pickle=False, **wrong)
     with pytest.raises(RetrievalError, match="damaged"):
-        ablation.load(opened)
+        ablation.load(opened, collection)
 
 
 def test_variants_of_another_network(copied, collection, load, drawn):
@@ -138,7 +142,7 @@ def test_maxima_and_local_features_have_no_such_steps(load, drawn):
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.name)
 def test_the_embedded_variants_are_of_the_embedded_index(path):
     opened, town = index.load(path), open_collection("town")
-    found = ablation.load(opened)
+    found = ablation.load(opened, town)
     assert found.pooled.shape[:2] == (len(found.exponents), len(town.names))
     query = town.queries[0]
     method = methods.for_index(opened)
