@@ -245,7 +245,7 @@ def test_the_commands(milvus, pictures, exported, tmp_path, monkeypatch, capsys)
     truth = {
         "imlist": list(exported.names),
         "qimlist": ["a.png"],
-        "gnd": [{"easy": [3, 4], "hard": [], "junk": [], "bbx": None}],
+        "gnd": [{"easy": [3, 4], "hard": [5], "junk": [], "bbx": None}],
         "landmarks": ["mill"],
     }
     (folder / "ground_truth.json").write_text(json.dumps(truth))
