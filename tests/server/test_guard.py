@@ -175,6 +175,14 @@ def test_parts_of_forms_with_many_options(client, options, status):
     assert answer.status_code == status
 
 
+def test_forms_of_many_files(client):
+    """800 forms of 900 empty files kept all others out of the app for a minute and a half."""
+    files = [("picture", ("a.png", b"")), ("other", ("b.png", b""))]
+    for count, status in ((1, 422), (2, 400)):
+        answer = client.post(f"/indexes/{GEM}/search", files=files[:count])
+        assert answer.status_code == status
+
+
 def test_a_body_in_tiny_chunks_is_refused(client):
     """Chunks of one byte take much time."""
     head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nTransfer-Encoding: chunked\r\n\r\n"
