@@ -248,6 +248,7 @@ def record_run(
             "labels_sha256": labels_digest(collection.queries),
             **({"query_pictures_sha256": pictures} if pictures else {}),
             "index_sha256": index.digest_on_disk(),
+            **_delf_index(index, then),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -370,6 +371,7 @@ def _read_record(
             and stated["labels_sha256"] == labels_digest(collection.queries)
             and stated["collection_fingerprint"] == collection.fingerprint
             and stated.get("then", []) == stated_chain(then)
+            and stated.items() >= _delf_index(index, then).items()
             and (pictures is None or stated.get("query_pictures_sha256", pictures) == pictures)
         )
         fine = (
@@ -390,6 +392,16 @@ def _read_record(
     if not fine:
         raise RetrievalError(f"{path} is damaged{again}.")
     return record
+
+
+def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of the manifest of the other index that ``geometry-delf`` looks at, if any."""
+    from retrieval.ranking.verifiers import delf_beside
+
+    if "geometry-delf" not in then or index.kind == "local":
+        return {}
+    delf = delf_beside(index.path)
+    return {"delf_index_sha256": delf.digest_on_disk()} if delf else {}
 
 
 def _ranked(ranks: np.ndarray) -> int:
