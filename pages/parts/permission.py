@@ -14,7 +14,7 @@ ALLOWED = "RETRIEVAL_ALLOW_DOWNLOADS"
 
 def may_download() -> bool:
     """Whether the owner lets visitors download to this machine, and this page is one of ours."""
-    return bool(os.environ.get(ALLOWED)) and not unknown_name()
+    return os.environ.get(ALLOWED) == "1" and not unknown_name()
 
 
 def unknown_name() -> str:
@@ -40,7 +40,7 @@ def how_to_be_known(host: str) -> str:
 
 def command_instead(command: str) -> None:
     """In the place of a button: the command for the owner, and how to have the button."""
-    host = unknown_name() if os.environ.get(ALLOWED) else ""
+    host = unknown_name() if os.environ.get(ALLOWED) == "1" else ""
     st.info(
         f"There is no button here, because {how_to_be_known(host)}"
         if host

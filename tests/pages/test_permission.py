@@ -34,6 +34,14 @@ def test_pages_of_this_machine(called, host):
     assert allowed() == (True, True)
 
 
+@pytest.mark.parametrize("value", ["0", "no", "false", ""])
+def test_only_1_allows_downloads(called, value, monkeypatch):
+    """0 allowed them: visitors of an owner who had written it could fill the disk."""
+    called("localhost")
+    monkeypatch.setenv(permission.ALLOWED, value)
+    assert not permission.may_download()
+
+
 @pytest.mark.parametrize("host", ["evil.example:8501", "localhost.evil.example", "127.0.0.1.x.org"])
 def test_a_page_that_gives_its_own_name_our_address(called, host, monkeypatch):
     """DNS rebinding: it is taken for a page of the app, and the browser sends its name as Host."""
