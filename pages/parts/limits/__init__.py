@@ -21,5 +21,6 @@ def set_once() -> None:
     chunks.limit_forms()
     messages.ignore_some()
     runs.run_few_pages()
+    runs.send_in_batches()
     uploads.keep_few()
     uploads.read_forms_as_utf8()

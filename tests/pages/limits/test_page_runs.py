@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime import Runtime
+from streamlit.runtime.app_session import AppSession
 
 from pages.parts.limits import runs
 from retrieval.workers import Workers
@@ -101,3 +104,21 @@ def test_only_a_page_that_runs_is_stopped(run_pages, session, handled):
     start("c")
     next_ones(1)
     done.set()
+
+
+def test_messages_are_sent_in_batches(session, monkeypatch):
+    """All connections had a turn after each one: others waited 20 seconds for their page."""
+    messages = [ForwardMsg(hash=str(number)) for number in range(2 * runs.BATCH + 1)]
+    arrived = []
+    monkeypatch.setattr(runs, "flush", lambda session: messages)
+    monkeypatch.setattr(runs, "send", lambda server, to, message: arrived.append((to, message)))
+    for owner, name in ((AppSession, "flush_browser_queue"), (Runtime, "_send_message")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # undone later
+    runs.send_in_batches()
+    server = object.__new__(Runtime)
+    batches = session.flush_browser_queue()
+    for batch in batches:  # as Streamlit does, with a turn for others after each
+        server._send_message("a browser", batch)
+    assert len(batches) == 3
+    server._send_message("a browser", messages[0])  # on its way before the limits were set
+    assert arrived == [("a browser", one) for one in (*messages, messages[0])]
