@@ -61,8 +61,9 @@ class _Dtype:
     """What stands for a numpy.dtype while reading: a checked type string."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        if not isinstance(code, str) or not _PLAIN_DTYPE.fullmatch(code):
-            raise _Refused(f"an array of type {str(code)[:40]!r}")
+        # Anything else may hold a list twice, which holds another twice: gigabytes as text.
+        if not _PLAIN_DTYPE.fullmatch(_of_kind(code, str)):
+            raise _Refused(f"an array of type {code[:40]!r}")
         self.code = code.lstrip("<>|=")
         self.order = "<"
 
@@ -250,7 +251,7 @@ def loads(data: bytes) -> Any:
             case "GLOBAL":
                 stack.append(_known(_of_kind(arg, str)))
             case "STACK_GLOBAL":
-                attribute, module = stack.pop(), stack.pop()
+                attribute, module = _of_kind(stack.pop(), str), _of_kind(stack.pop(), str)
                 stack.append(_known(f"{module} {attribute}"))
             case "REDUCE":
                 args, function = stack.pop(), stack.pop()

@@ -130,7 +130,8 @@ def _checked_file(path: Path) -> BinaryIO:
 LEGACY_PICKLES = 5  # at the beginning of a file from before torch 1.6
 MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 MAX_NESTED = 20  # containers in containers; ours have 4
-MAX_CALLS = 1000  # of numpy: an array takes five, and files have a dozen at most
+MAX_TUPLE = 1000  # values, with those of tuples in it; torch's have a dozen
+MAX_CALLS = 1000  # of numpy, and huge numbers: an array takes five, files have a dozen at most
 _TENSOR = re.compile(
     r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
 )
@@ -150,6 +151,12 @@ class _Global(str):
 
 class _Made(str):
     """An object, by the name of the function that made it."""
+
+
+class _Tuple(tuple[Any, ...]):
+    """A tuple. size: its values and those of tuples in it, which may be the same ones again."""
+
+    size: int
 
 
 class _Keys(set[Any]):
@@ -183,6 +190,8 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
             result = memo[argument]
         elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
             result = {"NEWTRUE": True, "NEWFALSE": False}.get(name)
+        elif isinstance(argument, int) and abs(argument) >= 2**31:
+            calls += 1  # a dictionary of numbers that were made to have one hash takes hours
         elif name in ("NEWOBJ", "DUP"):
             raise ValueError(name)
         before = operation.stack_before
@@ -193,7 +202,10 @@ def _check_pickle(file: BinaryIO, size: int) -> None:
             before = before[:-2]
         operands = [*operands, *(stack.pop() for _ in before)][::-1]
         if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            result = tuple(operands)
+            result = _Tuple(operands)
+            result.size = len(result) + sum(one.size for one in result if isinstance(one, _Tuple))
+            if result.size > MAX_TUPLE:  # it takes the time of all of them to look for a key
+                raise ValueError("tuples in tuples")
         elif name == "EMPTY_DICT":
             result = _Keys()
         elif name in _FILLING:

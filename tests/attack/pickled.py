@@ -50,3 +50,8 @@ def shaped_array(shape: bytes) -> bytes:
     array = b"cnumpy.core.multiarray\n_reconstruct\n)R"
     raw = b"c_codecs\nencode\n" + text("A" * 8) + text("latin1") + b"\x86R"
     return b"\x80\2" + array + b"(K\1" + shape + kind + b"\x89" + raw + b"tb."
+
+
+def shared_tuples(depth: int) -> bytes:
+    """A tuple that holds one three times, which holds another three times…"""
+    return text("x" * 100) + b"q\1" + b"h\1h\1\x87q\1" * depth

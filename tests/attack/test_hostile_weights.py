@@ -34,6 +34,7 @@ def zipped(content: bytes) -> bytes:
 
 TEXT = pickled.text("x" * 100_000) + pickled.text("latin1") + b"\x86q\0"
 ENCODE = b"c_codecs\nencode\n"
+HASHED = 2**61 - 1  # Python hashes a number as its rest after division by this
 PAIRS = b"]q\0(" + (pickled.text("a") + b"K\1\x86") * 10_000 + b"e"
 
 
@@ -58,7 +59,15 @@ def refused(path, most):
         b"(" + TEXT + (ENCODE + b"h\0R") * 5000 + b"t.",
         PAIRS + b"(" + b"ccollections\nOrderedDict\nh\0\x85R" * 100 + b"t.",
         b"cnumpy\ndtype\n" + pickled.text("V2000000000") + b"\x85R.",
+        # A kind of number that is a list: written out, it takes half a gigabyte.
+        pickled.text("x" * 100) + b"q\1" + b"](h\1h\1h\1eq\1" * 14 + b"cnumpy\ndtype\nh\1\x85R.",
+        # A key is hashed: 40 tuples in one another took for ever.
+        b"}" + pickled.shared_tuples(12) + b"K\1s.",
         b"ctorch\nFloatTensor\n" + number(2**30) + b"\x85R.",
+        # Keys of one hash: each is compared with all before.
+        b"}("
+        + b"".join(b"\x8a\x0a" + (n * HASHED).to_bytes(10, "little") + b"N" for n in range(1, 2000))
+        + b"u.",
         # An array of objects, whose addresses in memory are the bytes that follow.
         b"cnumpy\nndarray\n("
         + number(1)

@@ -3,14 +3,17 @@ import os
 import pickle
 import random
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
+from attack import pickled
 
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
 
 MARKER = "PICKLE_RAN"
+DTYPE = b"cnumpy\ndtype\n"
 
 
 @pytest.fixture
@@ -200,6 +203,21 @@ def test_shared_lists_stay_shared(read):
     inner = list(range(10_000))
     found = read(pickle.dumps([inner] * 10_000))
     assert found[0] is found[-1]
+
+
+@pytest.mark.parametrize("depth", [12, 100_000])
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"", pickled.text("a") + b"\x93."), (DTYPE, b"\x85R.")]
+)
+def test_what_stands_for_a_name_is_never_written_out(depth, before, after, read):
+    """Three to the power of ``depth`` lists as text: a kilobyte took all memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RetrievalError, match="not a readable pickle"):
+            read(b"\x80\4" + before + pickled.shared_tuples(depth) + after)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_large(tmp_path):
