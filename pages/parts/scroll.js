@@ -56,14 +56,18 @@ function bring(name) {
   }
 }
 
-// On a phone the menu lies over the page: it goes when a page was chosen.
+// On a phone the menu lies over the page: it goes when a page was chosen. A slow one may take a
+// while to hear of it.
 function closeMenu() {
+  const button =
+    '[data-testid="stSidebar"][data-collapsed="false"] [data-testid="stSidebarCollapseButton"] button';
   document.addEventListener("click", (event) => {
-    if (window.innerWidth < 768 && event.target.closest('[data-testid="stSidebarNavLink"]')) {
-      setTimeout(() => {
-        document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
-      }, 100);
-    }
+    if (window.innerWidth >= 768 || !event.target.closest('[data-testid="stSidebarNavLink"]')) return;
+    let ticks = 0;
+    const closing = setInterval(() => {
+      document.querySelector(button)?.click();
+      if (++ticks > 9) clearInterval(closing);
+    }, 100);
   });
 }
 
