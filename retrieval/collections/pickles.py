@@ -243,7 +243,10 @@ def loads(data: bytes) -> Any:
                 items = _above_mark(stack)
                 _set_items(stack[-1], items)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                memo[_of_kind(arg, int)] = stack[-1]
+                place = _of_kind(arg, int)
+                if place >= 2**32:  # such numbers may be made to have one hash
+                    raise _Refused("a place in the memo that no pickle needs")
+                memo[place] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":

@@ -182,6 +182,9 @@ def test_broken(data, read):
 
 def test_huge_memo_index_costs_nothing(read):
     assert read(b"]r\xff\xff\xff\x7f.") == []
+    # Multiples of this have one hash: with 300,000 of them a dictionary takes minutes.
+    with pytest.raises(RetrievalError, match="refused"):
+        read(b"]p%d\n." % (2**61 - 1))
 
 
 @pytest.mark.parametrize(
