@@ -193,7 +193,7 @@ def test_what_is_no_picture(flag, tmp_path):
     refused(tmp_path / "page.jpg", r"^page\.jpg is not a picture")
     refused(tmp_path / "page.jpg", r"^what I call it is not", name="what I call it")
     refused(tmp_path / "gone.jpg", r"^gone\.jpg cannot be read: No such file")
-    refused(tmp_path, "cannot be read: Is a directory")
+    refused(tmp_path, "cannot be read: it is a folder")
     refused("a\0b.jpg", "cannot be read")
     refused(tmp_path / ("long" * 100), "cannot be read")
 
