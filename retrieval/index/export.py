@@ -232,10 +232,9 @@ def _count(address: Address, name: str, where: str = "") -> int:
             timeout=t,
         ),
     )
-    kinds: tuple[type[Exception], ...] = (LookupError, TypeError, ValueError, *milvus.errors())
     try:
         return int(found[0]["count(*)"])
-    except kinds as error:
+    except milvus.damage() as error:
         raise RetrievalError(f"The store {address} does not say how many rows it has.") from error
 
 

@@ -90,7 +90,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         left = max(end - time.monotonic(), 0.1)
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
-        except errors() as error:
+        except _errors() as error:
             code = _code(error)
             if code == "DEADLINE_EXCEEDED":
                 raise AwayError(
@@ -215,9 +215,16 @@ def _rows(answer: Any) -> Any:
     return type(answer)(status=answer.status, fields_data=kept)
 
 
+def damage() -> tuple[type[Exception], ...]:
+    """What comes of an answer without what was asked for.
+
+    The client decodes a row when it is looked at: its own errors may come after the call, too.
+    """
+    return LookupError, TypeError, ValueError, *_errors()
+
+
 @lru_cache(maxsize=1)
-def errors() -> tuple[type[Exception], ...]:
-    """What the client raises, also where it decodes a row when that is looked at."""
+def _errors() -> tuple[type[Exception], ...]:
     import grpc
     from pymilvus.exceptions import MilvusException
 

@@ -380,10 +380,9 @@ class StoredIndex(store.Index):
     @contextmanager
     def _checking(self) -> Iterator[None]:
         """Refuses answers without the fields that were asked for, and those that do not decode."""
-        kinds: tuple[type[Exception], ...] = (LookupError, TypeError, ValueError, *milvus.errors())
         try:
             yield
-        except kinds as error:
+        except milvus.damage() as error:
             raise self._damaged() from error
 
     def _damaged(self) -> RetrievalError:
