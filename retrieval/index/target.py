@@ -1,0 +1,144 @@
+"""The place of an index that is being built: checked, locked, and filled by one rename.
+
+Work happens in ``<out>.building`` beside it, so that a reader of the index sees the old one or the
+new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import RetrievalError
+from retrieval.index import saving, store
+from retrieval.index.content import Content
+from retrieval.index.journal import IDENTITY, delete
+from retrieval.index.layout import Part
+
+
+@contextmanager
+def writing(out: str | Path) -> Iterator[Path]:
+    """The target of a build, checked and locked; errors of the disk become RetrievalErrors."""
+    target = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
+    try:
+        _check_target(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            saving.settle(_finished_folder(target), target)
+            yield target
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RetrievalError(
+                f"The disk is full. Finished pictures are kept in {target}.building: free some "
+                "space and run the same command again."
+            ) from error
+        raise RetrievalError(
+            f"The index cannot be written to {target}: {error.strerror or error}."
+        ) from error
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of a target, a file beside it; RetrievalError while another build holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RetrievalError(
+            f"Another build is writing to {out}; wait for it or choose another place."
+        ) from error
+    try:
+        yield
+    finally:
+        # Another build that has opened it meanwhile finds it gone, and makes a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def work_folder(out: Path) -> Path:
+    """Where the build of an index keeps what is finished, beside the place of the index."""
+    return out.with_name(f"{out.name}.building")
+
+
+def _finished_folder(out: Path) -> Path:
+    return work_folder(out) / "index"
+
+
+def _check_target(out: Path) -> None:
+    """Never replace a folder that is not an index, or one that is not an unfinished build."""
+    if not out.name:
+        raise RetrievalError(f"An index cannot take the place of {out}; name a folder below it.")
+    work = work_folder(out)
+    if work.is_dir() and any(work.iterdir()) and not (work / IDENTITY).is_file():
+        raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
+    # It may have come with a stranger's index, and a build writes to the files that it finds there.
+    if work.is_dir() and any(
+        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in work.iterdir()
+    ):
+        raise RetrievalError(f"{work} holds links or devices, which no build makes; delete it.")
+    if out.is_file() or (
+        out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
+    ):
+        raise RetrievalError(f"{out} exists and is not an index; choose another place.")
+
+
+def previous_at(target: Path, method, part: Part | None) -> store.Index | None:
+    """The index that is at the target already; None where there is none.
+
+    Raises RetrievalError where that is of another method, other settings or another part.
+    """
+    if not target.exists() or not any(target.iterdir()):
+        return None
+    previous = store.load(target, part is not None)
+    previous.check_method(method)
+    if previous.part != (part or Part()):
+        raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
+    return previous
+
+
+def finish(
+    target: Path,
+    method,
+    collection,
+    content: Content,
+    started: float,
+    more: Mapping[str, Any],
+) -> store.Index:
+    """Write an index and put it in its place, unless an equal one is there.
+
+    started: when the build began, by ``time.perf_counter``. more: further entries of the manifest.
+    """
+    records, arrays, skipped = content
+    part = "part" in more
+    work = work_folder(target)
+    if not records and not part:
+        delete(work)
+        reason = f" The first: {skipped[0]['reason']}" if skipped else ""
+        raise RetrievalError(
+            f"None of the {len(skipped)} pictures of {collection.name} could be read.{reason}"
+        )
+    finished = _finished_folder(target)
+    shutil.rmtree(finished, ignore_errors=True)
+    finished.mkdir()
+    seconds = time.perf_counter() - started
+    saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
+    # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
+    if _lasting_entries(finished) != _lasting_entries(target):
+        saving.replace_folder(finished, target)
+    delete(work)
+    return store.load(target, part)
+
+
+def _lasting_entries(path: Path) -> dict[str, Any] | None:
+    """The manifest without the entries that differ each time; None where there is no index."""
+    if not (path / "manifest.json").is_file():
+        return None
+    ephemeral = ("made", "seconds", "sha256")
+    return {key: value for key, value in store.read_manifest(path).items() if key not in ephemeral}
