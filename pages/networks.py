@@ -8,7 +8,7 @@ from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import index, methods
 from retrieval.errors import RetrievalError
-from retrieval.index import store
+from retrieval.index import loading
 from retrieval.networks import checkpoints
 
 
@@ -53,7 +53,7 @@ def indexes_here() -> None:
     for name, title in loaders.collection_titles().items():
         for method, path in index.find_all(name):
             try:
-                made = store.read_manifest(path)
+                made = loading.read_manifest(path)
             except RetrievalError as error:
                 st.warning(plain(str(error)), icon=":material/warning:")
                 continue

@@ -21,10 +21,9 @@ import numpy as np
 from retrieval import index as indexes
 from retrieval.benchmarks import delf, index_of_town, process_status
 from retrieval.files import human_bytes
-from retrieval.index import asmk
+from retrieval.index import Index, asmk
 from retrieval.index.approximate import KINDS, RECALL_AT, Approximate
-from retrieval.index.layout import EXACT
-from retrieval.index.store import Index, dequantise
+from retrieval.index.layout import EXACT, dequantise
 from retrieval.index.vectors import BLOCK, ExactSearcher, nearest
 from retrieval.methods.base import as_local
 from retrieval.ranking.search import SHORTLIST

@@ -10,8 +10,8 @@ from retrieval.cli.arguments import command, store
 from retrieval.cli.output import Bar
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
+from retrieval.index import Index
 from retrieval.index.milvus import Address
-from retrieval.index.store import Index
 
 
 def add(commands) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval.collections.ground_truth import Query, landmarks
-from retrieval.index.store import Index
+from retrieval.index import Index
 
 MAX_PICTURES = 2000  # that are compared with each other: 16 MB of cosines
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import describing, layout, store
+from retrieval.index import describing, layout, loading
 from retrieval.index.content import check_search, collect
 from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
@@ -35,12 +35,12 @@ def build(
     out: str | Path,
     progress: Progress | None = None,
     codebook: np.ndarray | None = None,
-    donors: Sequence[store.Index] = (),
+    donors: Sequence[loading.Index] = (),
     max_pixels: int = images.MAX_PIXELS,
     part: Part | None = None,
     search: str = EXACT,
     describe: Describe = describing.describe,
-) -> store.Index:
+) -> loading.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
     Creates the index, goes on with one that was interrupted, or updates one that exists: new and
@@ -88,7 +88,7 @@ def build(
         return finish(target, method, collection, content, started, more)
 
 
-def _known(indexes: Sequence[store.Index]) -> dict[str, tuple[store.Index, int]]:
+def _known(indexes: Sequence[loading.Index]) -> dict[str, tuple[loading.Index, int]]:
     """SHA-256 of a file → an index with its features, and the position there."""
     return {
         digest: (index, position)

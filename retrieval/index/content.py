@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, layout, store
+from retrieval.index import approximate, layout, loading
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT
 
@@ -41,7 +41,7 @@ class Content(NamedTuple):
         kind: str,
         codebook: np.ndarray | None,
         search: str,
-        previous: store.Index | None,
+        previous: loading.Index | None,
     ) -> dict[str, Any]:
         """Add the arrays for the search; returns the entries of the manifest about them.
 
@@ -60,7 +60,7 @@ class Content(NamedTuple):
         return {"search": {"type": search, "recall_at_10": round(made.recall(), 4)}}
 
 
-def _positions_in(index: store.Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The position (N,) int64 that each picture has in an index, by its digest; -1 for new ones."""
     positions: dict[str, list[int]] = {}
     for position, digest in enumerate(index.digests):
@@ -79,14 +79,14 @@ def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):
     descriptors = arrays["descriptors"]
     if codebook is None:
         words = asmk.codebook_size(len(descriptors))
-        codebook = asmk.train_codebook(descriptors, words, store.QUANTUM)
+        codebook = asmk.train_codebook(descriptors, words, layout.QUANTUM)
     elif codebook.shape[1] != descriptors.shape[1] and len(descriptors):
         raise RetrievalError(
             f"The codebook is for descriptors of {codebook.shape[1]} dimensions, "
             f"not {descriptors.shape[1]}."
         )
     offsets = arrays["offsets"]
-    return asmk.InvertedFile.build(codebook, descriptors, offsets, store.QUANTUM).arrays()
+    return asmk.InvertedFile.build(codebook, descriptors, offsets, layout.QUANTUM).arrays()
 
 
 def collect(
@@ -116,7 +116,7 @@ def collect(
     return Content(records, joined(pieces, kind), skipped)
 
 
-def _rows(index: store.Index, position: int) -> dict[str, np.ndarray]:
+def _rows(index: loading.Index, position: int) -> dict[str, np.ndarray]:
     """One picture's rows of an existing index, as stored."""
     if index.kind == "global":
         return {"descriptors": index.arrays["descriptors"][position][None]}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from retrieval import images
-from retrieval.index import store
+from retrieval.index import layout
 from retrieval.methods.base import Features
 
 
@@ -75,7 +75,7 @@ def _pictures(
             data = collection.read_bytes(name)
         except images.PictureError as error:
             return name, "", str(error)
-        digest = store.digest(data)
+        digest = layout.digest(data)
         if known.has(name, digest):
             return name, digest, None
         try:

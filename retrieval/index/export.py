@@ -21,8 +21,8 @@ from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import Metadata
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus, stored
+from retrieval.index.loading import Index
 from retrieval.index.milvus import LONG_PATIENCE, Address
-from retrieval.index.store import Index
 
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
 EXACT = 100_000  # pictures up to which the engine compares with all of them

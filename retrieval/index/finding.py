@@ -10,8 +10,8 @@ from retrieval import files
 from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.index import layout
+from retrieval.index.loading import MAX_MANIFEST, Index, load
 from retrieval.index.milvus import STORES
-from retrieval.index.store import MAX_MANIFEST, Index, load
 from retrieval.methods import METHODS
 from retrieval.networks import checkpoints
 

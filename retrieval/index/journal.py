@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retrieval.errors import RetrievalError
-from retrieval.index import store
+from retrieval.index import layout
 from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
@@ -194,7 +194,7 @@ def _pack(features: Features) -> dict[str, np.ndarray]:
             "keypoints": features.keypoints.astype(np.float16),
             "scales": features.scales.astype(np.float16),
             "scores": features.scores.astype(np.float16),
-            "descriptors": store.quantise(features.descriptors),
+            "descriptors": layout.quantise(features.descriptors),
         }
     return {"descriptors": features.astype(np.float16)[None]}
 

@@ -67,6 +67,7 @@ MAX_SENT = 100_000  # bytes of a manifest without its list of skipped pictures; 
 ROWS = 4096  # descriptors that are checked at a time
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
+QUANTUM = 127  # int8 value that stands for 1 in local descriptors
 
 
 def array_types(
@@ -106,6 +107,11 @@ def identity(method) -> dict[str, Any]:
         "checkpoint": {"id": checkpoint.id, "sha256": checkpoint.sha256},
         "settings": settings,
     }
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of a file, by which pictures are recognised: 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -321,6 +327,16 @@ def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
         and not (arrays["word_signs"] & unused).any()
         and np.array_equal(np.bincount(pictures, minlength=count), arrays["word_counts"])
     )
+
+
+def quantise(descriptors: np.ndarray) -> np.ndarray:
+    """Unit-length float descriptors (N, d) as int8 with a fixed step, so no scale is stored."""
+    return np.clip(np.rint(descriptors * QUANTUM), -QUANTUM, QUANTUM).astype(np.int8)
+
+
+def dequantise(descriptors: np.ndarray) -> np.ndarray:
+    """int8 descriptors (N, d) back as float32 of nearly unit length."""
+    return descriptors.astype(np.float32) / QUANTUM
 
 
 def short(value: Any) -> str:

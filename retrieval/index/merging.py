@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, store
+from retrieval.index import layout, loading
 from retrieval.index.content import Content, check_search, joined
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT
@@ -26,7 +26,7 @@ def merge(
     out: str | Path,
     codebook: np.ndarray | None = None,
     search: str = EXACT,
-) -> store.Index:
+) -> loading.Index:
     """The index of a whole collection from all of its parts, without its pictures.
 
     It is byte for byte what one build makes, but for the two times in the manifest (``made`` and
@@ -37,7 +37,7 @@ def merge(
     with the same checkpoint, settings and versions.
     """
     started = time.perf_counter()
-    pieces = sorted((store.load(path, part=True) for path in parts), key=lambda piece: piece.part)
+    pieces = sorted((loading.load(path, part=True) for path in parts), key=lambda piece: piece.part)
     _check_parts(pieces)
     first = pieces[0].manifest
     check_search(search, first["kind"])
@@ -69,7 +69,7 @@ def merge(
         return finish(target, method, collection, content, started, more)
 
 
-def _check_parts(pieces: Sequence[store.Index]) -> None:
+def _check_parts(pieces: Sequence[loading.Index]) -> None:
     """Raise RetrievalError where these are not all the parts of one collection, each once.
 
     pieces: in the order of their numbers.

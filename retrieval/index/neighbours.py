@@ -18,7 +18,7 @@ from retrieval.errors import RetrievalError
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
-    from retrieval.index.store import Index
+    from retrieval.index.loading import Index
 
 COUNT = 20  # neighbours of each picture, where there are so many
 BLOCK = 1024  # pictures searched at a time

@@ -36,7 +36,7 @@ from retrieval import files
 from retrieval.collections.collection import PRECOMPUTED, data_folder
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, milvus, store
+from retrieval.index import layout, loading, milvus
 from retrieval.index.milvus import (
     PATIENCE,
     STORES,
@@ -232,7 +232,7 @@ def _mirrored(address: Address, manifest: dict) -> Path:
     return folder
 
 
-class StoredIndex(store.Index):
+class StoredIndex(loading.Index):
     """An index in a store. It has no arrays of its own: ``shortlist``, ``holding`` and ``first``
     give indexes in memory, with some of its pictures."""
 
@@ -320,7 +320,7 @@ class StoredIndex(store.Index):
         return self._excerpt(positions, {})
 
     def name_of(self, data: bytes) -> str | None:
-        pictures = self._names("sha256", store.digest(data))
+        pictures = self._names("sha256", layout.digest(data))
         return min(pictures)[1] if pictures else None
 
     def first(self, count: int) -> Shortlist:
@@ -439,7 +439,7 @@ class StoredIndex(store.Index):
             raise RetrievalError(f"{self} holds another index now; ask again.") from error
 
 
-class Shortlist(store.Excerpt):
+class Shortlist(loading.Excerpt):
     """Some pictures of an index in a store, in memory."""
 
     def __init__(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.index import saving, store
+from retrieval.index import loading, saving
 from retrieval.index.content import Content
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
@@ -89,14 +89,14 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
 
 
-def previous_at(target: Path, method, part: Part | None) -> store.Index | None:
+def previous_at(target: Path, method, part: Part | None) -> loading.Index | None:
     """The index that is at the target already; None where there is none.
 
     Raises RetrievalError where that is of another method, other settings or another part.
     """
     if not target.exists() or not any(target.iterdir()):
         return None
-    previous = store.load(target, part is not None)
+    previous = loading.load(target, part is not None)
     previous.check_method(method)
     if previous.part != (part or Part()):
         raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
@@ -110,7 +110,7 @@ def finish(
     content: Content,
     started: float,
     more: Mapping[str, Any],
-) -> store.Index:
+) -> loading.Index:
     """Write an index and put it in its place, unless an equal one is there.
 
     started: when the build began, by ``time.perf_counter``. more: further entries of the manifest.
@@ -133,7 +133,7 @@ def finish(
     if _lasting_entries(finished) != _lasting_entries(target):
         saving.replace_folder(finished, target)
     delete(work)
-    return store.load(target, part)
+    return loading.load(target, part)
 
 
 def _lasting_entries(path: Path) -> dict[str, Any] | None:
@@ -141,4 +141,6 @@ def _lasting_entries(path: Path) -> dict[str, Any] | None:
     if not (path / "manifest.json").is_file():
         return None
     ephemeral = ("made", "seconds", "sha256")
-    return {key: value for key, value in store.read_manifest(path).items() if key not in ephemeral}
+    return {
+        key: value for key, value in loading.read_manifest(path).items() if key not in ephemeral
+    }

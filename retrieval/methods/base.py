@@ -77,7 +77,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.store
+    kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.layout
     defaults: ClassVar[dict[str, Any]]
     batch: int = 1  # pictures that ``describe_batch`` is best given together
 

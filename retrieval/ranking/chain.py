@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval.errors import RetrievalError
-from retrieval.index.store import Index
+from retrieval.index import Index
 from retrieval.ranking import diffusion, expansion, reciprocal, superglobal, verification
 from retrieval.ranking.ranking import Query, Ranking
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.images import Box, crop
-from retrieval.index.store import Index
+from retrieval.index import Index
 from retrieval.methods.base import Features, LocalFeatures
 from retrieval.ranking.ranking import Ranking, likeness
 

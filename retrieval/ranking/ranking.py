@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval.images import Box
-from retrieval.index.store import Index
+from retrieval.index import Index
 from retrieval.methods.base import Features, LocalFeatures, as_vector
 
 if TYPE_CHECKING:

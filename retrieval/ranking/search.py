@@ -16,7 +16,7 @@ from PIL import Image
 from retrieval.collections.metadata import matching
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
-from retrieval.index.store import Index
+from retrieval.index import Index
 from retrieval.methods.base import Features, LocalFeatures, Method, as_local, as_vector
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, confidence, geometry

@@ -17,14 +17,13 @@ import numpy as np
 from retrieval import images, methods, workers
 from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
-from retrieval.index import finding, store
-from retrieval.index.store import Index
+from retrieval.index import Index, finding, layout, loading
 from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.networks import checkpoints
 from retrieval.ranking.ranking import Query
 
 QUERY_KEYPOINTS = 1024  # of a query, at most; for database pictures see the registry
-Version = tuple[int, int] | None  # see ``store.version_of``
+Version = tuple[int, int] | None  # see ``loading.version_of``
 MISSING = (
     "their features are not beside the index, and the pictures cannot be read or were changed; "
     "index them again with --verifier xfeat."
@@ -55,7 +54,7 @@ def xfeat() -> Method:
 
 def method_of(index: Index) -> Method:
     """The method that made an index, loaded once."""
-    return _method(index.path, store.version_of(index.path))
+    return _method(index.path, loading.version_of(index.path))
 
 
 @lru_cache(maxsize=2)
@@ -122,7 +121,7 @@ class DatabaseFeatures:
         except RetrievalError:
             return None
         ones = np.ones(len(scores), np.float32)
-        return LocalFeatures(keypoints, ones, scores, store.dequantise(descriptors))
+        return LocalFeatures(keypoints, ones, scores, layout.dequantise(descriptors))
 
 
 @lru_cache(maxsize=CACHED_PICTURES)
@@ -134,18 +133,18 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     """
     workers.step_aside()  # all pictures of a shortlist take a while
     data = images.read_bytes(path, path.name)
-    if store.digest(data) != digest:
+    if layout.digest(data) != digest:
         raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
     features = as_local(xfeat().describe(images.read(data, path.name)))[:most]
-    return features.keypoints, store.quantise(features.descriptors), features.scores
+    return features.keypoints, layout.quantise(features.descriptors), features.scores
 
 
 def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
     """The index of keypoints of an index, and digest → position in it; None where there is none."""
     for candidate in candidates(path):
         if (candidate / "manifest.json").is_file():
-            return _keypoints(candidate, store.version_of(candidate))
+            return _keypoints(candidate, loading.version_of(candidate))
     return None
 
 
@@ -168,10 +167,10 @@ def delf_beside(path: Path) -> Index | None:
     folder = Path(os.path.abspath(path)).parent
     for method, index_path in finding.find_all(folder.name, folder.parent):
         if method == "delf":
-            return _load(index_path, store.version_of(index_path))
+            return _load(index_path, loading.version_of(index_path))
     return None
 
 
 @lru_cache(maxsize=8)
 def _load(path: Path, version: Version) -> Index:
-    return store.load(path)
+    return loading.load(path)

@@ -21,7 +21,7 @@ from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.images import Box, Source
-from retrieval.index import Index, store
+from retrieval.index import Index, loading
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
 from retrieval.workers import LOOK, Workers
@@ -89,7 +89,7 @@ def open_index(name: str) -> Index:
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
     with _reported(f"The index {name}"):
-        return _index(path, store.version_of(path))
+        return _index(path, loading.version_of(path))
 
 
 def collection(name: str) -> Collection:
@@ -149,7 +149,7 @@ def search(
     picture = images.read(data, name, images.visitors_limit())
     return search_module.rank_picture(
         index,
-        _method(index.path, store.version_of(index.path)),
+        _method(index.path, loading.version_of(index.path)),
         picture,
         box,
         top,

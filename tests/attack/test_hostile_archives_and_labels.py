@@ -23,7 +23,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks
 from retrieval.evaluation.submissions import read_submission
 from retrieval.files import read_array
-from retrieval.index.store import _open_array
+from retrieval.index.loading import _open_array
 from retrieval.networks.weights import read_tensors
 
 READ = """

@@ -19,7 +19,7 @@ from retrieval import cli
 from retrieval.cli import index as index_command
 from retrieval.collections import collection as collections
 from retrieval.collections import downloads, transfer
-from retrieval.index import finding, store
+from retrieval.index import finding, loading
 from retrieval.networks import checkpoints
 
 LANDMARKS = ("all_souls", "magdalen", "radcliffe_camera")
@@ -197,8 +197,8 @@ def test_oxford5k_takes_what_roxford5k_has(server, roxford, network, monkeypatch
     monkeypatch.setattr(GeM, "_vectors", lambda *args: (described.append(1), vectors(*args))[1])
     assert cli.main([COMMAND[0], "oxford5k", *COMMAND[2:]]) == 0
     assert len(described) == 2 + 2  # the two pictures that were queries only, then the queries
-    found = store.load(finding.PRECOMPUTED / "oxford5k" / "gl18-resnet152")
-    theirs = store.load(finding.PRECOMPUTED / "roxford5k" / "gl18-resnet152")
+    found = loading.load(finding.PRECOMPUTED / "oxford5k" / "gl18-resnet152")
+    theirs = loading.load(finding.PRECOMPUTED / "roxford5k" / "gl18-resnet152")
     for name in theirs.names:
         np.testing.assert_array_equal(
             found.features(found.positions[name]), theirs.features(theirs.positions[name])

@@ -18,7 +18,7 @@ from stubs import Thumbnail, paint, refused
 
 from retrieval import index
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, store
+from retrieval.index import layout, loading
 
 SLOW = """
 import sys, time
@@ -262,7 +262,7 @@ def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):
     before = build(photos, out)
     paint(photos / "a.png", 77)
     new = build(photos, out.with_name("two"))
-    opened = store._open_array
+    opened = loading._open_array
 
     def replaced(path):
         if new.path.exists():
@@ -270,7 +270,7 @@ def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):
             new.path.rename(out)
         return opened(path)
 
-    monkeypatch.setattr(store, "_open_array", replaced)
+    monkeypatch.setattr(loading, "_open_array", replaced)
     found = index.load(out)
     same(found, new)
     assert found.manifest == new.manifest != before.manifest
@@ -279,12 +279,12 @@ def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):
 def test_an_index_that_is_always_replaced(photos, out, monkeypatch):
     """The last try was believed, whatever it had read."""
     build(photos, out)
-    monkeypatch.setattr(store, "version_of", lambda path: object())
+    monkeypatch.setattr(loading, "version_of", lambda path: object())
     refused("is replaced all the time", index.load, out)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
-@pytest.mark.parametrize("what", [index.load, store.read_manifest])
+@pytest.mark.parametrize("what", [index.load, loading.read_manifest])
 def test_files_that_the_system_does_not_open(photos, out, what):
     """The error is a sentence, and does not advise to delete an index that is whole."""
     import resource
@@ -302,13 +302,13 @@ def test_files_that_the_system_does_not_open(photos, out, what):
 
 def test_a_file_that_vanishes_while_an_index_is_read(photos, out, monkeypatch):
     build(photos, out)
-    digest = store.files.digest
+    digest = loading.files.digest
 
     def vanished(path):
         path.unlink()
         return digest(path)
 
-    monkeypatch.setattr(store.files, "digest", vanished)
+    monkeypatch.setattr(loading.files, "digest", vanished)
     refused("cannot be read: No such file", index.load, out)
 
 

@@ -11,7 +11,7 @@ from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import cli, index
 from retrieval.collections import open_collection
-from retrieval.index import store
+from retrieval.index import loading
 from retrieval.index.layout import Part
 
 TIMES = ("made", "seconds", "sha256")  # of a manifest; its checksum is over the times too
@@ -140,7 +140,7 @@ def test_a_part_is_no_index_and_an_index_no_part(pictures, parts, tmp_path):
     refused("is part 1 of 3 of", index.build, collection, Thumbnail(), parts[0])
     refused("is part 1 of 3, not part 2 of 3; choose another place",
             index.build, collection, Thumbnail(), parts[0], part=Part(2, 3))  # fmt: skip
-    assert store.load(parts[0], part=True).part == Part(1, 3)
+    assert loading.load(parts[0], part=True).part == Part(1, 3)
 
 
 def test_nothing_can_be_read(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from retrieval import images, index, methods, workers
 from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
+from retrieval.index import layout
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, geometry, search, verification, verifiers
 from retrieval.ranking.geometry import Verification
@@ -65,7 +66,7 @@ def test_order_and_inliers_against_a_loop(opened, scenes, load, name):
         picture = images.read(scenes.path(other))
         most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
         theirs = verifiers.xfeat().describe(picture)[:most]
-        rounded = index.store.dequantise(index.store.quantise(theirs.descriptors))
+        rounded = layout.dequantise(layout.quantise(theirs.descriptors))
         theirs = replace(theirs, descriptors=rounded)
         count = pair(query, theirs, (320, 256), picture.size)[1].count
         if other == "b.png":

@@ -7,7 +7,6 @@ refuses an index with a sentence that says what differs.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 20  # to open an index while another one takes its place
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
-QUANTUM = 127  # int8 value that stands for 1 in local descriptors
 
 
 class Index:
@@ -162,7 +160,7 @@ class Index:
 
     def name_of(self, data: bytes) -> str | None:
         """The name of the picture whose file has these bytes; None where the index lacks it."""
-        sha256 = digest(data)
+        sha256 = layout.digest(data)
         return self.names[self.digests.index(sha256)] if sha256 in self.digests else None
 
     @cached_property
@@ -206,7 +204,7 @@ class Index:
             self.arrays["keypoints"][rows].astype(np.float32),
             self.arrays["scales"][rows].astype(np.float32),
             self.arrays["scores"][rows].astype(np.float32),
-            dequantise(self.arrays["descriptors"][rows]),
+            layout.dequantise(self.arrays["descriptors"][rows]),
         )
 
     def check_width(self, descriptors: np.ndarray) -> None:
@@ -240,7 +238,7 @@ class Index:
                 f"The index {self} was replaced or removed meanwhile, so nothing was kept; run "
                 "the same again."
             )
-        return digest(data)
+        return layout.digest(data)
 
     def check_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Refuse weights that are not those of the index, before they are loaded."""
@@ -391,11 +389,6 @@ def _load(path: Path, part: bool) -> Index:
     return Index(path, manifest, images, arrays)
 
 
-def digest(data: bytes) -> str:
-    """The SHA-256 of a file, by which pictures are recognised: 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
     try:
         return files.read_json(path, most)
@@ -430,13 +423,3 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = _read_json(path / "manifest.json", MAX_MANIFEST)
     layout.check_manifest(manifest, path)
     return manifest
-
-
-def quantise(descriptors: np.ndarray) -> np.ndarray:
-    """Unit-length float descriptors (N, d) as int8 with a fixed step, so no scale is stored."""
-    return np.clip(np.rint(descriptors * QUANTUM), -QUANTUM, QUANTUM).astype(np.int8)
-
-
-def dequantise(descriptors: np.ndarray) -> np.ndarray:
-    """int8 descriptors (N, d) back as float32 of nearly unit length."""
-    return descriptors.astype(np.float32) / QUANTUM
