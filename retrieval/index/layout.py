@@ -31,8 +31,9 @@ import numpy as np
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate
-from retrieval.index.asmk import MAX_DIMENSIONS
+from retrieval.index.asmk import MAX_DIMENSIONS, codebook_size
 from retrieval.methods import METHODS
+from retrieval.methods.base import MAX_KEYPOINTS
 
 if TYPE_CHECKING:
     from retrieval.index.milvus import Address
@@ -277,6 +278,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         or offsets[0] != 0
         or offsets[-1] != rows
         or (offsets[1:] < offsets[:-1]).any()  # a difference may overflow
+        or np.diff(offsets).max(initial=0) > MAX_KEYPOINTS
         or any(len(arrays[name]) != rows for name in ("keypoints", "scales", "scores"))
         or (rows and arrays["keypoints"].shape[1] != 2)
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
@@ -284,7 +286,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         raise wrong
     if manifest["kind"] == "keypoints" or part:
         return
-    if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
+    if not _is_inverted_file(arrays, count, *descriptors.shape):
         raise wrong
 
 
@@ -300,13 +302,13 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
         return np.linalg.norm(rows.astype(np.float32), axis=1)
 
 
-def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
-    """Whether the word arrays fit ``count`` pictures and descriptors of ``width`` dimensions."""
+def _is_inverted_file(arrays: Mapping, count: int, rows: int, width: int) -> bool:
+    """Whether the word arrays fit ``count`` pictures and descriptors (rows, width)."""
     codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
     words, dimensions = codebook.shape
     if (
-        not words
-        or (width is not None and (width != dimensions or not width))
+        not 0 < words <= codebook_size(rows)  # a search compares its keypoints with all
+        or (rows and (width != dimensions or not width))
         or dimensions > MAX_DIMENSIONS
         # Centres of vectors of unit length. FAISS finds no word nearest where distances overflow.
         or not np.abs(codebook).max(initial=0) <= 2

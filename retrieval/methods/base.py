@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SCALES = 16  # the papers have up to seven
 MAX_PIXELS = 4096**2  # of a picture at all scales: DELF's seven have half of them at 1024 pixels
+MAX_KEYPOINTS = 5000  # of a picture: two are compared in the square of it; DELF's authors keep 1000
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Method(ABC):
                 f"{MAX_PIXELS // 1_000_000} megapixels at all scales together: choose a smaller "
                 "size or fewer scales."
             )
+        if "keypoints" in self.defaults and not 1 <= self.settings["keypoints"] <= MAX_KEYPOINTS:
+            raise RetrievalError(f"A picture may have 1 to {MAX_KEYPOINTS:,} keypoints.")
 
     @abstractmethod
     def describe(self, picture: Image.Image, box: Box | None = None) -> Features:

@@ -79,8 +79,6 @@ class DELF(Method):
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
-        if self.settings["keypoints"] < 1:
-            raise RetrievalError("DELF needs at least one keypoint a picture.")
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "stride16", weights.trunk)
         # A checkpoint without a PCA gives the features on which the PCA is fitted.

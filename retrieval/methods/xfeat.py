@@ -12,7 +12,6 @@ from PIL import Image
 from torch import nn
 
 from retrieval import images
-from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, Method
 from retrieval.networks import checkpoints
@@ -29,8 +28,6 @@ class XFeat(Method):
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
-        if self.settings["keypoints"] < 1:
-            raise RetrievalError("XFeat needs at least one keypoint a picture.")
         tensors = checkpoints.load(checkpoint).trunk
         assert not isinstance(tensors, nn.Module)  # networks of the user's own are for SIR and GeM
         self.network = XFeatNetwork(tensors)

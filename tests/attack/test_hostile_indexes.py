@@ -265,6 +265,33 @@ def test_descriptors_that_are_not_of_unit_length(tmp_path, honest):
             indexes.load(path)
 
 
+@pytest.mark.parametrize(("keypoints", "words"), [(5000, 0), (5001, 0), (0, 64), (0, 65)])
+def test_a_picture_of_very_many_keypoints_or_words(tmp_path, town, keypoints, words):
+    """A hundred megabytes of them kept a search busy for minutes and took 2.5 GB."""
+    method, honest, _ = town
+    if method.kind == "global":
+        pytest.skip("has none")
+    path = shutil.copytree(honest, tmp_path / "index")
+
+    def change(name, function):
+        np.save(path / f"{name}.npy", function(np.load(path / f"{name}.npy")))
+
+    if keypoints:  # of the last picture, whose own are repeated
+        more = keypoints - int(np.diff(np.load(path / "offsets.npy"))[-1])
+        for name in ("descriptors", "keypoints", "scales", "scores"):
+            change(name, lambda a: np.concatenate([a, np.repeat(a[-1:], more, axis=0)]))
+        change("offsets", lambda a: np.append(a[:-1], a[-1] + more))
+    if words:
+        change("codebook", lambda a: np.resize(a, (words, a.shape[1])))
+        change("word_starts", lambda a: np.append(a, np.repeat(a[-1:], words + 1 - len(a))))
+    forge(path)
+    if (keypoints, words) in [(5000, 0), (0, 64)]:
+        indexes.load(path)
+    else:
+        with pytest.raises(RetrievalError, match="contradict its manifest"):
+            indexes.load(path)
+
+
 def test_pictures_without_pixels(tmp_path, honest):
     """Geometry divided by their size."""
     path = shutil.copytree(honest, tmp_path / "index")

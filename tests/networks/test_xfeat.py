@@ -97,7 +97,7 @@ def test_keypoints_are_as_many_as_the_setting_and_at_least_one(xfeat):
     record = checkpoints.REGISTRY["xfeat"]
     assert len(methods.load_record(record, keypoints=10).describe(
         Image.effect_noise((64, 64), 90).convert("RGB"))) == 10  # fmt: skip
-    with pytest.raises(RetrievalError, match="at least one keypoint"):
+    with pytest.raises(RetrievalError, match="1 to 5,000 keypoints"):
         methods.load_record(record, keypoints=0)
 
 
