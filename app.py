@@ -22,5 +22,5 @@ page = st.navigation(
     position="top" if entrance.passed() else "hidden",
 )
 entrance.ask()
-st.session_state.through_app = True  # see pages/parts/loaders.py
+st.session_state.through_app = True  # see entrance.run_app_first
 page.run()

@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from pages.parts import cards, loaders
+from pages.parts import cards, loaders, notices
 from pages.parts.downloads import download
 from pages.parts.indexing import build
 from pages.parts.permission import command_instead, may_download
@@ -105,7 +105,7 @@ def make_indexes(name: str, title: str) -> None:
     with st.container(horizontal=True):
         for method in lacking:
             if st.button(f"Index with {methods.METHODS[method].title}", key=f"make-{method}"):
-                with loaders.errors_shown():
+                with notices.errors_shown():
                     out = PRECOMPUTED / name / methods.METHODS[method].default
                     build(loaders.collection(name), method, out)
                 st.rerun()
@@ -113,7 +113,7 @@ def make_indexes(name: str, title: str) -> None:
 
 def photographers(titles: dict[str, str]) -> None:
     """Author, licence and source of every picture of a collection."""
-    with loaders.errors_shown():
+    with notices.errors_shown():
         opened = {name: loaders.collection(name) for name in titles}
     named = {name: one for name, one in opened.items() if one.credits}
     if not named:
@@ -147,7 +147,7 @@ def photographers(titles: dict[str, str]) -> None:
 
 cards.open_page("Collections")
 titles = loaders.collection_titles()
-with loaders.errors_shown():
+with notices.errors_shown():
     rows = [
         {
             "Collection": title,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, notices, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.evaluation import (
     all_queries,
@@ -35,12 +35,12 @@ titles = own_pictures.collection_titles()
 if not titles:
     with st.expander("How others do on ROxford5k"):
         tables.show_literature("roxford5k")
-    loaders.nothing_here()
+    notices.nothing_here()
 link.follow_link(titles)
 left, right = st.columns([1, 2], gap="medium")
 with left:
     name = choose.collection(titles, "eval-collection")
-with loaders.errors_shown():
+with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 own = collection.name == own_pictures.NAME
 if not collection.protocols:

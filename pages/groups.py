@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, query
+from pages.parts import cards, choose, loaders, notices, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -29,7 +29,7 @@ def find_pairs(path: Path, collection: Collection) -> list[groups.Pair]:
     def progress(done: int, total: int) -> None:
         bar.progress(done / total, f"{done} of {total} pictures compared with those like them")
 
-    with loaders.errors_shown():
+    with notices.errors_shown():
         pairs = loaders.confirmed_pairs(path, collection, progress)
     bar.empty()
     return pairs
@@ -82,7 +82,7 @@ st.markdown(
 )
 titles = own_pictures.collection_titles()
 if not titles:
-    loaders.nothing_here()
+    notices.nothing_here()
 linked = query.new_link(titles, "groups-link", "groups-collection")
 if (inliers := query.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
@@ -99,7 +99,7 @@ min_inliers = right.slider(
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
 query.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)})
-with loaders.errors_shown():
+with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)
 method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
@@ -107,7 +107,7 @@ if method is None:
     if collection.name == own_pictures.NAME:
         st.info("These pictures are not indexed yet: search in them once on the search page.")
     else:
-        loaders.no_index(collection, "cnn-irwnha")
+        notices.no_index(collection, "cnn-irwnha")
     st.stop()
 asked = state.setdefault("groups-found", set())
 if name not in asked:
@@ -121,7 +121,7 @@ if name not in asked:
     )
     st.stop()
 path = paths[method]
-with loaders.errors_shown():
+with notices.errors_shown():
     opened = loaders.index_of(path, collection)
     if len(opened) > MAX_PICTURES:
         st.info(

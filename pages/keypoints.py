@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, query
+from pages.parts import cards, choose, notices, own_pictures, query
 from pages.parts.keypoints.extractors import delf_extractor, xfeat_extractor
 from pages.parts.keypoints.link import DEFAULTS, VIEWS, follow_link, write_link
 from pages.parts.keypoints.one_picture import show_one_picture
@@ -16,7 +16,7 @@ cards.open_page("Keypoints and matches")
 
 titles = own_pictures.collection_titles()
 if not titles:
-    loaders.nothing_here()
+    notices.nothing_here()
 follow_link(titles)
 for key, value in DEFAULTS.items():
     state.setdefault(key, value)
@@ -33,7 +33,7 @@ view = right.segmented_control(
     label_visibility="collapsed",
     persist_state="session",
 )
-with loaders.errors_shown():
+with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)

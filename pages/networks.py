@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import cards, loaders
+from pages.parts import cards, loaders, notices
 from pages.parts.permission import command_instead, may_download
 from pages.parts.plain import plain
 from pages.parts.terms import explained
@@ -136,7 +136,7 @@ def networks_elsewhere() -> None:
             text = f"{name}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} MB" if total else "")
             bar.progress(min(done / total, 1.0) if total else 0.0, text)
 
-        with loaders.errors_shown():
+        with notices.errors_shown():
             checkpoints.download(official[chosen], show)
         st.rerun()
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, own_pictures, own_uploads, query, scroll
+from pages.parts import (
+    cards,
+    choose,
+    entrance,
+    loaders,
+    notices,
+    own_pictures,
+    own_uploads,
+    query,
+    scroll,
+)
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
 from pages.parts.search.answer import show_answers
@@ -18,7 +28,7 @@ from retrieval import methods
 
 state = st.session_state
 
-loaders.run_app_first()
+entrance.run_app_first()
 own_uploads.delete_leftovers()
 cards.style()
 title_row = st.container(
@@ -66,7 +76,7 @@ with right.container(horizontal=True, vertical_alignment="bottom"):
 
 if name == own_pictures.NAME:
     own_pictures.show_section(next(iter(methods.METHODS)) if state.method == ALL else state.method)
-with loaders.errors_shown():
+with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 follow_query(collection)
 if not collection.has_pictures:
@@ -80,7 +90,7 @@ searched = state.get("searched", False)
 with query_column.container(key="asking" if searched else "asking-idle"):
     query_picture = query.choose_picture(collection)
     # An error about the picture or the box appears beside it.
-    with loaders.errors_shown(), st.container(key="query-box"):
+    with notices.errors_shown(), st.container(key="query-box"):
         box = query.choose_box(collection, query_picture) if query_picture else None
     if query_picture and isinstance(query_picture.source, bytes):
         st.caption("Your picture stays in this session and is not part of the link.")

@@ -11,7 +11,7 @@ import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import loaders, scroll
+from pages.parts import entrance, loaders, scroll
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.credits import Credit, table
@@ -50,7 +50,7 @@ def _stylesheet() -> str:
 
 def open_page(text: str) -> None:
     """Begin a page with its style and title. A page calls this before anything else."""
-    loaders.run_app_first()
+    entrance.run_app_first()
     style()
     title(text)
 

@@ -1,15 +1,28 @@
-"""A passphrase that the owner may ask every visitor for."""
+"""What comes before every page: app.py, and a passphrase that the owner may ask for."""
 
 from __future__ import annotations
 
 import hmac
 import os
+import runpy
 import time
+from pathlib import Path
 
 import streamlit as st
 
 PASSPHRASE = "RETRIEVAL_PASSPHRASE"
 SECONDS_PER_TRY = 1.0  # s that each try takes, so that nobody tries many
+
+
+def run_app_first() -> None:
+    """Run app.py first if Streamlit opened a page without it; every page begins with this call.
+
+    Until app.py has run once, Streamlit takes a folder called ``pages`` for its older kind of
+    app, and opens a link to a page without app.py.
+    """
+    if not st.session_state.get("through_app"):
+        runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
+        st.stop()
 
 
 def passed() -> bool:

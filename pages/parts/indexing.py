@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import loaders, turns
+from pages.parts import loaders, notices, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
@@ -42,7 +42,7 @@ def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ..
 
     label: what the page calls the index. then: re-rankers.
     """
-    with loaders.errors_shown():
+    with notices.errors_shown():
         said = f"Putting {len(collection.queries)} queries to {plain(label)}"
         bar = st.progress(0.0, said)
         start = time.monotonic()

@@ -11,22 +11,19 @@ import contextlib
 import copy
 import hashlib
 import json
-import runpy
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import turns
+from pages.parts import notices, turns
 from pages.parts.cache import Cache
-from pages.parts.plain import plain
 from retrieval import images, index, memory, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
@@ -56,27 +53,6 @@ PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
 PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 
 
-def run_app_first() -> None:
-    """Run app.py first if Streamlit opened a page without it; every page begins with this call.
-
-    Until app.py has run once, Streamlit takes a folder called ``pages`` for its older kind of
-    app, and opens a link to a page without app.py.
-    """
-    if not st.session_state.get("through_app"):
-        runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
-        st.stop()
-
-
-@contextmanager
-def errors_shown() -> Iterator[None]:
-    """Show a RetrievalError raised inside as one sentence, and end the page there."""
-    try:
-        yield
-    except RetrievalError as error:
-        st.error(plain(str(error)), icon=":material/error:")
-        st.stop()
-
-
 def file_key(path: Path) -> tuple[str, int]:
     """A cache key for a file, which changes with its content: path and time of change in ns.
 
@@ -90,34 +66,9 @@ def file_key(path: Path) -> tuple[str, int]:
 
 def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
-    with errors_shown():
+    with notices.errors_shown():
         finding.in_stores()  # shows once, and here, that a store cannot be reached
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
-
-
-def nothing_here() -> NoReturn:
-    """Say that there is no collection, link to the pages that bring one, and end the page."""
-    st.info("There is no collection on this machine yet.")
-    st.page_link(
-        "pages/search.py",
-        label="Search in pictures of your own",
-        icon=":material/add_photo_alternate:",
-    )
-    st.page_link(
-        "pages/collections.py",
-        label="Download a collection",
-        icon=":material/photo_library:",
-    )
-    st.stop()
-
-
-def no_index(collection: Collection, method: str) -> None:
-    """Say that a collection has no index of a method, and which command makes it."""
-    st.info(
-        f"There is no {methods.METHODS[method].title} index of {plain(collection.title)} on this "
-        f"machine yet. This command makes it: "
-        f"`python -m retrieval index {collection.name} --method {method}`"
-    )
 
 
 def collection(name: str) -> Collection:

@@ -14,7 +14,7 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, own_uploads, permission, query, turns
+from pages.parts import indexing, loaders, notices, own_uploads, permission, query, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
@@ -169,7 +169,7 @@ def show_form(method_name: str) -> None:
         disabled=not (files or folder),
         key="own_index",
     ):
-        with loaders.errors_shown():
+        with notices.errors_shown():
             if files:
                 brought = turns.in_turn(lambda: _bring_uploads(files), UNPACKER)
             else:

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit import runtime
 
-from pages.parts import loaders, query, turns
+from pages.parts import loaders, notices, query, turns
 from pages.parts.about.followed_query import FollowedQuery
 from retrieval import index
 from retrieval.collections import Collection, ground_truth
@@ -82,9 +82,9 @@ def section(followed: FollowedQuery) -> None:
         if METHODS[method].kind == "global"
     }
     if not paths:
-        loaders.no_index(collection, "cnn-irwnha")
+        notices.no_index(collection, "cnn-irwnha")
         return
-    with loaders.errors_shown():
+    with notices.errors_shown():
         for column, (method, path) in zip(st.columns(len(paths)), paths.items(), strict=True):
             with column:
                 _map(method, path, kind, followed, colour, columns.get(colour, "N"))

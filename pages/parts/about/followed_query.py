@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, query
+from pages.parts import cards, choose, loaders, notices, query
 from pages.parts.judging import Judged, judge
 from pages.parts.plain import plain
 from retrieval import images
@@ -49,12 +49,12 @@ def pick() -> FollowedQuery:
     state.pop("about-asked", None)
     titles = loaders.collection_titles()
     if not titles:
-        loaders.nothing_here()
+        notices.nothing_here()
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:
         only = next(iter(titles)) if len(titles) == 1 else None
         name = only or choose.collection(titles, "about-collection")
-        with loaders.errors_shown():
+        with notices.errors_shown():
             collection = loaders.collection(name)
             query_picture = _chosen_picture(collection)
         if isinstance(query_picture.source, Path) and not collection.has_pictures:
@@ -68,7 +68,7 @@ def pick() -> FollowedQuery:
             if query_picture.own_box
             else "The whole picture is the query."
         )
-    with left, loaders.errors_shown():
+    with left, notices.errors_shown():
         jpeg, size = loaders.view(query_picture.source, 240, query_picture.name)
         st.image(
             cards.boxed(jpeg, size, query_picture.own_box), alt=query_picture.name, width="content"

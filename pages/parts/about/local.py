@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.parts import extraction, loaders
+from pages.parts import extraction, loaders, notices
 from pages.parts.about import steps
 from pages.parts.about.followed_query import FollowedQuery
 from pages.parts.keypoints.figures import open_picture
@@ -21,10 +21,10 @@ PICTURE_SIDE = 420  # pixels of the longer side of a picture on show
 def delf(followed: FollowedQuery) -> None:
     paths = index.find(followed.collection.name)
     if "delf" not in paths:
-        loaders.no_index(followed.collection, "delf")
+        notices.no_index(followed.collection, "delf")
         st.stop()
     path, query_picture = paths["delf"], followed.query_picture
-    with loaders.errors_shown():
+    with notices.errors_shown():
         opened = loaders.index_of(path, followed.collection)
         picture, size = open_picture(query_picture.source, query_picture.name)
         seen = extraction.attention(
@@ -76,7 +76,7 @@ def delf(followed: FollowedQuery) -> None:
         )
         strongest = features.descriptors[0]
         steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
-    with loaders.errors_shown():
+    with notices.errors_shown():
         ranking = loaders.search(path, "delf", followed.collection, query_picture, followed.box)
     words = len(opened.arrays["codebook"])
     with steps.step(
@@ -114,7 +114,7 @@ def delf(followed: FollowedQuery) -> None:
             format_func=lambda n: str(n + 1),
             key=f"about-match-{query_picture.key}",
         )
-        with loaders.errors_shown():
+        with notices.errors_shown():
             explain_result(path, followed.collection, query_picture, followed.box, names[place])
     with steps.step(
         5,

@@ -8,7 +8,7 @@ from typing import Any
 import altair
 import streamlit as st
 
-from pages.parts import axes, loaders
+from pages.parts import axes, loaders, notices
 from pages.parts.about import followed_query, steps
 from pages.parts.terms import explained
 from retrieval import index
@@ -163,7 +163,7 @@ def _before_after(followed: followed_query.FollowedQuery) -> None:
     )
     for name, title in ((BEFORE, "Before"), (AFTER, "After")):
         st.markdown(f"**{title}** · {name}")
-        with loaders.errors_shown():
+        with notices.errors_shown():
             ranking = loaders.search(
                 paths[name], "cnn-irwnha", followed.collection, followed.query_picture, followed.box
             )

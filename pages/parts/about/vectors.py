@@ -6,7 +6,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import axes, extraction, loaders
+from pages.parts import axes, extraction, loaders, notices
 from pages.parts.about import feedback, steps
 from pages.parts.about.followed_query import FollowedQuery, leave_fragment
 from pages.parts.plain import plain
@@ -28,10 +28,10 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     """
     paths = index.find(followed.collection.name)
     if method not in paths:
-        loaders.no_index(followed.collection, method)
+        notices.no_index(followed.collection, method)
         st.stop()
     path = paths[method]
-    with loaders.errors_shown():
+    with notices.errors_shown():
         opened = loaders.index_of(path, followed.collection)
         described = extraction.steps(
             path, followed.collection, followed.query_picture, followed.box

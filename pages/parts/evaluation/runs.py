@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, own_pictures
+from pages.parts import indexing, loaders, notices, own_pictures
 from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.collections import Collection
@@ -155,7 +155,7 @@ def offer_reranking(collection: Collection, labelled_runs: Mapping[str, Labelled
             key=f"rerank-then-{'local' if is_local else 'global'}",
             help="  \n".join(f"**{one.title}** {one.summary}" for one in rerankers),
         )
-        with loaders.errors_shown():  # a forged message may name anything, and twice
+        with notices.errors_shown():  # a forged message may name anything, and twice
             then = chain.parse_chain(",".join(names))
         run_id = _reranked_run_id(paths[chosen_id], then)
         kept = sum(entry.without_reranking == chosen_id for entry in labelled_runs.values())

@@ -10,7 +10,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import extraction, loaders, query
+from pages.parts import extraction, notices, query
 from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
 from pages.parts.keypoints.figures import (
     attention_rows,
@@ -39,7 +39,7 @@ def show_one_picture(
     """
     query_column, result_column = st.columns([1, 2], gap="medium")
     # What goes wrong on the left is said on the right, here and below.
-    with result_column, loaders.errors_shown(), query_column:
+    with result_column, notices.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
             result_column.info("Choose a picture on the left.")
@@ -58,10 +58,10 @@ def show_one_picture(
     if state["kp-features"] == "delf":
         show_delf(query_picture, delf, query_column, result_column)
         return query_picture
-    with result_column, loaders.errors_shown(), query_column:
+    with result_column, notices.errors_shown(), query_column:
         count = choose_count()
         extractors: list[Extractor] = [delf, xfeat] if state["kp-features"] == BOTH else [xfeat]
-    with result_column, loaders.errors_shown():
+    with result_column, notices.errors_shown():
         for column, extractor in zip(st.columns(len(extractors)), extractors, strict=True):
             with column:
                 features = features_of(query_picture, extractor)
@@ -86,7 +86,7 @@ def show_delf(
     result_column: DeltaGenerator,
 ) -> None:
     """Show DELF's keypoints, receptive fields or attention; below, those of another checkpoint."""
-    with result_column, loaders.errors_shown(), query_column:
+    with result_column, notices.errors_shown(), query_column:
         picture, size = open_picture(query_picture.source, query_picture.name)
         features = features_of(query_picture, delf)
         look = st.segmented_control(
@@ -103,7 +103,7 @@ def show_delf(
     stem = f"{Path(query_picture.name).stem}-{look}"
     provenance = f"{Path(query_picture.name).name} · {delf.checkpoint}"
     note = with_credits(provenance, query_picture.credit)
-    with result_column, loaders.errors_shown():
+    with result_column, notices.errors_shown():
         if level is not None:
             show_attention(query_picture, delf, picture, size, level, note, stem)
         elif look == "keypoints" or not len(shown):

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
-from pages.parts import extraction, loaders, query
+from pages.parts import extraction, notices, query
 from pages.parts.keypoints.extractors import DelfExtractor
 from pages.parts.keypoints.figures import attention_rows, keypoint_rows, show_figure
 from retrieval.collections.credits import with_credits
@@ -50,7 +50,7 @@ def compare_checkpoints(
     for column, extractor in zip(
         st.columns(2), (delf, DelfExtractor(None, other.id, {})), strict=True
     ):
-        with column, loaders.errors_shown():
+        with column, notices.errors_shown():
             trained_on = checkpoints.find("delf", extractor.checkpoint).trained_on
             st.markdown(f"**{extractor.checkpoint}**  \n:small[{trained_on}]")
             if level is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from pages.parts import compare, loaders, query
+from pages.parts import compare, loaders, notices, query
 from pages.parts.downloads import downloads
 from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
 from pages.parts.keypoints.figures import open_picture
@@ -50,7 +50,7 @@ def show_two_pictures(
     """
     query_column, result_column = st.columns([1, 2], gap="medium")
     ranking = votes = None
-    with result_column, loaders.errors_shown(), query_column:
+    with result_column, notices.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
             result_column.info("Choose a picture on the left.")
@@ -71,7 +71,7 @@ def show_two_pictures(
             result_column.info("Choose the second picture on the left.")
             return query_picture
         choose_settings(matcher_names)
-    with result_column, loaders.errors_shown():
+    with result_column, notices.errors_shown():
         extractors: dict[str, Extractor] = {"delf": delf, "xfeat": xfeat}
         jpegs, sizes = zip(
             *(

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, loaders, notices, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
 from pages.parts.search import filters, marking, reranking
@@ -313,10 +313,10 @@ def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
     """Where a method has no index: build one of a visitor's own pictures, else say how."""
     title = methods.METHODS[method].title
     if collection.name != own_pictures.NAME:
-        loaders.no_index(collection, method)
+        notices.no_index(collection, method)
         return
     if compare_all or st.button(f"Index my pictures with {title}", key=f"build-{method}"):
-        with loaders.errors_shown():
+        with notices.errors_shown():
             own_pictures.build_index(method)
         st.rerun()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, loaders, own_pictures, query
+from pages.parts import cards, loaders, notices, own_pictures, query
 from pages.parts.judging import Judged
 from pages.parts.plain import plain
 from pages.parts.search import filters, reranking
@@ -30,7 +30,7 @@ def show_result(
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
-    with loaders.errors_shown():
+    with notices.errors_shown():
         ranking = loaders.search(
             path,
             name,
@@ -50,7 +50,7 @@ def show_result(
         with st.container(horizontal=True, width="content", wrap=False):
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
-    with loaders.errors_shown():
+    with notices.errors_shown():
         explain_result(path, collection, query_picture, box, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
             show_inliers(ranking, judged, n)

@@ -1,0 +1,49 @@
+"""What several pages say where they cannot show what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import streamlit as st
+
+from pages.parts.plain import plain
+from retrieval import methods
+from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show a RetrievalError raised inside as one sentence, and end the page there."""
+    try:
+        yield
+    except RetrievalError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        st.stop()
+
+
+def nothing_here() -> NoReturn:
+    """Say that there is no collection, link to the pages that bring one, and end the page."""
+    st.info("There is no collection on this machine yet.")
+    st.page_link(
+        "pages/search.py",
+        label="Search in pictures of your own",
+        icon=":material/add_photo_alternate:",
+    )
+    st.page_link(
+        "pages/collections.py",
+        label="Download a collection",
+        icon=":material/photo_library:",
+    )
+    st.stop()
+
+
+def no_index(collection: Collection, method: str) -> None:
+    """Say that a collection has no index of a method, and which command makes it."""
+    st.info(
+        f"There is no {methods.METHODS[method].title} index of {plain(collection.title)} on this "
+        f"machine yet. This command makes it: "
+        f"`python -m retrieval index {collection.name} --method {method}`"
+    )
