@@ -39,15 +39,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", *(("HEIF",) if HEIC else ()))
 MAX_PIXELS = 120_000_000  # a 108-megapixel telephone passes; Pillow keeps 4 bytes a pixel
 MEGAPIXELS = "RETRIEVAL_MEGAPIXELS"  # environment variable: most that a visitor's picture has
 MAX_BYTES = 200_000_000
-# Of computing, after which a picture is given up: some seconds, and one for so many of the pixels
-# that it may have. That is 3.7 s for a visitor's, where true ones of 25 megapixels take 0.3 to 2 s.
+# A picture is refused after SECONDS of computing, and one more for each PIXELS_A_SECOND that it may
+# have: 3.7 s for a visitor's, where true ones of 25 megapixels take 0.3 to 2 s.
 SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
 QUICK_SECONDS = 1.0  # HEICs of telephones take 0.4 to 0.8
 MAX_ENLARGED = 4.0
 
 # Pictures of visitors that take long wait for each other, and no others wait for them.
 _collections, _quick, _slow = Decoder(), Decoder(), Decoder()
-# Their hashes: they are shown, then searched with, and not tried as quick ones each time.
+# Hashes of those: a picture that is shown and then searched with tries the quick decoder once.
 _took_long: deque[int] = deque(maxlen=1000)
 
 
@@ -111,7 +111,7 @@ def _plain_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
     """Size (width, height) of a whole JPEG in RGB with no metadata; None for any other file."""
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
         return None
-    # Pillow copies all metadata again for each part of them: that is for the other process.
+    # For each part of the metadata Pillow copies all of it again: left to the decoder's process.
     if b"Exif\0\0" in data:
         return None
     picture_files.check_jpeg(data, name)

@@ -35,7 +35,7 @@ CHANGES = (b"irot", b"imir", b"clap")  # properties of a HEIC: turned, mirrored,
 RAW = (1, 2, 7)  # kinds of values in TIFF that stay bytes
 
 # Any number of FF may precede a marker. Only the last is matched: the time stays linear. After 01
-# and D0 to D8 comes no length: who believed that one does would skip what a decoder reads.
+# and D0 to D8 comes no length: to read one would skip bytes that a decoder reads.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 
 
@@ -134,7 +134,7 @@ def check_heic(data: bytes, name: str, most: int) -> None:
             if largest > most:
                 raise too_many_pixels(f"A picture in {name} has", most)
             if re.search(rb"infe.{8,10}iovl", data[start:end], re.DOTALL):
-                # How large that is stands among the pixels, and it is made before it is compared.
+                # An overlay: its size is in its own data, and it is made before that is checked.
                 raise PictureError(f"{name} is laid out of several; save it as a plain JPEG.")
     if (
         boxes > MAX_BOXES

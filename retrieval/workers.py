@@ -58,8 +58,8 @@ class _Work(NamedTuple):
     before: deque[Callable[[], Any]]
 
 
-# In a thread, and where it hands this on: whether it is to leave what takes long to another one.
-_in_haste: ContextVar[bool] = ContextVar("in haste", default=False)
+# Whether ``step_aside`` raises: in a thread of workers, and in contexts copied from it.
+_steps_aside: ContextVar[bool] = ContextVar("steps aside", default=False)
 
 
 def step_aside() -> None:
@@ -68,7 +68,7 @@ def step_aside() -> None:
     Returns where it is there already, or where the work was not given to workers who have such a
     place; otherwise an exception leads out of the work.
     """
-    if _in_haste.get():
+    if _steps_aside.get():
         raise TakesLong
 
 
@@ -139,7 +139,7 @@ class Workers:
             if future not in mine:
                 return self.slow.place(who, future) if self.slow else 0
             turns, order = mine.index(future), list(self._waiting)
-            # Those before us in the order get one turn more until then.
+            # Clients before this one in the order get one turn more than those behind it.
             others = (
                 min(len(self._waiting[other]), turns + (number < order.index(who)))
                 for number, other in enumerate(order)
@@ -157,7 +157,7 @@ class Workers:
                     del self._waiting[who]
 
     def _run(self) -> None:
-        _in_haste.set(self.slow is not None)
+        _steps_aside.set(self.slow is not None)
         while True:
             self._do(self._next())
             with self._changed:
@@ -166,7 +166,7 @@ class Workers:
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
-            # One is enough for all.
+            # One thread is enough to give back memory for all.
             first = self.tidy and threading.current_thread() is self._threads[0]
             pause = 0
             while not self._waiting:
@@ -179,7 +179,7 @@ class Workers:
             if works:
                 self._waiting[who] = works  # at the end of the round
             self._busy += 1
-            # Those who wait are at work in a moment, while this piece still goes on.
+            # What waits begins in a moment, beside this piece of work.
             threads.share(min(self._busy + len(self._waiting), self.count))
             return work
 
@@ -200,7 +200,7 @@ class Workers:
 
     def _finish(self, work: _Work) -> None:
         # The future is never set running: it could not be cancelled while it waits elsewhere.
-        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile: nobody wants to know
+        with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 result = work.do()
             except TakesLong as long:
@@ -213,6 +213,6 @@ class Workers:
                 work.future.set_exception(error)
             else:
                 work.future.set_result(result)
-        # An error knows the frames that it went through, and what they hold: pictures, perhaps.
-        # If they knew the future too, it would stay until Python looks for such circles.
+        # An error holds the frames that it went through, and with them perhaps pictures. If one of
+        # them held the future too, only the garbage collector could free this cycle.
         del work

@@ -124,7 +124,7 @@ def preload(paths: list[Path]) -> None:
 
 
 def _preload(paths: list[Path]) -> None:
-    # A blank picture is searched with, for the first one through a network takes longer.
+    # The first picture through a network takes longer: a blank one goes before the visitors'.
     blank = Image.new("RGB", (640, 480), "gray")
     for path in paths:
         with contextlib.suppress(RetrievalError):  # a search will say what is wrong
@@ -151,8 +151,8 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
 def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers | None = None) -> T:
     """The value of a key, or what ``work()`` returns, done in turn.
 
-    Nobody waits for the turn of another who asked for the same earlier: with a hundred searches in
-    the queue, one client kept all others from the pictures of the first page for a minute.
+    Nobody waits for somebody else's turn, even where both ask for the same: the other may have a
+    hundred searches in the queue.
     """
 
     def look_again() -> T:  # somebody else may have made it by now

@@ -24,8 +24,8 @@ from retrieval.workers import Workers
 
 NAME, TITLE = "mine", "My pictures"
 FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
-# What visitors bring is unpacked and read one after the other: forty zips at once kept both cores
-# and the disk from everybody else, as large tables do, which keep Python busy.
+# Uploads are unpacked and read one after the other: forty zips at once took both cores and the disk
+# from everybody else, and large tables keep Python busy.
 UNPACKER = Workers(1, 200)
 DELETION_DELAY = 180  # s; for two minutes Streamlit lets a broken connection come back
 UPLOADS = "Files or a zip"  # the usual way to bring pictures

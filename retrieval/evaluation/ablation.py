@@ -115,11 +115,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 class Ablation:
     """The variants of an index.
 
-    exponents: (E,), rising. pooled: (E, N, C) float32 of unit length, at the first scale. layer: as
-    in ``Steps``. second: (N, D) float32, descriptors at the second scale alone, empty for methods
-    of one scale. whole: (N, D) float32, the index. maps: (E, 2), mAP under Medium for each exponent
-    without and with the last layer, at one scale; scale_maps: (S,) with the first 1 … S scales, by
-    the method's own exponent. Both are nan where nothing is labelled.
+    exponents: (E,), rising. pooled: (E, N, C) float32 of unit length, at the first scale.
+    second: (N, D) float32, descriptors at the second scale alone, empty for methods of one scale.
+    whole: (N, D) float32, the descriptors of the index. maps: (E, 2), mAP under Medium for each
+    exponent without and with the last layer, at one scale. scale_maps: (S,), mAP with the first
+    1 … S scales, by the method's own exponent. Both are nan where nothing is labelled.
     """
 
     exponents: np.ndarray
@@ -246,7 +246,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
         and arrays["second"].shape in ((count, width), (0, 0))
         and arrays["maps"].shape == (exponents, 2)
         and arrays["scale_maps"].ndim == 1
-        and all(arrays[name].dtype.kind == "f" for name in names[2:] + names[:1])
+        and all(arrays[name].dtype.kind == "f" for name in names if name != "pooled")
         and np.isfinite(arrays["second"]).all()
         and (np.diff(arrays["exponents"], prepend=0) > 0).all()
         and all(_are_parts(arrays[name]) for name in ("maps", "scale_maps"))

@@ -53,7 +53,7 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
         for row in published.rows(collection)
     ]
     lines += _measured(collection, progress)
-    # The three methods, then what is none of them; the report before its authors before ours.
+    # The three methods before others; for each, the report's figures, the authors', then ours.
     titles = [entry.title for entry in methods.METHODS.values()]
     origins = [published.REPORT, published.PUBLISHED, MEASURED]
 

@@ -143,9 +143,7 @@ def curves(scores: Mapping[str, Scores], note: str) -> Figure:
             markersize=7,
             label=f"{label}, mAP {100 * run.map:.1f}",
         )
-    _label_unit_axes(
-        axes, "Recall (share of the right pictures found)", "Precision (share that is right)"
-    )
+    _label_precision_recall(axes)
     _legend(axes, inside=True)
     return figure
 
@@ -217,9 +215,7 @@ def steps(explanation: Explanation, note: str) -> Figure:
             linewidth=0,
         )
     axes.plot(recall, precision, color=COLOURS[0], linewidth=2.5, marker="o", markersize=4)
-    _label_unit_axes(
-        axes, "Recall (share of the right pictures found)", "Precision (share that is right)"
-    )
+    _label_precision_recall(axes)
     axes.set_title(f"Shaded area = AP = {explanation.average_precision:.4f}", fontsize=14)
     return figure
 
@@ -235,12 +231,12 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
     return figure, axes
 
 
-def _label_unit_axes(axes: Axes, x: str, y: str) -> None:
-    """Axes from 0 to 1 with the labels x and y."""
+def _label_precision_recall(axes: Axes) -> None:
+    """Axes from 0 to 1 with their labels."""
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.03)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel("Recall (share of the right pictures found)")
+    axes.set_ylabel("Precision (share that is right)")
 
 
 def _legend(axes: Axes, inside: bool = False) -> None:

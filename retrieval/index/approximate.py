@@ -142,7 +142,7 @@ class Approximate(ABC):
             best, ours = (
                 scores[others != row][:count] for scores, others in (pairs[:2], pairs[2:])
             )
-            # Of equal ones any will do; the two sums differ in their last digit.
+            # Equal neighbours count alike; the two sums differ in their last digit.
             hits += int((ours >= best[-1] - 1e-6).sum())
         return hits / (len(rows) * count)
 

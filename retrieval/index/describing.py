@@ -69,8 +69,8 @@ def _pictures(
     """
 
     def read(name: str):
-        # An error knows the frame that it is returned to, which knows the error: with what it was
-        # about, as many bytes as a picture may have, it would stay until Python looks for such.
+        # The sentence of an error is returned, not the error: that holds this frame and with it the
+        # bytes of the picture, which would stay in memory until the garbage collector runs.
         try:
             data = collection.read_bytes(name)
         except images.PictureError as error:
@@ -86,7 +86,7 @@ def _pictures(
     with ThreadPoolExecutor(1) as reader:
         waiting = []
         for name in names:
-            # In the context of this thread, which may be in haste: see ``workers``.
+            # In the context of this thread, which says what ``workers.step_aside`` does.
             waiting.append(reader.submit(copy_context().run, read, name))
             if len(waiting) > 2:
                 yield waiting.pop(0).result()

@@ -57,7 +57,7 @@ def merge(
     )
     with writing(out) as target:
         previous = previous_at(target, method, None)  # another method's index is not replaced
-        # The folder to work in is that of a build.
+        # A merge works in the folder of a build, so it may find an unfinished one there.
         with Journal(work_folder(target), layout.identity(method)) as journal:
             if journal.entries:
                 raise RetrievalError(

@@ -136,7 +136,7 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
         )
     if code == NOT_LOADED:
         return NotLoadedError(f"The store has not loaded {address}; try again.")
-    # The first line: others draw an arrow at the fault.
+    # The first line only: the next ones point at the place of the error in a filter.
     reason = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]
     token = os.environ.get(TOKEN, "")
     if token:
@@ -240,7 +240,7 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
     """One connection a server and process, made when it is first needed."""
     kept = _connected(server, token, os.getpid())
     if not kept:
-        # In bytes, as the client has its own limit, which is none: this takes its place.
+        # A key in bytes: the client sets the same option as text, to no limit, and this one wins.
         limits = {b"grpc.max_receive_message_length": MAX_ANSWER}
         kept.append(
             library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)

@@ -264,7 +264,7 @@ class Attention(Stage):
 
     def begin(self, epoch: int) -> None:
         rng = np.random.default_rng([self.settings.seed, epoch])
-        # A step has ``batch`` pairs, or as many single pictures as they have.
+        # A step has ``batch`` pairs, or 2 · ``batch`` single pictures.
         items = self.trunk.rows if self.by_geometry else self.labelled
         item_count = self.steps * self.settings.batch * (1 if self.by_geometry else 2)
         repeats = [rng.permutation(items) for _ in range(-(-item_count // len(items)))]

@@ -95,12 +95,13 @@ def from_pairs(
 
 
 def _cholesky(matrix: np.ndarray) -> np.ndarray:
-    """Lower Cholesky factor (D, D). For a singular matrix a power of ten, as small as is enough,
-    is added to the diagonal.
+    """Lower Cholesky factor (D, D).
+
+    For a singular matrix a power of ten, as small as is enough, is added to the diagonal.
     """
     for ridge in (0.0, *10.0 ** np.arange(-10, 3)):
         try:
             return np.linalg.cholesky(matrix + ridge * np.eye(len(matrix)))
         except np.linalg.LinAlgError:
             continue
-    raise RetrievalError("The pairs do not vary: nothing to from_groups a whitening from.")
+    raise RetrievalError("The pairs do not vary: nothing to whiten by.")
