@@ -19,9 +19,10 @@ from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import evaluate, runs
+from retrieval.evaluation import evaluate
+from retrieval.evaluation.queries import ranks_of
 from retrieval.files import human_bytes
-from retrieval.index import Index
+from retrieval.index import Index, finding
 from retrieval.index.asmk import InvertedFile
 from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.ranking import geometry, search
@@ -46,7 +47,7 @@ def run(
     index = indexes.load(path or index_of_town("delf"))
     if index.kind != "local":
         raise RetrievalError(f"{index.path} is not a DELF index.")
-    collection = runs.collection_of(index, named)
+    collection = finding.collection_of(index, named)
     method = methods.for_index(index)
     index.check_method(method)
     queries = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
@@ -100,7 +101,7 @@ def run(
         ),
         (f"verification of all, {seconds:.2f} s a query", exhaustive),
     ):
-        scores = evaluate(runs.ranks_of(index, collection, positions), truth)
+        scores = evaluate(ranks_of(index, collection, positions), truth)
         maps = (protocol_scores.map for protocol_scores in scores.values())
         print(f"{label:44}" + "".join(f"{100 * value:8.1f}" for value in maps))
     _print_sizes(index)

@@ -17,9 +17,8 @@ from retrieval import images, methods, threads
 from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town, process_status
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import runs
 from retrieval.files import human_bytes
-from retrieval.index import Index
+from retrieval.index import Index, finding
 from retrieval.index.neighbours import COUNT, Neighbours
 from retrieval.index.vectors import ExactSearcher
 from retrieval.ranking import chain, diffusion, verification
@@ -40,7 +39,7 @@ def run(path: Path | None = None, named: str | None = None) -> None:
     RetrievalError for a collection without queries.
     """
     index = indexes.load(path or index_of_town("cnn-irwnha"))
-    collection = runs.collection_of(index, named)
+    collection = finding.collection_of(index, named)
     method = methods.for_index(index)
     chosen = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
     if not chosen:

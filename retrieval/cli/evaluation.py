@@ -71,9 +71,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     from retrieval import index as indexes
     from retrieval.evaluation import runs
+    from retrieval.index import finding
 
     index = indexes.load(args.index)
-    collection = runs.collection_of(index, args.collection)
+    collection = finding.collection_of(index, args.collection)
     # An index of published features brings the descriptors of its queries.
     needs_pictures = "queries_sha256" not in index.settings
     _check_evaluable(args.protocol, collection, needs_pictures)
@@ -181,10 +182,11 @@ def _check_evaluable(
 
 def _ablate(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
-    from retrieval.evaluation import ablation, runs
+    from retrieval.evaluation import ablation
+    from retrieval.index import finding
 
     index = indexes.load(args.index)
-    collection = runs.collection_of(index)
+    collection = finding.collection_of(index)
     with Bar(len(index) + len(collection.queries)) as bar:
         result = ablation.make(index, collection, methods.for_index(index), bar.update)
     print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)

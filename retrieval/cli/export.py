@@ -32,7 +32,7 @@ def add(commands) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
-    from retrieval.evaluation.runs import collection_of
+    from retrieval.index.finding import collection_of
 
     index = indexes.load(args.index)
     collection = None

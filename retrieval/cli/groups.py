@@ -27,7 +27,7 @@ def add(commands) -> None:
 def _groups(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
     from retrieval.collections.credits import table
-    from retrieval.evaluation.runs import collection_of
+    from retrieval.index.finding import collection_of
     from retrieval.ranking import groups
     from retrieval.ranking.verifiers import DatabaseFeatures
 

@@ -141,12 +141,13 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
     from retrieval.evaluation import runs
     from retrieval.figures import evaluation as plots
     from retrieval.figures import files as figure_files
+    from retrieval.index import finding
 
     kind = figure_files.format_of(args.out)
     scores, records = {}, []
     for path in args.index:
         index = indexes.load(path)
-        collection = runs.collection_of(index, args.collection)
+        collection = finding.collection_of(index, args.collection)
         run = runs.load_run(index, collection)
         if run is None:
             raise RetrievalError(

@@ -69,7 +69,7 @@ def add(commands) -> None:
 
 def _search(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
-    from retrieval.evaluation.runs import collection_of
+    from retrieval.index.finding import collection_of
     from retrieval.ranking.search import SHORTLIST, rank_picture
 
     index = indexes.load(args.index)

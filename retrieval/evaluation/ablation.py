@@ -21,7 +21,8 @@ from retrieval import files, images
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
-from retrieval.evaluation.runs import labels_digest, ranks_of
+from retrieval.evaluation.queries import ranks_of
+from retrieval.evaluation.runs import labels_digest
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods.base import GlobalMethod, Method

@@ -1,4 +1,4 @@
-"""A run: every query of a collection put to one index, and the scores of the rankings.
+"""Runs: the rankings of all queries of a collection, their scores, and the files that keep them.
 
 Kept beside the index: ``evaluation.npz`` (the rankings and the seconds each took) and
 ``evaluation.json`` (scores, and everything they rest on); with re-rankers they are called
@@ -9,38 +9,31 @@ Scores are always computed from the rankings; the JSON is for readers.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from retrieval import files, images
-from retrieval.collections import Collection, open_collection, registered
+from retrieval import files, methods
+from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Scores, evaluate
-
-if TYPE_CHECKING:
-    from retrieval.index import Index
-    from retrieval.methods.base import Method
-    from retrieval.ranking.ranking import Ranking
+from retrieval.evaluation.queries import Turn, at_once, rank_queries
+from retrieval.index import Index
+from retrieval.methods.base import Method
+from retrieval.ranking import chain, verifiers
+from retrieval.ranking.search import provenance
 
 FORMAT = 1
-MAX_DEPTH = 16384  # results that a store is asked for: Milvus gives no more at once
 MAX_RECORD = 100_000_000  # bytes of evaluation.json; a query takes 300
 MAX_STAGES = 20  # of a search, whose seconds are kept; a chain of re-rankers has at most ten
-MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
-
-# Does the work of one query when it may be done, and returns its ranking.
-Turn = Callable[[Callable[[], "Ranking"]], "Ranking"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,152 +63,6 @@ class Run:
         )
 
 
-def collection_of(index: Index, where: str | Path | None = None) -> Collection:
-    """The collection that an index was made of.
-
-    where: its name or folder; by default what the manifest of the index states.
-    Raises RetrievalError when its list of pictures is not the one that was indexed.
-    """
-    stated = index.manifest["collection"]
-    try:
-        if where:
-            collection = open_collection(where)
-        elif "folder" in stated:
-            # An index may be a stranger's, and name all of the disk.
-            most = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
-            collection = open_collection(index.local / stated["folder"], most)
-        elif stated["name"] in {entry.name for entry in registered()}:
-            collection = open_collection(stated["name"])
-        else:
-            raise RetrievalError("It does not say where its pictures are.")
-    except RetrievalError as error:
-        if where:
-            raise
-        raise RetrievalError(
-            f"The collection of {index} cannot be opened; name it with --collection. ({error})"
-        ) from error
-    index.check_collection(collection)
-    return collection
-
-
-def _at_once(work: Callable[[], Ranking]) -> Ranking:
-    return work()
-
-
-def rank_queries(
-    index: Index,
-    method: Method | None,
-    collection: Collection,
-    progress: Callable[[int, int, str], None] | None = None,
-    then: Sequence[str] = (),
-    turn: Turn = _at_once,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rank the pictures of an index for every query of its collection.
-
-    method: the one that made the index; None where the index brings the descriptors of the
-    queries itself (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
-    progress(done, total, name) is called after each query.
-    then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
-    their work, so that it does not help itself.
-    turn(work): does the work of one query when it may be done; by default at once.
-    Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
-    in the collection, best first, equal scores in the order of the collection. It is filled up with
-    -1 where the index skipped pictures, after the best MAX_DEPTH of a store, and after the
-    shortlist of an approximate search.
-    Raises RetrievalError where a re-ranker has no features of a picture that it should look at.
-    """
-    from retrieval.ranking import chain
-    from retrieval.ranking.ranking import Query as RankingQuery
-    from retrieval.ranking.search import DEPTH, rank_picture, rank_query
-
-    chain.check_chain(then, index)
-    # As deep as a search goes: asked for more, an approximate one compares with all pictures.
-    depth = MAX_DEPTH if index.filters else DEPTH
-    if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
-        raise RetrievalError(
-            f"{collection.title} has {len(collection.queries):,} queries for "
-            f"{len(collection.names):,} pictures: their rankings would take more than "
-            f"{files.human_bytes(files.MAX_ARRAYS)}. Evaluate fewer queries."
-        )
-    ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
-    timings: dict[str, np.ndarray] = {}
-    stored = query_descriptors(index) if method is None else None
-    if stored is not None and len(stored) != len(collection.queries):
-        raise RetrievalError(
-            f"The index {index} has descriptors of {len(stored)} queries, but "
-            f"{collection.title} has {len(collection.queries)}."
-        )
-
-    def rank(column: int, query: Query) -> Ranking:
-        if stored is not None:
-            described = RankingQuery(index, stored[column])
-            return rank_query(described, then=then, own=query.name, depth=depth)
-        assert method is not None
-        picture = images.read(collection.path(query.name))
-        return rank_picture(
-            index,
-            method,
-            picture,
-            query.box,
-            then=then,
-            collection=collection,
-            own=query.name,
-            depth=depth,
-        )
-
-    for column, query in enumerate(collection.queries):
-        ranking = turn(partial(rank, column, query))
-        if ranking.unchecked:  # the scores would be of something between with and without
-            raise RetrievalError(f"{' '.join(ranking.notes)} The query was {query.name}.")
-        try:
-            ranks[: len(ranking), column] = [collection.positions[name] for name in ranking.names]
-        except KeyError as error:
-            raise RetrievalError(
-                f"The index {index} holds {error}, which is not in {collection.title}; index the "
-                "collection again."
-            ) from error
-        for stage, seconds in ranking.timings.items():
-            timings.setdefault(stage, np.zeros(len(collection.queries)))[column] = seconds
-        if progress:
-            progress(column + 1, len(collection.queries), query.name)
-    return ranks, timings
-
-
-def ranks_of(index: Index, collection: Collection, rankings: Sequence[np.ndarray]) -> np.ndarray:
-    """Rankings of Q queries as one array (N, Q) int32 of positions in the collection.
-
-    rankings: one a query, (K,) positions in the index. Columns are filled up with -1 where the
-    index skipped pictures.
-    """
-    collection_positions = np.array([collection.positions[name] for name in index.names])
-    ranks = np.full((len(collection.names), len(rankings)), -1, np.int32)
-    for column, ranking in enumerate(rankings):
-        ranks[: len(ranking), column] = collection_positions[ranking]
-    return ranks
-
-
-def query_descriptors(index: Index) -> np.ndarray | None:
-    """Descriptors (Q, D) of the queries that an index brings itself; None where it does not.
-
-    Raises RetrievalError when they are not the ones that its manifest names.
-    """
-    stated = index.settings.get("queries_sha256")
-    if stated is None:
-        return None
-    path = index.path / "queries.npy"
-    again = "; download the features again"
-    try:
-        data = files.read(path)
-    except OSError as error:
-        raise RetrievalError(f"{path} cannot be read{again}.") from error
-    if hashlib.sha256(data).hexdigest() != stated:
-        raise RetrievalError(f"{path} was edited or damaged{again}.")
-    queries = files.read_array(io.BytesIO(data))
-    if queries.ndim != 2 or queries.dtype.kind != "f" or not np.isfinite(queries).all():
-        raise RetrievalError(f"{path} holds no descriptors{again}.")
-    return queries
-
-
 def record_run(
     index: Index,
     collection: Collection,
@@ -228,9 +75,6 @@ def record_run(
     Nothing is written where the same rankings are kept already, so that a repeated evaluation does
     not change files by its times alone. Raises RetrievalError where the index was replaced.
     """
-    from retrieval.ranking.chain import stated
-    from retrieval.ranking.search import provenance
-
     scores = evaluate(ranks, collection)
     pictures = query_pictures_digest(collection)
     try:
@@ -243,7 +87,7 @@ def record_run(
         "made": datetime.now(UTC).isoformat(timespec="microseconds"),
         "provenance": {
             **provenance(index),
-            **({"then": stated(then)} if then else {}),
+            **({"then": chain.stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
             "labels_sha256": labels_digest(collection.queries),
             **({"query_pictures_sha256": pictures} if pictures else {}),
@@ -291,13 +135,11 @@ def _keep(
 
 def kept_chains(index: Index) -> list[tuple[str, ...]]:
     """The chains of re-rankers whose runs are kept beside an index; () is the method alone."""
-    from retrieval.ranking.chain import RERANKERS
-
     found = []
     for path in sorted(index.path.glob("evaluation*.json")):
         names = path.stem.removeprefix("evaluation").removeprefix("-")
         then = tuple(names.split("+")) if names else ()
-        if _stem(then) == path.stem and RERANKERS.keys() >= set(then):
+        if _stem(then) == path.stem and chain.RERANKERS.keys() >= set(then):
             found.append(then)
     return found
 
@@ -360,8 +202,6 @@ def _read_record(
     where the file is damaged, or is of another index, other labels, other query pictures or other
     re-rankers.
     """
-    from retrieval.ranking.chain import stated as stated_chain
-
     pictures = query_pictures_digest(collection)
     try:
         record = files.read_json(path, MAX_RECORD)
@@ -370,7 +210,7 @@ def _read_record(
             stated["index_sha256"] == files.digest(index.path / "manifest.json")
             and stated["labels_sha256"] == labels_digest(collection.queries)
             and stated["collection_fingerprint"] == collection.fingerprint
-            and stated.get("then", []) == stated_chain(then)
+            and stated.get("then", []) == chain.stated(then)
             and stated.items() >= _delf_index(index, then).items()
             and (pictures is None or stated.get("query_pictures_sha256", pictures) == pictures)
         )
@@ -396,11 +236,9 @@ def _read_record(
 
 def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:
     """The SHA-256 of the manifest of the other index that ``geometry-delf`` looks at, if any."""
-    from retrieval.ranking.verifiers import delf_beside
-
     if "geometry-delf" not in then or index.kind == "local":
         return {}
-    delf = delf_beside(index.path)
+    delf = verifiers.delf_beside(index.path)
     return {"delf_index_sha256": delf.digest_on_disk()} if delf else {}
 
 
@@ -423,7 +261,7 @@ def evaluate_index(
     method: Method | None,
     progress: Callable[[int, int, str], None] | None = None,
     then: Sequence[str] = (),
-    turn: Turn = _at_once,
+    turn: Turn = at_once,
 ) -> Run:
     """Rank all queries with an index, score the rankings, and keep the run beside the index.
 
@@ -448,8 +286,6 @@ def evaluated(
 
     method: of the index; where it is needed and not given, it is loaded. then: re-rankers.
     """
-    from retrieval import methods
-
     index.check_collection(collection)
     try:
         kept = load_run(index, collection, then)

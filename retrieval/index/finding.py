@@ -1,4 +1,7 @@
-"""Which indexes there are: below ``precomputed/`` and in the stores of $RETRIEVAL_STORE."""
+"""Which indexes a collection has, and of which collection an index was made.
+
+Indexes are below ``precomputed/`` and in the stores that $RETRIEVAL_STORE names.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 from pathlib import Path
 
 from retrieval import files
-from retrieval.collections import PRECOMPUTED
+from retrieval.collections import PRECOMPUTED, Collection, open_collection, registered
 from retrieval.errors import RetrievalError
 from retrieval.index import layout
 from retrieval.index.loading import MAX_MANIFEST, Index, load
@@ -16,6 +19,7 @@ from retrieval.methods import METHODS
 from retrieval.networks import checkpoints
 
 ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
+MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
 
 
 def find(collection_name: str, root: Path | None = None) -> dict[str, Path]:
@@ -84,3 +88,31 @@ def find_same(method) -> list[Index]:
             if {key: data.get(key) for key in identity} == identity:
                 indexes.append(load(manifest.parent))
     return indexes
+
+
+def collection_of(index: Index, where: str | Path | None = None) -> Collection:
+    """The collection that an index was made of.
+
+    where: its name or folder; by default what the manifest of the index states.
+    Raises RetrievalError when its list of pictures is not the one that was indexed.
+    """
+    stated = index.manifest["collection"]
+    try:
+        if where:
+            collection = open_collection(where)
+        elif "folder" in stated:
+            # An index may be a stranger's, and name all of the disk.
+            most = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
+            collection = open_collection(index.local / stated["folder"], most)
+        elif stated["name"] in {entry.name for entry in registered()}:
+            collection = open_collection(stated["name"])
+        else:
+            raise RetrievalError("It does not say where its pictures are.")
+    except RetrievalError as error:
+        if where:
+            raise
+        raise RetrievalError(
+            f"The collection of {index} cannot be opened; name it with --collection. ({error})"
+        ) from error
+    index.check_collection(collection)
+    return collection

@@ -17,8 +17,8 @@ from retrieval import cli, images, methods
 from retrieval import index as indexes
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import runs
-from retrieval.index import layout
+from retrieval.evaluation import queries, runs
+from retrieval.index import finding, layout
 from retrieval.index.layout import Part
 from retrieval.networks import checkpoints
 from retrieval.ranking.search import rank_picture
@@ -138,13 +138,13 @@ def test_a_setting_with_more_digits_than_a_number_has(forged):
 
 def test_a_folder_that_is_the_whole_disk(forged, tmp_path, monkeypatch):
     """To search it took as long as the disk is large."""
-    monkeypatch.setattr(runs, "MAX_OTHER_FILES", 50)
+    monkeypatch.setattr(finding, "MAX_OTHER_FILES", 50)
     for number in range(90):
         (tmp_path / "disk" / str(number)).mkdir(parents=True)
     where = {"name": "x", "folder": str(tmp_path / "disk")}
     index = indexes.load(forged(lambda m: m["collection"].update(where)))
     with pytest.raises(RetrievalError, match=r"has more than .* files and folders"):
-        runs.collection_of(index)
+        finding.collection_of(index)
 
 
 def test_a_path_in_place_of_a_collection(forged, tmp_path):
@@ -153,7 +153,7 @@ def test_a_path_in_place_of_a_collection(forged, tmp_path):
         manifest["collection"]["name"] = str(tmp_path)
 
     with pytest.raises(RetrievalError, match="name it with --collection"):
-        runs.collection_of(indexes.load(forged(change)))
+        finding.collection_of(indexes.load(forged(change)))
 
 
 @pytest.fixture(scope="module", params=[(Thumbnail, "exact"), (Grid, "exact"), (Thumbnail, "hnsw")])
@@ -183,8 +183,8 @@ def use(path, method, collection):
     run = runs.load_run(index, collection)
     if run is not None:
         json.dumps(run.record)
-    runs.rank_queries(index, method, collection)
-    runs.collection_of(index)
+    queries.rank_queries(index, method, collection)
+    finding.collection_of(index)
 
 
 def attack(town, rounds, seed):
@@ -334,7 +334,7 @@ def test_pictures_that_are_not_in_the_collection(tmp_path, town):
     edit(path / "images.json", lambda all_of_them: all_of_them[0].update(name="other.png"))
     forge(path)
     with pytest.raises(RetrievalError, match=r"holds 'other\.png', which is not in"):
-        runs.rank_queries(indexes.load(path), method, collection)
+        queries.rank_queries(indexes.load(path), method, collection)
 
 
 @pytest.mark.parametrize("name", ["positions", "similarity"])

@@ -97,7 +97,7 @@ def test_rerank_prints_a_line_for_each_re_ranker(indexes, collection, monkeypatc
     """Every re-ranker has its line; one that the index cannot serve says why."""
     queries = tuple(Query(name, (10, 10, 200, 150), {}) for name in ("a.png", "b.png"))
     asked = replace(collection, queries=queries)
-    monkeypatch.setattr(reranking.runs, "collection_of", lambda index, named: asked)
+    monkeypatch.setattr(reranking.finding, "collection_of", lambda index, named: asked)
     monkeypatch.setattr(reranking, "GROWTH", (60, 200))
     monkeypatch.setattr(reranking, "SAMPLE", 20)
     reranking.run(indexes["cnn-irwnha"].path)

@@ -23,6 +23,7 @@ from retrieval.collections.transfer import fetch
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import published_descriptors as features
 from retrieval.evaluation import runs
+from retrieval.index import finding
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 
@@ -543,7 +544,7 @@ def test_published_descriptors_end_to_end(published, monkeypatch, capsys, tmp_pa
     path = indexes.find("roxford5k", tmp_path / "precomputed")["cnn-irwnha"]
     index = indexes.load(path)
     assert index.arrays["descriptors"].shape == (4993, 2048)
-    collection = runs.collection_of(index)
+    collection = finding.collection_of(index)
     assert not collection.has_pictures
     kept = runs.load_run(index, collection)
     assert {name: one.map for name, one in kept.scores.items()} == {

@@ -12,7 +12,8 @@ from retrieval import index as indexes
 from retrieval.cli.parser import _parser
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import runs
+from retrieval.evaluation import queries, runs
+from retrieval.index import finding
 from retrieval.methods.base import Method
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain
@@ -77,7 +78,7 @@ def test_rankings_by_hand(index, method, folder):
     collection = open_collection(folder)
     told = []
     turns = []
-    ranks, timings = runs.rank_queries(
+    ranks, timings = queries.rank_queries(
         index, method, collection, lambda *args: told.append(args), turn=lambda work: (
             turns.append(work), work()
         )[1]
@@ -201,17 +202,17 @@ def test_an_evaluation_that_cannot_be_kept_says_so_before_it_works(
 
 
 def test_collection_of_an_index(index, folder):
-    assert runs.collection_of(index).root == runs.collection_of(index, folder).root == folder
+    assert finding.collection_of(index).root == finding.collection_of(index, folder).root == folder
     elsewhere = folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(RetrievalError, match=r"name it with --collection\. \(There is no folder"):
-        runs.collection_of(index)
-    assert runs.collection_of(index, elsewhere).names[0] == "a.jpg"
+        finding.collection_of(index)
+    assert finding.collection_of(index, elsewhere).names[0] == "a.jpg"
     elsewhere.rename(folder)
     (folder / "ground_truth.json").unlink()
     with pytest.raises(RetrievalError, match="another list of pictures"):
-        runs.collection_of(index, folder)
+        finding.collection_of(index, folder)
     with pytest.raises(RetrievalError, match="There is no folder and no collection called nope"):
-        runs.collection_of(index, "nope")
+        finding.collection_of(index, "nope")
 
 
 # --- the commands --------------------------------------------------------------------------
@@ -423,8 +424,8 @@ def test_a_query_of_the_collection_does_not_help_itself(index, method, folder):
         labels["bbx"] = None
     (folder / "ground_truth.json").write_text(json.dumps(truth))
     collection = open_collection(folder)
-    plain, _ = runs.rank_queries(index, method, collection)
-    ranks, _ = runs.rank_queries(index, method, collection, then=("expansion-average",))
+    plain, _ = queries.rank_queries(index, method, collection)
+    ranks, _ = queries.rank_queries(index, method, collection, then=("expansion-average",))
     assert plain[0, 0] == ranks[0, 0] == 0
     # The average of the query and the five nearest: here those are the four others.
     vectors = {i: index.features(i) for i in range(5)}
@@ -437,10 +438,10 @@ def test_very_many_queries(index, method, folder, monkeypatch):
     """The rankings have a limit: for 2 MB of names they would take 8 GB of memory."""
     collection = open_collection(folder)
     monkeypatch.setattr(files, "MAX_ARRAYS", 4 * 6 * 2)
-    assert runs.rank_queries(index, method, collection)[0].shape == (6, 2)
+    assert queries.rank_queries(index, method, collection)[0].shape == (6, 2)
     monkeypatch.setattr(files, "MAX_ARRAYS", 4 * 6 * 2 - 1)
     with pytest.raises(RetrievalError, match="2 queries for 6 pictures: their rankings"):
-        runs.rank_queries(index, method, collection)
+        queries.rank_queries(index, method, collection)
 
 
 def test_a_re_ranking_that_cannot_look_at_all_pictures_is_not_evaluated(method, drawn, tmp_path):

@@ -381,7 +381,7 @@ def test_an_evaluation_asks_as_a_search_does(tmp_path, monkeypatch):
         more={"search": {"type": "ivfpq", "recall_at_10": 0.5}},
     )
     made = index.load(tmp_path)
-    ranks, _ = runs.rank_queries(made, None, collection)
+    ranks, _ = queries.rank_queries(made, None, collection)
     assert (ranks >= 0).sum(axis=0).tolist() == [100] * 40
     for query, ranking in zip(QUERIES, ranks.T, strict=True):
         assert ranking[:10].tolist() == made.searcher.rank(query, 100)[0][:10].tolist()

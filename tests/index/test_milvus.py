@@ -18,7 +18,7 @@ from retrieval.cli import index as cli_index
 from retrieval.cli.parser import main
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import runs
+from retrieval.evaluation import queries, runs
 from retrieval.index import stored
 from retrieval.index.export import export
 from retrieval.index.milvus import AbsentError, Address
@@ -225,7 +225,7 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
 
 def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monkeypatch):
     monkeypatch.setattr(stored, "MIN_SHORTLIST", 1)
-    monkeypatch.setattr(runs, "MAX_DEPTH", 5)
+    monkeypatch.setattr(queries, "MAX_DEPTH", 5)
     collection = labelled(pictures, exported)
     whole = runs.evaluate_index(exported, collection, Thumbnail())
     run = runs.evaluate_index(opened, collection, Thumbnail())
