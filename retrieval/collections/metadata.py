@@ -1,22 +1,16 @@
-"""What is known of each picture: a table beside the pictures, and a small language to filter by it.
+"""What is known of each picture: a table beside the pictures.
 
 ``metadata.csv`` or ``metadata.json`` in the folder of a collection. One column holds the file name
 and is called ``name``, ``file`` or ``filename``; a picture of the same base name is meant where no
 path fits. The files may be anybody's: sizes are limited, and text is cut to one plain line.
-
-A filter compares columns with values, as ``landmark == "chapel" and year < 1910``: it is what a
-store in Milvus understands too.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
-import operator
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -36,7 +30,6 @@ NAMES = ("name", "file", "filename")  # of the column with the file
 MAX_BYTES = 16_000_000
 MAX_COLUMNS = 50
 MAX_CELLS = 2_000_000  # lines × columns: a line of two letters still takes a place for each column
-LONGEST_FILTER = 1000
 
 
 def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
@@ -152,89 +145,3 @@ def choices(metadata: Metadata, most: int = 40) -> dict[str, list[Value]]:
         for column, value in values.items():
             seen.setdefault(column, set()).add(value)
     return {column: sorted(values) for column, values in seen.items() if 1 < len(values) <= most}
-
-
-def matching(metadata: Metadata, where: str) -> set[str]:
-    """Names of the pictures that fit a filter.
-
-    where: comparisons of a column with a value (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``,
-    ``in``), joined by ``and``, ``or``, ``not`` and brackets. A picture without that value, or with
-    text where the filter has a number, fits no comparison.
-    Raises RetrievalError for anything else, and for columns that no picture has.
-    """
-    known = {column for values in metadata.values() for column in values}
-    test = _parsed(where, known)
-    return {name for name, values in metadata.items() if test(values)}
-
-
-_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda value, values: value in values,
-    ast.NotIn: lambda value, values: value not in values,
-}
-_FORM = 'write it as landmark == "chapel" and year < 1910'
-
-
-def _parsed(where: str, known: set[str]) -> Callable[[Values], bool]:
-    """A function that tells whether values fit. Nothing of the text is ever executed."""
-    refused = RetrievalError(f"The filter {one_line(where, 100)} is not understood: {_FORM}.")
-    if len(where) > LONGEST_FILTER:
-        raise RetrievalError(f"A filter has at most {LONGEST_FILTER} characters.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of texts like "1 is 1"
-            tree = ast.parse(where.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise refused from error
-
-    def test(node: ast.AST) -> Callable[[Values], bool]:
-        if isinstance(node, ast.BoolOp):
-            parts = [test(one) for one in node.values]
-            join = all if isinstance(node.op, ast.And) else any
-            return lambda values: join(part(values) for part in parts)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            inner = test(node.operand)
-            return lambda values: not inner(values)
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            return comparison(node.left, type(node.ops[0]), node.comparators[0])
-        raise refused
-
-    def comparison(left: ast.AST, kind: type, right: ast.AST) -> Callable[[Values], bool]:
-        if not isinstance(left, ast.Name) or kind not in _COMPARE:
-            raise refused
-        if left.id not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise RetrievalError(f"There is no column {one_line(left.id, 50)}; there are: {there}.")
-        column, compare = left.id, _COMPARE[kind]
-        many = kind in (ast.In, ast.NotIn)
-        if many != isinstance(right, ast.List | ast.Tuple):
-            raise refused
-        wanted = [value(one) for one in (right.elts if many else [right])]  # type: ignore[attr-defined]
-        text = {isinstance(one, str) for one in wanted}
-
-        def fits(values: Values) -> bool:
-            found = values.get(column)
-            if found is None or isinstance(found, str) not in text:
-                return False
-            return compare(found, wanted if many else wanted[0])
-
-        return fits
-
-    def value(node: ast.AST) -> Value:
-        if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
-            return node.value  # type: ignore[return-value]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            number = value(node.operand)
-            if not isinstance(number, str):
-                return -number
-        raise refused
-
-    try:
-        return test(tree.body)
-    except RecursionError as error:  # nested hundreds of levels deep
-        raise refused from error

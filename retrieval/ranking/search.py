@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from retrieval.collections.metadata import matching
+from retrieval.collections.metadata_filter import matching
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index
@@ -52,7 +52,7 @@ def rank_picture(
     beside the index. own: name of the picture, where it is one of the index.
     depth: pictures that a store is asked for, at least; the ranking ends with them.
     where: a filter, as ``landmark == "chapel"``. A store applies it to its own metadata, before
-    anything is ranked; for a folder it is ``metadata.matching`` of the collection, applied last.
+    anything is ranked; for a folder, ``metadata_filter.matching`` is applied to the ranking.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
     features, then by inliers: the score is inliers (0 below the noise floor) + votes (in [0, 1)).
     Raises RetrievalError when method and index do not belong together, or for a bad box.
