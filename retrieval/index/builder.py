@@ -8,8 +8,9 @@ in none of them is described.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +72,44 @@ def build(
             )
         with Journal(work_folder(target), layout.identity(method)) as journal:
             digests: dict[str, str] = {}
+            unread: dict[str, str] = {}  # name → reason
             finished = Known(journal.digests, frozenset(known))
             for result in describe(collection, method, names, finished, max_pixels):
                 digests[result.name] = result.digest
-                if isinstance(result.outcome, str):
+                if not result.digest:
+                    unread[result.name] = str(result.outcome)
+                elif isinstance(result.outcome, str):
                     journal.skip(result.name, result.digest, result.outcome)
                 elif result.outcome is not None:
                     journal.add(result.name, result.digest, result.size, result.outcome)
                 if progress:
                     progress(len(digests), len(names), result.name)
+            if journal.entries or len(unread) < len(names):
+                _check_pictures_are_there(collection, names, unread)
+            for name, reason in unread.items():
+                journal.skip(name, "", reason)
             content = collect(names, digests, journal, known, method.kind)
         if part:
             more = {"part": part._asdict()}
         else:
             more = content.add_search(method.kind, codebook, search, previous)
         return finish(target, method, collection, content, started, more)
+
+
+def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:
+    """Raise RetrievalError where the folder of the pictures went away during a build.
+
+    A disk or a network may be gone: that is no reason to drop what is known of its pictures.
+    unread: name → reason of each picture that could not be read.
+    """
+    if not unread or collection.root is None:
+        return
+    if not any(os.access(collection.root / name, os.R_OK) for name in names):
+        raise RetrievalError(
+            f"The pictures of {collection.name} cannot be read any more. The first: "
+            f"{next(iter(unread.values()))} What is finished is kept: run the same command again "
+            "when they are back."
+        )
 
 
 def _known(indexes: Sequence[loading.Index]) -> dict[str, tuple[loading.Index, int]]:

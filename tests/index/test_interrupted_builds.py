@@ -53,6 +53,47 @@ def test_kill_9_and_go_on(photos, out):
     same(resumed, build(photos, out.with_name("fresh")))
 
 
+class Vanishing(Thumbnail):
+    """Another place takes the folder of the pictures before the second one is described."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def describe(self, picture, box=None):
+        if len(self.described) == 1 and self.folder.exists():
+            self.folder.rename(self.folder.with_name("elsewhere"))
+        return super().describe(picture, box)
+
+
+def test_pictures_that_go_away_during_an_update(photos, out):
+    before = snapshot(build(photos, out).path)
+    for number in range(6):
+        paint(photos / f"0{number}.png", 20 + number)  # the first ones of the list
+    method = Vanishing(photos)
+    refused("The pictures of my pictures cannot be read any more.", build, photos, out, method)
+    assert snapshot(out) == before
+    photos.with_name("elsewhere").rename(photos)
+    again = Thumbnail()
+    assert len(build(photos, out, again)) == 11
+    assert len(again.described) == 6 - len(method.described)
+
+
+def test_an_unfinished_build_outlives_a_disk_that_is_not_there(photos, unfinished, out):
+    truth = {"imlist": [path.relative_to(photos).as_posix() for path in photos.rglob("*.png")]}
+    (photos / "ground_truth.json").write_text(json.dumps(truth | {"qimlist": [], "gnd": []}))
+    hidden = photos.with_name("hidden")
+    photos.rename(hidden)
+    photos.mkdir()
+    shutil.copy(hidden / "ground_truth.json", photos)
+    refused("cannot be read any more", build, photos, out)
+    shutil.rmtree(photos)
+    hidden.rename(photos)
+    method = Thumbnail()
+    build(photos, out, method)
+    assert len(method.described) == 3, "the finished two are not described again"
+
+
 class Stopped(Exception):
     pass
 
