@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -139,56 +139,13 @@ def _transfer(
     address: str, part: Path, max_bytes: int, progress: Progress | None, agent: str
 ) -> None:
     """Add to ``part`` what is missing. _Broken when that may work later."""
-    have, validator = _size(part), _validator(part, address)
-    if not validator:
-        have = 0
-    request = urllib.request.Request(
-        address, headers={"User-Agent": agent, "Accept-Encoding": "identity"}
-    )
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", validator)
-    try:
-        response = _opener().open(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if error.code == 416:
-            if have and error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
-                return  # it was complete already
-            part.unlink(missing_ok=True)
-            raise _Broken("the server has a shorter file") from error
-        if error.code in TEMPORARY:
-            wait = _retry_after(error.headers.get("Retry-After", ""))
-            raise _Broken(f"the server says {error.code} {error.reason}", wait) from error
-        final = Unavailable if error.code in (404, 410) else RetrievalError
-        raise final(
-            f"{address} cannot be downloaded: the server says {error.code} {error.reason}."
-        ) from error
-    except URLError as error:
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise RetrievalError(
-                f"{address} cannot be trusted: {error.reason.verify_message}."
-            ) from error
-        raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: of a hostile redirect
-        raise _Broken(str(error) or type(error).__name__) from error
-
+    validator = _validator(part, address)
+    have = _size(part) if validator else 0
+    response = _ask(address, part, have, validator, agent)
+    if response is None:
+        return
     with response:
-        start, stated = 0, response.headers.get("Content-Length", "")
-        if response.status == 206:
-            match = re.fullmatch(
-                r"bytes ([0-9]{1,18})-[0-9]+/(.*)",
-                response.headers.get("Content-Range", "").strip(),
-            )
-            changed = _strong(response.headers) not in ("", validator)
-            if not match or int(match[1]) != have or changed:
-                part.unlink(missing_ok=True)
-                raise _Broken("the server sent another part than was asked for")
-            start, stated = have, match[2]
-        elif response.status != 200:
-            raise RetrievalError(
-                f"{address} cannot be downloaded: the server says {response.status}."
-            )
-        total = int(stated) if re.fullmatch("[0-9]{1,18}", stated) else None
+        start, total = _range(response, address, part, have, validator)
         if (total or 0) > max_bytes:
             raise _too_large(address, part, max_bytes)
         if total is not None:
@@ -213,7 +170,64 @@ def _transfer(
             raise _Broken(f"the connection broke off after {here:,} of {total:,} bytes")
 
 
-def _chunks(response) -> Iterator[bytes]:
+def _ask(address: str, part: Path, have: int, validator: str, agent: str) -> HTTPResponse | None:
+    """The server's answer to a request for what is missing; None where nothing is.
+
+    have: bytes that are here. validator: of the version that they are of, see ``_strong``.
+    """
+    request = urllib.request.Request(
+        address, headers={"User-Agent": agent, "Accept-Encoding": "identity"}
+    )
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", validator)
+    try:
+        return _opener().open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == 416:
+            if have and error.headers.get("Content-Range", "").strip() == f"bytes */{have}":
+                return None
+            part.unlink(missing_ok=True)
+            raise _Broken("the server has a shorter file") from error
+        if error.code in TEMPORARY:
+            wait = _retry_after(error.headers.get("Retry-After", ""))
+            raise _Broken(f"the server says {error.code} {error.reason}", wait) from error
+        final = Unavailable if error.code in (404, 410) else RetrievalError
+        raise final(
+            f"{address} cannot be downloaded: the server says {error.code} {error.reason}."
+        ) from error
+    except URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise RetrievalError(
+                f"{address} cannot be trusted: {error.reason.verify_message}."
+            ) from error
+        raise _Broken(str(getattr(error.reason, "strerror", None) or error.reason)) from error
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: of a hostile redirect
+        raise _Broken(str(error) or type(error).__name__) from error
+
+
+def _range(response: HTTPResponse, part: Path, have: int, validator: str) -> tuple[int, int | None]:
+    """Where in the file the bytes of an answer begin, and how many bytes the file has, if stated.
+
+    have, validator: as for ``_ask``.
+    """
+    start, stated = 0, response.headers.get("Content-Length", "")
+    if response.status == 206:
+        match = re.fullmatch(
+            r"bytes ([0-9]{1,18})-[0-9]+/(.*)",
+            response.headers.get("Content-Range", "").strip(),
+        )
+        changed = _strong(response.headers) not in ("", validator)
+        if not match or int(match[1]) != have or changed:
+            part.unlink(missing_ok=True)
+            raise _Broken("the server sent another part than was asked for")
+        start, stated = have, match[2]
+    elif response.status != 200:
+        raise RetrievalError(f"{address} cannot be downloaded: the server says {response.status}.")
+    return start, int(stated) if re.fullmatch("[0-9]{1,18}", stated) else None
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
     """Raises RetrievalError where fewer than SLOWEST bytes arrive in a minute: it may go on so."""
     chunk, since, seen = bytearray(), time.monotonic(), 0
     while True:
