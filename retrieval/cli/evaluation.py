@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from retrieval.cli.output import Bar, print_table, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS, evaluate
+
+if TYPE_CHECKING:
+    from retrieval.evaluation.runs import Run
+    from retrieval.index import Index
 
 
 def add(commands) -> None:
@@ -59,8 +65,6 @@ def add(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     if args.index is None:
-        if args.no_boxes:
-            raise RetrievalError("--no-boxes asks an index again: name one.")
         return _evaluate_ranks(args)
     if args.ground_truth is not None:
         raise RetrievalError("Give either an index or --ranks with --ground-truth, not both.")
@@ -93,29 +97,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.protocol:
         record["protocols"] = {name: record["protocols"][name] for name in args.protocol}
     write_json(args.json, record)
-    print(
-        f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
-        f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
-        + (f", search {index.search_stated}" if index.search != "exact" else "")
-        + (f", then {', '.join(args.then)}" if args.then else "")
-        + (", whole queries without their boxes" if args.no_boxes else "")
-    )
-    if collection.note:
-        print(collection.note)
-    print_table({name: run.scores[name] for name in record["protocols"]})
-    if run.note:
-        print(f"note: {run.note}", file=sys.stderr)
-    baselines = {}
+    protocols = list(record["protocols"])
+    _print_run(run, protocols, index, collection, args.then)
     if args.then:
-        baselines["the method alone"] = runs.evaluated(index, collection, method)
+        alone = runs.evaluated(index, collection, method)
+        _print_gains("the method alone", run, alone, protocols)
     if args.no_boxes:
-        baselines["the boxes"] = runs.evaluated(index, boxed, method, None, args.then)
-    for title, baseline in baselines.items():
-        gains = (
-            f"{name} {100 * (run.scores[name].map - baseline.scores[name].map):+.2f}"
-            for name in record["protocols"]
-        )
-        print(f"mAP against {title}: {', '.join(gains)}")
+        with_boxes = runs.evaluated(index, boxed, method, None, args.then)
+        _print_gains("the boxes", run, with_boxes, protocols)
     seconds = ", ".join(
         f"{stage} {value:.3f} s" for stage, value in run.record["seconds_a_query"].items()
     )
@@ -123,10 +112,39 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _print_run(
+    run: Run, protocols: Sequence[str], index: Index, collection: Collection, then: Sequence[str]
+) -> None:
+    """Print what was evaluated, and the scores under these protocols."""
+    print(
+        f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
+        f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
+        + (f", search {index.search_stated}" if index.search != "exact" else "")
+        + (f", then {', '.join(then)}" if then else "")
+        + (", whole queries without their boxes" if collection.whole else "")
+    )
+    if collection.note:
+        print(collection.note)
+    print_table({name: run.scores[name] for name in protocols})
+    if run.note:
+        print(f"note: {run.note}", file=sys.stderr)
+
+
+def _print_gains(title: str, run: Run, baseline: Run, protocols: Sequence[str]) -> None:
+    """Print by how many points the mAP of a run is above that of another."""
+    gains = (
+        f"{name} {100 * (run.scores[name].map - baseline.scores[name].map):+.2f}"
+        for name in protocols
+    )
+    print(f"mAP against {title}: {', '.join(gains)}")
+
+
 def _evaluate_ranks(args: argparse.Namespace) -> int:
     """Score rankings that were computed elsewhere."""
     from retrieval.evaluation import runs
 
+    if args.no_boxes:
+        raise RetrievalError("--no-boxes asks an index again: name one.")
     if not args.ranks or bool(args.ground_truth) == bool(args.collection):
         raise RetrievalError(
             "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME."

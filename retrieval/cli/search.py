@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from retrieval.cli.arguments import (
 from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
+
+if TYPE_CHECKING:
+    from retrieval.ranking.ranking import Ranking
 
 
 def add(commands) -> None:
@@ -95,12 +99,11 @@ def _search(args: argparse.Namespace) -> None:
         own=own,
         where=args.where,
     )
-    results = ranking.rows()
     assert ranking.confidence is not None
     if args.json:
         answer = {
             "query": {"picture": str(args.picture), "box": args.box},
-            "results": results,
+            "results": ranking.rows(),
             "confidence": asdict(ranking.confidence),
             "notes": ranking.notes,
             "provenance": ranking.provenance,
@@ -108,7 +111,16 @@ def _search(args: argparse.Namespace) -> None:
         }
         print(json.dumps(answer, indent=1))
         return
-    for result in results:
+    _print_ranking(ranking, own)
+    seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
+    search = "" if index.search == "exact" else f" ({index.search_stated})"
+    print(f"{index.checkpoint} on {len(index)} pictures{search}: {seconds}", file=sys.stderr)
+    print(f"{ranking.confidence.text}: {ranking.confidence.reason}", file=sys.stderr)
+
+
+def _print_ranking(ranking: Ranking, own: str | None) -> None:
+    """Print a line for each result. own: name of the query, where it is a picture of the index."""
+    for result in ranking.rows():
         note = f"  {result['inliers']} inliers" if result.get("inliers") else ""
         if moved := result.get("moved"):
             note += f"  {'up' if moved > 0 else 'down'} {abs(moved)}"
@@ -117,10 +129,6 @@ def _search(args: argparse.Namespace) -> None:
         print(printable(f"{result['rank']:4}  {result['score']:8.4f}  {result['name']}{note}"))
     for note in ranking.notes:
         print(f"note: {note}", file=sys.stderr)
-    seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in ranking.timings.items())
-    search = "" if index.search == "exact" else f" ({index.search_stated})"
-    print(f"{index.checkpoint} on {len(index)} pictures{search}: {seconds}", file=sys.stderr)
-    print(f"{ranking.confidence.text}: {ranking.confidence.reason}", file=sys.stderr)
 
 
 def _describe(args: argparse.Namespace) -> None:

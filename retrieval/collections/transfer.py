@@ -206,7 +206,9 @@ def _ask(address: str, part: Path, have: int, validator: str, agent: str) -> HTT
         raise _Broken(str(error) or type(error).__name__) from error
 
 
-def _range(response: HTTPResponse, part: Path, have: int, validator: str) -> tuple[int, int | None]:
+def _range(
+    response: HTTPResponse, address: str, part: Path, have: int, validator: str
+) -> tuple[int, int | None]:
     """Where in the file the bytes of an answer begin, and how many bytes the file has, if stated.
 
     have, validator: as for ``_ask``.
