@@ -17,7 +17,7 @@ from pages.parts import (
 )
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
-from pages.parts.search.answer import show_answers
+from pages.parts.search.answer import Asked, show_answers
 from pages.parts.search.browse import show_pictures
 from pages.parts.search.dialog import show_result
 from pages.parts.search.link import ALL, follow_link, follow_query, write_link
@@ -129,7 +129,7 @@ with result_column:
             st.caption(judged.sentence)
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    show_answers(collection, query_picture, box, judged)
+    show_answers(Asked(collection, query_picture, box, judged))
 
 if "enlarged" in state:
     show_result(collection, query_picture, box, judged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,29 @@ MAX_STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
 
-def show_answers(
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    judged: Judged | None,
-) -> None:
-    """Draw the results of the chosen method as a grid, or of all methods as one strip each.
+@dataclass(frozen=True)
+class Asked:
+    """What is searched, with which picture, and with which part of it.
 
-    collection, query_picture, box: what is searched, with which picture, and with which part of it.
     judged: the right answers, where they are known.
     """
+
+    collection: Collection
+    query_picture: query.QueryPicture
+    box: Box | None
+    judged: Judged | None
+
+    @property
+    def judging(self) -> bool:
+        """Whether the visitor marks results of pictures of their own as right or wrong."""
+        return state.get("judging", False) and marking.can_judge(
+            self.collection, self.query_picture
+        )
+
+
+def show_answers(asked: Asked) -> None:
+    """Draw the results of the chosen method as a grid, or of all methods as one strip each."""
+    collection, judged = asked.collection, asked.judged
     compare_all = state.method == ALL
     method_names = list(methods.METHODS) if compare_all else [state.method]
     paths = own_pictures.indexes(collection)
@@ -55,8 +68,8 @@ def show_answers(
                     paths[method],
                     method,
                     collection,
-                    query_picture,
-                    box,
+                    asked.query_picture,
+                    asked.box,
                     reranking.chosen_chain(),
                     state.get("where", ""),
                 )
@@ -75,12 +88,12 @@ def show_answers(
         if not compare_all and method in rankings:
             with slot.container():
                 reranking.show_summary(rankings[method])
-                _grid(method, collection, query_picture, box, rankings[method], judged)
-                _below(method, collection, query_picture, rankings[method], judged)
+                _grid(method, asked, rankings[method])
+                _below(method, asked, rankings[method])
     if compare_all:
         for method in rankings:
             with slots[method][-1].container():
-                _strip(method, collection, query_picture, box, rankings, judged)
+                _strip(method, asked, rankings)
     # Indexes are built last, for that may take minutes: meanwhile the other results are there.
     for method in method_names:
         if method not in paths:
@@ -140,34 +153,12 @@ def _terms(method_names: list[str], judged: Judged | None) -> str:
     )
 
 
-def _grid(
-    method: str,
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    ranking: Ranking,
-    judged: Judged | None,
-) -> None:
+def _grid(method: str, asked: Asked, ranking: Ranking) -> None:
     """The best pictures of one method as large cards."""
-    ranks = list(range(min(state.count, len(ranking))))
-    min_score = state.get(min_score_key(method))
-    if min_score is not None:
-        ranks = [rank for rank in ranks if ranking.scores[rank] >= min_score]
-        st.button(
-            f"Only scores of {min_score:g} or more",
-            key="clear-least",
-            icon=":material/close:",
-            help="Show all results again",
-            on_click=lambda: state.update({min_score_key(method): None}),
-        )
+    ranks = _ranks_on_show(method, ranking)
     if not ranks:
-        st.info(
-            "No result has such a score: remove the limit above."
-            if min_score is not None
-            else "There is no other picture to find."
-        )
         return
-    first_noise = _first_noise(method, collection, ranking) if state.fold else len(ranking)
+    first_noise = _first_noise(method, asked.collection, ranking) if state.fold else len(ranking)
     good = [rank for rank in ranks if rank < first_noise]
     folded = [rank for rank in ranks if rank >= first_noise]
     sections = [("", good, st.container())]
@@ -183,11 +174,32 @@ def _grid(
                 name = ranking.names[rank]
                 caption = plain(name if as_list else Path(name).name)
                 with st.container(gap="xsmall"):
-                    _card(method, collection, ranking, rank, judged, f"  \n:small[{caption}]")
-                    if state.get("judging") and marking.can_judge(collection, query_picture):
-                        marking.show_buttons(
-                            collection, query_picture, box, name, f"{method}-{rank}"
-                        )
+                    _card(method, asked, ranking, rank, f"  \n:small[{caption}]")
+
+
+def _ranks_on_show(method: str, ranking: Ranking) -> list[int]:
+    """Ranks (from 0) of the results to show; where there are none, the page says why.
+
+    A limit of the score comes with a button that removes it.
+    """
+    ranks = list(range(min(state.count, len(ranking))))
+    min_score = state.get(min_score_key(method))
+    if min_score is not None:
+        ranks = [rank for rank in ranks if ranking.scores[rank] >= min_score]
+        st.button(
+            f"Only scores of {min_score:g} or more",
+            key="clear-least",
+            icon=":material/close:",
+            help="Show all results again",
+            on_click=lambda: state.update({min_score_key(method): None}),
+        )
+    if not ranks:
+        st.info(
+            "There is no other picture to find."
+            if min_score is None
+            else "No result has such a score: remove the limit above."
+        )
+    return ranks
 
 
 def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
@@ -205,20 +217,11 @@ def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
     return int(np.flatnonzero(above).max(initial=-1)) + 1
 
 
-def _strip(
-    method: str,
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    rankings: dict[str, Ranking],
-    judged: Judged | None,
-) -> None:
+def _strip(method: str, asked: Asked, rankings: dict[str, Ranking]) -> None:
     """The best pictures of one method as a row of small cards."""
     ranking = rankings[method]
-    judging = state.get("judging") and marking.can_judge(collection, query_picture)
-    with st.container(
-        horizontal=True, gap="xsmall", key=f"strip-{'judging-' if judging else ''}{method}"
-    ):
+    key = f"strip-{'judging-' if asked.judging else ''}{method}"
+    with st.container(horizontal=True, gap="xsmall", key=key):
         for rank in range(min(MAX_STRIP, len(ranking))):
             name = ranking.names[rank]
             ranks = [
@@ -228,28 +231,28 @@ def _strip(
             ]
             tip = f"{plain(Path(name).name)}: rank " + ", ".join(ranks)
             with st.container(gap="xsmall"):
-                _card(method, collection, ranking, rank, judged, "", tip)
-                if judging:
-                    marking.show_buttons(collection, query_picture, box, name, f"{method}-{rank}")
+                _card(method, asked, ranking, rank, "", tip)
 
 
 def _card(
     method: str,
-    collection: Collection,
+    asked: Asked,
     ranking: Ranking,
     rank: int,
-    judged: Judged | None,
     more_caption: str,
     tip: str | None = None,
 ) -> None:
-    """One result. more_caption: Markdown below rank and score. tip: what the mouse is told."""
+    """One result, and below it the buttons that judge it, where the visitor judges.
+
+    more_caption: Markdown below rank and score. tip: what the mouse is told.
+    """
     name = ranking.names[rank]
-    verdict = judged.verdict(name) if judged else None
+    verdict = asked.judged.verdict(name) if asked.judged else None
     label = f"{rank + 1}: {plain(Path(name).name)}"
     if verdict:
         label += f", {cards.VERDICTS[verdict].label.lower()}"
     cards.card(
-        collection,
+        asked.collection,
         name,
         f"**{rank + 1}** · {score_text(ranking, rank, short=tip is not None)}"
         f"{reranking.moved_text(ranking, rank)}{more_caption}",
@@ -260,6 +263,10 @@ def _card(
         (method, rank),
         tip,
     )
+    if asked.judging:
+        marking.show_buttons(
+            asked.collection, asked.query_picture, asked.box, name, f"{method}-{rank}"
+        )
 
 
 def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
@@ -273,13 +280,7 @@ def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
     return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
 
 
-def _below(
-    method: str,
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    ranking: Ranking,
-    judged: Judged | None,
-) -> None:
+def _below(method: str, asked: Asked, ranking: Ranking) -> None:
     """Small print below the results (seconds, pictures, checkpoint) and the CSV to download."""
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration_text(t)}" for stage, t in ranking.timings.items())
@@ -293,8 +294,8 @@ def _below(
     )
     st.download_button(
         "Ranking as CSV",
-        lambda: cards.as_csv(ranking, judged.verdict if judged else None),
-        f"{collection.name}-{method}-{Path(query_picture.name).stem}.csv",
+        lambda: cards.as_csv(ranking, asked.judged.verdict if asked.judged else None),
+        f"{asked.collection.name}-{method}-{Path(asked.query_picture.name).stem}.csv",
         "text/csv",
         key=f"csv-{method}",
         on_click="ignore",
