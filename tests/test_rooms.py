@@ -17,6 +17,7 @@ ROOMS = (
     "workers",  # heavy work, a few pieces at a time
     "picture_files",  # picture files, looked at before they are decoded
     "processes",  # of Python, that are ended with what they do
+    "rehearsal",  # reads a stranger's file in one first
     "decoding",  # decodes them, in a process of its own
     "images",  # the only way in for pixels
     "collections",  # pictures by name, ground truth, downloads

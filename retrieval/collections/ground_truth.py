@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval import files
+from retrieval import files, rehearsal
 from retrieval.collections.credits import one_line
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
@@ -128,12 +128,17 @@ def read_ground_truth(
             )
         return _from_text_files(path, tuple(names))
     if path.suffix.lower() == ".pkl":
-        return _understood(read_pickle(path), str(path), suffix)
+        rehearsal.rehearse(_from_pickle, path)
+        return _from_pickle(path, suffix)
     try:
         data = files.read(path, MAX_BYTES)
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
     return parse_ground_truth(data, str(path), suffix)
+
+
+def _from_pickle(path: Path, suffix: str = "") -> GroundTruth:
+    return _understood(read_pickle(path), str(path), suffix)
 
 
 def parse_ground_truth(data: bytes, name: str, suffix: str = "") -> GroundTruth:

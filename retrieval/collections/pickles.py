@@ -2,19 +2,22 @@
 
 ``pickle.load`` calls whatever the file names. This reader knows no calls at all: it walks the
 opcodes and admits None, numbers, text, bytes, lists, dictionaries with text keys, and numpy
-arrays and scalars of plain numbers or text. Everything else is refused. Tuples and sets come
-out as lists: the hash of a deeply nested tuple overflows the C stack.
+arrays and scalars of plain numbers or text; in weights files, also descriptions of tensors.
+Everything else is refused. Tuples and sets come out as lists: the hash of a deeply nested tuple
+overflows the C stack.
 """
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -22,7 +25,8 @@ from retrieval import files
 from retrieval.errors import RetrievalError
 
 MAX_BYTES = 128_000_000  # ROxford5k's ground truth is 0.15 MB, one with a million names 30 MB
-MAX_DEPTH = 6
+MAX_DEPTH = 20  # containers in containers: ground truth has 4, networks 6
+MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
 MAX_STEPS = 4_000_000  # instructions; each makes an object of up to a hundred bytes
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
@@ -38,7 +42,7 @@ _NUMPY = {
     )
     for name in ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
 }
-_GLOBALS = _NUMPY | {
+NAMES = _NUMPY | {
     "builtins set": "set",
     "builtins frozenset": "set",
     "__builtin__ set": "set",
@@ -46,6 +50,18 @@ _GLOBALS = _NUMPY | {
     "_codecs encode": "encode",
     "builtins bytes": "bytes",
     "__builtin__ bytes": "bytes",
+}
+NUMBERS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}  # bytes of each
+NAMES_IN_WEIGHTS = NAMES | {
+    "collections OrderedDict": "dict",
+    "torch._utils _rebuild_tensor": "tensor",
+    "torch._utils _rebuild_tensor_v2": "tensor",
+    "torch._utils _rebuild_parameter": "parameter",
+    "torch HalfStorage": "float16",
+    "torch BFloat16Storage": "bfloat16",
+    "torch FloatStorage": "float32",
+    "torch DoubleStorage": "float64",
+    "torch LongStorage": "int64",
 }
 
 
@@ -55,6 +71,10 @@ class _Refused(Exception):
 
 class _Name(str):
     """A function or class that the pickle names. It is never looked up."""
+
+
+class _OrderedDict(dict[str, Any]):
+    """A dictionary that may have a state."""
 
 
 class _Dtype:
@@ -75,8 +95,6 @@ class _Dtype:
             raise _Refused("an array of objects")
         self.order = "<" if state[1] == "=" else state[1]
 
-    __setstate__ = build
-
     @property
     def numpy(self) -> np.dtype:
         return np.dtype(self.order + self.code)
@@ -90,53 +108,49 @@ class _Array:
     def build(self, state: Sequence[Any]) -> None:
         self.state = state
 
-    __setstate__ = build
-
     @cached_property
     def value(self) -> np.ndarray:
         _, shape, dtype, fortran, raw = self.state
         return _array(raw, dtype, shape, "F" if fortran else "C")
 
 
-# For readers that look names up, as torch's: what to take for numpy's, which believes whatever a
-# pickle says of an array, also where it lies in memory.
-STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (_Dtype, "numpy.dtype"),
-    (_Array, "numpy.ndarray"),
-    *(
-        (stand_in, f"numpy.{core}.multiarray.{name}")
-        for core in ("core", "_core")
-        for name, stand_in in {
-            "_reconstruct": lambda *_: _Array(),
-            "scalar": lambda dtype, raw: _array(raw, dtype, [], "C").item(),
-        }.items()
-    ),
-]
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """Where torch keeps the numbers of tensors.
 
-
-def with_arrays(value: Any, most: int) -> Any:
-    """A value that was read with STAND_INS, with arrays in place of those in lists and dicts.
-
-    most: bytes that they may have together, as all may be made of the same ones. Raises ValueError
-    for more, and whatever broken arrays raise.
+    kind: of NUMBERS. key: its name in the file. count: how many numbers it has.
     """
-    root = [value]
-    waiting: list[Any] = [root]
-    seen: set[int] = set()
-    while waiting:
-        container = waiting.pop()
-        items = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, inner in list(items):
-            new = id(inner) not in seen
-            seen.add(id(inner))
-            if isinstance(inner, _Array):
-                container[key] = inner.value
-                most -= inner.value.nbytes if new else 0
-                if most < 0:
-                    raise ValueError("arrays are larger than the file")
-            elif new and isinstance(inner, list | dict):
-                waiting.append(inner)
-    return root[0]
+
+    kind: str
+    key: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in NUMBERS:
+            raise _Refused(f"tensors of type {self.kind[:40]!r}")
+        _of_kind(self.key, str)
+        _of_kind(self.count, int)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor of torch, as a pickle describes it.
+
+    offset: the first of its numbers in the storage. size, stride: of each dimension, int.
+    """
+
+    storage: Storage
+    offset: int
+    size: list[int]
+    stride: list[int]
+
+    def __post_init__(self) -> None:
+        _of_kind(self.storage, Storage)
+        for number in (self.offset, *_of_kind(self.size, list), *_of_kind(self.stride, list)):
+            if not 0 <= _of_kind(number, int) < 2**63:
+                raise ValueError("no size, stride or offset")
+        if len(self.size) != len(self.stride) or len(self.size) > MAX_DIMENSIONS:
+            raise ValueError("no shape")
 
 
 def read_pickle(path: Path) -> Any:
@@ -163,19 +177,28 @@ def read_pickle(path: Path) -> Any:
         KeyError,
         AttributeError,
         OverflowError,
-        MemoryError,
     ) as error:
         raise RetrievalError(f"{path} is not a readable pickle; download it again.") from error
 
 
 def loads(data: bytes) -> Any:
     """The value pickled in ``data``. Raises _Refused, or the ordinary errors of broken input."""
+    return finished(built(io.BytesIO(data)))
+
+
+def built(file: BinaryIO, names: Mapping[str, str] = NAMES, max_copied: int = MAX_BYTES) -> object:
+    """The value of the pickle that begins here in a file, to be ``finished``.
+
+    names: what it may name, and what that means here. max_copied: bytes that may be in several
+    places, because the pickle asks for copies.
+    Raises _Refused, or the ordinary errors of broken input.
+    """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
-    copied = 0  # bytes and items that are in several places, because the pickle asks for copies
-    for step, (opcode, arg, _) in enumerate(pickletools.genops(data)):
+    copied = 0
+    for step, (opcode, arg, _) in enumerate(pickletools.genops(file)):
         name = opcode.name
-        if step >= MAX_STEPS or copied > MAX_BYTES:
+        if step >= MAX_STEPS or copied > max_copied:
             raise _Refused("more than ground truth can hold")
         match name:
             case "PROTO" | "FRAME":
@@ -252,52 +275,72 @@ def loads(data: bytes) -> Any:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[_of_kind(arg, int)])
             case "GLOBAL":
-                stack.append(_known(_of_kind(arg, str)))
+                stack.append(_known(_of_kind(arg, str), names))
             case "STACK_GLOBAL":
                 attribute, module = _of_kind(stack.pop(), str), _of_kind(stack.pop(), str)
-                stack.append(_known(f"{module} {attribute}"))
+                stack.append(_known(f"{module} {attribute}", names))
             case "REDUCE":
                 args, function = stack.pop(), stack.pop()
-                copied += _length(args)
+                copied += _size(args)
                 stack.append(_made(_of_kind(function, _Name), _of_kind(args, list)))
             case "BUILD":
                 state = stack.pop()
                 target = stack[-1]
-                copied += _length(state)
-                if not isinstance(target, _Array | _Dtype):
+                if isinstance(target, _Array | _Dtype):
+                    copied += _size(state)
+                    target.build(_of_kind(state, list))
+                # Torch gives dictionaries of tensors the versions of their layers.
+                elif not isinstance(target, _OrderedDict) or _of_kind(state, dict).keys() != {
+                    "_metadata"
+                }:
                     raise _Refused("an object with state of its own")
-                target.build(_of_kind(state, list))
+            case "BINPERSID":
+                what, kind, key, _, count, *view = _of_kind(stack.pop(), list)
+                if what != "storage" or view not in ([], [None]):
+                    raise _Refused("an object that is kept elsewhere")
+                stack.append(Storage(_of_kind(kind, _Name), key, count))
             case _:
                 raise _Refused(f"the instruction {name}")
     else:
         raise ValueError("no STOP")
-    return _plain(stack.pop(), MAX_DEPTH, {})
+    return stack.pop()
 
 
-def _plain(value: Any, depth: int, done: dict[int, Any]) -> Any:
-    """``value`` with arrays in place of what stood for them; shared parts stay shared."""
+def finished(value: object, made: Callable[[Tensor], Any] | None = None) -> Any:
+    """What was ``built``, with arrays in place of what stood for them; shared parts stay shared.
+
+    made: what takes the place of a tensor. Raises _Refused, or the ordinary errors of broken input.
+    """
+    return _plain(value, MAX_DEPTH, {}, made)
+
+
+def _plain(
+    value: Any, depth: int, done: dict[int, Any], made: Callable[[Tensor], Any] | None
+) -> Any:
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, _Array):
-        result: np.ndarray | list | dict = value.value
-    elif isinstance(value, _Name | _Dtype) or value is _MARK:
+        result: Any = value.value
+    elif isinstance(value, Tensor) and made:
+        result = made(value)
+    elif isinstance(value, _Name | _Dtype | Storage | Tensor) or value is _MARK:
         raise _Refused("a function or class")
     elif not isinstance(value, list | dict):
         return value
     elif depth == 0:
         raise _Refused(f"containers nested more than {MAX_DEPTH} deep")
     elif isinstance(value, list):
-        result = [_plain(item, depth - 1, done) for item in value]
+        result = [_plain(item, depth - 1, done, made) for item in value]
     else:
-        result = {key: _plain(item, depth - 1, done) for key, item in value.items()}
+        result = {key: _plain(item, depth - 1, done, made) for key, item in value.items()}
     done[id(value)] = result
     return result
 
 
-def _known(name: str) -> _Name:
-    if name not in _GLOBALS:
+def _known(name: str, names: Mapping[str, str]) -> _Name:
+    if name not in names:
         raise _Refused(f"the name {name.replace(' ', '.')[:80]!r}")
-    return _Name(_GLOBALS[name])
+    return _Name(names[name])
 
 
 def _made(function: str, args: list) -> Any:
@@ -318,6 +361,17 @@ def _made(function: str, args: list) -> Any:
             array = _Array()
             array.value = _array(args[0], args[1], args[2], args[3])
             return array
+        case "dict":
+            pairs = [_of_kind(pair, list) for pair in _of_kind(args[0], list)] if args else []
+            return _set_items(_OrderedDict(), [one for key, value in pairs for one in (key, value)])
+        case "tensor":
+            # More is: gradient, hooks, and perhaps whether the numbers are to be negated.
+            storage, offset, size, stride, *more = args
+            if any(more[2:]):
+                raise _Refused("a tensor that is not stored as it is")
+            return Tensor(storage, offset, size, stride)
+        case "parameter":
+            return args[0]
     raise _Refused(f"a call of {function}")
 
 
@@ -336,9 +390,13 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
     return array.copy()
 
 
-def _length(args: Any) -> int:
-    """Bytes, characters and items in what a function is given."""
-    return sum(len(one) for one in _of_kind(args, list) if hasattr(one, "__len__"))
+def _size(args: Any) -> int:
+    """Bytes in what a function is given, eight for each item of a list."""
+    size = 0
+    for one in _of_kind(args, list):
+        if hasattr(one, "__len__"):
+            size += len(one) * (1 if isinstance(one, str | bytes | bytearray) else 8)
+    return size
 
 
 def _above_mark(stack: list) -> list:

@@ -1,4 +1,4 @@
-"""The only reader of weights files. Nothing in them is executed: ``weights_only=True``.
+"""The only reader of weights files. Nothing in them is executed: see ``collections/pickles.py``.
 
 A SavedModel of TensorFlow is a program and has to be run: see ``methods/saved_model.py``.
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickletools
-import re
-import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retrieval import files
+from retrieval import files, rehearsal
 from retrieval.collections import pickles
 from retrieval.errors import RetrievalError
 from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
@@ -48,7 +46,7 @@ class Weights:
         return self.trunk
 
 
-_loading = threading.Lock()
+MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 
 
 def digest(path: Path) -> str:
@@ -69,22 +67,49 @@ def digest(path: Path) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Any:
-    """What a ``.pth`` file holds: tensors in plain containers.
+    """What a ``.pth`` file holds: tensors and numpy arrays in lists and dictionaries.
 
     sha256: what the file must have, in hexadecimal. Raises RetrievalError for another SHA-256, for
-    a file that holds anything else, and for one that is damaged.
+    a file that holds anything else, and for one that is damaged. Imports torch.
     """
+    if sha256 is None:
+        rehearsal.rehearse(_read_descriptions, path)
+    elif digest(path) != sha256:
+        raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     import torch
 
-    if sha256 is not None and digest(path) != sha256:
-        raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
+    with _opened(path) as (value, numbers):
+        storages = {}
+        for storage, data in numbers:
+            kind = getattr(torch, storage.kind)
+            flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+            storages[storage.key] = flat
+        return pickles.finished(
+            value,
+            lambda one: storages[one.storage.key].as_strided(one.size, one.stride, one.offset),
+        )
+
+
+def _read_descriptions(path: Path) -> None:
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]]:
+    """What a weights file holds, as ``pickles.built`` describes it, and the numbers in it.
+
+    Raises RetrievalError where the file is no such file, or the block fails on it.
+    """
     try:
-        # cirtorch keeps its learned whitening as numpy arrays. Torch's list of names is that of the
-        # whole process: who is ready would take them from another thread.
-        with _loading, torch.serialization.safe_globals(pickles.STAND_INS):
-            content = torch.load(_checked_file(path), map_location="cpu", weights_only=True)
-        return pickles.with_arrays(content, path.stat().st_size)
-    except Exception as error:  # torch raises many kinds on hostile bytes
+        if not path.is_file():
+            raise OSError("it is no file")  # a pipe has no end
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            yield _zipped(file, size) if is_zip else _in_a_row(file, size)
+    except Exception as error:  # hostile bytes and torch raise many kinds
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
             "holds more than tensors and plain containers. Who has the network can save it again "
@@ -92,152 +117,70 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
         ) from error
 
 
-def _checked_file(path: Path) -> BinaryIO:
-    """A file in memory whose pickles were checked, for torch to read.
-
-    Raises ValueError for what is refused, or whatever zipfile and pickletools raise.
-    """
-    file = io.BytesIO(files.read(path))
-    size = len(file.getbuffer())
-    if not zipfile.is_zipfile(file) and not file.getvalue().startswith(b"PK"):
-        file.seek(0)
-        for _ in range(LEGACY_PICKLES):
-            _check_pickle(file, size)
-        file.seek(0)
-        return file
-    # Written again: torch's own reader may find another list of files in the same bytes.
-    rewritten = io.BytesIO()
+def _zipped(
+    file: BinaryIO, size: int
+) -> tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]:
+    """A file that torch has written since 1.6: a zip of a pickle and a file for each storage."""
     source = files.ShortReads(file)
-    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
-        source.most = size
-        entries = archive.infolist()
+    archive = zipfile.ZipFile(source)
+    source.most = size
+
+    def member(name: str) -> bytes:
+        entry = archive.getinfo(name)
         # torch does not compress, so a file that unpacks to more than its size is a bomb.
-        if any(entry.compress_type for entry in entries):
+        if entry.compress_type or entry.file_size > size:
             raise ValueError("compressed")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ValueError("larger than the file")
-        if len({entry.filename.lower() for entry in entries}) != len(entries):
-            raise ValueError("two files of one name")
-        for entry in entries:
-            data = archive.read(entry)
-            copy.writestr(entry.filename, data)
-            if entry.filename.lower().endswith(".pkl"):
-                _check_pickle(io.BytesIO(data), size)
-    rewritten.seek(0)
-    return rewritten
+        return archive.read(entry)
+
+    [name] = [one for one in archive.namelist() if one.endswith("/data.pkl")]
+    folder = name.removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    if order in archive.namelist() and member(order) != b"little":
+        raise ValueError("numbers in another order of bytes")
+    value = _built(io.BytesIO(member(name)), size)
+    return value, (
+        (one, _numbers(one, member(f"{folder}data/{one.key}")))
+        for one in _storages(value, size).values()
+    )
 
 
-LEGACY_PICKLES = 5  # at the beginning of a file from before torch 1.6
-MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
-MAX_NESTED = 20  # containers in containers; ours have 4
-MAX_TUPLE = 1000  # values, with those of tuples in it; torch's have a dozen
-MAX_CALLS = 1000  # of numpy, and huge numbers: an array takes five, files have a dozen at most
-_TENSOR = re.compile(
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor(_v2)?|parameter)|torch \w+Storage"
-)
-_ARRAY = re.compile(
-    r"numpy (ndarray|dtype)|numpy\._?core\.multiarray (_reconstruct|scalar)|_codecs encode"
-)
-_STATEFUL = re.compile(r"collections OrderedDict|numpy dtype|.* _reconstruct")
+def _in_a_row(
+    file: BinaryIO, size: int
+) -> tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]:
+    """A file from before torch 1.6: five pickles, and then the storages."""
+    _magic, _version, system, value, keys = (_built(file, size) for _ in range(5))
+    if not pickles.finished(system)["little_endian"]:
+        raise ValueError("numbers in another order of bytes")
+    storages = _storages(value, size)
+
+    def numbers() -> Iterator[tuple[pickles.Storage, bytearray]]:
+        for key in pickles.finished(keys):
+            one = storages[key]
+            if int.from_bytes(file.read(8), "little") != one.count:
+                raise ValueError("another number of numbers")
+            yield one, _numbers(one, file.read(one.count * pickles.NUMBERS[one.kind]))
+
+    return value, numbers()
 
 
-_FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")
-_OTHER = object()
+def _built(file: BinaryIO, size: int) -> object:
+    # Arrays are copied up to three times: decoded, handed on, and made.
+    return pickles.built(file, pickles.NAMES_IN_WEIGHTS, max_copied=4 * size)
 
 
-class _Global(str):
-    """A function or class that a pickle names."""
+def _storages(value: object, size: int) -> dict[str, pickles.Storage]:
+    """The storages of all tensors by key, which have at most as many bytes as the file."""
+    found: dict[str, pickles.Storage] = {}
+    pickles.finished(value, lambda tensor: found.setdefault(tensor.storage.key, tensor.storage))
+    if sum(one.count * pickles.NUMBERS[one.kind] for one in found.values()) > size:
+        raise ValueError("larger than the file")
+    return found
 
 
-class _Made(str):
-    """An object, by the name of the function that made it."""
-
-
-class _Tuple(tuple[Any, ...]):
-    """A tuple. size: its values and those of tuples in it, which may be the same ones again."""
-
-    size: int
-
-
-class _Keys(set[Any]):
-    """A dictionary, by its keys; None for those that are no text."""
-
-
-def _check_pickle(file: BinaryIO, size: int) -> None:
-    """Refuse a pickle that takes more time or memory than a file of ``size`` bytes should.
-
-    It runs nothing of the pickle. torch, which runs no code either, would make a bytearray of any
-    length, encode texts in slow ways, and copy a long list or text again and again.
-    Raises ValueError, or whatever pickletools raises.
-    """
-    # What the pickle builds, as far as it matters: numbers, text, tuples, None, keys of
-    # dictionaries, names and the objects that they made; else _OTHER.
-    stack: list[Any] = []
-    memo: dict[Any, Any] = {}
-    mark = object()
-    calls = encoded = filled_dictionaries = 0
-    for operation, argument, _ in pickletools.genops(file):
-        name = operation.name
-        result: Any = argument if isinstance(argument, str | int) else _OTHER
-        if name == "GLOBAL":
-            assert isinstance(argument, str)
-            if not _TENSOR.fullmatch(argument) and not _ARRAY.fullmatch(argument):
-                raise ValueError(argument)
-            result = _Global(argument)
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            result = memo[argument]
-        elif name in ("NONE", "NEWTRUE", "NEWFALSE"):
-            result = {"NEWTRUE": True, "NEWFALSE": False}.get(name)
-        elif isinstance(argument, int) and abs(argument) >= 2**31:
-            calls += 1  # a dictionary of numbers that were made to have one hash takes hours
-        elif name in ("NEWOBJ", "DUP"):
-            raise ValueError(name)
-        before = operation.stack_before
-        operands: list[Any] = []
-        if pickletools.stackslice in before:
-            while (item := stack.pop()) is not mark:
-                operands.append(item)
-            before = before[:-2]
-        operands = [*operands, *(stack.pop() for _ in before)][::-1]
-        if name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            result = _Tuple(operands)
-            result.size = len(result) + sum(one.size for one in result if isinstance(one, _Tuple))
-            if result.size > MAX_TUPLE:  # it takes the time of all of them to look for a key
-                raise ValueError("tuples in tuples")
-        elif name == "EMPTY_DICT":
-            result = _Keys()
-        elif name in _FILLING:
-            result = operands[0]
-            if isinstance(result, _Keys):
-                result.update(key if isinstance(key, str) else None for key in operands[1::2])
-        elif name == "BUILD":
-            result, state = operands
-            if not isinstance(result, _Made) or not _STATEFUL.fullmatch(result):
-                raise ValueError(result)
-            if result == "collections OrderedDict" and (
-                # Other attributes take the place of its methods: its values would be others.
-                not isinstance(state, _Keys) or state - {"_metadata"}
-            ):
-                raise ValueError(state)
-            calls += 1
-        elif name == "REDUCE":
-            function, arguments = operands
-            result = _Made(function) if isinstance(function, _Global) else _OTHER
-            if function == "_codecs encode":
-                text, codec = arguments
-                if codec not in ("latin1", "latin-1"):
-                    raise ValueError(codec)
-                encoded += len(text)
-            elif function == "collections OrderedDict":
-                filled_dictionaries += arguments != ()
-            elif not isinstance(function, _Global):
-                raise ValueError("a call of what is no function")
-            calls += bool(isinstance(function, _Global) and _ARRAY.fullmatch(function))
-        if calls > MAX_CALLS or encoded > 2 * size or filled_dictionaries > 10:
-            raise ValueError("too much work")
-        stack += [mark if name == "MARK" else result for _ in operation.stack_after]
+def _numbers(storage: pickles.Storage, data: bytes) -> bytearray:
+    if len(data) != storage.count * pickles.NUMBERS[storage.kind]:
+        raise ValueError("cut off")
+    return bytearray(data)
 
 
 def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
@@ -294,38 +237,28 @@ def _is_small(meta: dict) -> bool:
 
     A list that holds another one twice, thirty times over, takes a gigabyte as text.
     """
-    to_count: list[tuple[Any, int]] = [(meta, 0)]
+    to_count: list[Any] = [meta]
     size = 0
     while to_count:
-        value, depth = to_count.pop()
+        value = to_count.pop()
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             return False
-        if not isinstance(value, dict | list | tuple | set | str):
+        if not isinstance(value, dict | list | str):
             continue
         size += 1 + len(value)
-        if size > MAX_META or depth > MAX_NESTED:
+        if size > MAX_META:
             return False
-        contents = [*value, *value.values()] if isinstance(value, dict) else value
         if not isinstance(value, str):
-            to_count += ((content, depth + 1) for content in contents)
+            to_count += [*value, *value.values()] if isinstance(value, dict) else value
     return True
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """Whether it is a dense tensor on the CPU, of a usual type, with as much memory as it needs.
-
-    Not plain are sparse and quantised ones, 8-bit floats, those without data (meta), those whose
-    numbers are to be negated, and views that show one number a million times.
-    """
+    """Whether it is a tensor, and none that shows one number a million times."""
     import torch
 
-    types = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
     return (
         isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and value.dtype in types
-        and not value.is_neg()
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
 
