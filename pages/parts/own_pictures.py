@@ -190,12 +190,20 @@ def show_form(method_name: str) -> None:
 
 
 def _use(brought: OwnPictures, method_name: str) -> None:
-    """Index pictures with a method, in place of those that the session brought before."""
+    """Index pictures with a method, in place of those that the session brought before.
+
+    Raises RetrievalError where none can be read; those before then stay in use.
+    """
     before = current()
     state["own"] = brought
+    try:
+        built = build_index(method_name)
+    except RetrievalError:
+        state["own"] = before  # with its judgements
+        brought.folder.cleanup()
+        raise
     if before:
         before.folder.cleanup()
-    built = build_index(method_name)
     # The first query is a picture that can be read, with no box of one of the same name.
     state["database"], state["boxed"] = built.names[0], None
     # An upload or photograph to ask with does not outlive this run of the page.

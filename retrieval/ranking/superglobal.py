@@ -25,6 +25,8 @@ def superglobal(ranking: Ranking, query: Query) -> Ranking:
     have score 0.
     """
     stage = Stage("superglobal", ranking, SETTINGS)
+    if not len(ranking):  # the query is the only picture
+        return stage.unchanged("There is no other picture to compare with.")
     refined = scores(vectors(query, ranking.positions[:SHORTLIST]), query.vector)
     count = len(refined)
     order = np.arange(len(ranking))

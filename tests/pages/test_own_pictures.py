@@ -62,6 +62,19 @@ def test_own_pictures_from_a_zip(nothing_installed):
     assert "No collection is installed" in other.info[0].value
 
 
+def test_judgements_outlive_files_that_cannot_be_read(nothing_installed):
+    files = {"red_png": picture(RED), "blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = go(bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()})))
+    app.toggle(key="judging").set_value(True).run()
+    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
+    assert "Judged by you: 1 query, 1 picture" in text(app)
+    bring(app, "broken.png", b"no picture", "image/png")
+    assert "could be read" in app.error[0].value
+    app.run()
+    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert len(hits(app)) == 2
+
+
 def test_own_results_are_judged_and_evaluated(nothing_installed):
     shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
     shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}

@@ -280,6 +280,16 @@ def test_small_collections_and_equal_pictures(name, tmp_path_factory, seed, coun
         assert found.positions.tolist() == first.positions.tolist(), "ties stay as they were"
 
 
+@pytest.mark.parametrize("name", GLOBAL)
+def test_the_only_picture_asks_for_itself(name, tmp_path):
+    opened = save(tmp_path / "index", np.eye(3)[:1])
+    query = np.float32([1, 0, 0])
+    first = search.rank_features(opened, query)
+    found = chain.rerank(first, Query(opened, query, own=0), [name])
+    assert found.names == ("000.jpg",)
+    assert found.stage == name
+
+
 def test_one_picture_says_why_diffusion_does_nothing(tmp_path):
     opened = save(tmp_path / "index", np.eye(3)[:1])
     query = np.float32([1, 0, 0])
