@@ -63,13 +63,13 @@ def build(
         previous = previous_at(target, method, part)
         known = _known(donors if previous is None else [previous, *donors])
         names = part.of(collection.names) if part else collection.names
-        if previous is not None and set(names).isdisjoint(
-            [*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])]
-        ):
-            raise RetrievalError(
-                f"{out} is an index of other pictures: none of them is in {collection.name}. "
-                "Choose another place, or delete it."
-            )
+        if previous is not None:
+            theirs = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
+            if theirs and theirs.isdisjoint(names):  # a part may be without pictures
+                raise RetrievalError(
+                    f"{out} is an index of other pictures: none of them is in {collection.name}. "
+                    "Choose another place, or delete it."
+                )
         with Journal(work_folder(target), layout.identity(method)) as journal:
             digests: dict[str, str] = {}
             unread: dict[str, str] = {}  # name → reason

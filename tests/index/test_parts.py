@@ -86,6 +86,15 @@ def test_a_part_goes_on_and_is_updated(pictures, tmp_path):
     assert method.described == []
 
 
+def test_a_part_without_pictures_is_made_again(tmp_path):
+    """Of one picture in two parts, the command of the first said that it is of other pictures."""
+    paint(tmp_path / "pictures" / "a.png", 1)
+    for _ in range(2):
+        first, second = make(tmp_path / "pictures", tmp_path / "parts", Thumbnail(), 2)
+    assert len(loading.load(first, part=True)) == 0
+    assert index.merge([first, second], tmp_path / "merged").names == ("a.png",)
+
+
 @pytest.fixture(scope="module")
 def parts(pictures, tmp_path_factory):
     return make(pictures, tmp_path_factory.mktemp("made"), Thumbnail())
@@ -152,7 +161,7 @@ def test_nothing_can_be_read(tmp_path):
             index.merge, made, tmp_path / "out")  # fmt: skip
 
 
-def test_commands(folder, tmp_path, capsys):
+def test_parts_and_merge_on_the_command_line(folder, tmp_path, capsys):
     index_command = ["index", str(folder), "--method", "sir", "--size", "64"]
     for number in (1, 2):
         part = ["--part", f"{number}/2", "--out", str(tmp_path / "parts" / f"{number}")]
