@@ -155,7 +155,7 @@ def test_first_frame_of_several():
 
 
 @pytest.mark.skipif(not images.HEIC, reason="pillow-heif is not installed")
-def test_heic(flag, tmp_path):
+def test_heic_is_read_upright(flag, tmp_path):
     import pillow_heif
 
     pillow_heif.register_heif_opener()  # to write one

@@ -61,7 +61,7 @@ def test_a_command_that_does_not_start_is_an_error():
         nonsense.__enter__()
 
 
-def test_percentiles():
+def test_percentiles_are_between_the_two_nearest_values():
     assert served.percentile([3.0], 95) == 3.0
     assert served.percentile(list(range(101)), 95) == pytest.approx(95)
 

@@ -54,7 +54,7 @@ def refused(run):
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_index(run, folder, tmp_path, method):
+def test_index_builds_and_says_what_it_built(run, folder, tmp_path, method):
     out = tmp_path / "new" / "index"
     small = ["--size", 64]
     code, text, error = run("index", folder, "--method", method, *small, "--out", out)
@@ -229,7 +229,7 @@ def test_search_with_another_layer(refused, folder, indexes, monkeypatch):
 # describe
 
 
-def test_describe(run, folder, load, tmp_path):
+def test_describe_writes_what_the_method_gives(run, folder, load, tmp_path):
     out = tmp_path / "descriptors.npz"
     names = [folder / "c.png", folder / "a.png", folder / "c.png"]
     code, text, _ = run("describe", *names, "--method", "sir", "--size", 128, "--out", out)
@@ -322,7 +322,7 @@ def test_names_are_shown_and_not_obeyed(run, refused, tmp_path, drawn):
     assert "\\x1b]0;bad.png" in said
 
 
-def test_info(run, refused, indexes, tmp_path):
+def test_info_says_what_an_index_is_and_checks_it(run, refused, indexes, tmp_path):
     for method, loaded in indexes.items():
         code, text, _ = run("info", loaded.path)
         assert code == 0
@@ -343,7 +343,7 @@ def test_info(run, refused, indexes, tmp_path):
     refused("There is no index in", "info", tmp_path / "nowhere")
 
 
-def test_methods(run):
+def test_methods_names_every_method_and_checkpoint(run):
     code, text, _ = run("methods")
     assert code == 0
     for name, entry in methods.METHODS.items():

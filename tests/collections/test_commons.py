@@ -233,7 +233,7 @@ def test_contact_is_needed_and_cannot_smuggle_a_header(tmp_path):
         ("", ("", "", "")),
     ],
 )
-def test_licences(code, expected):
+def test_only_free_licences_are_recognised(code, expected):
     assert choice._licence(code) == expected
 
 

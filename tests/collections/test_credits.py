@@ -20,7 +20,7 @@ def test_absent_file_is_no_credits(tmp_path):
     assert read_credits(tmp_path) == {}
 
 
-def test_read(tmp_path):
+def test_credits_are_read_for_each_picture(tmp_path):
     entry = {
         "title": "Radcliffe Camera.jpg",
         "author": "A. Photographer",

@@ -102,7 +102,7 @@ def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_fetch(server, tmp_path):
+def test_a_file_is_fetched_once_and_verified(server, tmp_path):
     server.files["/a.bin"] = CONTENT
     told = []
     path = fetch(

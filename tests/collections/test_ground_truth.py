@@ -41,7 +41,7 @@ def check_gnd(truth, suffix=""):
     assert second.landmark == "bridge"  # 'oxford' says nothing
 
 
-def test_pickle(tmp_path):
+def test_the_authors_pickle_is_read(tmp_path):
     check_gnd(read_ground_truth(write(tmp_path, GND)))
     check_gnd(read_ground_truth(write(tmp_path, GND), suffix=".jpg"), ".jpg")
 
@@ -153,7 +153,7 @@ def test_classic_text_files_that_are_wrong(classic):
         ({"gnd": [{"bbx": [5, 2, 3, 4]}, {}]}, "empty or inverted"),
     ],
 )
-def test_contradictions(change, words, tmp_path):
+def test_a_ground_truth_that_contradicts_itself_is_refused(change, words, tmp_path):
     with pytest.raises(RetrievalError, match=words):
         read_ground_truth(write(tmp_path, GND | change))
 
@@ -178,7 +178,7 @@ def test_no_ground_truth_at_all(content, tmp_path):
         read_ground_truth(write(tmp_path, content))
 
 
-def test_missing(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(RetrievalError, match="cannot be read"):
         read_ground_truth(tmp_path / "gnd.json")
 
@@ -194,7 +194,7 @@ def test_labels_shared_by_many_queries_are_limited(tmp_path):
         read_ground_truth(write(tmp_path, bomb))
 
 
-def test_protocols():
+def test_protocols_are_those_with_a_right_picture():
     assert protocols_of([]) == ()
     assert protocols_of([Query("q")]) == ()
     nothing, right = np.array([], int), np.array([0])

@@ -34,7 +34,7 @@ def test_a_table_is_read_with_the_pictures(folder):
 
 
 @pytest.mark.parametrize("form", ["list", "by name"])
-def test_json(folder, form):
+def test_json_is_read_as_a_list_or_by_name(folder, form):
     table = {"a.png": {"year": 1900.5, "note": None, "deep": [1]}, "b.png": {"year": 2}}
     if form == "list":
         table = [{"filename": name, **values} for name, values in table.items()]
@@ -66,7 +66,7 @@ def test_the_town_knows_what_was_rendered():
         ("metadata.csv", b"name\n" + b"x" * 16_000_001, "more than 16 MB"),
     ],
 )
-def test_damaged_tables(folder, name, content, words):
+def test_damaged_tables_are_refused_in_one_sentence(folder, name, content, words):
     (folder / name).write_bytes(content)
     if words is None:
         assert open_collection(folder).metadata == {}

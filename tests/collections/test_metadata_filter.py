@@ -26,7 +26,7 @@ PICTURES = {
         ("zip > 3", set()),
     ],
 )
-def test_filters(where, found):
+def test_a_filter_finds_the_pictures_that_fit(where, found):
     assert matching(PICTURES, where) == found
 
 

@@ -32,7 +32,7 @@ def views():
     return {row["name"]: row for row in labels.read_views(TOWN / "views.csv")}
 
 
-def test_counts(truth, views):
+def test_the_town_has_enough_pictures_queries_and_landmarks(truth, views):
     assert 350 <= len(views) <= 500
     assert len(set(truth["landmarks"])) >= 11
     assert len(truth["qimlist"]) == len(truth["gnd"]) == len(truth["landmarks"]) >= 55

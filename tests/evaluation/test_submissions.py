@@ -36,7 +36,7 @@ def member(header: str, data: bytes = b"", name="ranks.npy"):
     return file
 
 
-def test_rankings(collection):
+def test_rankings_are_scored_as_they_are(collection):
     ranks = np.array([[0, 2], [2, 1], [1, 0]], np.int16)
     found = submissions.read_submission(packed(ranks=ranks, other=np.ones(3)), collection)
     assert np.array_equal(found, ranks)
@@ -45,7 +45,7 @@ def test_rankings(collection):
     assert run.record["provenance"]["checkpoint"] == "mine.npz"
 
 
-def test_descriptors(collection):
+def test_descriptors_are_ranked_by_inner_product(collection):
     database = np.eye(3, dtype=np.float16)
     queries = np.array([[0.1, 0, 1], [0, 1, 0.5]])
     found = submissions.read_submission(packed(queries=queries, database=database), collection)

@@ -285,7 +285,7 @@ def test_a_ranking_ends_with_its_shortlist(pictures, tmp_path, then):
     assert names == list(ours.names)
 
 
-def test_updates(pictures, tmp_path):
+def test_an_update_keeps_the_graph_until_a_picture_is_deleted(pictures, tmp_path):
     folder = shutil.copytree(pictures, tmp_path / "pictures")
     before = build(folder, tmp_path / "out")
     paint(folder / "000 new.png", 999, (9, 8))
@@ -313,7 +313,7 @@ def test_merged_with_a_search(pictures, tmp_path):
         np.testing.assert_array_equal(merged.arrays[name], whole.arrays[name])
 
 
-def test_refusals(pictures, tmp_path):
+def test_a_search_that_does_not_fit_is_refused(pictures, tmp_path):
     refused("needs at least 1000 pictures; use --search exact", build, pictures, tmp_path / "x",
             "ivfpq")  # fmt: skip
     refused("DELF is searched by its words", build, pictures, tmp_path / "y", "hnsw", Grid())

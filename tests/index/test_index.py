@@ -329,7 +329,7 @@ def test_a_setting_that_is_newer_than_the_index_is_at_its_default_in_it(photos, 
     refused(r"made with power 1.0, not power 0.5;", loaded.check_method, newer)
 
 
-def test_find(tmp_path, photos):
+def test_find_takes_one_index_of_each_method(tmp_path, photos):
     root = tmp_path / "precomputed"
     assert index.find("town", root) == {}
     for method, name in ((Grid(), "a"), (Thumbnail(), "b")):

@@ -35,7 +35,7 @@ from retrieval.ranking.search import rank_picture
         ("milvus://[::1]:1/x", "http://[::1]:1", "milvus://[::1]:1/x"),
     ],
 )
-def test_addresses(text, server, again):
+def test_addresses_are_read_and_written(text, server, again):
     address = Address.parse(text)
     assert (address.server, str(address)) == (server, again)
     assert Address.parse(again) == address
@@ -195,7 +195,7 @@ def test_a_picture_is_found_by_its_content_and_by_its_name(exported, opened, pic
     assert opened.first(10).names == exported.names[:10]
 
 
-def test_filters(exported, opened, pictures, metadata):
+def test_a_filter_is_applied_before_the_ranking(exported, opened, pictures, metadata):
     asked = picture(pictures, exported.names[1])
     found = rank_picture(opened, Thumbnail(), asked, where='landmark == "chapel" and year < 1910')
     wanted = {n for n, v in metadata.items() if v["landmark"] == "chapel" and v["year"] < 1910}

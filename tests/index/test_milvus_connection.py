@@ -160,7 +160,7 @@ def tls(milvus, tmp_path):
     listener.close()
 
 
-def test_tls(tls, address, exported, monkeypatch):
+def test_tls_wants_a_certificate_that_is_known(tls, address, exported, monkeypatch):
     port, certificate = tls
     secure = replace(address, host="localhost", port=port, tls=True)
     said = cli("info", secure, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(certificate))

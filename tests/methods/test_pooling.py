@@ -59,7 +59,7 @@ def test_gem_keeps_nothing_below_zero():
     torch.testing.assert_close(pooling.gem(x, 3.0), torch.tensor([[0.5 ** (1 / 3)]]))
 
 
-def test_l2():
+def test_l2_gives_unit_length_and_leaves_zeros():
     torch.testing.assert_close(pooling.l2(torch.tensor([[3.0, 4.0]])), torch.tensor([[0.6, 0.8]]))
     assert pooling.l2(torch.zeros(1, 3)).tolist() == [[0, 0, 0]]
 

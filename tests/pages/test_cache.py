@@ -70,7 +70,7 @@ def test_an_error_is_not_kept():
     assert cache.get("key", lambda: "fine") == "fine"
 
 
-def test_sizes():
+def test_sizes_count_arrays_and_bytes():
     points = np.zeros((100, 2), np.float32)
     features = LocalFeatures(points, points[:, 0], points[:, 0], np.zeros((100, 40), np.float32))
     arrays = 100 * 4 * (2 + 1 + 1 + 40)

@@ -103,7 +103,7 @@ def test_expansion_asks_with_what_geometry_confirmed(groups):
 
 
 @pytest.mark.parametrize("own", [None, 6])
-def test_augmentation(groups, own):
+def test_augmentation_against_a_loop(groups, own):
     opened, query = groups
     vectors = exact(opened)
     expected = {}
@@ -142,7 +142,7 @@ def plain_diffusion(vectors, y, own=None):
 
 @pytest.mark.parametrize("own", [None, 12])
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_diffusion(groups, confirmed, own):
+def test_diffusion_against_the_inverse_of_the_whole_matrix(groups, confirmed, own):
     opened, query = groups
     first = search.rank_features(opened, query)
     likeness = dict(zip(first.positions.tolist(), first.scores.tolist(), strict=True))
@@ -248,7 +248,7 @@ def plain_superglobal(vectors, query, neighbours=9, beta=0.15):
     return (plain + refined @ best) / 2
 
 
-def test_superglobal(groups):
+def test_superglobal_against_a_loop(groups):
     opened, query = groups
     first = search.rank_features(opened, query)
     expected = plain_superglobal(exact(opened)[first.positions], query)
@@ -351,7 +351,7 @@ def test_neighbours_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert [path.name for path in opened.path.glob("neighbours*")] == []
 
 
-def test_chains():
+def test_chains_are_read_from_text():
     assert chain.parse_chain("") == chain.parse_chain(" nothing ") == ()
     assert chain.parse_chain("best") == chain.BEST
     assert chain.parse_chain("geometry, diffusion") == ("geometry", "diffusion")

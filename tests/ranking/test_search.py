@@ -38,7 +38,7 @@ def test_the_order_is_that_of_the_inner_product(many):
         assert len(found) == 60
 
 
-def test_top(many):
+def test_top_cuts_the_whole_ranking(many):
     method, picture = Thumbnail(), Image.new("RGB", (40, 30), "red")
     whole = search.rank_picture(many, method, picture)
     for top in (1, 7, 60, 61, 10**9):

@@ -262,7 +262,7 @@ def test_the_map_of_a_box_is_made_one_of_the_whole_picture(drawn):
     assert verification.of_picture(found, picture.size, None) is found
 
 
-def test_confidence(opened, scenes, load, drawn):
+def test_confidence_needs_geometry(opened, scenes, load, drawn):
     plain = asked(opened, scenes, load)
     assert plain.confidence.level == "unchecked"
     assert plain.confidence.text == "Not checked by geometry"

@@ -32,7 +32,7 @@ def test_the_store_answers_as_the_folder_does(start, address, monkeypatch):
     assert sorted(ids) == ["town/delf-lite0", "town/gem-lite0"]
 
 
-def test_filters(start, address, monkeypatch, folder):
+def test_a_filter_goes_to_the_store(start, address, monkeypatch, folder):
     asked = {"name": "c.png", "where": 'landmark == "mill"'}
     monkeypatch.setenv(stored.STORES, str(address))
     client = start()
