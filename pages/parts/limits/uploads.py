@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 from starlette import formparsers
@@ -9,6 +10,8 @@ from starlette.exceptions import HTTPException
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+
+from pages.parts.limits.messages import MAX_FILES
 
 MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
@@ -34,12 +37,18 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     most: dict[str, int] = vars(manager).setdefault("most", {})  # bytes of each session at once
     for gone in most.keys() - manager.file_storage.keys():
         del most[gone]
-    mine = sum(len(one.data) for one in manager.file_storage.get(session_id, {}).values())
-    mine = max(mine + len(file.data), most.get(session_id, 0))
-    if mine > MAX_UPLOADED or sum((most | {session_id: mine}).values()) > MAX_OF_ALL:
+    files = manager.file_storage.get(session_id, {})
+    mine = max(sum(map(_size, files.values())) + _size(file), most.get(session_id, 0))
+    too_much = mine > MAX_UPLOADED or sum((most | {session_id: mine}).values()) > MAX_OF_ALL
+    if too_much or len(files) >= MAX_FILES:
         raise HTTPException(413, "Too much was uploaded already.")
     most[session_id] = mine
     add(manager, session_id, file)
+
+
+def _size(file: UploadedFileRec) -> int:
+    """Bytes in memory; a name in which one letter is an emoji takes four times its length."""
+    return sum(map(sys.getsizeof, file))
 
 
 def read_forms_as_utf8() -> None:

@@ -86,28 +86,42 @@ def test_an_upload_that_outlives_its_session(monkeypatch):
 
 def test_uploads_are_few_in_all(monkeypatch):
     """Each was limited: ten of 199 MB took 2 GB, a hundred would have taken 20."""
-    monkeypatch.setattr(uploads, "MAX_UPLOADED", 100)
-    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150)
+    monkeypatch.setattr(uploads, "MAX_UPLOADED", 100_999)
+    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150_999)
     manager, upload = uploading(monkeypatch, "one", "two")
-    upload("one", "a", 60)
-    upload("one", "b", 40)
-    upload("two", "a", 50)
-    for session, size in (("one", 1), ("two", 1)):
+    upload("one", "a", 60_000)
+    upload("one", "b", 40_000)
+    upload("two", "a", 50_000)
+    for session, size in (("one", 1000), ("two", 1000)):
         with pytest.raises(HTTPException, match="413"):
             upload(session, "c", size)
     manager.remove_file("one", "a")
-    upload("one", "c", 60)
-    assert manager._total_bytes == 150
+    upload("one", "c", 60_000)
+    assert manager._total_bytes == 150_000
 
 
 def test_uploads_that_were_deleted_count_on_where_their_session_may_have_kept_them(monkeypatch):
     """Sessions that each kept 200 MB and then deleted the upload took all memory there is."""
-    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150)
+    monkeypatch.setattr(uploads, "MAX_OF_ALL", 150_999)
     manager, upload = uploading(monkeypatch, "one", "two")
-    upload("one", "a", 100)
+    upload("one", "a", 100_000)
     manager.remove_file("one", "a")
     with pytest.raises(HTTPException, match="413"):
-        upload("two", "a", 100)
-    upload("one", "b", 100)
+        upload("two", "a", 100_000)
+    upload("one", "b", 100_000)
     manager.remove_session_files("one")
-    upload("two", "a", 100)
+    upload("two", "a", 100_000)
+
+
+def test_names_of_uploads_count_too(monkeypatch):
+    """Those of 6000 empty files took 0.4 GB, and nothing ended it."""
+    monkeypatch.setattr(uploads, "MAX_UPLOADED", 100_000)
+    monkeypatch.setattr(uploads, "MAX_FILES", 3)
+    manager, upload = uploading(monkeypatch, "one", "two")
+    upload("one", "\N{SLIGHTLY SMILING FACE}" + "a" * 10_000, 0)  # 40 kB, twice
+    with pytest.raises(HTTPException, match="413"):
+        upload("one", "b" * 15_000, 0)
+    for name in "abc":
+        upload("two", name, 0)
+    with pytest.raises(HTTPException, match="413"):
+        upload("two", "d", 0)
