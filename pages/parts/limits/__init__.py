@@ -5,7 +5,7 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 
 from functools import cache
 
-from pages.parts.limits import connections, messages, runs, uploads
+from pages.parts.limits import connections, downloads, messages, runs, uploads
 from retrieval import chunks, cookies
 
 
@@ -19,6 +19,7 @@ def set_once() -> None:
     connections.ask_nobody_for_our_address()
     cookies.read_in_linear_time()
     chunks.limit_forms()
+    downloads.keep_a_while()
     messages.ignore_some()
     runs.run_few_pages()
     runs.send_in_batches()

@@ -117,7 +117,7 @@ def test_names_of_uploads_count_too(monkeypatch):
     """Those of 6000 empty files took 0.4 GB, and nothing ended it."""
     monkeypatch.setattr(uploads, "MAX_UPLOADED", 100_000)
     monkeypatch.setattr(uploads, "MAX_FILES", 3)
-    manager, upload = uploading(monkeypatch, "one", "two")
+    _, upload = uploading(monkeypatch, "one", "two")
     upload("one", "\N{SLIGHTLY SMILING FACE}" + "a" * 10_000, 0)  # 40 kB, twice
     with pytest.raises(HTTPException, match="413"):
         upload("one", "b" * 15_000, 0)
