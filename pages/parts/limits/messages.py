@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from google.protobuf.message import Message
@@ -15,6 +16,8 @@ from pages.parts.limits.allowances import OfClients, client_of
 MAX_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
 MAX_PARTS_OF_CLIENT, PARTS_A_SECOND = 400_000, 40_000  # at once, and then
 MAX_FILES = 10_000  # that one message may announce; whoever has more brings a zip
+MAX_VALUES = 64_000  # bytes of the values of a page, without those of its uploads
+BYTES_OF_UPLOAD = 1000  # in a message: its name and addresses
 MAX_WIDGETS = 1000  # of a page: Streamlit looks at all of them for each value of its session
 MAX_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
 
@@ -47,8 +50,32 @@ def _handle(session: AppSession, message: BackMsg) -> None:
     count = _parts(message)
     if count > MAX_PARTS or not parts.take(client_of(session.id), count):
         raise WebSocketDisconnect
+    if message.ByteSize() > MAX_VALUES and message.HasField("rerun_script"):
+        _forget_uploads_that_are_gone(session, message)
+        if message.ByteSize() > MAX_VALUES + BYTES_OF_UPLOAD * len(_uploads(session)):
+            raise WebSocketDisconnect
     if _is_modest(session, message):
         handle(session, message)
+
+
+def _uploads(session: AppSession) -> Collection[str]:
+    manager: Any = session._uploaded_file_mgr
+    return manager.file_storage.get(session.id, ())
+
+
+def _forget_uploads_that_are_gone(session: AppSession, message: BackMsg) -> None:
+    """Take out of a large message what Streamlit would ignore: uploads that are not there.
+
+    What is left in it is kept as long as the session, in several forms: a text of 4 MB with an
+    emoji took 27 MB, and a hundred tabs 2.7 GB.
+    """
+    there = _uploads(session)
+    for widget in message.rerun_script.widget_states.widgets:
+        if widget.HasField("file_uploader_state_value"):
+            files = widget.file_uploader_state_value.uploaded_file_info
+            kept = [file for file in files if file.file_id in there]
+            del files[:]
+            files.extend(kept)
 
 
 def _is_modest(session: AppSession, message: BackMsg) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 from streamlit.runtime.app_session import AppSession, AppSessionState
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 
 from pages.parts.limits import messages
 from pages.parts.limits.allowances import OfClients
@@ -16,6 +17,7 @@ def session(monkeypatch):
     session = object.__new__(AppSession)
     session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
     session.id = "there"
+    session._uploaded_file_mgr = MemoryUploadedFileManager("")
     monkeypatch.setattr(messages, "client_of", lambda session: f"client of {session}")
     monkeypatch.setattr(
         messages, "parts", OfClients(messages.MAX_PARTS_OF_CLIENT, messages.PARTS_A_SECOND)
