@@ -8,10 +8,10 @@ there. Models and indexes are loaded once and shared by all sessions.
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
 from retrieval.ranking import search as search_module
-from retrieval.ranking.ranking import Ranking
+from retrieval.ranking.ranking import Query, Ranking
 from retrieval.workers import Workers
 
 if TYPE_CHECKING:
@@ -196,31 +196,27 @@ def search(
     index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
     method = load_method(method_name, opened.checkpoint, **opened.settings)
+    opened.check_method(method)
     source = query_picture.source
-    cache = _cache_for(source)
-    key_of_features = features_key(query_picture.key, box, method, opened.settings)
-    # The features are cached too: another chain of re-rankers needs them again.
-    caching = copy.copy(method)
-    caching.describe = lambda picture, box=None: cache.get(  # type: ignore[method-assign]
-        key_of_features, lambda: method.describe(picture, box), wait=False
-    )
+    own = query_picture.name if isinstance(source, Path) else None
+    cache = _cache_for(source)  # a worker's thread has no session
 
     def rank() -> Ranking:
-        own = query_picture.name if isinstance(source, Path) else None
-        return search_module.rank_picture(
-            opened,
-            caching,
-            decoded(source),
-            box,
-            then=then,
-            collection=collection,
-            own=own,
-            where=where,
+        picture = decoded(source)
+        started = time.perf_counter()
+        # The features are cached too: another chain of re-rankers needs them again.
+        features = cache.get(
+            features_key(query_picture.key, box, method, opened.settings),
+            lambda: method.describe(picture, box),
+            wait=False,
         )
+        timings = {"extraction": time.perf_counter() - started}
+        asked = Query(opened, features, picture, box, collection=collection)
+        return search_module.rank_query(asked, then=then, own=own, where=where, timings=timings)
 
     key = "ranking", index_key, query_picture.key, box, then, where
     ranking = cached(source, key, rank, "Searching")
-    return ranking.without(query_picture.name) if isinstance(source, Path) else ranking
+    return ranking.without(own) if own else ranking
 
 
 def features_key(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
