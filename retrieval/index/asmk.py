@@ -22,6 +22,7 @@ THRESHOLD = 0.0
 ASSIGNMENTS = 5  # words that a descriptor of a query is assigned to; of the database: one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
 ITERATIONS = 10
+FEWEST_WORDS, MAX_WORDS = 64, 65_536
 BLOCK = 1000  # pictures whose descriptors are converted to float32 at a time
 SEED = 0
 MAX_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
@@ -57,11 +58,12 @@ def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.n
 
 
 def codebook_size(descriptors: int) -> int:
-    """Words for a collection with that many descriptors: a power of two from 64 to 65 536.
+    """Words for a collection with that many descriptors: a power of two, FEWEST_WORDS to MAX_WORDS.
 
     About 64 descriptors a word: on few pictures a finer codebook splits what belongs together.
     """
-    return int(np.clip(2 ** np.floor(np.log2(max(descriptors, 1) / 64)), 64, 65536))
+    words = 2 ** np.floor(np.log2(max(descriptors, 1) / 64))
+    return int(np.clip(words, FEWEST_WORDS, MAX_WORDS))
 
 
 def assign(codebook: np.ndarray, descriptors: np.ndarray, count: int) -> np.ndarray:

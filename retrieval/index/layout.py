@@ -31,7 +31,7 @@ import numpy as np
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate
-from retrieval.index.asmk import MAX_DIMENSIONS, codebook_size
+from retrieval.index.asmk import MAX_DIMENSIONS, MAX_WORDS
 from retrieval.methods import METHODS
 from retrieval.methods.base import MAX_KEYPOINTS
 
@@ -286,7 +286,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         raise wrong
     if manifest["kind"] == "keypoints" or part:
         return
-    if not _is_inverted_file(arrays, count, *descriptors.shape):
+    if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
         raise wrong
 
 
@@ -302,13 +302,13 @@ def _lengths(rows: np.ndarray) -> np.ndarray:
         return np.linalg.norm(rows.astype(np.float32), axis=1)
 
 
-def _is_inverted_file(arrays: Mapping, count: int, rows: int, width: int) -> bool:
-    """Whether the word arrays fit ``count`` pictures and descriptors (rows, width)."""
+def _is_inverted_file(arrays: Mapping, count: int, width: int | None) -> bool:
+    """Whether the word arrays fit ``count`` pictures and descriptors of ``width`` dimensions."""
     codebook, starts, pictures = (arrays[n] for n in ("codebook", "word_starts", "word_pictures"))
     words, dimensions = codebook.shape
     if (
-        not 0 < words <= codebook_size(rows)  # a search compares its keypoints with all
-        or (rows and (width != dimensions or not width))
+        not 0 < words <= MAX_WORDS  # a search compares its keypoints with all
+        or (width is not None and (width != dimensions or not width))
         or dimensions > MAX_DIMENSIONS
         # Centres of vectors of unit length. FAISS finds no word nearest where distances overflow.
         or not np.abs(codebook).max(initial=0) <= 2
