@@ -9,6 +9,7 @@ from pages.parts.downloads import downloads
 from pages.parts.evaluation import (
     all_queries,
     average_precision,
+    comparison,
     link,
     one_query,
     own_ranking,
@@ -21,11 +22,8 @@ from pages.parts.evaluation.runs import UPLOAD, LabelledRun
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
-from retrieval.evaluation import published
 from retrieval.figures import evaluation as plots
 
-NOTHING = "nothing"
-ORDERS = {"collection": "Landmark", "AP": "AP", "difference": "Difference"}
 state = st.session_state
 
 cards.open_page("Evaluation")
@@ -168,76 +166,17 @@ if labelled_runs:
         st.markdown("Nothing was evaluated with a re-ranker yet.")
     runs.offer_reranking(collection, labelled_runs)
 
-our_checkpoints = {entry.run.record["provenance"]["checkpoint"] for entry in labelled_runs.values()}
-if published.rows(collection.name):
-    with st.expander(f"Figures of others on {collection.title}: stated, not measured here"):
-        tables.show_literature(collection.name, our_checkpoints)
-else:
-    with st.expander("How this compares: figures of others, on other collections"):
-        st.markdown(
-            f"Nobody else has figures for {collection.title}. These are for 5,000 photographs of "
-            "Oxford, so they **cannot be compared** with the table above; only the order of the "
-            "methods can. The report is the one this project started from."
-        )
-        for name, title in (("roxford5k", "ROxford5k"), ("oxford5k", "Oxford5k, classic")):
-            st.markdown(f"**{title}**")
-            tables.show_literature(name)
+tables.show_figures_of_others(
+    collection,
+    {entry.run.record["provenance"]["checkpoint"] for entry in labelled_runs.values()},
+)
 
 if not labelled_runs:
     own_ranking.offer_scoring(collection, uploaded)
     st.stop()
 
 st.subheader("Query by query", anchor="queries", help=explained("query", "AP"))
-if state.get("eval-method") not in labelled_runs:
-    best = max(without_reranking, key=lambda entry: entry.run.scores[protocol].map)
-    state["eval-method"] = best.run_id
-others = [NOTHING, *(name for name in labelled_runs if name != state["eval-method"])]
-if state.get("eval-against") not in others:
-    # Another method, by its default checkpoint, says more than another checkpoint of the same.
-    first_of_method: dict[str, str] = {}
-    for entry in without_reranking:
-        first_of_method.setdefault(
-            entry.run.record["provenance"].get("method", entry.run_id), entry.run_id
-        )
-    chosen = labelled_runs[state["eval-method"]]
-    rivals = (
-        [chosen.without_reranking]
-        if chosen.then
-        else [run_id for run_id in first_of_method.values() if run_id != chosen.run_id]
-    )
-    state["eval-against"] = NOTHING if "eval-against" in state else (rivals or others)[-1]
-method_column, against_column, order_column = st.columns([3, 3, 3], gap="small")
-method_column.selectbox(
-    "Method",
-    labelled_runs,
-    format_func=lambda name: labelled_runs[name].label,
-    key="eval-method",
-    persist_state="session",
-)
-against_column.selectbox(
-    "Against",
-    others,
-    format_func=lambda name: "Nothing" if name == NOTHING else labelled_runs[name].label,
-    key="eval-against",
-    persist_state="session",
-)
-compared = [
-    labelled_runs[state[f"eval-{key}"]]
-    for key in ("method", "against")
-    if state[f"eval-{key}"] != NOTHING
-]
-orders = [name for name in ORDERS if name != "difference" or len(compared) > 1]
-if state.get("eval-order") not in orders:
-    state["eval-order"] = "AP"
-order_column.segmented_control(
-    "Order by",
-    orders,
-    format_func=ORDERS.__getitem__,
-    key="eval-order",
-    required=True,
-    persist_state="session",
-)
-order: str = state["eval-order"]
+compared, order = comparison.choose(labelled_runs, protocol)
 
 scores = {entry.label: entry.run.scores[protocol] for entry in compared}
 query_numbers = [int(n) for n in plots.queries_order(scores, "collection")]

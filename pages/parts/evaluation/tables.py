@@ -89,6 +89,26 @@ def reranking_rows(labelled_runs: Mapping[str, LabelledRun], protocol: str) -> l
     return rows
 
 
+def show_figures_of_others(collection: Collection, our_checkpoints: Set[str]) -> None:
+    """Show, folded, what others state for a collection, or where they do not, for ROxford5k.
+
+    our_checkpoints: as for ``show_literature``.
+    """
+    if published.rows(collection.name):
+        with st.expander(f"Figures of others on {collection.title}: stated, not measured here"):
+            show_literature(collection.name, our_checkpoints)
+        return
+    with st.expander("How this compares: figures of others, on other collections"):
+        st.markdown(
+            f"Nobody else has figures for {collection.title}. These are for 5,000 photographs of "
+            "Oxford, so they **cannot be compared** with the table above; only the order of the "
+            "methods can. The report is the one this project started from."
+        )
+        for name, title in (("roxford5k", "ROxford5k"), ("oxford5k", "Oxford5k, classic")):
+            st.markdown(f"**{title}**")
+            show_literature(name)
+
+
 def show_literature(collection: str, our_checkpoints: Set[str] = frozenset()) -> None:
     """Show what others state for a collection, as a table with its CSV.
 
