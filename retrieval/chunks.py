@@ -11,14 +11,13 @@ from starlette import formparsers
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SOME = 1000  # chunks of a body that may be tiny
-LEAST = 512  # bytes that the others have on average
+MAX_TINY = 1000  # chunks of a body that may be tiny
+MIN_MEAN = 512  # bytes that the others have on average
 MAX_HEADER = 16_384  # bytes, as in Node: 100 of 64 kB, of empty lines, took 4 s
 MAX_PIECES = 500  # lines of a header, and what semicolons divide: browsers send fewer than 100
 MAX_OPTIONS = 50  # the same of the header of one part of a form
 MAX_FIELDS = 20  # of a form, which brings one file
 READ = 16_384  # bytes of one connection that are read before it is the turn of the next
-OPTIONS = "parse_options_header"  # of Starlette: reads a header of a part of a form
 
 
 class Connection(h11.Connection):
@@ -45,7 +44,7 @@ class Connection(h11.Connection):
         elif isinstance(event, h11.Data) and event.chunk_start:
             self.chunks += 1
             self.size += len(event.data)
-            if self.chunks > SOME + self.size / LEAST:
+            if self.chunks > MAX_TINY + self.size / MIN_MEAN:
                 raise h11.RemoteProtocolError("too many tiny chunks")
         return event
 
@@ -58,7 +57,7 @@ def limit_forms() -> None:
     """
     assert Request.form.__kwdefaults__ is not None
     Request.form.__kwdefaults__.update(max_files=1, max_fields=MAX_FIELDS)
-    setattr(formparsers, OPTIONS, _parse_options)
+    formparsers.parse_options_header = _parse_options  # type: ignore[attr-defined]
 
 
 def _parse_options(value: str | bytes | None) -> tuple[bytes, dict[bytes, bytes]]:
@@ -71,4 +70,4 @@ def limit(protocol: H11Protocol, transport: Transport) -> None:
     """Set these limits for a connection that was just made."""
     protocol.conn = Connection()
     with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB
-        setattr(transport, "max_size", READ)  # noqa: B010, mypy allows no assignment
+        transport.max_size = READ  # type: ignore[attr-defined]

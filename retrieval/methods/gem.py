@@ -122,7 +122,7 @@ class GeM(GlobalMethod):
         return parts
 
 
-def _layer(weights: Weights, channels: int, name: str, required: Any = False) -> Layer | None:
+def _layer(weights: Weights, channels: int, name: str, required: Any) -> Layer | None:
     """Weight (d, channels) and bias (d,) of a whitening layer of the head; None without one.
 
     Raises RetrievalError where it does not fit, or where it is required and missing.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from operator import methodcaller
 from typing import Literal, NamedTuple
 
 import torch
@@ -30,6 +29,8 @@ LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
 NAMES = (*LITE, *RESNETS, *VGGS)
+
+memory.keep_feature_maps()  # every process with a trunk needs it, and no other
 
 
 class ReceptiveField(NamedTuple):
@@ -355,7 +356,7 @@ class _ForwardFeatures(nn.Module):
         self.model = model
 
     def forward(self, x):
-        return methodcaller("forward_features", x)(self.model)
+        return self.model.forward_features(x)  # type: ignore[operator]
 
 
 def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> Trunk:
@@ -401,9 +402,6 @@ def freeze(trunk: nn.Module, blocks: int) -> None:
         module.requires_grad_(False)
 
 
-memory.keep_feature_maps()  # every process with a trunk needs it, and no other
-
-
 def placement() -> tuple[torch.device, torch.dtype]:
     """Device and number type of trunks: float16 on a GPU where there is one, else float32 on the
     CPU.
@@ -436,12 +434,11 @@ def _fold_batch_norms(module: nn.Module) -> None:
 
     In every network here a norm follows, in registration order, the convolution that feeds it.
     """
-    previous: tuple[nn.Module, str, nn.Conv2d] | None = None
+    conv: nn.Conv2d | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
-            previous = (module, name, child)
-        elif isinstance(child, nn.BatchNorm2d) and previous is not None:
-            parent, conv_name, conv = previous
+            conv = child
+        elif isinstance(child, nn.BatchNorm2d) and conv is not None:
             assert child.running_mean is not None  # every norm here has statistics
             assert child.running_var is not None
             weight, bias = torch.nn.utils.fuse_conv_bn_weights(
@@ -449,8 +446,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
                 child.running_mean, child.running_var, child.eps, child.weight, child.bias,
             )  # fmt: skip
             conv.weight, conv.bias = weight, bias
-            setattr(parent, conv_name, conv)
             setattr(module, name, nn.Identity())
-            previous = None
+            conv = None
         else:
             _fold_batch_norms(child)
