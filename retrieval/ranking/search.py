@@ -90,7 +90,8 @@ def rank_query(
     if shortlist is not index:
         stage = "store" if "store" in shortlist.origin else "shortlist"
         timings[stage] = time.perf_counter() - started
-    first = rank_features(shortlist, features, None if then or allowed else top, verify)
+    whole = then or allowed or own is not None
+    first = rank_features(shortlist, features, None if whole else top, verify)
     first = replace(first, timings={**timings, **first.timings})
     position = shortlist.positions.get(own) if own is not None else None
     ranking = chain.rerank(first, replace(query, index=shortlist, own=position), then)
@@ -100,7 +101,9 @@ def rank_query(
             raise RetrievalError(f"None of the {len(first)} likest pictures fits {where}.")
         ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
-        judged = confidence.judge(ranking, index, query.picture, query.box, features)
+        # That a picture finds itself says nothing of the others.
+        others = ranking if own is None else ranking.without(own)
+        judged = confidence.judge(others, index, query.picture, query.box, features)
         ranking = replace(ranking, confidence=judged)
     return ranking.in_whole_index(shortlist.whole_positions).best(top)
 

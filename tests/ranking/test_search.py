@@ -191,3 +191,15 @@ def test_a_method_that_does_not_belong_to_the_index(indexes, load, many):
     method.settings = load("sir").settings
     with pytest.raises(RetrievalError, match="made with checkpoint sir-lite0"):
         search.rank_picture(indexes["sir"], method, picture)
+
+
+@pytest.mark.parametrize("top", [None, 1])
+def test_that_a_picture_finds_itself_does_not_make_the_answer_sure(indexes, collection, load, top):
+    name = collection.names[0]
+    picture = images.read(collection.path(name))
+    found = search.rank_picture(indexes["delf"], load("delf"), picture, top=top, own=name)
+    assert found.names[0] == name
+    assert found.inliers[0] > 30
+    assert found.confidence.level != "sure"
+    stranger = search.rank_picture(indexes["delf"], load("delf"), picture, top=top)
+    assert stranger.confidence.level == "sure"
