@@ -83,7 +83,7 @@ def files_of_zip(
     out and what is refused: as for ``unpack``.
     """
     with _refusing(label):
-        archive = zipfile.ZipFile(_wary(file, max_files))
+        archive = zipfile.ZipFile(_with_short_list(file, max_files))
         chosen = _chosen(_zip_entries(archive), max_files, suffixes)
         return {"/".join(parts): source for parts, _, source in chosen}
 
@@ -193,7 +193,7 @@ def _chosen(
     entries: Iterable[tuple], max_files: int, suffixes: Collection[str] | None
 ) -> Iterator[tuple[list[str], int, Callable[[], BinaryIO]]]:
     """(parts of the path, announced size, function that opens it) of every file to read."""
-    files: set[str] = set()
+    chosen: set[str] = set()
     folders: set[str] = set()
     for count, (name, is_file, size, source) in enumerate(entries, 1):
         if count > max_files:
@@ -207,16 +207,16 @@ def _chosen(
         if suffixes is not None and suffix not in suffixes:
             continue
         relative = "/".join(parts)
-        if relative in files or relative in folders:
+        if relative in chosen or relative in folders:
             raise _Refused(f"{relative!r} is in it twice")
         for depth in range(1, len(parts)):
             parent = "/".join(parts[:depth])
-            if parent in files:
+            if parent in chosen:
                 raise _Refused(f"{parent!r} is in it both as a file and as a folder")
             folders.add(parent)
-        files.add(relative)
+        chosen.add(relative)
         yield parts, size, source
-    if not files:
+    if not chosen:
         kinds = f" ending in {', '.join(sorted(suffixes))}" if suffixes else ""
         raise _Refused(f"there are no files{kinds} in it")
 
@@ -232,7 +232,7 @@ def _entries(file: BinaryIO, max_bytes: int, max_files: int) -> Iterator[tuple]:
     elif head[257:262] == b"ustar":
         yield from _tar_entries(file, max_bytes, max_files)
     elif head[:2] == b"PK" or zipfile.is_zipfile(file):
-        with zipfile.ZipFile(_wary(file, max_files)) as archive:
+        with zipfile.ZipFile(_with_short_list(file, max_files)) as archive:
             yield from _zip_entries(archive)
     else:
         raise _Refused("it is neither a zip nor a tar archive (plain or gzip)")
@@ -283,7 +283,8 @@ class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def _wary(file: BinaryIO, max_files: int) -> files.ShortReads:
+def _with_short_list(file: BinaryIO, max_files: int) -> files.ShortReads:
+    """A zip that is refused where its list of files is too long for so many."""
     return files.ShortReads(file, max(2 * CHUNK, MAX_ENTRY * max_files))
 
 

@@ -138,21 +138,22 @@ def read_ground_truth(
 
 
 def _from_pickle(path: Path, suffix: str = "") -> GroundTruth:
-    return _understood(read_pickle(path), str(path), suffix)
+    return _from_content(read_pickle(path), str(path), suffix)
 
 
 def parse_ground_truth(data: bytes, name: str, suffix: str = "") -> GroundTruth:
-    """The same from JSON in memory. name: what messages call it."""
+    """``read_ground_truth`` of JSON in memory. name: of the file, for messages."""
     if len(data) > MAX_BYTES or data.count(b"[") + data.count(b"{") > MAX_LISTS:
         raise RetrievalError(f"{name} is too large for ground truth.")
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RetrievalError(f"{name} is not readable JSON: {error}.") from error
-    return _understood(content, name, suffix)
+    return _from_content(content, name, suffix)
 
 
-def _understood(content: Any, name: str, suffix: str) -> GroundTruth:
+def _from_content(content: Any, name: str, suffix: str) -> GroundTruth:
+    """What a file holds, in one of the two forms with names. name: of the file, for messages."""
     try:
         if isinstance(content, dict) and "imlist" in content:
             return _from_gnd(content, suffix)
@@ -297,8 +298,8 @@ def by_file(names: Iterable[str]) -> dict[str, str]:
     """File name → the picture of that name, where only one has it, in whatever folder."""
     names = list(names)
     times = Counter(PurePosixPath(name).name for name in names)
-    files = ((PurePosixPath(name).name, name) for name in names)
-    return {file: name for file, name in files if times[file] == 1}
+    pairs = ((PurePosixPath(name).name, name) for name in names)
+    return {file: name for file, name in pairs if times[file] == 1}
 
 
 def _check_labels(entries: list) -> None:

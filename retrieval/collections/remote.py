@@ -90,7 +90,7 @@ class Remote(Collection):
         from retrieval import images
 
         data = bytearray()
-        with _speaking(self.address):
+        with _errors_explained(self.address):
             try:
                 with self.place.open(name) as file:
                     while len(data) <= images.MAX_BYTES and (chunk := file.read(archives.CHUNK)):
@@ -119,7 +119,7 @@ class _Folder:
         from retrieval.images import SUFFIXES
 
         names, others = [], 0
-        with _speaking(self.address):
+        with _errors_explained(self.address):
             if self.web:
                 found = _linked(self.start, self.files.cat_file)
             else:
@@ -187,7 +187,7 @@ class _Zip:
         from retrieval.images import SUFFIXES
 
         files, path = _connected(address)
-        with _speaking(address):
+        with _errors_explained(address):
             file = files.open(path, "rb")
             try:
                 file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
@@ -210,7 +210,7 @@ class _Zip:
 
 def _connected(address: str) -> tuple[Any, str]:
     """fsspec's file system and the path in it, where there is something."""
-    with _speaking(address):
+    with _errors_explained(address):
         try:
             import fsspec
         except ImportError as error:
@@ -219,13 +219,13 @@ def _connected(address: str) -> tuple[Any, str]:
         if "://" in address and scheme not in fsspec.available_protocols():
             raise RetrievalError(f"fsspec reads no {scheme}:// addresses.")
         web = scheme in ("http", "https")
-        files, path = fsspec.core.url_to_fs(address, **(_wary_client() if web else {}))
+        files, path = fsspec.core.url_to_fs(address, **(_limited_client() if web else {}))
         if files.exists(path):
             return files, path
     raise RetrievalError(f"There is nothing at {_shown(address)}.")
 
 
-def _wary_client() -> dict[str, Any]:
+def _limited_client() -> dict[str, Any]:
     """Options for fsspec: no answer of a web server is unpacked or has more than a picture may."""
     import fsspec
 
@@ -250,7 +250,7 @@ def _wary_client() -> dict[str, Any]:
 
 
 @contextmanager
-def _speaking(address: str) -> Iterator[None]:
+def _errors_explained(address: str) -> Iterator[None]:
     """What goes wrong becomes a sentence without the address's secrets, of which errors tell."""
     try:
         yield
