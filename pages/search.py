@@ -129,7 +129,8 @@ with result_column:
             st.caption(judged.sentence)
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    show_answers(Asked(collection, query_picture, box, judged))
+    asked = Asked(collection, query_picture, box, judged)
+    show_answers(asked)
 
 if "enlarged" in state:
-    show_result(collection, query_picture, box, judged)
+    show_result(asked)

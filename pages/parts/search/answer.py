@@ -48,6 +48,21 @@ class Asked:
             self.collection, self.query_picture
         )
 
+    def ranking(self, method: str, path: Path) -> Ranking:
+        """The answer of a method's index at ``path``, with the re-rankers and filter on the page.
+
+        Raises RetrievalError where the index, the picture, the box or the filter cannot be used.
+        """
+        return loaders.search(
+            path,
+            method,
+            self.collection,
+            self.query_picture,
+            self.box,
+            reranking.chosen_chain(),
+            state.get("where", ""),
+        )
+
 
 def show_answers(asked: Asked) -> None:
     """Draw the results of the chosen method as a grid, or of all methods as one strip each."""
@@ -64,15 +79,7 @@ def show_answers(asked: Asked) -> None:
             continue
         try:
             with status:
-                rankings[method] = loaders.search(
-                    paths[method],
-                    method,
-                    collection,
-                    asked.query_picture,
-                    asked.box,
-                    reranking.chosen_chain(),
-                    state.get("where", ""),
-                )
+                rankings[method] = asked.ranking(method, paths[method])
         except RetrievalError as error:
             slot.error(plain(str(error)), icon=":material/error:")
         confidence = rankings[method].confidence if method in rankings else None

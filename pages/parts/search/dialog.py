@@ -6,40 +6,25 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, loaders, notices, own_pictures, query
-from pages.parts.judging import Judged
+from pages.parts import cards, notices, own_pictures, query
 from pages.parts.plain import plain
 from pages.parts.search import filters, reranking
-from pages.parts.search.answer import score_text
+from pages.parts.search.answer import Asked, score_text
 from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
-from retrieval.collections import Collection
-from retrieval.images import Box
 
 state = st.session_state
 
 
 @st.dialog("Why this result?", width="large")
-def show_result(
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    judged: Judged | None,
-) -> None:
+def show_result(asked: Asked) -> None:
     """Open a dialog with the result in ``state.result``: a method, and a rank from 0."""
+    collection, query_picture, judged = asked.collection, asked.query_picture, asked.judged
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
     with notices.errors_shown():
-        ranking = loaders.search(
-            path,
-            name,
-            collection,
-            query_picture,
-            box,
-            reranking.chosen_chain(),
-            state.get("where", ""),
-        )
+        ranking = asked.ranking(name, path)
     hit = ranking.names[n]
     title = f"**{n + 1}** · {methods.METHODS[name].title} · {score_text(ranking, n)}"
     title += reranking.moved_text(ranking, n)
@@ -51,11 +36,11 @@ def show_result(
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with notices.errors_shown():
-        explain_result(path, collection, query_picture, box, hit)
+        explain_result(path, collection, query_picture, asked.box, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
             show_inliers(ranking, judged, n)
         if {"geometry", "geometry-lighterglue"} & set(reranking.chosen_chain()):
-            show_geometry(path, collection, query_picture, box, hit)
+            show_geometry(path, collection, query_picture, asked.box, hit)
     with st.container(gap=None):
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
         cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
