@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection
+from functools import lru_cache
 
 
 def is_ours(host: str, names: Collection[str] = ()) -> bool:
@@ -28,6 +29,7 @@ def client_at(client: tuple[str, int] | None) -> str:
     return client_with(client[0] if client else None)
 
 
+@lru_cache(4096)
 def client_with(address: str | None) -> str:
     """One string for all addresses of a client: of IPv6 it has the 2⁶⁴ that begin alike.
 

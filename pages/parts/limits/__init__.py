@@ -14,7 +14,7 @@ def set_once() -> None:
     """Set all limits, at the first run of a page."""
     connections.allow_many()
     connections.open_slowly()
-    connections.refuse_tiny_chunks()
+    connections.limit_connections()
     connections.limit_messages()
     connections.ask_nobody_for_our_address()
     cookies.read_in_linear_time()

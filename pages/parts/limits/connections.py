@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Transport
+from collections.abc import Iterable
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
@@ -24,7 +25,8 @@ from retrieval import chunks, hosts
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 A_MOMENT = 1.0  # s after those minutes
-MAX_OPENED, OPENED_A_SECOND = 300, 10  # connections of one client, at once and then
+MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
+MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
 MAX_FRAMES, FRAMES_A_SECOND = 1000, 100  # pieces of messages of a browser, at once and then
 MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
@@ -88,14 +90,22 @@ def _connect(server: Runtime, client: Any, **more: Any) -> str:
     return connect(server, client, **more)
 
 
-def refuse_tiny_chunks() -> None:
-    """End connections of bodies in tiny chunks, which keep all others waiting: see ``chunks``."""
+def limit_connections() -> None:
+    """Limit how many connections a client has, and end those of bodies in tiny chunks: ``chunks``.
+
+    One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
+    """
     setattr(H11Protocol, "connection_made", _made)  # noqa: B010
 
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:
     made(protocol, transport)
     chunks.limit(protocol, transport)
+    client = hosts.client_at(protocol.client)
+    others: Iterable[Any] = protocol.connections  # of HTTP and of WebSockets
+    count = sum(hosts.client_at(other.client) == client for other in others)
+    if count > MAX_OF_CLIENT:
+        transport.abort()
 
 
 def limit_messages() -> None:

@@ -110,17 +110,45 @@ def test_limits_are_set_before_a_page_is_shown():
     assert ran.stdout.split("\n")[-3:-1] == [str((now, most)), "retrieval.cookies"]
 
 
-def test_requests_in_tiny_pieces(monkeypatch):
-    """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
+@pytest.fixture
+def accept(monkeypatch):
+    """A function that makes a connection from an address. Returns protocol and transport."""
     monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
-    connections.refuse_tiny_chunks()
+    connections.limit_connections()
     settings = uvicorn.Config(lambda *_: None, log_config=None)
     settings.load()
     loop = asyncio.new_event_loop()
-    protocol = H11Protocol(settings, uvicorn.server.ServerState(), {}, loop)
-    protocol.connection_made(asyncio.Transport())
+    state = uvicorn.server.ServerState()
+
+    def accept(address):
+        transport = Accepted({"peername": (address, 50_000)})
+        protocol = H11Protocol(settings, state, {}, loop)
+        protocol.connection_made(transport)
+        return protocol, transport
+
+    yield accept
     loop.close()
+
+
+class Accepted(asyncio.Transport):
+    ended = False
+
+    def abort(self):
+        self.ended = True
+
+
+def test_requests_in_tiny_pieces(accept):
+    """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
+    protocol, _ = accept("192.0.2.1")
     assert isinstance(protocol.conn, chunks.Connection)
+
+
+def test_many_connections_of_one_client(accept, monkeypatch):
+    """28,000 connections of one client, as many as it has ports, shut all others out."""
+    monkeypatch.setattr(connections, "MAX_OF_CLIENT", 3)
+    ended = [accept(f"2001:db8::{number}")[1].ended for number in range(5)]
+    assert ended == [False, False, False, True, True]
+    assert not accept("192.0.2.2")[1].ended
 
 
 class Protocol:
