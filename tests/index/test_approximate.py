@@ -10,12 +10,11 @@ from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import cli, files, index
 from retrieval.collections import Collection, ground_truth, open_collection
-from retrieval.evaluation import runs
+from retrieval.evaluation import queries, runs
 from retrieval.index import approximate, saving
 from retrieval.index.approximate import KINDS, Cells, Graph
 from retrieval.index.layout import Part
 from retrieval.index.vectors import ExactSearcher, nearest
-from retrieval.ranking import search
 from retrieval.ranking.ranking import Query
 from retrieval.ranking.search import rank_query
 
@@ -366,10 +365,10 @@ def test_it_is_said(pictures, tmp_path, capsys):
 
 def test_an_evaluation_asks_as_a_search_does(tmp_path, monkeypatch):
     """Asked for more than its cells hold it compares with all: the figures were those of exact."""
-    monkeypatch.setattr(search, "DEPTH", 100)
+    monkeypatch.setattr(queries, "DEPTH", 100)
     names = tuple(f"{number}.png" for number in range(len(VECTORS)))
-    queries = tuple(ground_truth.Query(name, labels={"easy": np.array([0])}) for name in names[:40])
-    collection = Collection("made up", "Made up", None, names, queries)
+    asked = tuple(ground_truth.Query(name, labels={"easy": np.array([0])}) for name in names[:40])
+    collection = Collection("made up", "Made up", None, names, asked)
     np.save(tmp_path / "queries.npy", QUERIES)
     saving.save(
         tmp_path,
