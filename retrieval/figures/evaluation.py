@@ -108,12 +108,12 @@ def per_query(
     figure, axes = _figure(note, width=max(8.0, 2 + 0.17 * len(order)))
     x = np.arange(len(order))
     if len(scores) == 1:
-        ((_, run), style) = next(_with_styles(scores))
+        _, run, style = next(_with_styles(scores))
         axes.bar(x, run.aps[order], 0.8, color=style.colour)
     else:
         aps = np.array([run.aps[order] for run in scores.values()])
         axes.vlines(x, aps.min(0), aps.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-        for (label, run), style in _with_styles(scores):
+        for label, run, style in _with_styles(scores):
             axes.scatter(
                 x, run.aps[order], 42, style.colour, marker=style.marker, label=label, zorder=2
             )
@@ -131,7 +131,7 @@ def per_query(
 def curves(scores: Mapping[str, Scores], note: str) -> Figure:
     """Interpolated precision over recall, mean over the queries: a line for each run."""
     figure, axes = _figure(note)
-    for (label, run), style in _with_styles(scores):
+    for label, run, style in _with_styles(scores):
         axes.plot(
             RECALL_LEVELS,
             run.curve,
@@ -155,7 +155,7 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
     figure, axes = _figure(note)
     edges = np.linspace(0, 1, 11)
     width = 0.09 / len(scores)
-    for number, ((label, run), style) in enumerate(_with_styles(scores)):
+    for number, (label, run, style) in enumerate(_with_styles(scores)):
         counts, _ = np.histogram(run.aps[run.counted], edges)
         axes.bar(
             edges[:-1] + 0.005 + width * (number + 0.5),
@@ -188,7 +188,7 @@ def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str)
     if len(means) > 1:
         values = np.array([[run[name] for name in names] for run in means.values()])
         axes.hlines(y, values.min(0), values.max(0), color="#9aa4ad", linewidth=2, zorder=1)
-    for (label, run), style in _with_styles(means):
+    for label, run, style in _with_styles(means):
         values = np.array([run[name] for name in names])
         axes.scatter(values, y, 70, style.colour, marker=style.marker, label=label, zorder=2)
     axes.set_yticks(
@@ -257,6 +257,7 @@ def _legend(axes: Axes, inside: bool = False) -> None:
         text.set(text=one_line(text.get_text(), 100), **NO_MATHTEXT)
 
 
-def _with_styles(of: Mapping[str, T]) -> Iterator[tuple[tuple[str, T], Style]]:
-    """((label, value), style) of each item."""
-    return zip(of.items(), styles(of).values(), strict=True)
+def _with_styles(of: Mapping[str, T]) -> Iterator[tuple[str, T, Style]]:
+    """Label, value and style of each item."""
+    for (label, value), style in zip(of.items(), styles(of).values(), strict=True):
+        yield label, value, style
