@@ -63,6 +63,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         new.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Put JSON in the place of ``path``. Raises OSError, and ValueError as ``as_json`` does."""
+    with replacing(path) as file:
+        file.write(as_json(content))
+
+
 def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
     """The bytes of a file that somebody else made.
 

@@ -125,8 +125,7 @@ def _keep(
                 ranks=ranks.astype(small),
                 **{f"seconds_{stage}": seconds for stage, seconds in timings.items()},
             )
-        with files.replacing(path.with_name(f"{path.name}.json")) as file:
-            file.write(files.as_json(record))
+        files.write_json(path.with_name(f"{path.name}.json"), record)
     except OSError as error:
         raise RetrievalError(
             f"The evaluation cannot be kept in {path.parent}: {error.strerror or error}."

@@ -20,7 +20,7 @@ import numpy as np
 from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import Metadata
 from retrieval.errors import RetrievalError
-from retrieval.index import milvus, stored
+from retrieval.index import milvus, store_description
 from retrieval.index.loading import Index
 from retrieval.index.milvus import LONG_PATIENCE, Address
 
@@ -82,10 +82,10 @@ def landmarks(collection: Collection) -> Metadata:
 
 
 def _check_column(column: str) -> None:
-    if not _COLUMN.fullmatch(column) or column in stored.FIELDS:
+    if not _COLUMN.fullmatch(column) or column in store_description.FIELDS:
         raise RetrievalError(
             f"Metadata cannot be called {column!r}: use letters, digits and _, and none of "
-            f"{', '.join(stored.FIELDS)}."
+            f"{', '.join(store_description.FIELDS)}."
         )
 
 
@@ -155,7 +155,7 @@ def _prepared(index: Index, address: Address, metadata: Metadata) -> str:
 
 def _collection_name(index: Index, address: Address, metadata: Metadata, attempt: int) -> str:
     """The collection that holds exactly this: the alias and a checksum of all that is exported."""
-    told = [stored.FORMAT, index.manifest["sha256"], str(index.path.resolve()), attempt]
+    told = [store_description.FORMAT, index.manifest["sha256"], str(index.path.resolve()), attempt]
     known = {name: dict(values) for name, values in metadata.items() if name in index.positions}
     text = json.dumps([*told, known], sort_keys=True)
     return f"{address.collection}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
@@ -167,11 +167,11 @@ def _behind(address: Address) -> str | None:
     Raises RetrievalError where it is not one that an export made, of whatever version.
     """
     try:
-        raw = stored.raw_description(address)
+        raw = store_description.raw_description(address)
     except milvus.AbsentError:
         return None
-    if stored.alias_of(raw) != address.collection:
-        raise stored.not_ours(address)
+    if store_description.alias_of(raw) != address.collection:
+        raise store_description.not_ours(address)
     return raw["collection_name"]
 
 
@@ -188,7 +188,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
     def create(client, timeout: float) -> None:
         if client.has_collection(name, timeout=timeout):
             return
-        extra = stored.Extra(
+        extra = store_description.Extra(
             alias=address.collection,
             nearest=[float(value) for value in index.nearest_sample],
             pictures=index.has_digests,
@@ -205,7 +205,10 @@ def _prepare(index: Index, address: Address, name: str) -> None:
         client.create_collection(
             name,
             schema=schema,
-            properties={stored.MANIFEST: manifest, stored.EXTRA: extra.write()},
+            properties={
+                store_description.MANIFEST: manifest,
+                store_description.EXTRA: extra.write(),
+            },
             timeout=timeout,
         )
 
@@ -218,7 +221,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
 
     _call(address, create)
     _call(address, create_indexes)
-    stored.load(address, name)
+    milvus.load(address, name)
 
 
 def _count(address: Address, name: str, where: str = "") -> int:
@@ -252,10 +255,8 @@ def _drop_others(address: Address, name: str) -> None:
         if other == name or not looks.fullmatch(other):
             continue
         with contextlib.suppress(RetrievalError):  # not ours
-            if (
-                stored.describe(replace(address, collection=other)).extra.alias
-                == address.collection
-            ):
+            described = store_description.describe(replace(address, collection=other))
+            if described.extra.alias == address.collection:
                 _call(address, lambda c, t, other=other: c.drop_collection(other, timeout=t))
 
 

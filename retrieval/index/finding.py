@@ -69,9 +69,9 @@ def in_stores() -> list[Path]:
     """
     if STORES not in os.environ:
         return []
-    from retrieval.index import stored
+    from retrieval.index import store_folders
 
-    return stored.folders()
+    return store_folders.all_folders()
 
 
 def find_same(method) -> list[Index]:

@@ -343,9 +343,9 @@ def _store_at(path: str | Path) -> Address | None:
         return Address.parse(str(path))
     if STORES not in os.environ:
         return None
-    from retrieval.index import stored
+    from retrieval.index import store_folders
 
-    return stored.behind(Path(path))
+    return store_folders.store_behind(Path(path))
 
 
 def version_of(path: Path) -> tuple[int, int] | None:

@@ -246,3 +246,12 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
             library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
         )
     return kept[0]
+
+
+def load(address: Address, collection: str) -> None:
+    """Have the server bring a collection into its memory, which may take it minutes."""
+    call(
+        address,
+        lambda client, time: client.load_collection(collection, timeout=time),
+        LONG_PATIENCE,
+    )

@@ -1,16 +1,8 @@
 """An index whose vectors lie in Milvus: opened like a folder, searched through the engine.
 
-``milvus://host:port/town`` is an alias. Behind it is a collection ``town_<12 hex digits>`` with one
-row a picture:
-
-    position        INT64, primary key: the place in the index that was exported
-    name, sha256    VARCHAR; width, height INT64
-    vector          FLOAT_VECTOR: the float16 descriptor of the index, unit length
-    anything else   metadata of the picture, to filter with
-
-Its properties hold the manifest of the exported index and what ``Extra`` says. An export fills a
-collection of its own and moves the alias when it is complete (``export``), so that a reader meets
-the old index or the new one, and nothing between.
+``milvus://host:port/town`` is an alias. Behind it is a collection ``town_<12 hex digits>``, see
+``store_description``. An export fills a collection of its own and moves the alias when it is
+complete (``export``), so that a reader meets the old index or the new one, and nothing between.
 
 The engine finds a shortlist; from there on all is done here, with the exact descriptors, by the
 same code as for a folder: see ``StoredIndex.shortlist``.
@@ -20,37 +12,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrieval import files
-from retrieval.collections.collection import PRECOMPUTED, data_folder
+from retrieval.collections.collection import PRECOMPUTED
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, loading, milvus
-from retrieval.index.milvus import (
-    PATIENCE,
-    STORES,
-    AbsentError,
-    Address,
-    NotLoadedError,
-    RefusedError,
-)
+from retrieval.index import layout, loading, milvus, store_folders
+from retrieval.index.milvus import AbsentError, Address, NotLoadedError, RefusedError
+from retrieval.index.store_description import FIELDS, Description, describe
 from retrieval.methods.base import Features, as_vector
 
-FORMAT = 1
 FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere on this machine
-MANIFEST, EXTRA = "retrieval.manifest", "retrieval.extra"  # properties of a collection
-FIELDS = ("position", "name", "sha256", "width", "height", "vector")
 MIN_SHORTLIST = 100  # pictures: those that the engine ranks a little too low are still in it
 CHUNK = 1000  # rows of a request, at most
 ROW = 5000  # bytes of a row, at most, besides its vector
@@ -60,176 +40,10 @@ MAX_FIRST = 100_000  # pictures that ``first`` reads
 Row = tuple[dict[str, Any], np.ndarray]  # name, sha256, width, height; the descriptor (D,) float16
 
 
-@dataclass(frozen=True)
-class Extra:
-    """The properties of a collection besides its manifest.
-
-    alias: the one that an export made the collection for. nearest: similarity of some pictures to
-    their nearest, see ``neighbours.nearest_sample``. pictures: whether the index was made of
-    pictures. folder: of the exported index, beside which local features may lie.
-    """
-
-    alias: str
-    nearest: list[float]
-    pictures: bool
-    folder: str
-
-    @classmethod
-    def read(cls, text: str) -> Extra:
-        """From what ``write`` gives. Raises ValueError for anything else."""
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-            raise ValueError("another format")
-        try:
-            extra = cls(**data)
-        except TypeError as error:
-            raise ValueError("other fields") from error
-        fine = (
-            isinstance(extra.alias, str)
-            and isinstance(extra.nearest, list)
-            and all(isinstance(value, float) and abs(value) <= 2 for value in extra.nearest)
-            and isinstance(extra.pictures, bool)
-            and isinstance(extra.folder, str)
-            and _can_be_looked_for(extra.folder)
-        )
-        if not fine:
-            raise ValueError("other values")
-        return extra
-
-    def write(self) -> str:
-        return json.dumps({"format": FORMAT, **vars(self)})
-
-
-def _can_be_looked_for(folder: str) -> bool:
-    """Whether the system takes the paths of a folder and of what lies beside it.
-
-    Raises UnicodeEncodeError where it is no text.
-    """
-    path = os.fsencode(f"{folder}.xfeat")
-    return len(path) < 4000 and max(map(len, path.split(b"/"))) <= 255
-
-
-@dataclass(frozen=True)
-class Description:
-    """The collection behind an address.
-
-    collection: its own name, not the alias. width: how many numbers a vector has.
-    """
-
-    collection: str
-    manifest: dict[str, Any]
-    extra: Extra
-    width: int
-
-
-def raw_description(address: Address) -> dict[str, Any]:
-    """The server's own description of the collection behind an address, unchecked.
-
-    Raises AbsentError where there is none.
-    """
-    name = address.collection
-    return milvus.call(
-        address, lambda client, time: client.describe_collection(name, timeout=time), PATIENCE
-    )
-
-
-def alias_of(raw: dict[str, Any]) -> str | None:
-    """The alias that an export made a collection for; None where this program did not make it.
-
-    raw: its description, as the server gives it.
-    """
-    try:
-        return json.loads(raw["properties"][EXTRA])["alias"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def not_ours(address: Address) -> RetrievalError:
-    return RetrievalError(
-        f"{address} is not an index of this program, or one of another version; export to another "
-        "name, or drop that collection first."
-    )
-
-
-def describe(address: Address) -> Description:
-    """The index behind an address, its properties checked. Raises RetrievalError for no index."""
-    raw = raw_description(address)
-    properties = raw.get("properties") or {}
-    fields = {field["name"]: field for field in raw["fields"]}
-    if MANIFEST not in properties or EXTRA not in properties or not fields.keys() >= set(FIELDS):
-        raise not_ours(address)
-    try:
-        manifest = json.loads(properties[MANIFEST])
-        extra = Extra.read(properties[EXTRA])
-        width = int(fields["vector"]["params"]["dim"])
-        if not fields["position"].get("is_primary"):
-            raise ValueError("another primary key")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise not_ours(address) from error
-    layout.check_manifest(manifest, address)
-    if manifest["kind"] != "global" or manifest["pictures"] < 1:
-        raise not_ours(address)
-    return Description(raw["collection_name"], manifest, extra, width)
-
-
 def opened(address: Address) -> StoredIndex:
     """The index at an address, checked as far as that needs no pictures."""
     described = describe(address)
-    return StoredIndex(address, described, _mirrored(address, described.manifest))
-
-
-def configured() -> list[Address]:
-    """The stores named in $RETRIEVAL_STORE, with blanks between them."""
-    return [Address.parse(text) for text in os.environ.get(STORES, "").split()]
-
-
-def folders() -> list[Path]:
-    """A folder for each configured store, with its manifest and its evaluations.
-
-    It is what a page lists; the store itself is asked when it is opened. Raises RetrievalError
-    where a store that was never seen cannot be reached.
-    """
-    paths = []
-    for address in configured():
-        manifests = sorted(_root(address).glob("*/*/manifest.json"))
-        paths.append(manifests[0].parent if manifests else opened(address).path)
-    return paths
-
-
-def behind(path: Path) -> Address | None:
-    """The configured store that a folder stands for."""
-    for address in configured():
-        if _root(address) in path.parents:
-            return address
-    return None
-
-
-def _root(address: Address) -> Path:
-    tls = "tls_" if address.tls else ""
-    host = address.host.strip("[]").replace(":", "-")
-    return data_folder() / "stores" / f"{tls}{host}_{address.port}_{address.collection}"
-
-
-def _mirrored(address: Address, manifest: dict) -> Path:
-    """The folder of a store, <collection>/<checkpoint> like that of any index.
-
-    It is written anew when the store holds another index than before.
-    """
-    root = _root(address)
-    names = [manifest["collection"]["name"], manifest["checkpoint"]["id"]]
-    folder = root.joinpath(*(name.replace("/", "_").strip(".") or "_" for name in names))
-    path = folder / "manifest.json"
-    try:
-        if not path.is_file() or json.loads(path.read_text("utf-8")) != manifest:
-            shutil.rmtree(root, ignore_errors=True)
-            folder.mkdir(parents=True)
-            with files.replacing(path) as file:
-                file.write(files.as_json(manifest))
-    except (OSError, ValueError) as error:
-        raise RetrievalError(
-            f"{folder} cannot be written; set RETRIEVAL_DATA to a folder that can."
-        ) from error
-    return folder
+    return StoredIndex(address, described, store_folders.folder_of(address, described.manifest))
 
 
 class StoredIndex(loading.Index):
@@ -429,10 +243,10 @@ class StoredIndex(loading.Index):
     def _call(self, work):
         try:
             try:
-                return milvus.call(self.address, work, PATIENCE)
+                return milvus.call(self.address, work, milvus.PATIENCE)
             except NotLoadedError:  # the server was started anew
-                load(self.address, self.described.collection)
-                return milvus.call(self.address, work, PATIENCE)
+                milvus.load(self.address, self.described.collection)
+                return milvus.call(self.address, work, milvus.PATIENCE)
         except AbsentError as error:
             # It was replaced: the folder that stands for it is brought up to date.
             opened(self.address)
@@ -457,12 +271,3 @@ class Shortlist(loading.Excerpt):
 
     def __str__(self) -> str:
         return str(self.address)
-
-
-def load(address: Address, collection: str) -> None:
-    """Have the server bring a collection into its memory, which may take it minutes."""
-    milvus.call(
-        address,
-        lambda client, time: client.load_collection(collection, timeout=time),
-        milvus.LONG_PATIENCE,
-    )

@@ -19,7 +19,8 @@ from retrieval.cli.parser import main
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import queries, runs
-from retrieval.index import stored
+from retrieval.index import milvus as milvus_module
+from retrieval.index import store_description, stored
 from retrieval.index.export import export
 from retrieval.index.milvus import AbsentError, Address
 from retrieval.ranking.search import rank_picture
@@ -77,10 +78,11 @@ def test_folders_need_no_client_of_milvus():
         "from retrieval import index\n"
         "index.find_all('town')\n"
         "index.load('precomputed/town/gem-lite0')\n"
-        "late = {'pymilvus', 'grpc', 'retrieval.index.stored', 'retrieval.index.export'}\n"
+        "late = {'pymilvus', 'grpc'} | {f'retrieval.index.{name}' for name in "
+        "('stored', 'store_description', 'store_folders', 'export')}\n"
         "assert not late & set(sys.modules), late & set(sys.modules)\n"
     )
-    environment = {key: value for key, value in os.environ.items() if key != stored.STORES}
+    environment = {key: value for key, value in os.environ.items() if key != milvus_module.STORES}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)
 
 
@@ -175,10 +177,10 @@ def test_local_features_come_from_beside_the_exported_index(opened, exported, mo
 
 @pytest.mark.parametrize("folder", ["/tmp/" + "a" * 252, "/b" * 3000, "/tmp/\ud800"])
 def test_a_folder_that_the_system_cannot_look_for_is_refused(folder):
-    extra = stored.Extra("town", [0.5], True, "/tmp/town")
-    assert stored.Extra.read(extra.write()) == extra
+    extra = store_description.Extra("town", [0.5], True, "/tmp/town")
+    assert store_description.Extra.read(extra.write()) == extra
     with pytest.raises(ValueError, match=r"other values|surrogates not allowed"):
-        stored.Extra.read(replace(extra, folder=folder).write())
+        store_description.Extra.read(replace(extra, folder=folder).write())
 
 
 def test_a_picture_is_found_by_its_content_and_by_its_name(exported, opened, pictures):

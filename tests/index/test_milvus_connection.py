@@ -16,13 +16,13 @@ from store_helpers import cli
 
 from retrieval import index
 from retrieval.errors import RetrievalError
-from retrieval.index import milvus, stored
+from retrieval.index import milvus
 from retrieval.index.milvus import Address, AwayError
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch):
     pytest.importorskip("pymilvus")
-    monkeypatch.setattr(stored, "PATIENCE", 0.3)
+    monkeypatch.setattr(milvus, "PATIENCE", 0.3)
     with pytest.raises(AwayError, match="cannot be reached: see that it runs") as caught:
         index.load(f"milvus://127.0.0.1:{free_port()}/x")
     assert "\n" not in str(caught.value)
@@ -166,6 +166,6 @@ def test_tls_wants_a_certificate_that_is_known(tls, address, exported, monkeypat
     said = cli("info", secure, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(certificate))
     assert said.returncode == 0, said.stderr
     assert f"pictures     {len(exported)}" in said.stdout
-    monkeypatch.setattr(stored, "PATIENCE", 0.3)
+    monkeypatch.setattr(milvus, "PATIENCE", 0.3)
     with pytest.raises(AwayError, match="cannot be reached with TLS: see that it runs"):
         index.load(str(secure))  # nobody whom this process knows has signed that

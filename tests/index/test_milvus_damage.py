@@ -8,7 +8,7 @@ from store_helpers import client, collections_of, content, wanted
 from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus as milvus_module
-from retrieval.index import stored
+from retrieval.index import store_description
 from retrieval.index.export import export
 
 
@@ -23,9 +23,9 @@ from retrieval.index.export import export
 def test_an_edited_manifest_is_refused(milvus, exported, edit, words):
     address = milvus.address("edited")
     export(exported, address)
-    name = stored.describe(address).collection
+    name = store_description.describe(address).collection
     text = json.dumps(edit(exported.manifest))
-    client(milvus).alter_collection_properties(name, {stored.MANIFEST: text})
+    client(milvus).alter_collection_properties(name, {store_description.MANIFEST: text})
     with pytest.raises(RetrievalError, match=words):
         index.load(str(address))
     client(milvus).drop_alias("edited")
@@ -35,9 +35,9 @@ def test_an_edited_manifest_is_refused(milvus, exported, edit, words):
 def test_an_index_of_another_version_is_replaced(milvus, exported):
     address = milvus.address("older")
     export(exported, address, {"a.png": {"landmark": "mill"}})
-    name = stored.describe(address).collection
+    name = store_description.describe(address).collection
     old = json.dumps(exported.manifest | {"format": 0})
-    client(milvus).alter_collection_properties(name, {stored.MANIFEST: old})
+    client(milvus).alter_collection_properties(name, {store_description.MANIFEST: old})
     with pytest.raises(RetrievalError, match="format version 0"):
         index.load(str(address))
     assert export(exported, address) == len(exported)
@@ -138,7 +138,7 @@ def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatc
 def test_a_row_that_is_gone_is_noticed(milvus, exported, pictures):
     address = milvus.address("lacking")
     export(exported, address)
-    client(milvus).delete(stored.describe(address).collection, ids=[3])
+    client(milvus).delete(store_description.describe(address).collection, ids=[3])
     with pytest.raises(RetrievalError, match="lacks 1 of its pictures; export the index again"):
         index.load(str(address)).first(10)
     assert export(exported, address) > 0

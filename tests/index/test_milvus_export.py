@@ -29,7 +29,6 @@ from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import export as export_module
 from retrieval.index import milvus as milvus_module
-from retrieval.index import stored
 from retrieval.index.export import export, landmarks
 from retrieval.index.milvus import AbsentError, Address, AwayError
 from retrieval.ranking.search import rank_picture
@@ -189,7 +188,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, mo
         opened = index.load(str(address))
         server.kill()
         with monkeypatch.context() as patch:
-            patch.setattr(stored, "PATIENCE", 0.5)
+            patch.setattr(milvus_module, "PATIENCE", 0.5)
             with pytest.raises(AwayError, match="cannot be reached: see that it runs"):
                 rank_picture(opened, Thumbnail(), picture(pictures, "a.png"))
         threading.Timer(0.3, server.start).start()
@@ -197,7 +196,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, mo
         same_ranking(rank_picture(exported, Thumbnail(), picture(pictures, "a.png")), found)
         server.send(signal.SIGSTOP)
         with monkeypatch.context() as patch:
-            patch.setattr(stored, "PATIENCE", 0.5)
+            patch.setattr(milvus_module, "PATIENCE", 0.5)
             with pytest.raises(AwayError, match=r"did not answer within 0\.5 s"):
                 index.load(str(address))
         server.send(signal.SIGCONT)

@@ -7,7 +7,7 @@ from milvus_server import free_port
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
-from retrieval.index import stored
+from retrieval.index import milvus as milvus_module
 
 APP = str(Path(__file__).parents[2] / "app.py")
 
@@ -31,7 +31,7 @@ def shown(app):
 
 
 def test_a_search_in_a_store(app, town_store, monkeypatch):
-    monkeypatch.setenv(stored.STORES, str(town_store))
+    monkeypatch.setenv(milvus_module.STORES, str(town_store))
     app.run()
     assert not app.exception
     assert not app.error
@@ -44,8 +44,8 @@ def test_a_search_in_a_store(app, town_store, monkeypatch):
 
 
 def test_a_store_that_was_never_seen_and_is_away(app, monkeypatch):
-    monkeypatch.setattr(stored, "PATIENCE", 0.2)
-    monkeypatch.setenv(stored.STORES, f"milvus://127.0.0.1:{free_port()}/town")
+    monkeypatch.setattr(milvus_module, "PATIENCE", 0.2)
+    monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
     app.run()
     assert not app.exception
     assert "cannot be reached" in app.error[0].value

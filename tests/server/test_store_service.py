@@ -5,7 +5,7 @@ from milvus_server import Server, free_port, needed
 
 from retrieval import index, server
 from retrieval.errors import RetrievalError
-from retrieval.index import stored
+from retrieval.index import milvus as milvus_module
 from retrieval.index.export import export
 
 PATH = "/indexes/town/gem-lite0/search"
@@ -23,7 +23,7 @@ def test_the_store_answers_as_the_folder_does(start, address, monkeypatch):
     client = start()
     answer = client.get(PATH, params=asked).json()
     assert "store" not in answer["provenance"]
-    monkeypatch.setenv(stored.STORES, str(address))
+    monkeypatch.setenv(milvus_module.STORES, str(address))
     again = client.get(PATH, params=asked).json()
     assert again["provenance"]["store"] == "service"
     assert again["results"] == answer["results"]
@@ -34,7 +34,7 @@ def test_the_store_answers_as_the_folder_does(start, address, monkeypatch):
 
 def test_a_filter_goes_to_the_store(start, address, monkeypatch, folder):
     asked = {"name": "c.png", "where": 'landmark == "mill"'}
-    monkeypatch.setenv(stored.STORES, str(address))
+    monkeypatch.setenv(milvus_module.STORES, str(address))
     client = start()
     assert [one["name"] for one in client.get(PATH, params=asked).json()["results"]] == ["b.png"]
     data = (folder / "c.png").read_bytes()
@@ -52,15 +52,15 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     store = Server(tmp_path / "own").start().wait()
     try:
         export(index.load(precomputed / "town" / "gem-lite0"), store.address("town"))
-        monkeypatch.setenv(stored.STORES, str(store.address("town")))
+        monkeypatch.setenv(milvus_module.STORES, str(store.address("town")))
         client = start()
         assert client.get(PATH, params={"name": "a.png"}).status_code == 200
     finally:
         store.kill()
-    monkeypatch.setattr(stored, "PATIENCE", 0.2)
+    monkeypatch.setattr(milvus_module, "PATIENCE", 0.2)
     answer = client.get(PATH, params={"name": "b.png"})
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The store of this index is away; try again later."}
-    monkeypatch.setenv(stored.STORES, f"milvus://127.0.0.1:{free_port()}/town")
+    monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
     with pytest.raises(RetrievalError, match="cannot be reached: see that it runs"):
         server.run("127.0.0.1", 0, server.Options())
