@@ -1,0 +1,81 @@
+"""What is written beside the pictures: ground truth, credits, and why files were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from retrieval import files
+from retrieval.collections import credits
+from retrieval.collections.commons.fetching import Kept
+from retrieval.collections.commons.listing import Listing
+from retrieval.collections.commons.order import Order
+from retrieval.collections.commons.work import Ledger
+from retrieval.errors import RetrievalError
+
+QUERIES = 10  # one picture in so many asks
+
+
+def write_labels(order: Order, kept: Kept, out: Path) -> None:
+    """Credits and labels. The ground truth comes last: with it the collection is complete.
+
+    A picture of two landmarks is junk for both. RetrievalError when no landmark has 3 of its own.
+    """
+    own = {
+        landmark: [name for name, (_, landmarks) in kept.items() if landmarks == (landmark,)]
+        for landmark in order.categories
+    }
+    queries = {
+        name: landmark
+        for landmark, names in own.items()
+        if len(names) >= 3
+        for name in names[::QUERIES]
+    }
+    if not queries:
+        raise RetrievalError(
+            "Too few photographs can be used: check how Commons spells the categories, and see in "
+            f"{out / 'left_out.csv'} why files were left out."
+        )
+    database = [name for name in kept if name not in queries]
+    position = {name: number for number, name in enumerate(database)}
+    gnd = []
+    for landmark in queries.values():
+        shared = [name for name, (_, all_) in kept.items() if landmark in all_ and len(all_) > 1]
+        right = [name for name in own[landmark] if name in position]
+        gnd.append(
+            {
+                "bbx": None,
+                "ok": [position[name] for name in right],
+                "junk": [position[name] for name in shared],
+            }
+        )
+    listed = {name: file.credit for name, (file, _) in kept.items()}
+    pictures = {name: asdict(credit) for name, credit in listed.items()}
+    files.write_json(out / credits.FILE, {"pictures": pictures})
+    _write(out / "credits.csv", credits.as_csv(listed))
+    files.write_json(
+        out / "ground_truth.json",
+        {
+            "note": "Labels by category of Wikimedia Commons: coarse, for a demo, no benchmark.",
+            "imlist": database,
+            "qimlist": list(queries),
+            "landmarks": list(queries.values()),
+            "gnd": gnd,
+        },
+    )
+
+
+def write_left_out(listings: Mapping[str, Listing], ledger: Ledger, out: Path) -> None:
+    rows = []
+    for landmark, listing in listings.items():
+        rows += [[landmark, *row] for row in listing.left_out]
+        for file in listing.files:
+            if why := ledger.refused(file):
+                rows.append([landmark, file.credit.title, why])
+    _write(out / "left_out.csv", credits.table(["landmark", "title", "why"], rows))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with files.replacing(path) as file:
+        file.write(data)
