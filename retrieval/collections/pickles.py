@@ -1,7 +1,7 @@
 """Read a pickle that somebody else made without running it.
 
 ``pickle.load`` calls whatever the file names. This reader knows no calls at all: it walks the
-opcodes and admits None, numbers, text, bytes, lists, dictionaries with text keys, and numpy
+opcodes and admits None, numbers, text, bytes, lists, dictionaries by text or number, and numpy
 arrays and scalars of plain numbers or text; in weights files, also descriptions of tensors.
 Everything else is refused. Tuples and sets come out as lists: the hash of a deeply nested tuple
 overflows the C stack.
@@ -73,7 +73,7 @@ class _Name(str):
     """A function or class that the pickle names. It is never looked up."""
 
 
-class _OrderedDict(dict[str, Any]):
+class _OrderedDict(dict[str | int, Any]):
     """A dictionary that may have a state."""
 
 
@@ -392,8 +392,8 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
 
 def _size(args: Any) -> int:
     """Bytes in what a function is given, eight for each item of a list."""
-    size = 0
-    for one in _of_kind(args, list):
+    size = 8 * len(_of_kind(args, list))
+    for one in args:
         if hasattr(one, "__len__"):
             size += len(one) * (1 if isinstance(one, str | bytes | bytearray) else 8)
     return size
@@ -412,8 +412,10 @@ def _above_mark(stack: list) -> list:
 def _set_items(target: Any, items: list) -> dict:
     _of_kind(target, dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        if not isinstance(key, str) or isinstance(key, _Name):
-            raise _Refused("a dictionary whose keys are not text")
+        # The state of torch's optimizers has numbers: up to 2⁴⁷, addresses in memory.
+        is_number = isinstance(key, int) and 0 <= key < 2**60  # of larger ones, many have one hash
+        if not (is_number or isinstance(key, str)) or isinstance(key, _Name):
+            raise _Refused("a dictionary whose keys are not text or plain numbers")
         target[key] = value
     return target
 

@@ -248,6 +248,8 @@ def _is_small(meta: dict) -> bool:
         size += 1 + len(value)
         if size > MAX_META:
             return False
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            return False  # JSON would make text of them
         if not isinstance(value, str):
             to_count += [*value, *value.values()] if isinstance(value, dict) else value
     return True

@@ -58,6 +58,12 @@ def refused(path, most):
         + b"\x86R.",
         b"(" + TEXT + (ENCODE + b"h\0R") * 5000 + b"t.",
         PAIRS + b"(" + b"ccollections\nOrderedDict\nh\0\x85R" * 100 + b"t.",
+        # A list of numbers that was gone through at every call: 5 MB took 20 minutes.
+        b"ctorch._utils\n_rebuild_parameter\nq\1("
+        + b"K\1" * 10_000
+        + b"tq\0]("
+        + b"h\1h\0R" * 99
+        + b"e.",
         b"cnumpy\ndtype\n" + pickled.text("V2000000000") + b"\x85R.",
         # A kind of number that is a list: written out, it takes half a gigabyte.
         pickled.text("x" * 100) + b"q\1" + b"](h\1h\1h\1eq\1" * 14 + b"cnumpy\ndtype\nh\1\x85R.",
@@ -249,3 +255,19 @@ def test_attributes_that_torch_writes(tmp_path):
     assert vars(state).keys() == {"_metadata"}
     torch.save({"meta": META, "state_dict": state}, path)
     assert weights.read_cirtorch(path).head.keys() == {"weight", "bias"}
+
+
+def test_what_trainings_keep_beside_the_network(tmp_path):
+    """cirtorch keeps the state of the optimizer, whose keys are numbers; old ones are addresses."""
+    path = tmp_path / "model_best.pth.tar"
+    layer = torch.nn.Linear(2, 2)
+    layer(torch.ones(2)).sum().backward()
+    optimizer = torch.optim.Adam(layer.parameters())
+    optimizer.step()
+    kept = {"epoch": 3, "optimizer": optimizer.state_dict(), "old": {2**47: torch.ones(1)}}
+    torch.save({"meta": META, "state_dict": layer.state_dict()} | kept, path)
+    assert weights.read_cirtorch(path).head.keys() == {"weight", "bias"}
+    assert weights.read_tensors(path)["optimizer"]["state"].keys() == {0, 1}
+    torch.save({"meta": META | {"settings": {1: 2}}, "state_dict": {}}, path)
+    with pytest.raises(RetrievalError, match="wrong meta"):
+        weights.read_cirtorch(path)
