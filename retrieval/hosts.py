@@ -24,13 +24,13 @@ def is_ours(host: str, names: Collection[str] = ()) -> bool:
     return True
 
 
-def client_at(client: tuple[str, int] | None) -> str:
-    """What ``client_with`` says of an address and port, as in an ASGI scope."""
-    return client_with(client[0] if client else None)
+def client_of_peer(client: tuple[str, int] | None) -> str:
+    """``client_of_address`` of an address and port, as a server has them of a connection."""
+    return client_of_address(client[0] if client else None)
 
 
 @lru_cache(4096)
-def client_with(address: str | None) -> str:
+def client_of_address(address: str | None) -> str:
     """One string for all addresses of a client: of IPv6 it has the 2⁶⁴ that begin alike.
 
     Where the address is not known, all are one client.

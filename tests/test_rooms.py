@@ -10,7 +10,7 @@ ROOMS = (
     "threads",  # how many threads libraries use, and how they wait
     "errors",  # the one error that a user can act on
     "hosts",  # names of this machine
-    "chunks",  # requests in tiny pieces
+    "request_limits",  # of headers, forms and chunks
     "cookies",  # the escapes in them
     "files",  # files that are whole or not there
     "memory",  # what becomes of freed memory

@@ -70,4 +70,4 @@ def client() -> str:
     Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
     client would take sixty turns of searching, and everybody else one.
     """
-    return hosts.client_with(st.context.ip_address)
+    return hosts.client_of_address(st.context.ip_address)

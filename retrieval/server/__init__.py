@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
-from retrieval import chunks, cookies
+from retrieval import cookies, request_limits
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
 from retrieval.index import finding, load
@@ -51,7 +51,7 @@ def create(options: Options | None = None) -> guard.Origins:
     """The service, ready for uvicorn or any other ASGI server."""
     options = options or Options()
     cookies.read_in_linear_time()
-    chunks.limit_forms()
+    request_limits.limit_forms()
     # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",

@@ -167,7 +167,7 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
     Busy where too many wait, and HTTPException where the client left (499) or the service is being
     stopped (503).
     """
-    client = hosts.client_at(request.client)
+    client = hosts.client_of_peer(request.client)
     future = (workers or SEARCH_WORKERS).submit(client, work)
     waiting = asyncio.wrap_future(future)
     try:

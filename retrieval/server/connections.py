@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from retrieval import chunks, hosts
+from retrieval import hosts, request_limits
 
 HEADER_SECONDS = 10.0  # to send the header of a request
 MAX_CONNECTIONS = 400  # open connections; a process may have 1024 files by default
@@ -26,7 +26,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
-        chunks.limit(self, transport)
+        request_limits.limit_connection(self, transport)
         self.open[self] = None
         self._start_timer()
         if len(self.open) > MAX_CONNECTIONS:
@@ -48,7 +48,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _client_key(self) -> str:
-        return hosts.client_at(self.client)
+        return hosts.client_of_peer(self.client)
 
     def _waits_for_client(self) -> bool:
         """Whether the client has to send or to read something; else we work on its request."""

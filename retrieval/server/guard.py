@@ -75,7 +75,7 @@ class Guard:
             return
         max_bytes = MAX_FORM if scope["path"] == "/" else MAX_BODY
         url_encoded = any(URL_ENCODED in kind for kind in _content_types(scope))
-        client = hosts.client_at(scope.get("client"))
+        client = hosts.client_of_peer(scope.get("client"))
         request = _Request(self, client, receive, max_bytes, url_encoded)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

@@ -138,13 +138,14 @@ def test_one_client_leaves_room_for_others(monkeypatch, client, picture):
 
 
 def test_addresses_of_one_ipv6_network_are_one_client():
-    one = {hosts.client_at((f"2001:db8:1:2:{end}", 1)) for end in ("3:4:5:6", ":", ":ffff")}
+    one = {hosts.client_of_peer((f"2001:db8:1:2:{end}", 1)) for end in ("3:4:5:6", ":", ":ffff")}
     assert len(one) == 1
     others = ("2001:db8:1:3::", "192.0.2.1", "192.0.2.2", "fe80::1%eth0", "a socket")
-    assert len(one | {hosts.client_at((other, 2)) for other in others}) == 6
+    assert len(one | {hosts.client_of_peer((other, 2)) for other in others}) == 6
     # As a server that listens to IPv6 too is told of them.
-    mapped = hosts.client_at(("::ffff:192.0.2.1", 1))
-    assert mapped == hosts.client_at(("192.0.2.1", 1)) != hosts.client_at(("::ffff:192.0.2.2", 1))
+    mapped = hosts.client_of_peer(("::ffff:192.0.2.1", 1))
+    assert mapped == hosts.client_of_peer(("192.0.2.1", 1))
+    assert mapped != hosts.client_of_peer(("::ffff:192.0.2.2", 1))
 
 
 def connect(client, text=b""):
@@ -226,7 +227,7 @@ def test_many_idle_connections_keep_nobody_out(monkeypatch, client, text):
 def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client, waits):
     """600 new ones a second ended those of others before their requests were read."""
     waiting = connections.Connection._waits_for_client
-    here = hosts.client_at(("127.0.0.1", 1))
+    here = hosts.client_of_peer(("127.0.0.1", 1))
     monkeypatch.setattr(
         connections.Connection,
         "_waits_for_client",

@@ -6,7 +6,7 @@ Streamlit's own functions are replaced. A test of each limit fails where they ge
 from functools import cache
 
 from pages.parts.limits import connections, downloads, messages, runs, uploads
-from retrieval import chunks, cookies
+from retrieval import cookies, request_limits
 
 
 @cache
@@ -18,7 +18,7 @@ def set_once() -> None:
     connections.limit_messages()
     connections.ask_nobody_for_our_address()
     cookies.read_in_linear_time()
-    chunks.limit_forms()
+    request_limits.limit_forms()
     downloads.keep_a_while()
     messages.ignore_some()
     runs.run_few_pages()

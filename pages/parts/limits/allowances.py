@@ -52,4 +52,4 @@ def client_of(session: str) -> str:
     """Whose session it is: see ``hosts``."""
     client = runtime.get_instance().get_client(session)
     address = client.client_context.remote_ip if client and client.client_context else None
-    return hosts.client_with(address)
+    return hosts.client_of_address(address)

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pages.parts.limits.allowances import Allowance, OfClients
-from retrieval import chunks, hosts
+from retrieval import hosts, request_limits
 
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
@@ -57,7 +57,7 @@ def allow_many() -> None:
         now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = MAX_OPEN if most == resource.RLIM_INFINITY else min(most, MAX_OPEN)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
-    setattr(MemorySessionStorage, "save", _save)  # noqa: B010, mypy allows no assignment
+    MemorySessionStorage.save = _save  # type: ignore[assignment, method-assign]
 
 
 def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
@@ -80,30 +80,30 @@ def open_slowly() -> None:
     Each makes a session and a thread. 50 loops that opened one, asked for the page and left at once
     kept others waiting for 12 seconds.
     """
-    setattr(Runtime, "connect_session", _connect)  # noqa: B010
+    Runtime.connect_session = _connect  # type: ignore[assignment, method-assign]
 
 
 def _connect(server: Runtime, client: Any, **more: Any) -> str:
     """Connect, or end the connection: the browser will try again."""
-    if not opened.take(hosts.client_with(client.client_context.remote_ip), 1):
+    if not opened.take(hosts.client_of_address(client.client_context.remote_ip), 1):
         raise WebSocketDisconnect
     return connect(server, client, **more)
 
 
 def limit_connections() -> None:
-    """Limit how many connections a client has, and end those of bodies in tiny chunks: ``chunks``.
+    """Limit how many connections a client has, and what it sends on them: ``request_limits``.
 
     One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
     """
-    setattr(H11Protocol, "connection_made", _made)  # noqa: B010
+    H11Protocol.connection_made = _made  # type: ignore[assignment]
 
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:
     made(protocol, transport)
-    chunks.limit(protocol, transport)
-    client = hosts.client_at(protocol.client)
+    request_limits.limit_connection(protocol, transport)
+    client = hosts.client_of_peer(protocol.client)
     others: Iterable[Any] = protocol.connections  # of HTTP and of WebSockets
-    count = sum(hosts.client_at(other.client) == client for other in others)
+    count = sum(hosts.client_of_peer(other.client) == client for other in others)
     if count > MAX_OF_CLIENT:
         transport.abort()
 
@@ -116,10 +116,10 @@ def limit_messages() -> None:
     browsers that kept the end back held 1.5 GB. It lets 500 messages to a browser wait, of any
     size.
     """
-    setattr(WebSocketsSansIOProtocol, "connection_made", _connected)  # noqa: B010
-    setattr(WebSocketsSansIOProtocol, "handle_events", _handle_events)  # noqa: B010
-    setattr(WebSocketsSansIOProtocol, "connection_lost", _lost)  # noqa: B010
-    setattr(StarletteSessionClient, "write_forward_msg", _write)  # noqa: B010
+    WebSocketsSansIOProtocol.connection_made = _connected  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.handle_events = _handle_events  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.connection_lost = _lost  # type: ignore[assignment, method-assign]
+    StarletteSessionClient.write_forward_msg = _write  # type: ignore[assignment, method-assign]
 
 
 def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
@@ -146,7 +146,8 @@ def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
     """End the connection of which most has arrived, where that of all is too much."""
     arriving.pop(protocol, None)
     size = len(protocol.conn.reader.buffer) + (protocol.conn.current_size or 0)
-    if size > chunks.READ:  # what is less came in one piece, or takes no more than a connection
+    # What is less came in one piece, or takes no more than a connection.
+    if size > request_limits.READ:
         arriving[protocol] = size
     if sum(arriving.values()) > MAX_ARRIVING:
         max(arriving, key=lambda one: arriving[one]).transport.abort()
@@ -165,4 +166,4 @@ def ask_nobody_for_our_address() -> None:
     Streamlit would ask a server on the net, in the one thread that serves everybody, whether the
     site has the address of this machine. Where no answer comes, that takes two seconds a page.
     """
-    setattr(net_util, "get_external_ip", lambda: None)  # noqa: B010
+    net_util.get_external_ip = lambda: None

@@ -22,8 +22,8 @@ def keep_a_while() -> None:
     one tab asked for its page again and again, all downloads of others failed. One tab that marked
     results of its own pictures and downloaded its ground truth, 6.7 MB, in turn, had 0.7 GB kept.
     """
-    setattr(MediaFileMetadata, "mark_for_delete", _nothing)  # noqa: B010, mypy wants no assignment
-    setattr(MediaFileManager, "remove_orphaned_files", _remove)  # noqa: B010
+    MediaFileMetadata.mark_for_delete = _nothing  # type: ignore[assignment, method-assign]
+    MediaFileManager.remove_orphaned_files = _remove  # type: ignore[assignment, method-assign]
 
 
 def _nothing(file: MediaFileMetadata) -> None:

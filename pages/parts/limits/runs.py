@@ -38,9 +38,9 @@ def run_few_pages() -> None:
     After a message to stop, the next run has a thread of its own. With fifty tabs that asked and
     stopped in turn there were 6,000, and others waited for a minute: see ``messages``.
     """
-    setattr(ScriptRunner, "_install_event_loop", _begin_run)  # noqa: B010, called by each run
-    setattr(ScriptRunner, "_run_script", _run_script)  # noqa: B010
-    setattr(AppSession, "on_flushed_messages_sent", _sent)  # noqa: B010
+    ScriptRunner._install_event_loop = _begin_run  # type: ignore[assignment, method-assign]
+    ScriptRunner._run_script = _run_script  # type: ignore[assignment, method-assign]
+    AppSession.on_flushed_messages_sent = _sent  # type: ignore[assignment, method-assign]
 
 
 def _begin_run(runner: ScriptRunner) -> None:
@@ -91,8 +91,8 @@ def send_in_batches() -> None:
     Streamlit goes round all connections after each message, and takes one message after the other:
     with 330 connections that asked for something all the time, others waited 20 seconds for a page.
     """
-    setattr(AppSession, "flush_browser_queue", _flush)  # noqa: B010
-    setattr(Runtime, "_send_message", _send)  # noqa: B010
+    AppSession.flush_browser_queue = _flush  # type: ignore[assignment, method-assign]
+    Runtime._send_message = _send  # type: ignore[assignment, method-assign]
 
 
 def _flush(session: AppSession) -> list[list[ForwardMsg]]:

@@ -26,7 +26,7 @@ def keep_few() -> None:
     came after it had ended stayed for ever. An upload that is deleted counts on, for its session
     may have kept it: 16 sessions held 6 GB.
     """
-    setattr(MemoryUploadedFileManager, "add_file", _add)  # noqa: B010
+    MemoryUploadedFileManager.add_file = _add  # type: ignore[assignment, method-assign]
 
 
 def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFileRec) -> None:
@@ -59,7 +59,7 @@ def read_forms_as_utf8() -> None:
     refused: 20 clients that sent 10 MB of ``%41`` or ``&`` kept everybody waiting for 9 seconds.
     """
     setattr(formparsers, DECODE, _decode)
-    setattr(formparsers.FormParser, "parse", _refuse)  # noqa: B010
+    formparsers.FormParser.parse = _refuse  # type: ignore[assignment, method-assign]
 
 
 def _decode(data: bytes | bytearray, codec: str) -> str:

@@ -23,7 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from pages.parts.limits import allowances, connections
 from pages.parts.limits.allowances import OfClients
-from retrieval import chunks
+from retrieval import request_limits
 
 ROOT = Path(__file__).parents[3]
 
@@ -140,7 +140,7 @@ class Accepted(asyncio.Transport):
 def test_requests_in_tiny_pieces(accept):
     """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
     protocol, _ = accept("192.0.2.1")
-    assert isinstance(protocol.conn, chunks.Connection)
+    assert isinstance(protocol.conn, request_limits.Connection)
 
 
 def test_many_connections_of_one_client(accept, monkeypatch):

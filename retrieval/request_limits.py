@@ -1,4 +1,7 @@
-"""Requests in tiny pieces, which keep a server in Python from everything else."""
+"""Limits on the headers, forms and bodies of requests.
+
+Very many tiny pieces of a request keep a server in Python from everything else.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,8 @@ READ = 16_384  # bytes of one connection that are read before it is the turn of 
 class Connection(h11.Connection):
     """A server's of h11, which refuses bodies of tiny chunks, and headers of tiny pieces.
 
-    Each chunk takes 20 µs, and what has arrived is read in one go: 20 clients that sent chunks of
-    one byte kept all others waiting for a quarter of a minute. A Content-Type of 15,000 semicolons
-    takes 30 ms: 380 connections that sent it kept all others out.
+    What has arrived is read in one go, and meanwhile nobody else is served. A chunk takes 20 µs, a
+    Content-Type of 15,000 semicolons 30 ms.
     """
 
     chunks = size = 0  # of the body that arrives
@@ -52,8 +54,7 @@ class Connection(h11.Connection):
 def limit_forms() -> None:
     """Refuse forms of more than one file, and those whose parts have headers of very many options.
 
-    800 forms of 900 empty files, 56 kB each, kept all others out for a minute and a half; one of
-    1.2 MB with many options took 0.7 seconds.
+    A form of 900 empty files, 56 kB, took 0.1 seconds, one of 1.2 MB with many options 0.7.
     """
     assert Request.form.__kwdefaults__ is not None
     Request.form.__kwdefaults__.update(max_files=1, max_fields=MAX_FIELDS)
@@ -66,7 +67,7 @@ def _parse_options(value: str | bytes | None) -> tuple[bytes, dict[bytes, bytes]
     return parse_options_header(value)
 
 
-def limit(protocol: H11Protocol, transport: Transport) -> None:
+def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
     """Set these limits for a connection that was just made."""
     protocol.conn = Connection()
     with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB

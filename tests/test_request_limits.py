@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import h11
 import pytest
 
-from retrieval import chunks
+from retrieval import request_limits
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -22,11 +22,11 @@ def received(connection, size, count):
 
 @pytest.mark.parametrize(("size", "count"), [(1, 900), (700, 3000), (8192, 2000)])
 def test_bodies_of_clients(size, count):
-    assert received(chunks.Connection(), size, count) == size * count
+    assert received(request_limits.Connection(), size, count) == size * count
 
 
 def test_each_body_is_counted_for_itself():
-    connection = chunks.Connection()
+    connection = request_limits.Connection()
     for _ in range(3):
         assert received(connection, 1, 900) == 900
         answer = h11.Response(status_code=200, headers=[("Content-Length", "0")])
@@ -38,12 +38,12 @@ def test_each_body_is_counted_for_itself():
 @pytest.mark.parametrize("size", [1, 64])
 def test_tiny_chunks(size):
     with pytest.raises(h11.RemoteProtocolError):
-        received(chunks.Connection(), size, 5000)
+        received(request_limits.Connection(), size, 5000)
 
 
 def sent(header):
     """What a server makes of a request with this header."""
-    connection = chunks.Connection()
+    connection = request_limits.Connection()
     connection.receive_data(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + header)
     return connection.next_event()
 
@@ -71,6 +71,6 @@ def test_headers_in_tiny_pieces_are_refused(header):
 
 def test_one_connection_is_read_in_small_pieces():
     protocol, transport = SimpleNamespace(), SimpleNamespace()
-    chunks.limit(protocol, transport)
-    assert isinstance(protocol.conn, chunks.Connection)
-    assert transport.max_size == chunks.READ
+    request_limits.limit_connection(protocol, transport)
+    assert isinstance(protocol.conn, request_limits.Connection)
+    assert transport.max_size == request_limits.READ
