@@ -69,6 +69,17 @@ def write_json(path: Path, content: Any) -> None:
         file.write(as_json(content))
 
 
+def check_writable(folder: Path, what: str) -> None:
+    """Refuse a folder that nothing can be written to, before minutes of work and not after.
+
+    what: is to be kept there, for the message.
+    """
+    if not os.access(folder, os.W_OK):
+        raise RetrievalError(
+            f"The {what} cannot be kept in {folder}: nothing can be written there."
+        )
+
+
 def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
     """The bytes of a file that somebody else made.
 

@@ -11,6 +11,7 @@ learned with the method's own exponent; they are not learned again for another.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.protocols import evaluate
 from retrieval.evaluation.queries import ranks_of
-from retrieval.evaluation.runs import labels_digest
+from retrieval.evaluation.runs import labels_digest, query_pictures_digest
 from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods.base import GlobalMethod, Method
@@ -167,14 +168,22 @@ def make(
     """Compute the variants of an index and keep them beside it.
 
     method: the one that made the index. The collection's pictures must be on this machine.
+    Raises RetrievalError where one of them is not what was indexed, and where nothing can be
+    written beside the index.
     """
     index.check_method(method)
+    files.check_writable(index.path, "ablation")
     pooled: list[list[np.ndarray]] = []
     second: list[np.ndarray] = []
     exponents: list[float] = []
     total = len(index) + len(collection.queries)
     for done, name in enumerate(index.names):
-        steps = take_steps(method, images.read(collection.path(name)))
+        data = collection.read_bytes(name)
+        if hashlib.sha256(data).hexdigest() != index.digests[done]:
+            raise RetrievalError(
+                f"{name} was replaced since the index {index} was made; index the collection again."
+            )
+        steps = take_steps(method, images.read(data, name))
         if not exponents:
             more = EXPONENTS if len(steps.maps) > 1 else ()
             exponents = sorted({steps.exponent, *more})
@@ -202,6 +211,7 @@ def make(
             digests = {
                 "index_sha256": np.array(index.digest_on_disk()),
                 "labels_sha256": np.array(labels_digest(collection.queries)),
+                "query_pictures_sha256": np.array(query_pictures_digest(collection)),
             }
             np.savez_compressed(file, allow_pickle=False, **digests, **arrays)
     except OSError as error:
@@ -214,28 +224,30 @@ def make(
 def load(index: Index, collection: Collection) -> Ablation | None:
     """The variants kept beside an index; None where there are none.
 
-    Raises RetrievalError when they are damaged or belong to an earlier index or other labels.
+    Raises RetrievalError when they are damaged, or belong to an earlier index, to other labels or
+    other query pictures.
     """
     path = index.path / FILE
     if not path.is_file():
         return None
     again = f"; run: python -m retrieval ablate {index.path}"
-    digests = "index_sha256", "labels_sha256"
+    digests = "index_sha256", "labels_sha256", "query_pictures_sha256"
     names = "exponents", "pooled", "second", "maps", "scale_maps"
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
     most = min(len(index) * MAX_BYTES, files.MAX_ARRAYS) + 100_000
     try:
         arrays = {name: files.read_array(path, name, most) for name in digests + names}
-        stated = [str(arrays.pop(name)) for name in digests]
+        *stated, pictures = [str(arrays.pop(name)) for name in digests]
         same = stated == [
             files.digest(index.path / "manifest.json"),
             labels_digest(collection.queries),
-        ]
+        ] and query_pictures_digest(collection) in (None, pictures)
     except (RetrievalError, OSError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
     if not same:
         raise RetrievalError(
-            f"The ablation in {index.path} is of an earlier index or other labels{again}."
+            f"The ablation in {index.path} is of an earlier index, other labels or other query "
+            f"pictures{again}."
         )
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))

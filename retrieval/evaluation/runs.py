@@ -266,10 +266,7 @@ def evaluate_index(
 
     Parameters as for ``rank_queries``. Raises RetrievalError where nothing can be written there.
     """
-    if not os.access(index.path, os.W_OK):  # checked before minutes of work, not after
-        raise RetrievalError(
-            f"The evaluation cannot be kept in {index.path}: nothing can be written there."
-        )
+    files.check_writable(index.path, "evaluation")
     ranks, timings = rank_queries(index, method, collection, progress, then, turn)
     return record_run(index, collection, ranks, timings, then=then)
 

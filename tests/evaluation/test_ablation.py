@@ -1,5 +1,6 @@
 """Variants of a method agree with the method itself where nothing is changed."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -84,11 +85,11 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
         ablation.load(opened, collection)
     file.write_bytes(kept)
     others = replace(collection, queries=(Query("q", labels={"easy": np.array([0])}),))
-    with pytest.raises(RetrievalError, match="of an earlier index or other labels"):
+    with pytest.raises(RetrievalError, match="of an earlier index, other labels or other"):
         ablation.load(opened, others)
     manifest = opened.path / "manifest.json"
     manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
-    with pytest.raises(RetrievalError, match="other labels; run: python -m retrieval abl"):
+    with pytest.raises(RetrievalError, match="query pictures; run: python -m retrieval abl"):
         ablation.load(opened, collection)
     manifest.unlink()  # another process removes or replaces the index
     with pytest.raises(RetrievalError, match="damaged"):
@@ -96,6 +97,32 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     file.write_bytes(b"PK")
     with pytest.raises(RetrievalError, match="damaged"):
         ablation.load(opened, collection)
+
+
+def test_pictures_that_were_replaced_are_noticed(copied, collection, load, drawn, tmp_path):
+    opened, method = copied("sir"), load("sir")
+    shutil.copytree(collection.root, tmp_path / "pictures")
+    drawn(9).save(tmp_path / "pictures" / "query.png")
+    mine = replace(collection, root=tmp_path / "pictures", queries=(Query("query.png"),))
+    ablation.make(opened, mine, method)
+    assert ablation.load(opened, mine) is not None
+    drawn(8).save(mine.path("query.png"))
+    with pytest.raises(RetrievalError, match="other query pictures; run: python -m retrieval abl"):
+        ablation.load(opened, mine)
+    mine.path("query.png").unlink()  # then nobody can tell
+    assert ablation.load(opened, mine) is not None
+    name = opened.names[0]
+    drawn(8).save(mine.path(name), "PNG")
+    with pytest.raises(RetrievalError, match=f"{name} was replaced since the index .* was made"):
+        ablation.make(opened, replace(mine, queries=()), method)
+
+
+def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
+    opened, seen = copied("sir"), []
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(RetrievalError, match="ablation cannot be kept in .* nothing can be"):
+        ablation.make(opened, collection, load("sir"), lambda *progress: seen.append(progress))
+    assert not seen
 
 
 @pytest.mark.parametrize(
