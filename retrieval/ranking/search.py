@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
-DEPTH = 1000  # pictures that a store is asked for
+DEPTH = 1000  # pictures that a store or an approximate search is asked for
 
 
 def rank_picture(
@@ -50,7 +50,8 @@ def rank_picture(
     then: re-rankers, see ``chain.RERANKERS`` and ``chain.parse_chain``.
     collection: where those of them that look at pictures find them, unless their features are
     beside the index. own: name of the picture, where it is one of the index.
-    depth: pictures that a store is asked for, at least; the ranking ends with them.
+    depth: pictures that a store or an approximate search is asked for, at least; the ranking ends
+    with them.
     where: a filter, as ``landmark == "chapel"``. A store applies it to its own metadata, before
     anything is ranked; for a folder, ``metadata_filter.matching`` is applied to the ranking.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
@@ -84,9 +85,7 @@ def rank_query(
     index, features, timings = query.index, query.features, dict(timings or {})
     allowed = None if index.filters or not where else _names_matching(query, where)
     started = time.perf_counter()
-    # Without re-rankers, no more pictures are needed than are returned.
-    least = max(depth if then or top is None else 0, top or 0)
-    shortlist = index.shortlist(features, least, where)
+    shortlist = index.shortlist(features, max(depth, top or 0), where)
     if shortlist is not index:
         stage = "store" if "store" in shortlist.origin else "shortlist"
         timings[stage] = time.perf_counter() - started

@@ -113,14 +113,14 @@ def test_pictures_that_were_replaced_are_noticed(copied, collection, load, drawn
     assert ablation.load(opened, mine) is not None
     name = opened.names[0]
     drawn(8).save(mine.path(name), "PNG")
-    with pytest.raises(RetrievalError, match=f"{name} was replaced since the index .* was made"):
+    with pytest.raises(RetrievalError, match=rf"{name} was replaced since the index .* was made"):
         ablation.make(opened, replace(mine, queries=()), method)
 
 
 def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
     opened, seen = copied("sir"), []
     monkeypatch.setattr(os, "access", lambda *args: False)
-    with pytest.raises(RetrievalError, match="ablation cannot be kept in .* nothing can be"):
+    with pytest.raises(RetrievalError, match=r"ablation cannot be kept in .* nothing can be"):
         ablation.make(opened, collection, load("sir"), lambda *progress: seen.append(progress))
     assert not seen
 

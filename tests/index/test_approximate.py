@@ -260,7 +260,7 @@ def test_ranks_equal_those_of_exact_search(pictures, tmp_path):
     assert "search" not in exact.manifest
     for position in range(0, 130, 13):
         query = exact.features(position)
-        ours, theirs = (rank_query(Query(one, query), 20) for one in (found, exact))
+        ours, theirs = (rank_query(Query(one, query), 20, depth=100) for one in (found, exact))
         assert ours.names == theirs.names
         np.testing.assert_array_equal(ours.positions, theirs.positions)
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-6)
@@ -269,6 +269,13 @@ def test_ranks_equal_those_of_exact_search(pictures, tmp_path):
         assert theirs.provenance["search"] == "exact"
         assert ours.provenance["pictures"] == theirs.provenance["pictures"] == 130
     np.testing.assert_array_equal(found.neighbours.positions, exact.neighbours.positions)
+
+
+def test_few_results_come_from_the_shortlist_of_many(pictures, tmp_path):
+    found = build(pictures, tmp_path / "hnsw")
+    few, all_of_them = (rank_query(Query(found, found.features(3)), top) for top in (5, None))
+    assert few.names == all_of_them.names[:5]
+    assert few.provenance == all_of_them.provenance
 
 
 @pytest.mark.parametrize("then", [(), ("expansion",), ("augmentation", "diffusion")])
