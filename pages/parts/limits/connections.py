@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Transport
-from collections.abc import Iterable
+from collections import Counter
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
@@ -34,11 +34,13 @@ MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 save = MemorySessionStorage.save
 connect = Runtime.connect_session
 made = H11Protocol.connection_made
+unmade = H11Protocol.connection_lost
 handle_events = WebSocketsSansIOProtocol.handle_events
 connected = WebSocketsSansIOProtocol.connection_made
 lost = WebSocketsSansIOProtocol.connection_lost
 write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
+open_now: Counter[str] = Counter()  # connections of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
 
@@ -94,18 +96,32 @@ def limit_connections() -> None:
     """Limit how many connections a client has, and what it sends on them: ``request_limits``.
 
     One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
+    They are counted as they come and go: a count of all of them at each new one kept others waiting
+    for 9 seconds, and for 28 where five clients had 2,000 each.
     """
     H11Protocol.connection_made = _made  # type: ignore[assignment]
+    H11Protocol.connection_lost = _unmade  # type: ignore[assignment, method-assign]
 
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:
     made(protocol, transport)
     request_limits.limit_connection(protocol, transport)
     client = hosts.client_of_peer(protocol.client)
-    others: Iterable[Any] = protocol.connections  # of HTTP and of WebSockets
-    count = sum(hosts.client_of_peer(other.client) == client for other in others)
-    if count > MAX_OF_CLIENT:
+    open_now[client] += 1
+    if open_now[client] > MAX_OF_CLIENT:
         transport.abort()
+
+
+def _unmade(protocol: H11Protocol, error: Exception | None) -> None:
+    _count_out(protocol)
+    unmade(protocol, error)
+
+
+def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
+    client = hosts.client_of_peer(protocol.client)
+    open_now[client] -= 1
+    if open_now[client] <= 0:  # below: the first connections were there before the limits
+        del open_now[client]
 
 
 def limit_messages() -> None:
@@ -139,6 +155,7 @@ def _handle_events(protocol: Any) -> None:
 
 def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
     arriving.pop(protocol, None)
+    _count_out(protocol)
     lost(protocol, error)
 
 

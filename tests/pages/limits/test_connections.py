@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,7 +114,9 @@ def test_limits_are_set_before_a_page_is_shown():
 @pytest.fixture
 def accept(monkeypatch):
     """A function that makes a connection from an address. Returns protocol and transport."""
-    monkeypatch.setattr(H11Protocol, "connection_made", H11Protocol.connection_made)
+    for name in ("connection_made", "connection_lost"):
+        monkeypatch.setattr(H11Protocol, name, getattr(H11Protocol, name))  # undone later
+    monkeypatch.setattr(connections, "open_now", Counter())
     connections.limit_connections()
     settings = uvicorn.Config(lambda *_: None, log_config=None)
     settings.load()
@@ -136,6 +139,9 @@ class Accepted(asyncio.Transport):
     def abort(self):
         self.ended = True
 
+    def close(self):
+        pass
+
 
 def test_requests_in_tiny_pieces(accept):
     """20 clients that sent one byte a chunk kept all visitors waiting for 26 seconds."""
@@ -149,6 +155,27 @@ def test_many_connections_of_one_client(accept, monkeypatch):
     ended = [accept(f"2001:db8::{number}")[1].ended for number in range(5)]
     assert ended == [False, False, False, True, True]
     assert not accept("192.0.2.2")[1].ended
+
+
+def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
+    """A count of all, 10,000, at each new one kept others waiting for half a minute."""
+    monkeypatch.setattr(connections, "MAX_OF_CLIENT", 1)
+    monkeypatch.setattr(connections, "lost", lambda *_: None)
+    asked = []
+    monkeypatch.setattr(
+        connections.hosts, "client_of_peer", lambda peer: asked.append(peer) or peer[0]
+    )
+    accepted = [accept(f"192.0.2.{number}") for number in range(100)]
+    assert not any(transport.ended for _, transport in accepted)
+    assert len(asked) <= 200
+    assert accept("192.0.2.1")[1].ended
+    for number in (1, 1, 2):
+        accepted[number][0].connection_lost(None)
+    became_a_socket = Protocol()
+    became_a_socket.client = ("192.0.2.3", 50_000)
+    connections._lost(became_a_socket, None)
+    assert len(connections.open_now) == 97
+    assert not accept("192.0.2.1")[1].ended
 
 
 class Protocol:
