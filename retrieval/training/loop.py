@@ -92,7 +92,6 @@ def train_stage(
     loss or a weight is no finite number; the state before that epoch is kept.
     """
     module, earlier = stage.module, list(history)
-    device = trunks.placement()[0].type
     optimiser = _optimiser(stage, settings)
     state = journal.load_state(stage.name)
     if state is None:
@@ -108,32 +107,15 @@ def train_stage(
             raise RetrievalError(
                 f"{journal.folder} does not fit this training; delete it to begin again."
             ) from error
-    factors = [group["factor"] for group in optimiser.param_groups]
     while len(epochs) <= settings.epochs and not _out_of_patience(epochs, settings.patience):
         epoch, started = len(epochs), time.monotonic()
-        stage.begin(epoch)
-        total = 0.0
-        for step in range(stage.steps):
-            done = (epoch - 1) * stage.steps + step
-            rate = _rate(settings, done, settings.epochs * stage.steps)
-            for group, factor in zip(optimiser.param_groups, factors, strict=True):
-                group["lr"] = rate * factor
-            # bfloat16 has the range of float32: no loss needs to be scaled for it.
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                loss = stage.loss(step)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                _raise_diverged(stage, epoch, journal)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += value
-            if progress:
-                progress(step + 1, stage.steps, f"{stage.name}, epoch {epoch}")
+        loss, rate = _train_epoch(stage, epoch, settings, optimiser, progress)
+        if not math.isfinite(loss):
+            _raise_diverged(stage, epoch, journal)
         validation = stage.validate()
         _require_finite(validation, module, stage, epoch, journal)
         seconds = time.monotonic() - started
-        epochs.append(_epoch_row(stage, epoch, rate, total / stage.steps, validation, seconds))
+        epochs.append(_epoch_row(stage, epoch, rate, loss, validation, seconds))
         if validation > max(row["validation"] for row in epochs[:-1]):
             best = copy.deepcopy(module.state_dict())
         journal.save_state(
@@ -147,13 +129,47 @@ def train_stage(
         )
         journal.write_curves(earlier + epochs, stage.measure)
         say(
-            f"{stage.name}, epoch {epoch} of {settings.epochs}: loss {epochs[-1]['loss']:.4f}, "
+            f"{stage.name}, epoch {epoch} of {settings.epochs}: loss {loss:.4f}, "
             f"{stage.measure} {100 * validation:.2f} ({seconds:.0f} s)"
         )
     journal.write_curves(earlier + epochs, stage.measure)
     history += epochs
     module.load_state_dict(best)
     return _best_epoch(epochs)
+
+
+def _train_epoch(
+    stage: Stage,
+    epoch: int,
+    settings: Settings,
+    optimiser: torch.optim.Optimizer,
+    progress: Progress,
+) -> tuple[float, float]:
+    """The mean loss of an epoch, and the learning rate of its last step.
+
+    It ends at a loss that is no finite number, and returns that.
+    """
+    device = trunks.placement()[0].type
+    stage.begin(epoch)
+    total = 0.0
+    for step in range(stage.steps):
+        done = (epoch - 1) * stage.steps + step
+        rate = _rate(settings, done, settings.epochs * stage.steps)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        # bfloat16 has the range of float32: no loss needs to be scaled for it.
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = stage.loss(step)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value, rate
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        total += value
+        if progress:
+            progress(step + 1, stage.steps, f"{stage.name}, epoch {epoch}")
+    return total / stage.steps, rate
 
 
 def _optimiser(stage: Stage, settings: Settings) -> torch.optim.Optimizer:

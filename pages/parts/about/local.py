@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import streamlit as st
+from PIL import Image
 
 from pages.parts import extraction, loaders, notices
 from pages.parts.about import steps
@@ -12,6 +16,8 @@ from pages.parts.search.answer import score_text
 from pages.parts.search.why import explain_result
 from retrieval import index
 from retrieval.figures import steps as step_figures
+from retrieval.methods.base import LocalFeatures
+from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import SHORTLIST
 
 MAX_KEYPOINTS = 150  # keypoints that are drawn
@@ -19,6 +25,7 @@ PICTURE_SIDE = 420  # pixels of the longer side of a picture on show
 
 
 def delf(followed: FollowedQuery) -> None:
+    """All steps of DELF."""
     paths = index.find(followed.collection.name)
     if "delf" not in paths:
         notices.no_index(followed.collection, "delf")
@@ -38,7 +45,25 @@ def delf(followed: FollowedQuery) -> None:
             opened.settings,
         )
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    scales = opened.settings["scales"]
+    _attention(picture, None if seen is None else seen.scores)
+    _keypoints(picture, size, features, len(opened.settings["scales"]))
+    with notices.errors_shown():
+        ranking = loaders.search(path, "delf", followed.collection, query_picture, followed.box)
+    _shortlist(ranking, len(features), len(opened.arrays["codebook"]))
+    _matches(followed, path, ranking)
+    with steps.step(
+        5,
+        "Ranking",
+        "Pictures are ordered by their inliers. Those without enough of them follow, ordered by "
+        "their votes. Click a picture to follow it instead.",
+    ):
+        shown = range(min(steps.RESULTS, len(ranking.names)))
+        captions = [score_text(ranking, n, short=True) for n in shown]
+        steps.show(followed, ranking, captions, "delf")
+
+
+def _attention(picture: Image.Image, attention: np.ndarray | None) -> None:
+    """attention: (h, w) of the places of the whole picture; None where it is not known."""
     with steps.step(
         1,
         "Attention",
@@ -50,13 +75,19 @@ def delf(followed: FollowedQuery) -> None:
         "W must tell from the sum which landmark it is.",
         r"\mathbf{y} = W \Bigl( \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
     ):
-        if seen is not None:
-            st.image(step_figures.overlay(picture, seen.scores), alt="Attention at every place")
+        if attention is not None:
+            st.image(step_figures.overlay(picture, attention), alt="Attention at every place")
             st.caption("Red: high attention. This is the whole picture: the box comes later.")
+
+
+def _keypoints(
+    picture: Image.Image, size: tuple[int, int], features: LocalFeatures, scales: int
+) -> None:
+    """Ends the page where there are none. size: of the original picture, (width, height)."""
     with steps.step(
         2,
         "Keypoints",
-        f"DELF looks at the picture in {len(scales)} sizes. The places with the highest attention "
+        f"DELF looks at the picture in {scales} sizes. The places with the highest attention "
         "become **keypoints**. Of places that see almost the same square, only the best stays. "
         f"Each keypoint has a descriptor of its own, {features.descriptors.shape[1]} numbers after "
         "principal component analysis: the mean **μ** is taken away, and P keeps the directions in "
@@ -76,9 +107,9 @@ def delf(followed: FollowedQuery) -> None:
         )
         strongest = features.descriptors[0]
         steps.strip(strongest, f"The descriptor of the best keypoint: {len(strongest)} numbers.")
-    with notices.errors_shown():
-        ranking = loaders.search(path, "delf", followed.collection, query_picture, followed.box)
-    words = len(opened.arrays["codebook"])
+
+
+def _shortlist(ranking: Ranking, keypoints: int, words: int) -> None:
     with steps.step(
         3,
         "Shortlist",
@@ -89,10 +120,13 @@ def delf(followed: FollowedQuery) -> None:
     ):
         looked = min(SHORTLIST, ranking.provenance["pictures"])
         st.markdown(
-            f"The **{len(features):,} keypoints** of the query vote among "
+            f"The **{keypoints:,} keypoints** of the query vote among "
             f"{ranking.provenance['pictures']:,} pictures. The {looked:,} with the most votes go "
             "on to step 4."
         )
+
+
+def _matches(followed: FollowedQuery, path: Path, ranking: Ranking) -> None:
     with steps.step(
         4,
         "Matches and geometry",
@@ -112,15 +146,9 @@ def delf(followed: FollowedQuery) -> None:
             default=0,
             required=True,
             format_func=lambda n: str(n + 1),
-            key=f"about-match-{query_picture.key}",
+            key=f"about-match-{followed.query_picture.key}",
         )
         with notices.errors_shown():
-            explain_result(path, followed.collection, query_picture, followed.box, names[place])
-    with steps.step(
-        5,
-        "Ranking",
-        "Pictures are ordered by their inliers. Those without enough of them follow, ordered by "
-        "their votes. Click a picture to follow it instead.",
-    ):
-        captions = [score_text(ranking, n, short=True) for n in range(len(names))]
-        steps.show(followed, ranking, captions, "delf")
+            explain_result(
+                path, followed.collection, followed.query_picture, followed.box, names[place]
+            )

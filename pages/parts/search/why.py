@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import altair
 import numpy as np
@@ -108,6 +109,14 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
         else "That says little: more than 1 in 100 pairs of different places are as alike."
     )
     st.markdown(f"This pair has a cosine of **{score:.2f}**. {rare} {judged}")
+    st.altair_chart(
+        _histogram(right, unrelated, score),
+        alt=f"Histograms of cosines; this pair: {score:.2f}",
+    )
+
+
+def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair.LayerChart:
+    """Cosines of pairs of one landmark (n,) and of different places (m,), and one score."""
     edges = np.linspace(min(unrelated.min(), score) - 0.01, 1, 41)
     bars = []
     for kind, values in (("Same landmark", right), ("Different places", unrelated)):
@@ -139,10 +148,7 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
         .mark_rule(size=3, color="#888")
         .encode(x="score:Q")
     )
-    st.altair_chart(
-        (base + line).properties(height=260).configure_axis(**axes.READABLE),
-        alt=f"Histograms of cosines; this pair: {score:.2f}",
-    )
+    return (base + line).properties(height=260).configure_axis(**axes.READABLE)
 
 
 def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
@@ -166,8 +172,17 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
     st.markdown(
         f"Inliers in this search: **{own}** here; at most {most} in pictures of other places."
     )
-    if not rows:
-        return
+    if rows:
+        st.altair_chart(
+            _inlier_ticks(rows, int(ranking.inliers[n])), alt="Inliers of right and wrong results"
+        )
+
+
+def _inlier_ticks(rows: list[dict[str, Any]], own: int) -> altair.LayerChart:
+    """The inliers of right and wrong results, and those of one.
+
+    rows: of each result ``inliers``, the label of its verdict as ``Result``, and ``name``.
+    """
     labels = [cards.VERDICTS[one].label for one in ("positive", "wrong")]
     ticks = (
         altair.Chart(altair.Data(values=rows))
@@ -189,14 +204,11 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
         )
     )
     line = (
-        altair.Chart(altair.Data(values=[{"inliers": int(ranking.inliers[n])}]))
+        altair.Chart(altair.Data(values=[{"inliers": own}]))
         .mark_rule(size=3, color="#888")
         .encode(x="inliers:Q")
     )
-    st.altair_chart(
-        (ticks + line).properties(height=170).configure_axis(**axes.READABLE),
-        alt="Inliers of right and wrong results",
-    )
+    return (ticks + line).properties(height=170).configure_axis(**axes.READABLE)
 
 
 def show_geometry(
