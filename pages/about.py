@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from pages.parts import cards
+from pages.parts import cards, loaders
 from pages.parts.about import collection_map, followed_query, local, training, vectors
 from pages.parts.terms import explained
-from retrieval import methods
+from retrieval import index, methods
 from retrieval.networks import checkpoints
 
 METHODS = {"sir": vectors.sir, "delf": local.delf, "cnn-irwnha": vectors.gem}
@@ -39,10 +39,12 @@ elif part == "map":
     followed_query.write_link(followed)
     collection_map.section(followed)
 else:
-    entry, checkpoint = methods.METHODS[part], checkpoints.find(part)
+    entry = methods.METHODS[part]
     followed = followed_query.pick()
     followed_query.write_link(followed)
-    METHODS[part](followed)
+    METHODS[part](followed)  # ends the page where there is no index
+    opened = loaders.index_of(index.find(followed.collection.name)[part], followed.collection)
+    checkpoint = checkpoints.registered(part, opened.checkpoint)
     st.caption(
         f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id}), "
         f"standing in for {checkpoint.stands_in_for}. Trained on: {checkpoint.trained_on}. Paper: "

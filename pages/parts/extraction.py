@@ -134,12 +134,17 @@ def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures
 
 
 def xfeat_matches(
-    path: Path, collection: Collection, query_picture: QueryPicture, box: Box | None, hit: str
+    path: Path,
+    collection: Collection,
+    query_picture: QueryPicture,
+    box: Box | None,
+    hit: str,
+    reranker: str,
 ) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
-    """What the re-ranking by geometry sees of a query and a result.
+    """What a re-ranker by geometry sees of a query and a result.
 
-    XFeat's features of both, their pairs (K, 2) and the verification. None where the result cannot
-    be read.
+    reranker: a key of ``verification.PAIR_MATCHERS``. Returns XFeat's features of both, their pairs
+    (K, 2) and the verification; None where the result cannot be read.
     """
     opened = index_of(path, collection).holding(hit)
     position = opened.positions[hit]
@@ -152,12 +157,13 @@ def xfeat_matches(
         if a is None or b is None:
             return None
         alone, size_a = verification.of_box(a, picture.size, box)
-        pairs, found = verification.xfeat_pair(alone, b, size_a, opened.size(position))
+        match_pair = verification.PAIR_MATCHERS[reranker]
+        pairs, found = match_pair(alone, b, size_a, opened.size(position))
         return a, b, pairs, found
 
     return cached(
         query_picture.source,
-        ("xfeat", file_key(path / "manifest.json"), query_picture.key, box, hit),
+        (reranker, file_key(path / "manifest.json"), query_picture.key, box, hit),
         compare,
         "Matching keypoints",
     )

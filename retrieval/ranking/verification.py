@@ -77,6 +77,10 @@ def lighterglue_pair(
     return matches, verify_matches(a, b, matches, size_a, size_b)
 
 
+# How re-rankers by geometry match two pictures with XFeat's features.
+PAIR_MATCHERS = {"geometry": xfeat_pair, "geometry-lighterglue": lighterglue_pair}
+
+
 def verify_matches(
     a: LocalFeatures,
     b: LocalFeatures,
@@ -101,7 +105,7 @@ def geometry_xfeat(ranking: Ranking, query: Query) -> Ranking:
 
     Potje et al., CVPR 2024; map: Baráth et al., MAGSAC++, CVPR 2020.
     """
-    return _with_xfeat("geometry", ranking, query, xfeat_pair, XFEAT_SETTINGS)
+    return _with_xfeat("geometry", ranking, query, XFEAT_SETTINGS)
 
 
 def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
@@ -109,9 +113,7 @@ def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
 
     Lindenberger et al., LightGlue, ICCV 2023; the weights are those of XFeat's authors.
     """
-    return _with_xfeat(
-        "geometry-lighterglue", ranking, query, lighterglue_pair, LIGHTERGLUE_SETTINGS
-    )
+    return _with_xfeat("geometry-lighterglue", ranking, query, LIGHTERGLUE_SETTINGS)
 
 
 def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
@@ -147,10 +149,8 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
     )
 
 
-def _with_xfeat(
-    name: str, ranking: Ranking, query: Query, match_pair: Callable, settings: dict[str, Any]
-) -> Ranking:
-    """Verify a ranking with XFeat's features. match_pair: as ``xfeat_pair``."""
+def _with_xfeat(name: str, ranking: Ranking, query: Query, settings: dict[str, Any]) -> Ranking:
+    """Verify a ranking with XFeat's features. name: a key of PAIR_MATCHERS."""
     stage = Stage(name, ranking, settings)
     features_of_query = verifiers.of_query(query, "xfeat", verifiers.xfeat)
     if features_of_query is None or query.picture is None:
@@ -163,7 +163,7 @@ def _with_xfeat(
         features = database.features(position, shortlist)
         if features is None:
             return None
-        return match_pair(local, features, size, query.index.size(position))[1].count
+        return PAIR_MATCHERS[name](local, features, size, query.index.size(position))[1].count
 
     return _verified(stage, local, count_inliers, verifiers.MISSING)
 

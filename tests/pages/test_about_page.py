@@ -110,6 +110,13 @@ def test_gem_from_the_average_to_the_maximum_and_back_to_the_index():
     assert first(app, "scales") != whole
 
 
+def test_the_network_that_is_named_is_that_of_the_index(monkeypatch):
+    found = {"cnn-irwnha": TOWN / "gem-lite0-imagenet"}
+    monkeypatch.setattr(index, "find", lambda name: found)
+    app = page(part="cnn-irwnha")
+    assert "(gem-lite0-imagenet)" in app.caption[-1].value
+
+
 def test_the_training_is_shown_as_it_was():
     app = page(part="training")
     made = json.loads((HEADS / "gem-lite0.json").read_text("utf-8"))

@@ -113,6 +113,14 @@ def test_the_address_holds_the_view(little):
     assert len(hits(again, "sir")) == 6
 
 
+def test_the_lowest_score_says_of_what_it_is(little):
+    plain, reranked = (start(collection="little", then=then) for then in ("", "expansion"))
+    assert "This score is a cosine" in plain.number_input(key="least-cnn-irwnha").help
+    assert "This score is that of the re-ranker" in (
+        reranked.number_input(key="least-cnn-irwnha").help
+    )
+
+
 def test_a_link_to_a_database_picture(little):
     app = start(collection="little", query="green_1.png")
     assert hits(app)[0] == "1: green_2.png"  # the picture that asks is left out

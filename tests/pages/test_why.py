@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.parts.search.answer import score_text
 from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.evaluation import similarity
+from retrieval.ranking.ranking import Ranking
 
 ROOT = Path(__file__).parents[2]
 TOWN = PRECOMPUTED / "town"
@@ -18,10 +20,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def opened(method, place):
+def opened(method, place, **link):
     """What the page says with one result of a search open."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    app.query_params.update(collection="town", query="museum_017.jpg", method=method)
+    app.query_params.update(collection="town", query="museum_017.jpg", method=method, **link)
     app.run()
     [card] = [one for one in app.button if one.key == f"open-{method}-{place}"]
     card.click().run()
@@ -49,4 +51,38 @@ def test_inliers_beside_those_of_other_places():
     said = opened("delf", 4)
     own = re.search(r"Inliers in this search: \*\*(\d+)\*\* here", said).group(1)
     assert f"· DELF · {own} inliers ·" in said
-    assert re.search(r"at most (\d+|fewer than 10) in pictures of other places", said)
+    assert re.search(r"at most \d+ in pictures of other places", said)
+
+
+@pytest.mark.parametrize("reranker", ["geometry", "geometry-lighterglue"])
+def test_what_geometry_saw_is_what_the_re_ranker_counted(reranker):
+    said = opened("sir", 0, then=reranker)
+    counted = re.search(r"\*\*1\*\* · SIR · (\d+) inliers", said).group(1)
+    assert f"**{counted} of " in said[said.index("What geometry saw") :]
+    assert ("LighterGlue matches them" in said) == (reranker != "geometry")
+
+
+def show_inliers_of_own_pictures():
+    import numpy as np
+
+    from pages.parts.judging import Judged
+    from pages.parts.search.why import show_inliers
+    from retrieval.ranking.ranking import Ranking
+
+    names, inliers = ("a", "b"), np.array([30, 25])
+    ranking = Ranking(np.arange(2), inliers + 0.5, names, inliers, {}, {})
+    judged = Judged(None, {}, "classic", {"a": "positive"}, "", others=None)
+    show_inliers(ranking, judged, 0)
+
+
+def test_nothing_is_said_of_other_places_where_none_is_known():
+    app = AppTest.from_function(show_inliers_of_own_pictures).run()
+    assert not app.exception, app.exception
+    assert [one.value for one in app.markdown] == ["Inliers in this search: **30** here."]
+
+
+def test_a_picture_that_geometry_never_looked_at_is_not_said_to_have_few_inliers():
+    votes, inliers = np.array([40.3, 0.2]), np.array([40, 0])
+    ranking = Ranking(np.arange(2), votes, ("a", "b"), inliers, {}, {})
+    assert [score_text(ranking, n) for n in (0, 1)] == ["40 inliers", "votes 0.200"]
+    assert [score_text(ranking, n, short=True) for n in (0, 1)] == ["40", "0.200"]

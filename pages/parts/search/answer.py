@@ -21,7 +21,6 @@ from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.figures import style
 from retrieval.images import Box
-from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 
 NOISE_QUANTILE = 0.99  # cosine of unrelated pictures above which a result is no noise
@@ -146,7 +145,7 @@ def _unit(ranking: Ranking) -> str:
     """What the number below each picture of a strip stands for."""
     if ranking.inliers is None:
         return "score" if ranking.before else "cosine"
-    return "inliers, or score" if ranking.before else "inliers"
+    return "inliers, or score" if ranking.before else "inliers, or votes"
 
 
 def _terms(method_names: list[str], judged: Judged | None) -> str:
@@ -278,13 +277,11 @@ def _card(
 
 def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
     """The score of a result for readers. rank: from 0. short: for small cards, without units."""
-    if ranking.inliers is None:
-        return f"{ranking.scores[rank]:.3f}"
-    if ranking.inliers[rank]:
+    if ranking.inliers is not None and ranking.inliers[rank]:
         return f"{ranking.inliers[rank]}" if short else f"{ranking.inliers[rank]} inliers"
-    if ranking.before:  # geometry may not have looked at it
-        return f"{ranking.scores[rank]:.3f}"
-    return f"< {NOISE_FLOOR}" if short else f"fewer than {NOISE_FLOOR} inliers"
+    # Too few inliers, or a picture that geometry never looked at: nobody knows which.
+    votes = "votes " if ranking.inliers is not None and not (ranking.before or short) else ""
+    return f"{votes}{ranking.scores[rank]:.3f}"
 
 
 def _below(method: str, asked: Asked, ranking: Ranking) -> None:

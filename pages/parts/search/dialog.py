@@ -12,6 +12,7 @@ from pages.parts.search import filters, reranking
 from pages.parts.search.answer import Asked, score_text
 from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
+from retrieval.ranking.verification import PAIR_MATCHERS
 
 state = st.session_state
 
@@ -39,8 +40,9 @@ def show_result(asked: Asked) -> None:
         explain_result(path, collection, query_picture, asked.box, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
             show_inliers(ranking, judged, n)
-        if {"geometry", "geometry-lighterglue"} & set(reranking.chosen_chain()):
-            show_geometry(path, collection, query_picture, asked.box, hit)
+        matched = [one for one in reranking.chosen_chain() if one in PAIR_MATCHERS]
+        if matched:
+            show_geometry(path, collection, query_picture, asked.box, hit, matched[-1])
     with st.container(gap=None):
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
         cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")

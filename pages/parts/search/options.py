@@ -19,7 +19,12 @@ def choose_options(collection: Collection) -> None:
         st.slider(
             "Pictures to show", MIN_COUNT, MAX_COUNT, step=3, key="count", persist_state="session"
         )
-        score = "inliers" if methods.METHODS[state.method].kind == "local" else "a cosine"
+        if state.then:
+            score = "that of the re-ranker"
+        elif methods.METHODS[state.method].kind == "local":
+            score = "a number of inliers, or votes below 1"
+        else:
+            score = "a cosine"
         st.number_input(
             f"Lowest {methods.METHODS[state.method].title} score to show",
             value=None,

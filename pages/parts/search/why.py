@@ -165,13 +165,15 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
         if verdict in ("positive", "wrong") and count
     ]
     others = [count for v, count in zip(verdicts, ranking.inliers, strict=True) if v == "wrong"]
-    most, own = (
-        str(count) if count else f"fewer than {NOISE_FLOOR}"
-        for count in (max(others, default=0), ranking.inliers[n])
-    )
-    st.markdown(
-        f"Inliers in this search: **{own}** here; at most {most} in pictures of other places."
-    )
+    elsewhere = ""
+    if others:  # of a visitor's own pictures, perhaps none was judged wrong
+        elsewhere = (
+            f"; at most {max(others)} in pictures of other places"
+            if any(others)
+            else "; geometry confirms no picture of another place"
+        )
+    own = ranking.inliers[n] or "too few, or never counted,"
+    st.markdown(f"Inliers in this search: **{own}** here{elsewhere}.")
     if rows:
         st.altair_chart(
             _inlier_ticks(rows, int(ranking.inliers[n])), alt="Inliers of right and wrong results"
@@ -212,11 +214,16 @@ def _inlier_ticks(rows: list[dict[str, Any]], own: int) -> altair.LayerChart:
 
 
 def show_geometry(
-    path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
+    path: Path,
+    collection: Collection,
+    query_picture: query.QueryPicture,
+    box: Box | None,
+    hit: str,
+    reranker: str,
 ) -> None:
-    """Show the matches of XFeat, which re-ranking by geometry counts."""
+    """Show the matches that a re-ranker by geometry counts. reranker: a key of PAIR_MATCHERS."""
     st.markdown("#### What geometry saw")
-    compared = extraction.xfeat_matches(path, collection, query_picture, box, hit)
+    compared = extraction.xfeat_matches(path, collection, query_picture, box, hit, reranker)
     if compared is None:
         st.info("The picture of this result is not on this machine.")
         return
@@ -224,9 +231,10 @@ def show_geometry(
     other = query.in_database(collection, hit)
     shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
     _show_lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
+    learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
-        f"XFeat finds keypoints in both pictures: **{found.count} of {len(pairs)} matches are "
-        f"inliers**. Unrelated pictures hardly ever reach {MIN_INLIERS}."
+        f"XFeat finds keypoints in both pictures{learned}: **{found.count} of {len(pairs)} matches "
+        f"are inliers**. Unrelated pictures hardly ever reach {MIN_INLIERS}."
     )
 
 
