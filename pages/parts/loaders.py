@@ -24,6 +24,7 @@ from PIL import Image
 
 from pages.parts import notices, turns
 from pages.parts.cache import Cache
+from pages.parts.plain import plain
 from retrieval import images, index, memory, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
@@ -237,8 +238,8 @@ def confirmed_pairs(
 ) -> list[groups.Pair]:
     """All pairs of similar pictures of an index that geometry confirms.
 
-    progress(done, total): called with numbers of pictures. Raises RetrievalError where there is no
-    pair and some pictures could not be compared.
+    progress(done, total): called with numbers of pictures. The page warns where some pictures could
+    not be compared. Raises RetrievalError where there is no pair then.
     """
     opened = index_of(path, collection)
     opened = opened.first(len(opened))
@@ -257,6 +258,8 @@ def confirmed_pairs(
         progress(batch.stop, len(opened))
     if note and not pairs:
         raise RetrievalError(note)
+    if note:
+        st.warning(plain(note), icon=":material/warning:")
     return pairs
 
 

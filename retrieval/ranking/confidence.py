@@ -72,8 +72,9 @@ def judge(
     if best < usual:
         return Confidence(
             "nothing",
-            f"The best likeness is {best:.2f}; three of four pictures of this collection have a "
-            f"neighbour with {usual:.2f} or more.",
+            # The votes of DELF are a few thousandths.
+            f"The best likeness is {best:.2g}; three of four pictures of this collection have a "
+            f"neighbour with {usual:.2g} or more.",
         )
     if ranking.inliers is None:
         return Confidence(

@@ -60,7 +60,8 @@ class IndexInfo(BaseModel):
 
 
 class Result(BaseModel):
-    """score: cosine, or inliers + votes for DELF. inliers: see ``ranking.geometry``.
+    """score: cosine, or inliers + votes for DELF; after re-rankers, that of the last of them.
+    inliers: see ``ranking.geometry``; 0 also where geometry did not look at the picture.
 
     moved: places up from where the method alone had it, where it was re-ranked.
     credit: author, licence and source, which whoever shows the picture has to name.

@@ -84,6 +84,22 @@ def test_pictures_that_were_moved_are_not_no_groups(tmp_path):
         loaders.confirmed_pairs(path, collection, lambda done, total: None)
 
 
+def test_groups_without_some_of_the_pictures_say_so(tmp_path, drawn, monkeypatch):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    drawn(1, (320, 240)).save(folder / "a.png")
+    drawn(1, (320, 240)).save(folder / "b.jpg")
+    drawn(2, (320, 240)).save(folder / "c.png")
+    collection = open_collection(folder)
+    path = index.build(collection, methods.load("sir", size=64), tmp_path / "index").path
+    (folder / "c.png").unlink()
+    said = []
+    monkeypatch.setattr(loaders.st, "warning", lambda text, icon: said.append(text))
+    [pair] = loaders.confirmed_pairs(path, collection, lambda done, total: None)
+    assert (pair.first, pair.second) == (0, 1)
+    assert "could not be compared" in said[0]
+
+
 def test_a_link_brings_collection_and_inliers():
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     app.switch_page("pages/groups.py")

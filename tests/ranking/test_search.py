@@ -6,7 +6,8 @@ from stubs import Grid, Thumbnail, paint
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.ranking import geometry, search
+from retrieval.ranking import confidence, geometry, search
+from retrieval.ranking.ranking import Ranking
 
 NUMBERS = ("sir", "cnn-irwnha")
 
@@ -203,3 +204,15 @@ def test_that_a_picture_finds_itself_does_not_make_the_answer_sure(indexes, coll
     assert found.confidence.level != "sure"
     stranger = search.rank_picture(indexes["delf"], load("delf"), picture, top=top)
     assert stranger.confidence.level == "sure"
+
+
+def test_small_votes_are_told_apart(indexes, drawn, monkeypatch):
+    """Those of DELF are a few thousandths: in two decimals, 0.00 was less than 0.00."""
+    opened = indexes["delf"]
+    monkeypatch.setitem(vars(opened), "nearest_sample", np.full(4, 0.0042))
+    inliers = np.zeros(2, np.int64)
+    found = Ranking(np.arange(2), np.array([0.0021, 0.001]), opened.names[:2], inliers, {}, {})
+    judged = confidence.judge(found, opened, drawn(3), None, opened.features(0))
+    assert judged.level == "nothing"
+    assert "best likeness is 0.0021" in judged.reason
+    assert "neighbour with 0.0042 or more" in judged.reason
