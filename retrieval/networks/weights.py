@@ -1,4 +1,4 @@
-"""The only reader of weights files. Nothing in them is executed: see ``collections/pickles.py``.
+"""The only reader of weights files. Nothing in them is executed: see ``torch_files``.
 
 A SavedModel of TensorFlow is a program and has to be run: see ``methods/saved_model.py``.
 """
@@ -6,20 +6,17 @@ A SavedModel of TensorFlow is a program and has to be run: see ``methods/saved_m
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retrieval import files, rehearsal
-from retrieval.collections import pickles
 from retrieval.errors import RetrievalError
+from retrieval.networks import torch_files
 from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -78,109 +75,21 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
     import torch
 
-    with _opened(path) as (value, numbers):
+    with torch_files.reading(path) as (value, numbers):
         storages = {}
         for storage, data in numbers:
             kind = getattr(torch, storage.kind)
             flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
             storages[storage.key] = flat
-        return pickles.finished(
+        return torch_files.resolve(
             value,
             lambda one: storages[one.storage.key].as_strided(one.size, one.stride, one.offset),
         )
 
 
 def _read_descriptions(path: Path) -> None:
-    with _opened(path):
+    with torch_files.reading(path):
         pass
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]]:
-    """What a weights file holds, as ``pickles.built`` describes it, and the numbers in it.
-
-    Raises RetrievalError where the file is no such file, or the block fails on it.
-    """
-    try:
-        if not path.is_file():
-            raise OSError("it is no file")  # a pipe has no end
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            is_zip = file.read(2) == b"PK"
-            file.seek(0)
-            yield _zipped(file, size) if is_zip else _in_a_row(file, size)
-    except Exception as error:  # hostile bytes and torch raise many kinds
-        raise RetrievalError(
-            f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
-            "holds more than tensors and plain containers. Who has the network can save it again "
-            "with torch.save({'meta': …, 'state_dict': network.state_dict()}, FILE)."
-        ) from error
-
-
-def _zipped(
-    file: BinaryIO, size: int
-) -> tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]:
-    """A file that torch has written since 1.6: a zip of a pickle and a file for each storage."""
-    source = files.ShortReads(file)
-    archive = zipfile.ZipFile(source)
-    source.most = size
-
-    def member(name: str) -> bytes:
-        entry = archive.getinfo(name)
-        # torch does not compress, so a file that unpacks to more than its size is a bomb.
-        if entry.compress_type or entry.file_size > size:
-            raise ValueError("compressed")
-        return archive.read(entry)
-
-    [name] = [one for one in archive.namelist() if one.endswith("/data.pkl")]
-    folder = name.removesuffix("data.pkl")
-    order = f"{folder}byteorder"
-    if order in archive.namelist() and member(order) != b"little":
-        raise ValueError("numbers in another order of bytes")
-    value = _built(io.BytesIO(member(name)), size)
-    return value, (
-        (one, _numbers(one, member(f"{folder}data/{one.key}")))
-        for one in _storages(value, size).values()
-    )
-
-
-def _in_a_row(
-    file: BinaryIO, size: int
-) -> tuple[object, Iterator[tuple[pickles.Storage, bytearray]]]:
-    """A file from before torch 1.6: five pickles, and then the storages."""
-    _magic, _version, system, value, keys = (_built(file, size) for _ in range(5))
-    if not pickles.finished(system)["little_endian"]:
-        raise ValueError("numbers in another order of bytes")
-    storages = _storages(value, size)
-
-    def numbers() -> Iterator[tuple[pickles.Storage, bytearray]]:
-        for key in pickles.finished(keys):
-            one = storages[key]
-            if int.from_bytes(file.read(8), "little") != one.count:
-                raise ValueError("another number of numbers")
-            yield one, _numbers(one, file.read(one.count * pickles.NUMBERS[one.kind]))
-
-    return value, numbers()
-
-
-def _built(file: BinaryIO, size: int) -> object:
-    # Arrays are copied up to three times: decoded, handed on, and made.
-    return pickles.built(file, pickles.NAMES_IN_WEIGHTS, max_copied=4 * size)
-
-
-def _storages(value: object, size: int) -> dict[str, pickles.Storage]:
-    """The storages of all tensors by key, which have at most as many bytes as the file."""
-    found: dict[str, pickles.Storage] = {}
-    pickles.finished(value, lambda tensor: found.setdefault(tensor.storage.key, tensor.storage))
-    if sum(one.count * pickles.NUMBERS[one.kind] for one in found.values()) > size:
-        raise ValueError("larger than the file")
-    return found
-
-
-def _numbers(storage: pickles.Storage, data: bytes) -> bytearray:
-    if len(data) != storage.count * pickles.NUMBERS[storage.kind]:
-        raise ValueError("cut off")
-    return bytearray(data)
 
 
 def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:

@@ -1,0 +1,201 @@
+"""The files that ``torch.save`` writes, read without torch: nothing in them is executed.
+
+A pickle describes tensors, and their numbers lie beside it, in storages. ``reading`` gives both,
+and ``resolve`` puts tensors in place of their descriptions. See ``collections/pickles.py`` for what
+else the pickle may hold.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from retrieval import files
+from retrieval.collections import pickles
+from retrieval.collections.pickles import GLOBALS, Global, Refused, StandIn, of_kind
+from retrieval.errors import RetrievalError
+
+MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
+NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Storage(StandIn):
+    """Where a file keeps the numbers of tensors.
+
+    kind: of NUMBER_BYTES. key: its name in the file. count: how many numbers it has.
+    """
+
+    kind: str
+    key: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in NUMBER_BYTES:
+            raise Refused("tensors of another type")
+        of_kind(self.key, str)
+        of_kind(self.count, int)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.count * NUMBER_BYTES[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor(StandIn):
+    """A tensor of torch, as a pickle describes it.
+
+    offset: the first of its numbers in the storage. size, stride: of each dimension, int.
+    """
+
+    storage: Storage
+    offset: int
+    size: list[int]
+    stride: list[int]
+
+    def __post_init__(self) -> None:
+        of_kind(self.storage, Storage)
+        for number in (self.offset, *of_kind(self.size, list), *of_kind(self.stride, list)):
+            if not 0 <= of_kind(number, int) < 2**63:
+                raise ValueError("no size, stride or offset")
+        if len(self.size) != len(self.stride) or len(self.size) > MAX_DIMENSIONS:
+            raise ValueError("no shape")
+
+
+class _OrderedDict(dict[str | int, Any], StandIn):
+    """Stands for an OrderedDict, in which torch keeps the tensors of a network."""
+
+    def build(self, state: Any) -> None:
+        if of_kind(state, dict).keys() != {"_metadata"}:  # the versions of layers
+            super().build(state)
+
+
+def _ordered_dict(args: list) -> dict:
+    pairs = [of_kind(pair, list) for pair in of_kind(args[0], list)] if args else []
+    return pickles.set_items(_OrderedDict(), [one for key, value in pairs for one in (key, value)])
+
+
+def _tensor(args: list) -> Tensor:
+    # More is: gradient, hooks, and perhaps whether the numbers are to be negated.
+    storage, offset, size, stride, *more = args
+    if any(more[2:]):
+        raise Refused("a tensor that is not stored as it is")
+    return Tensor(storage, offset, size, stride)
+
+
+KNOWN = GLOBALS | {
+    "collections OrderedDict": Global(_ordered_dict),
+    "torch._utils _rebuild_tensor": Global(_tensor),
+    "torch._utils _rebuild_tensor_v2": Global(_tensor),
+    "torch._utils _rebuild_parameter": Global(lambda args: args[0]),
+    "torch HalfStorage": Global("float16"),
+    "torch BFloat16Storage": Global("bfloat16"),
+    "torch FloatStorage": Global("float32"),
+    "torch DoubleStorage": Global("float64"),
+    "torch LongStorage": Global("int64"),
+}
+
+
+def _storage(args: list) -> Storage:
+    what, kind, key, _, count, *view = args
+    if what != "storage" or view not in ([], [None]):
+        raise Refused("an object that is kept elsewhere")
+    return Storage(of_kind(kind, Global).meaning, key, count)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytearray]]]]:
+    """What a weights file holds, as ``pickles.parse`` gives it, and the numbers of each storage.
+
+    Raises RetrievalError where it is another file, and where the block raises anything.
+    """
+    try:
+        if not path.is_file():
+            raise OSError("it is no file")  # a pipe has no end
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            yield _read_zip(file, size) if is_zip else _read_legacy(file, size)
+    except Exception as error:  # hostile bytes and torch raise many kinds
+        raise RetrievalError(
+            f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
+            "holds more than tensors and plain containers. Who has the network can save it again "
+            "with torch.save({'meta': …, 'state_dict': network.state_dict()}, FILE)."
+        ) from error
+
+
+def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
+    """A file that torch has written since 1.6: a zip of a pickle and a file for each storage."""
+    source = files.ShortReads(file)
+    archive = zipfile.ZipFile(source)
+    source.most = size
+
+    def member(name: str) -> bytes:
+        entry = archive.getinfo(name)
+        # torch does not compress, so a file that unpacks to more than its size is a bomb.
+        if entry.compress_type or entry.file_size > size:
+            raise ValueError("compressed")
+        return archive.read(entry)
+
+    [name] = [one for one in archive.namelist() if one.endswith("/data.pkl")]
+    folder = name.removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    if order in archive.namelist() and member(order) != b"little":
+        raise ValueError("numbers in another order of bytes")
+    value = _parse(io.BytesIO(member(name)), size)
+    return value, (
+        (one, _numbers(one, member(f"{folder}data/{one.key}")))
+        for one in _storages(value, size).values()
+    )
+
+
+def _read_legacy(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
+    """A file from before torch 1.6: five pickles, and then the storages."""
+    _magic, _version, system, value, keys = (_parse(file, size) for _ in range(5))
+    if not pickles.resolve(system)["little_endian"]:
+        raise ValueError("numbers in another order of bytes")
+    storages = _storages(value, size)
+
+    def numbers() -> Iterator[tuple[Storage, bytearray]]:
+        for key in pickles.resolve(keys):
+            one = storages[key]
+            if int.from_bytes(file.read(8), "little") != one.count:
+                raise ValueError("another number of numbers")
+            yield one, _numbers(one, file.read(one.size))
+
+    return value, numbers()
+
+
+def _parse(file: BinaryIO, size: int) -> object:
+    # Arrays are copied up to three times: decoded, handed on, and made.
+    return pickles.parse(file, KNOWN, _storage, max_copied=4 * size)
+
+
+def _storages(value: object, size: int) -> dict[str, Storage]:
+    """The storages of all tensors by key, which have at most as many bytes as the file."""
+    found: dict[str, Storage] = {}
+    resolve(value, lambda tensor: found.setdefault(tensor.storage.key, tensor.storage))
+    if sum(one.size for one in found.values()) > size:
+        raise ValueError("larger than the file")
+    return found
+
+
+def resolve(value: object, make_tensor: Callable[[Tensor], Any]) -> Any:
+    """What ``reading`` gives, with arrays and with what ``make_tensor`` gives of each tensor.
+
+    Raises what ``pickles.resolve`` does.
+    """
+    return pickles.resolve(value, lambda stand_in: make_tensor(of_kind(stand_in, Tensor)))
+
+
+def _numbers(storage: Storage, data: bytes) -> bytearray:
+    if len(data) != storage.size:
+        raise ValueError("cut off")
+    return bytearray(data)
