@@ -199,7 +199,7 @@ def search(
     method = load_method(method_name, opened.checkpoint, **opened.settings)
     opened.check_method(method)
     source = query_picture.source
-    own = query_picture.name if isinstance(source, Path) else None
+    own = query_picture.own_name
     cache = _cache_for(source)  # a worker's thread has no session
 
     def rank() -> Ranking:

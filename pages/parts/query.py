@@ -49,6 +49,11 @@ class QueryPicture:
         return str(loaders.file_key(self.source))
 
     @property
+    def own_name(self) -> str | None:
+        """Its name in the collection; None for a picture that a visitor uploaded."""
+        return self.name if isinstance(self.source, Path) else None
+
+    @property
     def identity(self) -> tuple:
         """Tells one picture from another, so that a box is not kept for the next one."""
         name = self.key if isinstance(self.source, bytes) else self.name

@@ -214,7 +214,8 @@ def test_a_pair_that_the_search_did_not_verify(little, monkeypatch):
     assert "did not verify this picture" in text(app)
     assert "only the best 1 are verified" in text(app)
     [box] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
-    assert [one.split(" · ")[1] for one in box.options] == ["192 inliers"] + ["not verified"] * 5
+    said = [one.split(" · ")[1] for one in box.options]
+    assert said == ["the query itself"] + ["not verified"] * 5
 
 
 def test_the_results_of_another_query_have_labels_of_their_own(little):
@@ -225,7 +226,18 @@ def test_the_results_of_another_query_have_labels_of_their_own(little):
     [after] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
     assert before.key != after.key
     assert after.value == "noise_3.png"
-    assert "1 · 192 inliers · noise_3.png" in after.options
+    assert "noise_3.png · the query itself" in after.options
+    assert not app.metric
+
+
+def test_ranks_are_those_of_the_search_which_leaves_out_the_picture_that_asks(little):
+    app = start(view="pair", query="noise_2.png", result="noise_1.png")
+    [box] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
+    [rank] = [one.split(" · ")[0] for one in box.options if one.endswith("noise_1.png")]
+    assert app.metric[2].value == f"{rank} of 5"
+    ranks = [one.split(" · ")[0] for one in box.options if "itself" not in one]
+    assert ranks == ["1", "2", "3", "4", "5"]
+    assert app.metric[0].value.endswith("of 5")
 
 
 def test_settings_need_no_new_extraction(little):

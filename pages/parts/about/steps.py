@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -67,8 +66,8 @@ def ranked(followed: FollowedQuery, names: tuple[str, ...], scores: np.ndarray) 
     """The pictures by their scores, without the query. names: of the index; scores: of each."""
     order = np.argsort(-scores, kind="stable")
     ranking = Ranking(order, scores[order], tuple(names[n] for n in order), None, {}, {})
-    own = isinstance(followed.query_picture.source, Path)
-    return ranking.without(followed.query_picture.name) if own else ranking
+    own = followed.query_picture.own_name
+    return ranking.without(own) if own else ranking
 
 
 def neighbours(

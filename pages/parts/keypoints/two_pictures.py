@@ -90,8 +90,9 @@ def show_two_pictures(
                 _show_comparison(
                     name, extractor, comparison, query_picture, box, other, jpegs, sizes
                 )
-        if ranking is not None and votes is not None and isinstance(other.source, Path):
-            _explain_rank(ranking, votes, other.name)
+        own = query_picture.own_name
+        if ranking is not None and votes is not None and other.own_name not in (None, own):
+            _explain_rank(ranking, votes, other.name, own)
     return query_picture
 
 
@@ -142,11 +143,14 @@ def _choose_second_picture(
         if state.get("kp-result") in collection.names:
             st.caption("That picture is not in the index; here is the best of those that are.")
         state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
-    ranks = {name: rank for rank, name in enumerate(names, 1)}
+    own = query_picture.own_name
+    ranks = {name: rank for rank, name in enumerate((one for one in names if one != own), 1)}
 
     def option(name: str) -> str:
         if ranking is None:
             return name
+        if name == own:
+            return f"{name} · the query itself"
         return f"{ranks[name]} · {_inliers_text(ranking, name)} · {name}"
 
     # Each query, with its box, has a list of its own: Streamlit would show the labels of another.
@@ -281,20 +285,23 @@ def _inliers_text(ranking: Ranking, name: str) -> str:
     return f"fewer than {NOISE_FLOOR} inliers" if place < SHORTLIST else "not verified"
 
 
-def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str) -> None:
+def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str, own: str | None) -> None:
     """Show how DELF's search came to the rank of a result: votes, inliers, final rank.
 
-    votes: (N,) float32, of every picture of the index.
+    votes: (N,) float32, of every picture of the index. own: the name of the query, where it is a
+    picture of the collection: a search leaves it out.
     """
+    inliers_text = _inliers_text(ranking, name)
+    if own is not None:
+        ranking = ranking.without(own)
     assert ranking.inliers is not None  # it is DELF's
     place = ranking.names.index(name)
-    position = ranking.positions[place]
-    place_by_votes = int((votes > votes[position]).sum()) + 1
-    inliers_text = _inliers_text(ranking, name)
+    votes_of_all, votes_of_it = votes[ranking.positions], votes[ranking.positions[place]]
+    place_by_votes = int((votes_of_all > votes_of_it).sum()) + 1
     st.subheader("Why this rank", anchor=False, help=explained("visual word"))
     votes_column, inliers_column, rank_column = st.columns(3)
     votes_column.metric(
-        "1. Place by votes of visual words", f"{place_by_votes:,} of {len(votes):,}", border=True
+        "1. Place by votes of visual words", f"{place_by_votes:,} of {len(ranking):,}", border=True
     )
     inliers_column.metric("2. Inliers", inliers_text.removesuffix(" inliers"), border=True)
     rank_column.metric("3. Rank in the search", f"{place + 1:,} of {len(ranking):,}", border=True)
@@ -314,6 +321,6 @@ def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str) -> None:
     else:
         text = "No other picture has more inliers."
     st.caption(
-        f"{text} Votes: {votes[position]:.3f} of at most 1. These numbers belong to the search, "
+        f"{text} Votes: {votes_of_it:.3f} of at most 1. These numbers belong to the search, "
         "which has settings of its own."
     )
