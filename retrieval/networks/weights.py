@@ -22,6 +22,8 @@ from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     import torch
 
+MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -41,9 +43,6 @@ class Weights:
         if not isinstance(self.trunk, Mapping):
             raise RetrievalError("A network that was brought in memory cannot be trained here.")
         return self.trunk
-
-
-MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 
 
 def digest(path: Path) -> str:

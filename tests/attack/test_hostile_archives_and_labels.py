@@ -105,21 +105,22 @@ def test_arrays_and_weights_that_are_zips_with_very_many_files(name, read, why, 
     assert why in str(refused.value.__cause__)
 
 
-def test_an_array_packed_with_another_method():
+def packed_array(method):
+    """An .npz with 1000 numbers, packed with a method of zipfile."""
+    array, file = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(1000))
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("ranks.npy", array.getvalue())
+    file.seek(0)
+    return file
+
+
+def test_an_array_packed_with_another_method_is_refused():
     """zipfile unpacks it without a limit, whatever size is stated: 1500 bytes can take 4 GB."""
-    for method, fine in ((zipfile.ZIP_DEFLATED, True), (zipfile.ZIP_BZIP2, False)):
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", method) as archive:
-            array = io.BytesIO()
-            np.save(array, np.zeros(1000))
-            archive.writestr("ranks.npy", array.getvalue())
-        file.seek(0)
-        if fine:
-            assert read_array(file, "ranks").shape == (1000,)
-            continue
-        with pytest.raises(RetrievalError, match="not a readable") as refused:
-            read_array(file, "ranks")
-        assert "another method" in str(refused.value.__cause__)
+    assert read_array(packed_array(zipfile.ZIP_DEFLATED), "ranks").shape == (1000,)
+    with pytest.raises(RetrievalError, match="not a readable") as refused:
+        read_array(packed_array(zipfile.ZIP_BZIP2), "ranks")
+    assert "another method" in str(refused.value.__cause__)
 
 
 def test_rankings_of_nothing():

@@ -47,11 +47,9 @@ arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose e
 def allow_many() -> None:
     """Let many connections be open, and many sessions be away: a few of them keep nobody out.
 
-    Streamlit waits for ever for the rest of a request, and by default a process may have 1024
-    files: whoever began as many requests shut all others out. It keeps 128 sessions whose
-    connection is broken: whoever opened and closed as many took from others, whose telephone
-    slept, what they had brought. And it forgot a session only when it saved another: what the last
-    visitors of a day had brought stayed in memory for the night.
+    By default a process may have 1024 files, and Streamlit waits for ever for the rest of a
+    request. Of sessions whose connection is broken it keeps the last 128, so that others would lose
+    what they brought while their telephone slept; and it forgets one only when it saves another.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
@@ -79,8 +77,8 @@ def _forget(away: Any) -> None:
 def open_slowly() -> None:
     """Let a client open some connections a second, beyond the first ones.
 
-    Each makes a session and a thread. 50 loops that opened one, asked for the page and left at once
-    kept others waiting for 12 seconds.
+    Each makes a session and a thread: 50 loops that open one, ask for the page and leave at once
+    keep others waiting for 12 seconds.
     """
     Runtime.connect_session = _connect  # type: ignore[assignment, method-assign]
 
@@ -96,8 +94,7 @@ def limit_connections() -> None:
     """Limit how many connections a client has, and what it sends on them: ``request_limits``.
 
     One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
-    They are counted as they come and go: a count of all of them at each new one kept others waiting
-    for 9 seconds, and for 28 where five clients had 2,000 each.
+    Connections are counted as they come and go, as a count of all at each new one takes seconds.
     """
     H11Protocol.connection_made = _made  # type: ignore[assignment]
     H11Protocol.connection_lost = _unmade  # type: ignore[assignment, method-assign]
@@ -127,9 +124,8 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
 def limit_messages() -> None:
     """Limit the pieces that messages come in, and what messages take in memory meanwhile.
 
-    20 browsers that sent empty messages, or parts of one byte, kept everybody waiting for half a
-    minute. Streamlit looks at the size of a message when all of it is there, up to 200 MB: ten
-    browsers that kept the end back held 1.5 GB. It lets 500 messages to a browser wait, of any
+    Empty messages and parts of one byte take time from everybody. Streamlit looks at the size of a
+    message when all of it is there, up to 200 MB, and lets 500 messages to a browser wait, of any
     size.
     """
     WebSocketsSansIOProtocol.connection_made = _connected  # type: ignore[assignment, method-assign]

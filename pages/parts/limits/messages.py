@@ -99,8 +99,7 @@ def _parts(message: Message) -> int:
     """How many values a message has, with all in it; beyond MAX_PARTS they are not all counted.
 
     Two million widgets without a name are 4 MB, take a second to compare with those before, and up
-    to 100 MB of memory until the next message. Fifty tabs that sent 10,000 parts again and again
-    kept others waiting for a minute.
+    to 100 MB of memory until the next message.
     """
     count = 0
     waiting: list[Any] = [message]

@@ -33,10 +33,10 @@ running: set[str] = set()  # sessions whose page runs and was not told to stop
 def run_few_pages() -> None:
     """Let a few pages run at a time, of each client in turn, and the others wait.
 
-    Each run is a thread, and makes hundreds of messages, which one thread sends for everybody.
-    With fifty tabs that asked for their page again and again, others waited until they stopped.
-    After a message to stop, the next run has a thread of its own. With fifty tabs that asked and
-    stopped in turn there were 6,000, and others waited for a minute: see ``messages``.
+    Each run is a thread, and makes hundreds of messages, which one thread sends for everybody:
+    while fifty tabs ask for their page again and again, nobody else gets one. After a message to
+    stop, the next run has a thread of its own: fifty tabs that ask and stop in turn make 6,000 of
+    them (see ``messages``).
     """
     ScriptRunner._install_event_loop = _begin_run  # type: ignore[assignment, method-assign]
     ScriptRunner._run_script = _run_script  # type: ignore[assignment, method-assign]
@@ -88,8 +88,8 @@ def _sent(session: AppSession) -> None:
 def send_in_batches() -> None:
     """Send what pages show some messages at a time.
 
-    Streamlit goes round all connections after each message, and takes one message after the other:
-    with 330 connections that asked for something all the time, others waited 20 seconds for a page.
+    Streamlit goes round all connections after each message, and takes one message after the other,
+    which takes 20 seconds for a page where 330 connections ask for something all the time.
     """
     AppSession.flush_browser_queue = _flush  # type: ignore[assignment, method-assign]
     Runtime._send_message = _send  # type: ignore[assignment, method-assign]

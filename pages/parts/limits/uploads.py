@@ -23,8 +23,8 @@ def keep_few() -> None:
     """Limit what all uploads that wait to be used take in memory, where Streamlit limits each.
 
     Streamlit looks whether the session of an upload is there only before the upload comes: what
-    came after it had ended stayed for ever. An upload that is deleted counts on, for its session
-    may have kept it: 16 sessions held 6 GB.
+    comes after it has ended would stay for ever. An upload that is deleted counts on, for its
+    session may have kept it.
     """
     MemoryUploadedFileManager.add_file = _add  # type: ignore[assignment, method-assign]
 
@@ -56,7 +56,7 @@ def read_forms_as_utf8() -> None:
 
     Python takes the square of the length to read punycode: a megabyte would stop the one thread
     that serves everybody for a minute. Forms as ``a=1&b=2``, which no browser sends for a file, are
-    refused: 20 clients that sent 10 MB of ``%41`` or ``&`` kept everybody waiting for 9 seconds.
+    refused: 10 MB of ``%41`` or ``&`` take about half a second of that thread.
     """
     setattr(formparsers, DECODE, _decode)
     formparsers.FormParser.parse = _refuse  # type: ignore[assignment, method-assign]
