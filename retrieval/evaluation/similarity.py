@@ -23,10 +23,15 @@ def pair_cosines(
     """
     index = index.first(MAX_PICTURES)
     landmark_of = landmarks(names, queries)
-    labels = np.array([landmark_of.get(name, "") for name in index.names[:MAX_PICTURES]])
+    # As numbers, 0 for none: the names of two million pairs, which may be long, take gigabytes.
+    numbers = {"": 0}
+    names = index.names[:MAX_PICTURES]
+    labels = np.array(
+        [numbers.setdefault(landmark_of.get(name, ""), len(numbers)) for name in names]
+    )
     vectors = index.arrays["descriptors"][:MAX_PICTURES].astype(np.float32)
     first, second = np.triu_indices(len(labels), 1)
-    labelled = (labels[first] != "") | (labels[second] != "")
+    labelled = (labels[first] > 0) | (labels[second] > 0)
     first, second = first[labelled], second[labelled]
     cosines = (vectors @ vectors.T)[first, second]
     same = labels[first] == labels[second]
