@@ -30,6 +30,7 @@ from retrieval.methods.base import GlobalMethod, Method
 
 FILE = "ablation.npz"
 PROTOCOL = "medium"
+MAX_PICTURES = 10_000  # all their vectors are in memory, and several times: 1.5 GB
 MAX_BYTES = 16_000  # of a picture: five exponents and 2048 channels take 14 500
 EXPONENTS = (1.0, 2.0, 5.0, np.inf)  # of CNN-IRwNHA, beside its own: from average to maximum
 Layer = tuple[np.ndarray, np.ndarray]
@@ -168,10 +169,11 @@ def make(
     """Compute the variants of an index and keep them beside it.
 
     method: the one that made the index. The collection's pictures must be on this machine.
-    Raises RetrievalError where one of them is not what was indexed, and where nothing can be
-    written beside the index.
+    Raises RetrievalError for more than MAX_PICTURES, where one of them is not what was indexed, and
+    where nothing can be written beside the index.
     """
     index.check_method(method)
+    _check_size(index)
     files.check_writable(index.path, "ablation")
     pooled: list[list[np.ndarray]] = []
     second: list[np.ndarray] = []
@@ -224,17 +226,18 @@ def make(
 def load(index: Index, collection: Collection) -> Ablation | None:
     """The variants kept beside an index; None where there are none.
 
-    Raises RetrievalError when they are damaged, or belong to an earlier index, to other labels or
-    other query pictures.
+    Raises RetrievalError when they are damaged, are of more than MAX_PICTURES, or belong to an
+    earlier index, to other labels or other query pictures.
     """
     path = index.path / FILE
     if not path.is_file():
         return None
+    _check_size(index)
     again = f"; run: python -m retrieval ablate {index.path}"
     digests = "index_sha256", "labels_sha256", "query_pictures_sha256"
     names = "exponents", "pooled", "second", "maps", "scale_maps"
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
-    most = min(len(index) * MAX_BYTES, files.MAX_ARRAYS) + 100_000
+    most = len(index) * MAX_BYTES + 100_000
     try:
         arrays = {name: files.read_array(path, name, most) for name in digests + names}
         *stated, pictures = [str(arrays.pop(name)) for name in digests]
@@ -267,6 +270,13 @@ def load(index: Index, collection: Collection) -> Ablation | None:
     if not fine:
         raise RetrievalError(f"{path} is damaged{again}.")
     return _ablation(index, arrays)
+
+
+def _check_size(index: Index) -> None:
+    if len(index) > MAX_PICTURES:
+        raise RetrievalError(
+            f"There is no ablation of {index}: it is for up to {MAX_PICTURES:,} pictures."
+        )
 
 
 def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:

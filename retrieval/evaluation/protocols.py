@@ -203,8 +203,7 @@ def evaluate(
                 f"There are no labels for the protocol {protocol!r}; "
                 f"there are for {', '.join(allowed)}."
             )
-    # Column by column from here: keep each in one piece.
-    ranks = np.asfortranarray(check_ranks(ranks, len(truth.names), len(truth.queries)))
+    ranks = check_ranks(ranks, len(truth.names), len(truth.queries))
 
     rows: dict[str, list] = {protocol: [] for protocol in protocols}
     for column, query in enumerate(truth.queries):

@@ -56,12 +56,7 @@ def rank_queries(
     chain.check_chain(then, index)
     # As deep as a search goes: asked for more, an approximate one compares with all pictures.
     depth = MAX_DEPTH if index.filters else DEPTH
-    if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
-        raise RetrievalError(
-            f"{collection.title} has {len(collection.queries):,} queries for "
-            f"{len(collection.names):,} pictures: their rankings would take more than "
-            f"{files.human_bytes(files.MAX_ARRAYS)}. Evaluate fewer queries."
-        )
+    check_size(collection)
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}
     stored = query_descriptors(index) if method is None else None
@@ -104,6 +99,16 @@ def rank_queries(
         if progress:
             progress(column + 1, len(collection.queries), query.name)
     return ranks, timings
+
+
+def check_size(collection: Collection) -> None:
+    """Refuse a collection whose rankings of all queries would not fit into the memory."""
+    if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
+        raise RetrievalError(
+            f"{collection.title} has {len(collection.queries):,} queries for "
+            f"{len(collection.names):,} pictures: their rankings would take more than "
+            f"{files.human_bytes(files.MAX_ARRAYS)}. Evaluate fewer queries."
+        )
 
 
 def ranks_of(index: Index, collection: Collection, rankings: Sequence[np.ndarray]) -> np.ndarray:

@@ -25,7 +25,7 @@ from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import Scores, evaluate
-from retrieval.evaluation.queries import Turn, at_once, rank_queries
+from retrieval.evaluation.queries import Turn, at_once, check_size, rank_queries
 from retrieval.index import Index
 from retrieval.methods.base import Method
 from retrieval.ranking import chain, verifiers
@@ -166,8 +166,9 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         return None
     record = _read_record(path, index, collection, then, again)
     queries = len(collection.queries)
-    # Up to 8 bytes a rank and a second of each stage, and headers.
-    most = 8 * (len(collection.names) + 100) * queries + 100_000
+    check_size(collection)
+    # Up to 4 bytes a rank and a second of each stage, and headers.
+    most = 4 * (len(collection.names) + 100) * queries + 100_000
     try:
         ranks = files.read_array(arrays, "ranks", most)
         scores = evaluate(ranks, collection)
@@ -189,7 +190,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         "protocols": _as_json(scores),
         "ranked": _ranked(ranks),
     }
-    return Run(ranks.astype(np.int32), timings, scores, record)
+    return Run(ranks.astype(np.int32, copy=False), timings, scores, record)
 
 
 def _read_record(

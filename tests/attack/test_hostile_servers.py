@@ -261,3 +261,18 @@ def test_published_descriptors_that_unpack_to_more_than_they_should(tmp_path):
     with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
         read_mat(path, 2, 3)
     assert "unpacks to more" in str(caught.value.__cause__)
+
+
+def test_published_descriptors_made_of_cells(tmp_path):
+    """100 MB of those for RParis6k took 2.5 GB."""
+    path, cells = tmp_path / "a.mat", np.full((2048, 3), None)
+    cells[:] = [[np.zeros(1)] * 3] * 2048
+    numbers = np.zeros((2048, 5))
+    savemat(path, {"Q": numbers[:, :2], "X": cells})
+    with pytest.raises(RetrievalError, match="'cell'"):
+        read_mat(path, 2, 3)
+    first = path.read_bytes()
+    savemat(path, {"X": numbers[:, 2:]})
+    path.write_bytes(first + path.read_bytes()[128:])  # scipy reads the cells and not these
+    with pytest.raises(RetrievalError, match=r"'cell'.*'double'"):
+        read_mat(path, 2, 3)

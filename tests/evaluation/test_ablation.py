@@ -117,6 +117,16 @@ def test_pictures_that_were_replaced_are_noticed(copied, collection, load, drawn
         ablation.make(opened, replace(mine, queries=()), method)
 
 
+def test_more_pictures_than_fit_into_memory(copied, collection, load, monkeypatch):
+    opened = copied("sir")
+    ablation.make(opened, collection, load("sir"))
+    monkeypatch.setattr(ablation, "MAX_PICTURES", len(opened) - 1)
+    with pytest.raises(RetrievalError, match="it is for up to"):
+        ablation.load(opened, collection)
+    with pytest.raises(RetrievalError, match="it is for up to"):
+        ablation.make(opened, collection, load("sir"))
+
+
 def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
     opened, seen = copied("sir"), []
     monkeypatch.setattr(os, "access", lambda *args: False)

@@ -151,6 +151,18 @@ def test_a_kept_run_of_a_query_picture_that_was_replaced(index, method, folder):
     assert runs.load_run(index, open_collection(folder)).scores["easy"].map == 0.75
 
 
+def test_kept_rankings_larger_than_the_memory(index, method, folder, monkeypatch):
+    """A megabyte of them became 8 GB where the ground truth had 50,000 queries."""
+    collection = open_collection(folder)
+    runs.evaluate_index(index, collection, method)
+    most = 4 * len(collection.names) * len(collection.queries)
+    monkeypatch.setattr(files, "MAX_ARRAYS", most)
+    assert runs.load_run(index, collection) is not None
+    monkeypatch.setattr(files, "MAX_ARRAYS", most - 1)
+    with pytest.raises(RetrievalError, match="their rankings would take more than"):
+        runs.load_run(index, collection)
+
+
 def test_kept_rankings_that_were_cut_off(index, method, folder):
     runs.evaluate_index(index, open_collection(folder), method)
     path = index.path / "evaluation.npz"
