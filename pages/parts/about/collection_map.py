@@ -185,42 +185,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
     marks = base.transform_filter("datum.value !== null").mark_point(
         filled=True, size=90, strokeWidth=2, opacity=0.9, cursor="pointer"
     )
-    if scale == "Q":
-        legend = altair.Legend(orient="bottom", title=title, gradientLength=200)
-        marks = marks.encode(
-            color=altair.Color("value:Q", scale=altair.Scale(scheme="viridis"), legend=legend)
-        )
-    else:
-        known = sorted({row["value"] for row in rows if row["value"] is not None})
-        rounds = [divmod(n, len(COLOURS)) for n in range(len(known))]
-        colours = [COLOURS[n] for _, n in rounds]
-        channels = {
-            "stroke": colours,
-            "fill": [
-                colour if round_number % 2 == 0 else "transparent"
-                for (round_number, _), colour in zip(rounds, colours, strict=True)
-            ],
-            "shape": [SHAPES[round_number] for round_number, _ in rounds],
-        }
-        legend = altair.Legend(
-            orient="bottom",
-            columns=4,
-            title=None,
-            symbolLimit=0,
-            symbolSize=100,
-            symbolStrokeWidth=2,
-            labelFontSize=14,
-        )
-        legend_selection = altair.selection_point("alone", fields=["value"], bind="legend")
-        marks = marks.encode(
-            **{
-                channel: getattr(altair, channel.capitalize())(
-                    "value:N", scale=altair.Scale(domain=known, range=values), legend=legend
-                )
-                for channel, values in channels.items()
-            },
-            opacity=altair.condition(legend_selection, altair.value(0.9), altair.value(0.12)),
-        ).add_params(legend_selection)
+    marks = _by_amount(marks, title) if scale == "Q" else _by_kind(marks, rows)
     marks = marks.add_params(pick)
     neighbours = base.transform_filter("datum.ring")
     dark, light = (  # to be seen on any background
@@ -233,6 +198,52 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
         size=320, shape="cross", filled=True, color="#D55E00", stroke="#fff"
     )
     return (unknown + marks + dark + light + followed_mark).properties(height=520)
+
+
+def _by_amount(marks: altair.Chart, title: str) -> altair.Chart:
+    """Marks whose colour says how large ``value`` is."""
+    legend = altair.Legend(orient="bottom", title=title, gradientLength=200)
+    return marks.encode(
+        color=altair.Color("value:Q", scale=altair.Scale(scheme="viridis"), legend=legend)
+    )
+
+
+def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
+    """Marks with a colour and a shape for each ``value``; a click in the legend shows one alone.
+
+    Where there are more values than colours, these come again in another shape, every second time
+    hollow.
+    """
+    known = sorted({row["value"] for row in rows if row["value"] is not None})
+    rounds = [divmod(n, len(COLOURS)) for n in range(len(known))]
+    colours = [COLOURS[n] for _, n in rounds]
+    channels = {
+        "stroke": colours,
+        "fill": [
+            colour if round_number % 2 == 0 else "transparent"
+            for (round_number, _), colour in zip(rounds, colours, strict=True)
+        ],
+        "shape": [SHAPES[round_number] for round_number, _ in rounds],
+    }
+    legend = altair.Legend(
+        orient="bottom",
+        columns=4,
+        title=None,
+        symbolLimit=0,
+        symbolSize=100,
+        symbolStrokeWidth=2,
+        labelFontSize=14,
+    )
+    legend_selection = altair.selection_point("alone", fields=["value"], bind="legend")
+    return marks.encode(
+        **{
+            channel: getattr(altair, channel.capitalize())(
+                "value:N", scale=altair.Scale(domain=known, range=values), legend=legend
+            )
+            for channel, values in channels.items()
+        },
+        opacity=altair.condition(legend_selection, altair.value(0.9), altair.value(0.12)),
+    ).add_params(legend_selection)
 
 
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")

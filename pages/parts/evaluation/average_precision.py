@@ -42,7 +42,6 @@ def show_explanation(
     """Show how the AP of one query in a run is computed. number: of the query."""
     asked, label = collection.queries[number], entry.label
     explanation = explain(entry.run.ranks[:, number], asked.labels, protocol)
-    found = len(explanation.steps)
     st.markdown(
         f"Right pictures of this query: **{explanation.positives}**. {PROTOCOL_RULES[protocol]} "
         "Going down the list, each right picture adds an area, which is smaller the more wrong "
@@ -66,11 +65,34 @@ def show_explanation(
     )
     rows = step_rows(collection, explanation)
     name = f"{collection.name}-{protocol}-{label}-{Path(asked.name).stem}"
-    figure_column, table_column = st.columns([2, 3], gap="medium")
     note = plots.provenance(
         f"{collection.title}, query {Path(asked.name).name}", protocol, [entry.run.record]
     )
     key = ("steps", collection.name, protocol, label, entry.run.record["made"], number)
+    _show_steps(explanation, rows, key, note)
+    if explanation.steps:
+        st.markdown(example_sentence(explanation))
+    # One below the other, as a phone has no room for more.
+    st.latex(r"\mathrm{AP}=\sum_{j=1}^{n}\frac{1}{n}\cdot\frac{p_j^-+p_j^+}{2}")
+    st.latex(r"p_j^-=\frac{j-1}{r_j-1},\qquad p_j^+=\frac{j}{r_j}")
+    st.latex(r"\mathrm{mAP}=\frac{1}{Q}\sum_{q=1}^{Q}\mathrm{AP}_q")
+    st.caption(
+        "n: number of right pictures. r: rank of the j-th of them, without those left "
+        "out. p⁻ and p⁺: precision just before it and with it (p⁻ is 1 at rank 1). Q: queries that "
+        "have a right picture. Trapezoid rule: Philbin et al., CVPR 2007. Easy, Medium, Hard: "
+        "Radenović et al., CVPR 2018."
+    )
+    downloads(
+        name,
+        rows,
+        lambda kind: loaders.figure_file(kind, key, lambda: plots.steps(explanation, note)),
+    )
+
+
+def _show_steps(explanation: Explanation, rows: list[dict], key: tuple, note: str) -> None:
+    """Show the figure and the table of the steps side by side. rows: see ``step_rows``."""
+    found = len(explanation.steps)
+    figure_column, table_column = st.columns([2, 3], gap="medium")
     with figure_column.container(key="plot-steps"):
         st.image(
             loaders.figure_on_page(key, lambda: plots.steps(explanation, note)),
@@ -92,23 +114,6 @@ def show_explanation(
             f"**{sum(step.area for step in explanation.steps):.4f}**, the AP."
             + (f" {missing} right pictures are not in the list and add nothing." if missing else "")
         )
-    if found:
-        st.markdown(example_sentence(explanation))
-    # One below the other, as a phone has no room for more.
-    st.latex(r"\mathrm{AP}=\sum_{j=1}^{n}\frac{1}{n}\cdot\frac{p_j^-+p_j^+}{2}")
-    st.latex(r"p_j^-=\frac{j-1}{r_j-1},\qquad p_j^+=\frac{j}{r_j}")
-    st.latex(r"\mathrm{mAP}=\frac{1}{Q}\sum_{q=1}^{Q}\mathrm{AP}_q")
-    st.caption(
-        "n: number of right pictures. r: rank of the j-th of them, without those left "
-        "out. p⁻ and p⁺: precision just before it and with it (p⁻ is 1 at rank 1). Q: queries that "
-        "have a right picture. Trapezoid rule: Philbin et al., CVPR 2007. Easy, Medium, Hard: "
-        "Radenović et al., CVPR 2018."
-    )
-    downloads(
-        name,
-        rows,
-        lambda kind: loaders.figure_file(kind, key, lambda: plots.steps(explanation, note)),
-    )
 
 
 def marks_html(kinds: Iterable[str], label: str) -> str:
