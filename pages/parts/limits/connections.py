@@ -19,7 +19,7 @@ from streamlit.web.server.starlette.starlette_websocket import StarletteSessionC
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from pages.parts.limits.allowances import Allowance, OfClients
+from pages.parts.limits.allowances import OfClients
 from retrieval import hosts, request_limits
 
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
@@ -27,7 +27,7 @@ MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which eac
 A_MOMENT = 1.0  # s after those minutes
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
 MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
-MAX_FRAMES, FRAMES_A_SECOND = 1000, 100  # pieces of messages of a browser, at once and then
+MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # pieces of messages of one client, at once and then
 MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 
@@ -40,6 +40,7 @@ connected = WebSocketsSansIOProtocol.connection_made
 lost = WebSocketsSansIOProtocol.connection_lost
 write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
+pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 
@@ -124,9 +125,9 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
 def limit_messages() -> None:
     """Limit the pieces that messages come in, and what messages take in memory meanwhile.
 
-    Empty messages and parts of one byte take time from everybody. Streamlit looks at the size of a
-    message when all of it is there, up to 200 MB, and lets 500 messages to a browser wait, of any
-    size.
+    Empty messages and parts of one byte take time from everybody; those of all browsers of a client
+    are counted together. Streamlit looks at the size of a message when all of it is there, up to
+    200 MB, and lets 500 messages to a browser wait, of any size.
     """
     WebSocketsSansIOProtocol.connection_made = _connected  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.handle_events = _handle_events  # type: ignore[assignment, method-assign]
@@ -140,9 +141,7 @@ def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None
 
 
 def _handle_events(protocol: Any) -> None:
-    if not hasattr(protocol, "pieces"):  # the first browser was there before the limits
-        protocol.pieces = Allowance(MAX_FRAMES, FRAMES_A_SECOND)
-    if protocol.pieces.take(len(protocol.conn.events)):
+    if pieces.take(hosts.client_of_peer(protocol.client), len(protocol.conn.events)):
         handle_events(protocol)
         _limit_arriving(protocol)
     else:

@@ -183,21 +183,31 @@ class Protocol:
 
 
 def test_messages_in_tiny_pieces(monkeypatch):
-    """20 browsers that sent empty messages kept all visitors waiting for a minute."""
+    """700 browsers of one client that sent 500 empty messages each kept others waiting for 33 s."""
     handled, ended = [], []
     monkeypatch.setattr(connections, "handle_events", handled.append)
-    seconds = iter((0, 0, 6, 12, 12.1, 12.2))
-    monkeypatch.setattr(allowances, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    most, a_second = connections.MAX_FRAMES, connections.FRAMES_A_SECOND
+    monkeypatch.setattr(connections, "pieces", OfClients(most, a_second))
+    now = 0.0
+    monkeypatch.setattr(allowances.time, "monotonic", lambda: now)
     transport = SimpleNamespace(abort=lambda: ended.append(1))
-    conn = SimpleNamespace(events=[0] * 600, reader=SimpleNamespace(buffer=b""), current_size=None)
-    protocol = Protocol()
-    protocol.conn, protocol.transport = conn, transport
-    for _ in range(3):  # a browser that is busy
-        connections._handle_events(protocol)
-    assert (len(handled), ended) == (3, [])
-    for _ in range(2):
-        connections._handle_events(protocol)
-    assert (len(handled), ended) == (3, [1, 1])
+    reader = SimpleNamespace(buffer=b"")
+
+    def send(count, address, browsers=1):
+        for port in range(browsers):
+            protocol = Protocol()
+            protocol.client, protocol.transport = (address, port), transport
+            protocol.conn = SimpleNamespace(events=[0] * count, reader=reader, current_size=None)
+            connections._handle_events(protocol)
+
+    send(500, "192.0.2.1", browsers=most // 500)
+    assert (len(handled), ended) == (most // 500, [])
+    send(500, "192.0.2.1", browsers=2)
+    send(500, "192.0.2.2")
+    assert (len(handled), ended) == (most // 500 + 1, [1, 1])
+    now = 1.0
+    send(500, "192.0.2.1", browsers=a_second // 500)
+    assert (len(handled), ended) == (most // 500 + 1 + a_second // 500, [1, 1])
 
 
 class Transport(asyncio.Transport):
