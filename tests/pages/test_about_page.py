@@ -12,6 +12,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
+from pages.parts.about import collection_map
 from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
@@ -213,3 +214,14 @@ def test_a_blank_picture_has_no_keypoints_to_follow():
     app.file_uploader(key="about-upload").upload("blank.png", out.getvalue(), "image/png").run()
     assert not app.exception
     assert any("no keypoint" in one.value for one in app.info)
+
+
+def test_a_map_of_more_landmarks_than_colours_and_shapes():
+    """The 25th landmark ended the page in an IndexError."""
+    rows = [
+        {"Picture": f"{n}.jpg", "Landmark": f"{n}", "value": f"{n:02}", "x": n, "y": n}
+        | {"ring": False, "query": False}
+        for n in range(30)
+    ]
+    drawn = json.dumps(collection_map._chart(rows, "landmark", "N").to_dict())
+    assert json.dumps([f"{n:02}" for n in range(30)]) in drawn, "each has its place in the legend"

@@ -223,7 +223,7 @@ def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
             colour if round_number % 2 == 0 else "transparent"
             for (round_number, _), colour in zip(rounds, colours, strict=True)
         ],
-        "shape": [SHAPES[round_number] for round_number, _ in rounds],
+        "shape": [SHAPES[round_number % len(SHAPES)] for round_number, _ in rounds],
     }
     legend = altair.Legend(
         orient="bottom",
