@@ -178,6 +178,42 @@ def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
     assert not accept("192.0.2.1")[1].ended
 
 
+def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
+    """1,900 connections that asked for something all the time kept a page waiting for 42 s."""
+    monkeypatch.setattr(connections, "MAX_ANSWERED", 3)
+    monkeypatch.setattr(connections, "SHORT", 0.1)
+    monkeypatch.setattr(connections, "turns", {})
+    answered = []
+
+    async def answer(cycle, seconds):
+        if seconds:
+            await asyncio.sleep(seconds)
+        answered.append(cycle.scope["client"])
+
+    def ask(client, seconds=0.0, disconnected=False):
+        cycle = SimpleNamespace(scope={"client": client}, disconnected=disconnected)
+        return asyncio.ensure_future(connections._answer(cycle, seconds))
+
+    async def attack():
+        many = [ask(("192.0.2.1", port)) for port in range(100)]
+        await ask(("192.0.2.2", 1))
+        assert answered == [("192.0.2.1", port) for port in range(3)] + [("192.0.2.2", 1)]
+        left = ask(("192.0.2.1", 100), disconnected=True)
+        await asyncio.gather(*many, left)
+        assert len(answered) == 101
+        uploads = [ask(("192.0.2.1", port), seconds=60) for port in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(ask(("192.0.2.1", 3)), 30)
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert connections.turns["192.0.2.1"]._value == 3
+
+    monkeypatch.setattr(connections, "answer", answer)
+    asyncio.run(attack())
+
+
 class Protocol:
     """Stands for a connection."""
 
