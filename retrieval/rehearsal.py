@@ -1,7 +1,7 @@
 """A process that reads a stranger's file first, so that what it costs is known.
 
-A reader in Python bounds what it takes as well as its authors thought of. Here a file that takes
-more ends a process, and is refused. One that passes takes the same once more, and no more.
+Checks in a reader stop what their authors thought of. Here a file that takes more than the limits,
+for whatever reason, ends a process and is refused. One that passes takes as much again, no more.
 """
 
 from __future__ import annotations
