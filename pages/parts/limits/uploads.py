@@ -11,9 +11,11 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFileRec
 
+from pages.parts.limits.allowances import client_of
 from pages.parts.limits.messages import MAX_FILES
 
 MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
+MAX_OF_CLIENT = 1536 << 20  # of all sessions of a client, so that others can bring something too
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
 
 add = MemoryUploadedFileManager.add_file
@@ -34,15 +36,23 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     there = server.is_active_session(session_id)
     if not there and not server._session_mgr._session_storage.get(session_id):
         raise HTTPException(400, "The session of this upload has ended.")
-    most: dict[str, int] = vars(manager).setdefault("most", {})  # bytes of each session at once
+    # Of each session: whose it is, and the bytes that it had at once.
+    most: dict[str, tuple[str, int]] = vars(manager).setdefault("most", {})
     for gone in most.keys() - manager.file_storage.keys():
         del most[gone]
     files = manager.file_storage.get(session_id, {})
-    mine = max(sum(map(_size, files.values())) + _size(file), most.get(session_id, 0))
-    too_much = mine > MAX_UPLOADED or sum((most | {session_id: mine}).values()) > MAX_OF_ALL
-    if too_much or len(files) >= MAX_FILES:
+    # A session that is away has no address: it stays that of whoever it was.
+    client, before = most.get(session_id) or (client_of(session_id), 0)
+    mine = max(sum(map(_size, files.values())) + _size(file), before)
+    sizes = most | {session_id: (client, mine)}
+    if (
+        len(files) >= MAX_FILES
+        or mine > MAX_UPLOADED
+        or sum(size for owner, size in sizes.values() if owner == client) > MAX_OF_CLIENT
+        or sum(size for _, size in sizes.values()) > MAX_OF_ALL
+    ):
         raise HTTPException(413, "Too much was uploaded already.")
-    most[session_id] = mine
+    most[session_id] = client, mine
     add(manager, session_id, file)
 
 

@@ -57,13 +57,21 @@ def test_forms_without_files_are_refused(monkeypatch):
 
 
 def uploading(monkeypatch, *sessions):
-    """A server with these sessions, and what it does with an upload of so many bytes."""
+    """A server with these sessions, and what it does with an upload of so many bytes.
+
+    The address of a session is its name up to a colon.
+    """
+    addresses = {
+        session: SimpleNamespace(client_context=SimpleNamespace(remote_ip=session.split(":")[0]))
+        for session in sessions
+    }
     monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
     uploads.keep_few()
     away = SimpleNamespace(get=lambda session: session == "away")
     server = SimpleNamespace(
         is_active_session=sessions.__contains__,
         _session_mgr=SimpleNamespace(_session_storage=away),
+        get_client=addresses.get,
     )
     monkeypatch.setattr(uploads.runtime, "get_instance", lambda: server)
     manager = MemoryUploadedFileManager("")
@@ -72,6 +80,16 @@ def uploading(monkeypatch, *sessions):
         manager.add_file(session, UploadedFileRec(name, name, "", bytes(size)))
 
     return manager, upload
+
+
+def test_uploads_of_one_client_leave_room_for_others(monkeypatch):
+    """Four tabs filled the 2 GB of all, and nobody else could bring pictures."""
+    monkeypatch.setattr(uploads, "MAX_OF_CLIENT", 150_999)
+    _, upload = uploading(monkeypatch, "a:1", "a:2", "b:1")
+    upload("a:1", "a", 100_000)
+    with pytest.raises(HTTPException, match="413"):
+        upload("a:2", "a", 100_000)
+    upload("b:1", "a", 100_000)
 
 
 def test_an_upload_that_outlives_its_session(monkeypatch):
