@@ -22,7 +22,6 @@ from typing import Any, BinaryIO, cast
 from PIL import Image, ImageOps
 
 from retrieval import memory, picture_files, processes
-from retrieval.errors import RetrievalError
 from retrieval.picture_files import PictureError
 
 MIN_SIDE = 8  # pixels; smaller pictures leave a feature map without places to compare
@@ -98,13 +97,7 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:
             if self._process is not None:
                 processes.end(self._process)
-            try:
-                self._process = processes.start(__name__)
-            except OSError as error:
-                reason = error.strerror or error
-                raise RetrievalError(
-                    f"No process can be started to read pictures: {reason}."
-                ) from error
+            self._process = processes.start(__name__)
         return self._process
 
 

@@ -9,24 +9,32 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from retrieval.errors import RetrievalError
+
 ROOT = Path(__file__).parents[1]
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
     """Run a module of this checkout; it is asked on its stdin and answers on its stdout.
 
-    Raises OSError where no process can be started.
+    Raises RetrievalError where no process can be started.
     """
     # The working folder alone would not do where PYTHONSAFEPATH is set.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise RetrievalError(
+            f"No process can be started ({error.strerror or error}); end other programs, then try "
+            "again."
+        ) from error
 
 
 def pipes(process: subprocess.Popen[bytes]) -> tuple[BinaryIO, BinaryIO]:

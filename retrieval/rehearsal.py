@@ -29,14 +29,9 @@ def rehearse(read: Callable[[Path], Any], path: Path) -> None:
     where it takes more than MEMORY or SECONDS, or where no process can be started.
     """
     name = os.fspath(path)
-    try:
-        process = processes.start(
-            __name__, read.__module__, read.__name__, os.getcwd(), name, str(MEMORY)
-        )
-    except OSError as error:
-        raise RetrievalError(
-            f"No process can be started to read {name}: {error.strerror or error}."
-        ) from error
+    process = processes.start(
+        __name__, read.__module__, read.__name__, os.getcwd(), name, str(MEMORY)
+    )
     try:
         answer = process.communicate(timeout=SECONDS)[0]
     except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ extrapolated, and the output says so. Everything else is measured in full.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from retrieval.index import Index, finding
 from retrieval.index.asmk import InvertedFile
 from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.ranking import geometry, search
+from retrieval.ranking.ranking import Ranking
 
 SAMPLE = 40  # pairs of pictures on which the report's procedure is timed
 QUERIES = 20  # of the timings and of the comparison of mAP
@@ -81,29 +82,13 @@ def run(
             f"the report's procedure: {pair:.3f} s a pair (median of {SAMPLE}), extrapolated "
             f"{query_seconds:.0f} s a query: ours is {query_seconds / total:.0f} times as fast"
         )
-
-    exact = _FullPrecisionIndex(index, collection, method, progress)
-    print(f"{'mAP':44}" + "".join(f"{protocol:>8}" for protocol in collection.protocols))
-    truth = replace(collection, queries=tuple(queries))
-    started = time.perf_counter()
-    exhaustive = [_exhaustive(index, feature) for feature in features]
-    seconds = (time.perf_counter() - started) / len(queries)
-    votes = [index.searcher.rank(feature.descriptors, len(index))[0] for feature in features]
-    for label, positions in (
-        ("shortlist alone", votes),
-        (
-            f"shortlist and verification of {search.SHORTLIST}",
-            [ranking.positions for ranking in rankings],
-        ),
-        (
-            "  the same with descriptors in float32",
-            [search.rank_features(exact, feature).positions for feature in features],
-        ),
-        (f"verification of all, {seconds:.2f} s a query", exhaustive),
-    ):
-        scores = evaluate(ranks_of(index, collection, positions), truth)
-        maps = (protocol_scores.map for protocol_scores in scores.values())
-        print(f"{label:44}" + "".join(f"{100 * value:8.1f}" for value in maps))
+    _print_maps(
+        _FullPrecisionIndex(index, collection, method, progress),
+        index,
+        replace(collection, queries=tuple(queries)),
+        features,
+        rankings,
+    )
     _print_sizes(index)
     for pictures in GROWTH:
         _print_growth(index, features, max(pictures, len(index)), total - shortlist)
@@ -162,6 +147,40 @@ def _report_seconds(index: Index, features: list[LocalFeatures]) -> float | None
             ransac(pairs, AffineTransform, min_samples=3, residual_threshold=20, max_trials=1000)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds))
+
+
+def _print_maps(
+    exact: Index,
+    index: Index,
+    collection: Collection,
+    features: Sequence[LocalFeatures],
+    rankings: Sequence[Ranking],
+) -> None:
+    """Print what the shortlist, 8 bits and verifying only its pictures cost in mAP.
+
+    exact: the index with descriptors in float32. collection: with the queries that ``features`` and
+    ``rankings`` are of.
+    """
+    print(f"{'mAP':44}" + "".join(f"{protocol:>8}" for protocol in collection.protocols))
+    started = time.perf_counter()
+    exhaustive = [_exhaustive(index, feature) for feature in features]
+    seconds = (time.perf_counter() - started) / len(features)
+    votes = [index.searcher.rank(feature.descriptors, len(index))[0] for feature in features]
+    for label, positions in (
+        ("shortlist alone", votes),
+        (
+            f"shortlist and verification of {search.SHORTLIST}",
+            [ranking.positions for ranking in rankings],
+        ),
+        (
+            "  the same with descriptors in float32",
+            [search.rank_features(exact, feature).positions for feature in features],
+        ),
+        (f"verification of all, {seconds:.2f} s a query", exhaustive),
+    ):
+        scores = evaluate(ranks_of(index, collection, positions), collection)
+        maps = (protocol_scores.map for protocol_scores in scores.values())
+        print(f"{label:44}" + "".join(f"{100 * value:8.1f}" for value in maps))
 
 
 def _exhaustive(index: Index, query: LocalFeatures) -> np.ndarray:

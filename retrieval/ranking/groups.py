@@ -108,14 +108,14 @@ def components(ends: np.ndarray, count: int) -> np.ndarray:
 
 def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | int]]:
     """One row a picture, for a table. names: of the index, by position."""
-    return [
-        {
-            "group": number,
-            "picture": names[position],
-            "inliers of its best pair": max(
-                pair.inliers for pair in group.pairs if position in (pair.first, pair.second)
-            ),
-        }
-        for number, group in enumerate(groups, 1)
-        for position in group.positions
-    ]
+    table: list[dict[str, str | int]] = []
+    for number, group in enumerate(groups, 1):
+        best = dict.fromkeys(group.positions, 0)
+        for pair in group.pairs:
+            for position in (pair.first, pair.second):
+                best[position] = max(best[position], pair.inliers)
+        table += (
+            {"group": number, "picture": names[position], "inliers of its best pair": inliers}
+            for position, inliers in best.items()
+        )
+    return table

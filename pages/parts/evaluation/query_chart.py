@@ -33,6 +33,7 @@ SHAPES = {
     "*": ("triangle-right", "▶"),
 }
 GREY = "#7a8692"  # of the bands behind landmarks, and of the chosen query
+BAND_WIDTH = altair.RelativeBandSize(1.18)  # no gap between columns
 PALE = 0.75  # opacity of runs that are not compared
 QUERY_CONTAINER = "one-query"  # the key of the container that a click brings into view
 state = st.session_state
@@ -77,22 +78,38 @@ def ap_chart(
             scale=altair.Scale(paddingInner=0.15),
         )
     )
-    axis = altair.Axis(title="Average precision (0 to 1)", tickCount=5)
-    scale = altair.Scale(domain=[0, 1])
+    layers = [*_marks(base, labels, compared), _columns(base, labels)]
+    if by_landmark:
+        layers.insert(0, _bands(base))
+    height = 400 if by_landmark else 320  # pixels; names of landmarks take room
+    chart = altair.layer(*layers, data=altair.Data(values=data)).properties(height=height)
+    return chart.configure_axis(**axes.READABLE)
+
+
+def _height(field: str) -> altair.Y:
+    return altair.Y(
+        f"{field}:Q",
+        axis=altair.Axis(title="Average precision (0 to 1)", tickCount=5),
+        scale=altair.Scale(domain=[0, 1]),
+    )
+
+
+def _bands(base: altair.Chart) -> altair.Chart:
+    """A grey band behind every other landmark."""
+    return (
+        base.transform_filter("datum.band")
+        .mark_bar(color=GREY, opacity=0.12, width=BAND_WIDTH)
+        .encode(y=_height("top"))
+    )
+
+
+def _marks(base: altair.Chart, labels: list[str], compared: int) -> list[altair.Chart]:
+    """A mark for each run, that of the first one on top, and a line between two compared runs."""
     layers = []
-    if by_landmark:  # every other landmark on a band of grey
-        layers.append(
-            base.transform_filter("datum.band")
-            .mark_bar(color=GREY, opacity=0.12, width=altair.RelativeBandSize(1.18))
-            .encode(y=altair.Y("top:Q", axis=axis, scale=scale))
-        )
     if compared > 1:
         layers.append(
-            base.mark_rule(color="#8a949e", strokeWidth=2).encode(
-                y=altair.Y("ap0:Q", axis=axis, scale=scale), y2="ap1:Q"
-            )
+            base.mark_rule(color="#8a949e", strokeWidth=2).encode(y=_height("ap0"), y2="ap1:Q")
         )
-    # The first run is drawn last, so that it lies on top.
     for n, style in reversed([*enumerate(plots.styles(labels).values())]):
         size, opacity = (90, 1) if n < compared else (40, PALE)
         layers.append(
@@ -102,27 +119,28 @@ def ap_chart(
                 shape=SHAPES[style.marker][0],
                 size=size,
                 opacity=opacity,
-            ).encode(y=altair.Y(f"ap{n}:Q", axis=axis, scale=scale))
+            ).encode(y=_height(f"ap{n}"))
         )
-    # The whole column answers to the mouse, however small its mark is.
+    return layers
+
+
+def _columns(base: altair.Chart, labels: list[str]) -> altair.Chart:
+    """A column a query, which answers to the mouse, however small its marks are."""
     tooltips = [altair.Tooltip(f"{key}:N") for key in ("Query", "Landmark")]
     tooltips += [
         altair.Tooltip(f"ap{n}:Q", title=f"AP {label}", format=".3f")
         for n, label in enumerate(labels)
     ]
     tooltips.append(altair.Tooltip("Right pictures:Q"))
-    layers.append(
-        base.mark_bar(color=GREY, cursor="pointer", width=altair.RelativeBandSize(1.18))
+    return (
+        base.mark_bar(color=GREY, cursor="pointer", width=BAND_WIDTH)
         .encode(
-            y=altair.Y("top:Q", axis=axis, scale=scale),
+            y=_height("top"),
             opacity=altair.condition("datum.chosen", altair.value(0.3), altair.value(0)),
             tooltip=tooltips,
         )
         .add_params(altair.selection_point("pick", fields=["number"], on="click"))
     )
-    height = 400 if by_landmark else 320  # pixels; names of landmarks take room
-    chart = altair.layer(*layers, data=altair.Data(values=data)).properties(height=height)
-    return chart.configure_axis(**axes.READABLE)
 
 
 def _unlabelled_axis(count: int, by: str) -> altair.Axis:
