@@ -45,9 +45,9 @@ else:
     METHODS[part](followed)  # ends the page where there is no index
     opened = loaders.index_of(index.find(followed.collection.name)[part], followed.collection)
     checkpoint = checkpoints.registered(part, opened.checkpoint)
+    stands_in = f", standing in for {checkpoint.stands_in_for}" * bool(checkpoint.stands_in_for)
     st.caption(
-        f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id}), "
-        f"standing in for {checkpoint.stands_in_for}. Trained on: {checkpoint.trained_on}. Paper: "
-        f"{entry.paper}.",
+        f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id})"
+        f"{stands_in}. Trained on: {checkpoint.trained_on}. Paper: {entry.paper}.",
         help=explained("checkpoint"),
     )

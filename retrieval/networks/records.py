@@ -105,15 +105,13 @@ def _whitened(
     """
     on_landmarks = training == "gl18"
     folder = "gl18" if on_landmarks else "retrieval-SfM-120k"
-    is_of_report = on_landmarks and depth == 152
     return dict(
         id=f"{training.lower()}-resnet{depth}",
         method="cnn-irwnha",
-        title=f"ResNet-{depth}, GeM, whitening layer, three scales",
+        title=f"ResNet-{depth}, GeM, whitening layer, three scales"
+        + (", as in the report" if on_landmarks and depth == 152 else ""),
         trunk=f"resnet{depth}",
-        stands_in_for="itself: the network behind the report's figures"
-        if is_of_report
-        else "itself",
+        stands_in_for="",
         trained_on=_GL18 if on_landmarks else _SFM,
         licence=_MIT_CODE,
         source="cirtorch (Radenović, Tolias and Chum), test_e2e table of its README",
@@ -241,7 +239,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         method="cnn-irwnha",
         title="ResNet-101, GeM, learned whitening (Lw), three scales",
         trunk="resnet101",
-        stands_in_for="itself",
+        stands_in_for="",
         trained_on=_SFM,
         licence=_MIT_CODE,
         source="cirtorch (Radenović, Tolias and Chum), README",
@@ -258,7 +256,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         method="cnn-irwnha",
         title="VGG-16, GeM, learned whitening (Lw), three scales",
         trunk="vgg16",
-        stands_in_for="itself",
+        stands_in_for="",
         trained_on=_SFM,
         licence=_MIT_CODE,
         source="cirtorch (Radenović, Tolias and Chum), README",
@@ -307,9 +305,9 @@ RECORDS: tuple[dict[str, Any], ...] = (
     dict(
         id="delf-tfhub",
         method="delf",
-        title="DELF of its authors: ResNet-50 conv4, trained attention, PCA to 40-d",
+        title="DELF of its authors, as in the report: ResNet-50 conv4, attention, PCA to 40-d",
         trunk="resnet50 conv4, in a TensorFlow SavedModel",
-        stands_in_for="itself: the module behind the report's figures",
+        stands_in_for="",
         trained_on="Google Landmarks (Noh et al., ICCV 2017)",
         licence="not known here; its page on TF Hub states it",
         source="https://tfhub.dev/google/delf/1",

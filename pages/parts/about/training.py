@@ -55,8 +55,10 @@ def section() -> None:
         "The networks began with weights for naming the objects of ImageNet. Then they were "
         "trained on photographs of landmarks. One pass over the training is an **epoch**. The "
         "**loss** is what the training makes small. Whether that helps to search is measured on "
-        "landmarks that were **held out**: the network never learns from them. Epoch 0 is before "
-        "the training; the epoch with the best value is kept (large mark)."
+        "landmarks that were **held out**: the network never learns from them. For their mAP each "
+        "held-out photograph searches the others by one vector, at one scale and without "
+        "whitening, so it is not the mAP of the page *Evaluation*. Epoch 0 is before the training; "
+        "the epoch with the best value is kept (large mark)."
     )
     for method in ("cnn-irwnha", "sir", "delf"):
         checkpoint = checkpoints.find(method)
