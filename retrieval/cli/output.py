@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,14 +26,22 @@ def printable(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
+DELAY = 1.0  # s of work before a bar is shown
+LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
+
+
+def _tqdm(**options: Any) -> tqdm:
+    from tqdm import tqdm
+
+    interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL
+    return tqdm(delay=DELAY, mininterval=interval, **options)
+
+
 class Bar:
     """A progress bar with rate and time left, on stderr. ``update`` is a ``progress`` callback."""
 
     def __init__(self, total: int, unit: str = "picture"):
-        from tqdm import tqdm
-
-        # No bar where stderr is no terminal, nor for what takes less than a second.
-        self.tqdm = tqdm(total=total, unit=unit, delay=1.0, disable=None)
+        self.tqdm = _tqdm(total=total, unit=unit)
 
     def __enter__(self) -> Bar:
         return self
@@ -74,20 +83,12 @@ class DownloadBar:
 
     def update(self, bytes_so_far: int, total: int | None, name: str) -> None:
         """total: bytes of the file, where known. name: of the file."""
-        from tqdm import tqdm
-
         if name != self.name:
             self._close()
             self.name, self.bytes_so_far = name, bytes_so_far
             # initial: bytes of an earlier download do not count for the rate
-            self.bar = tqdm(
-                desc=name,
-                total=total,
-                initial=bytes_so_far,
-                unit="B",
-                unit_scale=True,
-                delay=0.5,
-                disable=None,
+            self.bar = _tqdm(
+                desc=name, total=total, initial=bytes_so_far, unit="B", unit_scale=True
             )
         assert self.bar is not None
         if bytes_so_far < self.bytes_so_far:

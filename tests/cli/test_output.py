@@ -1,3 +1,4 @@
+from retrieval.cli import output
 from retrieval.cli.output import DownloadBar
 
 
@@ -8,3 +9,14 @@ def test_a_download_bar_follows_a_restart_and_the_next_file(capsys):
             assert (bar.bytes_so_far, bar.name) == (done, name)
         bar.say("done")
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_log_gets_lines_of_progress(capsys, monkeypatch):
+    monkeypatch.setattr(output, "DELAY", 0.0)
+    monkeypatch.setattr(output, "LOG_INTERVAL", 0.0)
+    with output.Bar(2, "query") as bar:
+        bar.update(1, 2, "a.jpg")
+        assert "1/2" in capsys.readouterr().err
+        bar.say("epoch 1")
+    written = capsys.readouterr()
+    assert written.out == "epoch 1\n"
