@@ -128,6 +128,15 @@ def test_names_that_are_no_text_or_look_like_a_formula(scores, truth, name):
     minidom.parseString(figure_files.encode(figure, "svg"))
 
 
+def test_long_landmarks_are_cut():
+    """Two hundred of 300 combining letters, from a visitor's file, kept the drawing for 18 s."""
+    query = Query("a.jpg", landmark="\u0301" * 300, labels={"easy": np.array([0])})
+    found = evaluate(np.zeros((1, 1), np.int32), GroundTruth(("a",), (query,)))
+    (axes,) = plots.landmarks({"SIR": found["easy"]}, [query], NOTE).axes
+    (label,) = axes.get_yticklabels()
+    assert len(label.get_text()) == plots.MAX_LABEL
+
+
 def test_a_figure_of_more_than_max_items_shows_the_first(truth, monkeypatch):
     monkeypatch.setattr(plots, "MAX_ITEMS", 10)
     queries = [Query(f"{n}.jpg", landmark=f"tower {n}", labels={"easy": [0]}) for n in range(3000)]
