@@ -232,6 +232,22 @@ def test_a_text_file_that_names_a_query_elsewhere(tmp_path, first):
         read_ground_truth(tmp_path, ["a.jpg"])
 
 
+def test_text_files_that_are_large_together(tmp_path, monkeypatch):
+    """Each was within the limit: three of 32 MB, packed 0.1 MB, took 2.4 GB, and others followed.
+
+    The lines, of which each becomes a text, are not even looked at.
+    """
+    monkeypatch.setattr(ground_truth, "MAX_BYTES", 1000)
+    for number in (1, 2):
+        for kind in ("good", "ok", "junk"):
+            (tmp_path / f"hall_{number}_{kind}.txt").write_bytes(b"a\n" * 50)
+        (tmp_path / f"hall_{number}_query.txt").write_text("hall_1 0 0 9 9\n")
+    assert len(read_ground_truth(tmp_path, ["a.jpg"]).queries) == 2
+    (tmp_path / "hall_1_good.txt").write_bytes(b"a\n" * 300)
+    with pytest.raises(RetrievalError, match="too large for ground truth"):
+        read_ground_truth(tmp_path, ["a.jpg"])
+
+
 def test_json_that_grows(tmp_path):
     path = tmp_path / "ground_truth.json"
     path.write_text("[" + "[]," * 11_000_000 + "[]]")
