@@ -144,6 +144,7 @@ def _choose_second_picture(
             st.caption("That picture is not in the index; here is the best of those that are.")
         state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
     own = query_picture.own_name
+    places = {name: place for place, name in enumerate(names)}
     ranks = {name: rank for rank, name in enumerate((one for one in names if one != own), 1)}
 
     def option(name: str) -> str:
@@ -151,7 +152,7 @@ def _choose_second_picture(
             return name
         if name == own:
             return f"{name} · the query itself"
-        return f"{ranks[name]} · {_inliers_text(ranking, name)} · {name}"
+        return f"{ranks[name]} · {_inliers_text(ranking, places[name])} · {name}"
 
     # Each query, with its box, has a list of its own: Streamlit would show the labels of another.
     key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
@@ -275,10 +276,11 @@ def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
     return True
 
 
-def _inliers_text(ranking: Ranking, name: str) -> str:
-    """What DELF's ranking knows of a picture: '31 inliers', that there are few, or nothing."""
+def _inliers_text(ranking: Ranking, place: int) -> str:
+    """What DELF's ranking knows of the picture at a place (from 0): '31 inliers', that there are
+    few, or nothing.
+    """
     assert ranking.inliers is not None  # it is DELF's
-    place = ranking.names.index(name)
     if ranking.inliers[place]:
         return f"{ranking.inliers[place]} inliers"
     # Inliers come before votes, so the verified pictures are the first of the ranking.
@@ -291,7 +293,7 @@ def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str, own: str | Non
     votes: (N,) float32, of every picture of the index. own: the name of the query, where it is a
     picture of the collection: a search leaves it out.
     """
-    inliers_text = _inliers_text(ranking, name)
+    inliers_text = _inliers_text(ranking, ranking.names.index(name))
     if own is not None:
         ranking = ranking.without(own)
     assert ranking.inliers is not None  # it is DELF's
