@@ -141,8 +141,7 @@ def photographers(titles: dict[str, str]) -> None:
             "Source": st.column_config.LinkColumn(display_text="page"),
         },
     )
-    csv = credits.as_csv(named[name].credits)
-    download("CSV", lambda: csv, f"{name}-credits.csv", "text/csv")
+    download("CSV", lambda: credits.as_csv(named[name].credits), f"{name}-credits.csv", "text/csv")
 
 
 cards.open_page("Collections")

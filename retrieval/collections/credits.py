@@ -15,6 +15,7 @@ from retrieval.errors import RetrievalError
 
 FILE = "credits.json"
 MAX_BYTES = 32_000_000
+MAX_PICTURES = 250_000  # ten times as many are 32 MB, and take 2 GB on a page that lists them
 _FORMULA = tuple("=+-@\t\r")
 _ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]+", re.ASCII)  # nothing that ends a link
 
@@ -60,6 +61,8 @@ def read_credits(folder: Path) -> dict[str, Credit]:
         return {}
     try:
         pictures = files.read_json(path, MAX_BYTES)["pictures"]
+        if len(pictures) > MAX_PICTURES:
+            raise RetrievalError(f"{path} lists more than {MAX_PICTURES:,} pictures.")
         return {str(name): _credit(entry) for name, entry in pictures.items()}
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error

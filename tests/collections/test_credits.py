@@ -80,6 +80,16 @@ def test_a_file_too_large_for_the_memory(tmp_path):
         read_credits(tmp_path)
 
 
+def test_credits_of_very_many_pictures(tmp_path, monkeypatch):
+    """2.4 million entries of nothing, 32 MB, took 1.9 GB on the page that lists them."""
+    monkeypatch.setattr(credits, "MAX_PICTURES", 2)
+    write(tmp_path, {"a.jpg": {}, "b.jpg": {}})
+    assert len(read_credits(tmp_path)) == 2
+    write(tmp_path, {"a.jpg": {}, "b.jpg": {}, "c.jpg": {}})
+    with pytest.raises(RetrievalError, match="lists more than 2 pictures"):
+        read_credits(tmp_path)
+
+
 def test_one_line():
     assert one_line(" a\n\tb\u00a0c ") == "a b c"
     assert one_line("evil\u202egpj.exe\x1b[31m\u200b") == "evilgpj.exe[31m"
