@@ -1,9 +1,11 @@
-"""How long files that were made to be downloaded are kept, and how many bytes of them."""
+"""Files to download: whose are made next, how long they are kept, and how many bytes of them."""
 
+import asyncio
 import itertools
 from types import SimpleNamespace
 
 import pytest
+from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.media_file_manager import MediaFileManager, MediaFileMetadata
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
 
@@ -46,3 +48,31 @@ def test_files_are_few(monkeypatch, manager):
         files.append(made(manager, 4 * letter))
         manager.remove_orphaned_files()
     assert [bool(manager.read_file(file)) for file in files] == [False, True, True]
+
+
+def test_one_file_of_a_client_is_made_at_a_time(monkeypatch):
+    """Sixty tabs that asked for two drawings each kept the download of others waiting for 35 s."""
+    begun, told = [], asyncio.Event()
+
+    async def make(session, asked):
+        begun.append(session.id)
+        await told.wait()
+
+    name = "_handle_backend_operation_request"
+    monkeypatch.setattr(AppSession, name, downloads.make)  # undone later
+    downloads.make_in_turn()
+    monkeypatch.setattr(downloads, "make", make)
+    monkeypatch.setattr(downloads, "client_of", lambda session: session[0])
+
+    async def attack():
+        sessions = [SimpleNamespace(id=one) for one in ("a1", "a2", "a3", "b")]
+        made = asyncio.gather(*(getattr(AppSession, name)(one, None) for one in sessions))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert begun == ["a1", "b"]
+        told.set()
+        await made
+
+    asyncio.run(attack())
+    assert begun == ["a1", "b", "a2", "a3"]
+    assert not downloads.turns
