@@ -66,5 +66,5 @@ class Connection(H11Protocol):
     def _abort(self) -> None:
         self._stop_timer()
         self.open.pop(self, None)
-        if not self.transport.is_closing():
-            self.transport.abort()
+        # Also where it is closing: it would wait until the client has read the answer.
+        self.transport.abort()

@@ -223,6 +223,31 @@ def test_many_idle_connections_keep_nobody_out(monkeypatch, client, text):
         one.close()
 
 
+def test_connections_whose_answers_nobody_reads_are_closed(monkeypatch, client):
+    """1,000 of them, which waited for that after the last answer, silenced the service."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    made, transports = connections.Connection.connection_made, []
+
+    def with_small_buffer(self, transport):
+        transports.append(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        made(self, transport)
+
+    monkeypatch.setattr(connections.Connection, "connection_made", with_small_buffer)
+    ask = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n{}\r\n"
+    asked = 3 * ask.format("") + ask.format("Connection: close\r\n")
+    deaf = []
+    for _ in range(40):
+        deaf.append(socket.socket())
+        deaf[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        deaf[-1].connect(("127.0.0.1", client.port))
+        deaf[-1].sendall(asked.encode())
+        wait_until(lambda: len(transports) == len(deaf) and transports[-1].is_closing())
+    wait_until(lambda: len(client.server.server_state.connections) <= 20)
+    for one in deaf:
+        one.close()
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client, waits):
     """600 new ones a second ended those of others before their requests were read."""
@@ -231,7 +256,7 @@ def test_connections_of_one_client_end_before_those_of_others(monkeypatch, clien
     monkeypatch.setattr(
         connections.Connection,
         "_waits_for_client",
-        lambda one: waiting(one) and (waits or one._who() != here),
+        lambda one: waiting(one) and (waits or one._client_key() != here),
     )
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     try:
