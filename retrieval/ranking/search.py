@@ -129,7 +129,7 @@ def rank_features(
     """Rank the pictures of an index for the features of a query, without re-rankers.
 
     top, verify: as for ``rank_picture``. Raises RetrievalError for an index of keypoints, for
-    descriptors of another length than those of the index, and for ``top`` below 1.
+    descriptors of another length than those of the index or with NaN, and for ``top`` below 1.
     """
     if index.kind == "keypoints":
         raise RetrievalError(
@@ -141,6 +141,8 @@ def rank_features(
     descriptors = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     if len(index.arrays["descriptors"]):
         index.check_width(descriptors)
+    if not np.isfinite(descriptors).all():  # FAISS would find the picture at -1, the last one
+        raise RetrievalError("The network gives no numbers for this picture; use another network.")
     started = time.perf_counter()
     if index.kind == "global":
         positions, scores = index.searcher.rank(descriptors, count)

@@ -51,6 +51,14 @@ def test_top_cuts_the_whole_ranking(many):
             search.rank_picture(many, method, picture, top=top)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_descriptors_that_are_no_numbers(many, number):
+    """FAISS finds -1 for them: the last picture was every result, or a search a traceback."""
+    descriptor = np.full(many.width, number, np.float32)
+    with pytest.raises(RetrievalError, match="gives no numbers for this picture"):
+        search.rank_features(many, descriptor)
+
+
 def test_equal_pictures_have_equal_scores_and_one_order(tmp_path):
     for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 1), ("e", 3)):
         paint(tmp_path / "pictures" / f"{name}.png", seed)
