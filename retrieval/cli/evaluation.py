@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval import files, methods
 from retrieval.cli.arguments import command, place, then_argument
-from retrieval.cli.output import Bar, print_table, write_json, writing
+from retrieval.cli.output import Bar, print_table, printable, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS, evaluate
@@ -116,13 +116,14 @@ def _print_run(
     run: Run, protocols: Sequence[str], index: Index, collection: Collection, then: Sequence[str]
 ) -> None:
     """Print what was evaluated, and the scores under these protocols."""
-    print(
+    text = (
         f"{collection.title}: {len(collection.queries)} queries, {len(index)} of "
         f"{len(collection)} pictures, {index.method} with {index.checkpoint}"
         + (f", search {index.search_stated}" if index.search != "exact" else "")
         + (f", then {', '.join(then)}" if then else "")
         + (", whole queries without their boxes" if collection.whole else "")
     )
+    print(printable(text))
     if collection.note:
         print(collection.note)
     print_table({name: run.scores[name] for name in protocols})
@@ -237,10 +238,8 @@ def _reproduce(args: argparse.Namespace) -> None:
             numbers = "".join(
                 f"{line.map[p]:9.2f}" if p in line.map else f"{'-':>9}" for p in protocols
             )
-            print(
-                f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
-                + (line.note or f"{numbers}  {line.seen}").rstrip()
-            )
+            text = f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
+            print(printable(text + (line.note or f"{numbers}  {line.seen}").rstrip()))
         if any(line.origin == reproduce.MEASURED and line.map for line in lines):
             print(open_collection(name).note)
         if not any(line.origin == reproduce.MEASURED for line in lines):

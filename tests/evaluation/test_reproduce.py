@@ -19,6 +19,7 @@ from retrieval import cli
 from retrieval.cli import index as index_command
 from retrieval.collections import collection as collections
 from retrieval.collections import downloads, transfer
+from retrieval.evaluation import reproduce
 from retrieval.index import finding, loading
 from retrieval.networks import checkpoints
 
@@ -214,6 +215,15 @@ def test_evaluation_missing_is_made_up_for(server, roxford, network, capsys):
     assert cli.main(["reproduce"]) == 0
     assert "measured here  gl18-resnet152" in capsys.readouterr().out
     assert (where / "evaluation.json").is_file()
+
+
+def test_a_name_in_an_index_is_no_command_for_the_terminal(monkeypatch, capsys):
+    line = reproduce.Line("SIR", reproduce.MEASURED, "\x1b[2Jnet", {})
+    monkeypatch.setattr(reproduce, "table", lambda collection: [line])
+    assert cli.main(["reproduce"]) == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[2Jnet" in out
+    assert "\x1b" not in out
 
 
 def test_download_of_a_checkpoint(server, network, capsys):
