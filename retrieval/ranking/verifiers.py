@@ -110,10 +110,12 @@ class DatabaseFeatures:
 
     def _find(self, position: int) -> LocalFeatures | None:
         digest = self.index.digests[position]
+        if not digest:  # an index made without pictures: nobody knows their size
+            return None
         if self.stored is not None and digest in self.stored[1]:
             index, positions = self.stored
             return as_local(index.features(positions[digest]))
-        if self.collection is None or not digest:
+        if self.collection is None:
             return None
         try:
             path = self.collection.path(self.index.names[position])

@@ -1,13 +1,16 @@
 """Groups: what geometry confirms is joined, and near-duplicates come first."""
 
+import shutil
+
 import pytest
+from attack.indexes import edit, forge
 from PIL import Image
 
 from retrieval import index, methods
 from retrieval.collections import Collection
 from retrieval.ranking import groups
 from retrieval.ranking.groups import Pair
-from retrieval.ranking.verifiers import DatabaseFeatures
+from retrieval.ranking.verifiers import DatabaseFeatures, xfeat
 
 
 def test_pairs_join_pictures_to_groups():
@@ -54,6 +57,22 @@ def test_copies_and_parts_are_found(copies):
     names = [{opened.names[position] for position in group.positions} for group in found]
     assert names == [{"0.png", "copy.jpg"}, {"1.png", "part.png"}]
     assert found[0].pairs[0].share >= groups.NEAR_DUPLICATE
+
+
+def test_an_index_made_without_pictures_has_no_groups(copies, tmp_path):
+    """Those of a stranger said that they were no pixels large: a division by zero."""
+    opened, collection = copies
+    shutil.copytree(opened.path, tmp_path / "sir")
+    index.build(collection, xfeat(), tmp_path / "xfeat")
+    for name in ("sir", "xfeat"):
+        unknown = {"sha256": "", "width": 0, "height": 0}
+        edit(tmp_path / name / "images.json", lambda images: [one | unknown for one in images])
+        forge(tmp_path / name)
+    stripped = index.load(tmp_path / "sir")
+    database = DatabaseFeatures(stripped, collection)
+    assert database.stored is not None
+    assert groups.pairs_of(stripped, database, range(len(stripped))) == []
+    assert "could not be compared" in database.note
 
 
 def test_pictures_that_cannot_be_read_are_in_no_group(copies):
