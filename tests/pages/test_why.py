@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.parts.search import why
 from pages.parts.search.answer import score_text
 from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
@@ -86,3 +87,12 @@ def test_a_picture_that_geometry_never_looked_at_is_not_said_to_have_few_inliers
     ranking = Ranking(np.arange(2), votes, ("a", "b"), inliers, {}, {})
     assert [score_text(ranking, n) for n in (0, 1)] == ["40 inliers", "votes 0.200"]
     assert [score_text(ranking, n, short=True) for n in (0, 1)] == ["40", "0.200"]
+
+
+def test_every_pair_is_in_the_histogram():
+    """Cosines of copies, 1.0001, were left out, and pairs less alike than any unrelated ones."""
+    right, unrelated = np.array([1.0001, 0.7, -0.3]), np.array([0.1, 0.2])
+    bars = why._histogram(right, unrelated, 0.5).layer[0].data.values
+    for kind in ("Same landmark", "Different places"):
+        shares = [bar["share"] for bar in bars if bar["Pairs"] == kind]
+        assert sum(shares) == pytest.approx(1)

@@ -117,7 +117,8 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
 
 def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair.LayerChart:
     """Cosines of pairs of one landmark (n,) and of different places (m,), and one score."""
-    edges = np.linspace(min(unrelated.min(), score) - 0.01, 1, 41)
+    shown = np.concatenate([right, unrelated, [score, 1]])  # of copies it may be 1.0001
+    edges = np.linspace(shown.min() - 0.01, shown.max(), 41)
     bars = []
     for kind, values in (("Same landmark", right), ("Different places", unrelated)):
         shares = np.histogram(values, edges)[0] / len(values)
