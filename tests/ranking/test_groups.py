@@ -64,8 +64,8 @@ def test_an_index_made_without_pictures_has_no_groups(copies, tmp_path):
     opened, collection = copies
     shutil.copytree(opened.path, tmp_path / "sir")
     index.build(collection, xfeat(), tmp_path / "xfeat")
+    unknown = {"sha256": "", "width": 0, "height": 0}
     for name in ("sir", "xfeat"):
-        unknown = {"sha256": "", "width": 0, "height": 0}
         edit(tmp_path / name / "images.json", lambda images: [one | unknown for one in images])
         forge(tmp_path / name)
     stripped = index.load(tmp_path / "sir")
