@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import streamlit as st
 from PIL import Image, ImageDraw
 from streamlit.delta_generator import DeltaGenerator
@@ -145,7 +146,10 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
     shown = Image.open(io.BytesIO(jpeg))
     if box is not None:
         x, y = shown.width / size[0], shown.height / size[1]
-        corners = (box[0] * x, box[1] * y, box[2] * x - 1, box[3] * y - 1)
+        # Pillow draws lines as far outside as they go, a second for each 30 million pixels, in
+        # which no other thread runs.
+        last = (shown.width - 1, shown.height - 1)
+        corners = np.clip(np.multiply(box, (x, y, x, y)), 0, last * 2).tolist()
         width = max(2, shown.width // 150)
         draw = ImageDraw.Draw(shown)
         for wide, colour in ((width * 2, "black"), (width, BOX)):  # to be seen on any picture
