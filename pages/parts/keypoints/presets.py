@@ -29,8 +29,8 @@ PRESETS = (
         "museum_009.jpg",
         "museum_012.jpg",
         "The same building at dusk",
-        "The light, the camera and the crowd differ, and still all three find enough inliers: "
-        "XFeat more than DELF, and LighterGlue the most.",
+        "The light, the camera and the crowd differ, and still all three find inliers: DELF a few, "
+        "XFeat more, and LighterGlue the most.",
         frozenset({"delf", "xfeat", "lighterglue"}),
     ),
     Preset(
@@ -38,7 +38,7 @@ PRESETS = (
         "museum_014.jpg",
         "Look-alikes",
         "Two buildings with the same columns and the same gable. DELF and LighterGlue take them "
-        "for one, with few inliers above the limit; XFeat does not. Geometry can be wrong.",
+        "for one; XFeat finds too few inliers. Geometry can be wrong.",
         frozenset({"delf", "lighterglue"}),
     ),
     Preset(

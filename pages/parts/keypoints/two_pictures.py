@@ -29,7 +29,7 @@ from retrieval.collections import Collection
 from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots
 from retrieval.images import Box
-from retrieval.ranking import geometry
+from retrieval.ranking import confidence, geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import SHORTLIST
@@ -263,12 +263,13 @@ def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
             return False
     inliers = comparison.inlier_count
     matches = "1 match" if comparison.match_count == 1 else f"{comparison.match_count} matches"
-    if inliers >= matcher.min_inliers:
+    meaning = confidence.meaning(inliers, matcher.min_inliers)
+    if inliers >= confidence.SURE_INLIERS:
         symbol, text = "green[:material/check_circle:]", f"**{inliers} of {matches} are inliers**"
-        meaning = f"Unrelated pictures hardly ever reach {matcher.min_inliers}."
+    elif inliers >= matcher.min_inliers:
+        symbol, text = "orange[:material/help:]", f"**{inliers} of {matches} are inliers**"
     elif inliers:
         symbol, text = "orange[:material/help:]", f"**Only {inliers} of {matches} are inliers**"
-        meaning = f"Fewer than {matcher.min_inliers} can be chance."
     else:
         symbol, text = "gray[:material/block:]", f"**None of {matches} is an inlier**"
         meaning = "No plausible transformation fits enough of them."

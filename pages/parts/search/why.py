@@ -20,7 +20,7 @@ from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.methods.base import LocalFeatures, as_local
-from retrieval.ranking import geometry
+from retrieval.ranking import confidence, geometry
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import MIN_INLIERS
@@ -235,7 +235,7 @@ def show_geometry(
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
         f"XFeat finds keypoints in both pictures{learned}: **{found.count} of {len(pairs)} matches "
-        f"are inliers**. Unrelated pictures hardly ever reach {MIN_INLIERS}."
+        f"are inliers**. {confidence.meaning(found.count, MIN_INLIERS)}"
     )
 
 
@@ -263,8 +263,7 @@ def _show_matches(
     if found.matrix is not None and agree:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches of DELF are inliers**: they agree on how the "
-            f"camera moved. Unrelated pictures hardly ever reach {NOISE_FLOOR}, so both very "
-            "likely show one thing."
+            f"camera moved. {confidence.meaning(found.count, NOISE_FLOOR)}"
         )
         above = plots.aligned(
             open_picture(query_picture.source, query_picture.name)[0],
@@ -276,9 +275,9 @@ def _show_matches(
         compare.aligned(open_picture(other.source, other.name)[0], above, f"aligned-{other.name}")
     else:
         st.markdown(
-            f"**{found.count} of {len(pairs)} matches are inliers.** Unrelated pictures reach as "
-            f"many by chance: only {NOISE_FLOOR} or more say something. The rank of this picture "
-            "comes from its votes, which count similar details wherever they are."
+            f"**{found.count} of {len(pairs)} matches are inliers.** "
+            f"{confidence.meaning(found.count, NOISE_FLOOR)} The rank of this picture comes from "
+            "its votes, which count similar details wherever they are."
         )
 
 
