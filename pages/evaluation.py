@@ -17,13 +17,18 @@ from pages.parts.evaluation import (
     runs,
     tables,
 )
-from pages.parts.evaluation.average_precision import PROTOCOL_RULES
 from pages.parts.evaluation.runs import UPLOAD, LabelledRun
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.figures import evaluation as plots
 
+PROTOCOL_RULES = {
+    "easy": "Easy: the clearly visible views are right; difficult ones are left out of the score.",
+    "medium": "Medium: the clearly visible and the difficult views are right.",
+    "hard": "Hard: only the difficult views are right; clearly visible ones are left out.",
+    "classic": "Classic: the good and the partly hidden views are right.",
+}
 state = st.session_state
 
 cards.open_page("Evaluation")
@@ -116,7 +121,7 @@ if labelled_runs:
     )
     st.caption(
         f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
-        f"mP@k and Queries are for the protocol {protocol}."
+        f"mP@k and Queries are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
         + (
@@ -148,8 +153,8 @@ if labelled_runs:
     )
     if rows := tables.reranking_rows(labelled_runs, protocol):
         st.markdown(
-            f"mAP ({protocol}, in per cent) of each method alone and with re-rankers, measured "
-            f"here on {collection.title}."
+            f"mAP ({protocol.capitalize()}, in per cent) of each method alone and with re-rankers, "
+            f"measured here on {collection.title}."
         )
         st.dataframe(
             rows,
@@ -163,7 +168,8 @@ if labelled_runs:
         )
         downloads(f"{collection.name}-{protocol}-reranked", rows)
     else:
-        st.markdown("Nothing was evaluated with a re-ranker yet.")
+        whole = " and without the query boxes" if collection.whole else ""
+        st.markdown(f"Nothing was evaluated with a re-ranker{whole} yet.")
     runs.offer_reranking(collection, labelled_runs)
 
 tables.show_figures_of_others(
@@ -231,7 +237,7 @@ link.write_link(parameters)
 with result_column:
     positives = int(next(iter(scores.values())).positives[number])
     many = "picture is" if positives == 1 else "pictures are"
-    cards.legend(f"{positives} {many} right for this query ({protocol})")
+    cards.legend(f"{positives} {many} right for this query ({protocol.capitalize()})")
     for column, entry in zip(st.columns(len(compared)), compared, strict=True):
         with column:
             ap = entry.run.scores[protocol].aps[number]

@@ -135,7 +135,8 @@ sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)
 st.markdown(
     f"**{len(sets)} groups** with {inside} of {len(opened)} pictures, from {len(pairs)} connected "
-    f"pairs. {METHODS[method].title} chose the pictures to compare, XFeat compared them."
+    f"pairs. {METHODS[method].title} chose the pictures to compare, XFeat compared them. "
+    "Click a picture to search with it."
 )
 if not sets:
     st.info("No two pictures are connected. Fewer inliers may connect some.")

@@ -98,7 +98,7 @@ with query_column.container(key="asking" if searched else "asking-idle"):
 write_link(collection, query_picture)
 with result_column:
     if query_picture is None:
-        st.info("Choose a picture on the left to search with.")
+        st.info("Choose a picture to search with.")
         st.stop()
     if not searched and not isinstance(query_picture.source, bytes):
         show_pictures(collection)

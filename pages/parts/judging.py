@@ -55,7 +55,10 @@ def judge(
     if not collection.protocols:
         return ""
     if query_picture.labels:
-        labels, who = query_picture.labels, f"by the labels of this query (protocol {protocol})"
+        labels, who = (
+            query_picture.labels,
+            f"by the labels of this query (protocol {protocol.capitalize()})",
+        )
         own = collection.positions.get(query_picture.name)
         if any(own in labels.get(kind, ()) for kind in PROTOCOLS[protocol].positives):
             # It is not in the ranking, where it would count as not found.

@@ -22,7 +22,7 @@ from retrieval.collections import judgements
 from retrieval.errors import RetrievalError
 from retrieval.workers import Workers
 
-NAME, TITLE = "mine", "My pictures"
+NAME, TITLE = query.OWN_PICTURES, "My pictures"
 FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
 # Uploads are unpacked and read one after the other: forty zips at once took both cores and the disk
 # from everybody else, and large tables keep Python busy.
@@ -120,10 +120,7 @@ def show_section(method_name: str) -> None:
         if not loaders.collection_titles():
             st.info("No collection is installed here yet: bring pictures of your own.")
         if st.query_params.get("collection") == NAME:
-            st.info(
-                "No pictures of yours are here. They are deleted when a session ends, and a "
-                "reload of the page ends it. Bring them again."
-            )
+            st.info(query.NO_OWN_PICTURES)
         st.stop()
     elif own.skipped:
         files = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
@@ -254,7 +251,10 @@ def _bring_folder(text: str) -> OwnPictures:
 
     Raises RetrievalError for a folder that the owner does not allow.
     """
-    refused = RetrievalError(f"The owner of this app has not opened the folder {text} to it.")
+    refused = RetrievalError(
+        f"The owner of this app has not opened the folder {text} to it: RETRIEVAL_ALLOW_FOLDERS "
+        "names those that are."
+    )
     try:
         folder = Path(text).expanduser().resolve()
     except (RuntimeError, ValueError) as error:  # ~nobody, a zero byte

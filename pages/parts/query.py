@@ -21,6 +21,11 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
 PREPARED, DATABASE, UPLOAD, CAMERA = "Prepared", "Database", "Upload", "Camera"
+OWN_PICTURES = "mine"  # in an address: the visitor's own pictures as a collection
+NO_OWN_PICTURES = (
+    "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
+    "ends it. Bring them again."
+)
 state = st.session_state
 
 
@@ -73,9 +78,11 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
         return {}
     state[mark] = parameters
     if "collection" in parameters and parameters["collection"] not in titles:
-        name = plain(parameters["collection"])
+        name = parameters["collection"]
         st.warning(
-            f"This link asks for the collection {name}, which is not on this machine. "
+            NO_OWN_PICTURES
+            if name == OWN_PICTURES
+            else f"This link asks for the collection {plain(name)}, which is not on this machine. "
             "Choose another collection."
         )
         return {}

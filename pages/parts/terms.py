@@ -21,7 +21,7 @@ TERMS = {
     "recall": "The share of all right pictures that was found down to a rank.",
     "protocol": "The rule that says which pictures count as right, and which are left out. "
     "Easy: clear views are right. Hard: difficult views. Medium: both.",
-    "ground truth": "What people said: which pictures show the same place as a query.",
+    "ground truth": "Which pictures show the same place as a query, known beforehand.",
     "left out of the score": "Pictures that show the landmark too badly, or too well for this "
     "protocol. They count neither as right nor as wrong.",
     "checkpoint": "One set of weights of a network. In the names here, the first part is the "

@@ -30,6 +30,7 @@ _LITE0 = dict(
     std=LITE_STD,
 )
 
+_NO_LANDMARK = "none: no training photograph shows a landmark of town, Oxford or Paris"
 _TRAINED = dict(
     trunk="efficientnet-lite0",
     licence="Apache-2.0 (trunk); the training photographs are of third parties, most without a "
@@ -38,8 +39,8 @@ _TRAINED = dict(
     mean=LITE_MEAN,
     std=LITE_STD,
     format="cirtorch",
-    overlap="none: no training photograph shows a landmark of town, Oxford or Paris (XFeat, which "
-    "checked the pairs, learned on MegaDepth: landmarks all over the world)",
+    overlap=f"{_NO_LANDMARK} (XFeat, which checked the pairs, learned on MegaDepth: landmarks all "
+    "over the world)",
 )
 
 _XFEAT = dict(
@@ -127,7 +128,7 @@ def _whitened(
 
 RECORDS: tuple[dict[str, Any], ...] = (
     dict(
-        _TRAINED,
+        _TRAINED | {"overlap": _NO_LANDMARK},
         id="sir-lite0",
         method="sir",
         title="EfficientNet-Lite0, average pooling, trained 1024-d layer",

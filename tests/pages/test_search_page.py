@@ -44,7 +44,7 @@ def test_search_ranks_and_judges(little):
         "4: red_3.png, left out of the score",
     ]
     assert all(hit.endswith("another place") for hit in hits(app)[4:])
-    assert "3 pictures are right, by the labels of this query (protocol medium)" in captions(app)
+    assert "3 pictures are right, by the labels of this query (protocol Medium)" in captions(app)
     assert "12 pictures" in text(app)
     assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
 

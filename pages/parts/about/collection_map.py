@@ -45,11 +45,11 @@ def section(followed: FollowedQuery) -> None:
     collection = followed.collection
     st.markdown(
         "Each mark is a picture; colour and shape say its landmark. Where a landmark makes a group "
-        "of its own, the method recognises it; where landmarks mix, it fails. Small grey dots: no "
-        "landmark is known. Point at a mark to see its picture, click it to search with it; click "
-        f"a name below a map to see it alone. Rings: the {NEAREST} nearest neighbours of the "
-        "picture above. Cross: that picture, if it is on the map. DELF has no map: it has hundreds "
-        "of descriptors for each picture."
+        "of its own, the method tells it apart; where landmarks mix, it confuses them. Small grey "
+        "dots: no landmark is known. Point at a mark to see its picture, click it to search with "
+        f"it; click a name below a map to see it alone. Rings: the {NEAREST} nearest neighbours of "
+        "the picture above. Cross: that picture, if it is on the map. DELF has no map: it has "
+        "hundreds of descriptors for each picture."
     )
     columns = _columns(collection)
     with st.container(horizontal=True):

@@ -71,9 +71,9 @@ def _attention(picture: Image.Image, attention: np.ndarray | None) -> None:
         "So two pictures can match by the part that they have in common, whatever else they show. "
         "A second small network gives each place a number, its **attention** α: high where things "
         "are that help to tell landmarks apart. It learned this from the names of landmarks alone: "
-        "the features **f** of a picture are added up, each weighted by its attention, and a layer "
-        "W must tell from the sum which landmark it is.",
-        r"\mathbf{y} = W \Bigl( \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
+        "the mean of the features **f** of a picture is taken, each weighted by its attention, and "
+        "a layer W must tell from it which landmark it is.",
+        r"\mathbf{y} = W \Bigl( \frac{1}{N} \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
     ):
         if attention is not None:
             st.image(step_figures.overlay(picture, attention), alt="Attention at every place")

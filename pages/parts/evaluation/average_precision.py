@@ -19,12 +19,6 @@ from retrieval.figures import evaluation as plots
 
 FOLDED_FROM = 20  # rank from which a long row of equal marks becomes one mark
 MAX_EQUAL_MARKS = 3  # in a row, further down
-PROTOCOL_RULES = {
-    "easy": "Easy: the clearly visible views are right; difficult ones are left out of the score.",
-    "medium": "Medium: the clearly visible and the difficult views are right.",
-    "hard": "Hard: only the difficult views are right; clearly visible ones are left out.",
-    "classic": "Classic: the good and the partly hidden views are right.",
-}
 MARKS_STYLE = """
 <style>
 .strip {display: flex; flex-wrap: wrap; gap: .35rem .2rem; align-items: flex-start}
@@ -43,7 +37,7 @@ def show_explanation(
     asked, label = collection.queries[number], entry.label
     explanation = explain(entry.run.ranks[:, number], asked.labels, protocol)
     st.markdown(
-        f"Right pictures of this query: **{explanation.positives}**. {PROTOCOL_RULES[protocol]} "
+        f"Right pictures of this query: **{explanation.positives}**. "
         "Going down the list, each right picture adds an area, which is smaller the more wrong "
         "pictures stand above it. The areas sum to the AP."
     )

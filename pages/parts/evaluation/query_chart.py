@@ -144,7 +144,8 @@ def _columns(base: altair.Chart, labels: list[str]) -> altair.Chart:
 
 
 def _unlabelled_axis(count: int, by: str) -> altair.Axis:
-    return altair.Axis(labels=False, ticks=False, title=f"{count} queries, by {ORDER_TITLES[by]}")
+    queries = "1 query" if count == 1 else f"{count} queries"
+    return altair.Axis(labels=False, ticks=False, title=f"{queries}, by {ORDER_TITLES[by]}")
 
 
 def _landmark_axis(data: list[dict]) -> altair.Axis:

@@ -42,7 +42,7 @@ def show_one_picture(
     with result_column, notices.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
-            result_column.info("Choose a picture on the left.")
+            result_column.info("Choose a picture.")
             return None
         st.segmented_control(
             "Features",

@@ -53,7 +53,7 @@ def show_two_pictures(
     with result_column, notices.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
-            result_column.info("Choose a picture on the left.")
+            result_column.info("Choose a picture.")
             return None
         box = query.choose_box(collection, query_picture)
         with result_column:  # what takes time says so where the result will be
