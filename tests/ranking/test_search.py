@@ -221,6 +221,7 @@ def test_small_votes_are_told_apart(indexes, drawn, monkeypatch):
     inliers = np.zeros(2, np.int64)
     found = Ranking(np.arange(2), np.array([0.0021, 0.001]), opened.names[:2], inliers, {}, {})
     judged = confidence.judge(found, opened, drawn(3), None, opened.features(0))
-    assert judged.level == "nothing"
+    assert judged.level == "unsure"
+    assert "Perhaps nothing here shows the same thing." in judged.reason
     assert "best likeness is 0.0021" in judged.reason
     assert "neighbour with 0.0042 or more" in judged.reason
