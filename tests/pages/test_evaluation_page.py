@@ -18,7 +18,7 @@ from pages.parts import cards, loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.evaluation import runs as evaluation_runs
 from pages.parts.plain import plain
-from retrieval import index, methods
+from retrieval import files, index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs
 from retrieval.figures import files as figure_files
@@ -114,6 +114,14 @@ def test_scores_are_those_of_evaluate(little):
         assert row["Queries"] == 3
         assert row["Checkpoint"] == methods.METHODS[name].default
     assert "cannot be compared" in text(app)
+
+
+def test_rankings_that_the_memory_would_not_hold_together(little, monkeypatch):
+    """Each may have a gigabyte, packed into one megabyte, and all of a page were loaded."""
+    monkeypatch.setattr(files, "MAX_ARRAYS", 4 * len(NAMES) * len(QUERIES))
+    app = start()
+    assert list(table(app, "Measured")["Method"]) == ["SIR"]
+    assert "shows no more evaluations than these" in text(app)
 
 
 def test_what_an_index_calls_its_network_is_no_markdown(little):

@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import indexing, loaders, notices, own_pictures
 from pages.parts.plain import plain
-from retrieval import index, methods
+from retrieval import files, index, methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
@@ -60,12 +60,18 @@ def _indexes(collection: Collection) -> list[tuple[str, Path]]:
 
 
 def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotEvaluated]]:
-    """The stored runs of a collection by run_id, and its indexes that were not evaluated."""
+    """The stored runs of a collection by run_id, and its indexes that were not evaluated.
+
+    Their rankings are in memory together, so that of a very large collection not all are there.
+    """
+    room = max(files.MAX_ARRAYS // (4 * len(collection.names) * len(collection.queries)), 1)
     indexes = _indexes(collection)
     method_names = [method for method, _ in indexes]
     labelled_runs: dict[str, LabelledRun] = {}
     not_evaluated: list[NotEvaluated] = []
     for method, path in indexes:
+        if len(labelled_runs) >= room:
+            break
         label = methods.METHODS[method].title
         if method_names.count(method) > 1:
             label += f", {path.name}"
@@ -81,6 +87,8 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
         else:
             labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
+            if len(labelled_runs) >= room:
+                break
             try:
                 reranked = loaders.run(path, collection, then)
             except RetrievalError as error:
@@ -91,6 +99,8 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
                 labelled_runs[run_id] = LabelledRun(
                     run_id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
+    if len(labelled_runs) >= room:
+        st.caption("Of so large a collection, the page shows no more evaluations than these.")
     return labelled_runs, not_evaluated
 
 
