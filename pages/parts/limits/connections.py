@@ -32,13 +32,16 @@ MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and the
 MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # pieces of messages of one client, at once and then
 MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
+MAX_UNREAD_OF_CLIENT = 256 << 20  # the same of all browsers of a client
 
 save = MemorySessionStorage.save
 connect = Runtime.connect_session
 made = H11Protocol.connection_made
 unmade = H11Protocol.connection_lost
 answer = RequestResponseCycle.run_asgi
+run_socket = WebSocketsSansIOProtocol.run_asgi
 handle_events = WebSocketsSansIOProtocol.handle_events
+received = WebSocketsSansIOProtocol.send_receive_event_to_app
 connected = WebSocketsSansIOProtocol.connection_made
 lost = WebSocketsSansIOProtocol.connection_lost
 write = StarletteSessionClient.write_forward_msg
@@ -47,6 +50,7 @@ pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
 turns: dict[str, asyncio.Semaphore] = {}  # for the requests of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
+unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client
 
 
 def allow_many() -> None:
@@ -142,6 +146,9 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
     if open_now[client] <= 0:  # below: the first connections were there before the limits
         del open_now[client]
         turns.pop(client, None)
+        unread.pop(client, None)
+    else:
+        unread.get(client, {}).pop(protocol.transport, None)
 
 
 def limit_messages() -> None:
@@ -149,12 +156,27 @@ def limit_messages() -> None:
 
     Empty messages and parts of one byte take time from everybody; those of all browsers of a client
     are counted together. Streamlit looks at the size of a message when all of it is there, up to
-    200 MB, and lets 500 messages to a browser wait, of any size.
+    200 MB, keeps it until the next one comes, and lets 500 messages to a browser wait, of any size.
     """
+    WebSocketsSansIOProtocol.run_asgi = _run_socket  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.send_receive_event_to_app = _received  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.connection_made = _connected  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.handle_events = _handle_events  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.connection_lost = _lost  # type: ignore[assignment, method-assign]
     StarletteSessionClient.write_forward_msg = _write  # type: ignore[assignment, method-assign]
+
+
+async def _run_socket(protocol: WebSocketsSansIOProtocol) -> None:
+    protocol.scope["transport"] = protocol.transport  # type: ignore[typeddict-unknown-key]
+    await run_socket(protocol)
+
+
+def _received(protocol: WebSocketsSansIOProtocol) -> None:
+    """Hand a message on, and an empty one after it, so that a large one is not kept."""
+    size = sum(map(len, protocol.frames))
+    received(protocol)
+    if size > request_limits.READ and not protocol.close_sent:
+        protocol.queue.put_nowait({"type": "websocket.receive", "bytes": b""})
 
 
 def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
@@ -188,10 +210,15 @@ def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
 
 
 def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
-    waiting: Any = client._send_queue
-    if sum(map(len, waiting._queue)) > MAX_UNREAD:
-        client._closed.set()
+    """Let a message wait, or end the connection of which most is unread."""
     write(client, message)
+    transport = client._websocket.scope.get("transport")  # none before the first page
+    if transport and not transport.is_closing():
+        waiting: Any = client._send_queue
+        mine = unread.setdefault(hosts.client_of_peer(transport.get_extra_info("peername")), {})
+        mine[transport] = sum(map(len, waiting._queue)) + transport.get_write_buffer_size()
+        if mine[transport] > MAX_UNREAD or sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
+            max(mine, key=mine.__getitem__).abort()  # to close it would wait until all is read
 
 
 def ask_nobody_for_our_address() -> None:

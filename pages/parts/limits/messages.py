@@ -50,7 +50,7 @@ def _handle(session: AppSession, message: BackMsg) -> None:
     count = _parts(message)
     if count > MAX_PARTS or not parts.take(client_of(session.id), count):
         raise WebSocketDisconnect
-    if message.ByteSize() > MAX_VALUES and message.HasField("rerun_script"):
+    if message.ByteSize() > MAX_VALUES and not message.HasField("file_urls_request"):
         _forget_uploads_that_are_gone(session, message)
         if message.ByteSize() > MAX_VALUES + BYTES_OF_UPLOAD * len(_uploads(session)):
             raise WebSocketDisconnect
@@ -92,7 +92,7 @@ def _is_modest(session: AppSession, message: BackMsg) -> bool:
         asked = message.backend_operation_request.WhichOneof("payload")
         known = asked in ("deferred_file", "dataframe_chunk")
         return known and len(session._background_tasks) < MAX_DOWNLOADS
-    return True
+    return kind is not None
 
 
 def _parts(message: Message) -> int:

@@ -16,7 +16,6 @@ from streamlit import net_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
-from streamlit.runtime.session_manager import SessionClientDisconnectedError
 from streamlit.web.server import server_util
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -257,11 +256,20 @@ class Transport(asyncio.Transport):
     def close(self):
         pass
 
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
     def is_closing(self):
-        return False
+        return self.aborted
 
     def abort(self):
         self.aborted = True
+
+    def get_write_buffer_size(self):
+        return 0
 
 
 HANDSHAKE = (
@@ -270,9 +278,15 @@ HANDSHAKE = (
 )
 
 
-async def connect(monkeypatch):
+async def connect(monkeypatch, address="192.0.2.1"):
     """A browser's connection to uvicorn, with Streamlit's setting and our limits."""
-    for name in ("connection_made", "connection_lost", "handle_events"):
+    for name in (
+        "run_asgi",
+        "send_receive_event_to_app",
+        "connection_made",
+        "connection_lost",
+        "handle_events",
+    ):
         found = getattr(WebSocketsSansIOProtocol, name)
         monkeypatch.setattr(WebSocketsSansIOProtocol, name, found)  # undone later
     monkeypatch.setattr(
@@ -289,7 +303,7 @@ async def connect(monkeypatch):
     settings.load()
     loop = asyncio.get_running_loop()
     protocol = WebSocketsSansIOProtocol(settings, uvicorn.server.ServerState(), {}, loop)
-    protocol.connection_made(Transport())
+    protocol.connection_made(Transport({"peername": (address, 50_000)}))
     protocol.data_received(HANDSHAKE)
     await asyncio.sleep(0)
     return protocol
@@ -321,20 +335,45 @@ def test_messages_that_never_end(monkeypatch):
     asyncio.run(attack())
 
 
-def test_messages_that_nobody_reads(monkeypatch):
-    """500 waited for each browser, of 15 MB where it had sent a box with a million commas."""
+def test_messages_are_not_kept(monkeypatch):
+    """100 tabs that sent one of 4 MB took 0.8 GB for as long as they sent no other."""
 
     async def attack():
-        await connect(monkeypatch)
-        socket = SimpleNamespace(headers=Headers(), cookies={}, client=None)
-        client = StarletteSessionClient(socket)
-        message = ForwardMsg()
-        message.delta.new_element.markdown.body = "," * (7 << 20)
-        for _ in range(3):
-            client.write_forward_msg(message)
-        with pytest.raises(SessionClientDisconnectedError):
-            client.write_forward_msg(message)
-        await client.aclose()
+        protocol = await connect(monkeypatch)
+        for size in (100, 100_000):
+            protocol.data_received(begun(size, size))
+        sizes = [len(protocol.queue.get_nowait()["bytes"]) for _ in range(3)]
+        assert sizes == [100, 100_000, 0]
+        protocol.connection_lost(None)
+
+    asyncio.run(attack())
+
+
+def test_messages_that_nobody_reads(monkeypatch):
+    """One client whose tabs read nothing took 1 GB in 150 s, until it closed them."""
+
+    async def attack():
+        def show(protocol, megabytes):
+            socket = SimpleNamespace(headers=Headers(), cookies={}, client=None)
+            socket.scope = protocol.scope
+            browser = StarletteSessionClient(socket)
+            message = ForwardMsg()
+            message.delta.new_element.markdown.body = "," * (megabytes << 20)
+            browser.write_forward_msg(message)
+            return browser
+
+        monkeypatch.setattr(connections, "MAX_UNREAD_OF_CLIENT", 40 << 20)
+        mine = [await connect(monkeypatch) for _ in range(4)]
+        others = await connect(monkeypatch, "192.0.2.2")
+        browsers = [show(others, 15), *map(show, mine, (10, 14, 13, 5))]
+        assert [one.transport.aborted for one in (*mine, others)] == [False, True, *3 * [False]]
+        browsers.append(show(others, 17))
+        assert others.transport.aborted
+        for browser in browsers:
+            await browser.aclose()
+        for protocol in (*mine, others):
+            protocol.connection_lost(None)
+        assert not connections.unread
 
     asyncio.run(attack())
 

@@ -121,5 +121,8 @@ def test_long_values_of_a_page(session, handled):
         for widgets in (message.rerun_script.widget_states.widgets for message in handled)
     ]
     assert files == [[], [True] * 990, [False] * 990]
-    with pytest.raises(WebSocketDisconnect):
-        session.handle_backmsg(message("a" * messages.MAX_VALUES))
+    download = BackMsg()
+    download.backend_operation_request.request_id = "a" * messages.MAX_VALUES
+    for one in (message("a" * messages.MAX_VALUES), download):  # that waits for its turn
+        with pytest.raises(WebSocketDisconnect):
+            session.handle_backmsg(one)
