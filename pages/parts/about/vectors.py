@@ -237,8 +237,9 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
         for with_layer, value in enumerate(pair)
     ]
     legend = altair.Legend(orient="top", title=None, symbolSize=120)
+    x_axis = altair.Axis(labelAngle=0, labelExpr="split(datum.label, ', ')")  # in two lines
     base = altair.Chart(altair.Data(values=rows)).encode(
-        x=altair.X("p:N", sort=labels, title="Exponent p", axis=altair.Axis(labelAngle=0)),
+        x=altair.X("p:N", sort=labels, title="Exponent p", axis=x_axis),
         y=altair.Y("mAP:Q", title="mAP, %", scale=altair.Scale(zero=False), axis={"tickCount": 4}),
         color=altair.Color(
             "Variant:N", scale=altair.Scale(domain=variant_names, range=[COLOURS[1], COLOURS[0]]),
@@ -256,7 +257,7 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
     )
     return (
         (base.mark_line(strokeWidth=2) + points)
-        .properties(height=230)
+        .properties(height=260)
         .configure_axis(**axes.READABLE)
     )
 

@@ -66,7 +66,8 @@ def ap_chart(
     data = []
     rows = query_rows(collection, scores, order)
     for column, (number, row) in enumerate(zip(order, rows, strict=True)):
-        row = row | {"number": number, "column": column, "top": 1, "chosen": number == chosen}
+        highlight = number == chosen and len(order) > 1  # else all of the chart would be grey
+        row = row | {"number": number, "column": column, "top": 1, "chosen": highlight}
         row["Query"] = Path(row["Query"]).name
         row["Landmark"] = row["Landmark"].replace("_", " ")
         data.append(row | {f"ap{n}": row[label] for n, label in enumerate(labels)})

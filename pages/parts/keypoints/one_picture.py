@@ -154,7 +154,7 @@ def show_keypoints(
     )
     checkpoint = checkpoints.registered(extractor.title.lower(), extractor.checkpoint)
     st.caption(
-        f"{len(shown)} of {len(features)} keypoints. {circles} "
+        f"{len(shown):,} of {len(features):,} keypoints. {circles} "
         f"Trained on: {checkpoint.trained_on}.",
         help=explained("checkpoint") if is_delf else None,
     )
