@@ -22,8 +22,9 @@ CROSS_ENTROPY = r"L = -\log \frac{e^{\,y_{c}}}{\sum_{k} e^{\,y_k}}"
 LOSSES = {
     ("sir", "layer"): (
         "Cross-entropy: y holds a number for each landmark, made by a classifier on top of the "
-        "layer, and c is the right one. The classifier is dropped in the end. Epoch 0 is a "
-        "discriminant analysis of the features: the layer begins so, which does most of the work.",
+        "layer, and c is the right one. The classifier is dropped in the end. Epoch 0 is "
+        "the layer as it begins: a discriminant analysis of the features, which does most of the "
+        "work.",
         CROSS_ENTROPY,
     ),
     ("delf", "trunk"): (

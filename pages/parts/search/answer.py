@@ -156,6 +156,7 @@ def _terms(method_names: list[str], judged: Judged | None) -> str:
         *(["AP", "protocol", "left out of the score"] if judged else []),
         *(["descriptor", "cosine"] if "global" in kinds else []),
         *local,
+        *(["visual word"] if "local" in kinds else []),  # whose votes are scores of DELF
     )
 
 
