@@ -239,6 +239,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     the others one name a line, all without ``.jpg``.
     """
     stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
+    times = Counter(PurePosixPath(name).stem for name in names)
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
         if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
@@ -263,12 +264,14 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         except ValueError as error:
             raise RetrievalError(f"{kinds['query']} is not a name and four numbers.") from error
         stem = stem.removeprefix("oxc1_")
-        positions = {
-            kind: np.array(
-                sorted({stems[line.strip()] for line in lines[kind] if line.strip() in stems}),
-                dtype=np.int64,
+        named = {kind: {line.strip() for line in lines[kind]} for kind in ("good", "ok", "junk")}
+        if several := sorted(one for one in {stem}.union(*named.values()) if times[one] > 1):
+            raise RetrievalError(
+                f"{folder} labels {several[0]}, but several pictures are called so: rename them."
             )
-            for kind in ("good", "ok", "junk")
+        positions = {
+            kind: np.array(sorted(stems[one] for one in stated if one in stems), dtype=np.int64)
+            for kind, stated in named.items()
         }
         right = np.union1d(positions["good"], positions["ok"])
         labels = {"ok": right, "junk": positions["junk"]}

@@ -108,6 +108,14 @@ def test_classic_text_files(classic):
     assert protocols_of(truth.queries) == ("classic",)
 
 
+def test_classic_text_files_that_could_mean_several_pictures(classic):
+    """They name no folder. The last of such pictures was right, and the others wrong answers."""
+    with pytest.raises(RetrievalError, match="labels oxford_000002, but several pictures"):
+        read_ground_truth(classic, (*NAMES, "y/oxford_000002.jpg"))
+    unlabelled = ("x/other.jpg", "y/other.jpg")
+    assert len(read_ground_truth(classic, (*NAMES, *unlabelled)).queries) == 1
+
+
 def test_classic_text_files_that_are_wrong(classic):
     with pytest.raises(RetrievalError, match="which pictures"):
         read_ground_truth(classic)
