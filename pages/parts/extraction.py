@@ -59,9 +59,13 @@ def places(
 def steps(
     path: Path, collection: Collection, query_picture: QueryPicture, box: Box | None
 ) -> ablation.Steps:
-    """What the steps of the method of an index make of a picture, or of the box in it."""
+    """What the steps of the method of an index make of a picture, or of the box in it.
+
+    Raises RetrievalError where the index was made with other weights or settings.
+    """
     opened = index_of(path, collection)
     method = load_method(opened.method, opened.checkpoint, **opened.settings)
+    opened.check_method(method)
     return cached(
         query_picture.source,
         ("steps", file_key(path / "manifest.json"), query_picture.key, box),

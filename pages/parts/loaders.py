@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -99,6 +99,11 @@ def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
     method = methods.load_record(record, **json.loads(settings))
     memory.set_aside()
     return method
+
+
+def settings_of(opened: index.Index) -> Mapping[str, Any]:
+    """The settings of an index; one that its manifest leaves out has the method's default."""
+    return load_method(opened.method, opened.checkpoint, **opened.settings).settings
 
 
 def processor() -> str:

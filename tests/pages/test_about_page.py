@@ -4,9 +4,11 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from attack.indexes import edited
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
@@ -17,6 +19,7 @@ from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs
+from retrieval.methods.delf import DELF
 from retrieval.networks.records import HEADS
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +92,41 @@ def test_sir_with_and_without_its_layer():
     assert app.selectbox(key="about-query").value == on[0]
     assert app.query_params["query"] == on[0]
     assert on[0] not in first(app, "sir")
+
+
+@pytest.fixture
+def altered(monkeypatch, tmp_path):
+    """``altered(part, name, change)``: a method has this index of the town, so changed."""
+
+    def alter(part, name, change):
+        shutil.copytree(TOWN / name, tmp_path / name)
+        edited(tmp_path / name, change)
+        monkeypatch.setattr(index, "find", lambda collection: {part: tmp_path / name})
+
+    return alter
+
+
+def test_an_index_that_leaves_out_a_setting(altered):
+    """It has the default. The page ended in a traceback where it names the value."""
+    altered("delf", "delf-lite0", lambda manifest: manifest["settings"].pop("scales") and None)
+    sizes = len(DELF.defaults["scales"])
+    said = " ".join(one.value for one in page(part="delf").markdown)
+    assert f"DELF looks at the picture in {sizes} sizes" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda manifest: manifest["checkpoint"].update(sha256="0" * 64), "checkpoint sir-lite0"),
+        (lambda manifest: manifest["settings"].pop("size") and None, "size"),
+    ],
+)
+def test_an_index_of_other_weights_or_settings_is_refused(altered, change, said):
+    """Its neighbours were shown with cosines to what this network makes of the picture."""
+    altered("sir", "sir-lite0", change)
+    app = page(part="sir")
+    assert f"was made with {said}" in app.error[0].value.replace("\\", "")
+    assert not app.subheader
 
 
 def test_gem_from_the_average_to_the_maximum_and_back_to_the_index():

@@ -46,7 +46,7 @@ def delf(followed: FollowedQuery) -> None:
         )
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     _attention(picture, None if seen is None else seen.scores)
-    _keypoints(picture, size, features, len(opened.settings["scales"]))
+    _keypoints(picture, size, features, len(loaders.settings_of(opened)["scales"]))
     with notices.errors_shown():
         ranking = loaders.search(path, "delf", followed.collection, query_picture, followed.box)
     _shortlist(ranking, len(features), len(opened.arrays["codebook"]))

@@ -53,12 +53,13 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
 def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """The two steps that both methods begin with: the input and the feature map."""
     picture = steps.cut(followed, SIDE)
+    size = loaders.settings_of(opened)["size"]
     channels, height, width = described.maps[0].shape
     kept = " Only the box is kept." if followed.box else ""
     with steps.step(
         1,
         "Input",
-        f"The picture is shrunk until its longer side has {opened.settings['size']} pixels.{kept} "
+        f"The picture is shrunk until its longer side has {size} pixels.{kept} "
         "Every picture of the collection went the same way when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
@@ -265,7 +266,7 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
 @st.fragment
 def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation) -> None:
     leave_fragment()
-    factors = opened.settings["scales"]
+    factors = loaders.settings_of(opened)["scales"]
     if len(factors) == 1:
         return
     factors_text = ", ".join(f"×{factor:.3g}" for factor in factors)
