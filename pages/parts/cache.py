@@ -49,6 +49,12 @@ class Cache:
                     self._making.pop(key, None)
         return value
 
+    def forget(self, part: Part) -> None:
+        """Remove what one session keeps here."""
+        with self._lock:
+            for key in [key for key in self._values if isinstance(key, tuple) and key[0] is part]:
+                self.bytes -= self._values.pop(key)[1]
+
     def _keep(self, key: Hashable, value: object) -> None:
         size = size_of(value)
         with self._lock:
@@ -56,6 +62,20 @@ class Cache:
             self._values[key] = value, size
             while self.bytes > self.most:
                 self.bytes -= self._values.popitem(last=False)[1][1]
+
+
+class Part:
+    """What one session keeps in a cache of all sessions: no other finds it there."""
+
+    def __init__(self, cache: Cache):
+        self._cache = cache
+
+    def get(self, key: Hashable, make: Callable[[], T], wait: bool = True) -> T:
+        """As of ``Cache``."""
+        return self._cache.get((self, key), make, wait)
+
+    def forget(self) -> None:
+        self._cache.forget(self)
 
 
 def size_of(value: object) -> int:

@@ -23,7 +23,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.parts import notices, turns
-from pages.parts.cache import Cache
+from pages.parts.cache import Cache, Part
 from pages.parts.plain import plain
 from retrieval import images, index, memory, methods
 from retrieval.collections import Collection
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
-SESSION_CACHE_BYTES = 16 << 20  # the same for one session, about pictures that a visitor brought
+PRIVATE = Cache(256 << 20)  # the same of all sessions about pictures that visitors brought
 PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
 PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 
@@ -140,7 +140,7 @@ def _preload(paths: list[Path]) -> None:
             turns.WORKERS.submit("nobody", rank)
 
 
-def _cache_for(source: Path | bytes) -> Cache:
+def _cache_for(source: Path | bytes) -> Cache | Part:
     """The cache for results about a picture: that of the session where a visitor brought it."""
     return _session_cache() if isinstance(source, bytes) else CACHE
 
@@ -154,7 +154,9 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
         return _kept(_cache_for(source), key, work)
 
 
-def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers | None = None) -> T:
+def _kept(
+    cache: Cache | Part, key: Hashable, work: Callable[[], T], workers: Workers | None = None
+) -> T:
     """The value of a key, or what ``work()`` returns, done in turn.
 
     Nobody waits for somebody else's turn, even where both ask for the same: the other may have a
@@ -167,9 +169,10 @@ def _kept(cache: Cache, key: Hashable, work: Callable[[], T], workers: Workers |
     return cache.get(key, lambda: turns.in_turn(look_again, workers), wait=False)
 
 
-@st.cache_resource(scope="session", show_spinner=False)
-def _session_cache() -> Cache:
-    return Cache(SESSION_CACHE_BYTES)
+@st.cache_resource(scope="session", show_spinner=False, on_release=Part.forget)
+def _session_cache() -> Part:
+    """Forgotten with the session. 16 MB for each took 1 GB where one client had fifty tabs."""
+    return Part(PRIVATE)
 
 
 @st.cache_resource(max_entries=12, show_spinner=False)

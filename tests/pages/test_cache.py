@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from pages.parts.cache import Cache, size_of
+from pages.parts.cache import Cache, Part, size_of
 from retrieval.methods.base import LocalFeatures
 
 
@@ -77,3 +77,16 @@ def test_sizes_count_arrays_and_bytes():
     assert arrays <= size_of(features) <= arrays + 400
     assert size_of((b"x" * 1000, (640, 480))) >= 1000
     assert size_of(None) < 100
+
+
+def test_sessions_share_a_limit_and_nothing_else():
+    """16 MB for each session took 1 GB where one client had fifty tabs."""
+    cache = Cache(3 * 1050)
+    mine, others = Part(cache), Part(cache)
+    assert mine.get("a", lambda: bytes(1000)) != others.get("a", lambda: bytes([1]) * 1000)
+    for name in ("b", "c"):
+        mine.get(name, lambda: bytes(1000))
+    assert cache.bytes == 3 * 1050
+    mine.forget()
+    assert cache.bytes == 1050
+    assert others.get("a", lambda: b"made again")[0] == 1
