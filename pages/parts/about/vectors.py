@@ -59,7 +59,7 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     with steps.step(
         1,
         "Input",
-        f"The picture is shrunk until its longer side has {size} pixels.{kept} "
+        f"The picture is shrunk until its longer side has at most {size} pixels.{kept} "
         "Every picture of the collection went the same way when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
