@@ -128,8 +128,8 @@ def describe(address: Address) -> Description:
         manifest = json.loads(properties[MANIFEST])
         extra = Extra.read(properties[EXTRA])
         width = int(fields["vector"]["params"]["dim"])
-        if not fields["position"].get("is_primary"):
-            raise ValueError("another primary key")
+        if not fields["position"].get("is_primary") or width < 1:
+            raise ValueError("another primary key, or vectors of no numbers")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise not_ours(address) from error
     layout.check_manifest(manifest, address)

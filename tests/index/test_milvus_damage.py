@@ -32,6 +32,17 @@ def test_an_edited_manifest_is_refused(milvus, exported, edit, words):
     client(milvus).drop_collection(name)
 
 
+@pytest.mark.parametrize("width", [-1250, 0])
+def test_vectors_of_no_numbers_are_refused(address, monkeypatch, width):
+    """How many rows to ask for at once is divided by it: a page ended in a traceback."""
+    raw = store_description.raw_description(address)
+    [vector] = [field for field in raw["fields"] if field["name"] == "vector"]
+    vector["params"]["dim"] = width
+    monkeypatch.setattr(store_description, "raw_description", lambda address: raw)
+    with pytest.raises(RetrievalError, match="is not an index of this program"):
+        index.load(str(address))
+
+
 def test_an_index_of_another_version_is_replaced(milvus, exported):
     address = milvus.address("older")
     export(exported, address, {"a.png": {"landmark": "mill"}})
