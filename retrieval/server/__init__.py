@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect
 from retrieval import cookies, request_limits
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
-from retrieval.index import finding, load
+from retrieval.index import finding
 from retrieval.index.milvus import AwayError
 from retrieval.server import api, catalogue, guard, report_client
 from retrieval.workers import Busy
@@ -81,7 +81,9 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     if port > 65535:
         raise RetrievalError("A port is a number from 1 to 65535.")
     for path in finding.in_stores():
-        load(path)  # so that the owner sees the error, and not the first client
+        # So that the owner sees the error, and not the first client; and later, while a store is
+        # away, nobody waits for it to be opened.
+        catalogue.opened(path)
     if options.collection:
         catalogue.index_of_each_method(options.collection)  # for the same reason
     # uvicorn ends by the signal that stopped it. Python would make a KeyboardInterrupt of it and

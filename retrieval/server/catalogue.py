@@ -89,7 +89,15 @@ def open_index(name: str) -> Index:
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
     with _reported(f"The index {name}"):
-        return _index(path, loading.version_of(path))
+        return opened(path)
+
+
+def opened(path: Path) -> Index:
+    """The index in a folder, or in the store that the folder stands for; it stays open.
+
+    Raises RetrievalError where it is damaged.
+    """
+    return _index(path, loading.version_of(path))
 
 
 def collection(name: str) -> Collection:

@@ -64,3 +64,20 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
     with pytest.raises(RetrievalError, match="cannot be reached: see that it runs"):
         server.run("127.0.0.1", 0, server.Options())
+
+
+def test_a_store_that_goes_away_before_anybody_asks(start, precomputed, tmp_path, monkeypatch):
+    """Each call then tried to open it for 10 s, one after another, and all others waited."""
+    needed()
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "cache"))
+    monkeypatch.setattr("uvicorn.run", lambda *args, **options: None)
+    store = Server(tmp_path / "own").start().wait()
+    try:
+        export(index.load(precomputed / "town" / "gem-lite0"), store.address("town"))
+        monkeypatch.setenv(milvus_module.STORES, str(store.address("town")))
+        server.run("127.0.0.1", 0, server.Options())
+    finally:
+        store.kill()
+    monkeypatch.setattr(milvus_module, "PATIENCE", 0.2)
+    ids = [one["id"] for one in start().get("/indexes").json()]
+    assert sorted(ids) == ["town/delf-lite0", "town/gem-lite0"]
