@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from retrieval import workers
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
                     f"The store {address} cannot be reached{how}: see that it runs and that the "
                     "address is right."
                 ) from error
+        workers.step_aside()  # searches in other indexes do not wait for a server that is away
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
 

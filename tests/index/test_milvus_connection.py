@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 from concurrent import futures
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from milvus_server import free_port
@@ -18,6 +19,7 @@ from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus
 from retrieval.index.milvus import Address, AwayError
+from retrieval.workers import Workers
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch):
@@ -30,6 +32,20 @@ def test_a_server_that_is_away_is_one_sentence(monkeypatch):
         port = silent.getsockname()[1]
         with pytest.raises(AwayError):
             index.load(f"milvus://127.0.0.1:{port}/x")
+
+
+def test_nobody_waits_for_a_server_that_is_away_but_those_who_ask_it(monkeypatch):
+    """While one client asked it again and again, searches in other indexes took 9 s."""
+    pytest.importorskip("pymilvus")
+    monkeypatch.setattr(milvus, "PATIENCE", 2.0)
+    address = f"milvus://127.0.0.1:{free_port()}/x"
+    some = Workers(1, 10, slow=Workers(1, 10))
+    away = [some.submit("a", partial(index.load, address)) for _ in range(2)]
+    assert some.submit("b", lambda: "found").result() == "found"
+    assert not any(one.done() for one in away)
+    for one in away:
+        with pytest.raises(AwayError):
+            one.result()
 
 
 def test_an_answer_of_megabytes_is_not_read():
