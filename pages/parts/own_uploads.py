@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from time import thread_time
 
 import streamlit as st
 
@@ -65,6 +66,7 @@ def copy_uploads(files: list, folder: Path) -> None:
     max_megabytes = _limit(MEGABYTES_VARIABLE, DEFAULT_MEGABYTES)
     too_many = RetrievalError(f"These are more than {max_files:,} files; bring fewer.")
     files_left, bytes_left = max_files - len(files), max_megabytes * 1_000_000
+    until = thread_time() + archives.SECONDS
     if files_left < 0:
         raise too_many
     for number, file in enumerate(files, 1):
@@ -82,7 +84,12 @@ def copy_uploads(files: list, folder: Path) -> None:
                 max_files=max_files,
                 suffixes=images.SUFFIXES,
             )
-            bytes_left -= sum(path.stat().st_size for path in paths)
+            size = sum(path.stat().st_size for path in paths)
+            bytes_left -= size
+            # A hundred zips that each take as long as one may would keep others waiting for it.
+            until += size / archives.SPEED
+            if thread_time() > until:
+                raise RetrievalError("These zips take too long to unpack; pack them again.")
             files_left -= len(paths) - 1  # the zip itself is none
             if files_left < 0:
                 raise too_many

@@ -1,6 +1,7 @@
 """What the owner of the app allows each visitor to bring."""
 
 import io
+import itertools
 import json
 import zipfile
 from contextlib import nullcontext
@@ -50,6 +51,22 @@ def test_several_zips_are_counted_together(monkeypatch):
     assert len(own_pictures._bring_uploads(zips).collection.names) == 4
     monkeypatch.setenv("RETRIEVAL_OWN_FILES", "3")
     with pytest.raises(RetrievalError, match="more than 3 files"):
+        own_pictures._bring_uploads(zips)
+
+
+def test_several_zips_have_the_time_of_one(monkeypatch):
+    """Zips of files that share a megabyte: twenty of 5 s each kept others waiting for 100 s."""
+    zips = []
+    for name in ("a.zip", "b.zip", "c.zip"):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("1.png", upload("1.png").getbuffer())
+        file.name, file.size = name, len(file.getvalue())
+        zips.append(file)
+    clock = itertools.count(0, 2)
+    monkeypatch.setattr(own_uploads, "thread_time", lambda: next(clock))
+    assert len(own_pictures._bring_uploads(zips[:2]).collection.names) == 2
+    with pytest.raises(RetrievalError, match="zips take too long to unpack"):
         own_pictures._bring_uploads(zips)
 
 
