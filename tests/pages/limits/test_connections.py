@@ -113,7 +113,7 @@ def test_limits_are_set_before_a_page_is_shown():
 @pytest.fixture
 def accept(monkeypatch):
     """A function that makes a connection from an address. Returns protocol and transport."""
-    for name in ("connection_made", "connection_lost"):
+    for name in ("connection_made", "connection_lost", "pause_writing", "resume_writing"):
         monkeypatch.setattr(H11Protocol, name, getattr(H11Protocol, name))  # undone later
     monkeypatch.setattr(connections, "open_now", Counter())
     connections.limit_connections()
@@ -134,6 +134,10 @@ def accept(monkeypatch):
 
 class Accepted(asyncio.Transport):
     ended = False
+    size = 0
+
+    def get_write_buffer_size(self):
+        return self.size
 
     def abort(self):
         self.ended = True
@@ -175,6 +179,26 @@ def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
     connections._lost(became_a_socket, None)
     assert len(connections.open_now) == 97
     assert not accept("192.0.2.1")[1].ended
+
+
+def test_files_that_nobody_reads(accept, monkeypatch):
+    """200 downloads of 8 MB, asked for and not read, held 1 GB for as long as a client liked."""
+    monkeypatch.setattr(connections, "MAX_UNREAD_OF_CLIENT", 10)
+    asked = [accept(address) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2")]
+
+    def ended():
+        return [transport.ended for _, transport in asked]
+
+    for (protocol, transport), transport.size in zip(asked, (4, 5, 5, 9), strict=True):
+        protocol.pause_writing()
+        if transport.size == 4:
+            protocol.resume_writing()  # this one was read
+    assert ended() == [False, False, False, False]
+    asked[0][0].pause_writing()
+    assert ended() == [False, True, False, False]
+    for protocol, _ in asked:
+        protocol.connection_lost(None)
+    assert not connections.unread
 
 
 def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
