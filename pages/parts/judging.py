@@ -40,9 +40,12 @@ class Judged:
         return self.truth.get(name, self.others)
 
     def average_precision(self, ranking: Ranking) -> float:
-        """AP of a ranking, whose index may lack pictures of the collection."""
+        """AP of a ranking, whose index may lack pictures of the collection.
+
+        Of a stranger's index it may hold others, which are wrong.
+        """
         positions = self.collection.positions
-        ranks = np.array([positions[name] for name in ranking.names], np.int64)
+        ranks = np.array([positions.get(name, len(positions)) for name in ranking.names], np.int64)
         return explain(ranks, self.labels, self.protocol).average_precision
 
 
