@@ -54,7 +54,7 @@ def judge(
 ) -> Judged | str:
     """The right answers to a query, or a sentence that says why they are not known."""
     if collection.name == own_pictures.NAME:
-        return _judged_by_visitor(collection, query_picture, box)
+        return _judged_by_visitor(collection, query_picture, box, protocol)
     if not collection.protocols:
         return ""
     if query_picture.labels:
@@ -62,11 +62,8 @@ def judge(
             query_picture.labels,
             f"by the labels of this query (protocol {protocol.capitalize()})",
         )
-        own = collection.positions.get(query_picture.name)
-        if any(own in labels.get(kind, ()) for kind in PROTOCOLS[protocol].positives):
-            # It is not in the ranking, where it would count as not found.
-            labels = {kind: right[right != own] for kind, right in labels.items()}
-            who += " and without its own picture, which the evaluation counts too"
+        labels, without = _without_itself(collection, query_picture.name, labels, protocol)
+        who += without
     elif isinstance(query_picture.source, Path) and query_picture.name in collection.names:
         known = same_landmark(collection.queries, collection.names.index(query_picture.name))
         if known is None:
@@ -79,26 +76,57 @@ def judge(
         who = f"by landmark: every picture that the prepared queries of {name} count as right"
     else:
         return "Right and wrong are not known for a picture of your own: no marks."
+    truth = _truth(collection, labels, protocol)
+    return Judged(collection, labels, protocol, truth, f"{_right(truth)}, {who}")
+
+
+def _judged_by_visitor(
+    collection: Collection, query_picture: query.QueryPicture, box: Box | None, protocol: str
+) -> Judged | str:
+    if query_picture.own_name is None:  # only its name may be that of a picture here
+        return ""
+    box = query.labelled_box(query_picture, box)
+    judgement = judgements.find(collection, query_picture.name, box)
+    marks = judgements.verdicts(collection, judgement)
+    if judgement is None or not marks:
+        return ""
+    if protocol not in collection.protocols:  # nothing is right yet
+        protocol = "classic"
+    labels, without = _without_itself(collection, query_picture.name, judgement.labels, protocol)
+    refused = {name: verdict for name, verdict in marks.items() if verdict == judgements.WRONG}
+    truth = refused | _truth(collection, labels, protocol)
+    sentence = (
+        f"{_right(truth)}, judged by you{without}. In the AP, pictures without a mark count as "
+        "wrong."
+    )
+    return Judged(collection, labels, protocol, truth, sentence, others=None)
+
+
+def _truth(
+    collection: Collection, labels: Mapping[str, np.ndarray], protocol: str
+) -> dict[str, str]:
+    """Picture → its verdict under a protocol, for those in the labels that it looks at."""
     rule = PROTOCOLS[protocol]
-    truth = {
+    return {
         collection.names[position]: verdict
         for verdict, kinds in (("ignored", rule.ignored), ("positive", rule.positives))
         for kind in kinds
         for position in labels.get(kind, ())
     }
-    return Judged(collection, labels, protocol, truth, f"{_right(truth)}, {who}")
 
 
-def _judged_by_visitor(
-    collection: Collection, query_picture: query.QueryPicture, box: Box | None
-) -> Judged | str:
-    judgement = judgements.find(collection, query_picture.name, box)
-    truth = judgements.verdicts(collection, judgement)
-    if judgement is None or not truth:
-        return ""
-    protocol = "medium" if "medium" in collection.protocols else "classic"
-    sentence = f"{_right(truth)}, judged by you. In the AP, pictures without a mark count as wrong."
-    return Judged(collection, judgement.labels, protocol, truth, sentence, others=None)
+def _without_itself(
+    collection: Collection, name: str, labels: Mapping[str, np.ndarray], protocol: str
+) -> tuple[Mapping[str, np.ndarray], str]:
+    """Labels without the query's own picture, and where it was a right one, words that say so.
+
+    It is not in the ranking, where it would count as not found. name: of the query.
+    """
+    own = collection.positions.get(name)
+    if not any(own in labels.get(kind, ()) for kind in PROTOCOLS[protocol].positives):
+        return labels, ""
+    others = {kind: right[right != own] for kind, right in labels.items()}
+    return others, " and without its own picture, which the evaluation counts too"
 
 
 def _right(truth: Mapping[str, str]) -> str:

@@ -267,6 +267,15 @@ def box_as_text(box: Box | None) -> str:
     return ", ".join(f"{value:g}" for value in box) if box else ""
 
 
+def labelled_box(query_picture: QueryPicture, box: Box | None) -> Box | None:
+    """A box on the page as the labels have it.
+
+    That of a prepared query may reach out of the picture, or have more digits than its text.
+    """
+    unchanged = state.get("box") == box_as_text(query_picture.own_box)
+    return query_picture.own_box if unchanged else box
+
+
 def put_box(collection: Collection, query_picture: QueryPicture, text: str) -> None:
     """Set the box before its field is drawn."""
     state.box, state.boxed = text, (collection.name, *query_picture.identity)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrieval.images import Box
 
 RIGHT, LEFT_OUT, WRONG = VERDICTS = ("positive", "ignored", "wrong")
+# Labels in the order in which they count, where a file has a picture in several lists.
 _KINDS = {"easy": RIGHT, "hard": RIGHT, "ok": RIGHT, "junk": LEFT_OUT, "wrong": WRONG}
 
 
@@ -38,8 +39,8 @@ def verdicts(collection: Collection, query: Query | None) -> dict[str, str]:
         return {}
     return {
         collection.names[position]: _KINDS[kind]
-        for kind, positions in query.labels.items()
-        for position in positions
+        for kind in reversed(_KINDS)
+        for position in query.labels.get(kind, ())
         if collection.names[position] != query.name
     }
 

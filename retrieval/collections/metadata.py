@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import keyword
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -111,8 +113,10 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
 
 def _identifier(column: str) -> str:
     """A column's name as a filter can say it: 'Year taken' is Year_taken."""
-    word = re.sub(r"\W+", "_", one_line(column, 100)).strip("_") or "column"
-    return word if word.isidentifier() and word not in ("and", "or", "not", "in") else f"_{word}"
+    # The filter is read by Python, which takes ﬁ for fi.
+    word = unicodedata.normalize("NFKC", one_line(column, 100))
+    word = re.sub(r"\W+", "_", word).strip("_") or "column"
+    return word if word.isidentifier() and not keyword.iskeyword(word) else f"_{word}"
 
 
 def _cell(value: Any) -> str:

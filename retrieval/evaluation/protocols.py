@@ -15,7 +15,7 @@ What the papers leave open:
 - mP@k divides by min(k, rank of the last positive), so that a query with three positives can
   reach 1 at k = 10. Where a positive is missing that rank is unknown and it divides by k.
 - A query without positives under a protocol has no AP (nan) and counts in no mean.
-- A picture labelled both positive and ignored is a positive that does not push others down.
+- A picture labelled both positive and ignored is a positive: left out, it would make AP exceed 1.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def average_precision_by_loop(
             found += 1
             after = found / (rank + 1)
             area += (before + after) / 2 / len(positives)
-        if position not in ignored:
+        if position in positives or position not in ignored:
             rank += 1
     return area
 
@@ -350,13 +350,13 @@ def _inverse(ranking: np.ndarray, pictures: int) -> np.ndarray:
 
 
 def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the positives and of the ignored pictures of a query, ascending."""
+    """Positions of the positives and of the ignored other pictures of a query, ascending."""
     empty = np.zeros(0, np.int64)
     positives, ignored = (
         np.unique(np.concatenate([empty, *(labels.get(name, empty) for name in names)]))
         for names in rule
     )
-    return positives, ignored
+    return positives, np.setdiff1d(ignored, positives)
 
 
 def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:

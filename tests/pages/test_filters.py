@@ -45,6 +45,25 @@ def test_a_filter_comes_with_a_link(little, monkeypatch):
     assert "There is no column gone" in app.error[0].value
 
 
+def test_every_column_can_be_filtered_by(nothing_installed):
+    """Words of Python, and letters that it reads as others, were offered and not understood."""
+    table = "name,class,ﬁeld\nred.png,warm,1\nblue.png,cold,2\n"
+    app = start()
+    files = app.file_uploader(key="own_files")
+    for name, colour in (("red", RED), ("blue", BLUE)):
+        files.upload(f"{name}.png", encoded(picture(colour)), "image/png")
+    files.upload("table.csv", table.encode(), "text/csv")
+    app.run()
+    app.button(key="own_index").click().run()
+    app.selectbox(key="database").select("blue.png").run()
+    assert app.selectbox(key="where").options[1:] == [
+        "class: cold", "class: warm", "field: 1", "field: 2"]  # fmt: skip
+    for where in ('_class == "warm"', "field == 1"):
+        app.selectbox(key="where").select(where).run()
+        assert not app.error
+        assert hits(app) == ["1: red.png"]
+
+
 def test_two_tables_are_one_too_many(nothing_installed):
     app = start()
     files = app.file_uploader(key="own_files")

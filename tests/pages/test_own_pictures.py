@@ -144,6 +144,35 @@ def test_own_ground_truth_from_a_file(nothing_installed):
     assert "Judged by you: 1 query, 1 picture" in text(app)
 
 
+def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
+    """Marks and AP are the same whether a box is exact or not, and with the query's own picture."""
+    shades = {f"red_{n}_png": encoded(picture((200 - 9 * n, 30, 30))) for n in range(4)}
+    app = go(bring(start(), "mine.zip", archive(**shades)))
+    app.toggle(key="judging").set_value(True).run()
+    names = [f"red_{n}.png" for n in range(4)]
+    labels = {"easy": [0, 1], "hard": [2], "junk": [1]}
+    boxes = [[0, 0, 33.3333333, 48], [-1, 0, 32, 48]]  # too long to be written out, and outside
+    truth = {"imlist": names, "qimlist": names[:1] * 2, "gnd": [{"bbx": b} | labels for b in boxes]}
+    app.file_uploader(key="judged-upload").upload(
+        "t.json", json.dumps(truth).encode(), "application/json"
+    ).run()
+    app.segmented_control(key="source").set_value("Prepared").run()
+    for number in range(2):
+        app.selectbox(key="prepared").set_value(number).run()
+        assert "2 of the first 3 right · AP 1.00" in text(app)
+        assert "without its own picture" in captions(app)
+        app.segmented_control(key="mark-cnn-irwnha-2").set_value("wrong").run()
+        assert "Judged by you: 2 queries" in text(app)
+    app.segmented_control(key="judge").set_value("hard").run()
+    assert "1 of the first 3 right" in text(app)
+
+    # Another picture of the same name is not that query.
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("red_0.png", encoded(picture(BLUE)), "image/png").run()
+    app.text_input(key="box").set_value("0, 0, 33.3333333, 48").run()
+    assert "of the first" not in text(app)
+
+
 def test_own_pictures_are_unpacked_in_turn(nothing_installed, monkeypatch):
     """Forty visitors' zips at once kept others waiting for six seconds for a page."""
     threads, unpack = [], archives.unpack

@@ -80,6 +80,7 @@ def show_buttons(
     key: str,
 ) -> None:
     """Draw three small buttons below a result. picture: its name. key: unlike that of others."""
+    box = query.labelled_box(query_picture, box)
     asked = judgements.find(collection, query_picture.name, box)
     state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
     st.segmented_control(
