@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval import images
+from retrieval import images, workers
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
@@ -113,6 +113,7 @@ def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
 
     Lindenberger et al., LightGlue, ICCV 2023; the weights are those of XFeat's authors.
     """
+    workers.step_aside()  # a hundred pairs take some seconds
     return _with_xfeat("geometry-lighterglue", ranking, query, LIGHTERGLUE_SETTINGS)
 
 

@@ -1,7 +1,9 @@
 """Geometry as a re-ranker, with the features of small drawn pictures."""
 
 import shutil
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +296,16 @@ def test_an_index_named_from_where_a_command_runs(monkeypatch):
         beside = verifiers.delf_beside(Path(path))
         assert beside is not None
         assert beside.method == "delf"
+
+
+def test_others_do_not_wait_for_lighterglue(monkeypatch):
+    """Six connections of one client that asked for it kept all other searches waiting for 20 s."""
+    begun, end = threading.Event(), threading.Event()
+    monkeypatch.setattr(verification, "_with_xfeat", lambda *_: begun.set() or end.wait(60))
+    some = Workers(1, 5, slow=Workers(1, 5))
+    slow = some.submit("a", partial(verification.geometry_lighterglue, None, None))
+    assert begun.wait(60)
+    assert some.submit("b", lambda: "found").result(20) == "found"
+    assert not slow.done()
+    end.set()
+    assert slow.result(60)
