@@ -51,7 +51,8 @@ def rank_queries(
     in the collection, best first, equal scores in the order of the collection. It is filled up with
     -1 where the index skipped pictures, after the best MAX_DEPTH of a store, and after the
     shortlist of an approximate search.
-    Raises RetrievalError where a re-ranker has no features of a picture that it should look at.
+    Raises RetrievalError where a re-ranker has no features of a picture that it should look at, and
+    where the index holds a picture that is not in the collection.
     """
     chain.check_chain(then, index)
     # As deep as a search goes: asked for more, an approximate one compares with all pictures.
@@ -87,13 +88,7 @@ def rank_queries(
         ranking = turn(partial(rank, column, query))
         if ranking.unchecked:  # the scores would be of something between with and without
             raise RetrievalError(f"{' '.join(ranking.notes)} The query was {query.name}.")
-        try:
-            ranks[: len(ranking), column] = [collection.positions[name] for name in ranking.names]
-        except KeyError as error:
-            raise RetrievalError(
-                f"The index {index} holds {error}, which is not in {collection.title}; index the "
-                "collection again."
-            ) from error
+        ranks[: len(ranking), column] = _positions(index, collection, ranking.names)
         for stage, seconds in ranking.timings.items():
             timings.setdefault(stage, np.zeros(len(collection.queries)))[column] = seconds
         if progress:
@@ -115,13 +110,24 @@ def ranks_of(index: Index, collection: Collection, rankings: Sequence[np.ndarray
     """Rankings of Q queries as one array (N, Q) int32 of positions in the collection.
 
     rankings: one a query, (K,) positions in the index. Columns are filled up with -1 where the
-    index skipped pictures.
+    index skipped pictures. Raises RetrievalError as ``rank_queries`` does.
     """
-    collection_positions = np.array([collection.positions[name] for name in index.names])
+    collection_positions = np.array(_positions(index, collection, index.names))
     ranks = np.full((len(collection.names), len(rankings)), -1, np.int32)
     for column, ranking in enumerate(rankings):
         ranks[: len(ranking), column] = collection_positions[ranking]
     return ranks
+
+
+def _positions(index: Index, collection: Collection, names: Sequence[str]) -> list[int]:
+    """The positions of pictures of an index in its collection."""
+    try:
+        return [collection.positions[name] for name in names]
+    except KeyError as error:
+        raise RetrievalError(
+            f"The index {index} holds {error}, which is not in {collection.title}; index the "
+            "collection again."
+        ) from error
 
 
 def query_descriptors(index: Index) -> np.ndarray | None:

@@ -335,6 +335,8 @@ def test_pictures_that_are_not_in_the_collection(tmp_path, town):
     forge(path)
     with pytest.raises(RetrievalError, match=r"holds 'other\.png', which is not in"):
         queries.rank_queries(indexes.load(path), method, collection)
+    with pytest.raises(RetrievalError, match=r"holds 'other\.png', which is not in"):
+        queries.ranks_of(indexes.load(path), collection, [])  # an ablation
 
 
 @pytest.mark.parametrize("name", ["positions", "similarity"])
