@@ -173,6 +173,8 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         },
     )
     print(f"{len(truth.queries)} queries, {len(truth.names)} pictures")
+    if truth.note:
+        print(truth.note)
     print_table(scores)
     return 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from retrieval.collections.credits import Credit, read_credits
 from retrieval.collections.ground_truth import (
+    GroundTruth,
     Query,
     check_name,
     protocols_of,
@@ -232,17 +233,18 @@ def _open_folder(folder: Path, most: int | None) -> Collection:
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
     names = _scan(folder, most)
-    queries: tuple[Query, ...] = ()
+    truth = GroundTruth(names, ())
     if any(folder.glob("*_query.txt")):
-        queries = read_ground_truth(folder, names).queries
+        truth = read_ground_truth(folder, names)
     return Collection(
         folder.name,
         folder.name,
         folder,
         names,
-        queries,
+        truth.queries,
         credits=read_credits(folder),
         metadata=read_metadata(folder, names),
+        note=truth.note,
     )
 
 

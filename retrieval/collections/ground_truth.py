@@ -60,10 +60,14 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """Names of the database pictures, in the order labels count in, and the queries."""
+    """Names of the database pictures, in the order labels count in, and the queries.
+
+    note: what to know about scores by these labels, one sentence.
+    """
 
     names: tuple[str, ...]
     queries: tuple[Query, ...]
+    note: str = ""
 
 
 def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ def read_ground_truth(
     ``landmarks``); a JSON file with ``database`` and ``queries`` that go by name; or a folder
     with the classic authors' ``<landmark>_<n>_{query,good,ok,junk}.txt``.
     names: the database pictures, needed by (and only used for) the classic text files, which
-    list none. A picture they mention that is not among ``names`` is left out.
+    list none. A picture they mention that is not among ``names`` is left out; ``note`` tells it.
     suffix: appended to every name, for files that leave out ``.jpg``.
     Raises RetrievalError for a file that is missing, damaged, or contradicts itself.
     """
@@ -248,6 +252,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     if sum(path.stat().st_size for kinds in found.values() for path in kinds.values()) > MAX_BYTES:
         raise RetrievalError(f"The text files in {folder} are too large for ground truth.")
     queries = []
+    absent: set[str] = set()
     for key, kinds in found.items():
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
@@ -255,7 +260,10 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
                 f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}."
             )
         try:
-            texts = {kind: files.read(path, MAX_BYTES).decode() for kind, path in kinds.items()}
+            texts = {
+                kind: files.read(path, MAX_BYTES).decode("utf-8-sig")
+                for kind, path in kinds.items()
+            }
             lines = {kind: text.split("\n") for kind, text in texts.items()}
             stem, *numbers = lines["query"][0].split()
             box = tuple(float(number) for number in numbers)
@@ -269,6 +277,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
             raise RetrievalError(
                 f"{folder} labels {several[0]}, but several pictures are called so: rename them."
             )
+        absent |= {one for one in named["good"] | named["ok"] if one and one not in stems}
         positions = {
             kind: np.array(sorted(stems[one] for one in stated if one in stems), dtype=np.int64)
             for kind, stated in named.items()
@@ -284,7 +293,13 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
             raise RetrievalError(f"{kinds['query']}: {error}.") from error
     if not queries:
         raise RetrievalError(f"{folder} holds no <landmark>_<n>_query.txt.")
-    return GroundTruth(names, tuple(queries))
+    note = (
+        f"Right pictures in the text files that are not in the folder: {len(absent):,}. The scores "
+        "leave them out."
+        if absent
+        else ""
+    )
+    return GroundTruth(names, tuple(queries), note)
 
 
 def check_name(name: str) -> str:

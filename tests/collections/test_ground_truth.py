@@ -106,6 +106,14 @@ def test_classic_text_files(classic):
     assert query.labels["ok"].tolist() == [0, 2, 3]  # good and ok together
     assert query.labels["junk"].tolist() == []
     assert protocols_of(truth.queries) == ("classic",)
+    assert "not in the folder: 1. " in truth.note  # or its mAP would look like that of all labels
+
+
+def test_classic_text_files_with_the_mark_of_windows(classic):
+    for file in classic.glob("*.txt"):
+        file.write_text(file.read_text(), "utf-8-sig")
+    (query,) = read_ground_truth(classic, NAMES).queries
+    assert (query.name, query.labels["ok"].tolist()) == ("all_souls_000013.jpg", [0, 2, 3])
 
 
 def test_classic_text_files_that_could_mean_several_pictures(classic):
