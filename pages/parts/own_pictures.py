@@ -220,6 +220,8 @@ def build_index(method_name: str) -> index.Index:
     built = indexing.build(own.collection, method_name, out, images.visitors_limit())
     if built.manifest["skipped"]:
         # What cannot be read is no part of the collection; the features of the rest are kept.
+        # Indexes of other methods are of more pictures: they have to be made again.
+        own.indexes.clear()
         own.skipped = built.manifest["skipped"]
         queries = judgements.refer_to(own.collection, built.names)
         own.collection = replace(own.collection, names=built.names, queries=queries)

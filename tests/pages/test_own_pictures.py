@@ -210,6 +210,22 @@ def test_own_pictures_can_be_indexed_for_another_method_later(nothing_installed)
     assert app.download_button(key="csv-sir")
 
 
+def test_a_picture_that_breaks_later_leaves_all_indexes(nothing_installed):
+    """The index of the first method had one picture more, and could not be searched any more."""
+    colours = {"red_png": RED, "blue_png": BLUE, "green_png": GREEN}
+    data = archive(**{name: encoded(picture(colour)) for name, colour in colours.items()})
+    app = bring(start(), "mine.zip", data)
+    own = app.session_state["own"]
+    own.collection.path("mine/red.png").write_bytes(b"no picture")
+    for method in ("sir", "cnn-irwnha"):
+        app.segmented_control(key="method").set_value(method).run()
+        go(app)
+        app.button(key=f"build-{method}").click().run()
+        assert not app.error
+        assert len(hits(app, method)) == 1  # the other one asks
+    assert own.indexes.keys() == {"sir", "cnn-irwnha"}
+
+
 def test_own_unreadable_pictures_are_listed(nothing_installed):
     data = archive(good_png=encoded(picture(RED)), bad_png=b"<html>not a picture</html>")
     app = bring(start(), "mine.zip", data)
