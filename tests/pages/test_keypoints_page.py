@@ -7,6 +7,7 @@ database picture moved by two cells, so that the right map is known.
 import dataclasses
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from stubs import OneByOne
 
 from pages.parts import loaders
 from pages.parts.cache import Cache
-from pages.parts.keypoints import presets
+from pages.parts.keypoints import presets, two_pictures
 from pages.parts.keypoints.matching import MATCHERS
 from pages.parts.keypoints.presets import PRESETS
 from retrieval import index, methods
@@ -199,6 +200,18 @@ def test_two_pictures(little):
     assert [metric.value for metric in app.metric][::2] == ["1 of 6", "1 of 6"]
     assert int(app.metric[1].value) > 100
     assert dict(app.query_params)["result"] in ("noise_1.png", ["noise_1.png"])
+
+
+def test_matches_of_an_upload_are_drawn_for_a_file(little, monkeypatch):
+    """In another thread, which reaches nothing that is kept for the session."""
+    drawn = []
+    monkeypatch.setattr(two_pictures, "downloads", lambda name, rows, draw: drawn.append(draw))
+    app = start(view="pair", query="ask.png")
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("mine.png", encoded(noise(1)), "image/png").run()
+    assert not app.exception
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(drawn[-1], "png").result().startswith(b"\x89PNG")
 
 
 def test_the_names_of_the_results_are_not_looked_through_for_each(little, monkeypatch):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from pages.parts import compare, loaders, notices, query
 from pages.parts.downloads import downloads
 from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
-from pages.parts.keypoints.figures import open_picture
 from pages.parts.keypoints.link import FROM_COLLECTION, UPLOAD
 from pages.parts.keypoints.matching import (
     MATCHERS,
@@ -208,13 +209,16 @@ def _show_comparison(
     outliers = state["kp-outliers"]
     key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers
 
+    # Here, and not where a file is made: what is kept for a session cannot be asked for there.
+    first, _ = loaders.view(query_picture.source, plots.MAX_SIDE, query_picture.name)
+    second, _ = loaders.view(other.source, plots.MAX_SIDE, other.name)
+
+    def opened() -> tuple[Image.Image, Image.Image]:
+        return Image.open(io.BytesIO(first)), Image.open(io.BytesIO(second))
+
     def draw() -> Figure:
-        pictures = (
-            open_picture(query_picture.source, query_picture.name)[0],
-            open_picture(other.source, other.name)[0],
-        )
         return plots.matches(
-            pictures, comparison.points, verification.inliers, note, outlines, outliers, sizes
+            opened(), comparison.points, verification.inliers, note, outlines, outliers, sizes
         )
 
     downloads(
@@ -225,8 +229,7 @@ def _show_comparison(
     if confirmed:
         assert verification.matrix is not None
         st.markdown("**One over the other**")
-        below, _ = open_picture(other.source, other.name)
-        above, _ = open_picture(query_picture.source, query_picture.name)
+        above, below = opened()
         aligned = plots.aligned(above, sizes[0], below, sizes[1], verification.matrix)
         compare.aligned(below, aligned, f"kp-aligned-{matcher_name}")
 
