@@ -121,8 +121,8 @@ if labelled_runs:
         column_config=tables.column_config(table),
     )
     st.caption(
-        f"Measured here on {collection.title}, {len(collection.names):,} pictures. The columns "
-        f"mP@k and Queries are for the protocol {protocol.capitalize()}."
+        f"Measured with this program on {collection.title}, {len(collection.names):,} pictures. "
+        f"The columns mP@k and Queries are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
         + (
@@ -155,7 +155,7 @@ if labelled_runs:
     if rows := tables.reranking_rows(labelled_runs, protocol):
         st.markdown(
             f"mAP ({protocol.capitalize()}, in per cent) of each method alone and with re-rankers, "
-            f"measured here on {collection.title}."
+            f"measured with this program on {collection.title}."
         )
         st.dataframe(
             rows,

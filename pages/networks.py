@@ -21,8 +21,9 @@ def networks_here() -> None:
     }
     st.markdown(
         f"{explained('checkpoint')}  \n"
-        "The first of each method is used unless another is named. All are small: each is used in "
-        "place of a larger network." + computes.get(loaders.processor(), "")
+        "The first of each method is used unless another is named. All are small: the first is "
+        "used in place of a larger network, the others are there to compare."
+        + computes.get(loaders.processor(), "")
     )
     st.dataframe(
         [
@@ -40,8 +41,8 @@ def networks_here() -> None:
         height="content",
         column_config={
             "Stands in for": st.column_config.TextColumn(
-                help="The larger network of the report or of the authors. It is too large to come "
-                "with the app, so this one is used in its place."
+                help="A larger network of the report or of the authors, which is too large to come "
+                "with the app; or what a network is compared with."
             )
         },
     )

@@ -12,8 +12,8 @@ TERMS = {
     "keypoint": "A small place in a picture that can be found again in other pictures.",
     "match": "Two keypoints, one in each picture, whose descriptors are alike.",
     "transformation": "A shift, turn and stretch that carries one picture over to the other.",
-    "inliers": "Matches that fit one transformation. The others are outliers. Many inliers mean "
-    "that both pictures show the same thing.",
+    "inliers": "Matches that fit one transformation. The others are outliers. With many of them "
+    "both pictures very likely show the same thing.",
     "AP": "Average precision: 1 if all right pictures come first, near 0 if they come last.",
     "mAP": "The mean of the average precision over all queries.",
     "mP@k": "The share of right pictures among the first k, or down to the last right one if that "
@@ -31,8 +31,8 @@ TERMS = {
     "index": "The descriptors of a whole collection, made once and kept.",
     "attention": "How much DELF expects from a place of the picture: the highest become keypoints.",
     "receptive field": "The part of the picture that the descriptor of a keypoint depends on.",
-    "pyramid level": "DELF looks at the picture in several sizes. ×2 is the picture enlarged "
-    "twice, where small details are found.",
+    "pyramid level": "DELF looks at the picture in several sizes. ×1 is the one that every picture "
+    "is brought to first; small details are found at ×2, which is twice as wide.",
     "visual word": "A group of descriptors that are alike. Pictures with the same words as the "
     "query get votes, which is fast; only the best are compared keypoint by keypoint.",
     "re-ranker": "Looks at the first results again and puts them into a better order.",

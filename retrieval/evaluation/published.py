@@ -1,4 +1,4 @@
-"""Figures that others state: the report this project starts from, and the authors' own tables.
+"""Figures that others state: the report this project starts from, and tables of others.
 
 None of them is measured here. Those of networks that can be downloaded are kept with their
 checkpoints (``retrieval.networks.records``), those of published descriptors in
@@ -91,12 +91,14 @@ _STATED = (
     Row("roxford5k", PUBLISHED, "DELF-ASMK*+SP", "DELF", "landmarks", UNKNOWN,
         {"medium": 67.8, "hard": 43.1}, _TABLES),
     Row("roxford5k", PUBLISHED, "GeM and diffusion", "ResNet-101", _SFM, NO,
-        {"easy": 86.4, "medium": 72.5, "hard": 48.6}, _TABLES),
+        {"easy": 86.42, "medium": 72.52, "hard": 48.56},
+        "README of ducha-aiki/manifold-diffusion, not the authors' code"),
     *_later("DELF-R-ASMK*+SP", "ResNet-50", _GL18, UNKNOWN,
             "Teichmann et al., CVPR 2019, arXiv 1812.01584; read in later papers",
             (76.0, 52.4), (80.2, 58.6)),
     *_later("AP-GeM", "ResNet-101", "Landmarks-clean", NO,
-            "Revaud et al., ICCV 2019, arXiv 1906.07589", (67.1, 42.3), (80.3, 60.9)),
+            "README of naver/deep-image-retrieval (Revaud et al., ICCV 2019, arXiv 1906.07589)",
+            (67.1, 42.3), (80.3, 60.9)),
     *_later("DELG", "ResNet-50", _GL18, UNKNOWN,
             "Cao et al., ECCV 2020, arXiv 2001.05027", (69.71, 45.11), (81.6, 63.4)),
     *_later("DELG, geometry", "ResNet-50", _GL18, UNKNOWN,

@@ -32,8 +32,8 @@ class LocalFeatures:
     """Local features of one picture: N keypoints, best score first.
 
     keypoints: (N, 2) float32, x and y in pixels of the original picture.
-    scales: (N,) float32, the scale of the pyramid level on which each was found (2: enlarged
-    twice).
+    scales: (N,) float32, the scale of the pyramid level on which each was found (2: twice
+    as wide as at first).
     scores: (N,) float32, the attention of DELF, or how sure XFeat is of a keypoint.
     descriptors: (N, d) float32, unit length.
     """

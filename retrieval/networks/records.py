@@ -19,7 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-_PHOTOGRAPHS = "4,242 photographs of other landmarks (label: the landmark)"
+_PHOTOGRAPHS = "4,242 photographs (label: the landmark; 727 show none)"
 _LITE0 = dict(
     trunk="efficientnet-lite0",
     licence="Apache-2.0",

@@ -15,7 +15,9 @@ from retrieval.ranking.ranking import Ranking, likeness
 
 # Inliers of the best picture from which an answer is sure. Measured with the queries of town and of
 # ../shared/photos: put to the other collection, where nothing is right, 71 queries had 18 inliers
-# at most; put to their own, every answer with more was right.
+# at most; put to their own, every answer with more was right. Where every labelled picture of town
+# searches the others, the one with most inliers, 20 or more, shows the same landmark for 153 of 160
+# with DELF, and for 114 of 115 with XFeat.
 # A single pair is less certain. Of the verified pictures of town with 10 to 14, with 15 to 19, and
 # with 20 or more inliers of DELF, 36 %, 78 % and 96 % show the landmark of the query; of those with
 # 12 to 14, 15 to 19, and 20 or more of XFeat, 73 %, 92 % and 99.7 %; with LighterGlue 44 %, 59 %
@@ -28,7 +30,7 @@ QUANTILE = 0.25
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see
 Level = Literal["sure", "unsure", "unchecked", "nothing"]
 TEXTS: dict[Level, str] = {
-    "sure": "Sure",
+    "sure": "Very likely right",
     "unsure": "Unsure",
     "unchecked": "Not checked by geometry",
     "nothing": "Nothing here looks like it",
@@ -85,7 +87,7 @@ def judge(
     if ranking.inliers is None:
         return Confidence(
             "unchecked",
-            "The order says how alike the descriptors are. The re-ranker Geometry also checks "
+            "The order comes from the descriptors alone. The re-ranker Geometry also checks "
             "whether the pictures show the same thing.",
         )
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")

@@ -15,7 +15,7 @@ import numpy as np
 
 from retrieval.index.neighbours import COUNT, Neighbours
 from retrieval.ranking.expansion import confirmed_first
-from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking, Stage, likeness
+from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking, Stage, best_first, likeness
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -42,7 +42,8 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     """Re-rank by diffusion from what geometry confirmed, or else from the five nearest pictures.
 
     Confirmed pictures stay first, by inliers. The others follow by their diffusion score f; those
-    that diffusion does not reach keep their order. Score: inliers + f, scaled to less than 1.
+    that diffusion does not reach keep their order. Score: inliers + f, scaled to less than 1, or
+    without geometry f alone.
     """
     neighbours = query.index.neighbours
     stage = Stage("diffusion", ranking, SETTINGS)
@@ -56,8 +57,10 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     y[ranking.positions[sources]] = weights / weights.max()
     f = solve(matrix(neighbours), y, query.own)[ranking.positions].clip(0)
     f *= MAX_FRACTION / max(f.max(), 1e-12)
-    inliers = np.zeros(len(ranking), np.int64) if ranking.inliers is None else ranking.inliers
-    return stage.by_inliers(inliers, f)
+    if ranking.inliers is None:
+        order = best_first(f)
+        return stage.ordered(order, f[order], None)
+    return stage.by_inliers(ranking.inliers, f)
 
 
 @lru_cache(maxsize=4)

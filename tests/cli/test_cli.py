@@ -559,7 +559,7 @@ def test_search_then(run, folder, tmp_path):
     assert [one["name"] for one in answer["provenance"]["then"]] == ["geometry", "diffusion"]
     code, text, error = run("search", out, picture, "--then", "geometry")
     assert "inliers" in text.splitlines()[0]
-    assert "Sure: " in error
+    assert "Very likely right: " in error
 
 
 def test_bad_chains(run, refused, folder, tmp_path):

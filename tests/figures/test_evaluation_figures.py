@@ -14,7 +14,7 @@ from retrieval.figures import evaluation as plots
 from retrieval.figures import files as figure_files
 from retrieval.figures.style import METHOD_COLOURS
 
-NOTE = "Shapes, easy · sir with colour · measured here, 2026-11-23"
+NOTE = "Shapes, easy · sir with colour · measured 2026-11-23"
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_format_of_a_path_is_its_suffix():
 def test_provenance_names_methods_once_and_all_days():
     record = {"made": "2026-11-23T10:00:00", "provenance": {"method": "sir", "checkpoint": "x"}}
     note = plots.provenance("Town", "hard", [record, record])
-    assert note == "Town, hard · SIR with x · measured here, 2026-11-23"
+    assert note == "Town, hard · SIR with x · measured 2026-11-23"
 
 
 def test_provenance_names_what_re_ranked():

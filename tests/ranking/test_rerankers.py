@@ -163,6 +163,8 @@ def test_diffusion_against_the_inverse_of_the_whole_matrix(groups, confirmed, ow
     same = [*([3, 30, 9] if confirmed else []), *others]
     reached = sum(f > 1e-4 * f.max())  # below, the accuracy of the solution decides
     assert found.positions[:reached].tolist() == same[:reached]
+    # Without geometry nothing says that it confirmed no picture.
+    assert (found.inliers is None) == (not confirmed)
     shares = found.scores - (0 if found.inliers is None else found.inliers)
     np.testing.assert_allclose(shares, 0.999 * f[found.positions].clip(0) / f.max(), atol=1e-4)
 

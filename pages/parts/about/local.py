@@ -114,9 +114,9 @@ def _shortlist(ranking: Ranking, keypoints: int, words: int) -> None:
         3,
         "Shortlist",
         "Comparing hundreds of keypoints with those of every picture would take long. The index "
-        f"has {words:,} sample descriptors, the **visual words**. Each descriptor is filed under "
-        "the word most like it. A picture gets votes for what it has under the same words as the "
-        "query, and the pictures with the most votes are looked at closely.",
+        f"has {words:,} groups of similar descriptors, the **visual words**. Each descriptor is "
+        "filed under the word most like it. A picture gets votes for what it has under the words "
+        "of the query, and the pictures with the most votes are looked at closely.",
     ):
         looked = min(SHORTLIST, ranking.provenance["pictures"])
         st.markdown(

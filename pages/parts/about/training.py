@@ -107,9 +107,9 @@ def _training_run(checkpoint: checkpoints.Checkpoint, record: dict[str, Any]) ->
             )
         first, most = own[0]["validation"], own[best]["validation"]
         st.markdown(f"Held-out landmarks, {measure}: **{first:.1%}** before, **{most:.1%}** after.")
-    labels = "their landmarks as labels" if record["labels"] == "landmark" else record["labels"]
+    labels = "their landmarks (or none)" if record["labels"] == "landmark" else record["labels"]
     st.caption(
-        f"Learned from {record['pictures']:,} photographs with {labels}; {record['held_out']} "
+        f"Learned from {record['pictures']:,} photographs, labels: {labels}; {record['held_out']} "
         f"photographs of other landmarks were held out. Began with {record['from']}."
     )
     st.code(record["command"], language="sh", wrap_lines=True)

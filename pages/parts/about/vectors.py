@@ -19,6 +19,8 @@ from retrieval.figures.style import COLOURS
 from retrieval.index import Index
 
 SIDE = 300  # pixels of the longer side of the input on show
+# What the layer after pooling is given.
+NORMALISED = r"\hat{\mathbf{f}} = \frac{\mathbf{f}}{\lVert \mathbf{f} \rVert}, \qquad "
 
 
 def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablation | None]:
@@ -108,7 +110,8 @@ def _sir_layer(
         "Each unit is a weighted sum of all numbers before it. The weights were learned by telling "
         "landmarks apart: what does not help there gets little weight. Turn the layer off to "
         "compare the averages themselves.",
-        r"\mathbf{d} = \frac{W\mathbf{f} + \mathbf{b}}{\lVert W\mathbf{f} + \mathbf{b} \rVert}",
+        NORMALISED + r"\mathbf{d} = \frac{W\hat{\mathbf{f}} + \mathbf{b}}"
+        r"{\lVert W\hat{\mathbf{f}} + \mathbf{b} \rVert}",
     ):
         on = st.toggle(f"{units}-unit layer", value=True, key="about-layer")
         vector = project(described.pooled(1.0), described.layer if on else None)
@@ -209,8 +212,8 @@ def _whitening(
         f"count little. {len(described.layer[1])} of {len(described.maps[0]):,} directions are "
         "kept. It was learned from pairs of matching photographs, pooled with the learned p; with "
         "another p the same whitening is used.",
-        r"\mathbf{d} = \frac{P\,(\mathbf{f} - \boldsymbol{\mu})}"
-        r"{\lVert P\,(\mathbf{f} - \boldsymbol{\mu}) \rVert}",
+        NORMALISED + r"\mathbf{d} = \frac{P\,(\hat{\mathbf{f}} - \boldsymbol{\mu})}"
+        r"{\lVert P\,(\hat{\mathbf{f}} - \boldsymbol{\mu}) \rVert}",
     ):
         on = st.toggle("Whitening", value=True, key="about-whitening")
         vector = project(described.pooled(p), described.layer if on else None)

@@ -53,8 +53,9 @@ def show_all_queries(
     rows: list[dict]
     if view == CURVES:
         st.markdown(
-            "How many of the first results are right (precision) by the time a share of all right "
-            "pictures is found (recall): the mean over the queries. Higher is better."
+            "How many of the first results are right (precision) by the time at least a share of "
+            "all right pictures is found (recall): the best such value, and the mean of it over "
+            "the queries. Higher is better."
         )
         rows = [
             {"Recall": float(level)}

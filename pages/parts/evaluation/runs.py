@@ -180,7 +180,7 @@ def offer_reranking(collection: Collection, labelled_runs: Mapping[str, Labelled
             f"{kept} re-rankings are kept beside this index, the most that visitors may make. The "
             "owner of this app can evaluate others by command, or delete some."
             if is_full
-            else "Every query of the collection is searched for, which takes up to a minute. The "
+            else "Every query of the collection is searched for, which may take minutes. The "
             "result is kept beside the index."
         )
 

@@ -74,6 +74,12 @@ def follow_link(titles: Mapping[str, str]) -> None:
     )
 
 
+def has_usual_settings(features: str) -> bool:
+    """Whether 'delf' or 'xfeat' is matched and verified as a search does it."""
+    names = (name if features == "delf" else f"{features}-{name}" for name in GEOMETRY)
+    return all(state[f"kp-{name}"] == DEFAULTS[f"kp-{name}"] for name in names)
+
+
 def write_link(collection: Collection, query_picture: query.QueryPicture | None) -> None:
     """Mirror the view in the address. A visitor's own pictures cannot be part of it."""
     link = {"view": state["kp-view"]}

@@ -217,7 +217,7 @@ def choose_keypoints(features: LocalFeatures) -> LocalFeatures:
 
 
 def choose_level(delf: DelfExtractor) -> float:
-    """Draw the slider for the pyramid level; 0.5 is that of the picture at half its size."""
+    """Draw the slider for the pyramid level; 0.5: half the size of ×1."""
     known = checkpoints.find("delf", delf.checkpoint).settings.get("scales")
     scales = delf.settings.get("scales") or known or [0.25, 0.5, 1.0, 2.0]
     return st.select_slider(

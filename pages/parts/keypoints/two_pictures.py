@@ -14,7 +14,7 @@ from PIL import Image
 from pages.parts import compare, loaders, notices, query
 from pages.parts.downloads import downloads
 from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
-from pages.parts.keypoints.link import FROM_COLLECTION, UPLOAD
+from pages.parts.keypoints.link import FROM_COLLECTION, UPLOAD, has_usual_settings
 from pages.parts.keypoints.matching import (
     MATCHERS,
     Comparison,
@@ -267,7 +267,10 @@ def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
     inliers = comparison.inlier_count
     matches = "1 match" if comparison.match_count == 1 else f"{comparison.match_count} matches"
     meaning = confidence.meaning(inliers, matcher.min_inliers)
-    if inliers >= confidence.SURE_INLIERS:
+    if inliers and not has_usual_settings(matcher.features):
+        symbol, text = "gray[:material/info:]", f"**{inliers} of {matches} fit one transformation**"
+        meaning = "What that says was measured with the usual settings only."
+    elif inliers >= confidence.SURE_INLIERS:
         symbol, text = "green[:material/check_circle:]", f"**{inliers} of {matches} are inliers**"
     elif inliers >= matcher.min_inliers:
         symbol, text = "orange[:material/help:]", f"**{inliers} of {matches} are inliers**"

@@ -276,8 +276,8 @@ def _show_matches(
     else:
         st.markdown(
             f"**{found.count} of {len(pairs)} matches are inliers.** "
-            f"{confidence.meaning(found.count, NOISE_FLOOR)} The rank of this picture comes from "
-            "its votes, which count similar details wherever they are."
+            f"{confidence.meaning(found.count, NOISE_FLOOR)} DELF then ranks a picture by its "
+            "votes, which count similar details wherever they are."
         )
 
 
