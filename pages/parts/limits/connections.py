@@ -52,7 +52,8 @@ pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
 turns: dict[str, asyncio.Semaphore] = {}  # for the requests of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
-unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client
+unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client, of late
+waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
 
 
 def allow_many() -> None:
@@ -158,7 +159,7 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
 
 def _pause(protocol: H11Protocol) -> None:
     pause(protocol)
-    _limit_unread(protocol.transport, protocol.transport.get_write_buffer_size())
+    _limit_unread(protocol.transport)
 
 
 def _resume(protocol: H11Protocol) -> None:
@@ -166,13 +167,23 @@ def _resume(protocol: H11Protocol) -> None:
     resume(protocol)
 
 
-def _limit_unread(transport: Transport, size: int) -> None:
-    """End the connection of which most is unread, where that of its client is too much."""
-    client = hosts.client_of_peer(transport.get_extra_info("peername"))
-    mine = unread.setdefault(client, {})
-    mine[transport] = size
+def _limit_unread(transport: Transport) -> int:
+    """End the connection of which most is unread, where that of its client is too much.
+
+    Returns the bytes of this one.
+    """
+    mine = unread.setdefault(hosts.client_of_peer(transport.get_extra_info("peername")), {})
+    mine[transport] = _bytes_unread(transport)
+    if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
+        mine.update({one: _bytes_unread(one) for one in mine})  # browsers have read meanwhile
     if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
         max(mine, key=mine.__getitem__).abort()  # to close it would wait until all is read
+    return mine[transport]
+
+
+def _bytes_unread(transport: Transport) -> int:
+    messages: Any = waiting.get(transport)
+    return sum(map(len, messages._queue if messages else ())) + transport.get_write_buffer_size()
 
 
 def limit_messages() -> None:
@@ -212,12 +223,15 @@ def _handle_events(protocol: Any) -> None:
     if pieces.take(hosts.client_of_peer(protocol.client), len(protocol.conn.events)):
         handle_events(protocol)
         _limit_arriving(protocol)
+        if protocol.transport.get_write_buffer_size() > request_limits.READ:  # answers to pings
+            _limit_unread(protocol.transport)
     else:
         protocol.transport.abort()
 
 
 def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
     arriving.pop(protocol, None)
+    waiting.pop(protocol.transport, None)
     _count_out(protocol)
     lost(protocol, error)
 
@@ -237,10 +251,8 @@ def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
     write(client, message)
     transport = client._websocket.scope.get("transport")  # none before the first page
     if transport and not transport.is_closing():
-        waiting: Any = client._send_queue
-        size = sum(map(len, waiting._queue)) + transport.get_write_buffer_size()
-        _limit_unread(transport, size)
-        if size > MAX_UNREAD:
+        waiting[transport] = client._send_queue
+        if _limit_unread(transport) > MAX_UNREAD:
             transport.abort()
 
 

@@ -175,7 +175,7 @@ def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
     for number in (1, 1, 2):
         accepted[number][0].connection_lost(None)
     became_a_socket = Protocol()
-    became_a_socket.client = ("192.0.2.3", 50_000)
+    became_a_socket.client, became_a_socket.transport = ("192.0.2.3", 50_000), None
     connections._lost(became_a_socket, None)
     assert len(connections.open_now) == 97
     assert not accept("192.0.2.1")[1].ended
@@ -249,7 +249,7 @@ def test_messages_in_tiny_pieces(monkeypatch):
     monkeypatch.setattr(connections, "pieces", OfClients(most, a_second))
     now = 0.0
     monkeypatch.setattr(allowances.time, "monotonic", lambda: now)
-    transport = SimpleNamespace(abort=lambda: ended.append(1))
+    transport = SimpleNamespace(abort=lambda: ended.append(1), get_write_buffer_size=lambda: 0)
     reader = SimpleNamespace(buffer=b"")
 
     def send(count, address, browsers=1):
@@ -273,6 +273,7 @@ class Transport(asyncio.Transport):
     """Of a browser that never reads."""
 
     aborted = False
+    size = 0
 
     def write(self, data):
         pass
@@ -293,7 +294,7 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
     def get_write_buffer_size(self):
-        return 0
+        return self.size
 
 
 HANDSHAKE = (
@@ -398,6 +399,39 @@ def test_messages_that_nobody_reads(monkeypatch):
         for protocol in (*mine, others):
             protocol.connection_lost(None)
         assert not connections.unread
+
+    asyncio.run(attack())
+
+
+def test_pages_that_were_read_later(monkeypatch):
+    """Of 130 tabs with 2 MB of names each some were cut off for ever, though all had read all."""
+
+    async def read():
+        monkeypatch.setattr(connections, "MAX_UNREAD_OF_CLIENT", 10)
+        browsers = [await connect(monkeypatch) for _ in range(4)]
+        for protocol in browsers:
+            protocol.transport.size = 4
+            connections._limit_unread(protocol.transport)
+            protocol.transport.size = 0
+            assert not protocol.transport.aborted
+        for protocol in browsers:
+            protocol.connection_lost(None)
+        assert not connections.unread
+        assert not connections.waiting
+
+    asyncio.run(read())
+
+
+def test_answers_to_pings_that_nobody_reads(monkeypatch):
+    """A browser that sent pings and read nothing was given 0.9 GB an hour to keep."""
+
+    async def attack():
+        monkeypatch.setattr(connections, "MAX_UNREAD_OF_CLIENT", 1 << 20)
+        protocol = await connect(monkeypatch)
+        protocol.transport.size = 2 << 20
+        protocol.data_received(b"\x89\x80" + bytes(4))
+        assert protocol.transport.aborted
+        protocol.connection_lost(None)
 
     asyncio.run(attack())
 
