@@ -21,6 +21,7 @@ def set_once() -> None:
     request_limits.limit_forms()
     downloads.make_in_turn()
     downloads.keep_a_while()
+    downloads.send_uncompressed()
     messages.ignore_some()
     runs.run_few_pages()
     runs.send_in_batches()

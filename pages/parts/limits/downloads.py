@@ -1,4 +1,4 @@
-"""Files to download: whose are made next, how long they are kept, and how many bytes of them."""
+"""Files to download: whose are made next, how long they are kept, how they are sent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from streamlit.proto.BackMsg_pb2 import BackendOperationRequest
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.media_file_manager import MediaFileManager, MediaFileMetadata
 from streamlit.runtime.media_file_storage import MediaFileKind
+from streamlit.web.server.starlette.starlette_gzip_middleware import SelectiveGZipMiddleware
 
 from pages.parts.limits.allowances import client_of
 
@@ -68,3 +69,16 @@ def _remove(manager: MediaFileManager) -> None:
             if left < 0 or now - since >= KEPT:
                 mark(files[name])
     remove(manager)
+
+
+def send_uncompressed() -> None:
+    """Send files as they are: Streamlit compresses tables and drawings anew for every request.
+
+    It does so in 40 threads, and the rest wait for them: 200 connections that asked for one drawing
+    of a megabyte kept the pages of others waiting for 5 s.
+    """
+    SelectiveGZipMiddleware.__call__ = _pass_on  # type: ignore[assignment, method-assign]
+
+
+async def _pass_on(compressor: SelectiveGZipMiddleware, *request: Any) -> None:
+    await compressor.app(*request)

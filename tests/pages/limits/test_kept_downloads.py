@@ -1,13 +1,15 @@
-"""Files to download: whose are made next, how long they are kept, and how many bytes of them."""
+"""Files to download: whose are made next, how long they are kept, how they are sent."""
 
 import asyncio
 import itertools
 from types import SimpleNamespace
 
 import pytest
+from starlette.responses import Response
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.media_file_manager import MediaFileManager, MediaFileMetadata
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
+from streamlit.web.server.starlette.starlette_gzip_middleware import SelectiveGZipMiddleware
 
 from pages.parts.limits import downloads
 
@@ -76,3 +78,22 @@ def test_one_file_of_a_client_is_made_at_a_time(monkeypatch):
     asyncio.run(attack())
     assert begun == ["a1", "b", "a2", "a3"]
     assert not downloads.turns
+
+
+def test_files_are_sent_as_they_are(monkeypatch):
+    """200 connections that asked for a drawing compressed kept pages of others waiting for 5 s."""
+    send = SelectiveGZipMiddleware.__call__
+    monkeypatch.setattr(SelectiveGZipMiddleware, "__call__", send)  # undone later
+    downloads.send_uncompressed()
+    content = b"," * 1_000_000
+    app = SelectiveGZipMiddleware(Response(content, media_type="text/csv"))
+    headers = [(b"accept-encoding", b"gzip")]
+    scope = {"type": "http", "method": "GET", "path": "/media/a.csv", "headers": headers}
+    sent = []
+
+    async def keep(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, None, keep))
+    assert (b"content-encoding", b"gzip") not in sent[0]["headers"]
+    assert sent[1]["body"] == content
