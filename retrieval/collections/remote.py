@@ -8,6 +8,7 @@ environment, or from an address; of an address, user, password and query are nev
 from __future__ import annotations
 
 import html
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from retrieval.collections import archives
 from retrieval.collections.collection import Collection, in_order, open_collection
 from retrieval.collections.ground_truth import check_name
+from retrieval.collections.transfer import TEMPORARY
 from retrieval.errors import RetrievalError
 
 MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a folder of the web
@@ -138,7 +140,16 @@ class _Folder:
         return in_order(names, others, _shown(self.address))
 
     def open(self, name: str) -> BinaryIO:
-        return self.files.open(self.start + (quote(name) if self.web else name), "rb")
+        if not self.web:
+            return self.files.open(self.start + name, "rb")
+        address = self.start + quote(name)
+        try:
+            return io.BytesIO(self.files.cat_file(address))
+        except Exception as error:  # fsspec's ``open`` calls them all FileNotFoundError
+            status = getattr(error, "status", 500)
+            if status in TEMPORARY or status >= 500:  # busy or away: the other pictures too
+                raise
+            raise FileNotFoundError(address) from error
 
 
 def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:

@@ -119,6 +119,31 @@ def answering(answer):
         server.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (404, "a.png cannot be read: it is damaged or gone"),
+        (403, "a.png cannot be read: it is damaged or gone"),
+        (503, "/photos/ cannot be read: .* is kept"),
+        (429, "/photos/ cannot be read: .* is kept"),
+        (0, "/photos/ cannot be read: .* is kept"),  # breaks off
+    ],
+)
+def test_a_server_that_goes_away_is_not_taken_for_one_without_pictures(status, sentence):
+    """An update of an index would drop them all."""
+    pytest.importorskip("aiohttp")
+
+    def answer(request):
+        is_picture = request.path.endswith(".png")
+        if status or not is_picture:
+            request.send_response(status if is_picture else 200)
+            request.end_headers()
+            request.wfile.write(b'<a href="a.png">')
+
+    with answering(answer) as address:
+        refused(sentence, open_anywhere(f"{address}/photos/").read_bytes, "a.png")
+
+
 def test_what_comes_with_a_redirect_is_not_read(tmp_path):
     sent, over = [], threading.Event()
 
