@@ -22,7 +22,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from pages.parts import notices, turns
+from pages.parts import notices, own_uploads, turns
 from pages.parts.cache import Cache, Part
 from pages.parts.plain import plain
 from retrieval import images, index, memory, methods
@@ -142,7 +142,8 @@ def _preload(paths: list[Path]) -> None:
 
 def _cache_for(source: Path | bytes) -> Cache | Part:
     """The cache for results about a picture: that of the session where a visitor brought it."""
-    return _session_cache() if isinstance(source, bytes) else CACHE
+    private = isinstance(source, bytes) or own_uploads.is_private(source)
+    return _session_cache() if private else CACHE
 
 
 def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:

@@ -33,6 +33,11 @@ def private_folder() -> TemporaryDirectory:
     return TemporaryDirectory(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")
 
 
+def is_private(path: Path) -> bool:
+    """Whether a file lies in such a folder."""
+    return any(part.startswith(FOLDER_PREFIX) for part in path.parts)
+
+
 @st.cache_resource(show_spinner=False)
 def delete_leftovers() -> None:
     """Delete, once a server, the private folders of servers that were killed."""

@@ -24,7 +24,7 @@ from search_app import (
     text,
 )
 
-from pages.parts import own_pictures, own_uploads
+from pages.parts import loaders, own_pictures, own_uploads
 from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
 
@@ -262,6 +262,16 @@ def test_the_private_folder_goes_with_the_session(nothing_installed):
     second = Path(app.session_state["own"].folder.name)
     assert not first.exists()
     assert second.exists()
+
+
+def test_reduced_copies_go_with_the_session(nothing_installed):
+    files = archive(a_png=encoded(picture(RED)), b_png=encoded(picture(BLUE)))
+    app = go(bring(start(), "mine.zip", files))
+    assert hits(app)
+    app.button(key="open-cnn-irwnha-0").click().run()
+    assert not app.exception
+    kept = [key for key in loaders.CACHE._values if own_uploads.FOLDER_PREFIX in str(key)]
+    assert kept == []
 
 
 def test_a_broken_connection_has_some_minutes_to_come_back(
