@@ -178,7 +178,7 @@ def histograms(features: LocalFeatures, note: str) -> Figure:
     left.set_xlabel("Attention score")
     levels, counts = np.unique(features.scales, return_counts=True)
     right.bar([f"{level:.2g}" for level in levels], counts, color=INLIER)
-    right.set_xlabel("Pyramid scale (2: twice as large as the picture)")
+    right.set_xlabel("Pyramid scale (2: twice as wide as at 1)")
     for axes in (left, right):
         axes.set_ylabel("Keypoints")
         style_axes(axes)

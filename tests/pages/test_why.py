@@ -35,14 +35,20 @@ def opened(method, place, **link):
 def test_how_many_pairs_with_such_a_score_show_one_landmark():
     said = opened("sir", 0)
     score = float(re.search(r"This pair has a cosine of \*\*([\d.]+)\*\*", said).group(1))
-    share = int(re.search(r"or more, \*\*(\d+)%\*\* show the same landmark", said).group(1))
+    counts = re.search(
+        r"Of the ([\d,]+) pairs that are so alike or more, \*\*([\d,]+)\*\* show the same landmark "
+        r"and ([\d,]+) different places",
+        said,
+    )
+    every, same_place, different = (int(count.replace(",", "")) for count in counts.groups())
+    assert every == same_place + different
     town = open_collection("town")
     same, others = similarity.pair_cosines(index.load(TOWN / "sir-lite0"), town.names, town.queries)
     # The page has the score with all its digits.
     near = score + np.linspace(-0.005, 0.005, 21)
     right, wrong = (np.array([(some >= edge).sum() for edge in near]) for some in (same, others))
-    shares = 100 * right / (right + wrong)
-    assert shares.min() - 0.5 <= share <= shares.max() + 0.5
+    assert right.min() <= same_place <= right.max()
+    assert wrong.min() <= different <= wrong.max()
     assert np.quantile(others, 0.99) == pytest.approx(
         float(re.search(r"only 1 such pair in 100 has ([\d.]+)", said).group(1)), abs=0.006
     )

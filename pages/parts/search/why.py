@@ -95,13 +95,12 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
     usual = float(np.quantile(unrelated, 0.99))
     same, other = ((values >= score).sum() for values in (right, unrelated))
     if other:
-        share = same / (same + other)
-        judged = (
-            f"Of all pairs that have {score:.2f} or more, **{share:.0%}** show the same landmark "
-            f"and {1 - share:.0%} different places."
+        judged = (  # shares would be rounded to 100 % and 0 %
+            f"Of the {same + other:,} pairs that are so alike or more, **{same:,}** show the same "
+            f"landmark and {other:,} different places."
         )
     else:
-        judged = f"No pair of different places has {score:.2f} or more."
+        judged = "No pair of different places is so alike."
     rare = (
         "Pictures of different places are rarely so alike: only 1 such pair in 100 has "
         f"{usual:.2f} or more."
