@@ -372,3 +372,6 @@ def test_pairs_show_what_their_sentence_says(preset):
     assert agree == preset.confirmed_by
     # Look-alikes have fewer inliers than make sure.
     assert ("check_circle" in text(app)) == (preset.title == "The same building at dusk")
+    # The sentence is about the usual settings.
+    app.segmented_control(key="kp-model").set_value("homography").run()
+    assert preset.sentence not in text(app)

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import streamlit as st
 
+from pages.parts.keypoints.link import has_usual_settings
 from pages.parts.keypoints.matching import MATCHERS
 from retrieval.collections import Collection
+
+FEATURES = ("delf", "xfeat")  # that the matchers use
 
 
 class Preset(NamedTuple):
@@ -53,7 +56,8 @@ PRESETS = (
 
 
 def show_presets(collection: Collection, chosen: tuple[str, str]) -> None:
-    """Link to the pairs, where the collection has them, and explain the pair on show.
+    """Link to the pairs, where the collection has them, and explain the pair on show
+    where the settings are those that the explanation is about.
 
     chosen: names of the query picture and of the second picture.
     """
@@ -70,7 +74,7 @@ def show_presets(collection: Collection, chosen: tuple[str, str]) -> None:
                 width="content",
             )
     for preset in PRESETS:
-        if (preset.query, preset.result) == chosen:
+        if (preset.query, preset.result) == chosen and all(map(has_usual_settings, FEATURES)):
             st.info(preset.sentence, icon=":material/school:")
 
 
