@@ -38,13 +38,13 @@ def find_pairs(path: Path, collection: Collection) -> list[groups.Pair]:
 def show_group(number: int, group: groups.Group, collection: Collection, opened: Index) -> None:
     """Show one group as a strip; a click searches with a picture. number: from 1."""
     best = group.pairs[0]
-    alike = best.share >= groups.NEAR_DUPLICATE
+    alike = best.share >= groups.SAME_VIEW
     st.markdown(
         f"**Group {number}** · {len(group.positions)} pictures · best pair: {best.inliers} "
         f"inliers, {best.share:.0%} of the keypoints"
-        + (" · :orange-badge[near-duplicates]" if alike else "")
+        + (" · :orange-badge[nearly the same view]" if alike else "")
     )
-    # The best pair first: near-duplicates stand beside each other.
+    # The best pair first: nearly equal views stand beside each other.
     order = list(dict.fromkeys(one for pair in group.pairs for one in (pair.first, pair.second)))
     with st.container(horizontal=True, gap="xsmall", key=f"strip-group-{number}"):
         for position in order[:MAX_SHOWN]:
@@ -78,7 +78,8 @@ st.markdown(
     f"Pictures of the same thing, found without a query and without labels. Each picture is "
     f"compared with the {groups.NEAR} most like it, keypoint by keypoint. Two pictures are "
     "connected if one transformation explains enough of their matches (the **inliers**). Pictures "
-    "that are connected, directly or through others, make a group. Near-duplicates come first."
+    "that are connected, directly or through others, make a group. Nearly equal views "
+    "come first: photographs from almost the same place, and copies."
 )
 titles = own_pictures.collection_titles()
 if not titles:

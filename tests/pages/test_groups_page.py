@@ -33,12 +33,12 @@ def headings(app):
     return [one.value for one in app.markdown if one.value.startswith("**Group")]
 
 
-def test_near_duplicates_first_and_stricter_or_looser(page):
+def test_nearly_equal_views_first_and_stricter_or_looser(page):
     assert not page.exception
     first, second = headings(page)
-    assert "near-duplicates" in first
+    assert "nearly the same view" in first
     assert "2 pictures" in second
-    assert "near-duplicates" not in second
+    assert "nearly the same view" not in second
     page.slider[0].set_value(12).run()
     assert "3 pictures" in headings(page)[1]
     page.slider[0].set_value(60).run()

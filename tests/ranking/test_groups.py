@@ -1,4 +1,4 @@
-"""Groups: what geometry confirms is joined, and near-duplicates come first."""
+"""Groups: what geometry confirms is joined, and nearly equal views come first."""
 
 import shutil
 
@@ -56,7 +56,7 @@ def test_copies_and_parts_are_found(copies):
     found = groups.grouped(pair for pair in pairs if pair.inliers >= groups.CONNECTED)
     names = [{opened.names[position] for position in group.positions} for group in found]
     assert names == [{"0.png", "copy.jpg"}, {"1.png", "part.png"}]
-    assert found[0].pairs[0].share >= groups.NEAR_DUPLICATE
+    assert found[0].pairs[0].share >= groups.SAME_VIEW
 
 
 def test_an_index_made_without_pictures_has_no_groups(copies, tmp_path):
