@@ -60,16 +60,9 @@ def build(
     check_search(search, method.kind)
     with writing(out) as target:
         started = time.perf_counter()
-        previous = previous_at(target, method, part)
-        known = _known(donors if previous is None else [previous, *donors])
         names = part.of(collection.names) if part else collection.names
-        if previous is not None:
-            theirs = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
-            if theirs and theirs.isdisjoint(names):  # a part may be without pictures
-                raise RetrievalError(
-                    f"{out} is an index of other pictures: none of them is in {collection.name}. "
-                    "Choose another place, or delete it."
-                )
+        previous = previous_at(target, method, names, part)
+        known = _known(donors if previous is None else [previous, *donors])
         with Journal(work_folder(target), layout.identity(method)) as journal:
             digests: dict[str, str] = {}
             unread: dict[str, str] = {}  # name → reason

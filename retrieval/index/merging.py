@@ -56,7 +56,9 @@ def merge(
         [entry for piece in pieces for entry in piece.manifest["skipped"]],
     )
     with writing(out) as target:
-        previous = previous_at(target, method, None)  # another method's index is not replaced
+        # An index of another method or collection is not replaced.
+        names = [entry["name"] for entry in (*content.records, *content.skipped)]
+        previous = previous_at(target, method, names)
         # A merge works in the folder of a build, so it may find an unfinished one there.
         with Journal(work_folder(target), layout.identity(method)) as journal:
             if journal.entries:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,13 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
 
 
-def previous_at(target: Path, method, part: Part | None) -> loading.Index | None:
+def previous_at(
+    target: Path, method, names: Iterable[str], part: Part | None = None
+) -> loading.Index | None:
     """The index that is at the target already; None where there is none.
 
-    Raises RetrievalError where that is of another method, other settings or another part.
+    names: of the pictures that are to be in the new one. Raises RetrievalError where the old one is
+    of another method, other settings, another part, or other pictures only.
     """
     if not target.exists() or not any(target.iterdir()):
         return None
@@ -100,6 +103,12 @@ def previous_at(target: Path, method, part: Part | None) -> loading.Index | None
     previous.check_method(method)
     if previous.part != (part or Part()):
         raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
+    theirs = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
+    if theirs and theirs.isdisjoint(names):  # a part may be without pictures
+        raise RetrievalError(
+            f"{target} is an index of other pictures: it has none of these. Choose another place, "
+            "or delete it."
+        )
     return previous
 
 

@@ -489,7 +489,7 @@ def test_an_index_of_other_pictures_is_not_replaced(refused, run, folder, tmp_pa
     words = ["--method", "sir", "--size", 64, "--out", out]
     assert run("index", other, *words)[0] == 0
     before = (out / "manifest.json").read_bytes()
-    refused("is an index of other pictures: none of them is in", "index", folder, *words)
+    refused("is an index of other pictures: it has none of these", "index", folder, *words)
     assert (out / "manifest.json").read_bytes() == before
     shutil.copy(folder / "a.png", other / "y.png")
     code, text, _ = run("index", other, *words)  # an update

@@ -197,3 +197,11 @@ def test_merging_where_a_build_is_unfinished(pictures, parts, tmp_path):
     method = Thumbnail()
     whole = index.build(open_collection(pictures), method, out)
     assert len(method.described) == len(whole) - 2
+
+
+def test_an_index_of_other_pictures_is_not_replaced_by_a_merge(parts, tmp_path):
+    paint(tmp_path / "others" / "other.png", 1)
+    index.build(open_collection(tmp_path / "others"), Thumbnail(), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    refused("is an index of other pictures", index.merge, parts, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
