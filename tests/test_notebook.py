@@ -1,5 +1,6 @@
 """demo.ipynb: what a reader sees in the file, and that all of it runs."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -49,6 +50,18 @@ def test_the_file_can_be_read_without_running_it(saved):
     assert pictures >= 5
     for cell in code_of(saved):
         assert all(output.get("name") != "stderr" for output in cell.outputs)
+
+
+def test_its_scores_are_those_of_the_embedded_indexes(saved):
+    """They were those of earlier networks."""
+    [table] = [printed(cell) for cell in code_of(saved) if "mAP easy" in printed(cell)]
+    rows = {words[2]: words for line in table.splitlines() if len(words := line.split()) > 5}
+    kept = sorted((ROOT / "precomputed" / "town").glob("*/evaluation.json"))
+    assert len(kept) == 4
+    for path in kept:
+        protocols = json.loads(path.read_text("utf-8"))["protocols"]
+        scores = [f"{100 * protocols[name]['map']:.1f}" for name in ("easy", "medium", "hard")]
+        assert rows[path.parent.name][3:6] == scores
 
 
 def test_it_runs_from_top_to_bottom(saved):
