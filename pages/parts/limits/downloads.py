@@ -1,4 +1,4 @@
-"""Files to download: whose are made next, how long they are kept, how they are sent."""
+"""Files to download, and pictures of pages: how many are kept, how long, how they are sent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pages.parts.limits.allowances import client_of
 
 KEPT = 60.0  # s in which a browser begins to fetch a file
 MAX_KEPT = 128 << 20  # bytes of all these files; beyond them the oldest go
+MAX_SHOWN = 512 << 20  # bytes of these files and the pictures of all pages
 
 mark = MediaFileMetadata.mark_for_delete
 remove = MediaFileManager.remove_orphaned_files
@@ -44,6 +45,8 @@ def keep_a_while() -> None:
     Streamlit deletes a file when two pages have ended since it was made, whoever's they are: while
     one tab asked for its page again and again, all downloads of others failed. One tab that marked
     results of its own pictures and downloaded its ground truth, 6.7 MB, in turn, had 0.7 GB kept.
+    Pictures stay as long as their tab, which fetches them once: 40 tabs, each with sixty of its own
+    that had 180 kB together, took 280 MB.
     """
     MediaFileMetadata.mark_for_delete = _nothing  # type: ignore[assignment, method-assign]
     MediaFileManager.remove_orphaned_files = _remove  # type: ignore[assignment, method-assign]
@@ -58,6 +61,8 @@ def _remove(manager: MediaFileManager) -> None:
     now, left = time.monotonic(), MAX_KEPT
     storage: Any = manager._storage
     with manager._lock:
+        if sum(file.content_size for file in tuple(storage._files_by_id.values())) > MAX_SHOWN:
+            _forget_pictures(manager)
         files = {file: manager._file_metadata[file] for file in manager._get_inactive_file_ids()}
         unused = [
             (vars(file).setdefault("unused_since", now), name)
@@ -69,6 +74,22 @@ def _remove(manager: MediaFileManager) -> None:
             if left < 0 or now - since >= KEPT:
                 mark(files[name])
     remove(manager)
+
+
+def _forget_pictures(manager: MediaFileManager) -> None:
+    """Let those pictures go that are only on pages that ran longest ago: browsers have them."""
+    left, seen = MAX_SHOWN, set()
+    storage: Any = manager._storage
+    for shown in reversed(list(manager._files_by_session_and_coord.values())):  # last page first
+        for place, name in list(shown.items()):
+            file = storage._files_by_id.get(name)
+            if file is None or file.kind != MediaFileKind.MEDIA:
+                continue
+            if name not in seen:
+                left -= file.content_size
+                seen.add(name)
+            if left < 0:
+                del shown[place]
 
 
 def send_uncompressed() -> None:
