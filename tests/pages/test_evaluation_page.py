@@ -266,6 +266,20 @@ def test_an_index_without_a_run_is_evaluated_on_request(little):
     assert shown["mAP Medium"] == round(100 * kept.scores["medium"].map, 2)
 
 
+def test_a_chain_is_not_shown_without_the_method_alone(little):
+    """As when ``evaluate --then`` is stopped before it evaluates the method alone."""
+    for name, path in little.indexes:
+        opened = index.load(path)
+        runs.evaluate_index(opened, little.collection, Grey(name), then=["diffusion"])
+        (path / "evaluation.json").unlink()
+    app = start()
+    assert "SIR index was not evaluated yet" in text(app)
+    app.button(key="run-sir").click().run()
+    assert not app.exception
+    [row] = table(app, "Alone").to_dict("records")
+    assert row["Method"] == "SIR"
+
+
 def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone(
     little, monkeypatch
 ):

@@ -84,8 +84,8 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
             continue
         if run is None:
             not_evaluated.append(NotEvaluated(label, path, ""))
-        else:
-            labelled_runs[path.name] = LabelledRun(path.name, label, run)
+            continue
+        labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
             if len(labelled_runs) >= room:
                 break
