@@ -31,6 +31,7 @@ from retrieval.methods.base import GlobalMethod, Method
 FILE = "ablation.npz"
 PROTOCOL = "medium"
 MAX_PICTURES = 10_000  # all their vectors are in memory, and several times: 1.5 GB
+MAX_SCALES = 3  # the first two and the mean of all are kept of each picture
 MAX_BYTES = 16_000  # of a picture: five exponents and 2048 channels take 14 500
 EXPONENTS = (1.0, 2.0, 5.0, np.inf)  # of CNN-IRwNHA, beside its own: from average to maximum
 Layer = tuple[np.ndarray, np.ndarray]
@@ -169,8 +170,8 @@ def make(
     """Compute the variants of an index and keep them beside it.
 
     method: the one that made the index. The collection's pictures must be on this machine.
-    Raises RetrievalError for more than MAX_PICTURES, where one of them is not what was indexed, and
-    where nothing can be written beside the index.
+    Raises RetrievalError for more than MAX_PICTURES or MAX_SCALES, where a picture is not what was
+    indexed, and where nothing can be written beside the index.
     """
     index.check_method(method)
     _check_size(index)
@@ -226,8 +227,8 @@ def make(
 def load(index: Index, collection: Collection) -> Ablation | None:
     """The variants kept beside an index; None where there are none.
 
-    Raises RetrievalError when they are damaged, are of more than MAX_PICTURES, or belong to an
-    earlier index, to other labels or other query pictures.
+    Raises RetrievalError when they are damaged, are of more than MAX_PICTURES or MAX_SCALES, or
+    belong to an earlier index, to other labels or other query pictures.
     """
     path = index.path / FILE
     if not path.is_file():
@@ -273,9 +274,10 @@ def load(index: Index, collection: Collection) -> Ablation | None:
 
 
 def _check_size(index: Index) -> None:
-    if len(index) > MAX_PICTURES:
+    if len(index) > MAX_PICTURES or len(index.settings.get("scales", [])) > MAX_SCALES:
         raise RetrievalError(
-            f"There is no ablation of {index}: it is for up to {MAX_PICTURES:,} pictures."
+            f"There is no ablation of {index}: it is for up to {MAX_PICTURES:,} pictures and "
+            f"{MAX_SCALES} scales."
         )
 
 

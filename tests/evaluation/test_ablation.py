@@ -127,6 +127,14 @@ def test_more_pictures_than_fit_into_memory(copied, collection, load, monkeypatc
         ablation.make(opened, collection, load("sir"))
 
 
+def test_more_scales_than_are_kept(collection, load, tmp_path):
+    """Of the pictures the first two scales and all of them are kept, so three are the most."""
+    method = load("cnn-irwnha", scales=[1.0, 0.7071, 0.5, 0.3536])
+    built = index.build(collection, method, tmp_path / "four")
+    with pytest.raises(RetrievalError, match="up to 10,000 pictures and 3 scales"):
+        ablation.make(built, collection, method)
+
+
 def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
     opened, seen = copied("sir"), []
     monkeypatch.setattr(os, "access", lambda *args: False)
