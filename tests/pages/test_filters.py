@@ -55,13 +55,13 @@ def test_every_column_can_be_filtered_by(nothing_installed):
     files.upload("table.csv", table.encode(), "text/csv")
     app.run()
     app.button(key="own_index").click().run()
-    app.selectbox(key="database").select("blue.png").run()
+    app.selectbox(key="database").select("red.png").run()
     assert app.selectbox(key="where").options[1:] == [
         "class: cold", "class: warm", "field: 1", "field: 2"]  # fmt: skip
-    for where in ('_class == "warm"', "field == 1"):
+    for where in ('_class == "cold"', "field == 2"):
         app.selectbox(key="where").select(where).run()
         assert not app.error
-        assert hits(app) == ["1: red.png"]
+        assert hits(app) == ["1: blue.png"]
 
 
 def test_two_tables_are_one_too_many(nothing_installed):
