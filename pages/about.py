@@ -45,7 +45,7 @@ else:
     METHODS[part](followed)  # ends the page where there is no index
     opened = loaders.index_of(index.find(followed.collection.name)[part], followed.collection)
     checkpoint = checkpoints.registered(part, opened.checkpoint)
-    stands_in = f", standing in for {checkpoint.stands_in_for}" * bool(checkpoint.stands_in_for)
+    stands_in = f", standing in for {checkpoint.stands_in_for}" if checkpoint.stands_in_for else ""
     st.caption(
         f"**{entry.title}.** {entry.summary} Network: {checkpoint.title} ({checkpoint.id})"
         f"{stands_in}. Trained on: {checkpoint.trained_on}. Paper: {entry.paper}.",
