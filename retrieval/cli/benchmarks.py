@@ -1,4 +1,4 @@
-"""``bench``: measure speed on this machine."""
+"""``bench``: measure on this machine, mostly speed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from retrieval.cli.output import Bar
 
 
 def add(commands) -> None:
-    bench = commands.add_parser("bench", help="measure speed on this machine").add_subparsers(
-        required=True, metavar="WHAT"
-    )
+    bench = commands.add_parser(
+        "bench", help="measure on this machine, mostly speed"
+    ).add_subparsers(required=True, metavar="WHAT")
     command(
         bench,
         "extract",
@@ -27,6 +27,12 @@ def add(commands) -> None:
         "threads",
         _benchmark("threads"),
         "indexing beside other work, by how threads wait",
+    )
+    command(
+        bench,
+        "inliers",
+        _benchmark("inliers", bar=True),
+        "how often pictures with so many inliers are right",
     )
     rerank = command(
         bench,
@@ -70,7 +76,12 @@ def add(commands) -> None:
     clients.add_argument(
         "--seconds", type=positive, default=60, metavar="S", help="on each method (60)"
     )
-    delf = command(bench, "delf", _delf, "DELF's search, beside the report's procedure")
+    delf = command(
+        bench,
+        "delf",
+        _benchmark("delf", "index", "collection", bar=True),
+        "DELF's search, beside the report's procedure",
+    )
     delf.add_argument(
         "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
     )
@@ -94,21 +105,21 @@ def add(commands) -> None:
     )
 
 
-def _benchmark(module: str, *names: str) -> Callable[[argparse.Namespace], int | None]:
+def _benchmark(
+    module: str, *names: str, bar: bool = False
+) -> Callable[[argparse.Namespace], int | None]:
     """What a command does: ``run`` of a module of ``benchmarks/``, with the arguments ``names``.
 
+    bar: whether ``run`` also takes the function that reports progress.
     The module is imported when the command runs, as some import torch.
     """
 
     def run(args: argparse.Namespace) -> int | None:
         benchmark = import_module(f"retrieval.benchmarks.{module}")
-        return benchmark.run(*(getattr(args, name) for name in names))
+        values = [getattr(args, name) for name in names]
+        if not bar:
+            return benchmark.run(*values)
+        with Bar(0) as shown:
+            return benchmark.run(*values, shown.update)
 
     return run
-
-
-def _delf(args: argparse.Namespace) -> None:
-    from retrieval.benchmarks import delf
-
-    with Bar(0) as bar:
-        delf.run(args.index, args.collection, bar.update)

@@ -15,13 +15,8 @@ from retrieval.ranking.ranking import Ranking, likeness
 
 # Inliers of the best picture from which an answer is sure. Measured with the queries of town and of
 # ../shared/photos: put to the other collection, where nothing is right, 71 queries had 18 inliers
-# at most; put to their own, every answer with more was right. Where every labelled picture of town
-# searches the others, the one with most inliers, 20 or more, shows the same landmark for 153 of 160
-# with DELF, and for 114 of 115 with XFeat.
-# A single pair is less certain. Of the verified pictures of town with 10 to 14, with 15 to 19, and
-# with 20 or more inliers of DELF, 36 %, 78 % and 96 % show the landmark of the query; of those with
-# 12 to 14, 15 to 19, and 20 or more of XFeat, 73 %, 92 % and 99.7 %; with LighterGlue 44 %, 59 %
-# and 94 %.
+# at most; put to their own, every answer with more was right. A single pair is less certain: see
+# ``bench inliers``.
 SURE_INLIERS = 20
 # An answer is unlike the collection where this share of its pictures are less like their nearest.
 # That is no proof: of the queries of town, 9 of 70 are such with SIR and 5 with CNN-IRwNHA, and the
@@ -33,7 +28,7 @@ TEXTS: dict[Level, str] = {
     "sure": "Very likely right",
     "unsure": "Unsure",
     "unchecked": "Not checked by geometry",
-    "nothing": "Nothing here looks like it",
+    "nothing": "Nothing to search for",
 }
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from retrieval import cli, images, index, methods
-from retrieval.benchmarks import delf, evaluation, extraction, reranking, scale
+from retrieval.benchmarks import delf, evaluation, extraction, inliers, reranking, scale
 from retrieval.collections import open_collection
 from retrieval.collections.ground_truth import Query
-from retrieval.ranking import chain
+from retrieval.ranking import chain, verification
 
 
 def test_plain_loop_and_ours_give_the_same_descriptors():
@@ -140,3 +140,25 @@ def test_made_up_vectors_have_the_similarity_asked_for():
     assert abs(np.median((made @ base.T).max(axis=1)) - 0.9) < 0.05
     spread = made.var(axis=0)
     assert np.corrcoef(spread, base.var(axis=0))[0, 1] > 0.95
+
+
+def test_inliers_are_counted_by_band(monkeypatch, capsys):
+    town = open_collection("town")
+    few = replace(town, queries=town.queries[:3])
+    monkeypatch.setattr(inliers, "open_collection", lambda name: few)
+    counted = inliers.count("cnn-irwnha", ("geometry",), lambda *shown: None)
+    assert counted.best.sum() == 3
+    assert counted.inliers.min() >= verification.MIN_INLIERS
+    assert counted.right[counted.best].all()
+    by_hand = inliers.Counted(
+        np.array([25, 14, 10, 30]),
+        np.array([True, False, True, False]),
+        np.array([True, False, False, False]),
+    )
+    assert by_hand.text(20, np.inf) == "1 of 2, 50.0%"
+    assert by_hand.text(20, np.inf, best=True) == "1 of 1, 100.0%"
+    assert by_hand.text(10, 15) == "1 of 2, 50.0%"
+    assert by_hand.text(15, 20) == "–"
+    monkeypatch.setattr(inliers, "SEARCHES", (("cnn-irwnha", ("geometry",)),))
+    assert cli.main(["bench", "inliers"]) == 0
+    assert "cnn-irwnha, then geometry" in capsys.readouterr().out

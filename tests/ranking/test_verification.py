@@ -272,7 +272,7 @@ def test_confidence_needs_geometry(opened, scenes, load, drawn):
     assert chain.RERANKERS["geometry"].title == "Geometry"
     blank = search.rank_picture(opened, load("sir"), Image.new("RGB", (90, 90), "white"), top=2)
     assert blank.confidence.level == "nothing"
-    assert blank.confidence.text == "Nothing here looks like it"
+    assert blank.confidence.text == "Nothing to search for"
     corner = drawn(3, (320, 256))
     corner.paste("white", (0, 0, 100, 100))
     boxed = search.rank_picture(opened, load("sir"), corner, (5, 5, 95, 95))
