@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval.collections import metadata_filter
 from retrieval.collections.collection import PRECOMPUTED
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
@@ -92,10 +93,12 @@ class StoredIndex(loading.Index):
         """The pictures that the engine finds most like a query, as an index in memory.
 
         features: a descriptor (D,). depth: how many pictures; at least MIN_SHORTLIST are fetched.
-        where: a filter in the language of Milvus, as ``landmark == "chapel"``.
+        where: a filter, as ``landmark == "chapel"``: see ``metadata_filter.matching``.
         The pictures are in the order of the exported index and have its descriptors. A search among
         them ranks as one in the folder, provided that the engine found the right ones.
         """
+        if where:
+            metadata_filter.check(where)
         descriptor = as_vector(features)
         self.check_width(descriptor)
         limit = min(max(depth, MIN_SHORTLIST), len(self))
