@@ -36,13 +36,12 @@ TEXTS: dict[Level, str] = {
 class Confidence:
     """How far an answer can be trusted.
 
-    level: 'sure', 'unsure', 'unchecked' or 'nothing'. reason: for that level, in words.
-    empty: whether the query holds nothing to search for, so that the ranking has no meaning.
+    level: 'sure', 'unsure', 'unchecked', or 'nothing' where the query holds nothing to search for,
+    so that the ranking has no meaning. reason: for that level, in words.
     """
 
     level: Level
     reason: str
-    empty: bool = False
 
     @property
     def text(self) -> str:
@@ -60,9 +59,9 @@ def judge(
     them. Where the best picture is less like the query than that, perhaps nothing here shows it.
     """
     if _is_blank(picture, box):
-        return Confidence("nothing", "The picture is blank: there is nothing to search for.", True)
+        return Confidence("nothing", "The picture is blank: there is nothing to search for.")
     if isinstance(features, LocalFeatures) and not len(features):
-        return Confidence("nothing", "The picture has no keypoints to search for.", True)
+        return Confidence("nothing", "The picture has no keypoints to search for.")
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
     if inliers >= SURE_INLIERS:
         return Confidence(

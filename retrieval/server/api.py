@@ -79,13 +79,13 @@ class Result(BaseModel):
 class Answer(BaseModel):
     """provenance: what the numbers rest on. timings: seconds by stage.
 
-    confidence: level (sure, unsure, unchecked, nothing), reason, and whether the query is empty:
-    blank, or without keypoints. notes: what could not be done.
+    confidence: reason and level: sure, unsure, unchecked, or nothing where the query is blank or
+    without keypoints. notes: what could not be done.
     """
 
     query: dict[str, Any]
     results: list[Result]
-    confidence: dict[str, str | bool]
+    confidence: dict[str, str]
     notes: list[str]
     provenance: dict[str, Any]
     timings: dict[str, float]

@@ -82,7 +82,7 @@ def show_answers(asked: Asked) -> None:
         except RetrievalError as error:
             slot.error(plain(str(error)), icon=":material/error:")
         confidence = rankings[method].confidence if method in rankings else None
-        if confidence and confidence.empty:  # any order of pictures would be arbitrary
+        if confidence and confidence.level == "nothing":  # any order of pictures would be arbitrary
             slot.info(confidence.reason, icon=":material/hide_image:")
             del rankings[method]
         first = method == method_names[0] and method in rankings

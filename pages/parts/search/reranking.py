@@ -15,7 +15,6 @@ ICONS: dict[Level, str] = {
     "sure": ":green[:material/check_circle:]",
     "unsure": ":orange[:material/help:]",
     "unchecked": ":gray[:material/info:]",
-    "nothing": ":gray[:material/block:]",
 }
 state = st.session_state
 
