@@ -167,10 +167,10 @@ def _resume(protocol: H11Protocol) -> None:
     resume(protocol)
 
 
-def _limit_unread(transport: Transport) -> int:
-    """End the connection of which most is unread, where that of its client is too much.
+def _limit_unread(transport: Transport, most: int = MAX_UNREAD_OF_CLIENT) -> None:
+    """End a connection of which more than ``most`` bytes are unread.
 
-    Returns the bytes of this one.
+    Where those of its client are too many, end the one that has most.
     """
     mine = unread.setdefault(hosts.client_of_peer(transport.get_extra_info("peername")), {})
     mine[transport] = _bytes_unread(transport)
@@ -178,7 +178,8 @@ def _limit_unread(transport: Transport) -> int:
         mine.update({one: _bytes_unread(one) for one in mine})  # browsers have read meanwhile
     if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
         max(mine, key=mine.__getitem__).abort()  # to close it would wait until all is read
-    return mine[transport]
+    if mine[transport] > most:
+        transport.abort()
 
 
 def _bytes_unread(transport: Transport) -> int:
@@ -224,7 +225,7 @@ def _handle_events(protocol: Any) -> None:
         handle_events(protocol)
         _limit_arriving(protocol)
         if protocol.transport.get_write_buffer_size() > request_limits.READ:  # answers to pings
-            _limit_unread(protocol.transport)
+            _limit_unread(protocol.transport, MAX_UNREAD)
     else:
         protocol.transport.abort()
 
@@ -252,8 +253,7 @@ def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
     transport = client._websocket.scope.get("transport")  # none before the first page
     if transport and not transport.is_closing():
         waiting[transport] = client._send_queue
-        if _limit_unread(transport) > MAX_UNREAD:
-            transport.abort()
+        _limit_unread(transport, MAX_UNREAD)
 
 
 def ask_nobody_for_our_address() -> None:

@@ -17,7 +17,7 @@ from pages.parts.limits.allowances import client_of
 
 KEPT = 60.0  # s in which a browser begins to fetch a file
 MAX_KEPT = 128 << 20  # bytes of all these files; beyond them the oldest go
-MAX_SHOWN = 512 << 20  # bytes of these files and the pictures of all pages
+MAX_SHOWN = 512 << 20  # bytes of the pictures of all pages
 
 mark = MediaFileMetadata.mark_for_delete
 remove = MediaFileManager.remove_orphaned_files
@@ -61,7 +61,8 @@ def _remove(manager: MediaFileManager) -> None:
     now, left = time.monotonic(), MAX_KEPT
     storage: Any = manager._storage
     with manager._lock:
-        if sum(file.content_size for file in tuple(storage._files_by_id.values())) > MAX_SHOWN:
+        pictures = (one for one in storage._files_by_id.values() if one.kind == MediaFileKind.MEDIA)
+        if sum(picture.content_size for picture in pictures) > MAX_SHOWN:
             _forget_pictures(manager)
         files = {file: manager._file_metadata[file] for file in manager._get_inactive_file_ids()}
         unused = [

@@ -426,9 +426,8 @@ def test_answers_to_pings_that_nobody_reads(monkeypatch):
     """A browser that sent pings and read nothing was given 0.9 GB an hour to keep."""
 
     async def attack():
-        monkeypatch.setattr(connections, "MAX_UNREAD_OF_CLIENT", 1 << 20)
         protocol = await connect(monkeypatch)
-        protocol.transport.size = 2 << 20
+        protocol.transport.size = connections.MAX_UNREAD + 1
         protocol.data_received(b"\x89\x80" + bytes(4))
         assert protocol.transport.aborted
         protocol.connection_lost(None)
