@@ -227,13 +227,13 @@ def make(
 def load(index: Index, collection: Collection) -> Ablation | None:
     """The variants kept beside an index; None where there are none.
 
-    Raises RetrievalError when they are damaged, are of more than MAX_PICTURES or MAX_SCALES, or
+    Raises RetrievalError where there can be none (see ``make``), and when they are damaged or
     belong to an earlier index, to other labels or other query pictures.
     """
+    _check_size(index)
     path = index.path / FILE
     if not path.is_file():
         return None
-    _check_size(index)
     again = f"; run: python -m retrieval ablate {index.path}"
     digests = "index_sha256", "labels_sha256", "query_pictures_sha256"
     names = "exponents", "pooled", "second", "maps", "scale_maps"

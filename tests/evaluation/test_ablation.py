@@ -133,6 +133,8 @@ def test_more_scales_than_are_kept(collection, load, tmp_path):
     built = index.build(collection, method, tmp_path / "four")
     with pytest.raises(RetrievalError, match="up to 10,000 pictures and 3 scales"):
         ablation.make(built, collection, method)
+    with pytest.raises(RetrievalError, match="3 scales"):  # so no page names that command
+        ablation.load(built, collection)
 
 
 def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
