@@ -7,6 +7,7 @@ import contextlib
 from asyncio import Transport
 from collections import Counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util
@@ -50,7 +51,7 @@ write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
 pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
-turns: dict[str, asyncio.Semaphore] = {}  # for the requests of each client
+turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client, of late
 waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
@@ -151,7 +152,6 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
     open_now[client] -= 1
     if open_now[client] <= 0:  # below: the first connections were there before the limits
         del open_now[client]
-        turns.pop(client, None)
         unread.pop(client, None)
     else:
         unread.get(client, {}).pop(protocol.transport, None)
