@@ -26,6 +26,7 @@ from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import MIN_INLIERS
 
 PICTURE_SIDE = 800  # pixels of the longer side of a picture on show
+ROUNDING = 1e-4  # of the cosines of an index, whose vectors are stored in 16 bits
 
 
 def explain_result(
@@ -93,21 +94,17 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
     if not len(right) or not len(unrelated):
         return
     usual = float(np.quantile(unrelated, 0.99))
-    same, other = ((values >= score).sum() for values in (right, unrelated))
-    if other:
-        judged = (  # shares would be rounded to 100 % and 0 %
-            f"Of the {same + other:,} pairs that are so alike or more, **{same:,}** show the same "
-            f"landmark and {other:,} different places."
-        )
-    else:
-        judged = "No pair of different places is so alike."
+    same, other = ((values > score - ROUNDING).sum() for values in (right, unrelated))
     rare = (
         "Pictures of different places are rarely so alike: only 1 such pair in 100 has "
         f"{usual:.2f} or more."
         if score >= usual
         else "That says little: more than 1 in 100 pairs of different places are as alike."
     )
-    st.markdown(f"This pair has a cosine of **{score:.2f}**. {rare} {judged}")
+    st.markdown(
+        f"This pair has a cosine of **{score:.2f}**. {rare} Pairs of the same landmark that are so "
+        f"alike or more: **{same:,}**; of different places: **{other:,}**."
+    )
     st.altair_chart(
         _histogram(right, unrelated, score),
         alt=f"Histograms of cosines; this pair: {score:.2f}",
