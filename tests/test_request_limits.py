@@ -1,9 +1,13 @@
 """Bodies in tiny pieces are refused, those that real clients send are not."""
 
+import base64
+import tracemalloc
 from types import SimpleNamespace
+from urllib.parse import quote_plus, unquote_plus
 
 import h11
 import pytest
+from starlette import formparsers
 
 from retrieval import request_limits
 
@@ -67,6 +71,34 @@ def test_headers_in_tiny_pieces_are_refused(header):
     """380 connections that sent 15,000 semicolons kept all others out of the service."""
     with pytest.raises(h11.RemoteProtocolError):
         sent(header)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        quote_plus(base64.b64encode(bytes(range(256)))),
+        quote_plus(base64.b64encode(bytes(range(256)))).lower(),
+        "name=a+b%20%C3%A9%2B&%252B%25%32%42%%2B%2",
+    ],
+)
+def test_values_of_forms_are_those_of_urllib(monkeypatch, value):
+    assert value == value.encode().decode("latin-1")
+    monkeypatch.setattr(formparsers, "unquote_plus", None)
+    request_limits.limit_forms()
+    assert formparsers.unquote_plus(value) == unquote_plus(value)
+
+
+def test_letters_that_are_not_ascii_make_no_pieces(monkeypatch):
+    """A form of 42 MB with a single escape took 20 s and 1 GB; meanwhile nobody was served."""
+    monkeypatch.setattr(formparsers, "unquote_plus", unquote_plus)
+    request_limits.limit_forms()
+    text = "%41" + "\xe9a" * 200_000
+    tracemalloc.start()
+    try:
+        formparsers.unquote_plus(text)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_connection_is_read_in_small_pieces():
