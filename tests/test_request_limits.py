@@ -73,6 +73,22 @@ def test_headers_in_tiny_pieces_are_refused(header):
         sent(header)
 
 
+def test_tiny_lines_behind_a_body_are_refused():
+    """200 connections that sent 16 kB of them kept all others waiting for 37 s."""
+    connection = request_limits.Connection()
+    for count in (100, 4000):
+        connection.receive_data(HEAD + b"0\r\n" + b"a:\r\n" * count + b"\r\n")
+        assert isinstance(connection.next_event(), h11.Request)
+        if count == 4000:
+            with pytest.raises(h11.RemoteProtocolError):
+                connection.next_event()
+        else:
+            assert len(connection.next_event().headers) == count
+            connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            connection.send(h11.EndOfMessage())
+            connection.start_next_cycle()
+
+
 @pytest.mark.parametrize(
     "value",
     [
