@@ -245,7 +245,8 @@ def test_a_pair_that_the_search_did_not_verify(little, monkeypatch):
     app = start(view="pair", query="noise_2.png", result="noise_1.png")
     assert app.metric[1].value == "not verified"
     assert "did not verify this picture" in text(app)
-    assert "only the best 1 are verified" in text(app)
+    # It is the best one by votes.
+    assert "only the best 1 are verified, the query itself among them" in text(app)
     [box] = [one for one in app.selectbox if one.key.startswith("kp-result-")]
     said = [one.split(" · ")[1] for one in box.options]
     assert said == ["the query itself"] + ["not verified"] * 5

@@ -301,6 +301,7 @@ def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str, own: str | Non
     picture of the collection: a search leaves it out.
     """
     inliers_text = _inliers_text(ranking, ranking.names.index(name))
+    itself = ", the query itself among them" if own in ranking.names else ""
     if own is not None:
         ranking = ranking.without(own)
     assert ranking.inliers is not None  # it is DELF's
@@ -317,7 +318,8 @@ def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str, own: str | Non
     if inliers_text == "not verified":
         text = (
             f"The search did not verify this picture: it is place {place_by_votes:,} by votes, "
-            f"and only the best {SHORTLIST} are verified. The inliers above were counted just now."
+            f"and only the best {SHORTLIST} are verified{itself}. The inliers above were counted "
+            "just now."
         )
     elif not ranking.inliers[place]:
         text = (
