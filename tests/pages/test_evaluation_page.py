@@ -122,6 +122,11 @@ def test_rankings_that_the_memory_would_not_hold_together(little, monkeypatch):
     app = start()
     assert list(table(app, "Measured")["Method"]) == ["SIR"]
     assert "shows no more evaluations than these" in text(app)
+    # A method goes before what re-rankers made of another one.
+    sir = little.built["sir"]
+    runs.evaluate_index(sir, little.collection, Grey("sir"), then=["diffusion"])
+    monkeypatch.setattr(files, "MAX_ARRAYS", 2 * files.MAX_ARRAYS)
+    assert list(table(start(), "Measured")["Method"]) == ["SIR", "CNN-IRwNHA"]
 
 
 def test_what_an_index_calls_its_network_is_no_markdown(little):

@@ -69,7 +69,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
     method_names = [method for method, _ in indexes]
     labelled_runs: dict[str, LabelledRun] = {}
     not_evaluated: list[NotEvaluated] = []
-    for method, path in indexes:
+    for number, (method, path) in enumerate(indexes, 1):
         if len(labelled_runs) >= room:
             break
         label = methods.METHODS[method].title
@@ -87,7 +87,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
             continue
         labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
-            if len(labelled_runs) >= room:
+            if len(labelled_runs) + len(indexes) - number >= room:  # all methods come first
                 break
             try:
                 reranked = loaders.run(path, collection, then)
