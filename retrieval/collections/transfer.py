@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from time import monotonic
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
@@ -21,8 +23,9 @@ from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
+MAX_HEADERS = 60.0  # seconds that the headers of an answer, or those of a chunk, may take
 SLOWEST = 60_000  # bytes a minute
-RETRIES = 5  # in a row without getting any further
+RETRIES = 5  # in a row, each of which brings less than SLOWEST
 PAUSE = 0.5  # seconds before the first retry; doubled each time
 MAX_WAIT = 120  # seconds that a server may make us wait before the next try
 AGENT = "retrieval-demo"
@@ -44,6 +47,56 @@ class _Broken(Exception):
         self.wait = wait
 
 
+class _Arriving(io.RawIOBase):
+    """What a server sends. TimeoutError after ``until``, however little arrives at a time."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw, self.until = raw, monotonic() + MAX_HEADERS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int | None:
+        if monotonic() > self.until:
+            raise TimeoutError("the server is too slow")
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Answer(HTTPResponse):
+    """Its headers, and each piece of what follows, arrive in MAX_HEADERS or not at all."""
+
+    def __init__(self, socket, *rest, **options) -> None:
+        super().__init__(socket, *rest, **options)
+        self.arriving = _Arriving(self.fp.detach())
+        self.fp = io.BufferedReader(self.arriving)
+
+    def read1(self, size: int = -1) -> bytes:
+        self.arriving.until = monotonic() + MAX_HEADERS
+        return super().read1(size)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, request):
+        return self.do_open(_Connection, request)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, request):
+        return self.do_open(_SecureConnection, request)
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
+
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request, file, code, message, headers, address):
         check_address(address)
@@ -58,8 +111,8 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        _Http,
+        _Https,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPErrorProcessor,
         _HttpOnly,
@@ -112,7 +165,7 @@ def fetch(
             _transfer(address, part, max_bytes, progress, agent)
             break
         except _Broken as error:
-            failures = 0 if _size(part) > furthest else failures + 1
+            failures = 0 if _size(part) >= furthest + SLOWEST else failures + 1
             furthest = max(furthest, _size(part))
             kept = " What has arrived is kept: the same command goes on." if _size(part) else ""
             if error.wait > MAX_WAIT:

@@ -1,8 +1,10 @@
 """Servers of the web that lie: their folders and answers may have no end, or be of other files."""
 
 import http.server
+import json
 import struct
 import threading
+import time
 import zlib
 from contextlib import contextmanager
 from functools import partial
@@ -11,11 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commons_site import serving
 from scipy.io import savemat
 from stubs import paint, refused
 
 from retrieval.collections import remote, transfer
-from retrieval.collections.commons import choice
+from retrieval.collections.commons import Order, choice, download
+from retrieval.collections.commons import site as site_module
 from retrieval.collections.remote import open_anywhere
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.published_descriptors import read_mat
@@ -232,6 +236,107 @@ def test_a_server_that_drips(tmp_path, monkeypatch):
     with answering(answer) as address:
         refused("too slow: 1 bytes a minute", transfer.fetch, f"{address}/file", tmp_path / "file")
     assert (tmp_path / "file.part").read_bytes() == b"a"
+
+
+def test_a_server_that_drips_in_many_answers(tmp_path, monkeypatch):
+    """One byte in each: asked again and again, 20 MB would have taken months."""
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    asked = []
+
+    def answer(request):
+        start = int((request.headers.get("Range") or "bytes=0-")[6:-1])
+        asked.append(start)
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Range", f"bytes {start}-999/1000")
+        request.send_header("Content-Length", str(1000 - start))
+        request.send_header("ETag", '"v1"')
+        request.end_headers()
+        request.wfile.write(b"a")
+
+    with answering(answer) as address:
+        sentence = "broke off after 5 of 1,000 bytes. What has arrived is kept"
+        refused(sentence, transfer.fetch, f"{address}/file", tmp_path / "file")
+    assert asked == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "begin", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\n5;"], ids=["headers", "chunk"]
+)
+def test_headers_that_drip(tmp_path, monkeypatch, begin):
+    """They were waited for as long as a byte came from time to time."""
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    monkeypatch.setattr(transfer, "RETRIES", 1)
+    monkeypatch.setattr(transfer, "MAX_HEADERS", 0.2)
+    over = threading.Event()
+
+    def answer(request):
+        request.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)
+        try:
+            while not over.wait(0.05):
+                request.wfile.write(b"a")
+        except OSError:
+            pass
+
+    with answering(answer) as address:
+        stopped = threading.Timer(20, over.set)
+        stopped.start()
+        refused("the server is too slow", transfer.fetch, f"{address}/file", tmp_path / "file")
+        assert not over.is_set()
+        stopped.cancel()
+        over.set()
+
+
+def commons_download(out):
+    return download(Order(("Tower",), 3, 0), out, "me@example.org", lambda picture: np.ones(1))
+
+
+def test_answers_of_commons_that_are_large(tmp_path, monkeypatch):
+    """All to one question were kept, each as 20 MB of brackets: 195 MB took 4.2 GB."""
+    monkeypatch.setattr(site_module, "MAX_BYTES", 2000)
+    with serving(monkeypatch) as site:
+        page = {"pageid": 1, "title": "File:A.jpg", "imageinfo": [{"mime": "x" * 900}]}
+        for number in range(9):
+            page["pageid"] = number
+            answer = {"query": {"pages": [page]}, "continue": {"gcmcontinue": f"file|{number}"}}
+            site.answers.setdefault("/w/api.php", []).append((200, {}, json.dumps(answer).encode()))
+        site.answers["/w/api.php"].insert(0, (200, {}, b"{}"))
+        refused("Too few photographs", commons_download, tmp_path / "many")
+        assert len(site.asked) == 1 + 2
+        monkeypatch.setattr(site_module, "MAX_BYTES", 20_000)
+        site.answers["/w/api.php"] = [(200, {}, b'{"query": [' + b"{}," * 3000 + b"{}]}")]
+        with pytest.raises(RetrievalError, match="Wikimedia Commons did not answer"):
+            commons_download(tmp_path / "brackets")
+
+
+def test_bars_for_categories_of_a_file():
+    """19 MB of them kept the command busy for more than half a minute."""
+    started = time.process_time()
+    judged(License="cc0", Artist="A", Categories="|" * 10_000_000)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("what", ["page", "link"])
+def test_an_unfinished_download_of_a_stranger(tmp_path, monkeypatch, what):
+    """What it lists was written to where its page id led to, and through its links."""
+    out, outside = tmp_path / "out", tmp_path / "outside.jpg"
+    with serving(monkeypatch) as site:
+        for _ in range(5):
+            site.add("Tower")
+        refused("Too few", commons_download, out)  # of photographs that all look the same
+        [listed] = (out / ".commons").glob("list-*.json")
+        rows = json.loads(listed.read_text())
+        (out / ".commons" / "decided.json").unlink()
+        for number, row in enumerate(rows["files"]):
+            if what == "page":
+                row["pageid"] = f"{number}/../../../outside"
+            else:
+                (out / ".commons" / f"{row['pageid']}.jpg.part").symlink_to(outside)
+        for folder in range(5 if what == "page" else 0):
+            (out / ".commons" / str(folder)).mkdir()
+        listed.write_text(json.dumps(rows))
+        with pytest.raises(RetrievalError):
+            commons_download(out)
+    assert not outside.exists()
 
 
 def judged(**meta):

@@ -20,6 +20,7 @@ MEDIA = "https://upload.wikimedia.org/"  # where pictures lie; no other place is
 PAGES = "https://commons.wikimedia.org/w/index.php?curid="  # and the page id: short, and stays
 LICENCES = ("cc0", "pd", "cc-by", "cc-by-sa")
 LEAST_SIDE = 480  # px of the original's shorter side
+MAX_SAID = 10_000  # characters of one thing that is said of a file
 LONGEST = 3  # times as wide as high, or the other way round: beyond that it is a panorama
 
 # Words that say: no photograph, or not of the landmark from outside. In names of files and of the
@@ -57,6 +58,9 @@ class File:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> File:
+        """Raises ValueError for what ``judge`` would not give: it would be fetched and written."""
+        if type(row["pageid"]) is not int or not str(row["address"]).startswith(MEDIA):
+            raise ValueError("no file of Commons")
         tuples = {key: tuple(row[key]) for key in ("size", "landmarks")}
         return cls(**{**row, **tuples, "credit": Credit(**row["credit"])})
 
@@ -90,7 +94,7 @@ def _judge(
 
     def said(key: str) -> str:
         value = meta.get(key, {}).get("value", "")
-        return value if isinstance(value, str) else str(value or "")
+        return (value if isinstance(value, str) else str(value or ""))[:MAX_SAID]
 
     if info["mime"] != "image/jpeg":
         raise LeftOut("no photograph: another format than JPEG")
@@ -117,7 +121,7 @@ def _judge(
     if said("AuthorCount"):
         author += " and others"
     address, sha1, scaled = info["thumburl"], info["sha1"].lower(), info["thumburl"] != info["url"]
-    if not address.startswith(MEDIA) or not re.fullmatch("[!-~]+", address):
+    if not address.startswith(MEDIA) or not re.fullmatch("[!-~]{1,2000}", address):
         raise LeftOut("it lies on another site")
     if scaled:
         width, height = int(info["thumbwidth"]), int(info["thumbheight"])
@@ -199,7 +203,7 @@ class _Plain(HTMLParser):
 
 def _text(html: str) -> str:
     parser = _Plain()
-    parser.feed(html[:10_000])
+    parser.feed(html)
     if not parser.rawdata.startswith("<"):  # of a tag that does not end, nothing is shown
         parser.close()  # which would take the square of the length for it
     return one_line("".join(parser.parts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def list_files(site: Site, order: Order, landmark: str, work: Path, say: Say) ->
     """What there is of one landmark; kept in ``work``, so that it is asked for once."""
     path = work / f"list-{hashlib.sha256(landmark.encode()).hexdigest()[:16]}.json"
     try:
-        before = json.loads(path.read_bytes())
+        before = files.read_json(path)
         return Listing([File.from_json(row) for row in before["files"]], before["left_out"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -50,8 +49,8 @@ def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
     waiting, seen = [(category, 0)], {category}
     found: dict[int, File] = {}
     left_out: dict[str, str] = {}
-    for number, (name, depth) in enumerate(waiting):  # which grows
-        if number >= MAX_CATEGORIES or len(found) >= SPARE * order.per:
+    for name, depth in waiting:  # which grows
+        if len(found) >= SPARE * order.per:
             break
         for count, page in enumerate(site.files(name), 1):
             try:
@@ -64,6 +63,8 @@ def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
         if depth < order.depth:
             for below in site.subcategories(name):
                 elsewhere = unwanted(below, landmark) or FROM.search(below)
+                if len(waiting) == MAX_CATEGORIES:
+                    break
                 if below and below not in seen and not elsewhere:
                     seen.add(below)
                     waiting.append((below, depth + 1))

@@ -7,7 +7,6 @@ whom to write to (mediawiki.org, API:Etiquette; wikitech.wikimedia.org, Robot po
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import sys
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from retrieval import files
 from retrieval.collections.credits import one_line
 from retrieval.collections.transfer import RETRIES, fetch
 from retrieval.errors import RetrievalError
 
 API = "https://commons.wikimedia.org/w/api.php"
 WIDTH = 960  # px; one of the widths Commons keeps ready (mediawiki.org, Common thumbnail sizes)
-MAX_BYTES = 20_000_000  # of one answer, and of one picture
+MAX_BYTES = 20_000_000  # of one answer, of all to one question, and of one picture
 PAUSE = 0.5  # seconds before each request
 LAG = 5.0  # seconds to wait, at least, when Commons says that its databases lag
 BUSY = ("maxlag", "ratelimited", "readonly")  # errors that pass
@@ -37,6 +37,7 @@ class Site:
 
     def __init__(self, contact: str, work: Path) -> None:
         self.agent, self.answers = user_agent(contact), work / "answers"
+        self.read = 0  # bytes of all answers
 
     def fetch(self, address: str, path: Path) -> None:
         """Download to ``path`` what is not there yet; errors as of ``transfer.fetch``."""
@@ -55,8 +56,9 @@ class Site:
         for attempt in range(1, RETRIES + 1):
             self.fetch(address, path)
             try:
-                answer = json.loads(path.read_bytes())
-            except (ValueError, RecursionError):
+                answer = files.read_json(path)
+                self.read += path.stat().st_size
+            except ValueError:
                 answer = None
             if not isinstance(answer, dict):
                 path.unlink()
@@ -79,13 +81,14 @@ class Site:
         """All pages of a question, over as many answers as it takes; each when it is complete."""
         pages: dict[int, dict] = {}
         more: dict = {}
+        most = self.read + MAX_BYTES
         for _ in range(MAX_ANSWERS):
             answer = self.ask(**parameters, **more)
             for page in _dicts(answer.get("query"), "pages"):
                 if isinstance(page.get("pageid"), int):
                     pages.setdefault(page["pageid"], {}).update(page)
             following = answer.get("continue")
-            if not isinstance(following, dict):
+            if not isinstance(following, dict) or self.read > most:
                 break
             # Only what goes on: nothing that would ask another question.
             more = {key: str(one) for key, one in following.items() if key.endswith("continue")}

@@ -25,6 +25,9 @@ def locked_folder(order: Order, out: Path) -> Iterator[Path]:
     work = out / FOLDER
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
         raise RetrievalError(f"{out} is not empty; choose a new folder.")
+    # It may have come with a stranger's pictures, and what is fetched is written into it.
+    if any(path.is_symlink() for path in (work, *work.rglob("*"))):
+        raise RetrievalError(f"{work} holds links, which no download makes; delete it.")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / ".lock", timeout=0):
@@ -67,6 +70,6 @@ class Ledger(dict[str, str]):
 def _read_json(path: Path) -> Any:
     """What a file of ours holds; None where there is none, or it is damaged."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return files.read_json(path)
+    except (OSError, ValueError):
         return None
