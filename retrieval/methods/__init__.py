@@ -154,7 +154,6 @@ def custom(
         method=method,
         title=f"{type(model).__name__}, {'average' if method == 'sir' else pooling} pooling",
         trunk=type(model).__name__,
-        stands_in_for="",
         trained_on="not stated",
         licence="not stated",
         source="brought by the user",

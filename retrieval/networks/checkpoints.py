@@ -60,11 +60,11 @@ class Checkpoint:
     method: str
     title: str
     trunk: str
-    stands_in_for: str
     trained_on: str
     licence: str
     source: str
     weights_sha256: str
+    stands_in_for: str = ""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -308,7 +308,6 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
         method=method,
         title=f"{meta['architecture']}, {layers[method]}",
         trunk=meta["architecture"],
-        stands_in_for="",
         trained_on=_trained_on(meta),
         licence="not stated in the file",
         source=str(path),
@@ -343,7 +342,6 @@ def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
         method=method,
         title="SavedModel with the signature of TF-Hub delf/1",
         trunk="in the SavedModel",
-        stands_in_for="",
         trained_on="not stated in the files",
         licence="not stated in the files",
         source=str(path),
