@@ -72,6 +72,8 @@ def export(
     if _behind(address) != name:
         _call(address, lambda c, t: _move_alias(c, name, address.collection, t))
     _drop_others(address, name)
+    if _behind(address) != name:
+        raise RetrievalError(f"Another export to {address} came in between; export again.")
     return written
 
 
@@ -249,14 +251,18 @@ def _move_alias(client, name: str, alias: str, timeout: float) -> None:
 
 
 def _drop_others(address: Address, name: str) -> None:
-    """Drop what earlier exports to this alias left, finished or not."""
+    """Drop what earlier exports to this alias left, finished or not.
+
+    Nothing where the alias has moved on: another export has finished, and its collection is one of
+    the others. milvus-lite would drop it.
+    """
     looks = re.compile(rf"{re.escape(address.collection)}_[0-9a-f]{{12}}")
     for other in _call(address, lambda c, t: c.list_collections(timeout=t)):
         if other == name or not looks.fullmatch(other):
             continue
         with contextlib.suppress(RetrievalError):  # not ours
             described = store_description.describe(replace(address, collection=other))
-            if described.extra.alias == address.collection:
+            if described.extra.alias == address.collection and _behind(address) == name:
                 _call(address, lambda c, t, other=other: c.drop_collection(other, timeout=t))
 
 

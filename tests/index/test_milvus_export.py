@@ -77,6 +77,27 @@ def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_p
     assert kept["pictures"] == len(exported) + 1
 
 
+def test_two_exports_at_once_lose_nothing(milvus, exported, pictures, tmp_path, monkeypatch):
+    """Each dropped what the other had put there, and said that all was well; nothing was left."""
+    address = milvus.address("both")
+    folder = tmp_path / "more"
+    shutil.copytree(pictures, folder)
+    paint(folder / "new.png", 77)
+    other = index.build(open_collection(folder), Thumbnail(), tmp_path / "other")
+    drop_others = export_module._drop_others
+
+    def after_the_other(*args):
+        monkeypatch.setattr(export_module, "_drop_others", drop_others)
+        export(other, address)
+        drop_others(*args)
+
+    monkeypatch.setattr(export_module, "_drop_others", after_the_other)
+    with pytest.raises(RetrievalError, match=r"Another export .* came in between"):
+        export(exported, address)
+    assert content(address) == wanted(other)
+    assert len(collections_of(milvus, "both")) == 1
+
+
 class Killed(BaseException):
     """Ends an export at once: nothing catches it."""
 
