@@ -24,6 +24,7 @@ T = TypeVar("T")
 SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
 TURN = 0.1  # s after which work in many parts lets others have a turn
 LOOK = 0.5  # s between two looks at the queue of one who waits
+NEAR = 8  # places in the queue from which on looks are more seldom
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
 PAUSES = (2.0, 60.0, 240.0)
@@ -120,13 +121,16 @@ class Workers:
         """What ``do()`` returns or raises, once it was its turn.
 
         waiting: called about twice a second with the place in the queue, 1 for the next and 0 while
-        the work is done. Where it raises, the work is given up unless it has begun.
+        the work is done; more seldom further back, where hundreds would ask all the time. Where it
+        raises, the work is given up unless it has begun.
         """
         future = self.submit(who, do)
         try:
             # Called for the first time after LOOK: work that a free worker takes does not wait.
-            while not wait([future], LOOK).done:
-                waiting(self.place(who, future))
+            place = 0
+            while not wait([future], LOOK * max(1, place / NEAR)).done:
+                place = self.place(who, future)
+                waiting(place)
             return future.result()
         finally:
             future.cancel()

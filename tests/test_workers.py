@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -142,6 +143,25 @@ def test_who_gives_up_leaves_the_queue(door):
     assert workers.place("b", behind) == 1
     door.open.set()
     assert behind.result(30) == 0
+
+
+def test_who_is_far_back_looks_seldom(door, monkeypatch):
+    """160 tabs that waited for drawings looked at the queue 320 times a second."""
+    workers = occupied(door)
+    for _ in range(4 * module.NEAR - 1):
+        workers.submit("a", int)
+    pauses, places = [], []
+
+    def wait(futures, seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            door.open.set()
+        return SimpleNamespace(done=len(pauses) == 3)
+
+    monkeypatch.setattr(module, "wait", wait)
+    workers.run("a", int, places.append)
+    assert places == [4 * module.NEAR] * 2
+    assert pauses == [module.LOOK, 4 * module.LOOK, 4 * module.LOOK]
 
 
 def test_nothing_of_finished_work_is_kept():

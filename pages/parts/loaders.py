@@ -375,14 +375,15 @@ def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
 def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as a PNG in the colours of the page, drawn when it is this session's turn.
 
-    key, draw: as for ``figure_file``.
+    key, draw: as for ``figure_file``. Where too many wait, the page says so and ends there.
     """
     dark = st.context.theme.type == "dark"
 
     def encoded() -> bytes:
         return figure_files.encode(draw(), "png", dark)
 
-    return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, turns.DRAWERS)
+    with notices.errors_shown():
+        return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, turns.DRAWERS)
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from stubs import OneByOne
 
-from pages.parts import loaders
+from pages.parts import loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.keypoints import presets, two_pictures
 from pages.parts.keypoints.matching import MATCHERS
@@ -27,6 +27,7 @@ from retrieval.collections import collection as collections
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import verifiers
+from retrieval.workers import Busy
 
 ROOT = Path(__file__).parents[2]
 SIZE = 160, 120
@@ -143,6 +144,23 @@ def test_a_database_picture_needs_no_network(little):
     assert "192 of 192 keypoints" in text(app)
     assert little.method.described == []
     assert checkpoints.find("delf").trained_on in text(app)
+
+
+def test_the_page_says_that_too_many_wait_for_drawings(little, monkeypatch):
+    """It ended in a traceback where they were too many since its first drawing."""
+
+    class Full:
+        drawn = 0
+
+        def run(self, who, do, waiting):
+            self.drawn += 1
+            if self.drawn > 1:
+                raise Busy(5)
+            return do()
+
+    monkeypatch.setattr(turns, "DRAWERS", Full())
+    app = start()
+    assert ["Too many requests" in one.value for one in app.error] == [True]
 
 
 def test_fewer_keypoints(little):

@@ -21,6 +21,7 @@ MAX_SHOWN = 512 << 20  # bytes of the pictures of all pages
 
 mark = MediaFileMetadata.mark_for_delete
 remove = MediaFileManager.remove_orphaned_files
+execute = MediaFileManager.execute_deferred
 make = AppSession._handle_backend_operation_request
 turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of each client
 
@@ -46,8 +47,10 @@ def keep_a_while() -> None:
     one tab asked for its page again and again, all downloads of others failed. One tab that marked
     results of its own pictures and downloaded its ground truth, 6.7 MB, in turn, had 0.7 GB kept.
     Pictures stay as long as their tab, which fetches them once: 40 tabs, each with sixty of its own
-    that had 180 kB together, took 280 MB.
+    that had 180 kB together, took 280 MB. Files are counted whenever one is made, too: tabs that
+    only download end no page.
     """
+    MediaFileManager.execute_deferred = _execute  # type: ignore[assignment, method-assign]
     MediaFileMetadata.mark_for_delete = _nothing  # type: ignore[assignment, method-assign]
     MediaFileManager.remove_orphaned_files = _remove  # type: ignore[assignment, method-assign]
 
@@ -56,8 +59,15 @@ def _nothing(file: MediaFileMetadata) -> None:
     pass
 
 
+def _execute(manager: MediaFileManager, deferred: str) -> str:
+    """Make a file; its address."""
+    address = execute(manager, deferred)
+    manager.remove_orphaned_files()
+    return address
+
+
 def _remove(manager: MediaFileManager) -> None:
-    """Called whenever a page ends: mark the files that go, and remove them."""
+    """Called whenever a page ends or a file is made: mark the files that go, and remove them."""
     now, left = time.monotonic(), MAX_KEPT
     storage: Any = manager._storage
     with manager._lock:

@@ -19,6 +19,7 @@ from pages.parts.limits import downloads
 def manager(monkeypatch):
     monkeypatch.setattr(MediaFileMetadata, "mark_for_delete", downloads.mark)  # undone later
     monkeypatch.setattr(MediaFileManager, "remove_orphaned_files", downloads.remove)
+    monkeypatch.setattr(MediaFileManager, "execute_deferred", downloads.execute)
     downloads.keep_a_while()
     return MediaFileManager(MemoryMediaFileStorage("/media"))
 
@@ -31,7 +32,7 @@ def made(manager, content):
 
 def test_pages_of_others_delete_no_file_before_it_is_fetched(monkeypatch, manager):
     """While one tab asked for its page again and again, all downloads of others failed."""
-    times = iter((0.0, 0.1, downloads.KEPT - 1, downloads.KEPT))
+    times = iter((0.0, 0.1, 0.2, downloads.KEPT - 1, downloads.KEPT))
     monkeypatch.setattr(downloads, "time", SimpleNamespace(monotonic=times.__next__))
     file = made(manager, b"a,b")
     for _ in range(3):
@@ -50,6 +51,15 @@ def test_files_are_few(monkeypatch, manager):
     for letter in (b"a", b"b", b"c"):
         files.append(made(manager, 4 * letter))
         manager.remove_orphaned_files()
+    assert [bool(manager.read_file(file)) for file in files] == [False, True, True]
+
+
+def test_files_are_few_where_no_page_ends(monkeypatch, manager):
+    """Tabs that only downloaded had all their files kept: 3 MB of drawings each."""
+    seconds = itertools.count()
+    monkeypatch.setattr(downloads, "time", SimpleNamespace(monotonic=seconds.__next__))
+    monkeypatch.setattr(downloads, "MAX_KEPT", 10)
+    files = [made(manager, 4 * letter) for letter in (b"a", b"b", b"c")]
     assert [bool(manager.read_file(file)) for file in files] == [False, True, True]
 
 
