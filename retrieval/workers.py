@@ -69,8 +69,13 @@ def step_aside() -> None:
     Returns where it is there already, or where the work was not given to workers who have such a
     place; otherwise an exception leads out of the work.
     """
-    if _steps_aside.get():
+    if keeps_others_waiting():
         raise TakesLong
+
+
+def keeps_others_waiting() -> bool:
+    """Whether ``step_aside`` would lead out of this piece of work."""
+    return _steps_aside.get()
 
 
 class Workers:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 STORES = "RETRIEVAL_STORE"  # addresses that the app and the service use in place of folders
 TOKEN = "RETRIEVAL_STORE_TOKEN"  # "user:password" or an API key; never part of an address
 PATIENCE = 10.0  # s that a search waits for a server that does not answer
+QUICK_PATIENCE = 1.0  # s that others wait for it meanwhile
 LONG_PATIENCE = 120.0  # s that an export does
 ABSENT, NOT_LOADED = 100, 101  # Milvus: there is no such collection; it is not in memory
 AWAY = 2  # Milvus and its client: no connection
@@ -89,11 +90,14 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     pause = 0.1
     while True:
         left = max(end - time.monotonic(), 0.1)
+        if workers.keeps_others_waiting():
+            left = min(left, QUICK_PATIENCE)
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
         except _errors() as error:
             code = _code(error)
             if code == "DEADLINE_EXCEEDED":
+                workers.step_aside()  # also where it answers slowly
                 raise AwayError(
                     f"The store {address} did not answer within {patience:g} s; try again later."
                 ) from error

@@ -48,6 +48,21 @@ def test_nobody_waits_for_a_server_that_is_away_but_those_who_ask_it(monkeypatch
             one.result()
 
 
+def test_nobody_waits_for_a_server_that_answers_slowly_but_those_who_ask_it(monkeypatch):
+    """It answered each call after 9 s: searches in other indexes waited for 18 s."""
+    pytest.importorskip("pymilvus")
+    monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"milvus://127.0.0.1:{silent.getsockname()[1]}/x"
+        some = Workers(1, 10, slow=Workers(1, 10))
+        slow = some.submit("a", partial(index.load, address))
+        assert some.submit("b", lambda: "found").result() == "found"
+        assert not slow.done()
+        silent.close()
+        with pytest.raises(AwayError):
+            slow.result()
+
+
 def test_an_answer_of_megabytes_is_not_read():
     """Of 60 MB of positions the client made 5.9 GB."""
     grpc = pytest.importorskip("grpc")
