@@ -356,8 +356,12 @@ def judged(**meta):
 
 @pytest.mark.parametrize("artist", ["<![x[", "<p><![foo[bar]]>"])
 def test_declarations_that_html_does_not_have(artist):
-    with pytest.raises(choice.LeftOut, match="its description is incomplete"):
-        judged(License="cc0", Artist=artist)
+    """Python 3.11 refuses them; later ones read them as comments, as browsers do."""
+    try:
+        outcome = judged(License="cc0", Artist=artist).credit.author
+    except choice.LeftOut as why:
+        outcome = str(why)
+    assert outcome in ("its description is incomplete", "author unknown")
 
 
 def test_restrictions_without_end_do_not_make_credits_too_large_to_be_read():
