@@ -323,7 +323,10 @@ def load(path: str | Path, part: bool = False) -> Index:
             if version_of(path) == before and (before or not saving.set_aside(path)):
                 raise
             time.sleep(0.05)
-    raise RetrievalError(f"The index {path} is replaced all the time; try again later.")
+    raise RetrievalError(
+        f"The index {path} is replaced all the time; try again later. If its build was stopped, "
+        "run that again."
+    )
 
 
 @contextlib.contextmanager
