@@ -45,8 +45,8 @@ SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
 QUICK_SECONDS = 1.0  # HEICs of telephones take 0.4 to 0.8
 MAX_ENLARGED = 4.0
 
-# Pictures of visitors that take long wait for each other, and no others wait for them.
-_collections, _quick, _slow = Decoder(), Decoder(), Decoder()
+# Pictures that take long wait for each other, and no others wait for them.
+_quick, _collections, _slow = Decoder(), Decoder(), Decoder()  # of visitors; of collections; long
 # Hashes of those: a picture that is shown and then searched with tries the quick decoder once.
 _took_long: deque[int] = deque(maxlen=1000)
 
@@ -131,14 +131,14 @@ def _decode(
     data = read_bytes(source, name)
     request = {"name": name, "most": most, "side": side, "formats": FORMATS}
     seconds = SECONDS + most / PIXELS_A_SECOND
-    if most < MAX_PIXELS:
-        if hash(data) not in _took_long:
-            with contextlib.suppress(TimeoutError):
-                return _quick.decode(data, min(QUICK_SECONDS, seconds), request)
-            _took_long.append(hash(data))
-        workers.step_aside()
+    if hash(data) not in _took_long:
+        quick = _quick if most < MAX_PIXELS else _collections
+        with contextlib.suppress(TimeoutError):
+            return quick.decode(data, min(QUICK_SECONDS, seconds), request)
+        _took_long.append(hash(data))
+    workers.step_aside()
     try:
-        return (_slow if most < MAX_PIXELS else _collections).decode(data, seconds, request)
+        return _slow.decode(data, seconds, request)
     except TimeoutError as error:
         raise PictureError(
             f"{name} takes more than {seconds:.2g} s to read; save it as a plain JPEG."

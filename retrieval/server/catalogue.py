@@ -34,7 +34,9 @@ PICTURE_QUEUE = 200  # pictures to send that may wait; a large one takes a tenth
 SEARCH_WORKERS = Workers(
     min(threads.usable_cores(), 2), SEARCH_QUEUE, slow=Workers(1, SEARCH_QUEUE)
 )
-PICTURE_WORKERS = Workers(min(threads.usable_cores(), 2), PICTURE_QUEUE)
+PICTURE_WORKERS = Workers(
+    min(threads.usable_cores(), 2), PICTURE_QUEUE, slow=Workers(1, PICTURE_QUEUE)
+)
 log = logging.getLogger("uvicorn.error")
 
 

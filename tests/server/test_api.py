@@ -174,6 +174,15 @@ def test_a_picture_that_takes_long_is_searched_with_apart(client, folder, monkey
     assert workers.slow._threads
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
+def test_a_picture_that_takes_long_is_sent_apart(client, monkeypatch):
+    """One of 10 s in a collection, asked for again and again, kept all others waiting for 15."""
+    workers = catalogue.PICTURE_WORKERS
+    monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
+    assert client.get("/collections/town/pictures/b.png").status_code == 200
+    assert workers.slow._threads
+
+
 def test_a_new_index_in_the_same_place_is_used(client, precomputed, load, tmp_path):
     opened = collections._with_ground_truth(precomputed / "town", "town", "Town", "")
     assert client.get(f"/indexes/{GEM}/search", params={"name": "a.png"}).status_code == 200
