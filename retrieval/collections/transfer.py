@@ -123,9 +123,9 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def check_address(address: str) -> str:
     """``address`` if it is http or https; RetrievalError otherwise."""
-    try:
+    try:  # it raises ValueError also for a port above 65535
         parts = urlsplit(address)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fine = False
     if not fine:
@@ -289,6 +289,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         try:
             piece = response.read1(CHUNK)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
+            yield bytes(chunk)  # or a line that breaks again and again would not get any further
             raise _Broken(f"the connection broke off ({error})") from error
         chunk += piece
         seen += len(piece)

@@ -259,6 +259,41 @@ def test_a_server_that_drips_in_many_answers(tmp_path, monkeypatch):
     assert asked == [0, 1, 2, 3, 4]
 
 
+def test_a_line_that_breaks_again_and_again(tmp_path, monkeypatch):
+    """Of each answer the last 256 kB were lost: one that brought 200 kB at a time never got on."""
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    content = np.random.default_rng(0).bytes(900_000)
+
+    def answer(request):
+        start = int((request.headers.get("Range") or "bytes=0-")[6:-1])
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Range", f"bytes {start}-899999/900000")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.send_header("ETag", '"v1"')
+        request.end_headers()
+        piece = content[start : start + 200_000]
+        request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        if start + len(piece) == len(content):
+            request.wfile.write(b"0\r\n\r\n")
+
+    with answering(answer) as address:
+        path = transfer.fetch(f"{address}/file", tmp_path / "file")
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("port", [70_000, 10**30, -1, 0])
+def test_a_server_that_leads_to_a_port_there_is_not(tmp_path, port):
+    """Of a number that C has no room for, it was a traceback."""
+
+    def answer(request):
+        request.send_response(302)
+        request.send_header("Location", f"http://127.0.0.1:{port}/")
+        request.end_headers()
+
+    with answering(answer) as address:
+        refused("is not an http or https address", transfer.fetch, address, tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     "begin", [b"X: ", b"Transfer-Encoding: chunked\r\n\r\n5;"], ids=["headers", "chunk"]
 )
