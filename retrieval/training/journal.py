@@ -3,8 +3,8 @@
 For ``--out net.pth`` the folder ``net.pth.training`` holds what was computed once and the state
 after the last epoch. ``net.csv`` and ``net.png`` show the epochs so far; ``net.json`` says in the
 end how the network was made. Each file is written under another name and then renamed, so none is
-ever half written. Files of the state begin with the SHA-256 of the rest, which is checked when they
-are read.
+ever half written. Files of the state begin with the SHA-256 of the rest, of their name and of the
+training, which is checked when they are read: of another training they may have the same shapes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Journal:
             ) from error
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
+        self._training = b""  # a digest of what it is, once that is known
         stored = self._read("identity")
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
@@ -65,6 +66,7 @@ class Journal:
                 f"{self.folder} is the state of another training: {', '.join(changed)} differ. "
                 "Repeat its command, or delete the folder to begin again."
             )
+        self._training = (self.folder / "identity").read_bytes()[:32]
 
     def computed_once(self, name: str, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns: tensors in plain containers. It is stored under ``name``, so
@@ -115,17 +117,20 @@ class Journal:
             raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
         digest, content = data[:32], data[32:]
         try:
-            if hashlib.sha256(content).digest() != digest:
+            if self._digest(name, content) != digest:
                 raise ValueError("another checksum")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on bytes that it did not write
             raise RetrievalError(
-                f"{path} is damaged; delete {self.folder} to begin again."
+                f"{path} is of another training or damaged; delete {self.folder} to begin again."
             ) from error
 
     def _write(self, name: str, content: Any) -> None:
         data = _bytes(content)
-        self._write_file(self.folder / name, hashlib.sha256(data).digest() + data)
+        self._write_file(self.folder / name, self._digest(name, data) + data)
+
+    def _digest(self, name: str, data: bytes) -> bytes:
+        return hashlib.sha256(self._training + name.encode() + data).digest()
 
     @staticmethod
     def _write_file(path: Path, data: bytes) -> None:

@@ -1,8 +1,8 @@
 """The loop and the journal on a problem that a page of paper can hold: one weight, one target."""
 
 import csv
-import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -155,6 +155,23 @@ def test_the_state_of_another_training_is_refused(tmp_path):
         journal(tmp_path, seed=1, pictures="others")
 
 
+def test_a_file_of_another_training_of_the_same_shapes_is_refused(tmp_path):
+    """It was taken: the network in the end was that of neither, and its record said seed 0."""
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        kept = journal(tmp_path / str(seed), seed=seed)
+        train_stage(Line(), Settings(epochs=1), kept, [])
+        kept.computed_once("features", lambda: torch.zeros(1))
+    for name in ("line.state", "features"):
+        shutil.copy(kept.folder / name, tmp_path / "0" / "net.pth.training" / name)
+        with pytest.raises(RetrievalError, match=f"{name} is of another training or damaged"):
+            journal(tmp_path / "0", seed=0)._read(name)
+    kept._lock.release()
+    (kept.folder / "identity").unlink()
+    with pytest.raises(RetrievalError, match="of another training or damaged"):
+        journal(tmp_path / "1", seed=2).load_state("line")
+
+
 @pytest.mark.parametrize("name", ["identity", "line.state"])
 @pytest.mark.parametrize("where", [0, 40, -1])
 def test_a_damaged_state_is_refused(tmp_path, name, where):
@@ -174,8 +191,11 @@ def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
     """Even where its checksum is right."""
     journal = Journal(tmp_path / "net.pth", {})
     content = b"no state"
-    (journal.folder / "trunk.state").write_bytes(hashlib.sha256(content).digest() + content)
-    with pytest.raises(RetrievalError, match=r"trunk\.state is damaged; delete"):
+    digest = journal._digest("trunk.state", content)
+    (journal.folder / "trunk.state").write_bytes(digest + content)
+    with pytest.raises(
+        RetrievalError, match=r"trunk\.state is of another training or damaged; delete"
+    ):
         journal.load_state("trunk")
 
 
