@@ -7,6 +7,7 @@ new one.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +25,8 @@ from retrieval.index.layout import Part
 @contextmanager
 def writing(out: str | Path) -> Iterator[Path]:
     """The target of a build, checked and locked; errors of the disk become RetrievalErrors."""
-    target = Path(out).resolve()  # a link is followed: what it leads to is replaced, not the link
+    # A link is followed: what it leads to is replaced, not the link.
+    target = Path(os.path.realpath(out))  # unlike resolve, it takes a link to itself
     try:
         _check_target(target)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -288,6 +288,8 @@ def test_an_empty_folder_and_a_link_are_fine(photos, out, tmp_path, monkeypatch)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert len(build(photos, ".")) == 5
+    (tmp_path / "loop").symlink_to("loop")
+    refused("cannot be written to", build, photos, tmp_path / "loop")
 
 
 # What belongs together
