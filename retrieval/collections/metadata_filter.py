@@ -1,7 +1,8 @@
 """A small language to filter pictures by their metadata: ``landmark == "chapel" and year < 1910``.
 
-It is a part of what a store in Milvus understands too, and the only one that stores are sent: in
-``milvus-lite`` one filter with ``like`` computes for ever, one with ``*`` takes all memory.
+It is a part of what a store in Milvus understands too, and the only one that stores are sent, in
+our words: in ``milvus-lite`` one filter with ``like`` computes for ever, one with ``*`` takes all
+memory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from retrieval.collections.credits import one_line
-from retrieval.collections.metadata import Metadata, Value, Values
+from retrieval.collections.metadata import Metadata, Values
 from retrieval.errors import RetrievalError
 
 MAX_LENGTH = 1000  # characters
@@ -24,90 +25,117 @@ def matching(metadata: Metadata, where: str) -> set[str]:
 
     where: comparisons of a column with a value (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``,
     ``in``), joined by ``and``, ``or``, ``not`` and brackets. A picture without that value, or with
-    text where the filter has a number, fits no comparison.
+    text where the filter has a number, fits no comparison, nor with ``not`` before it.
     Raises RetrievalError for anything else, and for columns that no picture has.
     """
     known = {column for values in metadata.values() for column in values}
-    test = _parsed(where, known)
+    test = _test(_plain(where), known)
     return {name for name, values in metadata.items() if test(values)}
 
 
-def check(where: str) -> None:
-    """Raises RetrievalError for a text that ``matching`` would refuse whatever the columns are."""
-    _parsed(where, None)
+def for_store(where: str) -> str:
+    """The same filter in words that mean the same to a store.
+
+    Raises RetrievalError for a text that ``matching`` would refuse whatever the columns are.
+    """
+    tree = _plain(where)
+    try:
+        return ast.unparse(tree)
+    except RecursionError as error:
+        raise _refused(where) from error
 
 
-_COMPARE: dict[type, Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda value, values: value in values,
-    ast.NotIn: lambda value, values: value not in values,
+# What compares, and the opposite.
+_COMPARE: dict[type[ast.cmpop], tuple[Callable[[Any, Any], bool], type[ast.cmpop]]] = {
+    ast.Eq: (operator.eq, ast.NotEq),
+    ast.NotEq: (operator.ne, ast.Eq),
+    ast.Lt: (operator.lt, ast.GtE),
+    ast.LtE: (operator.le, ast.Gt),
+    ast.Gt: (operator.gt, ast.LtE),
+    ast.GtE: (operator.ge, ast.Lt),
+    ast.In: (lambda value, values: value in values, ast.NotIn),
+    ast.NotIn: (lambda value, values: value not in values, ast.In),
 }
 FORM = 'write it as landmark == "chapel" and year < 1910'
 
 
-def _parsed(where: str, known: set[str] | None) -> Callable[[Values], bool]:
-    """A function that tells whether values fit. Nothing of the text is ever executed.
+def _refused(where: str) -> RetrievalError:
+    return RetrievalError(f"The filter {one_line(where, 100)} is not understood: {FORM}.")
 
-    known: the columns that there are; None for any.
+
+def _plain(where: str) -> ast.expr:
+    """A filter as a tree of comparisons, ``and`` and ``or``. Nothing of the text is ever executed.
+
+    Without ``not``, and ``not in`` beside ``!=``: milvus-lite takes pictures without the value for
+    some of these.
     """
-    refused = RetrievalError(f"The filter {one_line(where, 100)} is not understood: {FORM}.")
+    refused = _refused(where)
     if len(where) > MAX_LENGTH:
         raise RetrievalError(f"A filter has at most {MAX_LENGTH} characters.")
+
+    def plain(node: ast.AST, opposite: bool) -> ast.expr:
+        if isinstance(node, ast.BoolOp):
+            join = ast.And if isinstance(node.op, ast.And) != opposite else ast.Or
+            return ast.BoolOp(join(), [plain(one, opposite) for one in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return plain(node.operand, not opposite)
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
+            kind = type(node.ops[0])
+            kind = _COMPARE[kind][1] if opposite else kind
+            return comparison(node.left, kind, node.comparators[0])
+        raise refused
+
+    def comparison(left: ast.AST, kind: type[ast.cmpop], right: ast.AST) -> ast.expr:
+        if not isinstance(left, ast.Name):
+            raise refused
+        if kind not in (ast.In, ast.NotIn):
+            return ast.Compare(left, [kind()], [value(right)])
+        if not isinstance(right, ast.List | ast.Tuple) or not right.elts:
+            raise refused
+        values = ast.List([value(one) for one in right.elts])
+        among = ast.Compare(left, [kind()], [values])
+        if kind is ast.In:
+            return among
+        return ast.BoolOp(ast.And(), [comparison(left, ast.NotEq, right.elts[0]), among])
+
+    def value(node: ast.AST) -> ast.Constant:
+        if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
+            return ast.Constant(node.value)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = value(node.operand).value
+            if not isinstance(number, str):
+                return ast.Constant(-number)  # type: ignore[operator]
+        raise refused
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts like "1 is 1"
             tree = ast.parse(where.strip(), mode="eval")
+        return plain(tree.body, False)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise refused from error
 
-    def test(node: ast.AST) -> Callable[[Values], bool]:
-        if isinstance(node, ast.BoolOp):
-            parts = [test(one) for one in node.values]
-            join = all if isinstance(node.op, ast.And) else any
-            return lambda values: join(part(values) for part in parts)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            inner = test(node.operand)
-            return lambda values: not inner(values)
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            return comparison(node.left, type(node.ops[0]), node.comparators[0])
-        raise refused
 
-    def comparison(left: ast.AST, kind: type, right: ast.AST) -> Callable[[Values], bool]:
-        if not isinstance(left, ast.Name) or kind not in _COMPARE:
-            raise refused
-        if known is not None and left.id not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise RetrievalError(f"There is no column {one_line(left.id, 50)}; there are: {there}.")
-        column, compare = left.id, _COMPARE[kind]
-        many = kind in (ast.In, ast.NotIn)
-        if many != isinstance(right, ast.List | ast.Tuple):
-            raise refused
-        wanted = [value(one) for one in (right.elts if many else [right])]  # type: ignore[attr-defined]
-        text = {isinstance(one, str) for one in wanted}
+def _test(node: ast.expr, known: set[str]) -> Callable[[Values], bool]:
+    """A function that tells whether values fit.
 
-        def fits(values: Values) -> bool:
-            found = values.get(column)
-            if found is None or isinstance(found, str) not in text:
-                return False
-            return compare(found, wanted if many else wanted[0])
+    node: from ``_plain``. Raises RetrievalError for a column that is not known.
+    """
+    if isinstance(node, ast.BoolOp):
+        parts = [_test(one, known) for one in node.values]
+        join = all if isinstance(node.op, ast.And) else any
+        return lambda values: join(part(values) for part in parts)
+    assert isinstance(node, ast.Compare)
+    assert isinstance(node.left, ast.Name)
+    column, compare = node.left.id, _COMPARE[type(node.ops[0])][0]
+    if column not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise RetrievalError(f"There is no column {one_line(column, 50)}; there are: {there}.")
+    wanted = ast.literal_eval(node.comparators[0])
+    text = {isinstance(one, str) for one in (wanted if isinstance(wanted, list) else [wanted])}
 
-        return fits
+    def fits(values: Values) -> bool:
+        found = values.get(column)
+        return found is not None and isinstance(found, str) in text and compare(found, wanted)
 
-    def value(node: ast.AST) -> Value:
-        if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
-            return node.value  # type: ignore[return-value]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            number = value(node.operand)
-            if not isinstance(number, str):
-                return -number
-        raise refused
-
-    try:
-        return test(tree.body)
-    except RecursionError as error:  # nested hundreds of levels deep
-        raise refused from error
+    return fits

@@ -97,8 +97,7 @@ class StoredIndex(loading.Index):
         The pictures are in the order of the exported index and have its descriptors. A search among
         them ranks as one in the folder, provided that the engine found the right ones.
         """
-        if where:
-            metadata_filter.check(where)
+        plain = metadata_filter.for_store(where) if where else ""
         descriptor = as_vector(features)
         self.check_width(descriptor)
         limit = min(max(depth, MIN_SHORTLIST), len(self))
@@ -109,7 +108,7 @@ class StoredIndex(loading.Index):
                     data=[descriptor.astype(np.float32).tolist()],
                     anns_field="vector",
                     limit=limit,
-                    filter=where,
+                    filter=plain,
                     search_params={"metric_type": "IP"},
                     timeout=time,
                 )

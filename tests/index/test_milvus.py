@@ -216,6 +216,36 @@ def test_a_filter_is_applied_before_the_ranking(exported, opened, pictures, meta
 
 
 @pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ('not landmark == "chapel"', 2),
+        ('landmark not in ["chapel"]', 2),
+        ('not landmark in ("chapel", "park")', 1),
+        ("year > 0x1 and not year != 1_900", 1),
+        ('landmark == "\\x63ha" "pel"  # as Python has it', 1),
+    ],
+)
+def test_a_filter_means_the_same_to_a_store_as_to_a_folder(
+    milvus, exported, pictures, where, found
+):
+    """``not in`` found 377 pictures of town in milvus-lite, and 221 in the folder."""
+    known = [
+        {"landmark": one, "year": 1900 + n} for n, one in enumerate(("chapel", "park", "hall"))
+    ]
+    metadata = dict(zip(exported.names, known, strict=False))
+    address = milvus.address("same")
+    export(exported, address, metadata)
+    collection = replace(open_collection(pictures), metadata=metadata)
+    asked = picture(pictures, exported.names[1])
+    names = [
+        set(rank_picture(one, Thumbnail(), asked, where=where, collection=collection).names)
+        for one in (exported, index.load(str(address)))
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == found
+
+
+@pytest.mark.parametrize(
     "where",
     [
         "landmark = 1",
