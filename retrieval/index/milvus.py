@@ -29,6 +29,7 @@ QUICK_PATIENCE = 1.0  # s that others wait for it meanwhile
 LONG_PATIENCE = 120.0  # s that an export does
 ABSENT, NOT_LOADED = 100, 101  # Milvus: there is no such collection; it is not in memory
 AWAY = 2  # Milvus and its client: no connection
+MAX_HITS = 16_384  # rows of an answer: Milvus gives no more at once
 MAX_ANSWER = 10_000_000  # bytes of an answer, of each of which the client makes up to a hundred
 
 _ADDRESS = re.compile(
@@ -198,24 +199,26 @@ def _read_no_more_than_is_there() -> None:
 
 
 def _hits(answer: Any) -> Any:
-    """The keys of the rows that were found, and how like the query they are."""
+    """The keys of the rows that were found, and how like the query they are; those of MAX_HITS."""
     found = answer.results
     kept = type(found)(
         ids=found.ids,
         scores=found.scores,
-        topks=[len(found.ids.int_id.data)],
+        topks=[min(len(found.ids.int_id.data), MAX_HITS)],
         primary_field_name=found.primary_field_name,
     )
     return type(answer)(status=answer.status, results=kept)
 
 
 def _rows(answer: Any) -> Any:
-    """Fields of which each row has at least a byte."""
+    """Fields of which each row has at least a byte; none where there are over MAX_HITS rows."""
     kept = [
         field
         for field in answer.fields_data
         if field.HasField("scalars") or field.vectors.HasField("float_vector")
     ]
+    if any(len(field.scalars.long_data.data) > MAX_HITS for field in kept):
+        kept = []
     for field in kept:
         field.ClearField("valid_data")
     return type(answer)(status=answer.status, fields_data=kept)

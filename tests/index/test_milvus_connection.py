@@ -83,6 +83,19 @@ def test_an_answer_of_megabytes_is_not_read():
         server.stop(0)
 
 
+def test_more_rows_than_milvus_gives_at_once_are_not_read():
+    """800,000 hits in 5 MB kept a search busy for 9 s, and searches of others for 5."""
+    pytest.importorskip("pymilvus")
+    from pymilvus.grpc_gen import milvus_pb2
+
+    search, query = milvus_pb2.SearchResults(), milvus_pb2.QueryResults()
+    search.results.ids.int_id.data.extend([1] * 50_000)
+    assert milvus._hits(search).results.topks == [milvus.MAX_HITS]
+    position = query.fields_data.add(field_name="position", type="Int64")
+    position.scalars.long_data.data.extend([1] * 50_000)
+    assert not milvus._rows(query).fields_data
+
+
 def test_rows_that_an_answer_only_says_it_has():
     """The client made an object of each, and a hundred bytes took as much memory as there was."""
     grpc = pytest.importorskip("grpc")
