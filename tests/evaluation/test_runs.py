@@ -38,7 +38,7 @@ class Colour(Method):
 def method():
     return Colour(
         checkpoints.Checkpoint(
-            "colour", "sir", "Colour", "none", "nothing", "nothing", "none", "here", "0" * 64
+            "colour", "sir", "Colour", "none", "nothing", "none", "here", "0" * 64
         )
     )
 
