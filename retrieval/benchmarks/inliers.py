@@ -71,7 +71,7 @@ def run(progress: Progress) -> None:
         cells.append(counted.text(SURE_INLIERS, np.inf, best=True))
         print(f"{title:36}" + "".join(f"{cell:>20}" for cell in cells))
     print(
-        f"That {SURE_INLIERS} inliers are enough was chosen on town too, so these figures flatter."
+        f"The limit of {SURE_INLIERS} was chosen on town too: its figures are a little optimistic."
     )
 
 

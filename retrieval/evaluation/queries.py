@@ -14,13 +14,14 @@ from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.index import Index
+from retrieval.index.milvus import MAX_HITS
 from retrieval.methods.base import Method
 from retrieval.ranking import chain
 from retrieval.ranking.ranking import Query as RankingQuery
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import DEPTH, rank_picture, rank_query
 
-MAX_DEPTH = 16384  # results that a store is asked for: Milvus gives no more at once
+MAX_DEPTH = MAX_HITS  # results that a store is asked for
 
 # Does the work of one query when it may be done, and returns its ranking.
 Turn = Callable[[Callable[[], Ranking]], Ranking]
