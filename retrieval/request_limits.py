@@ -1,25 +1,31 @@
-"""Limits on the headers, forms and bodies of requests.
+"""Limits on the headers, forms and bodies of requests, and on how many a client has at once.
 
-Very many tiny pieces of a request keep a server in Python from everything else.
+One thread answers all: very many requests, or pieces of one, keep it from everything else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from asyncio import Transport
+from typing import Any
 from urllib.parse import unquote_to_bytes
+from weakref import WeakValueDictionary
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
 from python_multipart.multipart import parse_options_header
 from starlette import formparsers
 from starlette.requests import Request
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from retrieval import hosts
 
 MAX_TINY = 1000  # chunks of a body that may be tiny
 MIN_MEAN = 512  # bytes that the others have on average
 MAX_HEADER = 16_384  # bytes, as in Node: 100 of 64 kB, of empty lines, took 4 s
-MAX_PIECES = 500  # lines of a header, and what semicolons divide: browsers send fewer than 100
+MAX_TARGET = 8190  # bytes of an address, as in Apache
+MAX_PIECES = 500  # lines of a header, and what ; and & divide: browsers send fewer than 100
 MAX_OPTIONS = 50  # the same of the header of one part of a form
 MAX_FIELDS = 20  # of a form, which brings one file
 # Escapes in base64, all put back at once. Of each other one in a form Python makes an object.
@@ -32,6 +38,11 @@ BASE64_ESCAPES = {
     b"%3d": b"=",
 }
 READ = 16_384  # bytes of one connection that are read before it is the turn of the next
+MAX_ANSWERED = 50  # requests of one client at once
+SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
+
+answer = RequestResponseCycle.run_asgi
+turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
 
 class Connection(h11.Connection):
@@ -51,11 +62,13 @@ class Connection(h11.Connection):
     def next_event(self):
         if self.their_state is h11.IDLE:
             head = self.trailing_data[0].partition(b"\r\n\r\n")[0]
-            if head.count(b"\n") + head.count(b";") > MAX_PIECES:
+            if sum(map(head.count, (b"\n", b";", b"&"))) > MAX_PIECES:
                 raise h11.RemoteProtocolError("a header in tiny pieces")
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.chunks = self.size = 0
+            if len(event.target) > MAX_TARGET:
+                raise h11.RemoteProtocolError("an address that is too long", 414)
         elif isinstance(event, h11.Data) and event.chunk_start:
             self.chunks += 1
             self.size += len(event.data)
@@ -108,3 +121,27 @@ def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
     protocol.conn = Connection()
     with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB
         transport.max_size = READ  # type: ignore[attr-defined]
+
+
+def answer_in_turn() -> None:
+    """Let a client have a few requests answered at a time.
+
+    The thread that answers goes round all that wait: beside 390 connections of one client that
+    asked all the time a search took 28 s.
+    """
+    RequestResponseCycle.run_asgi = _answer  # type: ignore[assignment, method-assign]
+
+
+async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
+    """Answer a request when few others of its client are being answered."""
+    client, loop = hosts.client_of_peer(cycle.scope["client"]), asyncio.get_running_loop()
+    turn = turns.setdefault(client, asyncio.Semaphore(MAX_ANSWERED))
+    await turn.acquire()
+    end_of_turn = loop.call_later(SHORT, turn.release)
+    try:
+        if not cycle.disconnected:
+            await answer(cycle, app)
+    finally:
+        if loop.time() < end_of_turn.when():
+            end_of_turn.cancel()
+            loop.call_soon(turn.release)  # when the loop has gone round all others

@@ -1,5 +1,6 @@
-"""Bodies in tiny pieces are refused, those that real clients send are not."""
+"""Requests in tiny pieces are refused, many of one client wait; those of real clients do not."""
 
+import asyncio
 import base64
 import tracemalloc
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ from urllib.parse import quote_plus, unquote_plus
 import h11
 import pytest
 from starlette import formparsers
+from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
-from retrieval import request_limits
+from retrieval import request_limits, server
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -64,13 +66,25 @@ def test_a_header_of_a_browser_is_read():
         b"a:\r\n" * 5000,  # without an end: 100 of 64 kB kept everybody waiting for four seconds
         b"a:b\r\n" * 2500 + b"\r\n",
         b"Content-Type: multipart/form-data" + b";" * 15_000 + b"\r\n\r\n",
+        b"Referer: http://localhost/?" + b"&top=1" * 2500 + b"\r\n\r\n",
     ],
-    ids=["lines without an end", "many lines", "many options"],
+    ids=["lines without an end", "many lines", "many options", "many parameters"],
 )
 def test_headers_in_tiny_pieces_are_refused(header):
     """380 connections that sent 15,000 semicolons kept all others out of the service."""
     with pytest.raises(h11.RemoteProtocolError):
         sent(header)
+
+
+@pytest.mark.parametrize(("size", "read"), [(8000, True), (8200, False)])
+def test_long_addresses_are_refused(size, read):
+    connection = request_limits.Connection()
+    connection.receive_data(b"GET /?where=%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * size))
+    if read:
+        assert isinstance(connection.next_event(), h11.Request)
+    else:
+        with pytest.raises(h11.RemoteProtocolError, match="address"):
+            connection.next_event()
 
 
 def test_tiny_lines_behind_a_body_are_refused():
@@ -122,3 +136,49 @@ def test_one_connection_is_read_in_small_pieces():
     request_limits.limit_connection(protocol, transport)
     assert isinstance(protocol.conn, request_limits.Connection)
     assert transport.max_size == request_limits.READ
+
+
+def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
+    """1,900 connections that asked all the time kept a page waiting for 42 s."""
+    monkeypatch.setattr(request_limits, "MAX_ANSWERED", 3)
+    monkeypatch.setattr(request_limits, "SHORT", 0.1)
+    monkeypatch.setattr(request_limits, "turns", {})
+    answered = []
+
+    async def answer(cycle, seconds):
+        if seconds:
+            await asyncio.sleep(seconds)
+        answered.append(cycle.scope["client"])
+
+    def ask(client, seconds=0.0, disconnected=False):
+        cycle = SimpleNamespace(scope={"client": client}, disconnected=disconnected)
+        return asyncio.ensure_future(request_limits._answer(cycle, seconds))
+
+    async def attack():
+        many = [ask(("192.0.2.1", port)) for port in range(100)]
+        await ask(("192.0.2.2", 1))
+        assert answered == [("192.0.2.1", port) for port in range(3)] + [("192.0.2.2", 1)]
+        left = ask(("192.0.2.1", 100), disconnected=True)
+        await asyncio.gather(*many, left)
+        assert len(answered) == 101
+        uploads = [ask(("192.0.2.1", port), seconds=60) for port in range(3)]
+        await asyncio.sleep(0)
+        another = ask(("192.0.2.1", 3))
+        await asyncio.sleep(0.01)
+        assert not another.done()
+        await asyncio.wait_for(another, 30)
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+        await asyncio.sleep(0)
+        assert request_limits.turns["192.0.2.1"]._value == 3
+
+    monkeypatch.setattr(request_limits, "answer", answer)
+    asyncio.run(attack())
+
+
+def test_the_service_answers_in_turn(monkeypatch):
+    """Beside 390 connections of one client that asked all the time a search took 28 s."""
+    monkeypatch.setattr(RequestResponseCycle, "run_asgi", request_limits.answer)
+    server.create()
+    assert RequestResponseCycle.run_asgi is request_limits._answer

@@ -52,6 +52,7 @@ def create(options: Options | None = None) -> guard.Origins:
     options = options or Options()
     cookies.read_in_linear_time()
     request_limits.limit_forms()
+    request_limits.answer_in_turn()
     # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",

@@ -19,6 +19,7 @@ def set_once() -> None:
     connections.ask_nobody_for_our_address()
     cookies.read_in_linear_time()
     request_limits.limit_forms()
+    request_limits.answer_in_turn()
     downloads.make_in_turn()
     downloads.keep_a_while()
     downloads.send_uncompressed()

@@ -7,7 +7,6 @@ import contextlib
 from asyncio import Transport
 from collections import Counter
 from typing import Any
-from weakref import WeakValueDictionary
 
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util
@@ -17,7 +16,7 @@ from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.runtime_util import get_max_widget_state_size_bytes
 from streamlit.runtime.session_manager import SessionInfo
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from pages.parts.limits.allowances import OfClients
@@ -27,8 +26,6 @@ MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as ma
 MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 A_MOMENT = 1.0  # s after those minutes
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
-MAX_ANSWERED = 50  # requests of one client at once
-SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
 MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
 MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # pieces of messages of one client, at once and then
 MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
@@ -41,7 +38,6 @@ made = H11Protocol.connection_made
 unmade = H11Protocol.connection_lost
 pause = H11Protocol.pause_writing
 resume = H11Protocol.resume_writing
-answer = RequestResponseCycle.run_asgi
 run_socket = WebSocketsSansIOProtocol.run_asgi
 handle_events = WebSocketsSansIOProtocol.handle_events
 received = WebSocketsSansIOProtocol.send_receive_event_to_app
@@ -51,7 +47,6 @@ write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
 pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
-turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client, of late
 waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
@@ -108,29 +103,12 @@ def limit_connections() -> None:
 
     One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
     Connections are counted as they come and go, as a count of all at each new one takes seconds.
-    One thread answers all requests, and goes round all that wait: so a client has a few at a time.
     A file that nobody reads waits in memory: 200 of 8 MB held 1 GB.
     """
     H11Protocol.pause_writing = _pause  # type: ignore[assignment, method-assign]
     H11Protocol.resume_writing = _resume  # type: ignore[assignment, method-assign]
-    RequestResponseCycle.run_asgi = _answer  # type: ignore[assignment, method-assign]
     H11Protocol.connection_made = _made  # type: ignore[assignment]
     H11Protocol.connection_lost = _unmade  # type: ignore[assignment, method-assign]
-
-
-async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
-    """Answer a request when few others of its client are being answered."""
-    client, loop = hosts.client_of_peer(cycle.scope["client"]), asyncio.get_running_loop()
-    turn = turns.setdefault(client, asyncio.Semaphore(MAX_ANSWERED))
-    await turn.acquire()
-    end_of_turn = loop.call_later(SHORT, turn.release)
-    try:
-        if not cycle.disconnected:
-            await answer(cycle, app)
-    finally:
-        if loop.time() < end_of_turn.when():
-            end_of_turn.cancel()
-            loop.call_soon(turn.release)  # when the loop has gone round all others
 
 
 def _made(protocol: H11Protocol, transport: Transport) -> None:

@@ -201,48 +201,6 @@ def test_files_that_nobody_reads(accept, monkeypatch):
     assert not connections.unread
 
 
-def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
-    """1,900 connections that asked for something all the time kept a page waiting for 42 s."""
-    monkeypatch.setattr(connections, "MAX_ANSWERED", 3)
-    monkeypatch.setattr(connections, "SHORT", 0.1)
-    monkeypatch.setattr(connections, "turns", {})
-    answered = []
-
-    async def answer(cycle, seconds):
-        if seconds:
-            await asyncio.sleep(seconds)
-        answered.append(cycle.scope["client"])
-
-    def ask(client, seconds=0.0, disconnected=False):
-        cycle = SimpleNamespace(scope={"client": client}, disconnected=disconnected)
-        return asyncio.ensure_future(connections._answer(cycle, seconds))
-
-    async def attack():
-        many = [ask(("192.0.2.1", port)) for port in range(100)]
-        await ask(("192.0.2.2", 1))
-        assert answered == [("192.0.2.1", port) for port in range(3)] + [("192.0.2.2", 1)]
-        left = ask(("192.0.2.1", 100), disconnected=True)
-        await asyncio.gather(*many, left)
-        assert len(answered) == 101
-        uploads = [ask(("192.0.2.1", port), seconds=60) for port in range(3)]
-        await asyncio.sleep(0)
-        gone = Protocol()
-        gone.client, gone.transport = ("192.0.2.1", 0), None
-        connections._count_out(gone)  # its last connection; what it asked for is still answered
-        another = ask(("192.0.2.1", 3))
-        await asyncio.sleep(0.01)
-        assert not another.done()
-        await asyncio.wait_for(another, 30)
-        for upload in uploads:
-            upload.cancel()
-        await asyncio.gather(*uploads, return_exceptions=True)
-        await asyncio.sleep(0)
-        assert connections.turns["192.0.2.1"]._value == 3
-
-    monkeypatch.setattr(connections, "answer", answer)
-    asyncio.run(attack())
-
-
 class Protocol:
     """Stands for a connection."""
 
