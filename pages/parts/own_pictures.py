@@ -27,6 +27,7 @@ FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
 # Uploads are unpacked and read one after the other: forty zips at once took both cores and the disk
 # from everybody else, and large tables keep Python busy.
 UNPACKER = Workers(1, 200)
+SCANNER = Workers(1, 200)  # the same of folders that visitors name
 DELETION_DELAY = 180  # s; for two minutes Streamlit lets a broken connection come back
 UPLOADS = "Files or a zip"  # the usual way to bring pictures
 state = st.session_state
@@ -263,7 +264,8 @@ def _bring_folder(text: str) -> OwnPictures:
         raise refused from error
     if not any(folder.is_relative_to(root) for root in allowed_folders()):
         raise refused
-    return OwnPictures(_open_folder(folder), own_uploads.private_folder())
+    collection = turns.in_turn(lambda: _open_folder(folder), SCANNER)
+    return OwnPictures(collection, own_uploads.private_folder())
 
 
 def _open_folder(folder: Path) -> collections.Collection:

@@ -295,6 +295,13 @@ def test_a_folder_only_where_the_owner_allows_it(
     nothing_installed, colours_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(colours_folder))
+    threads, open_folder = [], own_pictures._open_folder
+
+    def opened(folder):
+        threads.append(threading.current_thread())
+        return open_folder(folder)
+
+    monkeypatch.setattr(own_pictures, "_open_folder", opened)
     app = start()
     app.radio(key="own_from").set_value("A folder on this machine").run()
     app.text_input(key="own_folder").set_value(str(tmp_path)).run()
@@ -304,3 +311,5 @@ def test_a_folder_only_where_the_owner_allows_it(
     app.button(key="own_index").click().run()
     assert hits(go(app))[0] == "1: red_0.png, same landmark"
     assert sum(1 for _ in colours_folder.iterdir()) == 15  # nothing was written there
+    # Forty tabs that named one of 150,000 pictures kept others waiting for 18 seconds.
+    assert threads == own_pictures.SCANNER._threads
