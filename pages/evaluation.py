@@ -126,7 +126,7 @@ if labelled_runs:
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {collection.note}" if collection.note else "")
         + (
-            runs.scores_with_boxes(collection_with_boxes, labelled_runs, protocol)
+            runs.scores_with_boxes(collection_with_boxes, labelled_runs.values(), protocol)
             if collection.whole
             else ""
         )

@@ -134,9 +134,11 @@ with notices.errors_shown():
 pairs = [pair for pair in find_pairs(path, collection) if pair.inliers >= min_inliers]
 sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)
+group_count = "1 group" if len(sets) == 1 else f"{len(sets)} groups"
+pair_count = "1 connected pair" if len(pairs) == 1 else f"{len(pairs)} connected pairs"
 st.markdown(
-    f"**{len(sets)} groups** with {inside} of {len(opened)} pictures, from {len(pairs)} connected "
-    f"pairs. {METHODS[method].title} chose the pictures to compare, XFeat compared them. "
+    f"**{group_count}** with {inside} of {len(opened)} pictures, from {pair_count}. "
+    f"{METHODS[method].title} chose the pictures to compare, XFeat compared them. "
     "Click a picture to search with it."
 )
 if not sets:

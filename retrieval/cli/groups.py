@@ -19,7 +19,7 @@ def add(commands) -> None:
         "--inliers",
         type=positive,
         metavar="N",
-        help="that connect two pictures (20); more: smaller groups, fewer mistakes",
+        help="that connect two pictures (20), at least 12; more: smaller groups, fewer mistakes",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="one row a picture")
 
@@ -29,8 +29,15 @@ def _groups(args: argparse.Namespace) -> None:
     from retrieval.collections.credits import table
     from retrieval.index.finding import collection_of
     from retrieval.ranking import groups
+    from retrieval.ranking.verification import MIN_INLIERS
     from retrieval.ranking.verifiers import DatabaseFeatures
 
+    min_inliers = groups.CONNECTED if args.inliers is None else args.inliers
+    if min_inliers < MIN_INLIERS:
+        raise RetrievalError(
+            f"Geometry confirms a pair from {MIN_INLIERS} inliers on: choose --inliers "
+            f"{MIN_INLIERS} or more."
+        )
     index = indexes.load(args.index)
     collection = None
     with suppress(RetrievalError):  # the features of its pictures may lie beside the index
@@ -45,7 +52,6 @@ def _groups(args: argparse.Namespace) -> None:
         if not pairs:
             raise RetrievalError(database.note)
         print(printable(f"note: {database.note}"), file=sys.stderr)
-    min_inliers = args.inliers or groups.CONNECTED
     connected = groups.grouped(pair for pair in pairs if pair.inliers >= min_inliers)
     rows = groups.rows(connected, index.names)
     if args.csv:

@@ -74,11 +74,15 @@ def rank_queries(
             return rank_query(described, then=then, own=query.name, depth=depth)
         assert method is not None
         picture = images.read(collection.path(query.name))
+        try:
+            box = images.check_box(query.box, picture.size) if query.box else None
+        except RetrievalError as error:
+            raise RetrievalError(f"The query {query.name}: {error}") from error
         return rank_picture(
             index,
             method,
             picture,
-            query.box,
+            box,
             then=then,
             collection=collection,
             own=query.name,

@@ -133,7 +133,7 @@ def finish(
         delete(work)
         reason = f" The first: {skipped[0]['reason']}" if skipped else ""
         raise RetrievalError(
-            f"None of the {len(skipped)} pictures of {collection.name} could be read.{reason}"
+            f"No picture of {collection.name} could be read, of {len(skipped)}.{reason}"
         )
     finished = _finished_folder(target)
     shutil.rmtree(finished, ignore_errors=True)

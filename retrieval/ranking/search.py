@@ -97,7 +97,9 @@ def rank_query(
     if allowed:
         ranking = ranking.only(allowed)
         if not len(ranking):
-            raise RetrievalError(f"None of the {len(first)} likest pictures fits {where}.")
+            raise RetrievalError(
+                f"No picture fits {where}, of the {len(first)} that are most like the query."
+            )
         ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
         # That a picture finds itself says nothing of the others.

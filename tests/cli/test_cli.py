@@ -94,7 +94,7 @@ def test_index_of_no_pictures(refused, tmp_path):
     tail = ("--method", "sir", "--out", out)
     refused("empty holds no pictures", "index", tmp_path / "empty", *tail)
     refused("none of its 1 files ends in", "index", tmp_path / "texts", *tail)
-    refused("None of the 1 pictures of bad could be read", "index", tmp_path / "bad", *tail)
+    refused("No picture of bad could be read, of 1.", "index", tmp_path / "bad", *tail)
     refused("There is no folder", "index", tmp_path / "nowhere", *tail)
     refused("is a file", "index", tmp_path / "texts" / "a.txt", *tail)
     assert not out.exists()
@@ -593,7 +593,8 @@ def test_evaluate_then(run, folder, tmp_path):
     }  # fmt: skip
 
 
-def test_groups_of_an_index(run, indexes, tmp_path):
+def test_groups_of_an_index(run, refused, indexes, tmp_path):
+    refused("12 or more", "groups", indexes["sir"].path, "--inliers", 5)
     code, text, _ = run("groups", indexes["sir"].path, "--inliers", 20, "--csv", tmp_path / "g.csv")
     assert code == 0
     assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")

@@ -477,6 +477,14 @@ def test_a_chain_that_the_index_cannot_serve(index, method, folder):
         runs.evaluate_index(index, open_collection(folder), method, then=["geometry-delf"])
 
 
+def test_the_query_whose_box_is_too_small_is_named(index, method, folder):
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    truth["gnd"][1]["bbx"] = [20, 0, 22, 2]
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    with pytest.raises(RetrievalError, match=r"The query q.jpg: The box 20, 0, 22, 2 covers less"):
+        runs.evaluate_index(index, open_collection(folder), method)
+
+
 def test_what_the_boxes_are_worth(index, method, folder, monkeypatch, capsys):
     monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: method)
     assert evaluate(index.path, "--collection", folder, "--no-boxes") == 0

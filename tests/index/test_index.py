@@ -96,7 +96,7 @@ def test_no_picture_can_be_read(tmp_path, out):
     (tmp_path / "bad").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "bad" / name).write_text("no picture")
-    refused("None of the 2 pictures of bad could be read. The first: a.jpg", build,
+    refused("No picture of bad could be read, of 2. The first: a.jpg", build,
             tmp_path / "bad", out)  # fmt: skip
     assert not out.exists()
     assert list(out.parent.iterdir()) == []

@@ -157,7 +157,7 @@ def test_nothing_can_be_read(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "bad" / name).write_text("no picture")
     made = make(tmp_path / "bad", tmp_path / "parts", Grid())
-    refused("None of the 2 pictures of bad could be read. The first: a.jpg",
+    refused("No picture of bad could be read, of 2. The first: a.jpg",
             index.merge, made, tmp_path / "out")  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
-from pages.parts.about import collection_map
+from pages.parts.about import collection_map, steps
+from pages.parts.about.followed_query import FollowedQuery
+from pages.parts.query import QueryPicture
 from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
@@ -39,6 +41,18 @@ def page(**link):
     app.switch_page("pages/about.py").run()
     assert not app.exception, app.exception
     return app
+
+
+def test_a_small_box_in_a_large_picture(tmp_path):
+    picture = Image.new("RGB", (3000, 2000), "blue")
+    picture.paste("red", (2990, 0, 3000, 10))
+    picture.save(tmp_path / "large.png")
+    box = (2990.0, 0.0, 3000.0, 10.0)
+    query_picture = QueryPicture("large.png", tmp_path / "large.png")
+    followed = FollowedQuery(open_collection("town"), query_picture, box, "")
+    cut = steps.cut(followed, 300)
+    assert cut.size == (4, 4)
+    assert cut.getpixel((3, 0))[0] > 150
 
 
 def first(app, key):

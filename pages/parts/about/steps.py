@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import streamlit as st
@@ -38,8 +39,8 @@ def cut(followed: FollowedQuery, side: int) -> Image.Image:
     picture: Image.Image = Image.open(io.BytesIO(jpeg))
     if followed.box:
         factor = picture.width / size[0]
-        x1, y1, x2, y2 = (value * factor for value in followed.box)
-        picture = images.crop(picture, (x1, y1, min(x2, picture.width), min(y2, picture.height)))
+        x1, y1, x2, y2 = (value * factor for value in images.check_box(followed.box, size))
+        picture = picture.crop((int(x1), int(y1), math.ceil(x2), math.ceil(y2)))
     picture.thumbnail((side, side))
     return picture
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -109,18 +110,20 @@ def _reranked_run_id(path: Path, then: tuple[str, ...]) -> str:
 
 
 def scores_with_boxes(
-    collection: Collection, run_ids: Mapping[str, LabelledRun], protocol: str
+    collection: Collection, without_boxes: Iterable[LabelledRun], protocol: str
 ) -> str:
-    """' With their boxes the queries gave mAP 54.27 (SIR).', of the runs that ``run_ids`` has.
+    """' With their boxes the queries gave mAP 54.27 (SIR).', of the same runs made with boxes.
 
     collection: with the boxes. Returns '' where none of the runs was made with boxes as well.
     """
-    labelled_runs, _ = find_runs(collection)
-    texts = [
-        f"{100 * entry.run.scores[protocol].map:.2f} ({entry.label})"
-        for run_id, entry in labelled_runs.items()
-        if run_id in run_ids
-    ]
+    paths = {path.name: path for _, path in _indexes(collection)}
+    texts = []
+    for entry in without_boxes:
+        path = paths.get(entry.without_reranking or entry.run_id)
+        with suppress(RetrievalError):  # it does not fit any more: as where there is none
+            run = loaders.run(path, collection, entry.then) if path else None
+            if run is not None:
+                texts.append(f"{100 * run.scores[protocol].map:.2f} ({entry.label})")
     return f" With their boxes the queries gave mAP {', '.join(texts)}." if texts else ""
 
 
