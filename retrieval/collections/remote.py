@@ -120,7 +120,8 @@ class _Folder:
     def names(self) -> tuple[str, ...]:
         from retrieval.images import SUFFIXES
 
-        names, others = [], 0
+        names: set[str] = set()  # a web page may spell one in several ways: p.jpg and %70.jpg
+        others = 0
         with _errors_explained(self.address):
             if self.web:
                 found = _linked(self.start, self.files.cat_file)
@@ -134,7 +135,7 @@ class _Folder:
             if not path.startswith(self.start) or any(part.startswith(".") for part in parts):
                 continue
             if PurePosixPath(name).suffix.lower() in SUFFIXES:
-                names.append(check_name(name))
+                names.add(check_name(name))
             else:
                 others += 1
         return in_order(names, others, _shown(self.address))

@@ -92,12 +92,16 @@ def build(
 def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:
     """Raise RetrievalError where the folder of the pictures went away during a build.
 
-    A disk or a network may be gone: that is no reason to drop what is known of its pictures.
-    unread: name → reason of each picture that could not be read.
+    A disk or a network may be gone, or a server refuse all: that is no reason to drop what is known
+    of its pictures. unread: name → reason of each picture that could not be read.
     """
-    if not unread or collection.root is None:
+    if not unread:
         return
-    if not any(os.access(collection.root / name, os.R_OK) for name in names):
+    if collection.root is None:
+        there = len(unread) < len(names)
+    else:
+        there = any(os.access(collection.root / name, os.R_OK) for name in names)
+    if not there:
         raise RetrievalError(
             f"The pictures of {collection.name} cannot be read any more. The first: "
             f"{next(iter(unread.values()))} What is finished is kept: run the same command again "

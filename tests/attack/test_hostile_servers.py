@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commons_site import serving
 from scipy.io import savemat
-from stubs import paint, refused
+from stubs import Thumbnail, paint, refused
 
 from retrieval.collections import remote, transfer
 from retrieval.collections.commons import Order, choice, download
@@ -23,6 +23,7 @@ from retrieval.collections.commons import site as site_module
 from retrieval.collections.remote import open_anywhere
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.published_descriptors import read_mat
+from retrieval.index import build
 
 START = "https://host/photos/"
 
@@ -147,6 +148,55 @@ def test_a_server_that_goes_away_is_not_taken_for_one_without_pictures(status, s
 
     with answering(answer) as address:
         refused(sentence, open_anywhere(f"{address}/photos/").read_bytes, "a.png")
+
+
+def test_a_server_that_refuses_all_pictures_takes_nothing_that_is_finished(tmp_path):
+    """Half a build of hours was deleted when it went on and each picture was answered with 403."""
+    pytest.importorskip("aiohttp")
+    for seed in range(4):
+        paint(tmp_path / "photos" / f"{seed}.png", seed)
+    refuses = False
+
+    def answer(request):
+        is_picture = request.path.endswith(".png")
+        request.send_response(403 if is_picture and refuses else 200)
+        request.end_headers()
+        links = b"".join(b'<a href="%d.png">' % seed for seed in range(4))
+        request.wfile.write((tmp_path / request.path[1:]).read_bytes() if is_picture else links)
+
+    def stop(done, total, name):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    method = Thumbnail()
+    with answering(answer) as address:
+        collection = open_anywhere(f"{address}/photos/")
+        with pytest.raises(KeyboardInterrupt):
+            build(collection, method, tmp_path / "index", stop)
+        refuses = True
+        refused("cannot be read any more", build, collection, method, tmp_path / "index")
+        refuses = False
+        assert len(build(collection, method, tmp_path / "index")) == 4
+    assert len(method.described) == 4, "the finished three are not described again"
+
+
+def test_a_page_that_names_a_picture_in_several_ways(tmp_path):
+    """It was in the index twice: what took hours was refused, in the place of an index that was
+    whole."""
+    pytest.importorskip("aiohttp")
+    paint(tmp_path / "a b.png", 1)
+
+    def answer(request):
+        request.send_response(200)
+        request.end_headers()
+        page = b'<a href="a b.png"><a href="a%20b.png"><a href="%61%20b.png">'
+        data = (tmp_path / "a b.png").read_bytes()
+        request.wfile.write(data if request.path.endswith(".png") else page)
+
+    with answering(answer) as address:
+        collection = open_anywhere(f"{address}/photos/")
+        assert collection.names == ("a b.png",)
+        assert len(build(collection, Thumbnail(), tmp_path / "index")) == 1
 
 
 def test_what_comes_with_a_redirect_is_not_read(tmp_path):
