@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from retrieval import files
 from retrieval.collections import PRECOMPUTED, Collection, open_collection, registered
 from retrieval.errors import RetrievalError
-from retrieval.index import layout
+from retrieval.index import layout, loading
 from retrieval.index.loading import MAX_MANIFEST, Index, load
 from retrieval.index.milvus import STORES
 from retrieval.methods import METHODS
@@ -47,19 +48,32 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
         names = {path.name for path in stores}
         manifests = [path for path in manifests if path.parent.name not in names]
         manifests += [path / "manifest.json" for path in stores]
-    for manifest in manifests:
+    for path in (manifest.parent for manifest in manifests):
         try:
-            data = files.read_json(manifest, MAX_MANIFEST)
-            method, checkpoint = data["method"], data["checkpoint"]["id"]
-            known = method in ORDER
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # load() says what is wrong with it to whoever asks for it
-        if known:
+            made_with = _method_and_checkpoint(path, loading.version_of(path))
+        except OSError:
+            made_with = None
+        if made_with:
+            method, checkpoint = made_with
             default = [record.id for record in checkpoints.of_method(method)[:1]]
-            path = manifest.parent
             within_method = path not in stores, [checkpoint] != default
             entries.append((ORDER.index(method), within_method, method, path))
     return [(method, path) for *_, method, path in sorted(entries)]
+
+
+@lru_cache(maxsize=1000)
+def _method_and_checkpoint(path: Path, version: tuple[int, int] | None) -> tuple[str, str] | None:
+    """What an index was made with; None where that is no method of ours, or cannot be read.
+
+    version: of the manifest, which may have 100 MB and is asked for with each request.
+    Raises OSError, so that this is not remembered.
+    """
+    try:
+        data = files.read_json(path / "manifest.json", MAX_MANIFEST)
+        method, checkpoint = data["method"], data["checkpoint"]["id"]
+        return (method, checkpoint) if method in ORDER else None
+    except (ValueError, KeyError, TypeError):
+        return None  # load() says what is wrong with it to whoever asks for it
 
 
 def in_stores() -> list[Path]:

@@ -13,14 +13,15 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel
 
 from retrieval import images
+from retrieval.collections import Collection
 from retrieval.images import Source
 from retrieval.index import Index
 from retrieval.ranking.chain import RERANKERS, parse_chain
+from retrieval.ranking.ranking import Ranking
 from retrieval.server import catalogue
 
 MAX_RESULTS = 1000  # of a search
@@ -108,8 +109,12 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/indexes")
-def list_indexes() -> list[IndexInfo]:
+async def list_indexes(request: Request) -> list[IndexInfo]:
     """The indexes on this machine; one that is damaged is left out."""
+    return await catalogue.in_turn(request, _listed, catalogue.LOOKUP_WORKERS)
+
+
+def _listed() -> list[IndexInfo]:
     listed = []
     for name in catalogue.index_folders():
         try:
@@ -142,10 +147,12 @@ async def search_by_name(
     where: Where = "",
 ) -> Answer:
     """Search with a picture of the collection: a database picture, or one of its queries."""
-    index = await run_in_threadpool(catalogue.open_index, f"{collection}/{checkpoint}")
-    path = await run_in_threadpool(
-        lambda: catalogue.picture_path(catalogue.collection(collection), name)
-    )
+
+    def looked_up() -> tuple[Index, Path]:
+        index = catalogue.open_index(f"{collection}/{checkpoint}")
+        return index, catalogue.picture_path(catalogue.collection(collection), name)
+
+    index, path = await catalogue.in_turn(request, looked_up, catalogue.LOOKUP_WORKERS)
     return await _answer(request, index, path, name, box, top, then, where)
 
 
@@ -161,7 +168,11 @@ async def search_by_upload(
     where: Annotated[str, Form(description=WHERE, max_length=500)] = "",
 ) -> Answer:
     """Search with a picture of your own."""
-    index = await run_in_threadpool(catalogue.open_index, f"{collection}/{checkpoint}")
+    index = await catalogue.in_turn(
+        request,
+        lambda: catalogue.open_index(f"{collection}/{checkpoint}"),
+        catalogue.LOOKUP_WORKERS,
+    )
     name = catalogue.as_text(Path(picture.filename or "picture").name)
     return await _answer(request, index, picture.file, name, box, top, then, where)
 
@@ -210,11 +221,13 @@ async def _answer(
     where: str,
 ) -> Answer:
     area, chain = images.read_box(box), parse_chain(then)
-    ranking = await catalogue.in_turn(
-        request, lambda: catalogue.search(index, source, name, area, top, chain, where)
-    )
+
+    def found() -> tuple[Ranking, Collection]:
+        ranking = catalogue.search(index, source, name, area, top, chain, where)
+        return ranking, catalogue.collection(index.path.parent.name)
+
+    ranking, collection = await catalogue.in_turn(request, found)
     assert ranking.confidence is not None
-    collection = await run_in_threadpool(catalogue.collection, index.path.parent.name)
     results = []
     for row in ranking.rows():
         credit = collection.credits.get(row["name"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +25,13 @@ from retrieval.images import Box, Source
 from retrieval.index import Index, loading
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
-from retrieval.workers import LOOK, Workers
+from retrieval.workers import LOOK, Workers, step_aside
 
 T = TypeVar("T")
 
 SEARCH_QUEUE = 50  # searches that may wait; at one a second the last waits a minute
 PICTURE_QUEUE = 200  # pictures to send that may wait; a large one takes a tenth of a second
+LOOKUP_QUEUE = 200  # lists, and searches whose index and picture are looked up
 # One at a time where the picture takes long to read.
 SEARCH_WORKERS = Workers(
     min(threads.usable_cores(), 2), SEARCH_QUEUE, slow=Workers(1, SEARCH_QUEUE)
@@ -37,6 +39,8 @@ SEARCH_WORKERS = Workers(
 PICTURE_WORKERS = Workers(
     min(threads.usable_cores(), 2), PICTURE_QUEUE, slow=Workers(1, PICTURE_QUEUE)
 )
+# It takes some milliseconds, unless a store has to be asked.
+LOOKUP_WORKERS = Workers(1, LOOKUP_QUEUE, slow=Workers(1, LOOKUP_QUEUE, tidy=False), tidy=False)
 log = logging.getLogger("uvicorn.error")
 
 
@@ -194,20 +198,26 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
 def _cached_per_version(load: Callable) -> Callable:
     """``load(path_or_name, *version)``, cached for the last version of each path or name.
 
-    One thread loads while the others wait. Another version takes the place of the former. Nothing
-    else leaves the cache: with a limit below the number of indexes, clients that ask for all of
-    them in turn would have each loaded every time.
+    One thread loads while others who want the same wait, apart. Another version takes the place of
+    the former. Nothing else leaves the cache: with a limit below the number of indexes, clients
+    that ask for all of them in turn would have each loaded every time.
     """
     cache: dict[Any, tuple[tuple, Any]] = {}
-    lock = threading.Lock()
+    locks: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
 
     def cached_load(path_or_name, *version):
-        with lock:
+        lock = locks[path_or_name]
+        if not lock.acquire(blocking=False):
+            step_aside()  # what is loaded may lie in a store that answers slowly
+            lock.acquire()
+        try:
             entry = cache.get(path_or_name)
             if entry is None or entry[0] != version:
                 cache.pop(path_or_name, None)
                 cache[path_or_name] = entry = version, load(path_or_name, *version)
             return entry[1]
+        finally:
+            lock.release()
 
     return cached_load
 

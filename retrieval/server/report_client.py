@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from pydantic import BaseModel
 
@@ -73,10 +72,14 @@ def router(collection: str) -> APIRouter:
         if method is None:
             raise RetrievalError("The field method is 0 (SIR), 1 (CNN-IRwNHA) or 2 (DELF).")
         picture = _picture(fields.get("image", ""))
-        paths = await run_in_threadpool(catalogue.index_of_each_method, collection)
-        if method not in paths:
-            raise RetrievalError(f"There is no index for method {method} here.")
-        index = await run_in_threadpool(catalogue.open_index, paths[method])
+
+        def looked_up() -> Index:
+            paths = catalogue.index_of_each_method(collection)
+            if method not in paths:
+                raise RetrievalError(f"There is no index for method {method} here.")
+            return catalogue.open_index(paths[method])
+
+        index = await catalogue.in_turn(request, looked_up, catalogue.LOOKUP_WORKERS)
         return await catalogue.in_turn(request, lambda: _search(index, picture, box))
 
     return routes
