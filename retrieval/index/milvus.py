@@ -27,7 +27,8 @@ TOKEN = "RETRIEVAL_STORE_TOKEN"  # "user:password" or an API key; never part of 
 PATIENCE = 10.0  # s that a search waits for a server that does not answer
 QUICK_PATIENCE = 1.0  # s that others wait for it meanwhile
 LONG_PATIENCE = 120.0  # s that an export does
-ABSENT, NOT_LOADED = 100, 101  # Milvus: there is no such collection; it is not in memory
+ABSENT = 100  # Milvus: there is no such collection
+NOT_LOADED = 101, 103  # it is not in memory, or not all of it
 AWAY = 2  # Milvus and its client: no connection
 MAX_HITS = 16_384  # rows of an answer: Milvus gives no more at once
 MAX_ANSWER = 10_000_000  # bytes of an answer, of each of which the client makes up to a hundred
@@ -93,12 +94,15 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         left = max(end - time.monotonic(), 0.1)
         if workers.keeps_others_waiting():
             left = min(left, QUICK_PATIENCE)
+        begun = time.monotonic()
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
         except _errors() as error:
             code = _code(error)
+            # The client has errors of its own for what lasts too long, as loading.
+            if time.monotonic() - begun > 0.9 * left:
+                workers.step_aside()
             if code == "DEADLINE_EXCEEDED":
-                workers.step_aside()  # also where it answers slowly
                 raise AwayError(
                     f"The store {address} did not answer within {patience:g} s; try again later."
                 ) from error
@@ -141,7 +145,7 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
             f"There is no index in {address}; put one there: python -m retrieval export INDEX "
             f"--store {address}"
         )
-    if code == NOT_LOADED:
+    if code in NOT_LOADED:
         return NotLoadedError(f"The store has not loaded {address}; try again.")
     # The first line only: the next ones point at the place of the error in a filter.
     reason = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]

@@ -63,6 +63,55 @@ def test_nobody_waits_for_a_server_that_answers_slowly_but_those_who_ask_it(monk
             slow.result()
 
 
+@pytest.mark.parametrize("code", [101, 103])
+def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, code):
+    """Where that took over a second, as after a start, each search was refused."""
+    grpc = pytest.importorskip("grpc")
+    from pymilvus.grpc_gen import common_pb2, milvus_pb2
+
+    there = grpc.insecure_channel(address.server.removeprefix("http://"))
+    asked = threading.Event()
+    loaded = threading.Event()
+
+    def answer(method, request):
+        if method == "LoadCollection":
+            asked.set()
+            return common_pb2.Status().SerializeToString()
+        if method == "GetLoadingProgress":
+            progress = 100 if loaded.is_set() else 30
+            return milvus_pb2.GetLoadingProgressResponse(progress=progress).SerializeToString()
+        if method == "Search" and not loaded.is_set():
+            status = common_pb2.Status(code=code, reason="collection not loaded", error_code=1)
+            return milvus_pb2.SearchResults(status=status).SerializeToString()
+        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            method = call.method.rsplit("/", 1)[1]
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: answer(method, request)
+            )
+
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        stored = index.load(str(replace(address, port=port)))
+        monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.3)
+        some = Workers(1, 10, slow=Workers(1, 10))
+        query = stored.first(1).arrays["descriptors"][0]
+        search = some.submit("a", partial(stored.shortlist, query, 5))
+        assert asked.wait(60)
+        assert some.submit("b", lambda: "found").result(60) == "found"
+        with pytest.raises(TimeoutError):
+            search.result(1)
+        loaded.set()
+        assert len(search.result(60))
+    finally:
+        server.stop(None)
+        there.close()
+
+
 def test_an_answer_of_megabytes_is_not_read():
     """Of 60 MB of positions the client made 5.9 GB."""
     grpc = pytest.importorskip("grpc")
