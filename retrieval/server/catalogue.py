@@ -20,6 +20,7 @@ from retrieval import hosts, images, methods, threads
 from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
+from retrieval.collections.credits import one_line
 from retrieval.errors import RetrievalError
 from retrieval.images import Box, Source
 from retrieval.index import Index, loading
@@ -80,7 +81,7 @@ def _reported(what: str) -> Iterator[None]:
     try:
         yield
     except (RetrievalError, OSError) as error:
-        log.error("%s cannot be opened: %s", what, error)
+        log.error("%s cannot be opened: %s", what, one_line(str(error), 500))
         raise HTTPException(
             503, f"{what} is damaged; its owner finds the reason in the log."
         ) from error

@@ -22,6 +22,7 @@ from PIL import Image
 from retrieval import cli, images, index, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
+from retrieval.errors import RetrievalError
 from retrieval.index import finding
 from retrieval.ranking import search
 from retrieval.server import catalogue
@@ -320,6 +321,12 @@ def test_only_those_who_ask_for_it_wait_for_what_is_loaded():
         go_on.set()
         first.join()
     assert slow.result(60)
+
+
+def test_a_damaged_index_writes_no_commands_to_the_terminal_of_the_owner(caplog):
+    with pytest.raises(HTTPException), catalogue._reported("The index a/b"):
+        raise RetrievalError("The store refuses: \x1b]0;title\x07red.")
+    assert caplog.messages == ["The index a/b cannot be opened: The store refuses: ]0;titlered."]
 
 
 def test_manifests_are_read_once(client, installed, monkeypatch):
