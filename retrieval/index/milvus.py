@@ -221,11 +221,19 @@ def _rows(answer: Any) -> Any:
         for field in answer.fields_data
         if field.HasField("scalars") or field.vectors.HasField("float_vector")
     ]
-    if any(len(field.scalars.long_data.data) > MAX_HITS for field in kept):
+    if any(_length(field) > MAX_HITS for field in kept):
         kept = []
     for field in kept:
         field.ClearField("valid_data")
     return type(answer)(status=answer.status, fields_data=kept)
+
+
+def _length(field: Any) -> int:
+    """How many rows a field has."""
+    if field.HasField("vectors"):
+        return len(field.vectors.float_vector.data) // max(field.vectors.dim, 1)
+    kind = field.scalars.WhichOneof("data")
+    return len(getattr(field.scalars, kind).data) if kind else 0
 
 
 def damage() -> tuple[type[Exception], ...]:

@@ -141,7 +141,16 @@ def test_more_rows_than_milvus_gives_at_once_are_not_read():
     search.results.ids.int_id.data.extend([1] * 50_000)
     assert milvus._hits(search).results.topks == [milvus.MAX_HITS]
     position = query.fields_data.add(field_name="position", type="Int64")
-    position.scalars.long_data.data.extend([1] * 50_000)
+    for values in (position.scalars.long_data, position.scalars.bool_data):
+        values.data.extend([1] * milvus.MAX_HITS)
+        assert milvus._rows(query).fields_data
+        values.data.append(1)
+        assert not milvus._rows(query).fields_data
+    vectors = position.vectors
+    vectors.dim = 2
+    vectors.float_vector.data.extend([1.0] * 2 * milvus.MAX_HITS)
+    assert milvus._rows(query).fields_data
+    vectors.dim = 1
     assert not milvus._rows(query).fields_data
 
 
