@@ -66,8 +66,8 @@ def _refused(where: str) -> RetrievalError:
 def _plain(where: str) -> ast.expr:
     """A filter as a tree of comparisons, ``and`` and ``or``. Nothing of the text is ever executed.
 
-    Without ``not``, and ``not in`` beside ``!=``: milvus-lite takes pictures without the value for
-    some of these.
+    Without ``not`` and ``!=``, and ``not in`` beside ``<`` and ``>``: to milvus-lite, pictures
+    without the value fit some of these, and those with text where the filter has a number.
     """
     refused = _refused(where)
     if len(where) > MAX_LENGTH:
@@ -88,6 +88,8 @@ def _plain(where: str) -> ast.expr:
     def comparison(left: ast.AST, kind: type[ast.cmpop], right: ast.AST) -> ast.expr:
         if not isinstance(left, ast.Name):
             raise refused
+        if kind is ast.NotEq:
+            return ast.BoolOp(ast.Or(), [comparison(left, one, right) for one in (ast.Lt, ast.Gt)])
         if kind not in (ast.In, ast.NotIn):
             return ast.Compare(left, [kind()], [value(right)])
         if not isinstance(right, ast.List | ast.Tuple) or not right.elts:
@@ -100,6 +102,8 @@ def _plain(where: str) -> ast.expr:
 
     def value(node: ast.AST) -> ast.Constant:
         if isinstance(node, ast.Constant) and type(node.value) in (str, int, float):
+            if isinstance(node.value, str):
+                return ast.Constant(one_line(node.value))  # as in a table
             return ast.Constant(node.value)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             number = value(node.operand).value

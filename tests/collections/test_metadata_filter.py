@@ -26,6 +26,8 @@ PICTURES = {
         ('not (landmark in ["hall"] or not year < 1950)', {"a.png"}),
         ('year == "1900"', set()),
         ("zip > 3", set()),
+        ("zip != 3", set()),
+        ('landmark == "\u3000hall"', {"b.png"}),  # a blank, which no table keeps at an end
     ],
 )
 def test_a_filter_finds_the_pictures_that_fit(where, found):

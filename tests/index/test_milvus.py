@@ -223,6 +223,9 @@ def test_a_filter_is_applied_before_the_ranking(exported, opened, pictures, meta
         ('not landmark in ("chapel", "park")', 1),
         ("year > 0x1 and not year != 1_900", 1),
         ('landmark == "\\x63ha" "pel"  # as Python has it', 1),
+        ('landmark == "chapel" or year != "1"', 1),
+        ('landmark in ["chapel"] or year not in ["1"]', 1),
+        ('landmark == "\u3000chapel"', 1),
     ],
 )
 def test_a_filter_means_the_same_to_a_store_as_to_a_folder(
