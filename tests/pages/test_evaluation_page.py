@@ -127,6 +127,8 @@ def test_rankings_that_the_memory_would_not_hold_together(little, monkeypatch):
     runs.evaluate_index(sir, little.collection, Grey("sir"), then=["diffusion"])
     monkeypatch.setattr(files, "MAX_ARRAYS", 2 * files.MAX_ARRAYS)
     assert list(table(start(), "Measured")["Method"]) == ["SIR", "CNN-IRwNHA"]
+    (little.built["cnn-irwnha"].path / "evaluation.json").unlink()
+    assert start().selectbox(key="eval-method").options == ["SIR", "SIR + Diffusion"]
 
 
 def test_what_an_index_calls_its_network_is_no_markdown(little):

@@ -68,10 +68,10 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
     room = max(files.MAX_ARRAYS // (4 * len(collection.names) * len(collection.queries)), 1)
     indexes = _indexes(collection)
     method_names = [method for method, _ in indexes]
-    labelled_runs: dict[str, LabelledRun] = {}
+    evaluated: list[tuple[str, Path, Run, list[tuple[str, ...]]]] = []
     not_evaluated: list[NotEvaluated] = []
-    for number, (method, path) in enumerate(indexes, 1):
-        if len(labelled_runs) >= room:
+    for method, path in indexes:
+        if len(evaluated) >= room:
             break
         label = methods.METHODS[method].title
         if method_names.count(method) > 1:
@@ -86,9 +86,13 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
         if run is None:
             not_evaluated.append(NotEvaluated(label, path, ""))
             continue
+        evaluated.append((label, path, run, chains))
+    room -= len(evaluated)  # for what re-rankers made of them
+    labelled_runs: dict[str, LabelledRun] = {}
+    for label, path, run, chains in evaluated:
         labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
-            if len(labelled_runs) + len(indexes) - number >= room:  # all methods come first
+            if not room:
                 break
             try:
                 reranked = loaders.run(path, collection, then)
@@ -96,11 +100,12 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
                 st.warning(plain(str(error)), icon=":material/warning:")
                 continue
             if reranked is not None:
+                room -= 1
                 run_id = _reranked_run_id(path, then)
                 labelled_runs[run_id] = LabelledRun(
                     run_id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
-    if len(labelled_runs) >= room:
+    if not room:
         st.caption("Of so large a collection, the page shows no more evaluations than these.")
     return labelled_runs, not_evaluated
 
