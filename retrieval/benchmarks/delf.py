@@ -31,6 +31,7 @@ from retrieval.ranking.ranking import Ranking
 SAMPLE = 40  # pairs of pictures on which the report's procedure is timed
 QUERIES = 20  # of the timings and of the comparison of mAP
 GROWTH = (1, 5_000, 100_000)  # pictures; 1 stands for the collection itself
+MAX_ENTRIES = 100_000_000  # of an inverted file that is made up; sorting them takes 4 GB
 SIGN_NOISE, WORD_NOISE = 0.1, 0.2  # of a repeated picture: bits flipped, words dropped
 
 Progress = Callable[[int, int, str], None]
@@ -216,6 +217,12 @@ def _print_growth(
     features: of the queries. verification: seconds a query for the pictures of a shortlist, whose
     number does not grow.
     """
+    if len(index.searcher.pictures) * -(-pictures // len(index)) > MAX_ENTRIES:
+        print(
+            f"{pictures:7,} pictures: not measured, {MAX_ENTRIES:,} words in all pictures would "
+            "not be enough"
+        )
+        return
     larger = grown(index.searcher, pictures)
     seconds = []
     for feature in features:

@@ -30,6 +30,7 @@ SHORTLISTS = (10, 20, 50, 100)
 GROWTH = (5_000, 100_000)  # pictures
 SAMPLE = 2_048  # pictures whose neighbours are searched for
 NOISE = 0.02  # added to each number of a repeated vector
+BLOCK = 1_000  # copies of a picture that are compared with one another, about
 
 
 def run(path: Path | None = None, named: str | None = None) -> None:
@@ -143,15 +144,17 @@ def _print_diffusion(index: Index, pictures: int) -> None:
 def _neighbours_among_copies(vectors: np.ndarray, copies: int) -> Neighbours:
     """Neighbours among the copies of the same picture, which nearly all neighbours are.
 
-    vectors: (N, D) of unit length, the copies of a picture one after another.
+    vectors: (N, D) of unit length, the copies of a picture one after another. Of very many copies
+    only some are compared: of an index of two pictures, all would take 30 GB.
     """
     positions, similarity = [], []
-    for start in range(0, len(vectors), copies):
-        block = vectors[start : start + copies]
+    blocks = len(vectors) // copies * max(1, copies // BLOCK)
+    for rows in np.array_split(np.arange(len(vectors)), blocks):
+        block = vectors[rows]
         block_similarity = block @ block.T
         np.fill_diagonal(block_similarity, -1)
         nearest = np.argsort(-block_similarity, axis=1)[:, :COUNT]
-        positions.append(nearest + start)
+        positions.append(nearest + rows[0])
         similarity.append(np.take_along_axis(block_similarity, nearest, axis=1))
     return Neighbours(np.concatenate(positions).astype(np.int32), np.concatenate(similarity))
 

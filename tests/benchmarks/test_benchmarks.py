@@ -69,6 +69,17 @@ def test_delf_on_an_index_of_ones_own(labelled, monkeypatch, capsys):
     assert cli.main([*asked, "--collection", str(root / "nowhere")]) == 1
 
 
+def test_delf_on_an_index_with_very_many_words_a_picture(labelled, monkeypatch, capsys):
+    """Repeated for 100,000 pictures, an index of two that is 0.1 MB as a zip would take 100 GB."""
+    root, made = labelled
+    monkeypatch.setattr(delf, "MAX_ENTRIES", len(made.searcher.pictures) * 2)
+    monkeypatch.setattr(delf, "GROWTH", (8, 9))
+    delf.run(made.path, str(root))
+    out = capsys.readouterr().out
+    assert "8 pictures (repeated 2 times with noise)" in out
+    assert "9 pictures: not measured" in out
+
+
 def test_the_full_precision_index_has_the_features_of_the_method(labelled, load):
     root, made = labelled
     exact = delf._FullPrecisionIndex(made, open_collection(root), load("delf"), None)
@@ -110,6 +121,21 @@ def test_rerank_prints_a_line_for_each_re_ranker(indexes, collection, monkeypatc
     assert "(extrapolated from 20)" in text
     reranking.run(indexes["delf"].path)
     assert "superglobal needs an index with one vector" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("copies", [25, 60, 210])
+def test_neighbours_among_copies_take_little_memory(monkeypatch, copies):
+    """All copies of a picture were compared: with an index of two pictures that took 28 GB."""
+    monkeypatch.setattr(reranking, "BLOCK", 50)
+    vectors = np.random.default_rng(0).normal(size=(2 * copies, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = reranking._neighbours_among_copies(vectors, copies)
+    rows = np.arange(2 * copies)[:, None]
+    assert found.positions.shape == found.similarity.shape == (2 * copies, reranking.COUNT)
+    assert not (found.positions == rows).any()
+    assert np.abs(found.positions - rows).max() < 100, "of one block"
+    similar = (vectors[found.positions] * vectors[:, None]).sum(axis=2)
+    np.testing.assert_allclose(found.similarity, similar, atol=1e-6)
 
 
 def test_scale_prints_a_line_for_each_search(indexes, monkeypatch, capsys):
