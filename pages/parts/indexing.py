@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import streamlit as st
@@ -11,6 +12,10 @@ from pages.parts import loaders, notices, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
+
+# Pictures from which on the keypoints of a collection are put together in turn: a second of both
+# cores for a hundred, minutes for thousands.
+LARGE = 200
 
 
 def build(
@@ -31,7 +36,13 @@ def build(
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
     built = index.build(
-        collection, method, out, progress, max_pixels=max_pixels, describe=turns.describe_in_turns
+        collection,
+        method,
+        out,
+        progress,
+        max_pixels=max_pixels,
+        describe=turns.describe_in_turns,
+        turn=turns.building if method.kind == "local" and len(collection) > LARGE else nullcontext,
     )
     bar.empty()
     return built

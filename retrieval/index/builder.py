@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def build(
     part: Part | None = None,
     search: str = EXACT,
     describe: Describe = describing.describe,
+    turn: Callable[[], AbstractContextManager] = nullcontext,
 ) -> loading.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
@@ -54,11 +56,12 @@ def build(
     part: describe only these pictures, for ``merge``.
     search: how a global method's vectors are searched, 'exact' or a key of ``approximate.KINDS``.
     describe: who describes them; by default this machine, one after another.
+    turn: entered when all are described; what follows takes both cores and memory for minutes.
     Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
     another build is running there, and when the disk is full (what is finished is kept).
     """
     check_search(search, method.kind)
-    with writing(out) as target:
+    with writing(out) as target, ExitStack() as stack:
         started = time.perf_counter()
         names = part.of(collection.names) if part else collection.names
         previous = previous_at(target, method, names, part)
@@ -81,6 +84,7 @@ def build(
                 _check_pictures_are_there(collection, names, unread)
             for name, reason in unread.items():
                 journal.skip(name, "", reason)
+            stack.enter_context(turn())
             content = collect(names, digests, journal, known, method.kind)
         if part:
             more = {"part": part._asdict()}

@@ -1,13 +1,16 @@
 """What waits for its turn among the work of other visitors."""
 
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from matplotlib.figure import Figure
 
-from pages.parts import loaders, turns
+from pages.parts import indexing, loaders, turns
+from retrieval.collections import collection as collections
+from retrieval.index import builder
 from retrieval.workers import Workers
 
 
@@ -85,3 +88,40 @@ def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch
     for thread in waiting:
         thread.join(20)
     assert done == ["another", "the same", *["another"] * 9]
+
+
+def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkeypatch):
+    """Twenty tabs took 1.4 GB and both cores: others waited for seven seconds for each click."""
+    holding, collect = [], builder.collect
+
+    def collected(*arguments):
+        holding.append(turns.BUILDERS._busy)
+        return collect(*arguments)
+
+    monkeypatch.setattr(builder, "collect", collected)
+    collection = collections.open_collection(colours_folder)
+    for large in (len(collection), len(collection) - 1):
+        monkeypatch.setattr(indexing, "LARGE", large)
+        for method in ("sir", "delf"):
+            indexing.build(collection, method, tmp_path / f"{method}-{large}")
+    assert holding == [0, 0, 0, 1]
+
+
+def test_one_place_for_those_who_build(in_queue):
+    order, door = [], threading.Event()
+
+    def build(name, *until):
+        with turns.building():
+            order.append(f"{name} begins")
+            for event in until:
+                event.wait(20)
+            order.append(f"{name} ends")
+
+    first = in_queue(turns.BUILDERS, "192.0.2.1", lambda: build("first", door))
+    second = in_queue(turns.BUILDERS, "192.0.2.2", lambda: build("second"))
+    time.sleep(0.1)
+    assert order == ["first begins"]
+    door.set()
+    for thread in (first, second):
+        thread.join(20)
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
