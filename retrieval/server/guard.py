@@ -146,7 +146,8 @@ class _Request:
         if self.escapes > MAX_ESCAPED:
             raise _rejection(
                 413,
-                "The form has too many escaped characters or fields; send the picture in base64.",
+                "The form has too many escaped characters or fields; send the picture in base64 "
+                "without line breaks.",
             )
         if held.total() > MAX_HELD or held[self.client] > CLIENT_SHARE * MAX_HELD:
             raise _rejection(
