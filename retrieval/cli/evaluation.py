@@ -212,7 +212,10 @@ def _ablate(args: argparse.Namespace) -> None:
         result = ablation.make(index, collection, methods.for_index(index), bar.update)
     print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
     if np.isnan(result.maps).all():
-        print(f"{collection.title} has no labelled queries: only the page How it works uses this.")
+        print(
+            f"{collection.title} has no labels for {ablation.PROTOCOL}: only the page How it works "
+            "uses this."
+        )
         return
     print(f"{collection.title}, {index.checkpoint}: mAP (Medium) in per cent")
     print(f"{'one scale':>16}{'no layer':>10}{'layer':>10}")

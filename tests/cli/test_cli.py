@@ -496,12 +496,21 @@ def test_an_index_of_other_pictures_is_not_replaced(refused, run, folder, tmp_pa
     assert (code, text.startswith("2 pictures in")) == (0, True)
 
 
-def test_ablate_without_queries(run, folder, tmp_path):
-    out = tmp_path / "index"
-    assert run("index", folder, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+@pytest.mark.parametrize("labelled", [False, True])
+def test_ablate_without_labels_for_medium(run, folder, tmp_path, labelled):
+    """Of Oxford5k, whose labels are classic, it said that there are no labelled queries."""
+    out, photos = tmp_path / "index", tmp_path / "photos"
+    photos.mkdir()
+    names = ["a.png", "b.png"]
+    for name in names:
+        shutil.copy(folder / name, photos)
+    if labelled:
+        truth = {"imlist": names, "qimlist": names[:1], "gnd": [{"ok": [1], "junk": []}]}
+        (photos / "ground_truth.json").write_text(json.dumps(truth))
+    assert run("index", photos, "--method", "sir", "--size", 64, "--out", out)[0] == 0
     code, text, error = run("ablate", out)
     assert (code, "nan" in text) == (0, False)
-    assert "has no labelled queries" in text
+    assert "photos has no labels for medium: only the page How it works uses this" in text
     assert f"kept in {out / 'ablation.npz'}" in error
 
 
