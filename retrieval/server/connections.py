@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -21,19 +20,19 @@ class Connection(H11Protocol):
     whose client we wait, to send its request or to read the answer; without such a one the oldest.
     """
 
-    open: ClassVar[dict[Connection, None]] = {}  # oldest first
+    # By client, oldest first: thousands may be made in a second.
+    open: ClassVar[dict[str, dict[Connection, None]]] = {}
     timer: asyncio.TimerHandle | None = None  # while a header is missing
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         request_limits.limit_connection(self, transport)
-        self.open[self] = None
+        self.open.setdefault(self._client_key(), {})[self] = None
         self._start_timer()
-        if len(self.open) > MAX_CONNECTIONS:
-            clients = Counter(connection._client_key() for connection in self.open)
-            greediest = clients.most_common(1)[0][0]
-            theirs = [other for other in self.open if other._client_key() == greediest]
-            next((other for other in theirs if other._waits_for_client()), theirs[0])._abort()
+        if sum(map(len, self.open.values())) > MAX_CONNECTIONS:
+            theirs = max(self.open.values(), key=len)
+            waiting = (other for other in theirs if other._waits_for_client())
+            next(waiting, next(iter(theirs)))._abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -44,7 +43,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc) -> None:
         self._stop_timer()
-        self.open.pop(self, None)
+        self._forget()
         super().connection_lost(exc)
 
     def _client_key(self) -> str:
@@ -63,8 +62,15 @@ class Connection(H11Protocol):
             self.timer.cancel()
             self.timer = None
 
+    def _forget(self) -> None:
+        key = self._client_key()
+        theirs = self.open.get(key, {})
+        theirs.pop(self, None)
+        if not theirs:
+            self.open.pop(key, None)
+
     def _abort(self) -> None:
         self._stop_timer()
-        self.open.pop(self, None)
+        self._forget()
         # Also where it is closing: it would wait until the client has read the answer.
         self.transport.abort()
