@@ -81,6 +81,11 @@ class Guard:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self.app(scope, request.receive, send)
+        except asyncio.CancelledError:  # some seconds after the service was told to end
+            if scope["method"] != "POST" or request.complete:
+                raise
+            stopped = JSONResponse({"detail": "The service is being stopped."}, 503)
+            await stopped(scope, receive, send)
         finally:
             self.held -= Counter({client: request.bytes})  # -= drops clients that hold nothing
 

@@ -400,6 +400,19 @@ def test_clients_that_leave_in_the_middle_are_no_errors_of_ours(client, caplog, 
     assert not caplog.records
 
 
+def test_uploads_that_still_arrive_when_the_service_is_stopped(client, caplog):
+    """Each was a 500 for its client and a traceback in the log."""
+    client.server.config.timeout_graceful_shutdown = 1
+    one = connect(client, STALLED)
+    time.sleep(0.5)
+    client.stop()
+    answer = one.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b'{"detail":"The service is being stopped."}')
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_the_search_of_a_client_that_left_is_dropped(client, picture, held):
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(client.upload, GEM, picture)
