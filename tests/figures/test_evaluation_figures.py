@@ -108,6 +108,12 @@ def test_shaded_area_is_the_ap(truth, scores):
     (axes,) = plots.steps(told, NOTE).axes
     x, y = axes.lines[0].get_data()
     assert np.trapezoid(y, x) == pytest.approx(told.average_precision, abs=1e-12)
+    light_and_dark = [polygons.get_paths() for polygons in axes.collections]
+    assert [len(paths) for paths in light_and_dark] == [(len(x) // 2 + 1) // 2, len(x) // 4]
+    area = sum(
+        abs(np.trapezoid(*path.vertices.T[::-1])) for paths in light_and_dark for path in paths
+    )
+    assert area == pytest.approx(told.average_precision, abs=1e-12)
     assert f"{told.average_precision:.4f}" in axes.get_title()
     none = explain(np.array([5, 4]), truth.queries[0].labels, "medium")
     assert figure_files.encode(plots.steps(none, NOTE), "svg")
