@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[
     if not unread:
         return
     if collection.root is None:
-        there = len(unread) < len(names)
+        # One that could be read is asked for again: credentials may have run out since.
+        read = (name for name in names if name not in unread)
+        there = any(_can_be_read(collection, name) for name in islice(read, 1))
     else:
         there = any(os.access(collection.root / name, os.R_OK) for name in names)
     if not there:
@@ -111,6 +114,14 @@ def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[
             f"{next(iter(unread.values()))} What is finished is kept: run the same command again "
             "when they are back."
         )
+
+
+def _can_be_read(collection, name: str) -> bool:
+    try:
+        collection.read_bytes(name)
+    except images.PictureError:
+        return False
+    return True
 
 
 def _known(indexes: Sequence[loading.Index]) -> dict[str, tuple[loading.Index, int]]:

@@ -180,6 +180,37 @@ def test_a_server_that_refuses_all_pictures_takes_nothing_that_is_finished(tmp_p
     assert len(method.described) == 4, "the finished three are not described again"
 
 
+def test_a_server_that_begins_to_refuse_takes_nothing_from_an_index(tmp_path):
+    """Credentials that ran out during an update: the index was left with what came before."""
+    pytest.importorskip("aiohttp")
+    for seed in range(4):
+        paint(tmp_path / "photos" / f"{seed}.png", seed)
+    gone: set[str] = set()
+    left = 100
+
+    def answer(request):
+        nonlocal left
+        name = request.path.rpartition("/")[2]
+        if name and request.command == "GET":
+            left -= 1
+        request.send_response(403 if name and (left < 0 or name in gone) else 200)
+        request.end_headers()
+        links = b"".join(b'<a href="%d.png">' % seed for seed in range(4))
+        request.wfile.write((tmp_path / request.path[1:]).read_bytes() if name else links)
+
+    method, out = Thumbnail(), tmp_path / "index"
+    with answering(answer) as address:
+        collection = open_anywhere(f"{address}/photos/")
+        build(collection, method, out)
+        left = 2
+        refused("cannot be read any more", build, collection, method, out)
+        left = 100
+        assert len(build(collection, method, out)) == 4
+        assert len(method.described) == 4
+        gone.add("0.png")  # for ever, and the others are there
+        assert build(collection, method, out).names == ("1.png", "2.png", "3.png")
+
+
 def test_a_page_that_names_a_picture_in_several_ways(tmp_path):
     """It was in the index twice: what took hours was refused, in the place of an index that was
     whole."""
