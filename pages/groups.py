@@ -131,7 +131,8 @@ with notices.errors_shown():
         st.code(f"python -m retrieval groups {path} --csv groups.csv", language="sh")
         st.stop()
     opened = opened.first(len(opened))
-pairs = [pair for pair in find_pairs(path, collection) if pair.inliers >= min_inliers]
+confirmed = find_pairs(path, collection)
+pairs = [pair for pair in confirmed if pair.inliers >= min_inliers]
 sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)
 group_count = "1 group" if len(sets) == 1 else f"{len(sets)} groups"
@@ -142,7 +143,8 @@ st.markdown(
     "Click a picture to search with it."
 )
 if not sets:
-    st.info("No two pictures are connected. Fewer inliers may connect some.")
+    fewer = " Fewer inliers connect some." if confirmed else ""
+    st.info(f"No two pictures are connected.{fewer}")
     st.stop()
 downloads(f"{collection.name}-groups", groups.rows(sets, opened.names))
 pages = -(-len(sets) // PER_PAGE)

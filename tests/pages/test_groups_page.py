@@ -45,6 +45,15 @@ def test_nearly_equal_views_first_and_stricter_or_looser(page):
     assert len(headings(page)) == 1
 
 
+@pytest.mark.parametrize("inliers", [25, None])
+def test_without_groups_fewer_inliers_help_only_where_pairs_are(page, monkeypatch, inliers):
+    pairs = [Pair(0, 1, inliers, 0.1)] if inliers else []
+    monkeypatch.setattr(loaders, "confirmed_pairs", lambda path, collection, progress: pairs)
+    page.slider[0].set_value(60).run()
+    said = "No two pictures are connected."
+    assert page.info[0].value == (f"{said} Fewer inliers connect some." if inliers else said)
+
+
 def test_a_click_searches(page):
     card = next(one for one in page.button if (one.key or "").startswith("open-group-2-0"))
     name = card.label.removeprefix("Search with ").replace("\\", "")
