@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
 TURN = 0.1  # s after which work in many parts lets others have a turn
-LOOK = 0.5  # s between two looks at the queue of one who waits
+LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue of one who waits; far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
@@ -133,7 +133,7 @@ class Workers:
         try:
             # Called for the first time after LOOK: work that a free worker takes does not wait.
             place = 0
-            while not wait([future], LOOK * max(1, place / NEAR)).done:
+            while not wait([future], min(LOOK * max(1, place / NEAR), SELDOM)).done:
                 place = self.place(who, future)
                 waiting(place)
             return future.result()
