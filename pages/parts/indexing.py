@@ -13,8 +13,8 @@ from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
 
-# Pictures from which on the keypoints of a collection are put together in turn: a second of both
-# cores for a hundred, minutes for thousands.
+# Pictures from which on a client has the keypoints of one collection put together at a time: a
+# second of both cores for a hundred, minutes for thousands.
 LARGE = 200
 
 

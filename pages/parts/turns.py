@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts.limits import runs
 from retrieval import hosts, methods, threads
 from retrieval.collections import Collection
 from retrieval.index import describing
-from retrieval.workers import LOOK, Workers
+from retrieval.workers import Workers
 
 T = TypeVar("T")
 
 # One at a time where the picture takes long to read.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
-BUILDERS = Workers(1, 200)  # one large index is put together at a time
+LOOK_FOR_TURN = 2.0  # s after which one who waits to build looks whether anybody is still there
+building_now: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # of each client
 
 
 def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
@@ -33,41 +34,35 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
     """
     slot = st.empty()
     runs.let_others_run()
+
+    def waiting(place: int) -> None:
+        if place:
+            slot.caption(f"Others are waiting too: you are number {place} in the queue.")
+        else:
+            slot.empty()
+
     try:
-        return (workers or WORKERS).run(client(), work, partial(_say_place, slot))
+        return (workers or WORKERS).run(client(), work, waiting)
     finally:
-        slot.empty()
-
-
-def _say_place(slot: DeltaGenerator, place: int) -> None:
-    if place:
-        slot.caption(f"Others are waiting too: you are number {place} in the queue.")
-    else:
         slot.empty()
 
 
 @contextmanager
 def building() -> Iterator[None]:
-    """For what is done inside, in this thread, there is one place, given to clients in turn.
+    """What is done inside, in this thread, is done by one session of a client at a time.
 
     Twenty tabs that each put together the keypoints of 400 pictures took 1.4 GB and both cores.
+    Other clients do not wait: those of 1000 pictures take over a minute.
     """
     slot = st.empty()
-    begun, ended = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        begun.set()
-        ended.wait()
-
-    future = BUILDERS.submit(client(), hold)
+    turn = building_now.setdefault(client(), threading.Lock())
+    while not turn.acquire(timeout=LOOK_FOR_TURN):
+        slot.caption("Another large index is put together first.")
     try:
-        while not begun.wait(LOOK):
-            _say_place(slot, BUILDERS.place(client(), future))
         slot.empty()
         yield
     finally:
-        future.cancel()
-        ended.set()
+        turn.release()
 
 
 def describe_in_turns(

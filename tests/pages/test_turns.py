@@ -95,7 +95,7 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
     holding, collect = [], builder.collect
 
     def collected(*arguments):
-        holding.append(turns.BUILDERS._busy)
+        holding.append(len(turns.building_now))
         return collect(*arguments)
 
     monkeypatch.setattr(builder, "collect", collected)
@@ -107,21 +107,53 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
     assert holding == [0, 0, 0, 1]
 
 
-def test_one_place_for_those_who_build(in_queue):
-    order, door = [], threading.Event()
+def test_one_session_of_a_client_builds_at_a_time(monkeypatch):
+    """Others waited for minutes until the 1000 pictures of somebody else were put together."""
+    monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
+    order, doors = [], {"first": threading.Event(), "other": threading.Event()}
 
-    def build(name, *until):
+    def build(name):
         with turns.building():
             order.append(f"{name} begins")
-            for event in until:
-                event.wait(20)
+            if name in doors:
+                doors[name].wait(20)
             order.append(f"{name} ends")
 
-    first = in_queue(turns.BUILDERS, "192.0.2.1", lambda: build("first", door))
-    second = in_queue(turns.BUILDERS, "192.0.2.2", lambda: build("second"))
-    time.sleep(0.1)
-    assert order == ["first begins"]
-    door.set()
-    for thread in (first, second):
+    def begin(name, address):
+        thread = threading.Thread(target=build, args=(name,), daemon=True)
+        monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address=address))
+        thread.start()
+        time.sleep(0.1)
+        return thread
+
+    first, second = begin("first", "192.0.2.1"), begin("second", "192.0.2.1")
+    other = begin("other", "192.0.2.2")
+    assert order == ["first begins", "other begins"]
+    for name in ("other", "first"):
+        doors[name].set()
+        time.sleep(0.1)
+    for thread in (first, second, other):
         thread.join(20)
-    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert order[2:] == ["other ends", "first ends", "second begins", "second ends"]
+
+
+def test_who_leaves_while_others_build_takes_no_turn(monkeypatch):
+    monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
+    monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address="192.0.2.1"))
+
+    class Left(Exception):
+        pass
+
+    def caption(text):
+        raise Left
+
+    with turns.building():
+        monkeypatch.setattr(turns.st, "empty", lambda: SimpleNamespace(caption=caption))
+        with pytest.raises(Left), turns.building():
+            pass
+    monkeypatch.setattr(turns.st, "empty", lambda: SimpleNamespace(empty=lambda: None))
+    with pytest.raises(Left), turns.building():
+        raise Left
+    with turns.building():
+        assert len(turns.building_now) == 1
+    assert not turns.building_now
