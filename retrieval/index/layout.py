@@ -65,7 +65,7 @@ ARRAYS = {
     "keypoints": _KEYPOINTS,
 }
 MAX_SENT = 100_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
-ROWS = 4096  # descriptors that are checked at a time
+VALUES = 8_000_000  # numbers of descriptors that are checked at a time
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"
 QUANTUM = 127  # int8 value that stands for 1 in local descriptors
@@ -291,9 +291,10 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
 
 
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    """All rows, ``ROWS`` at a time, so that a check needs no copy of a large array."""
-    for start in range(0, len(rows), ROWS):
-        yield rows[start : start + ROWS]
+    """All rows, some at a time, so that a check needs no copy of a large array."""
+    step = max(VALUES // max(rows.shape[1], 1), 1)
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
 
 ATTEMPTS = 20  # to open an index while another one takes its place
+ENTRY = 40  # bytes of images.json that a picture takes at least
+ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
+BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 
 
@@ -380,6 +383,9 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
                 f"{stated['bytes']}: it was cut off or edited{AGAIN}."
             )
+    _check_sizes(manifest, path)
+    for name, stated in manifest["files"].items():
+        file = path / name
         if files.digest(file) != stated["sha256"]:
             raise RetrievalError(
                 f"{name} in the index {path} does not have the checksum in its manifest: it was "
@@ -390,6 +396,20 @@ def _load(path: Path, part: bool) -> Index:
     arrays = {name: _open_array(path / f"{name}.npy") for name in types}
     layout.check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
+
+
+def _check_sizes(manifest: dict[str, Any], path: Path) -> None:
+    """Refuse files that are too large for so many pictures, before their checksums take an hour.
+
+    A kilobyte of tar may become a terabyte of zeros.
+    """
+    sizes = {name: stated["bytes"] for name, stated in manifest["files"].items()}
+    listed = min(manifest["pictures"], sizes["images.json"] // ENTRY)
+    for name, size in sizes.items():
+        if size > (files.MAX_ARRAYS if name == "images.json" else BESIDE + listed * ROOM):
+            raise RetrievalError(
+                f"{name} in the index {path} is too large for {listed} pictures{AGAIN}."
+            )
 
 
 def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:

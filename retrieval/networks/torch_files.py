@@ -20,6 +20,7 @@ from retrieval.collections import pickles
 from retrieval.collections.pickles import GLOBALS, Global, Refused, StandIn, of_kind
 from retrieval.errors import RetrievalError
 
+MAX_BYTES = 2_000_000_000  # of weights, which take twice that in memory; no network has half
 MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}
 
@@ -102,6 +103,15 @@ KNOWN = GLOBALS | {
 }
 
 
+def check_size(path: Path, size: int) -> None:
+    """Refuse weights that are too large: a kilobyte of tar may become a terabyte of zeros."""
+    if size > MAX_BYTES:
+        raise RetrievalError(
+            f"{path.name} is refused: weights have at most {MAX_BYTES // 1_000_000_000} GB, and it "
+            f"has {files.human_bytes(size)}."
+        )
+
+
 def _storage(args: list) -> Storage:
     what, kind, key, _, count, *view = args
     if what != "storage" or view not in ([], [None]):
@@ -115,6 +125,8 @@ def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytear
 
     Raises RetrievalError where it is another file, and where the block raises anything.
     """
+    if path.is_file():
+        check_size(path, path.stat().st_size)
     try:
         if not path.is_file():
             raise OSError("it is no file")  # a pipe has no end

@@ -48,13 +48,16 @@ class Weights:
 def digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file or of the names and contents of all files in a folder.
 
-    Raises RetrievalError where something cannot be read.
+    Raises RetrievalError where something cannot be read, and where it is too large for weights.
     """
     try:
         if path.is_file():
+            torch_files.check_size(path, path.stat().st_size)
             return files.digest(path)
+        inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
+        torch_files.check_size(path, sum(file.stat().st_size for file in inside))
         total = hashlib.sha256()
-        for file in sorted(inner for inner in path.rglob("*") if inner.is_file()):
+        for file in inside:
             name = os.fsencode(file.relative_to(path).as_posix())
             total.update(name + f" {digest(file)}\n".encode())
         return total.hexdigest()

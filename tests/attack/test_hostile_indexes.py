@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from attack.indexes import edit, edited, forge, mutate
 from PIL import Image
-from stubs import Grid, Thumbnail, paint
+from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import cli, images, methods
 from retrieval import index as indexes
@@ -263,6 +264,21 @@ def test_descriptors_that_are_not_of_unit_length(tmp_path, honest):
         forge(path)
         with pytest.raises(RetrievalError, match="contradict its manifest"):
             indexes.load(path)
+
+
+@pytest.mark.parametrize("name", ["descriptors.npy", "images.json"])
+def test_a_terabyte_of_nothing(tmp_path, honest, name):
+    """A tar of 0.4 MB lays it on the disk; its checksum took an hour, before it was compared."""
+    path = shutil.copytree(honest, tmp_path / "index")
+    os.truncate(path / name, 2**40)
+
+    def change(manifest):
+        manifest["files"][name]["bytes"] = 2**40
+        manifest["pictures"] = 2**30
+        manifest["sha256"] = layout.manifest_digest(manifest)
+
+    edit(path / "manifest.json", change)
+    refused(f"{name} in the index .* is too large for", indexes.load, path)
 
 
 @pytest.mark.parametrize(("keypoints", "words"), [(5000, 0), (5001, 0), (0, 65_536), (0, 65_537)])

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import os
 import pickle
 import re
 import resource
@@ -223,6 +224,22 @@ def test_what_networks_are_made_of_is_read(tmp_path):
         assert found.meta["Lw"]["n"] == 2.5
         assert np.array_equal(found.head["b"], parameter.detach().numpy())
     assert re.match("PK", path.read_bytes()[:2].decode("latin1")) is None
+
+
+def test_a_terabyte_of_nothing(tmp_path):
+    """A tar of 502 bytes lays 5 GB on the disk, which took 8.9 GB of memory."""
+    path = tmp_path / "net.pth"
+    torch.save({"meta": META, "state_dict": {}}, path)
+    os.truncate(path, 2**40)
+    with pytest.raises(RetrievalError, match=r"net.pth is refused: weights have at most 2 GB"):
+        methods.load("cnn-irwnha", path)
+    module = tmp_path / "module"
+    (module / "assets").mkdir(parents=True)
+    (module / "saved_model.pb").touch()
+    (module / "assets" / "nothing").touch()
+    os.truncate(module / "assets" / "nothing", 2**40)
+    with pytest.raises(RetrievalError, match=r"module is refused: weights have at most 2 GB"):
+        methods.load("delf", module)
 
 
 def test_what_a_network_says_of_itself_that_python_cannot_write_out(tmp_path):
