@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 from retrieval.index import layout
 from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
+LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
 IDENTITY = "identity.json"  # in the folder of an unfinished build: which method and settings
 
 
@@ -37,7 +39,7 @@ class Journal:
         stamp = self.folder / IDENTITY
         lines = self.folder / "journal.jsonl"
         try:
-            mine = json.loads(stamp.read_bytes()) == self.identity
+            mine = json.loads(files.read(stamp, LONGEST)) == self.identity
         except (OSError, ValueError, RecursionError):  # damaged: no command can go on with it
             mine = None
         if mine:
@@ -66,12 +68,12 @@ class Journal:
         path.touch()
         data.touch()
         lines_end = data_end = 0
-        size = data.stat().st_size
         with open(path, "rb") as lines, open(data, "rb") as features:
-            for line in lines:
+            # A stranger's journal may have a terabyte of nothing, which takes no place on the disk.
+            while line := lines.readline(LONGEST):
                 try:
                     entry = json.loads(line)
-                    payload = features.read(min(entry["bytes"], size))
+                    payload = features.read(max(0, min(entry["bytes"], LONGEST)))
                     whole = (
                         line.endswith(b"\n")
                         and zlib.crc32(payload) == entry["crc32"]

@@ -132,6 +132,11 @@ def line(**changes):
     return json.dumps({"name": "x.png", "bytes": 0, "crc32": 0} | changes).encode() + b"\n"
 
 
+def endless(work, size):
+    append(work / "journal.jsonl", line(bytes=size))
+    os.truncate(work / "features.bin", 2**40)
+
+
 def change_last(work, cut=0, **changes):
     """Change what the last line of a journal says, or its features, with a checksum that fits."""
     *before, last = (work / "journal.jsonl").read_bytes().splitlines(keepends=True)
@@ -171,6 +176,11 @@ def change_last(work, cut=0, **changes):
         (lambda work: (work / "journal.jsonl").unlink(), 5),
         (lambda work: (work / "identity.json").write_text("{"), 5),
         (lambda work: (work / "identity.json").write_bytes(b"\xff"), 5),
+        # A tar of a kilobyte brings a terabyte of nothing.
+        (lambda work: os.truncate(work / "identity.json", 2**40), 5),
+        (lambda work: os.truncate(work / "journal.jsonl", 2**40), 3),
+        (lambda work: endless(work, -1), 3),
+        (lambda work: endless(work, 2**39), 3),
     ],
 )
 def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, damage, again):
