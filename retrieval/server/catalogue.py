@@ -199,26 +199,24 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
 def _cached_per_version(load: Callable) -> Callable:
     """``load(path_or_name, *version)``, cached for the last version of each path or name.
 
-    One thread loads while others who want the same wait, apart. Another version takes the place of
-    the former. Nothing else leaves the cache: with a limit below the number of indexes, clients
-    that ask for all of them in turn would have each loaded every time.
+    It is loaded apart: an index of gigabytes, a damaged one again each time, takes many seconds,
+    and a store may answer slowly. Another version takes the place of the former. Nothing else
+    leaves the cache: with a limit below the number of indexes, clients that ask for all of them in
+    turn would have each loaded every time.
     """
     cache: dict[Any, tuple[tuple, Any]] = {}
     locks: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
 
     def cached_load(path_or_name, *version):
-        lock = locks[path_or_name]
-        if not lock.acquire(blocking=False):
-            step_aside()  # what is loaded may lie in a store that answers slowly
-            lock.acquire()
-        try:
-            entry = cache.get(path_or_name)
-            if entry is None or entry[0] != version:
-                cache.pop(path_or_name, None)
-                cache[path_or_name] = entry = version, load(path_or_name, *version)
-            return entry[1]
-        finally:
-            lock.release()
+        entry = cache.get(path_or_name)
+        if entry is None or entry[0] != version:
+            step_aside()
+            with locks[path_or_name]:
+                entry = cache.get(path_or_name)
+                if entry is None or entry[0] != version:
+                    cache.pop(path_or_name, None)
+                    cache[path_or_name] = entry = version, load(path_or_name, *version)
+        return entry[1]
 
     return cached_load
 

@@ -22,7 +22,6 @@ from PIL import Image
 from retrieval import cli, images, index, methods
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
-from retrieval.errors import RetrievalError
 from retrieval.index import finding
 from retrieval.ranking import search
 from retrieval.server import catalogue
@@ -307,26 +306,19 @@ def test_all_that_is_served_stays_loaded():
 
 
 def test_only_those_who_ask_for_it_wait_for_what_is_loaded():
-    """A store that was opened anew in 9 s kept those who asked for folders waiting."""
+    """A store that was opened anew in 9 s kept those who asked for folders waiting, and so did a
+    damaged index of 3 GB, which is checked each time: 5.6 s."""
     go_on = threading.Event()
     loader = catalogue._cached_per_version(lambda name: name != "slow" or go_on.wait(60))
+    assert loader("quick")
     some = Workers(1, 10, slow=Workers(1, 10))
-    first = threading.Thread(target=loader, args=("slow",))
-    first.start()
+    slow = [some.submit("a", lambda: loader("slow")) for _ in range(3)]
     try:
-        slow = some.submit("a", lambda: loader("slow"))
-        assert some.submit("b", lambda: loader("quick")).result(60)
-        assert not slow.done()
+        assert some.submit("b", lambda: loader("quick")).result(20)
+        assert not any(future.done() for future in slow)
     finally:
         go_on.set()
-        first.join()
-    assert slow.result(60)
-
-
-def test_a_damaged_index_writes_no_commands_to_the_terminal_of_the_owner(caplog):
-    with pytest.raises(HTTPException), catalogue._reported("The index a/b"):
-        raise RetrievalError("The store refuses: \x1b]0;title\x07red.")
-    assert caplog.messages == ["The index a/b cannot be opened: The store refuses: ]0;titlered."]
+    assert all(future.result(60) for future in slow)
 
 
 def test_manifests_are_read_once(client, installed, monkeypatch):
