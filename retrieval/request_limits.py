@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Transport
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
@@ -17,6 +18,7 @@ from h11._receivebuffer import ReceiveBuffer
 from python_multipart.multipart import parse_options_header
 from starlette import formparsers
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from retrieval import hosts
@@ -133,14 +135,33 @@ def answer_in_turn() -> None:
 
 
 async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
-    """Answer a request when few others of its client are being answered."""
-    client, loop = hosts.client_of_peer(cycle.scope["client"]), asyncio.get_running_loop()
+    async with _turn(cycle.scope["client"]):
+        if not cycle.disconnected:
+            await answer(cycle, app)
+
+
+class InTurn:
+    """``answer_in_turn`` for an app that believes a proxy: all clients come from its address."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with _turn(scope.get("client")):
+            cycle = getattr(receive, "__self__", None)  # uvicorn's
+            if not getattr(cycle, "disconnected", False):
+                await self.app(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def _turn(peer: tuple[str, int] | None) -> AsyncIterator[None]:
+    """Wait until few other requests of a client are being answered."""
+    client, loop = hosts.client_of_peer(peer), asyncio.get_running_loop()
     turn = turns.setdefault(client, asyncio.Semaphore(MAX_ANSWERED))
     await turn.acquire()
     end_of_turn = loop.call_later(SHORT, turn.release)
     try:
-        if not cycle.disconnected:
-            await answer(cycle, app)
+        yield
     finally:
         if loop.time() < end_of_turn.when():
             end_of_turn.cancel()

@@ -9,9 +9,8 @@ from urllib.parse import quote_plus, unquote_plus
 import h11
 import pytest
 from starlette import formparsers
-from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
-from retrieval import request_limits, server
+from retrieval import request_limits
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -175,10 +174,3 @@ def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
 
     monkeypatch.setattr(request_limits, "answer", answer)
     asyncio.run(attack())
-
-
-def test_the_service_answers_in_turn(monkeypatch):
-    """Beside 390 connections of one client that asked all the time a search took 28 s."""
-    monkeypatch.setattr(RequestResponseCycle, "run_asgi", request_limits.answer)
-    server.create()
-    assert RequestResponseCycle.run_asgi is request_limits._answer

@@ -47,12 +47,11 @@ class Options:
     collection: str = ""
 
 
-def create(options: Options | None = None) -> guard.Origins:
+def create(options: Options | None = None) -> request_limits.InTurn:
     """The service, ready for uvicorn or any other ASGI server."""
     options = options or Options()
     cookies.read_in_linear_time()
     request_limits.limit_forms()
-    request_limits.answer_in_turn()
     # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",
@@ -63,7 +62,7 @@ def create(options: Options | None = None) -> guard.Origins:
     app.include_router(api.router)
     app.include_router(report_client.router(options.collection))
     guarded = guard.Guard(app, options.token, options.names)
-    return guard.Origins(guarded, options.origins)
+    return request_limits.InTurn(guard.Origins(guarded, options.origins))
 
 
 def run(host: str, port: int, options: Options, open_to_all: bool = False) -> None:
