@@ -51,6 +51,7 @@ class Index:
         self.path = path
         self.manifest = manifest
         self.arrays = arrays
+        self.near: dict[int, tuple] = {}  # what ``neighbours.find`` has found so far
         self.names: tuple[str, ...] = tuple(image["name"] for image in images)
         self.digests: tuple[str, ...] = tuple(image["sha256"] for image in images)
         # (N, 2) int64: width and height of each original picture in pixels

@@ -1,6 +1,7 @@
 """Every re-ranker against a plain version written from the formula of its paper."""
 
 import dataclasses
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from retrieval.errors import RetrievalError
 from retrieval.index import neighbours, saving
 from retrieval.ranking import chain, diffusion, expansion, reciprocal, search, superglobal
 from retrieval.ranking.ranking import Query
+from retrieval.workers import Workers
 
 GLOBAL = [name for name, one in chain.RERANKERS.items() if not one.pictures]
 
@@ -312,6 +314,28 @@ def test_neighbours_are_the_nearest_and_are_kept(tmp_path):
     before = kept.read_bytes()
     np.testing.assert_array_equal(index.load(opened.path).neighbours.positions, found.positions)
     assert kept.read_bytes() == before
+
+
+def test_nobody_waits_for_neighbours_but_those_who_need_them(tmp_path, monkeypatch):
+    """Two searches that needed those of 5000 pictures with DELF kept all others waiting for more
+    than 120 s."""
+    vectors, _ = scene(7, count=50)
+    right = save(tmp_path / "a", vectors).neighbours
+    opened = save(tmp_path / "b", vectors)
+    monkeypatch.setattr(neighbours, "PART", 350)  # seven pictures
+    go_on, find = threading.Event(), neighbours._find_part
+    monkeypatch.setattr(neighbours, "_find_part", lambda *args: go_on.wait(60) and find(*args))
+    some = Workers(1, 10, slow=Workers(1, 10))
+    need = [some.submit("a", lambda: opened.neighbours) for _ in range(2)]
+    try:
+        assert some.submit("b", lambda: "found").result(20)
+        assert not any(future.done() for future in need)
+    finally:
+        go_on.set()
+    for future in need:
+        np.testing.assert_array_equal(future.result(60).positions, right.positions)
+        np.testing.assert_allclose(future.result().similarity, right.similarity, atol=1e-6)
+    assert len(opened.near) == 8
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "pickle", "range", "self", "other"])
