@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,9 @@ def build(
         previous = previous_at(target, method, names, part)
         known = _known(donors if previous is None else [previous, *donors])
         with Journal(work_folder(target), layout.identity(method)) as journal:
+            if collection.root is not None:
+                described = {*journal.digests, *(previous.names if previous else ())}
+                _check_folders_can_be_read(collection.root, described.difference(names))
             digests: dict[str, str] = {}
             unread: dict[str, str] = {}  # name → reason
             finished = Known(journal.digests, frozenset(known))
@@ -92,6 +95,23 @@ def build(
         else:
             more = content.add_search(method.kind, codebook, search, previous)
         return finish(target, method, collection, content, started, more)
+
+
+def _check_folders_can_be_read(root: Path, gone: Iterable[str]) -> None:
+    """Raise RetrievalError where pictures may be gone only because their folder cannot be read.
+
+    gone: names of pictures that have been described and are not in the list of the folder.
+    """
+    for folder in {folder for name in gone for folder in PurePosixPath(name).parents}:
+        try:
+            os.scandir(root / folder).close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise RetrievalError(
+                f"{root / folder} cannot be read: {error.strerror}. What is known of its pictures "
+                "is kept: run the same command again when it can be read."
+            ) from error
 
 
 def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:

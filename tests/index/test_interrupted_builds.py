@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -77,6 +78,33 @@ def test_pictures_that_go_away_during_an_update(photos, out):
     again = Thumbnail()
     assert len(build(photos, out, again)) == 11
     assert len(again.described) == 6 - len(method.described)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_folder_that_cannot_be_read_for_a_while(photos, out, monkeypatch, finished):
+    """Its pictures were dropped without a word, as if they had been deleted."""
+
+    def stop(done, total, name):
+        if done == total and not finished:
+            raise Stopped
+
+    with nullcontext() if finished else pytest.raises(Stopped):
+        build(photos, out, progress=stop)
+    scan = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("/sub"):
+            raise OSError(5, "Input/output error", path)
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        refused("sub cannot be read: Input/output error. What is known of its", build, photos, out)
+    method = Thumbnail()
+    assert len(build(photos, out, method)) == 5
+    assert not method.described
+    shutil.rmtree(photos / "sub")
+    assert len(build(photos, out)) == 3
 
 
 def test_an_unfinished_build_outlives_a_disk_that_is_not_there(photos, unfinished, out):
