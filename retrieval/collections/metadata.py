@@ -131,7 +131,10 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?(e[+-]?[0-9]{1,2})?
 
 def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
     cells = list(cells)
-    kinds: tuple[tuple[re.Pattern, Callable[[str], Value]], ...] = ((_WHOLE, int), (_NUMBER, float))
+    kinds: tuple[tuple[re.Pattern, Callable[[str], Value]], ...] = (
+        (_WHOLE, int),
+        (_NUMBER, lambda cell: float(cell) + 0),  # -0.0 is 0.0: lists in a store tell them apart
+    )
     return next((kind for form, kind in kinds if all(map(form.fullmatch, cells))), str)
 
 

@@ -108,7 +108,7 @@ def _plain(where: str) -> ast.expr:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             number = value(node.operand).value
             if not isinstance(number, str):
-                return ast.Constant(-number)  # type: ignore[operator]
+                return ast.Constant(0 - number)  # type: ignore[operator]
         raise refused
 
     try:

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from retrieval.collections import metadata, open_collection
+from retrieval.collections import metadata, metadata_filter, open_collection
 from retrieval.errors import RetrievalError
 
 NAMES = ("a.png", "b.png", "deep/c.png")
@@ -94,3 +94,11 @@ def test_short_lines_that_take_many_places(folder):
     )
     with pytest.raises(RetrievalError, match="more than 50 columns"):
         metadata.read_table(folder / "metadata.csv")
+
+
+def test_there_is_one_zero(folder):
+    """height in [0.0] found 32 pictures in the folder and 15 in milvus-lite."""
+    (folder / "metadata.csv").write_text("name,height\na.png,-0.0\nb.png,0.5\n")
+    known = open_collection(folder).metadata
+    assert str(known["a.png"]["height"]) == "0.0"
+    assert metadata_filter.for_store("height in [-0.0]") == "height in [0.0]"
