@@ -179,8 +179,8 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
     """What ``work()`` returns, run by ``workers`` (default: SEARCH_WORKERS) in its turn.
 
     Clients take turns. When the client of ``request`` leaves, the work leaves the queue. Raises
-    Busy where too many wait, and HTTPException where the client left (499) or the service is being
-    stopped (503).
+    Busy where too many wait, and HTTPException where the client left (499), where it took longer
+    than a request may, and where the service is being stopped (503).
     """
     client = hosts.client_of_peer(request.client)
     future = (workers or SEARCH_WORKERS).submit(client, work)
@@ -190,8 +190,9 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
             if await request.is_disconnected():
                 raise HTTPException(499, "The client has left.")
         return waiting.result()
-    except asyncio.CancelledError as stop:  # some seconds after the service was told to end
-        raise HTTPException(503, "The service is being stopped.") from stop
+    except asyncio.CancelledError as stop:  # also some seconds after the service was told to end
+        text = "It took too long, or the service is being stopped; try again later."
+        raise HTTPException(503, text) from stop
     finally:
         waiting.cancel()
 

@@ -24,7 +24,7 @@ from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.index import finding
 from retrieval.ranking import search
-from retrieval.server import catalogue
+from retrieval.server import catalogue, guard
 from retrieval.workers import Workers
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
@@ -359,6 +359,19 @@ def test_searches_in_flight_when_the_service_is_stopped():
         assert asyncio.run(stopped()) == 503
     finally:
         release.set()
+
+
+def test_a_search_that_takes_longer_than_a_request_may(client, monkeypatch):
+    """After 300 s it was told that the service was being stopped."""
+    release = threading.Event()
+    monkeypatch.setattr(guard, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(catalogue, "search", lambda *args: release.wait(60))
+    try:
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": "a.png"})
+    finally:
+        release.set()
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("It took too long, ")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
