@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -35,6 +36,7 @@ def build(
         left = f", {(total - done) / rate:.0f} s left" if done > 2 else ""
         bar.progress(done / total, f"{title}: {done} of {total} pictures{left}")
 
+    large = method.kind == "local" and len(collection) > LARGE
     built = index.build(
         collection,
         method,
@@ -42,7 +44,7 @@ def build(
         progress,
         max_pixels=max_pixels,
         describe=turns.describe_in_turns,
-        turn=turns.building if method.kind == "local" and len(collection) > LARGE else nullcontext,
+        turn=partial(turns.one_of_client, "index") if large else nullcontext,
     )
     bar.empty()
     return built

@@ -20,14 +20,9 @@ from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections import judgements
 from retrieval.errors import RetrievalError
-from retrieval.workers import Workers
 
 NAME, TITLE = query.OWN_PICTURES, "My pictures"
 FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
-# Uploads are unpacked and read one after the other: forty zips at once took both cores and the disk
-# from everybody else, and large tables keep Python busy.
-UNPACKER = Workers(1, 200)
-SCANNER = Workers(1, 200)  # the same of folders that visitors name
 DELETION_DELAY = 180  # s; for two minutes Streamlit lets a broken connection come back
 UPLOADS = "Files or a zip"  # the usual way to bring pictures
 state = st.session_state
@@ -168,10 +163,10 @@ def show_form(method_name: str) -> None:
         key="own_index",
     ):
         with notices.errors_shown():
-            if files:
-                brought = turns.in_turn(lambda: _bring_uploads(files), UNPACKER)
-            else:
-                brought = _bring_folder(folder)
+            # Forty zips at once took both cores and the disk from everybody else, as folders do;
+            # and large tables keep Python busy.
+            with turns.one_of_client("pictures"):
+                brought = _bring_uploads(files) if files else _bring_folder(folder)
             _use(brought, method_name)
         st.rerun()
     if own := current():
@@ -264,8 +259,7 @@ def _bring_folder(text: str) -> OwnPictures:
         raise refused from error
     if not any(folder.is_relative_to(root) for root in allowed_folders()):
         raise refused
-    collection = turns.in_turn(lambda: _open_folder(folder), SCANNER)
-    return OwnPictures(collection, own_uploads.private_folder())
+    return OwnPictures(_open_folder(folder), own_uploads.private_folder())
 
 
 def _open_folder(folder: Path) -> collections.Collection:

@@ -22,8 +22,9 @@ T = TypeVar("T")
 # One at a time where the picture takes long to read.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
-LOOK_FOR_TURN = 2.0  # s after which one who waits to build looks whether anybody is still there
-building_now: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # of each client
+LOOK_FOR_TURN = 2.0  # s after which one who waits for a session looks whether anybody is there
+# By what is done, and by client
+taken: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
 
 
 def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
@@ -48,16 +49,18 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
 
 
 @contextmanager
-def building() -> Iterator[None]:
+def one_of_client(kind: str) -> Iterator[None]:
     """What is done inside, in this thread, is done by one session of a client at a time.
 
     Twenty tabs that each put together the keypoints of 400 pictures took 1.4 GB and both cores.
-    Other clients do not wait: those of 1000 pictures take over a minute.
+    Other clients do not wait: those of 1000 pictures take over a minute, as hostile zips may.
+    kind: of what is done; the kinds do not wait for each other.
     """
     slot = st.empty()
-    turn = building_now.setdefault(client(), threading.Lock())
+    runs.let_others_run()
+    turn = taken.setdefault((kind, client()), threading.Lock())
     while not turn.acquire(timeout=LOOK_FOR_TURN):
-        slot.caption("Another large index is put together first.")
+        slot.caption("Another tab from your address comes first.")
     try:
         slot.empty()
         yield

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +23,7 @@ from search_app import (
     text,
 )
 
-from pages.parts import loaders, own_pictures, own_uploads
+from pages.parts import loaders, own_pictures, own_uploads, turns
 from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
 
@@ -175,16 +174,16 @@ def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
 
 def test_own_pictures_are_unpacked_in_turn(nothing_installed, monkeypatch):
     """Forty visitors' zips at once kept others waiting for six seconds for a page."""
-    threads, unpack = [], archives.unpack
+    taken, unpack = [], archives.unpack
 
     def unpacked(*arguments, **options):
-        threads.append(threading.current_thread())
+        taken.extend(kind for kind, _ in turns.taken)
         return unpack(*arguments, **options)
 
     monkeypatch.setattr(archives, "unpack", unpacked)
     app = bring(start(), "mine.zip", archive(a_png=encoded(picture(RED))))
     assert not app.error
-    assert threads == own_pictures.UNPACKER._threads
+    assert taken == ["pictures"]
 
 
 def test_own_files_of_the_same_name_are_all_kept(nothing_installed):
@@ -295,10 +294,10 @@ def test_a_folder_only_where_the_owner_allows_it(
     nothing_installed, colours_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(own_pictures.FOLDERS_VARIABLE, str(colours_folder))
-    threads, open_folder = [], own_pictures._open_folder
+    taken, open_folder = [], own_pictures._open_folder
 
     def opened(folder):
-        threads.append(threading.current_thread())
+        taken.extend(kind for kind, _ in turns.taken)
         return open_folder(folder)
 
     monkeypatch.setattr(own_pictures, "_open_folder", opened)
@@ -312,4 +311,4 @@ def test_a_folder_only_where_the_owner_allows_it(
     assert hits(go(app))[0] == "1: red_0.png, same landmark"
     assert sum(1 for _ in colours_folder.iterdir()) == 15  # nothing was written there
     # Forty tabs that named one of 150,000 pictures kept others waiting for 18 seconds.
-    assert threads == own_pictures.SCANNER._threads
+    assert taken == ["pictures"]

@@ -95,7 +95,7 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
     holding, collect = [], builder.collect
 
     def collected(*arguments):
-        holding.append(len(turns.building_now))
+        holding.append([kind for kind, _ in turns.taken])
         return collect(*arguments)
 
     monkeypatch.setattr(builder, "collect", collected)
@@ -104,40 +104,41 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
         monkeypatch.setattr(indexing, "LARGE", large)
         for method in ("sir", "delf"):
             indexing.build(collection, method, tmp_path / f"{method}-{large}")
-    assert holding == [0, 0, 0, 1]
+    assert holding == [[], [], [], ["index"]]
 
 
-def test_one_session_of_a_client_builds_at_a_time(monkeypatch):
-    """Others waited for minutes until the 1000 pictures of somebody else were put together."""
+def test_one_session_of_a_client_at_a_time(monkeypatch):
+    """Others waited for minutes for the 1000 pictures, and for the zips, of somebody else."""
     monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
     order, doors = [], {"first": threading.Event(), "other": threading.Event()}
 
-    def build(name):
-        with turns.building():
+    def build(name, kind="index"):
+        with turns.one_of_client(kind):
             order.append(f"{name} begins")
             if name in doors:
                 doors[name].wait(20)
             order.append(f"{name} ends")
 
-    def begin(name, address):
-        thread = threading.Thread(target=build, args=(name,), daemon=True)
+    def begin(address, *what):
+        thread = threading.Thread(target=build, args=what, daemon=True)
         monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address=address))
         thread.start()
         time.sleep(0.1)
         return thread
 
-    first, second = begin("first", "192.0.2.1"), begin("second", "192.0.2.1")
-    other = begin("other", "192.0.2.2")
-    assert order == ["first begins", "other begins"]
+    first, second = begin("192.0.2.1", "first"), begin("192.0.2.1", "second")
+    begin("192.0.2.1", "brings", "pictures").join(20)
+    other = begin("192.0.2.2", "other")
+    assert order == ["first begins", "brings begins", "brings ends", "other begins"]
     for name in ("other", "first"):
         doors[name].set()
         time.sleep(0.1)
     for thread in (first, second, other):
         thread.join(20)
-    assert order[2:] == ["other ends", "first ends", "second begins", "second ends"]
+    assert order[4:] == ["other ends", "first ends", "second begins", "second ends"]
 
 
-def test_who_leaves_while_others_build_takes_no_turn(monkeypatch):
+def test_who_leaves_while_another_session_is_at_it_takes_no_turn(monkeypatch):
     monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
     monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address="192.0.2.1"))
 
@@ -147,13 +148,13 @@ def test_who_leaves_while_others_build_takes_no_turn(monkeypatch):
     def caption(text):
         raise Left
 
-    with turns.building():
+    with turns.one_of_client("index"):
         monkeypatch.setattr(turns.st, "empty", lambda: SimpleNamespace(caption=caption))
-        with pytest.raises(Left), turns.building():
+        with pytest.raises(Left), turns.one_of_client("index"):
             pass
     monkeypatch.setattr(turns.st, "empty", lambda: SimpleNamespace(empty=lambda: None))
-    with pytest.raises(Left), turns.building():
+    with pytest.raises(Left), turns.one_of_client("index"):
         raise Left
-    with turns.building():
-        assert len(turns.building_now) == 1
-    assert not turns.building_now
+    with turns.one_of_client("index"):
+        assert len(turns.taken) == 1
+    assert not turns.taken
