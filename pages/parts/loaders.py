@@ -362,8 +362,9 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
 
 @st.cache_resource(scope="session", max_entries=4, show_spinner="Scoring your ranking")
 def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collection) -> runs.Run:
-    # Unpacked it may take a quarter of a gigabyte: a few at a time.
-    ranks = turns.in_turn(lambda: submissions.read_submission(_file, _collection))
+    # Unpacked it may take a quarter of a gigabyte, and a minute: searches do not wait for it.
+    with turns.one_of_client("ranking"):
+        ranks = submissions.read_submission(_file, _collection)
     return submissions.as_run(ranks, _collection, _file.name)
 
 

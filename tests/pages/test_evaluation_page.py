@@ -20,7 +20,7 @@ from pages.parts.evaluation import runs as evaluation_runs
 from pages.parts.plain import plain
 from retrieval import files, index, methods
 from retrieval.collections import collection as collections
-from retrieval.evaluation import evaluate, explain, runs
+from retrieval.evaluation import evaluate, explain, runs, submissions
 from retrieval.figures import files as figure_files
 
 ROOT = Path(__file__).parents[2]
@@ -375,6 +375,20 @@ def test_own_ranking_is_scored_and_can_be_looked_into(little):
     app.selectbox(key="eval-method").set_value("upload").run()
     assert not app.exception
     assert plain("mine.npz") in text(app)
+
+
+def test_searches_do_not_wait_for_own_rankings(little, monkeypatch):
+    """Two files of 196 MB, nearly all of it blocks that hold nothing, kept them for two minutes."""
+    read, taken, at_work = submissions.read_submission, [], []
+
+    def reading(*arguments):
+        taken.extend(kind for kind, _ in turns.taken)
+        at_work.append(turns.WORKERS._busy)
+        return read(*arguments)
+
+    monkeypatch.setattr(submissions, "read_submission", reading)
+    assert not upload(start(), ranks=RANKS["sir"]).error
+    assert (taken, at_work) == (["ranking"], [0])
 
 
 def test_own_ranking_that_is_short_says_so(little):
