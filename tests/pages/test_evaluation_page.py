@@ -18,7 +18,7 @@ from pages.parts import cards, loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.evaluation import runs as evaluation_runs
 from pages.parts.plain import plain
-from retrieval import files, index, methods
+from retrieval import index, methods
 from retrieval.collections import collection as collections
 from retrieval.evaluation import evaluate, explain, runs, submissions
 from retrieval.figures import files as figure_files
@@ -118,14 +118,15 @@ def test_scores_are_those_of_evaluate(little):
 
 def test_rankings_that_the_memory_would_not_hold_together(little, monkeypatch):
     """Each may have a gigabyte, packed into one megabyte, and all of a page were loaded."""
-    monkeypatch.setattr(files, "MAX_ARRAYS", 4 * len(NAMES) * len(QUERIES))
+    one = SimpleNamespace(MAX_ARRAYS=4 * len(NAMES) * len(QUERIES))  # run that may be loaded
+    monkeypatch.setattr(evaluation_runs, "files", one)
     app = start()
     assert list(table(app, "Measured")["Method"]) == ["SIR"]
     assert "shows no more evaluations than these" in text(app)
     # A method goes before what re-rankers made of another one.
     sir = little.built["sir"]
     runs.evaluate_index(sir, little.collection, Grey("sir"), then=["diffusion"])
-    monkeypatch.setattr(files, "MAX_ARRAYS", 2 * files.MAX_ARRAYS)
+    one.MAX_ARRAYS *= 2
     assert list(table(start(), "Measured")["Method"]) == ["SIR", "CNN-IRwNHA"]
     (little.built["cnn-irwnha"].path / "evaluation.json").unlink()
     assert start().selectbox(key="eval-method").options == ["SIR", "SIR + Diffusion"]
