@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar
 from functools import partial
@@ -25,6 +25,7 @@ SHARE = 0.8  # of the places in the queue that one may fill, so that others find
 TURN = 0.1  # s after which work in many parts lets others have a turn
 LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue of one who waits; far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
+MAX_ASIDE = 5  # times that a piece of work is put among those that take long
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
 PAUSES = (2.0, 60.0, 240.0)
@@ -53,14 +54,19 @@ class TakesLong(Exception):
 
 
 class _Work(NamedTuple):
+    """aside: how often it was put among those that take long."""
+
     who: str
     future: Future
     do: Callable[[], Any]
     before: deque[Callable[[], Any]]
+    aside: int = 0
 
 
 # Whether ``step_aside`` raises: in a thread of workers, and in contexts copied from it.
 _steps_aside: ContextVar[bool] = ContextVar("steps aside", default=False)
+# Whether ``do_parts`` raises: there too, and among those that take long.
+_in_parts: ContextVar[bool] = ContextVar("in parts", default=False)
 
 
 def step_aside() -> None:
@@ -76,6 +82,18 @@ def step_aside() -> None:
 def keeps_others_waiting() -> bool:
     """Whether ``step_aside`` would lead out of this piece of work."""
     return _steps_aside.get()
+
+
+def do_parts(parts: Sequence[Callable[[], Any]]) -> None:
+    """Do what a piece of work needs, each part in a turn of its own where others wait.
+
+    As ``TakesLong`` with them, but also where the work was put among those that take long already:
+    for another reason, as a method that had to be loaded, or for other parts.
+    """
+    if len(parts) > 1 and _in_parts.get():
+        raise TakesLong(parts)
+    for part in parts:
+        part()
 
 
 class Workers:
@@ -208,14 +226,18 @@ class Workers:
         self._seconds += (time.monotonic() - started - self._seconds) / 8
 
     def _finish(self, work: _Work) -> None:
+        _in_parts.set(self.slow is not None or 0 < work.aside < MAX_ASIDE)
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 result = work.do()
             except TakesLong as long:
-                assert self.slow is not None
+                again = work._replace(before=deque(long.before), aside=work.aside + 1)
                 try:
-                    self.slow._add(work._replace(before=deque(long.before)))
+                    if self.slow is None:  # here it has a place already
+                        self._put(again)
+                    else:
+                        self.slow._add(again)
                 except Busy as busy:
                     work.future.set_exception(busy)
             except BaseException as error:  # belongs to the one who asked, whatever it is

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval import workers as module
 from retrieval.errors import RetrievalError
-from retrieval.workers import Busy, TakesLong, Workers, step_aside
+from retrieval.workers import MAX_ASIDE, Busy, TakesLong, Workers, do_parts, step_aside
 
 
 class Door:
@@ -269,6 +269,49 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     door.open.set()
     assert futures[0].result(30) == "all"
     assert done == [0, "other", "other", 1, 2]
+
+
+def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch):
+    """A search that had to load its method found the neighbours of 5000 pictures in one go: all who
+    had to be apart waited, and behind a lock of its own everybody."""
+    monkeypatch.setattr(module, "TURN", 0)
+    workers, done, known = Workers(1, 10, slow=Workers(1, 10)), [], set()
+
+    def part(number):
+        door()
+        known.add(number)
+        done.append(number)
+
+    def many():
+        step_aside()
+        do_parts([partial(part, number) for number in range(3) if number not in known])
+        return "all"
+
+    def slow():
+        step_aside()
+        done.append("other")
+
+    futures = [workers.submit("a", many)]
+    assert door.entered.wait(30)
+    futures.append(workers.submit("b", slow))
+    while not workers.slow._waiting:
+        time.sleep(0.001)
+    door.open.set()
+    assert futures[0].result(30) == "all"
+    assert done == [0, "other", 1, 2]
+
+
+def test_parts_that_are_never_done_come_to_an_end():
+    workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+
+    def never():
+        do_parts([partial(done.append, number) for number in range(2)])
+        return "all"
+
+    assert workers.submit("a", never).result(30) == "all"
+    assert len(done) == 2 * (MAX_ASIDE + 1)
+    assert Workers(1, 10).submit("a", never).result(30) == "all"
+    assert len(done) == 2 * (MAX_ASIDE + 2)
 
 
 def test_nobody_steps_aside_where_there_is_no_place_for_it():

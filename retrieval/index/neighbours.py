@@ -67,10 +67,7 @@ def find(index: Index) -> Neighbours:
     missing = [
         partial(_find_part, index, start, size) for start in starts if start not in index.near
     ]
-    if len(missing) > 1 and workers.keeps_others_waiting():
-        raise workers.TakesLong(missing)
-    for work in missing:
-        work()
+    workers.do_parts(missing)
     positions, similarity = zip(*(index.near[start] for start in starts), strict=True)
     return Neighbours(np.concatenate(positions), np.concatenate(similarity))
 
