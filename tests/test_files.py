@@ -98,10 +98,24 @@ def test_json_that_is_hardly_more_than_brackets(tmp_path):
     path.write_text(json.dumps([{"name": "a, b [c]", "sizes": [10, 20]}] * 5000))
     assert len(files.read_json(path)) == 5000
     deep = " " * 1_000_000 + "[" * 50_000 + "]" * 50_000  # Python 3.13 reads 9000 of them
-    for text in ("[" + "[]," * 5000 + "[]]", "[NaN]", deep, "[1", "\0"):
+    objects = "[" + '{"":1},     ' * 5000 + "0]"  # 240 bytes each
+    for text in ("[" + "[]," * 5000 + "[]]", objects, "[NaN]", deep, "[1", "\0"):
         path.write_text(text)
         with pytest.raises(ValueError):  # noqa: PT011  of several kinds
             files.read_json(path)
+
+
+def test_holes(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(bytes(21_000_000))  # zeros that were written
+    assert not files.has_holes(path)
+    os.truncate(path, 40_000_000)  # a copy may leave out some
+    assert not files.has_holes(path)
+    os.truncate(path, 42_000_000)
+    assert files.has_holes(path)
+    with open(path, "ab") as file:
+        file.write(b"end")
+    assert files.has_holes(path)
 
 
 def test_read_array(tmp_path):

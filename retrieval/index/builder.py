@@ -62,6 +62,7 @@ def build(
     another build is running there, and when the disk is full (what is finished is kept).
     """
     check_search(search, method.kind)
+    loading.check_count(collection.names)
     with writing(out) as target, ExitStack() as stack:
         started = time.perf_counter()
         names = part.of(collection.names) if part else collection.names

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from retrieval import files
+from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import layout
 from retrieval.index.asmk import MAX_DIMENSIONS
@@ -68,6 +69,11 @@ class Journal:
         path.touch()
         data.touch()
         lines_end = data_end = 0
+        if files.has_holes(
+            data
+        ):  # a stranger's: the checksums of a terabyte of nothing take an hour
+            with open(data, "rb") as features:
+                os.truncate(data, os.lseek(features.fileno(), 0, os.SEEK_HOLE))
         with open(path, "rb") as lines, open(data, "rb") as features:
             # A stranger's journal may have a terabyte of nothing, which takes no place on the disk.
             while line := lines.readline(LONGEST):
@@ -78,7 +84,7 @@ class Journal:
                         line.endswith(b"\n")
                         and zlib.crc32(payload) == entry["crc32"]
                         and len(payload) == entry["bytes"]
-                        and isinstance(entry["name"], str)
+                        and check_name(entry["name"])
                         and isinstance(entry["sha256"], str)
                         and (
                             isinstance(entry["reason"], str)
@@ -86,7 +92,9 @@ class Journal:
                             else self._are_features(entry, payload)
                         )
                     )
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                    break
+                except RetrievalError:  # no name of a picture
                     break
                 if not whole:
                     break

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,10 @@ ATTEMPTS = 20  # to open an index while another one takes its place
 ENTRY = 40  # bytes of images.json that a picture takes at least
 ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
 BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
+MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
+OURS = (
+    150  # bytes of images.json that a picture takes at most in an index of ours, but for its name
+)
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 
 
@@ -384,7 +388,7 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
                 f"{stated['bytes']}: it was cut off or edited{AGAIN}."
             )
-    _check_sizes(manifest, path)
+    check_sizes(manifest, path)
     for name, stated in manifest["files"].items():
         file = path / name
         if files.digest(file) != stated["sha256"]:
@@ -392,14 +396,22 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} does not have the checksum in its manifest: it was "
                 f"edited or damaged{AGAIN}."
             )
-    images = _read_json(path / "images.json")
+    images = _read_json(path / "images.json", MAX_IMAGES)
     types = layout.array_types(manifest["kind"], part, layout.search_of(manifest))
     arrays = {name: _open_array(path / f"{name}.npy") for name in types}
     layout.check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
 
 
-def _check_sizes(manifest: dict[str, Any], path: Path) -> None:
+def check_count(names: Sequence[str]) -> None:
+    """Refuse more pictures than an index can hold, before days of work."""
+    if len(names) * OURS + sum(len(name.encode("utf-8", "replace")) for name in names) > MAX_IMAGES:
+        raise RetrievalError(
+            f"{len(names):,} pictures are too many for one index; index their folders one by one."
+        )
+
+
+def check_sizes(manifest: dict[str, Any], path: Path) -> None:
     """Refuse files that are too large for so many pictures, before their checksums take an hour.
 
     A kilobyte of tar may become a terabyte of zeros.
@@ -407,13 +419,17 @@ def _check_sizes(manifest: dict[str, Any], path: Path) -> None:
     sizes = {name: stated["bytes"] for name, stated in manifest["files"].items()}
     listed = min(manifest["pictures"], sizes["images.json"] // ENTRY)
     for name, size in sizes.items():
-        if size > (files.MAX_ARRAYS if name == "images.json" else BESIDE + listed * ROOM):
+        if size > (MAX_IMAGES if name == "images.json" else BESIDE + listed * ROOM):
             raise RetrievalError(
                 f"{name} in the index {path} is too large for {listed} pictures{AGAIN}."
             )
+        if files.has_holes(path / name):
+            raise RetrievalError(
+                f"{name} in the index {path} was not written as a whole: it has holes{AGAIN}."
+            )
 
 
-def _read_json(path: Path, most: int = files.MAX_ARRAYS) -> Any:
+def _read_json(path: Path, most: int) -> Any:
     try:
         return files.read_json(path, most)
     except ValueError as error:

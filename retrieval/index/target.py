@@ -140,6 +140,7 @@ def finish(
     finished.mkdir()
     seconds = time.perf_counter() - started
     saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
+    loading.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
     if _lasting_entries(finished) != _lasting_entries(target):
         saving.replace_folder(finished, target)

@@ -281,6 +281,23 @@ def test_a_terabyte_of_nothing(tmp_path, honest, name):
     refused(f"{name} in the index .* is too large for", indexes.load, path)
 
 
+def test_a_terabyte_for_pictures_that_are_nothing_too(tmp_path, honest):
+    """A gigabyte of zeros in images.json had room for 25 million, and these for 8 TB."""
+    path = shutil.copytree(honest, tmp_path / "index")
+    sizes = {"descriptors.npy": 10**12, "images.json": 200_000_000}
+    for name, size in sizes.items():
+        os.truncate(path / name, size)
+
+    def change(manifest):
+        for name, size in sizes.items():
+            manifest["files"][name]["bytes"] = size
+        manifest["pictures"] = 2**30
+        manifest["sha256"] = layout.manifest_digest(manifest)
+
+    edit(path / "manifest.json", change)
+    refused("descriptors.npy in the index .* has holes", indexes.load, path)
+
+
 @pytest.mark.parametrize(("keypoints", "words"), [(5000, 0), (5001, 0), (0, 65_536), (0, 65_537)])
 def test_a_picture_of_very_many_keypoints_or_words(tmp_path, town, keypoints, words):
     """A hundred megabytes of them kept a search busy for minutes and took 2.5 GB."""

@@ -165,6 +165,16 @@ def endless(work, size):
     os.truncate(work / "features.bin", 2**40)
 
 
+def much(work):
+    """Some kilobytes, packed, that say rightly what 100 GB of nothing are: six minutes."""
+    entry = json.loads((work / "journal.jsonl").read_bytes().splitlines()[0])
+    nothing = bytes(1_000_000)
+    entry |= {"bytes": len(nothing), "crc32": zlib.crc32(nothing), "name": "x.png"}
+    (work / "journal.jsonl").write_bytes((json.dumps(entry) + "\n").encode() * 100_000)
+    os.truncate(work / "features.bin", 0)
+    os.truncate(work / "features.bin", 10**11)
+
+
 def change_last(work, cut=0, **changes):
     """Change what the last line of a journal says, or its features, with a checksum that fits."""
     *before, last = (work / "journal.jsonl").read_bytes().splitlines(keepends=True)
@@ -209,6 +219,14 @@ def change_last(work, cut=0, **changes):
         (lambda work: os.truncate(work / "journal.jsonl", 2**40), 3),
         (lambda work: endless(work, -1), 3),
         (lambda work: endless(work, 2**39), 3),
+        (much, 5),
+        (lambda work: append(work / "journal.jsonl", line(name="a\0/b", sha256="", reason="")), 3),
+        (
+            lambda work: append(
+                work / "journal.jsonl", line(name="\ud800/b", sha256="", reason="")
+            ),
+            3,
+        ),
     ],
 )
 def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, damage, again):
@@ -218,6 +236,20 @@ def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, d
     assert len(method.described) == again
     same(resumed, build(photos, out.with_name("fresh")))
     assert sorted(path.name for path in out.parent.iterdir()) == ["fresh", "one"]
+
+
+def test_more_pictures_than_an_index_can_hold(photos, out, unfinished, monkeypatch):
+    monkeypatch.setattr(loading, "MAX_IMAGES", 700)
+    method = Thumbnail()
+    refused("5 pictures are too many for one index", build, photos, out, method)
+    assert not method.described
+    monkeypatch.setattr(loading, "OURS", 0)
+    refused("images.json .* is too large", build, photos, out, method)
+    assert not out.exists()
+    monkeypatch.undo()
+    again = Thumbnail()
+    assert len(build(photos, out, again)) == 5
+    assert not again.described
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "features.bin"])
