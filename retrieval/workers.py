@@ -25,7 +25,6 @@ SHARE = 0.8  # of the places in the queue that one may fill, so that others find
 TURN = 0.1  # s after which work in many parts lets others have a turn
 LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue of one who waits; far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
-MAX_ASIDE = 5  # times that a piece of work is put among those that take long
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
 PAUSES = (2.0, 60.0, 240.0)
@@ -46,36 +45,38 @@ class TakesLong(Exception):
 
     before: what is done there first, in several turns: each ends after ``TURN``. Its results have
     to be cached, and its errors are dropped, as the work itself will meet them again.
+    what: a name for what is done in turns, which happens once for a piece of work.
     """
 
-    def __init__(self, before: Iterable[Callable[[], Any]] = ()):
+    def __init__(self, before: Iterable[Callable[[], Any]] = (), what: str = ""):
         super().__init__()
-        self.before = before
+        self.before, self.what = before, what
 
 
 class _Work(NamedTuple):
-    """aside: how often it was put among those that take long."""
+    """in_turns: what was done in turns; None before it was put among those that take long."""
 
     who: str
     future: Future
     do: Callable[[], Any]
     before: deque[Callable[[], Any]]
-    aside: int = 0
+    in_turns: frozenset[str] | None = None
 
 
 # Whether ``step_aside`` raises: in a thread of workers, and in contexts copied from it.
 _steps_aside: ContextVar[bool] = ContextVar("steps aside", default=False)
-# Whether ``do_parts`` raises: there too, and among those that take long.
-_in_parts: ContextVar[bool] = ContextVar("in parts", default=False)
+# ``in_turns`` of the piece of work.
+_in_turns: ContextVar[frozenset[str] | None] = ContextVar("in turns", default=None)
 
 
-def step_aside() -> None:
+def step_aside(what: str = "") -> None:
     """Called by a piece of work that takes long: it is done again where it keeps few waiting.
 
     Returns where it is there already, or where the work was not given to workers who have such a
     place; otherwise an exception leads out of the work.
+    what: whoever catches that makes ``TakesLong`` of it with the same, and with parts.
     """
-    if keeps_others_waiting():
+    if keeps_others_waiting() or (what and _may_take_turns(what)):
         raise TakesLong
 
 
@@ -84,14 +85,19 @@ def keeps_others_waiting() -> bool:
     return _steps_aside.get()
 
 
-def do_parts(parts: Sequence[Callable[[], Any]]) -> None:
-    """Do what a piece of work needs, each part in a turn of its own where others wait.
+def _may_take_turns(what: str) -> bool:
+    """Whether the work was put apart, for another reason than to do this in turns.
 
-    As ``TakesLong`` with them, but also where the work was put among those that take long already:
-    for another reason, as a method that had to be loaded, or for other parts.
+    A method had to be loaded, or a picture took long: what comes then may take minutes.
     """
-    if len(parts) > 1 and _in_parts.get():
-        raise TakesLong(parts)
+    done = _in_turns.get()
+    return done is not None and what not in done
+
+
+def do_parts(what: str, parts: Sequence[Callable[[], Any]]) -> None:
+    """Do what a piece of work needs, in several turns where others wait: see ``TakesLong``."""
+    if len(parts) > 1 and (keeps_others_waiting() or _may_take_turns(what)):
+        raise TakesLong(parts, what)
     for part in parts:
         part()
 
@@ -214,6 +220,7 @@ class Workers:
         if work.future.done():  # cancelled
             return
         started = time.monotonic()
+        _in_turns.set(None)  # a part is in parts no more
         while work.before:
             with contextlib.suppress(Exception):
                 work.before.popleft()()
@@ -226,13 +233,14 @@ class Workers:
         self._seconds += (time.monotonic() - started - self._seconds) / 8
 
     def _finish(self, work: _Work) -> None:
-        _in_parts.set(self.slow is not None or 0 < work.aside < MAX_ASIDE)
+        _in_turns.set(work.in_turns)
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 result = work.do()
             except TakesLong as long:
-                again = work._replace(before=deque(long.before), aside=work.aside + 1)
+                in_turns = (work.in_turns or frozenset()) | {long.what}
+                again = work._replace(before=deque(long.before), in_turns=in_turns)
                 try:
                     if self.slow is None:  # here it has a place already
                         self._put(again)

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval import workers as module
 from retrieval.errors import RetrievalError
-from retrieval.workers import MAX_ASIDE, Busy, TakesLong, Workers, do_parts, step_aside
+from retrieval.workers import Busy, TakesLong, Workers, do_parts, step_aside
 
 
 class Door:
@@ -271,7 +271,8 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     assert done == [0, "other", "other", 1, 2]
 
 
-def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch):
+@pytest.mark.parametrize("catches", [False, True])
+def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch, catches):
     """A search that had to load its method found the neighbours of 5000 pictures in one go: all who
     had to be apart waited, and behind a lock of its own everybody."""
     monkeypatch.setattr(module, "TURN", 0)
@@ -284,7 +285,14 @@ def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch):
 
     def many():
         step_aside()
-        do_parts([partial(part, number) for number in range(3) if number not in known])
+        missing = [partial(part, number) for number in range(3) if number not in known]
+        if not catches:
+            do_parts("x", missing)
+        elif missing:
+            try:
+                step_aside("x")
+            except TakesLong as error:
+                raise TakesLong(missing, "x") from error
         return "all"
 
     def slow():
@@ -305,13 +313,13 @@ def test_parts_that_are_never_done_come_to_an_end():
     workers, done = Workers(1, 10, slow=Workers(1, 10)), []
 
     def never():
-        do_parts([partial(done.append, number) for number in range(2)])
+        do_parts("x", [partial(done.append, number) for number in range(2)])
         return "all"
 
     assert workers.submit("a", never).result(30) == "all"
-    assert len(done) == 2 * (MAX_ASIDE + 1)
+    assert done == [0, 1] * 2
     assert Workers(1, 10).submit("a", never).result(30) == "all"
-    assert len(done) == 2 * (MAX_ASIDE + 2)
+    assert done == [0, 1] * 3
 
 
 def test_nobody_steps_aside_where_there_is_no_place_for_it():

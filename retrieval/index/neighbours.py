@@ -71,7 +71,7 @@ def find(index: Index) -> Neighbours:
     missing = [
         partial(_find_part, index, start, size) for start in starts if start not in index.near
     ]
-    workers.do_parts(missing)
+    workers.do_parts("neighbours", missing)
     positions, similarity = zip(*(index.near[start] for start in starts), strict=True)
     return Neighbours(np.concatenate(positions), np.concatenate(similarity))
 

@@ -28,6 +28,7 @@ MISSING = (
     "their features are not beside the index, and the pictures cannot be read or were changed; "
     "index them again with --verifier xfeat."
 )
+KEYPOINTS = "keypoints"  # what pictures are described for in turns: see ``workers.step_aside``
 CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
 
@@ -95,7 +96,8 @@ class DatabaseFeatures:
         try:
             features = self._find(position)
         except workers.TakesLong as error:
-            raise workers.TakesLong([partial(self._find, one) for one in among]) from error
+            parts = [partial(self._find, one) for one in among]
+            raise workers.TakesLong(parts, KEYPOINTS) from error
         if features is None:
             self.missing.add(position)
         return features
@@ -133,7 +135,7 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     They are those that an index of keypoints would hold. digest: of the file that was indexed.
     Raises RetrievalError where the file is gone, or another one by now.
     """
-    workers.step_aside()  # all pictures of a shortlist take a while
+    workers.step_aside(KEYPOINTS)  # all pictures of a shortlist take a while
     data = images.read_bytes(path, path.name)
     if layout.digest(data) != digest:
         raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")
