@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from retrieval.collections.credits import Credit, read_credits
 from retrieval.collections.ground_truth import (
@@ -75,6 +75,20 @@ class Collection:
         from retrieval import images  # brings Pillow, which opening by name can do without
 
         return images.read_bytes(self.path(name), name)
+
+    def check_folder(self, folder: PurePath) -> None:
+        """Raise RetrievalError where a folder of pictures is there and cannot be read."""
+        if self.root is None:
+            return
+        try:
+            os.scandir(self.root / folder).close()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise RetrievalError(
+                f"{self.root / folder} cannot be read: {error.strerror}. What is known of its "
+                "pictures is kept: run the same command again when it can be read."
+            ) from error
 
     @cached_property
     def has_pictures(self) -> bool:

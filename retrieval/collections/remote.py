@@ -12,10 +12,10 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
@@ -103,6 +103,10 @@ class Remote(Collection):
                 ) from error
         return images.read_bytes(bytes(data), name)
 
+    def check_folder(self, folder: PurePath) -> None:
+        with _errors_explained(self.address):
+            self.place.check_folder(folder.as_posix())
+
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which connect themselves."""
         return {key: value for key, value in vars(self).items() if key != "place"}
@@ -139,6 +143,12 @@ class _Folder:
             else:
                 others += 1
         return in_order(names, others, _shown(self.address))
+
+    def check_folder(self, folder: str) -> None:
+        """Raise what says that a folder cannot be read: ``find`` leaves it out without a word."""
+        if not self.web:  # which ``_linked`` reads
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
 
     def open(self, name: str) -> BinaryIO:
         if not self.web:
@@ -215,6 +225,9 @@ class _Zip:
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
+
+    def check_folder(self, folder: str) -> None:
+        """A zip is read as a whole."""
 
     def open(self, name: str) -> BinaryIO:
         return self.files[name]()

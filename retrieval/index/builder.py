@@ -69,9 +69,8 @@ def build(
         previous = previous_at(target, method, names, part)
         known = _known(donors if previous is None else [previous, *donors])
         with Journal(work_folder(target), layout.identity(method)) as journal:
-            if collection.root is not None:
-                described = {*journal.digests, *(previous.names if previous else ())}
-                _check_folders_can_be_read(collection.root, described.difference(names))
+            described = {*journal.digests, *(previous.names if previous else ())}
+            _check_folders_can_be_read(collection, described.difference(names))
             digests: dict[str, str] = {}
             unread: dict[str, str] = {}  # name → reason
             finished = Known(journal.digests, frozenset(known))
@@ -98,21 +97,13 @@ def build(
         return finish(target, method, collection, content, started, more)
 
 
-def _check_folders_can_be_read(root: Path, gone: Iterable[str]) -> None:
+def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
     """Raise RetrievalError where pictures may be gone only because their folder cannot be read.
 
     gone: names of pictures that have been described and are not in the list of the folder.
     """
     for folder in {folder for name in gone for folder in PurePosixPath(name).parents}:
-        try:
-            os.scandir(root / folder).close()
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:
-            raise RetrievalError(
-                f"{root / folder} cannot be read: {error.strerror}. What is known of its pictures "
-                "is kept: run the same command again when it can be read."
-            ) from error
+        collection.check_folder(folder)
 
 
 def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:

@@ -170,6 +170,29 @@ def test_storage_that_goes_away_stops_the_build(addresses, tmp_path, monkeypatch
     assert len(made) == 7
 
 
+def test_a_folder_that_cannot_be_listed_for_a_while(addresses, tmp_path, monkeypatch):
+    """fsspec leaves it out without a word: its pictures were dropped as if they were deleted."""
+    memory = type(fsspec.filesystem("memory"))
+    listed = memory.ls
+
+    def ls(self, path, *args, **options):
+        if path.rstrip("/").endswith("/sub"):
+            raise OSError(5, "Input/output error")
+        return listed(self, path, *args, **options)
+
+    def update():
+        method = Thumbnail()
+        built = index.build(open_anywhere(addresses[1]), method, tmp_path / "index")
+        return len(built), len(method.described)
+
+    first = update()
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "find", fsspec.AbstractFileSystem.find)  # as sftp, ftp, smb have it
+        patch.setattr(memory, "ls", ls)
+        refused("cannot be read: Input/output error", update)
+    assert update() == (first[0], 0)
+
+
 def test_a_picture_is_deleted_meanwhile(tmp_path):
     memory = fsspec.filesystem("memory")
     for seed in range(2):
