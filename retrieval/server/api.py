@@ -149,7 +149,7 @@ async def search_by_name(
     """Search with a picture of the collection: a database picture, or one of its queries."""
 
     def looked_up() -> tuple[Index, Path]:
-        index = catalogue.open_index(f"{collection}/{checkpoint}")
+        index = catalogue.ready_index(f"{collection}/{checkpoint}")
         return index, catalogue.picture_path(catalogue.collection(collection), name)
 
     index, path = await catalogue.in_turn(request, looked_up, catalogue.LOOKUP_WORKERS)
@@ -170,7 +170,7 @@ async def search_by_upload(
     """Search with a picture of your own."""
     index = await catalogue.in_turn(
         request,
-        lambda: catalogue.open_index(f"{collection}/{checkpoint}"),
+        lambda: catalogue.ready_index(f"{collection}/{checkpoint}"),
         catalogue.LOOKUP_WORKERS,
     )
     name = catalogue.as_text(Path(picture.filename or "picture").name)

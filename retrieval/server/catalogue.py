@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,6 +100,17 @@ def open_index(name: str) -> Index:
         return opened(path)
 
 
+def ready_index(name: str) -> Index:
+    """``open_index`` with all that a search in it needs loaded.
+
+    A search that had to load it would stay among those that take long, one at a time.
+    """
+    index = open_index(name)
+    _method(index.path, loading.version_of(index.path))
+    collection(index.path.parent.name)
+    return index
+
+
 def opened(path: Path) -> Index:
     """The index in a folder, or in the store that the folder stands for; it stays open.
 
@@ -159,7 +171,6 @@ def search(
     """
     if not isinstance(source, str | Path | bytes):
         source.seek(0)  # it was read already where this is done again, apart
-    # The picture is read first, so that a bad one does not load a network.
     data = images.read_bytes(source, name)
     picture = images.read(data, name, images.visitors_limit())
     return search_module.rank_picture(
@@ -208,6 +219,7 @@ def _cached_per_version(load: Callable) -> Callable:
     cache: dict[Any, tuple[tuple, Any]] = {}
     locks: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
 
+    @wraps(load)
     def cached_load(path_or_name, *version):
         entry = cache.get(path_or_name)
         if entry is None or entry[0] != version:

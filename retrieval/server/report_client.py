@@ -77,7 +77,7 @@ def router(collection: str) -> APIRouter:
             paths = catalogue.index_of_each_method(collection)
             if method not in paths:
                 raise RetrievalError(f"There is no index for method {method} here.")
-            return catalogue.open_index(paths[method])
+            return catalogue.ready_index(paths[method])
 
         index = await catalogue.in_turn(request, looked_up, catalogue.LOOKUP_WORKERS)
         return await catalogue.in_turn(request, lambda: _search(index, picture, box))

@@ -175,6 +175,20 @@ def test_a_picture_that_takes_long_is_searched_with_apart(client, folder, monkey
     assert workers.slow._threads
 
 
+def test_first_searches_are_not_put_apart(start, folder, monkeypatch):
+    """Thirty clients of a service that was just started waited for one thread, up to 37 s."""
+    workers = Workers(1, 10, slow=Workers(1, 10))
+    monkeypatch.setattr(catalogue, "SEARCH_WORKERS", workers)
+    for name in ("_index", "_method", "_collection"):
+        load = getattr(catalogue, name).__wrapped__
+        monkeypatch.setattr(catalogue, name, catalogue._cached_per_version(load))
+    monkeypatch.setattr(images, "QUICK_SECONDS", 60)
+    data = (folder / "b.png").read_bytes() + b"that no other test found to be slow"
+    assert start().upload(GEM, data).status_code == 200
+    assert workers._threads
+    assert not workers.slow._threads
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
 def test_a_picture_that_takes_long_is_sent_apart(client, monkeypatch):
     """One of 10 s in a collection, asked for again and again, kept all others waiting for 15."""
