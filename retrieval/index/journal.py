@@ -69,9 +69,7 @@ class Journal:
         path.touch()
         data.touch()
         lines_end = data_end = 0
-        if files.has_holes(
-            data
-        ):  # a stranger's: the checksums of a terabyte of nothing take an hour
+        if files.has_holes(data):  # a stranger's: checksums of a terabyte of nothing take an hour
             with open(data, "rb") as features:
                 os.truncate(data, os.lseek(features.fileno(), 0, os.SEEK_HOLE))
         with open(path, "rb") as lines, open(data, "rb") as features:

@@ -34,9 +34,7 @@ ENTRY = 40  # bytes of images.json that a picture takes at least
 ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
 BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
 MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
-OURS = (
-    150  # bytes of images.json that a picture takes at most in an index of ours, but for its name
-)
+OURS = 150  # bytes there that a picture takes at most in an index of ours, beside its name
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 
 
