@@ -74,7 +74,7 @@ def step_aside(what: str = "") -> None:
 
     Returns where it is there already, or where the work was not given to workers who have such a
     place; otherwise an exception leads out of the work.
-    what: whoever catches that makes ``TakesLong`` of it with the same, and with parts.
+    what: given where the caller catches it and raises ``TakesLong`` with parts and this name.
     """
     if keeps_others_waiting() or (what and _may_take_turns(what)):
         raise TakesLong
@@ -220,7 +220,7 @@ class Workers:
         if work.future.done():  # cancelled
             return
         started = time.monotonic()
-        _in_turns.set(None)  # a part is in parts no more
+        _in_turns.set(None)  # a part is done in one go
         while work.before:
             with contextlib.suppress(Exception):
                 work.before.popleft()()

@@ -22,8 +22,8 @@ T = TypeVar("T")
 # One at a time where the picture takes long to read.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
-LOOK_FOR_TURN = 2.0  # s after which one who waits for a session looks whether anybody is there
-# By what is done, and by client
+LOOK_FOR_TURN = 2.0  # s after which a page that waits for another looks whether it is still open
+# Locks of ``one_of_client``, by kind and client.
 taken: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
 
 
