@@ -124,7 +124,7 @@ if labelled_runs:
         f"Measured with this program on {collection.title}, {len(collection.names):,} pictures. "
         f"The columns mP@k and Queries are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
-        + (f" {collection.note}" if collection.note else "")
+        + (f" {plain(collection.note)}" if collection.note else "")
         + (
             runs.scores_with_boxes(collection_with_boxes, labelled_runs.values(), protocol)
             if collection.whole

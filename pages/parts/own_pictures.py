@@ -118,7 +118,9 @@ def show_section(method_name: str) -> None:
         if st.query_params.get("collection") == NAME:
             st.info(query.NO_OWN_PICTURES)
         st.stop()
-    elif own.skipped:
+    if own.collection.note:
+        st.caption(plain(own.collection.note))
+    if own.skipped:
         files = "1 file" if len(own.skipped) == 1 else f"{len(own.skipped)} files"
         with st.expander(f"{files} could not be read and will not be found"):
             for picture in own.skipped:

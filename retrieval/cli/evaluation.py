@@ -125,7 +125,7 @@ def _print_run(
     )
     print(printable(text))
     if collection.note:
-        print(collection.note)
+        print(printable(collection.note))
     print_table({name: run.scores[name] for name in protocols})
     if run.note:
         print(f"note: {run.note}", file=sys.stderr)

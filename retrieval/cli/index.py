@@ -110,6 +110,8 @@ def _index(args: argparse.Namespace) -> None:
     collection = remote.open_anywhere(args.collection)
     method = load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
+    if collection.note:
+        print(f"note: {printable(collection.note)}", file=sys.stderr)
     with Bar(len(collection.names)) as bar:
         index = build(
             collection,

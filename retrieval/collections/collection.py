@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 
-from retrieval.collections.credits import Credit, read_credits
+from retrieval.collections.credits import Credit, one_line, read_credits
 from retrieval.collections.ground_truth import (
     GroundTruth,
     Query,
@@ -221,7 +221,8 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
     A folder with ``ground_truth.json`` is read through that; any other is searched for
     pictures, subfolders included, in the order of their names, and labelled by the classic
     authors' ``*_query.txt`` if it holds them. Hidden files and links that leave the folder are
-    left out. A name wins over a folder of the same name: write ``./town`` for the folder.
+    left out, and so are folders in it that cannot be read, which ``note`` tells. A name wins over a
+    folder of the same name: write ``./town`` for the folder.
     most: files and folders to search, where it is not the user who names the folder.
     Raises RetrievalError when there is nothing to open, and says what to do.
     """
@@ -246,7 +247,7 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
 def _open_folder(folder: Path, most: int | None) -> Collection:
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
-    names = _scan(folder, most)
+    names, unread = _scan(folder, most)
     truth = GroundTruth(names, ())
     if any(folder.glob("*_query.txt")):
         truth = read_ground_truth(folder, names)
@@ -258,7 +259,7 @@ def _open_folder(folder: Path, most: int | None) -> Collection:
         truth.queries,
         credits=read_credits(folder),
         metadata=read_metadata(folder, names),
-        note=truth.note,
+        note=" ".join(filter(None, [truth.note, unread])),
     )
 
 
@@ -326,16 +327,17 @@ def _views(path: Path, names: tuple[str, ...]) -> Metadata:
     }
 
 
-def _scan(folder: Path, most: int | None = None) -> tuple[str, ...]:
-    """Names of the pictures below ``folder`` (already resolved), sorted.
+def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
+    """Sorted names of the pictures below ``folder`` (already resolved); a note on folders not read.
 
     Raises RetrievalError where there are more than ``most`` files and folders, and OSError.
     """
     from retrieval.images import SUFFIXES  # brings Pillow, which opening by name can do without
 
     names, others, seen = [], 0, 0
+    unread: list[OSError] = []
     os.scandir(folder).close()  # unlike walking, it says what is wrong
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=unread.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)
         if most is not None and seen > most:
@@ -350,7 +352,16 @@ def _scan(folder: Path, most: int | None = None) -> tuple[str, ...]:
                 not path.is_symlink() or path.resolve().is_relative_to(folder)
             ):
                 names.append(path.relative_to(folder).as_posix())
-    return in_order(names, others, folder)
+    note = ""
+    if unread:
+        first = Path(unread[0].filename).relative_to(folder).as_posix()
+        count = "1 folder" if len(unread) == 1 else f"{len(unread):,} folders"
+        note = (
+            f"{count} in it cannot be read, and the pictures there are left out: {one_line(first)}"
+            + (f" ({unread[0].strerror})" if len(unread) == 1 else " and others")
+            + "."
+        )
+    return in_order(names, others, folder), note
 
 
 def in_order(names: Iterable[str], others: int, where: object) -> tuple[str, ...]:

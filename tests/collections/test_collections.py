@@ -51,6 +51,23 @@ def test_links_that_leave_the_folder_are_left_out(folder, tmp_path):
     assert open_collection(folder).names == ("a.png", "b.JPG", "inside.jpg", "sub/deep/c.webp")
 
 
+def test_a_folder_that_cannot_be_read_is_left_out_and_named(folder, monkeypatch):
+    scan = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("/sub"):
+            raise OSError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = open_collection(folder)
+    assert found.names == ("a.png", "b.JPG")
+    assert found.note == (
+        "1 folder in it cannot be read, and the pictures there are left out: sub "
+        "(Permission denied)."
+    )
+
+
 def test_a_link_to_the_folder_itself_is_fine(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     assert len(open_collection(tmp_path / "link")) == 3
