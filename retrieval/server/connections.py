@@ -27,7 +27,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         request_limits.limit_connection(self, transport)
-        self.open.setdefault(self._client_key(), {})[self] = None
+        self.key = hosts.client_of_peer(self.client)
+        self.open.setdefault(self.key, {})[self] = None
         self._start_timer()
         if sum(map(len, self.open.values())) > MAX_CONNECTIONS:
             theirs = max(self.open.values(), key=len)
@@ -38,6 +39,7 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer()
+            self.loop.call_soon(self._move)  # when what a proxy says of its client was read
         elif self.timer is None:
             self._start_timer()
 
@@ -46,8 +48,12 @@ class Connection(H11Protocol):
         self._forget()
         super().connection_lost(exc)
 
-    def _client_key(self) -> str:
-        return hosts.client_of_peer(self.client)
+    def _move(self) -> None:
+        """Count the connection of a proxy among those of the client for whom it asks."""
+        key = hosts.client_of_peer(self.scope["client"])
+        if key != self.key and self._forget():
+            self.key = key
+            self.open.setdefault(key, {})[self] = None
 
     def _waits_for_client(self) -> bool:
         """Whether the client has to send or to read something; else we work on its request."""
@@ -62,12 +68,14 @@ class Connection(H11Protocol):
             self.timer.cancel()
             self.timer = None
 
-    def _forget(self) -> None:
-        key = self._client_key()
-        theirs = self.open.get(key, {})
+    def _forget(self) -> bool:
+        """Whether it was open."""
+        theirs = self.open.get(self.key, {})
+        was_open = self in theirs
         theirs.pop(self, None)
         if not theirs:
-            self.open.pop(key, None)
+            self.open.pop(self.key, None)
+        return was_open
 
     def _abort(self) -> None:
         self._stop_timer()
