@@ -22,7 +22,7 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
-TURN = 0.1  # s after which work in many parts lets others have a turn
+TURN = 0.1  # s after which work in many parts lets others have a turn, at least
 LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue of one who waits; far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
@@ -43,8 +43,9 @@ class Busy(RetrievalError):
 class TakesLong(Exception):
     """A piece of work has to be done again among those that take long.
 
-    before: what is done there first, in several turns: each ends after ``TURN``. Its results have
-    to be cached, and its errors are dropped, as the work itself will meet them again.
+    before: what is done there first, in several turns: each ends after ``TURN``, or later where a
+    piece of work took longer of late. Its results have to be cached, and its errors are dropped, as
+    the work itself will meet them again.
     what: a name for what is done in turns, which happens once for a piece of work.
     """
 
@@ -220,11 +221,12 @@ class Workers:
         if work.future.done():  # cancelled
             return
         started = time.monotonic()
+        turn = max(TURN, self._seconds / 2)  # hundreds of turns would wait for those of seconds
         _in_turns.set(None)  # a part is done in one go
         while work.before:
             with contextlib.suppress(Exception):
                 work.before.popleft()()
-            if time.monotonic() - started >= TURN:
+            if time.monotonic() - started >= turn:
                 self._put(work)
                 break
         else:

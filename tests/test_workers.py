@@ -238,6 +238,7 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     """A shortlist of a hundred pictures kept all others with slow pictures waiting to its end."""
     monkeypatch.setattr(module, "TURN", 0)
     workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+    workers.slow._seconds = 0
     known = set()
 
     def part(number):
@@ -271,12 +272,43 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     assert done == [0, "other", "other", 1, 2]
 
 
+def test_work_in_many_parts_has_longer_turns_beside_work_that_takes_long(door):
+    """Three connections of one client that asked for LighterGlue, 11 s each, kept geometry of 100
+    pictures without keypoints waiting for over 300 s, alone 33."""
+    workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+    workers.slow._seconds = 60.0
+
+    def part(number):
+        door()
+        time.sleep(0.11)
+        done.append(number)
+
+    def many():
+        do_parts("x", [partial(part, number) for number in range(3) if number not in done])
+        return "all"
+
+    def slow():
+        step_aside()
+        done.append("other")
+
+    futures = [workers.submit("a", many)]
+    assert door.entered.wait(30)
+    futures.append(workers.submit("b", slow))
+    while not workers.slow._waiting:
+        time.sleep(0.001)
+    door.open.set()
+    for future in futures:
+        future.result(30)
+    assert done == [0, 1, 2, "other"]
+
+
 @pytest.mark.parametrize("catches", [False, True])
 def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch, catches):
     """A search that had to load its method found the neighbours of 5000 pictures in one go: all who
     had to be apart waited, and behind a lock of its own everybody."""
     monkeypatch.setattr(module, "TURN", 0)
     workers, done, known = Workers(1, 10, slow=Workers(1, 10)), [], set()
+    workers.slow._seconds = 0
 
     def part(number):
         door()
