@@ -277,3 +277,20 @@ def test_a_map_of_more_landmarks_than_colours_and_shapes():
     ]
     drawn = json.dumps(collection_map._chart(rows, "landmark", "N").to_dict())
     assert json.dumps([f"{n:02}" for n in range(30)]) in drawn, "each has its place in the legend"
+
+
+def test_names_below_a_map_have_room():
+    """Those of colleges of Oxford took four columns: on a telephone two of them lay outside."""
+
+    def columns(names, width):
+        terms = collection_map._legend_columns(names).expr.split(" : ")
+        rooms = [re.fullmatch(r"width >= (\d+) \? (\d)", term).groups() for term in terms[:-1]]
+        return next((int(count) for room, count in rooms if width >= int(room)), int(terms[-1]))
+
+    phone, half_a_page = 358, 600
+    colleges = [f"{name} College, Oxford" for name in ("Keble", "Balliol", "Magdalen", "Exeter")]
+    assert columns(colleges, phone) == 2
+    assert columns(colleges, half_a_page) == 3
+    assert columns(["x" * 300] * 20, phone) == 2, "a long name is cut"
+    assert columns(["bridge", "chapel", "market", "museum", "observatory"], phone) == 4
+    assert columns(["1"], 10) == 1

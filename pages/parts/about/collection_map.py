@@ -26,6 +26,8 @@ MAX_COLOURED_NUMBERS = 6  # different numbers of a column that each get a colour
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 SHAPES = ("circle", "triangle-up", "diamond", "square")
 UNKNOWN = "#9aa4ad"
+# Pixels of a mark, a letter and a whole name in the legend: two columns fit on a telephone.
+MARK_WIDTH, LETTER_WIDTH, NAME_WIDTH = 28, 6.5, 140
 NEAREST = 10  # neighbours of the query that are marked
 THUMBNAIL_SIDE = 96  # pixels of a picture under the mouse
 MAX_THUMBNAILS = 600  # pictures of a map; with more of them, none is shown
@@ -227,12 +229,13 @@ def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
     }
     legend = altair.Legend(
         orient="bottom",
-        columns=4,
+        columns=_legend_columns(known),
         title=None,
         symbolLimit=0,
         symbolSize=100,
         symbolStrokeWidth=2,
         labelFontSize=14,
+        labelLimit=NAME_WIDTH,
     )
     legend_selection = altair.selection_point("alone", fields=["value"], bind="legend")
     return marks.encode(
@@ -244,6 +247,20 @@ def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
         },
         opacity=altair.condition(legend_selection, altair.value(0.9), altair.value(0.12)),
     ).add_params(legend_selection)
+
+
+def _legend_columns(names: list) -> altair.ExprRef:
+    """As many columns of names, four at most, as a browser has room for below the map.
+
+    Names beyond the edge could be neither read nor clicked.
+    """
+    columns = "1"
+    for count in (2, 3, 4):
+        starts = range(min(count, len(names)))
+        longest = [max(len(str(name)) for name in names[start::count]) for start in starts]
+        room = sum(MARK_WIDTH + min(LETTER_WIDTH * letters, NAME_WIDTH) for letters in longest)
+        columns = f"width >= {room:.0f} ? {count} : {columns}"
+    return altair.ExprRef(columns)
 
 
 @st.cache_data(max_entries=12, show_spinner="Drawing the map")
