@@ -51,8 +51,9 @@ def digest(path: Path) -> str:
     Raises RetrievalError where something cannot be read, and where it is too large for weights.
     """
     try:
+        size = path.stat().st_size  # raises where it is missing
         if path.is_file():
-            torch_files.check_size(path, path.stat().st_size)
+            torch_files.check_size(path, size)
             return files.digest(path)
         inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
         torch_files.check_size(path, sum(file.stat().st_size for file in inside))

@@ -196,6 +196,8 @@ def test_a_network_of_cirtorch_is_described_by_its_meta(tmp_path):
     data["state_dict"]["pool.p"] += 1
     torch.save(data, tampered)
     refused("SHA-256", checkpoints.load, replace(record, file=tampered))
+    tampered.unlink()
+    refused("cannot be read: No such file", checkpoints.load, replace(record, file=tampered))
 
 
 def test_tampered_embedded_weights_are_refused(tmp_path):
