@@ -1,16 +1,27 @@
 """What all tests of pages need, and a small collection for those of the search page."""
 
 import dataclasses
+import functools
 import json
 from types import SimpleNamespace
 
 import pytest
 from search_app import BLUE, GREEN, RED, Colours, picture
+from streamlit.components.v2 import manifest_scanner
 
 from pages.parts import loaders, own_pictures
 from pages.parts.cache import Cache
 from retrieval import index, methods
 from retrieval.collections import collection as collections
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scanned_once():
+    """Each AppTest looks for components in all that is installed, which stays the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 @pytest.fixture(autouse=True)

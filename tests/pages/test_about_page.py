@@ -33,11 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 def page(**link):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    link = {"collection": "town", "query": "hall_004.jpg", **link}
-    app.query_params.update(link)
-    app.run()
-    for name, value in link.items():
-        app.query_params[name] = value
+    app.query_params.update({"collection": "town", "query": "hall_004.jpg", **link})
     app.switch_page("pages/about.py").run()
     assert not app.exception, app.exception
     return app

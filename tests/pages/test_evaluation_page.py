@@ -81,7 +81,6 @@ def little(tmp_path, monkeypatch):
 
 def start(**link):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    app.run()
     app.switch_page("pages/evaluation.py")
     for name, value in link.items():
         app.query_params[name] = value

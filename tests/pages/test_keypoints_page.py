@@ -120,8 +120,6 @@ def little(tmp_path, monkeypatch):
 
 def start(**link):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    app.run()
-    app.query_params.clear()  # those of the search page, as in a browser
     for name, value in link.items():
         app.query_params[name] = value
     app.switch_page("pages/keypoints.py").run()

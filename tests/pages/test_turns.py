@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from matplotlib.figure import Figure
+from stubs import Grid, Thumbnail
 
 from pages.parts import indexing, loaders, turns
 from retrieval.collections import collection as collections
@@ -99,10 +100,12 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
         return collect(*arguments)
 
     monkeypatch.setattr(builder, "collect", collected)
+    stubs = {"sir": Thumbnail(), "delf": Grid()}
+    monkeypatch.setattr(loaders, "load_method", stubs.get)
     collection = collections.open_collection(colours_folder)
     for large in (len(collection), len(collection) - 1):
         monkeypatch.setattr(indexing, "LARGE", large)
-        for method in ("sir", "delf"):
+        for method in stubs:
             indexing.build(collection, method, tmp_path / f"{method}-{large}")
     assert holding == [[], [], [], ["index"]]
 
