@@ -13,8 +13,22 @@ from retrieval.training import delf, pairs, photographs
 QUICK = {"epochs": 1, "rate": 1e-3, "steps": 3}
 
 
+@pytest.fixture(scope="module")
+def verified():
+    """Pairs by the digest of the pictures: to find them takes longer than the trainings here."""
+    return {}
+
+
 @pytest.fixture
-def quick(monkeypatch, small):
+def quick(monkeypatch, small, verified):
+    verify = pairs.verified_pairs
+
+    def verified_pairs(photos, progress=None):
+        if photos.digest() not in verified:
+            verified[photos.digest()] = verify(photos, progress)
+        return {name: one.clone() for name, one in verified[photos.digest()].items()}
+
+    monkeypatch.setattr(pairs, "verified_pairs", verified_pairs)
     monkeypatch.setitem(SETTINGS["delf"], "size", 192)
     monkeypatch.setattr(pairs, "SIZE", 64)
     monkeypatch.setattr(delf, "SIZE", 96)

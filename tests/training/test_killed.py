@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,16 @@ def test_a_killed_training_goes_on_to_the_same_bytes(landmarks, tmp_path, method
     command = [sys.executable, "-c", PROGRAM, method, str(landmarks.root)]
     root = Path(__file__).parents[2]
     killed, whole = tmp_path / "killed.pth", tmp_path / "whole.pth"
-    process = subprocess.Popen([*command, str(killed)], cwd=root, env=environment)
-    kept = tmp_path / "killed.pth.training" / f"{state}.state"
-    while not kept.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
-    for out in (killed, whole):
-        subprocess.run([*command, str(out)], cwd=root, env=environment, check=True)
+    start = partial(subprocess.Popen, cwd=root, env=environment)
+    with start([*command, str(whole)]) as beside:  # on another core
+        process = start([*command, str(killed)])
+        kept = tmp_path / "killed.pth.training" / f"{state}.state"
+        while not kept.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+        assert start([*command, str(killed)]).wait() == 0
+    assert beside.returncode == 0
     assert killed.read_bytes() == whole.read_bytes()
 
 
