@@ -406,13 +406,14 @@ def test_an_evaluation_with_very_many_stages(tmp_path, town):
 def test_a_flipped_bit_in_an_evaluation(tmp_path, town, name):
     _, honest, collection = town
     path = shutil.copytree(honest, tmp_path / "index")
+    index = indexes.load(path)
     whole = (path / name).read_bytes()
     for place in range(0, len(whole), 7):
         data = bytearray(whole)
         data[place] ^= 1 << place % 8
         (path / name).write_bytes(data)
         try:
-            run = runs.load_run(indexes.load(path), collection)
+            run = runs.load_run(index, collection)
         except RetrievalError:
             continue
         assert all(len(one) == 2 for one in run.timings.values())

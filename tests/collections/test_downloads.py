@@ -504,7 +504,19 @@ def test_every_source_has_a_collection_and_an_address():
 
 
 @pytest.fixture
-def published(server, roxford, monkeypatch, tmp_path):
+def descriptors(server, roxford, monkeypatch, tmp_path):
+    """The server that is asked for a .mat, and has none yet."""
+    monkeypatch.setattr(features, "PRECOMPUTED", tmp_path / "precomputed")
+    monkeypatch.setitem(
+        features.FEATURES,
+        "roxford5k-gem-features",
+        replace(features.FEATURES["roxford5k-gem-features"], address=f"{server.root}/gem.mat"),
+    )
+    return server
+
+
+@pytest.fixture
+def published(descriptors):
     """A .mat of the true layout in which query i looks like pictures i, i + 1 and i + 2."""
     random = np.random.default_rng(0)
     database = random.standard_normal((4993, 2048))
@@ -513,14 +525,7 @@ def published(server, roxford, monkeypatch, tmp_path):
     )
     mat = io.BytesIO()
     savemat(mat, {"X": unit(database).T, "Q": unit(queries).T})
-    server.files["/gem.mat"] = mat.getvalue()
-    monkeypatch.setattr(features, "PRECOMPUTED", tmp_path / "precomputed")
-    monkeypatch.setitem(
-        features.FEATURES,
-        "roxford5k-gem-features",
-        replace(features.FEATURES["roxford5k-gem-features"], address=f"{server.root}/gem.mat"),
-    )
-    return server
+    descriptors.files["/gem.mat"] = mat.getvalue()
 
 
 def unit(rows):
@@ -584,12 +589,12 @@ def test_scores_that_differ_from_the_published_ones_are_an_error(published, caps
         b"\x89HDF\r\n\x1a\n" + bytes(500),
     ],
 )
-def test_mat_files_of_another_kind(published, content, tmp_path):
+def test_mat_files_of_another_kind(descriptors, content, tmp_path):
     if isinstance(content, dict):
         buffer = io.BytesIO()
         savemat(buffer, content, do_compression=True)
         content = buffer.getvalue()
-    published.files["/gem.mat"] = content
+    descriptors.files["/gem.mat"] = content
     with pytest.raises(RetrievalError, match=r"readable \.mat|instead of|not numbers"):
         features.download("roxford5k-gem-features")
     assert not (tmp_path / "precomputed").exists()
