@@ -76,8 +76,11 @@ class Collection:
 
         return images.read_bytes(self.path(name), name)
 
-    def check_folder(self, folder: PurePath) -> None:
-        """Raise RetrievalError where a folder of pictures is there and cannot be read."""
+    def check_folder(self, folder: PurePath, gone: str) -> None:
+        """Raise RetrievalError where a folder of pictures is there and cannot be read.
+
+        gone: name of a picture below it that is not in the list any more.
+        """
         if self.root is None:
             return
         try:

@@ -103,9 +103,9 @@ class Remote(Collection):
                 ) from error
         return images.read_bytes(bytes(data), name)
 
-    def check_folder(self, folder: PurePath) -> None:
+    def check_folder(self, folder: PurePath, gone: str) -> None:
         with _errors_explained(self.address):
-            self.place.check_folder(folder.as_posix())
+            self.place.check_folder(folder.as_posix(), gone)
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which connect themselves."""
@@ -144,11 +144,15 @@ class _Folder:
                 others += 1
         return in_order(names, others, _shown(self.address))
 
-    def check_folder(self, folder: str) -> None:
-        """Raise what says that a folder cannot be read: ``find`` leaves it out without a word."""
+    def check_folder(self, folder: str, gone: str) -> None:
+        """Raise what says that a folder cannot be read: ``find`` leaves it out without a word.
+
+        sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``.
+        """
         if not self.web:  # which ``_linked`` reads
             with suppress(FileNotFoundError, NotADirectoryError):
                 self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
+                self.files.info(self.start + gone)
 
     def open(self, name: str) -> BinaryIO:
         if not self.web:
@@ -226,7 +230,7 @@ class _Zip:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
 
-    def check_folder(self, folder: str) -> None:
+    def check_folder(self, folder: str, gone: str) -> None:
         """A zip is read as a whole."""
 
     def open(self, name: str) -> BinaryIO:

@@ -102,8 +102,9 @@ def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
 
     gone: names of pictures that have been described and are not in the list of the folder.
     """
-    for folder in {folder for name in gone for folder in PurePosixPath(name).parents}:
-        collection.check_folder(folder)
+    folders = {folder: name for name in gone for folder in PurePosixPath(name).parents}
+    for folder, name in folders.items():
+        collection.check_folder(folder, name)
 
 
 def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:

@@ -193,6 +193,30 @@ def test_a_folder_that_cannot_be_listed_for_a_while(addresses, tmp_path, monkeyp
     assert update() == (first[0], 0)
 
 
+def test_a_folder_that_can_be_listed_and_not_entered(addresses, tmp_path, monkeypatch):
+    """After ``chmod -R 644`` OpenSSH calls it empty: its pictures were dropped without a word."""
+    memory = type(fsspec.filesystem("memory"))
+    listed, known = memory.ls, memory.info
+
+    def ls(self, path, *args, **options):
+        return [] if path.rstrip("/").endswith("/sub") else listed(self, path, *args, **options)
+
+    def info(self, path, **options):
+        if "/sub/" in path:
+            raise PermissionError(13, "Permission denied")
+        return known(self, path, **options)
+
+    def update():
+        return len(index.build(open_anywhere(addresses[1]), Thumbnail(), tmp_path / "index"))
+
+    update()
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "find", fsspec.AbstractFileSystem.find)
+        patch.setattr(memory, "ls", ls)
+        patch.setattr(memory, "info", info)
+        refused("cannot be read: Permission denied", update)
+
+
 def test_a_picture_is_deleted_meanwhile(tmp_path):
     memory = fsspec.filesystem("memory")
     for seed in range(2):
