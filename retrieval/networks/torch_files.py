@@ -20,7 +20,8 @@ from retrieval.collections import pickles
 from retrieval.collections.pickles import GLOBALS, Global, Refused, StandIn, of_kind
 from retrieval.errors import RetrievalError
 
-MAX_BYTES = 2_000_000_000  # of weights, which take twice that in memory; no network has half
+MAX_BYTES = 1_000_000_000  # of weights; no network of ours or of cirtorch has half
+CHUNK = 1 << 20
 MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}
 
@@ -104,11 +105,18 @@ KNOWN = GLOBALS | {
 
 
 def check_size(path: Path, size: int) -> None:
-    """Refuse weights that are too large: a kilobyte of tar may become a terabyte of zeros."""
+    """Refuse weights that are too large: a kilobyte of tar may become a terabyte of zeros.
+
+    path: a file, or a folder whose files have so many bytes together.
+    """
     if size > MAX_BYTES:
         raise RetrievalError(
             f"{path.name} is refused: weights have at most {MAX_BYTES // 1_000_000_000} GB, and it "
             f"has {files.human_bytes(size)}."
+        )
+    if path.is_file() and files.has_holes(path):
+        raise RetrievalError(
+            f"{path.name} is refused: it was not written as a whole, it has holes."
         )
 
 
@@ -149,12 +157,16 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
     archive = zipfile.ZipFile(source)
     source.most = size
 
-    def member(name: str) -> bytes:
+    def member(name: str) -> bytearray:
         entry = archive.getinfo(name)
         # torch does not compress, so a file that unpacks to more than its size is a bomb.
         if entry.compress_type or entry.file_size > size:
             raise ValueError("compressed")
-        return archive.read(entry)
+        data = bytearray()
+        with archive.open(entry) as source:
+            while chunk := source.read(CHUNK):
+                data += chunk
+        return data
 
     [name] = [one for one in archive.namelist() if one.endswith("/data.pkl")]
     folder = name.removesuffix("data.pkl")
@@ -162,13 +174,20 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
     if order in archive.namelist() and member(order) != b"little":
         raise ValueError("numbers in another order of bytes")
     value = _parse(io.BytesIO(member(name)), size)
-    return value, (
-        (one, _numbers(one, member(f"{folder}data/{one.key}")))
-        for one in _storages(value, size).values()
-    )
+
+    def numbers() -> Iterator[tuple[Storage, bytearray]]:
+        for one in _storages(value, size).values():
+            data = member(f"{folder}data/{one.key}")
+            if len(data) != one.size:
+                raise ValueError("cut off")
+            yield one, data
+
+    return value, numbers()
 
 
-def _read_legacy(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
+def _read_legacy(
+    file: io.BufferedReader, size: int
+) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
     """A file from before torch 1.6: five pickles, and then the storages."""
     _magic, _version, system, value, keys = (_parse(file, size) for _ in range(5))
     if not pickles.resolve(system)["little_endian"]:
@@ -180,7 +199,10 @@ def _read_legacy(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Stor
             one = storages[key]
             if int.from_bytes(file.read(8), "little") != one.count:
                 raise ValueError("another number of numbers")
-            yield one, _numbers(one, file.read(one.size))
+            data = bytearray(one.size)
+            if file.readinto(data) != one.size:
+                raise ValueError("cut off")
+            yield one, data
 
     return value, numbers()
 
@@ -205,9 +227,3 @@ def resolve(value: object, make_tensor: Callable[[Tensor], Any]) -> Any:
     Raises what ``pickles.resolve`` does.
     """
     return pickles.resolve(value, lambda stand_in: make_tensor(of_kind(stand_in, Tensor)))
-
-
-def _numbers(storage: Storage, data: bytes) -> bytearray:
-    if len(data) != storage.size:
-        raise ValueError("cut off")
-    return bytearray(data)

@@ -6,6 +6,7 @@ A SavedModel of TensorFlow is a program and has to be run: see ``methods/saved_m
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     import torch
 
+MAX_HEAD = 50_000_000  # numbers in the layers after the trunk; one of 2048 to 2048 has 4 million
 MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
 
 
@@ -133,14 +135,13 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         raise RetrievalError(
             f"{path.name} holds the same weights under several names; save copies."
         )
-    if not all(torch.isfinite(value).all() for value in state.values()):
+    if not all(_is_finite(value) for value in state.values()):
         raise RetrievalError(f"{path.name} holds weights that are not numbers.")
-    head = {
-        key: value.detach().float().numpy()
-        for key, value in state.items()
-        if not key.startswith("features.")
-    }
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
+    rest = {key: value for key, value in state.items() if key not in trunk}
+    if sum(value.numel() for value in rest.values()) > MAX_HEAD:
+        raise RetrievalError(f"The layers after the trunk in {path.name} are too large.")
+    head = {key: value.detach().float().numpy() for key, value in rest.items()}
     return Weights(trunk, head, meta)
 
 
@@ -175,6 +176,11 @@ def _is_plain_tensor(value: Any) -> bool:
         isinstance(value, torch.Tensor)
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
     )
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    """Whether all its numbers are finite; ``torch.isfinite`` makes two copies of it."""
+    return not value.numel() or all(math.isfinite(end.item()) for end in value.aminmax())
 
 
 def _is_three_numbers(value: Any) -> bool:

@@ -7,6 +7,7 @@ import pickle
 import re
 import resource
 import struct
+import tracemalloc
 import zipfile
 from contextlib import nullcontext
 
@@ -231,15 +232,35 @@ def test_a_terabyte_of_nothing(tmp_path):
     path = tmp_path / "net.pth"
     torch.save({"meta": META, "state_dict": {}}, path)
     os.truncate(path, 2**40)
-    with pytest.raises(RetrievalError, match=r"net.pth is refused: weights have at most 2 GB"):
+    with pytest.raises(RetrievalError, match=r"net.pth is refused: weights have at most 1 GB"):
         methods.load("cnn-irwnha", path)
     module = tmp_path / "module"
     (module / "assets").mkdir(parents=True)
     (module / "saved_model.pb").touch()
     (module / "assets" / "nothing").touch()
     os.truncate(module / "assets" / "nothing", 2**40)
-    with pytest.raises(RetrievalError, match=r"module is refused: weights have at most 2 GB"):
+    with pytest.raises(RetrievalError, match=r"module is refused: weights have at most 1 GB"):
         methods.load("delf", module)
+
+
+def test_a_gigabyte_of_nothing(tmp_path, monkeypatch):
+    """8 kB on the disk: 1.9 GB of zeros in half precision behind the trunk took 6.9 GB."""
+    path, size = tmp_path / "net.pth", 50_000_000
+    with open(path, "wb") as file:
+        file.seek(size)
+        file.write(b"x")
+    with pytest.raises(RetrievalError, match=r"net.pth is refused: .* it has holes"):
+        methods.load("cnn-irwnha", path)
+    state = {"whiten.weight": torch.ones(size // 2, dtype=torch.float16)}
+    monkeypatch.setattr(weights, "MAX_HEAD", size // 2 - 1)
+    for new in (True, False):
+        torch.save({"meta": META, "state_dict": state}, path, _use_new_zipfile_serialization=new)
+        tracemalloc.start()
+        with pytest.raises(RetrievalError, match="layers after the trunk"):
+            weights.read_cirtorch(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.5 * size
 
 
 def test_what_a_network_says_of_itself_that_python_cannot_write_out(tmp_path):
