@@ -43,9 +43,9 @@ class Busy(RetrievalError):
 class TakesLong(Exception):
     """A piece of work has to be done again among those that take long.
 
-    before: what is done there first, in several turns: each ends after ``TURN``, or later where a
-    piece of work took longer of late. Its results have to be cached, and its errors are dropped, as
-    the work itself will meet them again.
+    before: what is done there first, in several turns: each ends after ``TURN``, or later where
+    whole pieces of work took longer of late. Its results have to be cached, and its errors are
+    dropped, as the work itself will meet them again.
     what: a name for what is done in turns, which happens once for a piece of work.
     """
 
@@ -117,7 +117,7 @@ class Workers:
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
         self._threads: list[threading.Thread] = []
-        self._seconds = 1.0  # that a piece of work took of late
+        self._seconds = 1.0  # that a piece of work took of late, without its parts
         self._busy = 0  # threads at work
 
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
@@ -221,7 +221,7 @@ class Workers:
         if work.future.done():  # cancelled
             return
         started = time.monotonic()
-        turn = max(TURN, self._seconds / 2)  # hundreds of turns would wait for those of seconds
+        turn = max(TURN, self._seconds)  # others have as long for theirs
         _in_turns.set(None)  # a part is done in one go
         while work.before:
             with contextlib.suppress(Exception):
@@ -232,15 +232,16 @@ class Workers:
         else:
             self._finish(work)
         del work  # see ``_finish``
-        self._seconds += (time.monotonic() - started - self._seconds) / 8
 
     def _finish(self, work: _Work) -> None:
         _in_turns.set(work.in_turns)
+        started, put_back = time.monotonic(), False
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
                 result = work.do()
             except TakesLong as long:
+                put_back = True
                 in_turns = (work.in_turns or frozenset()) | {long.what}
                 again = work._replace(before=deque(long.before), in_turns=in_turns)
                 try:
@@ -254,6 +255,8 @@ class Workers:
                 work.future.set_exception(error)
             else:
                 work.future.set_result(result)
+        if not put_back:
+            self._seconds += (time.monotonic() - started - self._seconds) / 8
         # An error holds the frames that it went through, and with them perhaps pictures. If one of
         # them held the future too, only the garbage collector could free this cycle.
         del work
