@@ -28,6 +28,7 @@ from retrieval.errors import RetrievalError
 MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a folder of the web
 MAX_FOLDERS = 10_000  # in a folder of the web: its server can make them up as it goes
 MAX_PAGE = 20_000_000  # bytes of the page that lists one of them
+MAX_SILENCE = 60.0  # s that an sftp server is waited for
 
 _LINK = re.compile(rb"""\bhref=["']([^"'<>]{1,2000})["']""", re.IGNORECASE)
 
@@ -92,7 +93,7 @@ class Remote(Collection):
         from retrieval import images
 
         data = bytearray()
-        with _errors_explained(self.address):
+        with _errors_explained(self.address, name):
             try:
                 with self.place.open(name) as file:
                     while len(data) <= images.MAX_BYTES and (chunk := file.read(archives.CHUNK)):
@@ -247,8 +248,15 @@ def _connected(address: str) -> tuple[Any, str]:
         scheme = address.partition("://")[0]
         if "://" in address and scheme not in fsspec.available_protocols():
             raise RetrievalError(f"fsspec reads no {scheme}:// addresses.")
-        web = scheme in ("http", "https")
-        files, path = fsspec.core.url_to_fs(address, **(_limited_client() if web else {}))
+        options: dict[str, Any] = {}
+        if scheme in ("http", "https"):
+            options = _limited_client()
+        elif scheme in ("sftp", "ssh"):
+            steps = ("timeout", "banner_timeout", "auth_timeout", "channel_timeout")
+            options = dict.fromkeys(steps, MAX_SILENCE)
+        files, path = fsspec.core.url_to_fs(address, **options)
+        if scheme in ("sftp", "ssh"):
+            files.ftp.get_channel().settimeout(MAX_SILENCE)
         if files.exists(path):
             return files, path
     raise RetrievalError(f"There is nothing at {_shown(address)}.")
@@ -279,8 +287,11 @@ def _limited_client() -> dict[str, Any]:
 
 
 @contextmanager
-def _errors_explained(address: str) -> Iterator[None]:
-    """What goes wrong becomes a sentence without the address's secrets, of which errors tell."""
+def _errors_explained(address: str, name: str = "") -> Iterator[None]:
+    """What goes wrong becomes a sentence without the address's secrets, of which errors tell.
+
+    name: of the picture that is read.
+    """
     try:
         yield
     except RetrievalError:
@@ -290,7 +301,10 @@ def _errors_explained(address: str) -> Iterator[None]:
     except Exception as error:  # each file system has its own
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if isinstance(number, int) else type(error).__name__
+        if isinstance(error, TimeoutError):
+            reason = "no answer came in time"
+        place = f"{name} in {_shown(address)}" if name else _shown(address)
         raise RetrievalError(
-            f"{_shown(address)} cannot be read: {reason}. See that the address and your "
+            f"{place} cannot be read: {reason}. See that the address and your "
             "credentials are right and run the same command again; what is finished is kept."
         ) from error

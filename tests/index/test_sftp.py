@@ -1,0 +1,119 @@
+"""Pictures on an sftp server: a real one, of paramiko, in this process."""
+
+import os
+import socket
+import threading
+
+import pytest
+from stubs import Thumbnail, paint, refused
+
+from retrieval import index
+from retrieval.collections import open_collection, remote
+from retrieval.collections.remote import open_anywhere
+
+paramiko = pytest.importorskip("paramiko")
+
+
+class Login(paramiko.ServerInterface):
+    def check_auth_password(self, username, password):
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind, number):
+        return paramiko.OPEN_SUCCEEDED
+
+
+class Files(paramiko.SFTPServerInterface):
+    """The files of this machine.
+
+    silent_at, forbidden: the file that it never answers for, and the one that may not be read.
+    """
+
+    silent_at, forbidden = "", ""
+    ended = threading.Event()
+
+    def stat(self, path):
+        try:
+            return paramiko.SFTPAttributes.from_stat(os.stat(path))
+        except OSError as error:
+            return paramiko.SFTPServer.convert_errno(error.errno)
+
+    lstat = stat
+
+    def list_folder(self, path):
+        return [
+            paramiko.SFTPAttributes.from_stat(os.stat(f"{path}/{name}"), name)
+            for name in os.listdir(path)
+        ]
+
+    def open(self, path, flags, attributes):
+        if self.silent_at and path.endswith(self.silent_at):
+            self.ended.wait(60)
+        if self.forbidden and path.endswith(self.forbidden):
+            return paramiko.SFTP_PERMISSION_DENIED
+        handle = paramiko.SFTPHandle(flags)
+        handle.readfile = open(path, "rb")  # noqa: SIM115
+        return handle
+
+
+@pytest.fixture(scope="module")
+def server():
+    """The port of an sftp server."""
+    key = paramiko.RSAKey.generate(2048)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # closed
+                    return
+                transport = paramiko.Transport(connection)
+                transport.add_server_key(key)
+                transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)
+                transport.start_server(server=Login())
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    Files.ended.set()
+
+
+@pytest.fixture
+def address(server, tmp_path):
+    for seed, name in enumerate(["a.png", "b.png", "sub/c.png"]):
+        paint(tmp_path / "photos" / name, seed)
+    return f"sftp://me:hunter2@127.0.0.1:{server}{tmp_path}/photos"
+
+
+def test_it_equals_the_index_of_the_folder(address, tmp_path):
+    built = index.build(open_anywhere(address), Thumbnail(), tmp_path / "there")
+    here = index.build(open_collection(tmp_path / "photos"), Thumbnail(), tmp_path / "here")
+    assert (built.names, built.digests) == (here.names, here.digests)
+    assert (built.arrays["descriptors"] == here.arrays["descriptors"]).all()
+    assert "hunter2" not in (tmp_path / "there" / "manifest.json").read_text()
+
+
+def test_a_server_that_stops_answering(address, tmp_path, monkeypatch):
+    """A build waited for it without end, and Ctrl-C did not stop it."""
+    monkeypatch.setattr(remote, "MAX_SILENCE", 1.0)
+    monkeypatch.setattr(Files, "silent_at", "b.png")
+    there = open_anywhere(address)
+    refused(
+        "^b.png in sftp://127.*no answer came in time",
+        index.build,
+        there,
+        Thumbnail(),
+        tmp_path / "there",
+    )
+
+
+def test_a_file_that_may_not_be_read_is_named(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(Files, "forbidden", "b.png")
+    there = open_anywhere(address)
+    refused(
+        "^b.png in sftp://127.*Permission denied",
+        index.build,
+        there,
+        Thumbnail(),
+        tmp_path / "there",
+    )
