@@ -8,7 +8,6 @@ in none of them is described.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -69,25 +68,30 @@ def build(
         previous = previous_at(target, method, names, part)
         known = _known(donors if previous is None else [previous, *donors])
         with Journal(work_folder(target), layout.identity(method)) as journal:
-            described = {*journal.digests, *(previous.names if previous else ())}
+            described = {*journal.described, *(previous.names if previous else ())}
             _check_folders_can_be_read(collection, described.difference(names))
             digests: dict[str, str] = {}
-            unread: dict[str, str] = {}  # name → reason
+            failed: dict[str, str] = {}  # name → reason
             finished = Known(journal.digests, frozenset(known))
             for result in describe(collection, method, names, finished, max_pixels):
                 digests[result.name] = result.digest
-                if not result.digest:
-                    unread[result.name] = str(result.outcome)
-                elif isinstance(result.outcome, str):
-                    journal.skip(result.name, result.digest, result.outcome)
+                if isinstance(result.outcome, str):
+                    failed[result.name] = result.outcome
+                    if result.digest and result.name not in described:
+                        journal.skip(result.name, result.digest, result.outcome)
                 elif result.outcome is not None:
                     journal.add(result.name, result.digest, result.size, result.outcome)
                 if progress:
                     progress(len(digests), len(names), result.name)
-            if journal.entries or len(unread) < len(names):
-                _check_pictures_are_there(collection, names, unread)
-            for name, reason in unread.items():
-                journal.skip(name, "", reason)
+            if described or len(failed) < len(names):
+                _check_pictures_are_there(collection, names, digests, failed)
+            for name, reason in failed.items():
+                # Disks and servers refuse for a while, or send a page that asks to log in.
+                again = _digest(collection, name) if name in described else ""
+                if finished.has(name, again):
+                    digests[name] = again
+                elif name in described or not digests[name]:
+                    journal.skip(name, digests[name], reason)
             stack.enter_context(turn())
             content = collect(names, digests, journal, known, method.kind)
         if part:
@@ -107,34 +111,31 @@ def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
         collection.check_folder(folder, name)
 
 
-def _check_pictures_are_there(collection, names: Sequence[str], unread: Mapping[str, str]) -> None:
+def _check_pictures_are_there(
+    collection, names: Sequence[str], digests: Mapping[str, str], failed: Mapping[str, str]
+) -> None:
     """Raise RetrievalError where the folder of the pictures went away during a build.
 
-    A disk or a network may be gone, or a server refuse all: that is no reason to drop what is known
-    of its pictures. unread: name → reason of each picture that could not be read.
+    A disk or a network may be gone, or a server refuse all or send another page in place of each:
+    that is no reason to drop what is known of its pictures.
+    digests: name → of its file, as it was read. failed: name → reason of each that could not be
+    read, or is no picture.
     """
-    if not unread:
-        return
-    if collection.root is None:
-        # One that could be read is asked for again: credentials may have run out since.
-        read = (name for name in names if name not in unread)
-        there = any(_can_be_read(collection, name) for name in islice(read, 1))
-    else:
-        there = any(os.access(collection.root / name, os.R_OK) for name in names)
-    if not there:
+    read = (name for name in names if name not in failed)
+    if failed and not any(_digest(collection, name) == digests[name] for name in islice(read, 10)):
         raise RetrievalError(
             f"The pictures of {collection.name} cannot be read any more. The first: "
-            f"{next(iter(unread.values()))} What is finished is kept: run the same command again "
+            f"{next(iter(failed.values()))} What is finished is kept: run the same command again "
             "when they are back."
         )
 
 
-def _can_be_read(collection, name: str) -> bool:
+def _digest(collection, name: str) -> str:
+    """SHA-256 of the file of a picture; '' where it cannot be read."""
     try:
-        collection.read_bytes(name)
+        return layout.digest(collection.read_bytes(name))
     except images.PictureError:
-        return False
-    return True
+        return ""
 
 
 def _known(indexes: Sequence[loading.Index]) -> dict[str, tuple[loading.Index, int]]:

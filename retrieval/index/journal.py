@@ -121,6 +121,11 @@ class Journal:
         """Name of each finished picture → digest of its file."""
         return {name: entry["sha256"] for name, entry in self.entries.items()}
 
+    @property
+    def described(self) -> set[str]:
+        """Names of the pictures whose features it has."""
+        return {name for name, entry in self.entries.items() if "reason" not in entry}
+
     def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
         # Before they are rounded to whole numbers, which are always finite, and after.
         packed = _pack(features) if _finite(features) else {}

@@ -9,6 +9,7 @@ import sys
 import threading
 import zlib
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,8 @@ import pytest
 from index_folders import build, same, snapshot
 from stubs import Thumbnail, paint, refused
 
-from retrieval import index
+from retrieval import images, index
+from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, loading
 
@@ -105,6 +107,35 @@ def test_a_folder_that_cannot_be_read_for_a_while(photos, out, monkeypatch, fini
     assert not method.described
     shutil.rmtree(photos / "sub")
     assert len(build(photos, out)) == 3
+
+
+def test_pictures_that_cannot_be_read_for_a_while(photos, out, monkeypatch):
+    """A disk that does not answer for a moment: the pictures are there, but cannot be read."""
+    build(photos, out)
+    real, requests = Collection.read_bytes, count()
+
+    def read_bytes(self, name):
+        if next(requests) in (1, 2):
+            raise images.PictureError(f"{name} cannot be read: Input/output error.")
+        return real(self, name)
+
+    monkeypatch.setattr(Collection, "read_bytes", read_bytes)
+    method = Thumbnail()
+    assert len(build(photos, out, method)) == 5
+    assert not method.described
+
+
+def test_an_unfinished_build_outlives_pictures_that_are_empty(photos, unfinished, out):
+    """As a copy leaves them that has only begun, or a disk on which nothing is written any more."""
+    whole = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    for path in whole:
+        path.write_bytes(b"")
+    refused("cannot be read any more. .* is empty", build, photos, out)
+    for path, data in whole.items():
+        path.write_bytes(data)
+    method = Thumbnail()
+    build(photos, out, method)
+    assert len(method.described) == 3, "the finished two are not described again"
 
 
 def test_an_unfinished_build_outlives_a_disk_that_is_not_there(photos, unfinished, out):

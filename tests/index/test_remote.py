@@ -1,8 +1,10 @@
 """Pictures in zips and object storage are indexed as those of a folder are."""
 
+import io
 import os
 import pickle
 import zipfile
+from itertools import count
 from pathlib import Path
 
 import fsspec
@@ -215,6 +217,51 @@ def test_a_folder_that_can_be_listed_and_not_entered(addresses, tmp_path, monkey
         patch.setattr(memory, "ls", ls)
         patch.setattr(memory, "info", info)
         refused("cannot be read: Permission denied", update)
+
+
+PAGE = b"<!doctype html><title>Log in</title>"
+
+
+@pytest.mark.parametrize("asked", [range(1, 5), range(3, 99), range(99)])
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("answer", [PAGE, FileNotFoundError()])  # as for 401 and 403
+def test_a_server_that_refuses_pictures_for_a_while(tmp_path, asked, finished, answer):
+    """Those that it did not send were dropped; with all, so was what an unfinished build had."""
+    memory = fsspec.filesystem("memory")
+    for seed in range(7):
+        paint(tmp_path / f"{seed}.png", seed)
+        memory.pipe_file(f"/moody/{seed}.png", (tmp_path / f"{seed}.png").read_bytes())
+
+    def update(asked=(), stop=False):
+        collection, method, requests = open_anywhere("memory://moody"), Thumbnail(), count()
+        real = collection.place.open
+
+        def moody(name):
+            if next(requests) not in asked:
+                return real(name)
+            if isinstance(answer, bytes):
+                return io.BytesIO(answer)
+            raise answer
+
+        def progress(done, total, name):
+            if stop and done == 5:
+                raise KeyboardInterrupt
+
+        collection.place.open = moody
+        built = index.build(collection, method, tmp_path / "index", progress)
+        return len(built), len(method.described)
+
+    if finished:
+        update()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            update(stop=True)
+    if 98 in asked:
+        refused("The pictures of moody cannot be read any more. .* is kept", update, asked)
+    else:
+        assert update(asked) == (7, 0 if finished else 2)
+    assert update() == (7, 0 if finished or 98 not in asked else 2)
+    memory.rm("/moody", recursive=True)
 
 
 def test_a_picture_is_deleted_meanwhile(tmp_path):
