@@ -78,9 +78,11 @@ def _check_target(out: Path) -> None:
     if not out.name:
         raise RetrievalError(f"An index cannot take the place of {out}; name a folder below it.")
     work = work_folder(out)
+    # It may have come with a stranger's index, and a build writes and deletes what it finds there.
+    if work.is_symlink():
+        raise RetrievalError(f"{work} is a link, which no build makes; delete it.")
     if work.is_dir() and any(work.iterdir()) and not (work / IDENTITY).is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
-    # It may have come with a stranger's index, and a build writes to the files that it finds there.
     if work.is_dir() and any(
         path.is_symlink() or not (path.is_file() or path.is_dir()) for path in work.iterdir()
     ):

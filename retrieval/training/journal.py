@@ -41,11 +41,17 @@ class Journal:
             raise RetrievalError(f"{out} is a folder; name a file to write to.")
         self.out = out
         self.folder = out.with_name(f"{out.name}.training")
+        # It may have come with a stranger's network, and files in it are written and deleted.
+        unlike = f"{self.folder} is or holds what no training makes, as links; delete it."
+        if self.folder.is_symlink():
+            raise RetrievalError(unlike)
         try:
             self.folder.mkdir(exist_ok=True)
             # One of the thread: a notebook keeps an interrupted training in its traceback.
             self._lock = FileLock(self.folder / "lock", timeout=0, is_singleton=True)
             self._lock.acquire()
+            if any(path.is_symlink() or not path.is_file() for path in self.folder.iterdir()):
+                raise RetrievalError(unlike)
             beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
             for leftover in (*self.folder.glob("*.new"), *beside):  # of a training that was killed
                 leftover.unlink()

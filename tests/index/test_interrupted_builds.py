@@ -557,3 +557,16 @@ def test_an_unfinished_build_of_links(photos, out, tmp_path, name):
     os.mkfifo(work / name)
     refused("holds links or devices", build, photos, out)
     assert victim.read_text() == "precious"
+
+
+def test_an_unfinished_build_that_is_a_link(photos, out, tmp_path):
+    """All files of the folder that it led to were deleted, if there was an identity.json."""
+    victim = tmp_path / "victim"
+    (victim / "deep").mkdir(parents=True)
+    for name in ("identity.json", "work.txt", "deep/more.txt"):
+        (victim / name).write_text("precious")
+    before = snapshot(victim)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_name("one.building").symlink_to(victim)
+    refused("one.building is a link", build, photos, out)
+    assert snapshot(victim) == before

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -197,6 +198,29 @@ def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
         RetrievalError, match=r"trunk\.state is of another training or damaged; delete"
     ):
         journal.load_state("trunk")
+
+
+def test_a_state_of_links_and_pipes_is_refused(tmp_path):
+    """It may come with a stranger's network: of /dev/zero it read until the memory was full."""
+    folder, victim = tmp_path / "net.pth.training", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "draft.new").write_text("precious")
+    folder.symlink_to(victim)
+    with pytest.raises(RetrievalError, match="delete it"):
+        journal(tmp_path)
+    folder.unlink()
+    assert [path.name for path in victim.iterdir()] == ["draft.new"]
+    folder.mkdir()
+    (folder / "line.state").symlink_to("/dev/zero")
+    with pytest.raises(RetrievalError, match="delete it"):
+        journal(tmp_path)
+    (folder / "line.state").unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "identity")
+        with pytest.raises(RetrievalError, match="delete it"):
+            journal(tmp_path)
+        (folder / "identity").unlink()
+    assert journal(tmp_path).load_state("line") is None
 
 
 def test_computed_once_computes_once(tmp_path):
