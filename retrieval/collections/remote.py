@@ -216,14 +216,9 @@ class _Zip:
         files, path = _connected(address)
         with _errors_explained(address):
             file = files.open(path, "rb")
-            try:
-                file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            if address.startswith(("http://", "https://")):
+                file = _InParts(file, address)
                 file.read(1)
-            except ValueError as error:  # from fsspec, of servers of the web
-                raise RetrievalError(
-                    f"The server of {_shown(address)} does not send parts of a file: download the "
-                    "zip and give the copy."
-                ) from error
             self.files: dict[str, Callable[[], BinaryIO]] = archives.files_of_zip(
                 file, _shown(address), max_files=MAX_FILES, suffixes=SUFFIXES
             )
@@ -236,6 +231,39 @@ class _Zip:
 
     def open(self, name: str) -> BinaryIO:
         return self.files[name]()
+
+
+class _InParts:
+    """A file of the web whose server has to send each part that is asked for, all of it.
+
+    fsspec takes any short answer for a part, such as a page that asks to log in, and zipfile asks
+    for what is missing again and again: tens of thousands of times for one photograph.
+    """
+
+    def __init__(self, file: BinaryIO, address: str):
+        self.file, self.address = file, address
+        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+        with self._refusing():
+            self.length = file.seek(0, os.SEEK_END)
+            file.seek(max(self.length - 1, 0))
+
+    def read(self, size: int = -1) -> bytes:
+        left = self.length - self.tell()
+        with self._refusing():
+            data = self.file.read(size)
+            if len(data) < (left if size < 0 else min(size, left)):
+                raise ValueError("too short")
+        return data
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise RetrievalError(
+                f"The server of {_shown(self.address)} does not send parts of a file: download the "
+                "zip and give the copy."
+            ) from error
 
 
 def _connected(address: str) -> tuple[Any, str]:
