@@ -10,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retrieval import hosts, request_limits
 
 HEADER_SECONDS = 10.0  # to send the header of a request
+HEARD = 0.01  # s after which what came with a connection, as from a proxy, has been read
 MAX_CONNECTIONS = 400  # open connections; a process may have 1024 files by default
 
 
@@ -23,13 +24,20 @@ class Connection(H11Protocol):
     # By client, oldest first: thousands may be made in a second.
     open: ClassVar[dict[str, dict[Connection, None]]] = {}
     timer: asyncio.TimerHandle | None = None  # while a header is missing
+    key = ""  # the client; none before the connection counts
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         request_limits.limit_connection(self, transport)
-        self.key = hosts.client_of_peer(self.client)
-        self.open.setdefault(self.key, {})[self] = None
         self._start_timer()
+        # Hundreds may be made at once, and all of a proxy are one client's until they were read.
+        self.loop.call_later(HEARD, self.loop.call_soon, self._count)
+
+    def _count(self) -> None:
+        if self not in self.connections:  # lost meanwhile
+            return
+        self.key = hosts.client_of_peer(self.scope["client"] if self.scope else self.client)
+        self.open.setdefault(self.key, {})[self] = None
         if sum(map(len, self.open.values())) > MAX_CONNECTIONS:
             theirs = max(self.open.values(), key=len)
             waiting = (other for other in theirs if other._waits_for_client())

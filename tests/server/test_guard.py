@@ -319,6 +319,32 @@ def test_connections_of_a_proxy_are_those_of_its_clients(monkeypatch, client):
         one.close()
 
 
+def test_many_connections_of_a_proxy_may_come_at_once(monkeypatch, client):
+    """Before the first was read all were one client's, and the oldest ended: behind nginx every
+    fifth search of others, up to eight of eighteen, beside 700 connections of one client."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+
+    def ask(address):
+        return STALLED.replace(b"\r\n", f"\r\nX-Forwarded-For: {address}\r\n".encode(), 1)
+
+    first = connect(client, ask("192.0.2.7"))
+    wait_until(lambda: client.server.server_state.connections)
+    loop = next(iter(client.server.server_state.connections)).loop
+    stopped, go_on = threading.Event(), threading.Event()
+    loop.call_soon_threadsafe(lambda: (stopped.set(), go_on.wait(30)))
+    assert stopped.wait(30)
+    other = connect(client, ask("192.0.2.8"))
+    greedy = [connect(client, ask("192.0.2.9")) for _ in range(60)]
+    go_on.set()
+    with contextlib.suppress(ConnectionResetError):
+        assert greedy[0].recv(10) == b""
+    for one in (first, other):
+        one.sendall(b"12345678")
+        assert one.recv(100).startswith(b"HTTP/1.1 422 ")
+    for one in [first, other, *greedy]:
+        one.close()
+
+
 def test_a_new_connection_costs_little(monkeypatch, client):
     """Beside 700 new ones a second, each compared with 400, a search took up to 11 s."""
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 100)
