@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from retrieval import hosts
 
+MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_TINY = 1000  # chunks of a body that may be tiny
 MIN_MEAN = 512  # bytes that the others have on average
 MAX_HEADER = 16_384  # bytes, as in Node: 100 of 64 kB, of empty lines, took 4 s
@@ -87,6 +88,20 @@ class _Buffer(ReceiveBuffer):
         if lines is not None and len(lines) > MAX_PIECES:
             raise h11.RemoteProtocolError("a header in tiny pieces")
         return lines
+
+
+def allow_many_files() -> None:
+    """Let the process have more files than the usual 1024.
+
+    asyncio accepts all connections that wait, up to 2048, before the first of them is seen. Without
+    files left it logs each that it cannot accept, and no folder can be listed.
+    """
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
+
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_OPEN if most == resource.RLIM_INFINITY else min(most, MAX_OPEN)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
 
 
 def limit_forms() -> None:

@@ -11,7 +11,7 @@ from retrieval import hosts, request_limits
 
 HEADER_SECONDS = 10.0  # to send the header of a request
 HEARD = 0.01  # s after which what came with a connection, as from a proxy, has been read
-MAX_CONNECTIONS = 400  # open connections; a process may have 1024 files by default
+MAX_CONNECTIONS = 400  # open connections
 
 
 class Connection(H11Protocol):

@@ -22,7 +22,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from pages.parts.limits.allowances import OfClients
 from retrieval import hosts, request_limits
 
-MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
 A_MOMENT = 1.0  # s after those minutes
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
@@ -55,16 +54,11 @@ waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
 def allow_many() -> None:
     """Let many connections be open, and many sessions be away: a few of them keep nobody out.
 
-    By default a process may have 1024 files, and Streamlit waits for ever for the rest of a
-    request. Of sessions whose connection is broken it keeps the last 128, so that others would lose
-    what they brought while their telephone slept; and it forgets one only when it saves another.
+    Streamlit waits for ever for the rest of a request. Of sessions whose connection is broken it
+    keeps the last 128, so that others would lose what they brought while their telephone slept; and
+    it forgets one only when it saves another.
     """
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
-        import resource
-
-        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = MAX_OPEN if most == resource.RLIM_INFINITY else min(most, MAX_OPEN)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+    request_limits.allow_many_files()
     MemorySessionStorage.save = _save  # type: ignore[assignment, method-assign]
 
 

@@ -106,7 +106,7 @@ def test_limits_are_set_before_a_page_is_shown():
     ran = subprocess.run(
         [sys.executable, "-c", SHOWN], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    now = min(most, connections.MAX_OPEN) if most > 0 else connections.MAX_OPEN
+    now = min(most, request_limits.MAX_OPEN) if most > 0 else request_limits.MAX_OPEN
     assert ran.stdout.split("\n")[-3:-1] == [str((now, most)), "retrieval.cookies"]
 
 
