@@ -110,6 +110,9 @@ def _index(args: argparse.Namespace) -> None:
     collection = remote.open_anywhere(args.collection)
     method = load_method(args)
     out = args.out or PRECOMPUTED / collection.name / method.checkpoint.id
+    # It may have come with a stranger's index; a link that the user names is followed.
+    if args.verifier and verifiers.target(out).is_symlink():
+        raise RetrievalError(f"{verifiers.target(out)} is a link, which no build makes; delete it.")
     if collection.note:
         print(f"note: {printable(collection.note)}", file=sys.stderr)
     with Bar(len(collection.names)) as bar:

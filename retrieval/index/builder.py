@@ -67,7 +67,7 @@ def build(
         names = part.of(collection.names) if part else collection.names
         previous = previous_at(target, method, names, part)
         known = _known(donors if previous is None else [previous, *donors])
-        with Journal(work_folder(target), layout.identity(method)) as journal:
+        with Journal(work_folder(target), layout.identity(method), len(names)) as journal:
             described = {*journal.described, *(previous.names if previous else ())}
             _check_folders_can_be_read(collection, described.difference(names))
             digests: dict[str, str] = {}

@@ -19,6 +19,8 @@ from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
 LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
+LINE = 3000  # bytes of a line on average, at most; ours have 250 beside the name
+BESIDE = 20_000_000  # bytes of lines beside that: pictures that were described and are gone
 IDENTITY = "identity.json"  # in the folder of an unfinished build: which method and settings
 
 
@@ -27,11 +29,13 @@ class Journal:
 
     The features are written before their line, which carries their checksum, so after a kill at any
     moment the journal ends with the last whole record. Where the folder keeps pictures of a build
-    of another identity, entering raises RetrievalError: they may be the work of hours.
+    of another identity, entering raises RetrievalError: they may be the work of hours. So it does
+    where there is far more than ``pictures`` need: it may be a stranger's.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]):
+    def __init__(self, folder: Path, identity: dict[str, Any], pictures: int):
         self.folder = folder
+        self.most = LINE * pictures + BESIDE
         self.identity = identity
         self.entries: dict[str, dict] = {}
         self.length = 0  # of a descriptor
@@ -75,6 +79,11 @@ class Journal:
         with open(path, "rb") as lines, open(data, "rb") as features:
             # A stranger's journal may have a terabyte of nothing, which takes no place on the disk.
             while line := lines.readline(LONGEST):
+                if lines_end > self.most:
+                    raise RetrievalError(
+                        f"{path} is too long for so few pictures; delete {self.folder} to begin "
+                        "again, or choose another place."
+                    )
                 try:
                     entry = json.loads(line)
                     payload = features.read(max(0, min(entry["bytes"], LONGEST)))

@@ -60,7 +60,7 @@ def merge(
         names = [entry["name"] for entry in (*content.records, *content.skipped)]
         previous = previous_at(target, method, names)
         # A merge works in the folder of a build, so it may find an unfinished one there.
-        with Journal(work_folder(target), layout.identity(method)) as journal:
+        with Journal(work_folder(target), layout.identity(method), len(names)) as journal:
             if journal.entries:
                 raise RetrievalError(
                     f"{journal.folder} keeps what an unfinished build has described: finish that "

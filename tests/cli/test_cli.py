@@ -571,6 +571,14 @@ def test_search_then(run, folder, tmp_path):
     assert "Very likely right: " in error
 
 
+def test_keypoints_beside_an_index_that_are_a_link(refused, folder, tmp_path):
+    """A stranger's index may come with one, and what it leads to was made or replaced."""
+    (tmp_path / "index.xfeat").symlink_to(tmp_path / "elsewhere")
+    command = ["index", folder, "--method", "sir", "--out", tmp_path / "index"]
+    refused("index.xfeat is a link", *command, "--verifier", "xfeat")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_bad_chains(run, refused, folder, tmp_path):
     out = tmp_path / "index"
     run("index", folder, "--method", "delf", "--size", 96, "--out", out)
