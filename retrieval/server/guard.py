@@ -19,8 +19,8 @@ from retrieval.request_limits import BASE64_ESCAPES
 MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
 MAX_ESCAPED = 5000  # %C3 and the like in a form, and signs between fields
-MAX_HELD = 300_000_000  # bytes of all requests that are being answered
-CLIENT_SHARE = 0.8  # of MAX_HELD that one client may fill, so that others find room
+MAX_HELD = 480_000_000  # bytes of all requests that are being answered
+CLIENT_SHARE = 0.5  # of MAX_HELD that one client may fill, so that others find room
 BODY_SECONDS = 60.0  # for the body of a request to arrive
 ANSWER_SECONDS = 300.0  # for a request, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"

@@ -141,6 +141,12 @@ def test_one_client_leaves_room_for_others(monkeypatch, client, picture):
     greedy = [connect(client, head.encode() + b"x" * 9900) for _ in range(3)]
     assert greedy[2].recv(100).startswith(b"HTTP/1.1 503 ")
     assert client.upload(GEM, picture).status_code == 200
+    # Of 30 others with photos of 4 MB half were refused as long as it had four fifths of all.
+    others = [head.replace("2.9", f"2.{number}") for number in (7, 8)]
+    answers = [connect(client, other.encode() + b"x" * 7400) for other in others]
+    for answer in answers:
+        answer.sendall(b"x" * 2600)
+        assert answer.recv(100).startswith(b"HTTP/1.1 422 ")
 
 
 def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch, client):
