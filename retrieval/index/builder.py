@@ -26,6 +26,8 @@ from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
 from retrieval.index.target import finish, previous_at, work_folder, writing
 
+MAX_FAILED = 100_000  # pictures, where hardly any other can be read
+
 Progress = Callable[[int, int, str], None]
 # (collection, method, names, known, max_pixels) → the result for each picture, in any order
 Describe = Callable[[Any, Any, Sequence[str], Known, int], Iterator[Described]]
@@ -57,8 +59,9 @@ def build(
     search: how a global method's vectors are searched, 'exact' or a key of ``approximate.KINDS``.
     describe: who describes them; by default this machine, one after another.
     turn: entered when all are described; what follows takes both cores and memory for minutes.
-    Raises RetrievalError when no picture can be read, when ``out`` holds something else, when
-    another build is running there, and when the disk is full (what is finished is kept).
+    Raises RetrievalError when no picture can be read, or most of very many not, when ``out`` holds
+    something else, when another build is running there, and when the disk is full (what is finished
+    is kept).
     """
     check_search(search, method.kind)
     loading.check_count(collection.names)
@@ -77,6 +80,11 @@ def build(
                 digests[result.name] = result.digest
                 if isinstance(result.outcome, str):
                     failed[result.name] = result.outcome
+                    if len(failed) > max(MAX_FAILED, len(digests) // 2):
+                        raise RetrievalError(
+                            f"More than {MAX_FAILED:,} pictures of {collection.name} cannot be "
+                            f"read. The first: {next(iter(failed.values()))}"
+                        )
                     if result.digest and result.name not in described:
                         journal.skip(result.name, result.digest, result.outcome)
                 elif result.outcome is not None:

@@ -21,7 +21,7 @@ from stubs import Thumbnail, paint, refused
 from retrieval import images, index
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.index import journal, layout, loading
+from retrieval.index import builder, journal, layout, loading
 
 SLOW = """
 import sys, time
@@ -572,6 +572,24 @@ def test_a_journal_of_millions_of_lines(photos, out, unfinished, monkeypatch):
     path.write_bytes(before[: before.index(skipped[100])])
     assert len(build(photos, out, method)) == 5
     assert len(method.described) == 3
+
+
+def test_ground_truth_of_pictures_that_are_not_there(photos, out, monkeypatch):
+    """A list of 1.5 million of them, 0.6 MB when packed, took 78 s and 3 GB, for no index."""
+    monkeypatch.setattr(builder, "MAX_FAILED", 5)
+    names = [path.relative_to(photos).as_posix() for path in sorted(photos.rglob("*.png"))]
+    truth = {"imlist": names, "qimlist": [], "gnd": []}
+
+    def missing(count):
+        truth["imlist"] = [*names, *(f"{number}.png" for number in range(count))]
+        (photos / "ground_truth.json").write_text(json.dumps(truth))
+
+    missing(6)
+    refused("More than 5 pictures of .* cannot be read. The first: 0.png", build, photos, out)
+    missing(5)
+    method = Thumbnail()
+    assert len(build(photos, out, method)) == 5
+    assert not method.described, "what was finished is kept"
 
 
 def test_an_unfinished_build_that_is_a_link(photos, out, tmp_path):
