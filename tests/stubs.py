@@ -17,6 +17,8 @@ CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32)
 class OneByOne:
     """What a stub needs besides ``describe`` to be built an index with."""
 
+    pixels = 0
+
     batch = 1
 
     def describe_batch(self, pictures):

@@ -80,6 +80,7 @@ class Method(ABC):
     title: ClassVar[str]
     kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.layout
     defaults: ClassVar[dict[str, Any]]
+    pixels: float = 0  # of a square picture at all scales
     batch: int = 1  # pictures that ``describe_batch`` is best given together
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
@@ -93,9 +94,10 @@ class Method(ABC):
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
         scales = self.settings.get("scales", [1.0])
+        self.pixels = self.settings["size"] ** 2 * sum(scale**2 for scale in scales)
         if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
             raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")
-        if self.settings["size"] ** 2 * sum(scale**2 for scale in scales) > MAX_PIXELS:
+        if self.pixels > MAX_PIXELS:
             raise RetrievalError(
                 f"A square picture of {self.settings['size']} pixels has more than "
                 f"{MAX_PIXELS // 1_000_000} megapixels at all scales together: choose a smaller "

@@ -175,6 +175,21 @@ def test_a_picture_that_takes_long_is_searched_with_apart(client, folder, monkey
     assert workers.slow._threads
 
 
+def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(
+    client, folder, monkeypatch
+):
+    """One client that searched in an index of 4096 pixels, 8 s each, let others wait for 16."""
+    data, workers = (folder / "b.png").read_bytes() + b"large", Workers(1, 10, slow=Workers(1, 10))
+    monkeypatch.setattr(images, "QUICK_SECONDS", 60)
+    expected = client.upload(GEM, data).json()["results"]
+    monkeypatch.setattr(catalogue, "SEARCH_WORKERS", workers)
+    assert client.upload(GEM, data).json()["results"] == expected
+    assert not workers.slow._threads
+    monkeypatch.setattr(search, "QUICK_PIXELS", 100)
+    assert client.upload(GEM, data).json()["results"] == expected
+    assert workers.slow._threads
+
+
 def test_first_searches_are_not_put_apart(start, folder, monkeypatch):
     """Thirty clients of a service that was just started waited for one thread, up to 37 s."""
     workers = Workers(1, 10, slow=Workers(1, 10))
