@@ -217,7 +217,7 @@ def search(
         # The features are cached too: another chain of re-rankers needs them again.
         features = cache.get(
             features_key(query_picture.key, box, method, opened.settings),
-            lambda: method.describe(picture, box),
+            lambda: search_module.describe_query(method, picture, box),
             wait=False,
         )
         timings = {"extraction": time.perf_counter() - started}

@@ -64,13 +64,18 @@ def rank_picture(
     """
     index.check_method(method)
     chain.check_chain(then, index)
-    if method.pixels > QUICK_PIXELS:
-        workers.step_aside()
     started = time.perf_counter()
-    features = method.describe(picture, box)
+    features = describe_query(method, picture, box)
     timings = {"extraction": time.perf_counter() - started}
     query = Query(index, features, picture, box, collection=collection)
     return rank_query(query, top, verify, then, own=own, depth=depth, where=where, timings=timings)
+
+
+def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Features:
+    """Features of the picture to search with, or of a box in it; see ``workers.step_aside``."""
+    if method.pixels > QUICK_PIXELS:
+        workers.step_aside()
+    return method.describe(picture, box)
 
 
 def rank_query(

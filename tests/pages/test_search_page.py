@@ -13,6 +13,7 @@ from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, p
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders, turns
+from pages.parts.cache import Cache
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
@@ -538,6 +539,18 @@ def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
     assert [(one.name, one.size) for one in described] == [
         (name, images.read(little.collection.path(name)).size) for name in names
     ]
+    assert workers.slow._threads
+
+
+def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(little, monkeypatch):
+    workers = Workers(1, 10, slow=Workers(1, 10))
+    monkeypatch.setattr(turns, "WORKERS", workers)
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
+    expected = hits(go(start(method="cnn-irwnha")))
+    assert not workers.slow._threads
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
+    monkeypatch.setattr(search, "QUICK_PIXELS", -1)
+    assert hits(go(start(method="cnn-irwnha"))) == expected
     assert workers.slow._threads
 
 
