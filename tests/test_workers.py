@@ -272,6 +272,17 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     assert done == [0, "other", "other", 1, 2]
 
 
+def results_in_turn(workers, door, first, second):
+    """Of two pieces of work: the second waits among those that take long while the first begins."""
+    futures = [workers.submit("a", first)]
+    assert door.entered.wait(30)
+    futures.append(workers.submit("b", second))
+    while not workers.slow._waiting:
+        time.sleep(0.001)
+    door.open.set()
+    return [future.result(30) for future in futures]
+
+
 def test_work_in_many_parts_has_longer_turns_beside_work_that_takes_long(door):
     """Three connections of one client that asked for LighterGlue, 11 s each, kept geometry of 100
     pictures without keypoints waiting for over 300 s, alone 33."""
@@ -291,14 +302,7 @@ def test_work_in_many_parts_has_longer_turns_beside_work_that_takes_long(door):
         step_aside()
         done.append("other")
 
-    futures = [workers.submit("a", many)]
-    assert door.entered.wait(30)
-    futures.append(workers.submit("b", slow))
-    while not workers.slow._waiting:
-        time.sleep(0.001)
-    door.open.set()
-    for future in futures:
-        future.result(30)
+    assert results_in_turn(workers, door, many, slow)[0] == "all"
     assert done == [0, 1, 2, "other"]
 
 
@@ -331,13 +335,7 @@ def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch, catc
         step_aside()
         done.append("other")
 
-    futures = [workers.submit("a", many)]
-    assert door.entered.wait(30)
-    futures.append(workers.submit("b", slow))
-    while not workers.slow._waiting:
-        time.sleep(0.001)
-    door.open.set()
-    assert futures[0].result(30) == "all"
+    assert results_in_turn(workers, door, many, slow)[0] == "all"
     assert done == [0, "other", 1, 2]
 
 

@@ -360,7 +360,8 @@ def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
         first = Path(unread[0].filename).relative_to(folder).as_posix()
         count = "1 folder" if len(unread) == 1 else f"{len(unread):,} folders"
         note = (
-            f"{count} in it cannot be read, and the pictures there are left out: {one_line(first)}"
+            f"{count} of this collection cannot be read, and the pictures there are left out: "
+            + one_line(first)
             + (f" ({unread[0].strerror})" if len(unread) == 1 else " and others")
             + "."
         )

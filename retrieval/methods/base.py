@@ -94,9 +94,9 @@ class Method(ABC):
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
         scales = self.settings.get("scales", [1.0])
-        self.pixels = self.settings["size"] ** 2 * sum(scale**2 for scale in scales)
         if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
             raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")
+        self.pixels = self.settings["size"] ** 2 * sum(scale**2 for scale in scales)
         if self.pixels > MAX_PIXELS:
             raise RetrievalError(
                 f"A square picture of {self.settings['size']} pixels has more than "

@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_read_is_left_out_and_named(folder, monkeypatch)
     found = open_collection(folder)
     assert found.names == ("a.png", "b.JPG")
     assert found.note == (
-        "1 folder in it cannot be read, and the pictures there are left out: sub "
+        "1 folder of this collection cannot be read, and the pictures there are left out: sub "
         "(Permission denied)."
     )
 

@@ -85,8 +85,12 @@ def address(server, tmp_path):
     return f"sftp://me:hunter2@127.0.0.1:{server}{tmp_path}/photos"
 
 
+def indexed(address, folder):
+    return index.build(open_anywhere(address), Thumbnail(), folder / "there")
+
+
 def test_it_equals_the_index_of_the_folder(address, tmp_path):
-    built = index.build(open_anywhere(address), Thumbnail(), tmp_path / "there")
+    built = indexed(address, tmp_path)
     here = index.build(open_collection(tmp_path / "photos"), Thumbnail(), tmp_path / "here")
     assert (built.names, built.digests) == (here.names, here.digests)
     assert (built.arrays["descriptors"] == here.arrays["descriptors"]).all()
@@ -97,23 +101,9 @@ def test_a_server_that_stops_answering(address, tmp_path, monkeypatch):
     """A build waited for it without end, and Ctrl-C did not stop it."""
     monkeypatch.setattr(remote, "MAX_SILENCE", 1.0)
     monkeypatch.setattr(Files, "silent_at", "b.png")
-    there = open_anywhere(address)
-    refused(
-        "^b.png in sftp://127.*no answer came in time",
-        index.build,
-        there,
-        Thumbnail(),
-        tmp_path / "there",
-    )
+    refused("^b.png in sftp://127.*no answer came in time", indexed, address, tmp_path)
 
 
 def test_a_file_that_may_not_be_read_is_named(address, tmp_path, monkeypatch):
     monkeypatch.setattr(Files, "forbidden", "b.png")
-    there = open_anywhere(address)
-    refused(
-        "^b.png in sftp://127.*Permission denied",
-        index.build,
-        there,
-        Thumbnail(),
-        tmp_path / "there",
-    )
+    refused("^b.png in sftp://127.*Permission denied", indexed, address, tmp_path)
