@@ -30,7 +30,9 @@ MAX_FOLDERS = 10_000  # in a folder of the web: its server can make them up as i
 MAX_PAGE = 20_000_000  # bytes of the page that lists one of them
 MAX_SILENCE = 60.0  # s that an sftp server is waited for
 
-_LINK = re.compile(rb"""\bhref=["']([^"'<>]{1,2000})["']""", re.IGNORECASE)
+_LINK = re.compile(
+    rb"""\bhref=(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})')""", re.IGNORECASE
+)  # Apache leaves an apostrophe in a name as it is
 
 
 def open_anywhere(where: str) -> Collection:
@@ -192,7 +194,8 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
             raise refused
         for found in _LINK.finditer(page):
             try:
-                link = urljoin(here, html.unescape(found[1].decode("utf-8", "replace")))
+                text = (found[1] or found[2]).decode("utf-8", "replace")
+                link = urljoin(here, html.unescape(text))
             except ValueError:  # an address that is none
                 continue
             if not link.startswith(start) or "?" in link or "#" in link:

@@ -44,10 +44,11 @@ def linked(pages):
 
 def test_pages_that_list_folders():
     apache = """<a href="?C=N;O=D">Name</a> <a href="/photos/">up</a> <A HREF='sub%20d/'>
-        <a href="a%20b.jpg"><a href="&#x27;.jpg"> <a href="https://elsewhere/x.jpg">
-        <a href="/photos/c.jpg"> <a href="../d.jpg"> <a href="http://[x"> <a href="gone/">"""
+        <a href="a%20b.jpg"><a href="&#x27;.jpg"> <a href="L'A.jpg">
+        <a href="https://elsewhere/x.jpg"> <a href="/photos/c.jpg"> <a href="../d.jpg">
+        <a href="http://[x"> <a href="gone/">"""
     pages = {"": apache, "sub d/": "", "sub%20d/": '<a href="./e.jpg">e</a> <a href="../">'}
-    assert linked(pages) == ["'.jpg", "a%20b.jpg", "c.jpg", "sub%20d/e.jpg"]
+    assert linked(pages) == ["'.jpg", "L'A.jpg", "a%20b.jpg", "c.jpg", "sub%20d/e.jpg"]
 
 
 def test_folders_in_folders_for_ever(monkeypatch):
