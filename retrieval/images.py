@@ -136,7 +136,7 @@ def _decode(
         with contextlib.suppress(TimeoutError):
             return quick.decode(data, min(QUICK_SECONDS, seconds), request)
         _took_long.append(hash(data))
-    workers.step_aside()
+    workers.move_to_slow_workers()
     try:
         return _slow.decode(data, seconds, request)
     except TimeoutError as error:

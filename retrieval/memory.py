@@ -1,8 +1,7 @@
-"""What becomes of memory that is no longer used: by Python's collector and by the C library.
+"""Settings of Python's garbage collector, and of the memory allocator of glibc on Linux.
 
-The defaults suit neither side of this software: a network wants its feature maps kept for the next
-layer, and a server wants back what thirty visitors used. The C library is told so where it is
-glibc, on Linux.
+A network is faster where freed feature maps are kept for its next layer. A server should give back
+to the system what thirty visitors used. The allocator's defaults do neither.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def keep_feature_maps() -> None:
     _set(_TRIM_THRESHOLD, 256 << 20)
 
 
-def set_aside() -> None:
+def freeze_objects() -> None:
     """Collect garbage once, and leave what lives now out of later collections.
 
     Torch and a network are a quarter of a million objects that never go. Streamlit collects after
@@ -57,7 +56,7 @@ def set_aside() -> None:
 
 def give_back() -> None:
     """Return all that is free to the system. Takes 0.2 s: for when there is a pause."""
-    set_aside()
+    freeze_objects()
     trim = getattr(_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,7 +1,12 @@
-"""A few threads that do the heavy work of everybody who asks, in fair order.
+"""A few threads that do the heavy work of all clients, who take turns.
 
 The app and the REST service both put their searches here. Thirty searches at once would need thirty
-times the memory of one and get in each other's way; a few at a time are as quick in all.
+times the memory of one and would not be done sooner.
+
+Workers may be *quick*: then they have *slow* workers beside them. A piece of work that turns out to
+take long leaves the quick workers (``move_to_slow_workers``) and is done again, from its beginning,
+by the slow ones. So work that takes long waits for other such work, and short work does not wait
+for it.
 """
 
 from __future__ import annotations
@@ -21,9 +26,9 @@ from retrieval.errors import RetrievalError
 
 T = TypeVar("T")
 
-SHARE = 0.8  # of the places in the queue that one may fill, so that others find some
-TURN = 0.1  # s after which work in many parts lets others have a turn, at least
-LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue of one who waits; far back in it
+SHARE = 0.8  # of the places in the queue that one client may fill, so that others find some
+TURN = 0.1  # s, at least, after which work in many parts goes to the end of the queue
+LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue by a client; by one far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
@@ -41,12 +46,12 @@ class Busy(RetrievalError):
 
 
 class TakesLong(Exception):
-    """A piece of work has to be done again among those that take long.
+    """Raised by a piece of work that takes long: slow workers do it again, from its beginning.
 
-    before: what is done there first, in several turns: each ends after ``TURN``, or later where
-    whole pieces of work took longer of late. Its results have to be cached, and its errors are
-    dropped, as the work itself will meet them again.
-    what: a name for what is done in turns, which happens once for a piece of work.
+    before: parts that slow workers do first, in several turns. A turn ends after ``TURN`` seconds,
+    or after the mean time of a piece of work where that is longer. The work must find the results
+    of its parts in a cache. Errors in parts are dropped: the work itself will meet them again.
+    what: a name for the parts. Parts of one name are done once for a piece of work.
     """
 
     def __init__(self, before: Iterable[Callable[[], Any]] = (), what: str = ""):
@@ -55,7 +60,11 @@ class TakesLong(Exception):
 
 
 class _Work(NamedTuple):
-    """in_turns: what was done in turns; None before it was put among those that take long."""
+    """A piece of work in a queue.
+
+    who: the client. do: the work. before: parts to do first. in_turns: names of the parts that were
+    done, see ``TakesLong``; None as long as the work was not moved to slow workers.
+    """
 
     who: str
     future: Future
@@ -64,50 +73,51 @@ class _Work(NamedTuple):
     in_turns: frozenset[str] | None = None
 
 
-# Whether ``step_aside`` raises: in a thread of workers, and in contexts copied from it.
-_steps_aside: ContextVar[bool] = ContextVar("steps aside", default=False)
-# ``in_turns`` of the piece of work.
+# Whether a quick worker does this work; known in its thread, and in contexts copied from that.
+_in_quick_workers: ContextVar[bool] = ContextVar("in quick workers", default=False)
+# ``in_turns`` of the piece of work that this thread does.
 _in_turns: ContextVar[frozenset[str] | None] = ContextVar("in turns", default=None)
 
 
-def step_aside(what: str = "") -> None:
-    """Called by a piece of work that takes long: it is done again where it keeps few waiting.
+def move_to_slow_workers(what: str = "") -> None:
+    """Called by a piece of work that will take long: raises TakesLong in a quick worker.
 
-    Returns where it is there already, or where the work was not given to workers who have such a
-    place; otherwise an exception leads out of the work.
-    what: given where the caller catches it and raises ``TakesLong`` with parts and this name.
+    Elsewhere (in a slow worker, or in no worker at all) it returns, and the work goes on.
+    what: a name, where the caller catches TakesLong and raises it again with parts of this name.
+    Then it is also raised in a slow worker that has not done these parts.
     """
-    if keeps_others_waiting() or (what and _may_take_turns(what)):
+    if in_quick_workers() or (what and _may_take_turns(what)):
         raise TakesLong
 
 
-def keeps_others_waiting() -> bool:
-    """Whether ``step_aside`` would lead out of this piece of work."""
-    return _steps_aside.get()
+def in_quick_workers() -> bool:
+    """Whether a quick worker does this, so that work of others waits for it."""
+    return _in_quick_workers.get()
 
 
 def _may_take_turns(what: str) -> bool:
-    """Whether the work was put apart, for another reason than to do this in turns.
+    """Whether a slow worker does this and has not done the parts of this name.
 
-    A method had to be loaded, or a picture took long: what comes then may take minutes.
+    So it is where the work was moved for another reason: a method had to be loaded, or a picture
+    took long. The parts may then take minutes.
     """
     done = _in_turns.get()
     return done is not None and what not in done
 
 
 def do_parts(what: str, parts: Sequence[Callable[[], Any]]) -> None:
-    """Do what a piece of work needs, in several turns where others wait: see ``TakesLong``."""
-    if len(parts) > 1 and (keeps_others_waiting() or _may_take_turns(what)):
+    """Do the parts of a piece of work, in several turns where it has workers: see ``TakesLong``."""
+    if len(parts) > 1 and (in_quick_workers() or _may_take_turns(what)):
         raise TakesLong(parts, what)
     for part in parts:
         part()
 
 
 class Workers:
-    """Threads that take turns among those who wait: one piece of work of each, then the next.
+    """Threads that do one piece of work of each client in turn.
 
     count: pieces of work done at once. most: pieces that may wait before others are refused.
-    slow: who does again, from its beginning, a piece of work that calls ``step_aside``.
+    slow: the workers for pieces that take long; with them these workers are quick ones.
     tidy: whether freed memory goes back to the system in pauses.
     The threads start with the first piece of work.
     """
@@ -115,7 +125,7 @@ class Workers:
     def __init__(self, count: int, most: int, slow: Workers | None = None, tidy: bool = True):
         self.count, self.most, self.slow, self.tidy = count, most, slow, tidy
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by who asks, next one first
+        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by client, next one first
         self._threads: list[threading.Thread] = []
         self._seconds = 1.0  # that a piece of work took of late, without its parts
         self._busy = 0  # threads at work
@@ -123,8 +133,8 @@ class Workers:
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
 
-        who: stands for the one who asks. Raises Busy where ``most`` pieces of work wait, or where
-        those of one fill their share.
+        who: the client. Raises Busy where ``most`` pieces of work wait, or where those of this
+        client fill its share.
         """
         work = _Work(who, Future(), do, deque())
         self._add(work)
@@ -191,7 +201,7 @@ class Workers:
                     del self._waiting[who]
 
     def _run(self) -> None:
-        _steps_aside.set(self.slow is not None)
+        _in_quick_workers.set(self.slow is not None)
         while True:
             self._do(self._next())
             with self._changed:
@@ -245,7 +255,7 @@ class Workers:
                 in_turns = (work.in_turns or frozenset()) | {long.what}
                 again = work._replace(before=deque(long.before), in_turns=in_turns)
                 try:
-                    if self.slow is None:  # here it has a place already
+                    if self.slow is None:  # these are the slow workers
                         self._put(again)
                     else:
                         self.slow._add(again)

@@ -45,13 +45,13 @@ def test_what_was_set_aside_is_collected_the_next_time():
     gc.disable()
     try:
         old, young = Circle(), Circle()
-        memory.set_aside()
+        memory.freeze_objects()
         new, gone = Circle(), [weakref.ref(old), weakref.ref(young)]
         gone.append(weakref.ref(new))
         del old, new
         gc.collect()  # as Streamlit does: it must not look at what was set aside
         assert [one() is None for one in gone] == [False, False, True]
-        memory.set_aside()
+        memory.freeze_objects()
         assert [one() is None for one in gone] == [True, False, True]
     finally:
         gc.enable()

@@ -11,7 +11,7 @@ import pytest
 
 from retrieval import workers as module
 from retrieval.errors import RetrievalError
-from retrieval.workers import Busy, TakesLong, Workers, do_parts, step_aside
+from retrieval.workers import Busy, TakesLong, Workers, do_parts, move_to_slow_workers
 
 
 class Door:
@@ -64,7 +64,7 @@ def test_nothing_is_kept_of_work_that_is_done(slow):
     def work(fails):
         picture = Picture()
         kept.append(weakref.ref(picture))
-        step_aside()
+        move_to_slow_workers()
         if fails:
             raise RetrievalError("The box is empty.")
         return picture
@@ -197,7 +197,7 @@ def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
     workers, done = Workers(1, 10, slow=Workers(1, 2)), []
 
     def slow(name):
-        step_aside()
+        move_to_slow_workers()
         door()
         done.append(name)
         return name
@@ -217,13 +217,13 @@ def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
     workers, done = Workers(1, 10, slow=Workers(1, 10)), []
 
     def slow(name):
-        step_aside()
+        move_to_slow_workers()
         door()
         done.append(name)
 
     futures = [workers.submit(who, partial(slow, who)) for who in "abc"]
     assert door.entered.wait(30)
-    workers.submit("d", int).result(30)  # b and c have stepped aside by then
+    workers.submit("d", int).result(30)  # b and c are with the slow workers by then
     assert workers.place("c", futures[2]) == 2
     assert futures[1].cancel()
     assert workers.place("c", futures[2]) == 1
@@ -251,13 +251,13 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
     def many():
         if len(known) < 3:
             try:
-                step_aside()
+                move_to_slow_workers()
             except TakesLong as error:
                 raise TakesLong([partial(part, number) for number in range(3)]) from error
         return "all"
 
     def slow():
-        step_aside()
+        move_to_slow_workers()
         done.append("other")
 
     futures = [workers.submit("a", many)]
@@ -299,7 +299,7 @@ def test_work_in_many_parts_has_longer_turns_beside_work_that_takes_long(door):
         return "all"
 
     def slow():
-        step_aside()
+        move_to_slow_workers()
         done.append("other")
 
     assert results_in_turn(workers, door, many, slow)[0] == "all"
@@ -320,19 +320,19 @@ def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch, catc
         done.append(number)
 
     def many():
-        step_aside()
+        move_to_slow_workers()
         missing = [partial(part, number) for number in range(3) if number not in known]
         if not catches:
             do_parts("x", missing)
         elif missing:
             try:
-                step_aside("x")
+                move_to_slow_workers("x")
             except TakesLong as error:
                 raise TakesLong(missing, "x") from error
         return "all"
 
     def slow():
-        step_aside()
+        move_to_slow_workers()
         done.append("other")
 
     assert results_in_turn(workers, door, many, slow)[0] == "all"
@@ -354,5 +354,5 @@ def test_parts_that_are_never_done_come_to_an_end():
 
 def test_nobody_steps_aside_where_there_is_no_place_for_it():
     workers = Workers(1, 10)
-    assert workers.run("a", lambda: step_aside() or 42, lambda place: None) == 42
-    step_aside()
+    assert workers.run("a", lambda: move_to_slow_workers() or 42, lambda place: None) == 42
+    move_to_slow_workers()

@@ -97,7 +97,7 @@ def _method(name: str, checkpoint: str, settings: str) -> methods.Method:
     # The checkpoint may be named by a stranger's index: registered ones only, never a path.
     record = checkpoints.registered(name, checkpoint)
     method = methods.load_record(record, **json.loads(settings))
-    memory.set_aside()
+    memory.freeze_objects()
     return method
 
 

@@ -82,7 +82,7 @@ def describe_in_turns(
     who = client()
 
     def described(batch: Sequence[str]) -> list[describing.Described]:
-        # From its beginning, as it may have to be done again: see ``workers.step_aside``.
+        # From its beginning, as it may have to be done again: see ``workers.move_to_slow_workers``.
         return list(describing.describe(collection, method, batch, known, max_pixels))
 
     for start in range(0, len(names), method.batch):

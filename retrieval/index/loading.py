@@ -326,7 +326,7 @@ def load(path: str | Path, part: bool = False) -> Index:
                 return index
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
-            if version_of(path) == before and (before or not saving.set_aside(path)):
+            if version_of(path) == before and (before or not saving.former_folders(path)):
                 raise
             time.sleep(0.05)
     raise RetrievalError(

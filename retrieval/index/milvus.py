@@ -25,8 +25,8 @@ T = TypeVar("T")
 STORES = "RETRIEVAL_STORE"  # addresses that the app and the service use in place of folders
 TOKEN = "RETRIEVAL_STORE_TOKEN"  # "user:password" or an API key; never part of an address
 PATIENCE = 10.0  # s that a search waits for a server that does not answer
-QUICK_PATIENCE = 1.0  # s that others wait for it meanwhile
-LONG_PATIENCE = 120.0  # s that an export does
+QUICK_PATIENCE = 1.0  # s of them in a quick worker, where other searches wait meanwhile
+LONG_PATIENCE = 120.0  # s that an export waits
 ABSENT = 100  # Milvus: there is no such collection
 NOT_LOADED = 101, 103  # it is not in memory, or not all of it
 AWAY = 2  # Milvus and its client: no connection
@@ -92,7 +92,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     pause = 0.1
     while True:
         left = max(end - time.monotonic(), 0.1)
-        if workers.keeps_others_waiting():
+        if workers.in_quick_workers():
             left = min(left, QUICK_PATIENCE)
         begun = time.monotonic()
         try:
@@ -101,7 +101,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
             code = _code(error)
             # The client has errors of its own for what lasts too long, as loading.
             if time.monotonic() - begun > 0.9 * left:
-                workers.step_aside()
+                workers.move_to_slow_workers()
             if code == "DEADLINE_EXCEEDED":
                 raise AwayError(
                     f"The store {address} did not answer within {patience:g} s; try again later."
@@ -114,7 +114,8 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
                     f"The store {address} cannot be reached{how}: see that it runs and that the "
                     "address is right."
                 ) from error
-        workers.step_aside()  # searches in other indexes do not wait for a server that is away
+        # Searches in other indexes do not wait for a server that is away.
+        workers.move_to_slow_workers()
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
 
@@ -181,14 +182,14 @@ def library():
         ) from error
     # It writes whole tracebacks to the terminal, beside the errors that it raises.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
-    _read_no_more_than_is_there()
+    _limit_answers()
     return pymilvus
 
 
-def _read_no_more_than_is_there() -> None:
-    """Have the client read of answers what is used here, and nothing else.
+def _limit_answers() -> None:
+    """Give the client only the parts of an answer that are used here, and few rows of them.
 
-    It makes an object of each row that an answer says it has, and that may be 10^12 of them.
+    It makes an object for each row that an answer announces, and an answer may announce 10^12.
     """
     from pymilvus.grpc_gen import milvus_pb2_grpc
 

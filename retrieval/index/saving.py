@@ -106,8 +106,8 @@ def settle(new: Path, target: Path) -> None:
             old.rename(target)
 
 
-def set_aside(path: Path) -> list[Path]:
-    """Folders into which ``replace_folder`` has moved the index at ``path`` while it works."""
+def former_folders(path: Path) -> list[Path]:
+    """Folders to which ``replace_folder`` has moved the index at ``path``, between its renames."""
     try:
         return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
     except FileNotFoundError:  # one went while we looked

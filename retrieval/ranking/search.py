@@ -72,9 +72,12 @@ def rank_picture(
 
 
 def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Features:
-    """Features of the picture to search with, or of a box in it; see ``workers.step_aside``."""
+    """Features of the picture to search with, or of a box in it.
+
+    Where the method computes many pixels, this is done by slow workers.
+    """
     if method.pixels > QUICK_PIXELS:
-        workers.step_aside()
+        workers.move_to_slow_workers()
     return method.describe(picture, box)
 
 

@@ -113,7 +113,7 @@ def geometry_lighterglue(ranking: Ranking, query: Query) -> Ranking:
 
     Lindenberger et al., LightGlue, ICCV 2023; the weights are those of XFeat's authors.
     """
-    workers.step_aside()  # twenty pairs take over a second
+    workers.move_to_slow_workers()  # twenty pairs take over a second
     return _with_xfeat("geometry-lighterglue", ranking, query, LIGHTERGLUE_SETTINGS)
 
 

@@ -28,7 +28,7 @@ MISSING = (
     "their features are not beside the index, and the pictures cannot be read or were changed; "
     "index them again with --verifier xfeat."
 )
-KEYPOINTS = "keypoints"  # what pictures are described for in turns: see ``workers.step_aside``
+KEYPOINTS = "keypoints"  # the name of this work for ``workers.move_to_slow_workers``
 CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
 
@@ -91,7 +91,7 @@ class DatabaseFeatures:
         """Features of one picture; None where none are stored and it cannot be read.
 
         among: the positions of all that the caller will ask for. Where they have to be described,
-        others have their turns meanwhile: see ``workers``.
+        they are the parts of a ``workers.TakesLong``.
         """
         try:
             features = self._find(position)
@@ -135,7 +135,7 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     They are those that an index of keypoints would hold. digest: of the file that was indexed.
     Raises RetrievalError where the file is gone, or another one by now.
     """
-    workers.step_aside(KEYPOINTS)  # all pictures of a shortlist take a while
+    workers.move_to_slow_workers(KEYPOINTS)  # all pictures of a shortlist take a while
     data = images.read_bytes(path, path.name)
     if layout.digest(data) != digest:
         raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")

@@ -27,7 +27,7 @@ from retrieval.images import Box, Source
 from retrieval.index import Index, loading
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
-from retrieval.workers import LOOK, Workers, step_aside
+from retrieval.workers import LOOK, Workers, move_to_slow_workers
 
 T = TypeVar("T")
 
@@ -223,7 +223,7 @@ def _cached_per_version(load: Callable) -> Callable:
     def cached_load(path_or_name, *version):
         entry = cache.get(path_or_name)
         if entry is None or entry[0] != version:
-            step_aside()
+            move_to_slow_workers()
             with locks[path_or_name]:
                 entry = cache.get(path_or_name)
                 if entry is None or entry[0] != version:

@@ -1,4 +1,4 @@
-"""How much may be asked for at once, and then again every second."""
+"""Token buckets: how much a connection or a client may ask for at once, and then every second."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_CLIENTS = 4096  # that are remembered
 
 
 class Allowance:
-    """What one connection or client may still ask for.
+    """A token bucket: what one connection or client may still ask for.
 
-    most: at once. a_second: how much of it comes back every second.
+    most: at once, when the bucket is full. a_second: how much comes back every second.
     """
 
     def __init__(self, most: int, a_second: int):
@@ -49,7 +49,7 @@ class OfClients:
 
 
 def client_of(session: str) -> str:
-    """Whose session it is: see ``hosts``."""
+    """The client that a session belongs to, as ``hosts.client_of_address`` names it."""
     client = runtime.get_instance().get_client(session)
     address = client.client_context.remote_ip if client and client.client_context else None
     return hosts.client_of_address(address)

@@ -1,4 +1,4 @@
-"""How many connections a browser opens, and in which pieces messages come through them."""
+"""Limits on connections: how many a client opens, and how much is sent and waits on them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from pages.parts.limits.allowances import OfClients
 from retrieval import hosts, request_limits
 
 MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
-A_MOMENT = 1.0  # s after those minutes
+GRACE = 1.0  # s after those minutes
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
 MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
-MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # pieces of messages of one client, at once and then
+MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # frames of messages of one client, at once and then
 MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to arrive
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MAX_UNREAD_OF_CLIENT = 256 << 20  # the same of all browsers of a client
@@ -51,14 +51,13 @@ unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each
 waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
 
 
-def allow_many() -> None:
-    """Let many connections be open, and many sessions be away: a few of them keep nobody out.
+def keep_many_sessions() -> None:
+    """Keep up to MAX_AWAY sessions whose connection is broken, for two minutes each.
 
-    Streamlit waits for ever for the rest of a request. Of sessions whose connection is broken it
-    keeps the last 128, so that others would lose what they brought while their telephone slept; and
-    it forgets one only when it saves another.
+    Streamlit keeps the last 128 of them: one client that opens and closes connections would make
+    others lose what they brought, for example while their telephone slept. And it forgets a session
+    only when it saves another.
     """
-    request_limits.allow_many_files()
     MemorySessionStorage.save = _save  # type: ignore[assignment, method-assign]
 
 
@@ -67,7 +66,7 @@ def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
     away._maxsize = MAX_AWAY
     save(storage, session)
     with contextlib.suppress(RuntimeError):  # a script that ends its own session has no loop
-        asyncio.get_running_loop().call_later(away.ttl + A_MOMENT, _forget, away)
+        asyncio.get_running_loop().call_later(away.ttl + GRACE, _forget, away)
 
 
 def _forget(away: Any) -> None:
@@ -76,10 +75,10 @@ def _forget(away: Any) -> None:
         info.session.shutdown()
 
 
-def open_slowly() -> None:
-    """Let a client open some connections a second, beyond the first ones.
+def limit_new_sessions() -> None:
+    """Limit how many sessions a client begins a second, after the first MAX_OPENED.
 
-    Each makes a session and a thread: 50 loops that open one, ask for the page and leave at once
+    Each is a connection and a thread: 50 loops that open one, ask for the page and leave at once
     keep others waiting for 12 seconds.
     """
     Runtime.connect_session = _connect  # type: ignore[assignment, method-assign]
@@ -93,11 +92,12 @@ def _connect(server: Runtime, client: Any, **more: Any) -> str:
 
 
 def limit_connections() -> None:
-    """Limit how many connections a client has, and what it sends on them: ``request_limits``.
+    """Limit the connections of a client, the requests on them, and answers that it does not read.
 
-    One client has 28,000 ports. Where the system allows fewer files, it could shut all others out.
-    Connections are counted as they come and go, as a count of all at each new one takes seconds.
-    A file that nobody reads waits in memory: 200 of 8 MB held 1 GB.
+    One client can open 28,000 connections. Where the system allows fewer files, no other client
+    could connect. Connections are counted as they come and go: to count all of them at each new one
+    takes seconds. An answer that is not read waits in memory: 200 files of 8 MB held 1 GB. Limits
+    of requests: see ``request_limits``.
     """
     H11Protocol.pause_writing = _pause  # type: ignore[assignment, method-assign]
     H11Protocol.resume_writing = _resume  # type: ignore[assignment, method-assign]
@@ -160,11 +160,12 @@ def _bytes_unread(transport: Transport) -> int:
 
 
 def limit_messages() -> None:
-    """Limit the pieces that messages come in, and what messages take in memory meanwhile.
+    """Limit the frames of messages, and the memory of messages that arrive or wait to be sent.
 
-    Empty messages and parts of one byte take time from everybody; those of all browsers of a client
-    are counted together. Streamlit looks at the size of a message when all of it is there, up to
-    200 MB, keeps it until the next one comes, and lets 500 messages to a browser wait, of any size.
+    Each frame, even an empty one, takes time of the one thread that serves all clients; the frames
+    of all browsers of a client are counted together. Streamlit checks the size of a message when
+    all of it has arrived, up to 200 MB, keeps it until the next one comes, and lets 500 messages to
+    a browser wait, of any size.
     """
     WebSocketsSansIOProtocol.run_asgi = _run_socket  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.send_receive_event_to_app = _received  # type: ignore[assignment, method-assign]
@@ -180,7 +181,7 @@ async def _run_socket(protocol: WebSocketsSansIOProtocol) -> None:
 
 
 def _received(protocol: WebSocketsSansIOProtocol) -> None:
-    """Hand a message on, and an empty one after it, so that a large one is not kept."""
+    """Hand a message on, and an empty one after a large one, which Streamlit would else keep."""
     size = sum(map(len, protocol.frames))
     received(protocol)
     if size > request_limits.READ and not protocol.close_sent:
@@ -210,7 +211,7 @@ def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
 
 
 def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
-    """End the connection of which most has arrived, where that of all is too much."""
+    """Where too much of unfinished messages has arrived, end the connection that has most of it."""
     arriving.pop(protocol, None)
     size = len(protocol.conn.reader.buffer) + (protocol.conn.current_size or 0)
     # What is less came in one piece, or takes no more than a connection.
@@ -228,10 +229,10 @@ def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
         _limit_unread(transport, MAX_UNREAD)
 
 
-def ask_nobody_for_our_address() -> None:
-    """Refuse pages of other sites at once.
+def skip_address_lookup() -> None:
+    """Do not ask a server on the internet for the address of this machine.
 
-    Streamlit would ask a server on the net, in the one thread that serves everybody, whether the
-    site has the address of this machine. Where no answer comes, that takes two seconds a page.
+    Streamlit does so where a page of another site connects, to see whether that site is this
+    machine. It waits for the answer, up to two seconds, in the one thread that serves all clients.
     """
     net_util.get_external_ip = lambda: None

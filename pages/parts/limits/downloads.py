@@ -27,10 +27,10 @@ turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of each
 
 
 def make_in_turn() -> None:
-    """Make one file of a client at a time, or part of a table.
+    """Make one file to download, or one part of a table, of a client at a time.
 
-    A few threads make those of all, in the order in which they were asked for: sixty tabs that
-    asked for two drawings each kept the download of somebody else waiting for 35 seconds.
+    Streamlit has a few threads that make those of all clients, in the order of the requests: sixty
+    tabs that asked for two drawings each kept the download of another client waiting for 35 s.
     """
     AppSession._handle_backend_operation_request = _make  # type: ignore[assignment, method-assign]
 
@@ -40,15 +40,15 @@ async def _make(session: AppSession, asked: BackendOperationRequest) -> None:
         await make(session, asked)
 
 
-def keep_a_while() -> None:
-    """Keep files until browsers had the time to fetch them, as long as they are not too many.
+def limit_kept_files() -> None:
+    """Keep files to download for KEPT seconds and up to MAX_KEPT bytes; limit pictures of pages.
 
-    Streamlit deletes a file when two pages have ended since it was made, whoever's they are: while
-    one tab asked for its page again and again, all downloads of others failed. One tab that marked
-    results of its own pictures and downloaded its ground truth, 6.7 MB, in turn, had 0.7 GB kept.
-    Pictures stay as long as their tab, which fetches them once: 40 tabs, each with sixty of its own
-    that had 180 kB together, took 280 MB. Files are counted whenever one is made, too: tabs that
-    only download end no page.
+    Streamlit deletes a file when two pages of any visitors have ended since it was made: while one
+    tab asked for its page again and again, all downloads of others failed. And it has no limit: one
+    tab that marked results and downloaded its ground truth of 6.7 MB, in turn, had 0.7 GB kept.
+    It keeps pictures as long as their tab is open, though the browser fetches them once: 40 tabs of
+    sixty pictures each took 280 MB. Files are counted when a page ends and when a file is made, as
+    a tab that only downloads ends no page.
     """
     MediaFileManager.execute_deferred = _execute  # type: ignore[assignment, method-assign]
     MediaFileMetadata.mark_for_delete = _nothing  # type: ignore[assignment, method-assign]
@@ -88,7 +88,7 @@ def _remove(manager: MediaFileManager) -> None:
 
 
 def _forget_pictures(manager: MediaFileManager) -> None:
-    """Let those pictures go that are only on pages that ran longest ago: browsers have them."""
+    """Forget the pictures of the pages that ran longest ago: their browsers have them by now."""
     left, seen = MAX_SHOWN, set()
     storage: Any = manager._storage
     for shown in reversed(list(manager._files_by_session_and_coord.values())):  # last page first

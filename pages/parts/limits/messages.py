@@ -1,4 +1,4 @@
-"""What messages of a browser are handled, and how large they may be."""
+"""Which messages of a browser are handled, and how large they may be."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ handle = AppSession.handle_backmsg
 parts = OfClients(MAX_PARTS_OF_CLIENT, PARTS_A_SECOND)
 
 
-def ignore_some() -> None:
-    """Let no visitor clear the caches of all, reach files of the owner, or keep others waiting.
+def filter_messages() -> None:
+    """Ignore messages that no page of this app sends, and refuse messages that are too large.
 
-    With the caches go the networks that everybody uses, and the pictures of visitors are deleted
-    as if their sessions had ended. Each file that is announced is answered with 230 bytes. What
-    Streamlit does for a page without running it: it makes a file to download, in one of a few
-    threads for all. Where the owner has a coding assistant, it also writes instructions for that
-    into the folder of the app.
+    Some would do harm to all visitors. "Clear the caches" unloads the networks that all use, and
+    deletes the pictures that visitors brought. "Backend operations" make files to download, in a
+    few threads for all; one of them writes instructions for a coding assistant into the folder of
+    the app. Each file that a message announces is answered with 230 bytes.
     """
     for name in HANDLERS:
         setattr(AppSession, name, _nothing)
@@ -54,7 +53,7 @@ def _handle(session: AppSession, message: BackMsg) -> None:
         _forget_uploads_that_are_gone(session, message)
         if message.ByteSize() > MAX_VALUES + BYTES_OF_UPLOAD * len(_uploads(session)):
             raise WebSocketDisconnect
-    if _is_modest(session, message):
+    if _is_allowed(session, message):
         handle(session, message)
 
 
@@ -64,10 +63,10 @@ def _uploads(session: AppSession) -> Collection[str]:
 
 
 def _forget_uploads_that_are_gone(session: AppSession, message: BackMsg) -> None:
-    """Take out of a large message what Streamlit would ignore: uploads that are not there.
+    """Take uploads that are no longer kept out of a large message: Streamlit ignores them.
 
-    What is left in it is kept as long as the session, in several forms: a text of 4 MB with an
-    emoji took 27 MB, and a hundred tabs 2.7 GB.
+    The rest of the message must then be small, as Streamlit keeps it, in several forms, as long as
+    the session: a text of 4 MB with an emoji took 27 MB, in a hundred tabs 2.7 GB.
     """
     there = _uploads(session)
     for widget in message.rerun_script.widget_states.widgets:
@@ -78,7 +77,7 @@ def _forget_uploads_that_are_gone(session: AppSession, message: BackMsg) -> None
             files.extend(kept)
 
 
-def _is_modest(session: AppSession, message: BackMsg) -> bool:
+def _is_allowed(session: AppSession, message: BackMsg) -> bool:
     kind = message.WhichOneof("type")
     if kind == "stop_script":  # what is stopped before it runs leaves a thread that waits
         is_running = session.id in runs.running

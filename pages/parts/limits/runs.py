@@ -1,4 +1,4 @@
-"""How many pages run at a time, and whose; how fast what they show is sent."""
+"""How many pages run at a time, and in which portions their messages are sent."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ sent = AppSession.on_flushed_messages_sent
 flush = AppSession.flush_browser_queue
 send = Runtime._send_message
 RUNS = Workers(MAX_RUNS, 1_000_000, tidy=False)  # a session has one run at a time
-_run = threading.local()  # its ``ended``, where it is one of those
+_run = (
+    threading.local()
+)  # ``ended``: the end of the run in this thread, in a thread that runs pages
 unsent: dict[str, threading.Event] = {}  # ends of runs by session
 running: set[str] = set()  # sessions whose page runs and was not told to stop
 
 
-def run_few_pages() -> None:
-    """Let a few pages run at a time, of each client in turn, and the others wait.
+def limit_runs() -> None:
+    """Let MAX_RUNS pages run at a time; clients take turns.
 
-    Each run is a thread, and makes hundreds of messages, which one thread sends for everybody:
-    while fifty tabs ask for their page again and again, nobody else gets one. After a message to
-    stop, the next run has a thread of its own: fifty tabs that ask and stop in turn make 6,000 of
-    them (see ``messages``).
+    Each run is a thread and makes hundreds of messages, which one thread sends for all clients:
+    while fifty tabs ask for their page again and again, no other tab gets its page. After a message
+    to stop, Streamlit gives the next run a new thread: fifty tabs that ask and stop in turn make
+    6,000 of them (see ``messages``).
     """
     ScriptRunner._install_event_loop = _begin_run  # type: ignore[assignment, method-assign]
     ScriptRunner._run_script = _run_script  # type: ignore[assignment, method-assign]
@@ -71,11 +73,14 @@ def _run_script(runner: ScriptRunner, asked: RerunData) -> None:
 
 
 def _end_run(runner: ScriptRunner) -> None:
-    """The next page may begin when the messages of this run are sent, if anybody is there."""
+    """End the run of this thread: another page may begin when its messages were sent.
+
+    Where its browser has left, another page may begin at once.
+    """
     session, server = runner._session_id, runtime.get_instance()
     if _run.ended and server.is_active_session(session):
         _run.ended, unsent[session] = unsent.pop(session, None), _run.ended
-        server._enqueued_some_message()  # that thread may have sent all of them already
+        server._enqueued_some_message()  # the sending thread may have sent all of them already
     let_others_run()
 
 
@@ -86,10 +91,10 @@ def _sent(session: AppSession) -> None:
 
 
 def send_in_batches() -> None:
-    """Send what pages show some messages at a time.
+    """Send the messages of a page BATCH at a time.
 
-    Streamlit goes round all connections after each message, and takes one message after the other,
-    which takes 20 seconds for a page where 330 connections ask for something all the time.
+    Streamlit sends one message to a browser, then looks at all other connections. Where 330
+    connections ask for something all the time, a page takes 20 seconds so.
     """
     AppSession.flush_browser_queue = _flush  # type: ignore[assignment, method-assign]
     Runtime._send_message = _send  # type: ignore[assignment, method-assign]
@@ -107,6 +112,6 @@ def _send(server: Runtime, to: ActiveSessionInfo, batch: list[ForwardMsg] | Forw
 
 
 def let_others_run() -> None:
-    """Let the next page begin: that of this thread has to wait for something."""
+    """Let another page begin, because the page of this thread waits for something."""
     if getattr(_run, "ended", None):
         _run.ended.set()

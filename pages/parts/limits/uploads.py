@@ -1,4 +1,4 @@
-"""What uploads take in memory, and how their forms are read."""
+"""Limits on the memory that uploads take, and on the forms that bring them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set 
 add = MemoryUploadedFileManager.add_file
 
 
-def keep_few() -> None:
-    """Limit what all uploads that wait to be used take in memory, where Streamlit limits each.
+def limit_uploads() -> None:
+    """Limit the memory of all uploads of a session, of a client and of all clients.
 
-    Streamlit looks whether the session of an upload is there only before the upload comes: what
-    comes after it has ended would stay for ever. An upload that is deleted counts on, for its
-    session may have kept it.
+    Streamlit limits the size of each upload only. It checks before an upload arrives that its
+    session is there: an upload that arrives after the session has ended would stay for ever. An
+    upload that was deleted still counts, because the session may have kept its bytes.
     """
     MemoryUploadedFileManager.add_file = _add  # type: ignore[assignment, method-assign]
 
@@ -36,12 +36,12 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     there = server.is_active_session(session_id)
     if not there and not server._session_mgr._session_storage.get(session_id):
         raise HTTPException(400, "The session of this upload has ended.")
-    # Of each session: whose it is, and the bytes that it had at once.
+    # Session → its client, and the most bytes that it had at once.
     most: dict[str, tuple[str, int]] = vars(manager).setdefault("most", {})
     for gone in most.keys() - manager.file_storage.keys():
         del most[gone]
     files = manager.file_storage.get(session_id, {})
-    # A session that is away has no address: it stays that of whoever it was.
+    # A session whose connection is broken has no address: its client is the one it had before.
     client, before = most.get(session_id) or (client_of(session_id), 0)
     mine = max(sum(map(_size, files.values())) + _size(file), before)
     sizes = most | {session_id: (client, mine)}

@@ -13,7 +13,7 @@ def session(monkeypatch):
     """A session that lacks what Streamlit's own handlers would look for."""
     for name in (*messages.HANDLERS, "handle_backmsg"):
         monkeypatch.setattr(AppSession, name, getattr(AppSession, name))  # undone later
-    messages.ignore_some()
+    messages.filter_messages()
     session = object.__new__(AppSession)
     session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
     session.id = "there"

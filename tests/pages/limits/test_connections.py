@@ -37,7 +37,7 @@ def test_browsers_of_one_client_connect_slowly(monkeypatch):
     )
     now = 0.0
     monkeypatch.setattr(allowances.time, "monotonic", lambda: now)
-    connections.open_slowly()
+    connections.limit_new_sessions()
     server = object.__new__(Runtime)
 
     def connected(address, tries):
@@ -57,7 +57,7 @@ def test_browsers_of_one_client_connect_slowly(monkeypatch):
 def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
     """130 connections, opened and closed, took the pictures of visitors whose telephone slept."""
     monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
-    connections.allow_many()
+    connections.keep_many_sessions()
     storage = MemorySessionStorage()
     for number in range(1000):
         storage.save(SimpleNamespace(session=SimpleNamespace(id=f"{number}")))
@@ -67,7 +67,7 @@ def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
 def test_sessions_that_stay_away_end_without_others(monkeypatch):
     """What the last visitors had brought stayed until others came and went."""
     monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
-    connections.allow_many()
+    connections.keep_many_sessions()
     storage = MemorySessionStorage(ttl_seconds=0.02)
     ended = []
     late, soon = (
@@ -81,7 +81,7 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
         storage.delete("soon")  # it came back
         await asyncio.sleep(0.2)
 
-    monkeypatch.setattr(connections, "A_MOMENT", 0.02)
+    monkeypatch.setattr(connections, "GRACE", 0.02)
     asyncio.run(leave())
     assert ended == ["late"]
 
@@ -404,7 +404,7 @@ def test_nobody_is_asked_for_our_address(monkeypatch):
     monkeypatch.setattr(net_util, "get_external_ip", net_util.get_external_ip)
     asked = []
     monkeypatch.setattr("requests.get", lambda address, **_: asked.append(address))
-    connections.ask_nobody_for_our_address()
+    connections.skip_address_lookup()
     assert not server_util.is_url_from_allowed_origins("http://evil.example")
     assert server_util.is_url_from_allowed_origins("http://localhost:8501")
     assert not asked

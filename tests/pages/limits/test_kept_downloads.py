@@ -20,7 +20,7 @@ def manager(monkeypatch):
     monkeypatch.setattr(MediaFileMetadata, "mark_for_delete", downloads.mark)  # undone later
     monkeypatch.setattr(MediaFileManager, "remove_orphaned_files", downloads.remove)
     monkeypatch.setattr(MediaFileManager, "execute_deferred", downloads.execute)
-    downloads.keep_a_while()
+    downloads.limit_kept_files()
     return MediaFileManager(MemoryMediaFileStorage("/media"))
 
 

@@ -66,7 +66,7 @@ def uploading(monkeypatch, *sessions):
         for session in sessions
     }
     monkeypatch.setattr(MemoryUploadedFileManager, "add_file", MemoryUploadedFileManager.add_file)
-    uploads.keep_few()
+    uploads.limit_uploads()
     away = SimpleNamespace(get=lambda session: session == "away")
     server = SimpleNamespace(
         is_active_session=sessions.__contains__,
