@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -88,10 +88,7 @@ class Collection:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            raise RetrievalError(
-                f"{self.root / folder} cannot be read: {error.strerror}. What is known of its "
-                "pictures is kept: run the same command again when it can be read."
-            ) from error
+            raise unreadable(self.root / folder, error.strerror) from error
 
     @cached_property
     def has_pictures(self) -> bool:
@@ -355,17 +352,30 @@ def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
                 not path.is_symlink() or path.resolve().is_relative_to(folder)
             ):
                 names.append(path.relative_to(folder).as_posix())
-    note = ""
-    if unread:
-        first = Path(unread[0].filename).relative_to(folder).as_posix()
-        count = "1 folder" if len(unread) == 1 else f"{len(unread):,} folders"
-        note = (
-            f"{count} of this collection cannot be read, and the pictures there are left out: "
-            + one_line(first)
-            + (f" ({unread[0].strerror})" if len(unread) == 1 else " and others")
-            + "."
-        )
-    return in_order(names, others, folder), note
+    missing = [Path(error.filename).relative_to(folder).as_posix() for error in unread]
+    reason = unread[0].strerror if len(unread) == 1 else ""
+    return in_order(names, others, folder), left_out(missing, reason)
+
+
+def unreadable(folder: object, reason: str | None) -> RetrievalError:
+    """What stops an update: else all pictures of that folder would be dropped."""
+    return RetrievalError(
+        f"{folder} cannot be read: {reason}. What is known of its pictures is kept: run the same "
+        "command again when it can be read."
+    )
+
+
+def left_out(folders: Sequence[str], reason: str | None = "") -> str:
+    """A sentence that names folders that cannot be read; '' where there are none."""
+    if not folders:
+        return ""
+    count = "1 folder" if len(folders) == 1 else f"{len(folders):,} folders"
+    return (
+        f"{count} of this collection cannot be read, and the pictures there are left out: "
+        + one_line(folders[0])
+        + (" and others" if len(folders) > 1 else f" ({reason})" if reason else "")
+        + "."
+    )
 
 
 def in_order(names: Iterable[str], others: int, where: object) -> tuple[str, ...]:

@@ -210,7 +210,8 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
 def _from_named(content: dict, suffix: str) -> GroundTruth:
     """The form that names pictures instead of counting them: put it into the counted form."""
     names = _names(content["database"], "database", "")
-    position = {name: index for index, name in enumerate(names)}
+    spellings = zip(content["database"], names, strict=True)
+    position = {name: index for index, both in enumerate(spellings) for name in both}
     entries = content.get("queries", [])
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("image"), str) for entry in entries
@@ -354,6 +355,7 @@ def _names(values: Any, key: str, suffix: str, unique: bool = True) -> tuple[str
             check_name(name)
     except RetrievalError as error:
         raise _Contradiction(str(error).rstrip(".")) from error
+    names = tuple(PurePosixPath(name).as_posix() for name in names)  # ./a.jpg is a.jpg
     if unique and len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise _Contradiction(f"{key} has {twice} twice")

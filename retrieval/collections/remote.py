@@ -20,7 +20,13 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from retrieval.collections import archives
-from retrieval.collections.collection import Collection, in_order, open_collection
+from retrieval.collections.collection import (
+    Collection,
+    in_order,
+    left_out,
+    open_collection,
+    unreadable,
+)
 from retrieval.collections.ground_truth import check_name
 from retrieval.collections.transfer import TEMPORARY
 from retrieval.errors import RetrievalError
@@ -56,7 +62,9 @@ def open_anywhere(where: str) -> Collection:
         raise RetrievalError("fsspec takes :: in an address for several; give one without.")
     last = PurePosixPath(_shown(address).rpartition("://")[2])
     name = (last.stem if _is_zip(address) else last.name) or "pictures"
-    return Remote(name, name, None, _place(address).names(), address=address)
+    place = _place(address)
+    names, missing = place.names(), tuple(place.missing)
+    return Remote(name, name, None, names, note=left_out(missing), address=address, missing=missing)
 
 
 def _shown(address: str) -> str:
@@ -78,9 +86,14 @@ def _place(address: str) -> _Zip | _Folder:
 
 @dataclass(frozen=True, eq=False)
 class Remote(Collection):
-    """A collection that is read through fsspec. address: with what else is needed to read it."""
+    """A collection that is read through fsspec.
+
+    address: with what else is needed to read it. missing: folders that a page of the web links to
+    and that are not there.
+    """
 
     address: str = field(default="", repr=False)
+    missing: tuple[str, ...] = ()
 
     @cached_property
     def place(self) -> _Zip | _Folder:
@@ -107,6 +120,8 @@ class Remote(Collection):
         return images.read_bytes(bytes(data), name)
 
     def check_folder(self, folder: PurePath, gone: str) -> None:
+        if folder.as_posix() in self.missing:
+            raise unreadable(f"{folder} in {_shown(self.address)}", "its page is not there")
         with _errors_explained(self.address):
             self.place.check_folder(folder.as_posix(), gone)
 
@@ -123,6 +138,7 @@ class _Folder:
         self.files, path = _connected(address)
         self.start = path.rstrip("/") + "/"
         self.web = address.startswith(("http://", "https://"))  # whose paths are percent-encoded
+        self.missing: list[str] = []  # see ``Remote``
 
     def names(self) -> tuple[str, ...]:
         from retrieval.images import SUFFIXES
@@ -131,7 +147,8 @@ class _Folder:
         others = 0
         with _errors_explained(self.address):
             if self.web:
-                found = _linked(self.start, self.files.cat_file)
+                found, missing = _linked(self.start, self.files.cat_file)
+                self.missing = [unquote(one[len(self.start) : -1]) for one in missing]
             else:
                 found = self.files.find(self.start)
         for path in found:
@@ -150,10 +167,17 @@ class _Folder:
     def check_folder(self, folder: str, gone: str) -> None:
         """Raise what says that a folder cannot be read: ``find`` leaves it out without a word.
 
-        sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``.
+        sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``; a web
+        server may send a page that asks to log in, in place of the list and of each picture.
         """
-        if not self.web:  # which ``_linked`` reads
-            with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if self.web:
+                if self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
+                    raise unreadable(
+                        f"{folder} in {_shown(self.address)}",
+                        "the server sends a page in place of a picture",
+                    )
+            else:
                 self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
                 self.files.info(self.start + gone)
 
@@ -170,9 +194,10 @@ class _Folder:
             raise FileNotFoundError(address) from error
 
 
-def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
-    """Addresses of all files below a folder of the web, whose pages link to what is in them.
+def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[str]]:
+    """All files below a folder of the web, and the folders that are not there, by their addresses.
 
+    The page of a folder links to what is in it.
     fsspec has no limits here, and 3 kB of blanks keep it busy for minutes.
     start: address of the folder, with its slash. fetch: gives the page at an address.
     """
@@ -182,6 +207,7 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
     )
     files: set[str] = set()
     folders, waiting = {start}, [start]
+    missing: list[str] = []
     while waiting:
         here = waiting.pop()
         try:
@@ -189,6 +215,7 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
         except FileNotFoundError:
             if here == start:
                 raise
+            missing.append(here)
             continue
         if len(page) > MAX_PAGE:
             raise refused
@@ -207,11 +234,12 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> list[str]:
                 waiting.append(link)
             if len(files) > MAX_FILES or len(folders) > MAX_FOLDERS:
                 raise refused
-    return list(files)
+    return list(files), missing
 
 
 class _Zip:
     unreadable = archives.DAMAGE
+    missing = ()
 
     def __init__(self, address: str):
         from retrieval.images import SUFFIXES

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def linked(pages):
         return found[address].encode()
 
     found = {START + name: page for name, page in pages.items()}
-    return sorted(name.removeprefix(START) for name in remote._linked(START, fetch))
+    files, missing = remote._linked(START, fetch)
+    return [sorted(name.removeprefix(START) for name in names) for names in (files, missing)]
 
 
 def test_pages_that_list_folders():
@@ -48,7 +50,8 @@ def test_pages_that_list_folders():
         <a href="https://elsewhere/x.jpg"> <a href="/photos/c.jpg"> <a href="../d.jpg">
         <a href="http://[x"> <a href="gone/">"""
     pages = {"": apache, "sub d/": "", "sub%20d/": '<a href="./e.jpg">e</a> <a href="../">'}
-    assert linked(pages) == ["'.jpg", "L'A.jpg", "a%20b.jpg", "c.jpg", "sub%20d/e.jpg"]
+    found = ["'.jpg", "L'A.jpg", "a%20b.jpg", "c.jpg", "sub%20d/e.jpg"]
+    assert linked(pages) == [found, ["gone/"]]
 
 
 def test_folders_in_folders_for_ever(monkeypatch):
@@ -73,7 +76,7 @@ def test_too_many_files_and_too_long_a_page(monkeypatch):
 
 def test_a_page_of_blanks():
     """fsspec looks at every three of them: 3 kB took minutes."""
-    assert linked({"": "<a" + " " * 1_000_000 + "<a href=" * 10_000}) == []
+    assert linked({"": "<a" + " " * 1_000_000 + "<a href=" * 10_000}) == [[], []]
 
 
 class Server(SimpleHTTPRequestHandler):
@@ -212,6 +215,44 @@ def test_a_server_that_begins_to_refuse_takes_nothing_from_an_index(tmp_path):
         assert len(method.described) == 4
         gone.add("0.png")  # for ever, and the others are there
         assert build(collection, method, out).names == ("1.png", "2.png", "3.png")
+
+
+@pytest.mark.parametrize("moment", ["a 404", "a page that asks to log in"])
+def test_a_folder_in_a_web_folder_goes_away_for_a_while(moment, tmp_path):
+    """It was taken for an empty folder: an update dropped its pictures."""
+    pytest.importorskip("aiohttp")
+    for seed, name in enumerate(("a.png", "b.png", "c d/a.png", "c d/b.png")):
+        paint(tmp_path / "photos" / name, seed)
+    away, gone = False, set()
+
+    def answer(request):
+        path = unquote(request.path).removeprefix("/photos/")
+        if path in gone or (away and path.startswith("c d/")):
+            request.send_response(200 if path not in gone and "log in" in moment else 404)
+            request.end_headers()
+            request.wfile.write(b"\n<html>")
+            return
+        request.send_response(200)
+        request.end_headers()
+        here = {"": ["a.png", "b.png", "c%20d/"], "c d/": ["a.png", "b.png"]}.get(path)
+        if here is None:
+            request.wfile.write((tmp_path / "photos" / path).read_bytes())
+        else:
+            listed = [name for name in here if path + name not in gone]
+            request.wfile.write("".join(f'<a href="{name}">' for name in listed).encode())
+
+    method, out = Thumbnail(), tmp_path / "index"
+    with answering(answer) as address:
+        build(open_anywhere(f"{address}/photos/"), method, out)
+        away = True
+        seen = open_anywhere(f"{address}/photos/")
+        assert ("left out: c d." in seen.note) == (moment == "a 404")
+        refused("c d in http.* cannot be read.* is kept", build, seen, method, out)
+        away = False
+        gone.add("c d/a.png")  # for ever
+        made = build(open_anywhere(f"{address}/photos/"), method, out)
+        assert made.names == ("a.png", "b.png", "c d/b.png")
+        assert len(method.described) == 4
 
 
 def test_a_page_that_names_a_picture_in_several_ways(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from stubs import refused
 
 from retrieval.collections import collection as collections
 from retrieval.collections import open_collection
@@ -49,6 +50,20 @@ def test_links_that_leave_the_folder_are_left_out(folder, tmp_path):
     (folder / "inside.jpg").symlink_to(folder / "b.JPG")
     os.mkfifo(folder / "pipe.jpg")
     assert open_collection(folder).names == ("a.png", "b.JPG", "inside.jpg", "sub/deep/c.webp")
+
+
+def test_one_picture_under_several_names(folder):
+    """./a.png and .//a.png were described as two pictures."""
+    named = {"database": ["./a.png", "sub//deep/c.webp"], "queries": [{"image": ".//a.png"}]}
+    named["queries"][0]["easy"] = ["./a.png"]
+    (folder / "ground_truth.json").write_text(json.dumps(named))
+    found = open_collection(folder)
+    assert found.names == ("a.png", "sub/deep/c.webp")
+    assert found.queries[0].name == "a.png"
+    assert found.queries[0].labels["easy"].tolist() == [0]
+    named["database"].append("a.png")
+    (folder / "ground_truth.json").write_text(json.dumps(named))
+    refused("database has a.png twice", open_collection, folder)
 
 
 def test_a_folder_that_cannot_be_read_is_left_out_and_named(folder, monkeypatch):
