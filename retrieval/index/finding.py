@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from retrieval import files
@@ -20,6 +21,7 @@ from retrieval.methods import METHODS
 from retrieval.networks import checkpoints
 
 ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
+MAX_INDEXES = 200  # folders of a collection: the service looks at all with each request
 MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
 
 
@@ -37,12 +39,14 @@ def find(collection_name: str, root: Path | None = None) -> dict[str, Path]:
 def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, Path]]:
     """Method and folder of every index of a collection, in the order of the methods.
 
-    The default checkpoint of a method comes before its others. Only manifests are read here.
+    The default checkpoint of a method comes before its others. Only manifests are read here, at
+    most ``MAX_INDEXES``.
     Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
     root: the folder of the indexes; by default ``precomputed/``, and the stores.
     """
     entries = []  # rank of the method, rank within the method, method, path
-    manifests = sorted((root or PRECOMPUTED).joinpath(collection_name).glob("*/manifest.json"))
+    folder = (root or PRECOMPUTED) / collection_name
+    manifests = sorted(islice(folder.glob("*/manifest.json"), MAX_INDEXES))
     stores = [path for path in in_stores() if path.parent.name == collection_name]
     if stores and root in (None, PRECOMPUTED):
         names = {path.name for path in stores}

@@ -152,4 +152,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 def _without_locations(error: RetrievalError) -> str:
     """The sentence of an error without the folder of indexes and the addresses of stores."""
     folder = re.escape(f"{collections.PRECOMPUTED}/")
-    return re.sub(rf"{folder}|milvus(\+tls)?://[^\s/]+/", "", str(error))
+    return catalogue.as_text(re.sub(rf"{folder}|milvus(\+tls)?://[^\s/]+/", "", str(error)))

@@ -234,11 +234,12 @@ async def _answer(
         picture = picture_address(collection.name, row["name"])
         row |= {"name": catalogue.as_text(row["name"]), "picture": picture}
         results.append(Result(**row, credit=credit.line if credit else None))
+    named = {"collection": catalogue.as_text(ranking.provenance["collection"])}
     return Answer(
         query={"picture": name, "box": area},
         results=results,
         confidence=asdict(ranking.confidence),
         notes=ranking.notes,
-        provenance=ranking.provenance,
+        provenance=ranking.provenance | named,
         timings=ranking.timings,
     )

@@ -49,7 +49,7 @@ log = logging.getLogger("uvicorn.error")
 def index_folders() -> dict[str, Path]:
     """Id ('town/gem-lite0') → folder, of every index of a collection on this machine."""
     return {
-        f"{entry.name}/{path.name}": path
+        f"{entry.name}/{as_text(path.name)}": path
         for entry in collections.registered()
         if entry.available
         for _, path in indexes.find_all(entry.name)
