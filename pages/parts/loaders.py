@@ -338,12 +338,9 @@ def evaluate(
     then: the chain of re-rankers. Each query waits for its turn among the searches of others.
     """
     opened = index_of(path, collection)
-    has_query_descriptors = "queries_sha256" in opened.settings
-    method = (
-        None
-        if has_query_descriptors
-        else load_method(opened.method, opened.checkpoint, **opened.settings)
-    )
+    method = None
+    if not opened.brings_queries:
+        method = load_method(opened.method, opened.checkpoint, **opened.settings)
     who = turns.client()
     return runs.evaluate_index(
         opened,

@@ -12,52 +12,28 @@ from retrieval.cli.output import Bar
 
 
 def add(commands) -> None:
-    bench = commands.add_parser(
-        "bench", help="measure on this machine, mostly speed"
-    ).add_subparsers(required=True, metavar="WHAT")
-    command(
-        bench,
-        "extract",
-        _benchmark("extraction"),
-        "extraction, beside the plain loop of PyTorch",
-    )
-    command(bench, "evaluation", _benchmark("evaluation"), "scoring, beside a plain loop")
-    command(
-        bench,
-        "threads",
-        _benchmark("threads"),
-        "indexing beside other work, by how threads wait",
-    )
-    command(
-        bench,
-        "inliers",
-        _benchmark("inliers", bar=True),
-        "how often pictures with so many inliers are right",
-    )
-    rerank = command(
-        bench,
-        "rerank",
-        _benchmark("reranking", "index", "collection"),
-        "re-ranking, and how it grows",
-    )
-    rerank.add_argument(
-        "index", type=Path, nargs="?", metavar="INDEX", help="default: CNN-IRwNHA's of town"
-    )
-    rerank.add_argument(
-        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
-    )
-    command(
-        bench,
-        "start",
-        _benchmark("start"),
-        "cold start of the app to its first page and first answer",
-    )
-    visitors = command(
-        bench,
-        "visitors",
-        _benchmark("visitors", "count", "rest"),
-        "many visitors at once in the app",
-    )
+    text = "measure on this machine, mostly speed"
+    bench = commands.add_parser("bench", help=text).add_subparsers(required=True, metavar="WHAT")
+    for name, module, text in (
+        ("extract", "extraction", "extraction, beside the plain loop of PyTorch"),
+        ("evaluation", "evaluation", "scoring, beside a plain loop"),
+        ("threads", "threads", "indexing beside other work, by how threads wait"),
+        ("start", "start", "cold start of the app to its first page and first answer"),
+    ):
+        command(bench, name, _benchmark(module), text)
+    text = "how often pictures with so many inliers are right"
+    command(bench, "inliers", _benchmark("inliers", bar=True), text)
+
+    run = _benchmark("reranking", "index", "collection")
+    rerank = command(bench, "rerank", run, "re-ranking, and how it grows")
+    _index_arguments(rerank, "default: CNN-IRwNHA's of town")
+
+    run = _benchmark("delf", "index", "collection", bar=True)
+    delf = command(bench, "delf", run, "DELF's search, beside the report's procedure")
+    _index_arguments(delf, "a DELF index; default: of town")
+
+    run = _benchmark("visitors", "count", "rest")
+    visitors = command(bench, "visitors", run, "many visitors at once in the app")
     visitors.add_argument("--count", type=positive, default=30, metavar="N", help="visitors (30)")
     visitors.add_argument(
         "--rest",
@@ -66,34 +42,16 @@ def add(commands) -> None:
         metavar="S",
         help="seconds after they left, when memory is looked at again (600)",
     )
-    clients = command(
-        bench,
-        "clients",
-        _benchmark("clients", "count", "seconds"),
-        "many clients at once at the REST service",
-    )
+
+    run = _benchmark("clients", "count", "seconds")
+    clients = command(bench, "clients", run, "many clients at once at the REST service")
     clients.add_argument("--count", type=positive, default=30, metavar="N", help="clients (30)")
     clients.add_argument(
         "--seconds", type=positive, default=60, metavar="S", help="on each method (60)"
     )
-    delf = command(
-        bench,
-        "delf",
-        _benchmark("delf", "index", "collection", bar=True),
-        "DELF's search, beside the report's procedure",
-    )
-    delf.add_argument(
-        "index", type=Path, nargs="?", metavar="INDEX", help="a DELF index; default: of town"
-    )
-    delf.add_argument(
-        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
-    )
-    scale = command(
-        bench,
-        "scale",
-        _benchmark("scale", "method", "count"),
-        "search in larger collections, made up",
-    )
+
+    run = _benchmark("scale", "method", "count")
+    scale = command(bench, "scale", run, "search in larger collections, made up")
     scale.add_argument(
         "--method",
         choices=["cnn-irwnha", "delf"],
@@ -102,6 +60,14 @@ def add(commands) -> None:
     )
     scale.add_argument(
         "--count", type=positive, default=100_000, metavar="N", help="pictures (100000)"
+    )
+
+
+def _index_arguments(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add an index and its collection. text: help for the index."""
+    parser.add_argument("index", type=Path, nargs="?", metavar="INDEX", help=text)
+    parser.add_argument(
+        "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )
 
 

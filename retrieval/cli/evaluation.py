@@ -79,8 +79,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     index = indexes.load(args.index)
     collection = finding.collection_of(index, args.collection)
-    # An index of published features brings the descriptors of its queries.
-    needs_pictures = "queries_sha256" not in index.settings
+    needs_pictures = not index.brings_queries
     _check_evaluable(args.protocol, collection, needs_pictures)
     boxed = collection
     if args.no_boxes:

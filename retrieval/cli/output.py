@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from retrieval.index import Index
 
 
+DELAY = 1.0  # s of work before a bar is shown
+LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
+
+
 def printable(text: str) -> str:
     """A line with control characters as escapes (\\x1b): names of files may hold commands for a
     terminal.
     """
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
-
-
-DELAY = 1.0  # s of work before a bar is shown
-LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
 
 
 def _tqdm(**options: Any) -> tqdm:

@@ -1,8 +1,8 @@
 """Unpack archives that a stranger made, or read zips where they lie.
 
-Zip (stored or deflated) and tar (plain or gzip). An archive is unpacked whole or refused with
-the reason: there is no half-trusted middle. Limits are counted on the bytes as they come out,
-since what an archive says about its own size is part of the attack.
+Zip (stored or deflated) and tar (plain or gzip). An archive is unpacked as a whole, or refused with
+the reason. Limits are counted on the bytes that come out, as the size that an archive states may be
+a lie.
 """
 
 from __future__ import annotations
@@ -32,29 +32,13 @@ MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; tr
 MAX_RECORDS = 100  # in such a header, which says ten things of a file
 MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
 
+# Suffixes of archives, which are refused in an archive.
 ARCHIVES = frozenset(
-    {
-        ".zip",
-        ".tar",
-        ".tgz",
-        ".gz",
-        ".bz2",
-        ".tbz2",
-        ".xz",
-        ".txz",
-        ".7z",
-        ".rar",
-        ".zst",
-        ".lz4",
-        ".lzma",
-        ".cab",
-        ".iso",
-        ".jar",
-    }
+    """
+    .zip .tar .tgz .gz .bz2 .tbz2 .xz .txz .7z .rar .zst .lz4 .lzma .cab .iso .jar
+    """.split()  # noqa: SIM905
 )
-
-
-# What the standard library lets out of a damaged archive
+# What the standard library raises where an archive is damaged.
 DAMAGE = (
     EOFError,
     zlib.error,

@@ -33,28 +33,14 @@ MAX_STEPS = 4_000_000  # instructions; each makes an object of up to a hundred b
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
 _MARK = object()
-_LITERALS = {  # opcodes that bring their value
-    "INT",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "LONG",
-    "LONG1",
-    "LONG4",
-    "FLOAT",
-    "BINFLOAT",
-    "STRING",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-    "UNICODE",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINUNICODE8",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "BINBYTES8",
-    "BYTEARRAY8",
-}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}  # opcode → what it puts
+# Opcodes that bring their value.
+_LITERALS = frozenset(
+    """
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
+    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
+    """.split()  # noqa: SIM905
+)
 
 
 class Refused(Exception):
@@ -232,10 +218,8 @@ def parse(
                 break
             case _ if name in _LITERALS:
                 stack.append(arg)
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(name == "NEWTRUE")
+            case _ if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
             case "MARK":
                 stack.append(_MARK)
             case "POP":
@@ -260,12 +244,10 @@ def parse(
             case "EMPTY_DICT":
                 stack.append({})
             case "DICT":
-                items = _above_mark(stack)
-                stack.append(set_items({}, items))
+                stack.append(set_items({}, _above_mark(stack)))
             case "SETITEM":
-                items = [stack[-2], stack[-1]]
-                del stack[-2:]
-                set_items(stack[-1], items)
+                value, key = stack.pop(), stack.pop()
+                set_items(stack[-1], [key, value])
             case "SETITEMS":
                 items = _above_mark(stack)
                 set_items(stack[-1], items)
@@ -284,18 +266,9 @@ def parse(
                 attribute, module = of_kind(stack.pop(), str), of_kind(stack.pop(), str)
                 stack.append(_global(f"{module} {attribute}", known))
             case "REDUCE":
-                args, function = of_kind(stack.pop(), list), of_kind(stack.pop(), Global)
-                copied += _size(args)
-                if isinstance(function.meaning, str):
-                    raise Refused(f"a call of {function.meaning}")
-                stack.append(function.meaning(args))
+                copied += _call(stack)
             case "BUILD":
-                state = stack.pop()
-                if isinstance(state, list):
-                    copied += _size(state)
-                if not isinstance(stack[-1], StandIn):
-                    raise Refused("an object with state of its own")
-                stack[-1].build(state)
+                copied += _build(stack)
             case "BINPERSID":
                 stack.append(elsewhere(of_kind(stack.pop(), list)))
             case _:
@@ -303,6 +276,29 @@ def parse(
     else:
         raise ValueError("no STOP")
     return stack.pop()
+
+
+def _call(stack: list) -> int:
+    """Put what a function gives in the place of the function and its arguments, the last two.
+
+    Returns how many bytes the arguments have.
+    """
+    args, function = of_kind(stack.pop(), list), of_kind(stack.pop(), Global)
+    size = _size(args)
+    if isinstance(function.meaning, str):
+        raise Refused(f"a call of {function.meaning}")
+    stack.append(function.meaning(args))
+    return size
+
+
+def _build(stack: list) -> int:
+    """Give the last object but one its state, the last. Returns how many bytes the state has."""
+    state = stack.pop()
+    size = _size(state) if isinstance(state, list) else 0
+    if not isinstance(stack[-1], StandIn):
+        raise Refused("an object with state of its own")
+    stack[-1].build(state)
+    return size
 
 
 def _no_stand_in(value: StandIn) -> Any:

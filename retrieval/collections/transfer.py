@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from time import monotonic
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
@@ -48,16 +47,19 @@ class _Broken(Exception):
 
 
 class _Arriving(io.RawIOBase):
-    """What a server sends. TimeoutError after ``until``, however little arrives at a time."""
+    """The bytes that a server sends. To read them after ``until`` raises TimeoutError.
+
+    The time limit of a socket begins anew with each byte, so a slow server could hold it for ever.
+    """
 
     def __init__(self, raw: io.RawIOBase) -> None:
-        self.raw, self.until = raw, monotonic() + MAX_HEADERS
+        self.raw, self.until = raw, time.monotonic() + MAX_HEADERS
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int | None:
-        if monotonic() > self.until:
+        if time.monotonic() > self.until:
             raise TimeoutError("the server is too slow")
         return self.raw.readinto(buffer)
 
@@ -67,7 +69,7 @@ class _Arriving(io.RawIOBase):
 
 
 class _Answer(HTTPResponse):
-    """Its headers, and each piece of what follows, arrive in MAX_HEADERS or not at all."""
+    """An answer that raises TimeoutError where its headers, or one piece, take over MAX_HEADERS."""
 
     def __init__(self, socket, *rest, **options) -> None:
         super().__init__(socket, *rest, **options)
@@ -75,7 +77,7 @@ class _Answer(HTTPResponse):
         self.fp = io.BufferedReader(self.arriving)
 
     def read1(self, size: int = -1) -> bytes:
-        self.arriving.until = monotonic() + MAX_HEADERS
+        self.arriving.until = time.monotonic() + MAX_HEADERS
         return super().read1(size)
 
 
@@ -283,13 +285,17 @@ def _range(
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """Raises RetrievalError where fewer than SLOWEST bytes arrive in a minute: it may go on so."""
+    """The content of an answer, in pieces of about CHUNK bytes.
+
+    Raises RetrievalError where fewer than SLOWEST bytes arrive in a minute, and _Broken where the
+    connection breaks.
+    """
     chunk, since, seen = bytearray(), time.monotonic(), 0
     while True:
         try:
             piece = response.read1(CHUNK)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
-            yield bytes(chunk)  # or a line that breaks again and again would not get any further
+            yield bytes(chunk)  # kept, so that each try brings a download further
             raise _Broken(f"the connection broke off ({error})") from error
         chunk += piece
         seen += len(piece)

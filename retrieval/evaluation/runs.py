@@ -290,7 +290,7 @@ def evaluated(
         kept = None
     if kept is not None:
         return kept
-    if method is None and "queries_sha256" not in index.settings:
+    if method is None and not index.brings_queries:
         method = methods.for_index(index)
     return evaluate_index(index, collection, method, progress, then)
 

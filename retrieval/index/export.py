@@ -97,7 +97,7 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
         raise RetrievalError(
             f"A store holds one vector a picture; the local features of {index} stay in its folder."
         )
-    if "queries_sha256" in index.settings:
+    if index.brings_queries:
         raise RetrievalError(f"{index} brings its own queries, which a store cannot hold.")
     if len(json.dumps(index.manifest)) > MAX_MANIFEST:
         raise RetrievalError(

@@ -120,6 +120,11 @@ class Index:
         """Whether the SHA-256 of its pictures are known: published descriptors come without."""
         return any(self.digests)
 
+    @property
+    def brings_queries(self) -> bool:
+        """Whether it holds the descriptors of its queries, as published descriptors do."""
+        return "queries_sha256" in self.settings
+
     # A search ranks the ``shortlist`` of an index: a part of it where the index lies in a store
     # (``stored.StoredIndex``) or has an approximate search, and else the index itself.
 

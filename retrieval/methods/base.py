@@ -140,6 +140,12 @@ class GlobalMethod(Method):
     """A method with one descriptor a picture. Subclasses write ``__init__`` and ``_vectors``."""
 
     kind = "global"
+    trunk: Trunk
+    # Weight (D, C) and bias (D,) of the layer after pooling and normalisation; None: there is none.
+    final_layer: tuple[torch.Tensor, torch.Tensor] | None
+    # Of the generalised mean that pools the feature map. None where pooling is another one, or
+    # where more follows than the final layer and the mean over scales.
+    exponent: float | None = None
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):
         super().__init__(checkpoint, **settings)
@@ -147,13 +153,6 @@ class GlobalMethod(Method):
 
         # A network of the user's own need not take more than one picture.
         self.batch = 1 if checkpoint.network is not None else trunks.batch_size()
-
-    trunk: Trunk
-    # Weight (D, C) and bias (D,) of the layer after pooling and normalisation; None: there is none.
-    final_layer: tuple[torch.Tensor, torch.Tensor] | None
-    # Of the generalised mean that pools the feature map. None where pooling is another one, or
-    # where more follows than the final layer and the mean over scales.
-    exponent: float | None = None
 
     @abstractmethod
     def _vectors(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -201,9 +201,8 @@ class DELF(Method):
         raw = features.permute(1, 2, 0).reshape(count, -1)
         radius = fields[0].size / 2 / scale
         contrast = _contrast(level, fields[0].stride)[:rows, :columns].reshape(count)
-        contrast = contrast * float(
-            np.mean(self.checkpoint.std)
-        )  # back from normalised pixels to 0 to 1
+        # From normalised pixels back to pixels of 0 to 1.
+        contrast = contrast * float(np.mean(self.checkpoint.std))
         return raw, points, torch.full((count, 1), radius), torch.full((count,), scale), contrast
 
 

@@ -46,9 +46,8 @@ class SIR(GlobalMethod):
         features = self._features(inputs)[0].cpu().permute(1, 2, 0)  # (h, w, C)
         count = features.shape[0] * features.shape[1]
         parts = features / count
-        if (
-            self.settings["power"] != 1
-        ):  # each place keeps its share of the sum, of which the power is taken
+        if self.settings["power"] != 1:
+            # The power is taken of the sum over all places; each place keeps its share of that.
             total = parts.sum(dim=(0, 1)).clamp(min=1e-12)
             parts = parts * total.pow(self.settings["power"] - 1)
         parts = pooling.l2_parts(parts)

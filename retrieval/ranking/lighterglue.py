@@ -44,17 +44,15 @@ def match(
 
     if len(a) == 0 or len(b) == 0:
         return np.empty((0, 2), np.int64)
-    data = {
-        f"image{side}": {
-            # Coordinates out of an index are rounded, perhaps to just outside the picture.
-            "keypoints": torch.from_numpy(np.clip(features.keypoints, 0, size).astype(np.float32))[
-                None
-            ],
+    data = {}
+    for side, (features, size) in enumerate(((a, size_a), (b, size_b))):
+        # Coordinates out of an index are rounded, perhaps to just outside the picture.
+        keypoints = np.clip(features.keypoints, 0, size).astype(np.float32)
+        data[f"image{side}"] = {
+            "keypoints": torch.from_numpy(keypoints)[None],
             "descriptors": torch.from_numpy(features.descriptors)[None],
             "image_size": torch.tensor([size]),
         }
-        for side, (features, size) in enumerate(((a, size_a), (b, size_b)))
-    }
     with torch.inference_mode():
         return _network()(data)["matches"][0].numpy()
 

@@ -88,13 +88,38 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def learned_whitening(x, queries, positives, dimensions):
+    """cirtorch's ``Lw``, step by step: weight (d, D) and bias (d,).
+
+    x: (n, D). queries, positives: (m,) int, rows of x that make the pairs.
+    """
+    mean = x[queries].mean(axis=0)
+    differences = x[queries] - x[positives]
+    factor = np.linalg.inv(np.linalg.cholesky(differences.T @ differences / len(differences)))
+    projected = (x - mean) @ factor.T
+    _, vectors = np.linalg.eigh(projected.T @ projected)
+    weight = vectors[:, ::-1].T[:dimensions] @ factor
+    return weight, -weight @ mean
+
+
+def test_whitening_from_pairs_is_that_of_cirtorch():
+    """Distances are the same but for a factor: without shrinkage, in all dimensions."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((400, 5))
+    x[200:] = x[:200] + random.standard_normal((200, 5)) * [1, 0.5, 0.1, 2, 0.3]
+    ours, _ = whitening.from_groups(x, np.tile(np.arange(200), 2), 5, shrinkage=0.0)
+    theirs, _ = learned_whitening(x, np.arange(200), np.arange(200, 400), 5)
+    ours, theirs = ours.T @ ours, theirs.T @ theirs
+    np.testing.assert_allclose(ours / np.trace(ours), theirs / np.trace(theirs), atol=1e-9)
+
+
 @pytest.mark.skipif(not REFERENCE.exists(), reason="no reference values here")
 @pytest.mark.parametrize("key", ["lw", "pca"])
 def test_whitening_of_cirtorch(key):
     reference = np.load(REFERENCE)
     x = reference["whiten_X"].astype(np.float64)
     if key == "lw":
-        layer = whitening.from_pairs(x, reference["whiten_q"], reference["whiten_p"], 32)
+        layer = learned_whitening(x, reference["whiten_q"], reference["whiten_p"], 32)
     else:
         layer = whitening.pca_whitening(x, 32)
     weight, bias = layer
@@ -110,17 +135,3 @@ def test_pca_whitening_makes_directions_equal():
     np.testing.assert_allclose(np.cov((x @ weight.T + bias).T, ddof=0), np.eye(4), atol=1e-9)
     with pytest.raises(RetrievalError, match="fewer than 4 directions"):
         whitening.pca_whitening(x[:3], 4)
-
-
-def test_whitening_from_pairs_makes_their_differences_equal():
-    random = np.random.default_rng(0)
-    x = random.standard_normal((400, 5))
-    x[200:] = x[:200] + random.standard_normal((200, 5)) * [1, 0.5, 0.1, 2, 0.3]
-    queries, positives = np.arange(200), np.arange(200, 400)
-    weight, _ = whitening.from_pairs(x, queries, positives, 5)
-    differences = (x[queries] - x[positives]) @ weight.T
-    np.testing.assert_allclose(differences.T @ differences / 200, np.eye(5), atol=1e-9)
-    # Fewer pairs than dimensions: regularised, not refused.
-    weight, bias = whitening.from_pairs(x, queries[:2], positives[:2], 3)
-    assert np.isfinite(weight).all()
-    assert np.isfinite(bias).all()
