@@ -1,8 +1,8 @@
 """Decoding of pictures in processes of their own.
 
-Decoders are written in C and meet bytes of strangers: some make them compute for minutes, take
-gigabytes, or crash. Here that ends a process, with limits on time and memory, and no other.
-``Decoder`` starts and ends it; ``main`` is what it runs.
+Decoders are written in C. A picture of a stranger can make them compute for minutes, take gigabytes
+or crash. Here only a process of its own ends, which has limits on time and memory. ``Decoder``
+starts and ends it; ``main`` is what it runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TOO_LONG = [-getattr(signal, name) for name in ("SIGPROF", "SIGALRM") if hasattr
 class Decoder:
     """A process that decodes one picture at a time, in the order in which threads ask.
 
-    It starts with the first picture, and anew where a picture has ended it.
+    It is started with the first picture, and again after a picture that has ended it.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Decoder:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        # A lock is not given in order: a thread with many pictures could take it each time.
+        # A lock is not given in order: a thread with many pictures could get it each time.
         me = object()
         self._waiting.append(me)
         try:

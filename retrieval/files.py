@@ -1,4 +1,4 @@
-"""Files: written as a whole or not at all, their digests, JSON, and arrays of strangers."""
+"""Files: written as a whole or not at all, digests, JSON, and arrays in files of strangers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 
-ABANDONED = 86_400  # seconds since a file was written to that nobody finishes any more
-LIST = 1_000_000  # bytes of the list of a zip that should hold a few files; 50 to 100 a file
+ABANDONED = 86_400  # seconds without a write after which an unfinished file is deleted
+LIST = 1_000_000  # bytes of the list of files in a zip of a few files; each takes 50 to 100
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
-OBJECT = 24  # bytes that an object takes in JSON on average, at least
-MAX_HOLES = 20_000_000  # bytes; a copy may leave out pages of zeros
+OBJECT = 24  # bytes, at least, that an object of a JSON file has on average
+MAX_HOLES = 20_000_000  # bytes that were never written; a copy of a file may leave out zeros
 MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queries have 0.56 GB
 
 
@@ -48,17 +48,17 @@ def as_json(content: Any) -> bytes:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of ``path`` when all of it is written.
 
-    Who reads ``path`` meanwhile reads the file before. Where the block raises, nothing has changed.
+    Until then readers of ``path`` find the old file. Where the block raises, nothing has changed.
     Raises OSError.
     """
     # Other threads, and other containers with the same process numbers, may write there too.
     new = path.with_name(f"{path.name}.{secrets.randbelow(10**9)}.new")
-    for left in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new"):  # by a kill
+    for left in path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new"):  # by a killed process
         with suppress(OSError):
             if left.stat().st_mtime < time.time() - ABANDONED:
                 left.unlink()
     try:
-        with open(new, "xb") as file:  # never through a link that somebody laid there
+        with open(new, "xb") as file:  # "x" does not write through a link
             yield file
         os.replace(new, path)
     finally:
@@ -74,7 +74,7 @@ def write_json(path: Path, content: Any) -> None:
 def check_writable(folder: Path, what: str) -> None:
     """Refuse a folder that nothing can be written to, before minutes of work and not after.
 
-    what: is to be kept there, for the message.
+    what: the thing to be kept there, as the message calls it.
     """
     if not os.access(folder, os.W_OK):
         raise RetrievalError(
@@ -85,8 +85,8 @@ def check_writable(folder: Path, what: str) -> None:
 def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
     """The bytes of a file that somebody else made.
 
-    Raises OSError where it cannot be read, has more than ``most`` bytes (a gigabyte of nothing is
-    packed into a few), or is no file: a pipe has no end.
+    Raises OSError where it cannot be read, is no regular file (a pipe has no end), or has more than
+    ``most`` bytes: an archive of a few bytes may unpack to a gigabyte of zeros.
     """
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
@@ -97,8 +97,9 @@ def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
 
 
 def has_holes(path: Path) -> bool:
-    """Whether a file is said to have much that was never written: a tar of a kilobyte lays a
-    terabyte of nothing on the disk. Raises OSError.
+    """Whether a file is sparse: over MAX_HOLES of its bytes were never written to the disk.
+
+    A tar of a kilobyte can unpack to a sparse file of a terabyte. Raises OSError.
     """
     if not hasattr(os, "SEEK_DATA"):  # on Windows
         return False
@@ -109,9 +110,9 @@ def has_holes(path: Path) -> bool:
                 start = os.lseek(file.fileno(), end, os.SEEK_DATA)
                 after = os.lseek(file.fileno(), start, os.SEEK_HOLE)
             except OSError as error:
-                if error.errno != errno.ENXIO:  # no data behind the last hole
-                    return False  # a file system that does not say
-                start = after = size
+                if error.errno != errno.ENXIO:
+                    return False  # a file system that does not tell holes
+                start = after = size  # there is no data behind the last hole
             missing += start - end
             end = after
     return missing > MAX_HOLES
@@ -121,8 +122,8 @@ def read_json(path: Path, most: int = MAX_ARRAYS) -> Any:
     """What a JSON file that somebody else made holds; it takes at most 15 times its size.
 
     Raises OSError as ``read`` does, and ValueError where it is no JSON, is nested too deep, holds
-    a number that JSON has not (NaN), or hardly anything but brackets and commas: three bytes of
-    those become 72, and the seven of an object 240.
+    NaN, which JSON does not allow, or is mostly brackets and commas: three bytes of those take 72
+    in memory, and an object of seven bytes takes 240.
     """
     data = read(path, most)
     if sum(map(data.count, (b"[", b"{", b","))) > len(data) // 6 + 1000:
@@ -131,7 +132,7 @@ def read_json(path: Path, most: int = MAX_ARRAYS) -> Any:
 
     def counted(value: dict) -> dict:
         if next(room, None) is None:
-            raise ValueError("objects of hardly anything")
+            raise ValueError("too many small objects")
         return value
 
     try:
@@ -145,13 +146,13 @@ def _no_constant(word: str) -> None:
 
 
 class LongList(zipfile.BadZipFile):
-    """A zip that lists very many files: zipfile makes an object of half a kilobyte of each."""
+    """A zip lists very many files: for each, zipfile makes an object of half a kilobyte."""
 
 
 class ShortReads:
-    """A zip of which zipfile cannot read much at once: it reads the list of files in one piece.
+    """A zip file of which zipfile reads few bytes at once: it reads its list of files in one go.
 
-    most: bytes. Raises LongList where it asks for more and there is more.
+    most: bytes of a read. Raises LongList where zipfile asks for more and there is more.
     """
 
     def __init__(self, file: BinaryIO, most: int = LIST) -> None:
@@ -160,7 +161,7 @@ class ShortReads:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self.most:
-            # Without a size it is the end of the file, of which zipfile has gone to the last 64 kB.
+            # Without a size zipfile reads to the end of the file, from at most 64 kB before it.
             data = self.file.read(self.most + 1)
             if len(data) > self.most:
                 raise LongList("the list of its files is too long")
@@ -206,8 +207,8 @@ def read_array(
             members = arrays.zip.infolist()
             if sum(one.file_size for one in members) > most:
                 raise _too_large(label, most)
-            # Of other methods, zipfile unpacks a piece of the file at once: a kilobyte of bzip2 may
-            # be gigabytes.
+            # With other methods zipfile unpacks a whole piece at once, and a kilobyte of bzip2 may
+            # become gigabytes.
             if any(one.compress_type not in PACKED for one in members):
                 raise ValueError("packed with another method than deflate")
             array = arrays[key]

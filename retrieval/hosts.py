@@ -1,4 +1,4 @@
-"""Who asks whom: names of this machine, as browsers say them, and addresses of clients."""
+"""Names of this machine in requests of browsers, and the client behind an address."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import lru_cache
 def is_ours(host: str, names: Collection[str] = ()) -> bool:
     """Whether a Host header means this machine: localhost, its own name, one of ``names``.
 
-    Any web page can give its own name our address. Numbers always mean us: a page of another site
-    has a name. names: in small letters.
+    Any web page can give its own name the address of this machine. A host that is a number is
+    always this machine, because a page of another site has a name. names: in small letters.
     """
     name, _, port = host.lower().rpartition(":")
     if not name or not port.isdigit():
@@ -31,9 +31,9 @@ def client_of_peer(client: tuple[str, int] | None) -> str:
 
 @lru_cache(4096)
 def client_of_address(address: str | None) -> str:
-    """One string for all addresses of a client: of IPv6 it has the 2⁶⁴ that begin alike.
+    """The name of the client with this address: an IPv4 address, or an IPv6 network (/64).
 
-    Where the address is not known, all are one client.
+    All addresses of one IPv6 /64 are one client. Connections without an address are one client.
     """
     try:
         number = ipaddress.ip_address(address or "")

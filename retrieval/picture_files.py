@@ -183,11 +183,10 @@ def _stated_in_heic(data: bytes, start: int, end: int) -> int:
 
 
 def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
-    """Pixels of the largest picture in a HEIC, and of what is most to decode.
+    """Pixels of the largest picture in a HEIC, and of the picture in it that is most to decode.
 
-    Of that, the pixels of all that it is made of are counted each time they are touched.
-
-    start, end: of the content of its box "meta".
+    The latter counts all pictures that it is made of, and each pixel once more for each time that
+    it is turned, mirrored or cut out. start, end: of the content of its box "meta".
     """
     boxes = list(_boxes(data, start + 4, end))
     inside = [box for kind, *place in boxes if kind == b"iprp" for box in _boxes(data, *place)]

@@ -1,4 +1,4 @@
-"""Python processes that do what may crash, hang or fill the memory, and are ended with it."""
+"""Python processes for work that may crash, hang or fill the memory: only such a process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run a module of this checkout; it is asked on its stdin and answers on its stdout.
+    """Run a module of this checkout. It reads requests from its stdin and answers on its stdout.
 
     Raises RetrievalError where no process can be started.
     """
@@ -52,7 +52,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def answers() -> BinaryIO:
-    """In such a process: where answers go. What libraries print goes elsewhere from now on."""
+    """In such a process: the file for answers. What libraries print goes to stderr from now on."""
     file = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return file

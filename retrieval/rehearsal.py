@@ -1,7 +1,8 @@
-"""A process that reads a stranger's file first, so that what it costs is known.
+"""A process with limits that reads a stranger's file before this process reads it.
 
-Checks in a reader stop what their authors thought of. Here a file that takes more than the limits,
-for whatever reason, ends a process and is refused. One that passes takes as much again, no more.
+The checks of a reader stop only the attacks that their authors thought of. Here a file that takes
+too much memory or time, for whatever reason, ends the other process and is refused. A file that
+passes takes as much memory and time once more in this process.
 """
 
 from __future__ import annotations

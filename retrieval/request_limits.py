@@ -1,6 +1,7 @@
 """Limits on the headers, forms and bodies of requests, and on how many a client has at once.
 
-One thread answers all: very many requests, or pieces of one, keep it from everything else.
+One thread answers all clients. While it reads very many requests, or one request in very many
+pieces, it does nothing else.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from retrieval import hosts
 
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_TINY = 1000  # chunks of a body that may be tiny
-MIN_MEAN = 512  # bytes that the others have on average
-MAX_HEADER = 16_384  # bytes, as in Node: 100 of 64 kB, of empty lines, took 4 s
+MIN_MEAN = 512  # bytes, at least, that all further chunks have on average
+MAX_HEADER = 16_384  # bytes, as in Node: 100 headers of 64 kB, of empty lines, took 4 s
 MAX_TARGET = 8190  # bytes of an address, as in Apache
-MAX_PIECES = 500  # lines of a header, and what ; and & divide: browsers send fewer than 100
-MAX_OPTIONS = 50  # the same of the header of one part of a form
+MAX_PIECES = 500  # lines, ; and & of a header: browsers send fewer than 100
+MAX_OPTIONS = 50  # ; in the header of one part of a form
 MAX_FIELDS = 20  # of a form, which brings one file
-# Escapes in base64, all put back at once. Of each other one in a form Python makes an object.
+# Escapes of the signs of base64, which are replaced all at once. For each other escape in a form
+# Python makes an object.
 BASE64_ESCAPES = {
     b"%2B": b"+",
     b"%2F": b"/",
@@ -40,7 +42,7 @@ BASE64_ESCAPES = {
     b"%2f": b"/",
     b"%3d": b"=",
 }
-READ = 16_384  # bytes of one connection that are read before it is the turn of the next
+READ = 16_384  # bytes of one connection that are read before the next connection is read
 MAX_ANSWERED = 50  # requests of one client at once
 SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
 
@@ -49,11 +51,11 @@ turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of
 
 
 class Connection(h11.Connection):
-    """A server's of h11, which refuses bodies of tiny chunks, and headers of tiny pieces, also
-    those behind a body.
+    """The server side of an h11 connection. It refuses bodies of tiny chunks and headers of tiny
+    pieces, also the headers that may follow a body.
 
-    What has arrived is read in one go, and meanwhile nobody else is served. A chunk takes 20 µs, a
-    Content-Type of 15,000 semicolons 30 ms, 16 kB of lines of three bytes 20 ms.
+    h11 reads all that has arrived in one go, and meanwhile no other client is served. A chunk takes
+    20 µs, a Content-Type of 15,000 semicolons 30 ms, 16 kB of lines of three bytes 20 ms.
     """
 
     chunks = size = 0  # of the body that arrives
@@ -91,10 +93,11 @@ class _Buffer(ReceiveBuffer):
 
 
 def allow_many_files() -> None:
-    """Let the process have more files than the usual 1024.
+    """Let the process have more open files than the usual 1024.
 
-    asyncio accepts all connections that wait, up to 2048, before the first of them is seen. Without
-    files left it logs each that it cannot accept, and no folder can be listed.
+    Each connection is one. asyncio accepts all connections that wait, up to 2048, before the first
+    of them can be refused. Where no file is left, it logs each connection that it cannot accept,
+    and no folder can be listed.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
@@ -105,9 +108,9 @@ def allow_many_files() -> None:
 
 
 def limit_forms() -> None:
-    """Refuse forms of more than one file, and those whose parts have headers of very many options.
+    """Refuse forms of more than one file, and forms with very many options in a header of a part.
 
-    A form of 900 empty files, 56 kB, took 0.1 seconds, one of 1.2 MB with many options 0.7.
+    A form of 900 empty files (56 kB) took 0.1 s, one of 1.2 MB with many options 0.7 s.
     """
     assert Request.form.__kwdefaults__ is not None
     Request.form.__kwdefaults__.update(max_files=1, max_fields=MAX_FIELDS)
@@ -116,10 +119,10 @@ def limit_forms() -> None:
 
 
 def _unquote_plus(text: str) -> str:
-    """urllib's, in linear time and memory.
+    """``urllib.parse.unquote_plus`` in linear time and memory.
 
-    That one takes a text to pieces at each letter that is not ASCII: a form of 42 MB took 20 s and
-    1 GB. text: bytes of a form, read as latin-1.
+    The original splits a text at each letter that is not ASCII: a form of 42 MB took 20 s and 1 GB.
+    text: bytes of a form, decoded as latin-1.
     """
     data = text.encode("latin-1").replace(b"+", b" ")
     for escape, sign in BASE64_ESCAPES.items():
@@ -141,10 +144,10 @@ def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
 
 
 def answer_in_turn() -> None:
-    """Let a client have a few requests answered at a time.
+    """Answer at most MAX_ANSWERED requests of a client at a time.
 
-    The thread that answers goes round all that wait: beside 390 connections of one client that
-    asked all the time a search took 28 s.
+    The thread that answers serves all requests in rounds: beside 390 connections of one client that
+    asked all the time, a search of another client took 28 s.
     """
     RequestResponseCycle.run_asgi = _answer  # type: ignore[assignment, method-assign]
 
@@ -156,7 +159,7 @@ async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
 
 
 class InTurn:
-    """``answer_in_turn`` for an app that believes a proxy: all clients come from its address."""
+    """``answer_in_turn`` for an app that takes the client from a header that a proxy sets."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -180,4 +183,4 @@ async def _turn(peer: tuple[str, int] | None) -> AsyncIterator[None]:
     finally:
         if loop.time() < end_of_turn.when():
             end_of_turn.cancel()
-            loop.call_soon(turn.release)  # when the loop has gone round all others
+            loop.call_soon(turn.release)  # after a round of all other requests

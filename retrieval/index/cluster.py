@@ -144,7 +144,7 @@ def _workers(ray: Any, shared: Any, threads: int) -> list[Any]:
     """One worker a GPU, or as many as have ``threads`` cores each where there is none."""
 
     class Worker:
-        """A class of its own travels as a whole: until the path is set, nothing of ours loads."""
+        """Ray sends this class as a whole. It imports our modules once it has set the path."""
 
         def __init__(self, path: list[str], packed: bytes):
             import sys
@@ -174,7 +174,7 @@ def _workers(ray: Any, shared: Any, threads: int) -> list[Any]:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
-    """Ray, connected; what is started here ends here."""
+    """Ray, connected to a cluster. A connection that is made here is closed here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     try:
         import ray

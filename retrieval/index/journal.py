@@ -19,8 +19,8 @@ from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
 LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
-LINE = 3000  # bytes of a line on average, at most; ours have 250 beside the name
-BESIDE = 20_000_000  # bytes of lines beside that: pictures that were described and are gone
+LINE = 3000  # bytes of a line on average, at most; ours have 250, and the name
+BESIDE = 20_000_000  # further bytes of lines, of pictures that were described and are gone
 IDENTITY = "identity.json"  # in the folder of an unfinished build: which method and settings
 
 
@@ -73,11 +73,11 @@ class Journal:
         path.touch()
         data.touch()
         lines_end = data_end = 0
-        if files.has_holes(data):  # a stranger's: checksums of a terabyte of nothing take an hour
+        if files.has_holes(data):  # a stranger's: checksums of a terabyte of zeros take an hour
             with open(data, "rb") as features:
                 os.truncate(data, os.lseek(features.fileno(), 0, os.SEEK_HOLE))
         with open(path, "rb") as lines, open(data, "rb") as features:
-            # A stranger's journal may have a terabyte of nothing, which takes no place on the disk.
+            # A stranger's journal may be a sparse file of a terabyte: lines are limited.
             while line := lines.readline(LONGEST):
                 if lines_end > self.most:
                     raise RetrievalError(
@@ -193,7 +193,8 @@ class Journal:
 def delete(folder: Path) -> None:
     """Delete an unfinished build, if there is one.
 
-    What says that it is one goes last: after a kill on the way, a build still knows it.
+    The file IDENTITY is deleted last: after a kill on the way, the next build still sees that the
+    folder is an unfinished build.
     """
     for path in folder.glob("*"):
         if path.is_dir():

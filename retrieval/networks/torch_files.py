@@ -105,7 +105,7 @@ KNOWN = GLOBALS | {
 
 
 def check_size(path: Path, size: int) -> None:
-    """Refuse weights that are too large: a kilobyte of tar may become a terabyte of zeros.
+    """Refuse weights that are too large, or sparse files.
 
     path: a file, or a folder whose files have so many bytes together.
     """

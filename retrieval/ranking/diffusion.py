@@ -20,8 +20,8 @@ from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking, Stage, best_
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-# Chosen on town and on the photographs of ../shared/photos. The paper's α of 0.99 lets likeness
-# wander to the far end of a small collection.
+# Chosen on town and on the photographs of ../shared/photos. With the paper's α of 0.99 likeness
+# spreads to unrelated pictures in a small collection.
 ALPHA = 0.7
 GAMMA = 3.0
 SOURCES = 10  # confirmed pictures that diffusion starts from, most inliers first
@@ -48,7 +48,7 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     neighbours = query.index.neighbours
     stage = Stage("diffusion", ranking, SETTINGS)
     if not neighbours.positions.size:
-        return stage.unchanged("Diffusion has no way to go in a collection of one picture.")
+        return stage.unchanged("Diffusion needs a collection of at least two pictures.")
     sources = confirmed_first(ranking, SOURCES)
     if not len(sources):
         sources = np.arange(min(NEAREST, len(ranking)))

@@ -34,14 +34,14 @@ T = TypeVar("T")
 SEARCH_QUEUE = 50  # searches that may wait; at one a second the last waits a minute
 PICTURE_QUEUE = 200  # pictures to send that may wait; a large one takes a tenth of a second
 LOOKUP_QUEUE = 200  # lists, and searches whose index and picture are looked up
-# One at a time where the picture takes long to read.
+# The slow workers do one piece of work at a time.
 SEARCH_WORKERS = Workers(
     min(threads.usable_cores(), 2), SEARCH_QUEUE, slow=Workers(1, SEARCH_QUEUE)
 )
 PICTURE_WORKERS = Workers(
     min(threads.usable_cores(), 2), PICTURE_QUEUE, slow=Workers(1, PICTURE_QUEUE)
 )
-# It takes some milliseconds, unless a store has to be asked.
+# A look-up takes some milliseconds, unless a store has to be asked.
 LOOKUP_WORKERS = Workers(1, LOOKUP_QUEUE, slow=Workers(1, LOOKUP_QUEUE, tidy=False), tidy=False)
 log = logging.getLogger("uvicorn.error")
 
@@ -101,9 +101,9 @@ def open_index(name: str) -> Index:
 
 
 def ready_index(name: str) -> Index:
-    """``open_index`` with all that a search in it needs loaded.
+    """``open_index``, with the method and the collection that a search in it needs loaded.
 
-    A search that had to load it would stay among those that take long, one at a time.
+    A search that had to load them itself would be moved to the slow workers.
     """
     index = open_index(name)
     _method(index.path, loading.version_of(index.path))
@@ -170,7 +170,7 @@ def search(
     filter that cannot be used.
     """
     if not isinstance(source, str | Path | bytes):
-        source.seek(0)  # it was read already where this is done again, apart
+        source.seek(0)  # slow workers do this again, after it was read
     data = images.read_bytes(source, name)
     picture = images.read(data, name, images.visitors_limit())
     return search_module.rank_picture(
@@ -211,10 +211,10 @@ async def in_turn(request: Request, work: Callable[[], T], workers: Workers | No
 def _cached_per_version(load: Callable) -> Callable:
     """``load(path_or_name, *version)``, cached for the last version of each path or name.
 
-    It is loaded apart: an index of gigabytes, a damaged one again each time, takes many seconds,
-    and a store may answer slowly. Another version takes the place of the former. Nothing else
+    Slow workers load it: an index of gigabytes takes many seconds, a damaged one each time that it
+    is asked for, and a store may answer slowly. A new version replaces the former one. Nothing else
     leaves the cache: with a limit below the number of indexes, clients that ask for all of them in
-    turn would have each loaded every time.
+    turn would have each index loaded every time.
     """
     cache: dict[Any, tuple[tuple, Any]] = {}
     locks: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)

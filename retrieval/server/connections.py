@@ -1,4 +1,4 @@
-"""Closes connections whose client is silent or has too many, so that others can connect."""
+"""Close connections whose client sends nothing, or has too many, so that others can connect."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retrieval import hosts, request_limits
 
 HEADER_SECONDS = 10.0  # to send the header of a request
-HEARD = 0.01  # s after which what came with a connection, as from a proxy, has been read
+COUNT_DELAY = 0.01  # s; by then the first request was read, which says for whom a proxy asks
 MAX_CONNECTIONS = 400  # open connections
 
 
 class Connection(H11Protocol):
     """uvicorn's HTTP connection, with limits on their number and on the time for a header.
 
-    Where there are too many, one of the client with most connections is closed: the oldest for
-    whose client we wait, to send its request or to read the answer; without such a one the oldest.
+    Where there are too many, a connection of the client that has most of them is closed: the oldest
+    that waits for its client (to send a request or to read an answer), or else the oldest.
     """
 
     # By client, oldest first: thousands may be made in a second.
@@ -30,8 +30,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         request_limits.limit_connection(self, transport)
         self._start_timer()
-        # Hundreds may be made at once, and all of a proxy are one client's until they were read.
-        self.loop.call_later(HEARD, self.loop.call_soon, self._count)
+        # A proxy may make hundreds at once. Until their first requests are read, all of them seem
+        # to be of one client.
+        self.loop.call_later(COUNT_DELAY, self.loop.call_soon, self._count)
 
     def _count(self) -> None:
         if self not in self.connections:  # lost meanwhile
@@ -47,7 +48,7 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer()
-            self.loop.call_soon(self._move)  # when what a proxy says of its client was read
+            self.loop.call_soon(self._move)  # once the client that a proxy states was read
         elif self.timer is None:
             self._start_timer()
 
@@ -77,7 +78,7 @@ class Connection(H11Protocol):
             self.timer = None
 
     def _forget(self) -> bool:
-        """Whether it was open."""
+        """Do not count this connection any more. Returns whether it was counted."""
         theirs = self.open.get(self.key, {})
         was_open = self in theirs
         theirs.pop(self, None)

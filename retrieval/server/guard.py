@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retrieval import hosts
 from retrieval.request_limits import BASE64_ESCAPES
 
-MAX_BODY = 30_000_000  # bytes of a request: the picture, and what surrounds it
+MAX_BODY = 30_000_000  # bytes of a request: the picture, and the form around it
 MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
 MAX_ESCAPED = 5000  # %C3 and the like in a form, and signs between fields
 MAX_HELD = 480_000_000  # bytes of all requests that are being answered
@@ -31,10 +31,10 @@ PAGES_HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 class Origins:
-    """CORS: web pages of ``origins`` may call everything, those of this machine may call ``/``.
+    """CORS: web pages of ``origins`` may make every call, pages of this machine the call ``/``.
 
-    The report's client is a page of this machine. If any page could read the answers of ``/``, a
-    page that the owner visits could read the pictures of a private service.
+    The report's client is a page of this machine. If every page could read the answers of ``/``, a
+    page of another site, opened by the owner, could read the pictures of a private service.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]):

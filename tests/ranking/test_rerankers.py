@@ -298,7 +298,7 @@ def test_one_picture_says_why_diffusion_does_nothing(tmp_path):
     opened = save(tmp_path / "index", np.eye(3)[:1])
     query = np.float32([1, 0, 0])
     found = diffusion.diffusion(search.rank_features(opened, query), Query(opened, query))
-    assert found.notes == ["Diffusion has no way to go in a collection of one picture."]
+    assert found.notes == ["Diffusion needs a collection of at least two pictures."]
     assert found.names == ("000.jpg",)
 
 
