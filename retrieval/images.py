@@ -45,9 +45,11 @@ SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
 QUICK_SECONDS = 1.0  # HEICs of telephones take 0.4 to 0.8
 MAX_ENLARGED = 4.0
 
-# Pictures that take long wait for each other, and no others wait for them.
-_quick, _collections, _slow = Decoder(), Decoder(), Decoder()  # of visitors; of collections; long
-# Hashes of those: a picture that is shown and then searched with tries the quick decoder once.
+# Decoders of pictures of visitors, of pictures of collections, and of pictures that take long: for
+# the latter only other such pictures wait.
+_quick, _collections, _slow = Decoder(), Decoder(), Decoder()
+# Hashes of pictures that took long: one that is shown and then searched with is not tried again in
+# a quick decoder.
 _took_long: deque[int] = deque(maxlen=1000)
 
 

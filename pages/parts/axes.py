@@ -1,4 +1,4 @@
-"""How large the words of charts are: to be read from the last row of a lecture hall."""
+"""Font sizes of charts, large enough to be read from the back of a lecture hall."""
 
 from typing import Any
 

@@ -24,8 +24,9 @@ class Cache:
     def get(self, key: Hashable, make: Callable[[], T], wait: bool = True) -> T:
         """The value of a key, made where it is not kept.
 
-        Whoever asks while it is being made waits for it; without ``wait`` makes it too: a worker
-        must not wait for what may itself wait for a worker. What ``make`` raises is not kept.
+        wait: whether to wait where another thread is making it. Else it is made twice: a worker
+        must not wait for a thread that may itself wait for a worker. What ``make`` raises is not
+        kept.
         """
         with self._lock:
             if key in self._values:

@@ -65,8 +65,8 @@ def style() -> None:
 def title(text: str, where: DeltaGenerator | None = None, **options) -> None:
     """The title of a page.
 
-    It is painted with the style and not before it, from where it would jump: a browser loads what
-    shows Markdown with HTML later than what shows other words.
+    It is Markdown with HTML, as the style is: a browser shows such text later than plain text. A
+    plain title would appear before the style and then jump.
     """
     (where or st).markdown(f"# {text}", unsafe_allow_html=True, **options)
 

@@ -14,8 +14,8 @@ from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import Collection
 
-# Pictures from which on a client has the keypoints of one collection put together at a time: a
-# second of both cores for a hundred, minutes for thousands.
+# Of collections with more pictures than this, only one of a client at a time has its keypoints put
+# together: that takes a second of both cores for a hundred pictures, minutes for thousands.
 LARGE = 200
 
 

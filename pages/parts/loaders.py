@@ -77,7 +77,7 @@ def collection(name: str) -> Collection:
     for entry in collections.registered():
         if entry.name == name:
             return _collection(name, file_key(entry.ground_truth_path))
-    raise RetrievalError(f"There is no collection called {name}.")
+    raise RetrievalError(f"There is no collection called {name}; choose another.")
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the collection")
@@ -160,11 +160,11 @@ def _kept(
 ) -> T:
     """The value of a key, or what ``work()`` returns, done in turn.
 
-    Nobody waits for somebody else's turn, even where both ask for the same: the other may have a
-    hundred searches in the queue.
+    Where two clients ask for the same, both make it: if one waited for the other, it would wait for
+    all searches that the other has in the queue.
     """
 
-    def look_again() -> T:  # somebody else may have made it by now
+    def look_again() -> T:  # another client may have made it by now
         return cache.get(key, work, wait=False)
 
     return cache.get(key, lambda: turns.in_turn(look_again, workers), wait=False)

@@ -18,13 +18,13 @@ def may_download() -> bool:
 
 
 def unknown_name() -> str:
-    """The name that a browser has for this app, where it may be that of another's page; else ''.
+    """The host name of this request, where it may be that of another site; '' where it is ours.
 
-    Any web page can give its own name the address of this machine, and reach the app from a
-    browser here (DNS rebinding). Where the owner asks for a passphrase, or lists the names of the
-    app for Streamlit, it cannot.
+    A web page can give its own name the address of this machine, and so reach the app from a
+    browser here (DNS rebinding). It cannot where the owner asks for a passphrase, or lists the
+    names of the app for Streamlit.
     """
-    host = st.context.headers.get("Host", "localhost")  # every browser says one
+    host = st.context.headers.get("Host", "localhost")  # every browser sends one
     known = os.environ.get(entrance.PASSPHRASE) or st.get_option("server.allowedHosts")
     return "" if known or hosts.is_ours(host) else host
 

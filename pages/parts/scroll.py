@@ -12,16 +12,16 @@ _scroll = st.components.v2.component(
 
 
 def keep() -> None:
-    """Once a page: the browser's way back leads to where the visitor was on it."""
+    """Restore the scroll position where a visitor comes back to a page. Call it once a page."""
     show, number = st.session_state.get("scroll-show", ("", 0))
     with st.container(key="scroll"):
         _scroll(key="scroll-keeper", data={"show": show, "number": number})
 
 
 def here(what: str) -> None:
-    """Bring this place of the page into view, once for everything that is shown below it.
+    """Bring this place of the page into view, once for each thing that is shown below it.
 
-    what: is shown now.
+    what: a text that stands for the thing that is shown now.
     """
     with st.container(key="scroll-here"):
         _scroll(key="scroll-to-here", data={"show": "scroll-here", "number": what})

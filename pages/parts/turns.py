@@ -1,4 +1,4 @@
-"""Work that keeps a core busy waits here for its turn: a few workers serve all clients in turn."""
+"""Queues for work that keeps a core busy: a few workers do it, and clients take turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retrieval.workers import Workers
 
 T = TypeVar("T")
 
-# One at a time where the picture takes long to read.
+# The slow workers do one piece of work at a time.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 LOOK_FOR_TURN = 2.0  # s after which a page that waits for another looks whether it is still open
@@ -50,11 +50,11 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
 
 @contextmanager
 def one_of_client(kind: str) -> Iterator[None]:
-    """What is done inside, in this thread, is done by one session of a client at a time.
+    """Let only one session of a client at a time do what is inside, in its own thread.
 
     Twenty tabs that each put together the keypoints of 400 pictures took 1.4 GB and both cores.
-    Other clients do not wait: those of 1000 pictures take over a minute, as hostile zips may.
-    kind: of what is done; the kinds do not wait for each other.
+    Other clients do not wait: the keypoints of 1000 pictures take over a minute, and so may zips of
+    a stranger. kind: of the work; different kinds do not wait for each other.
     """
     slot = st.empty()
     runs.let_others_run()
@@ -82,7 +82,7 @@ def describe_in_turns(
     who = client()
 
     def described(batch: Sequence[str]) -> list[describing.Described]:
-        # From its beginning, as it may have to be done again: see ``workers.move_to_slow_workers``.
+        # A whole list, as slow workers may have to begin the batch again.
         return list(describing.describe(collection, method, batch, known, max_pixels))
 
     for start in range(0, len(names), method.batch):
@@ -91,9 +91,9 @@ def describe_in_turns(
 
 
 def client() -> str:
-    """Who waits in the queues: an address, whose sessions take their turns one after the other.
+    """The client that this session belongs to, see ``hosts.client_of_address``.
 
-    Each session waits for one thing at a time. Were each of them one who waits, sixty tabs of one
-    client would take sixty turns of searching, and everybody else one.
+    Clients take turns, not sessions: else a client with sixty tabs would have sixty turns for each
+    turn of another client.
     """
     return hosts.client_of_address(st.context.ip_address)

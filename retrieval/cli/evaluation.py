@@ -196,7 +196,8 @@ def _check_evaluable(
     for query in collection.queries if needs_pictures else ():
         if not collection.path(query.name).is_file():
             raise RetrievalError(
-                f"The query picture {query.name} of {collection.title} is not on this machine."
+                f"The query picture {query.name} of {collection.title} is not on this machine; "
+                "download the collection, or put the picture back."
             )
 
 

@@ -167,7 +167,10 @@ def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
         return None
     donor = load(path)
     if not local or donor.kind != "local":
-        raise RetrievalError("A codebook goes from one DELF index to another.")
+        raise RetrievalError(
+            "--codebook takes the visual words of one DELF index for another: name a DELF index, "
+            "and use it for DELF only."
+        )
     return donor.arrays["codebook"]
 
 

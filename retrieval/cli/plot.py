@@ -155,7 +155,9 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
             )
         protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
         if protocol not in run.scores:
-            raise RetrievalError(f"{collection.title} has no labels for {protocol}.")
+            raise RetrievalError(
+                f"{collection.title} has no labels for {protocol}; choose another --protocol."
+            )
         method = methods.METHODS.get(index.method)
         label = f"{method.title if method else index.method}, {index.checkpoint}"
         if label in scores:  # the same network with other settings

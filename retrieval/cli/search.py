@@ -140,7 +140,7 @@ def _describe(args: argparse.Namespace) -> None:
         )
     boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
     if not args.out.parent.is_dir():
-        raise RetrievalError(f"There is no folder {args.out.parent} to write to.")
+        raise RetrievalError(f"There is no folder {args.out.parent} to write to; make it first.")
     method = load_method(args)
     rows = []
     with Bar(len(args.pictures)) as bar:

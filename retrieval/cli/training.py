@@ -99,13 +99,16 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _whole_number(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError("must be a whole number from 0")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
 
 
 def _learning_rate(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below a million")
     return value

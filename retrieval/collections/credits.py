@@ -62,7 +62,9 @@ def read_credits(folder: Path) -> dict[str, Credit]:
     try:
         pictures = files.read_json(path, MAX_BYTES)["pictures"]
         if len(pictures) > MAX_PICTURES:
-            raise RetrievalError(f"{path} lists more than {MAX_PICTURES:,} pictures.")
+            raise RetrievalError(
+                f"{path} lists more than {MAX_PICTURES:,} pictures; delete it or shorten it."
+            )
         return {str(name): _credit(entry) for name, entry in pictures.items()}
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error

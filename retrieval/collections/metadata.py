@@ -90,18 +90,20 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     if by is None:
         raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
     if len(columns) > MAX_COLUMNS:
-        raise RetrievalError(f"{file} has more than {MAX_COLUMNS} columns.")
+        raise RetrievalError(f"{file} has more than {MAX_COLUMNS} columns; leave some out.")
     if len(lines) * len(columns) > MAX_CELLS:
-        raise RetrievalError(f"{file} has more than {MAX_CELLS:,} cells, empty ones included.")
+        raise RetrievalError(
+            f"{file} has more than {MAX_CELLS:,} cells, empty ones included; leave some out."
+        )
     found: dict[str, dict[str, Value]] = {}
     for line in lines:
         name = str(line.get(by) or "")
         if name in found:
-            raise RetrievalError(f"{file} has {one_line(name, 100)} twice.")
+            raise RetrievalError(f"{file} has {one_line(name, 100)} twice; keep one line of it.")
         found[name] = {}
     called = {one: _identifier(one) for one in columns if one != by}
     if len(set(called.values())) != len(called):
-        raise RetrievalError(f"{file} has two columns of the same name.")
+        raise RetrievalError(f"{file} has two columns of the same name; rename one.")
     for column, identifier in called.items():
         cells = {str(line.get(by) or ""): _cell(line.get(column)) for line in lines}
         filled = {name: cell for name, cell in cells.items() if cell != ""}

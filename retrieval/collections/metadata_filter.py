@@ -1,8 +1,8 @@
 """A small language to filter pictures by their metadata: ``landmark == "chapel" and year < 1910``.
 
-It is a part of what a store in Milvus understands too, and the only one that stores are sent, in
-our words: in ``milvus-lite`` one filter with ``like`` computes for ever, one with ``*`` takes all
-memory.
+It is a part of Milvus's own language. A store is sent nothing but such filters, written anew from
+what was read here: in ``milvus-lite`` one filter with ``like`` computes for ever, and one with
+``*`` takes all memory.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def matching(metadata: Metadata, where: str) -> set[str]:
 
 
 def for_store(where: str) -> str:
-    """The same filter in words that mean the same to a store.
+    """The same filter, written so that a store gives the same pictures for it.
 
-    Raises RetrievalError for a text that ``matching`` would refuse whatever the columns are.
+    Raises RetrievalError for a text that ``matching`` refuses for any columns.
     """
     tree = _plain(where)
     try:
@@ -66,12 +66,12 @@ def _refused(where: str) -> RetrievalError:
 def _plain(where: str) -> ast.expr:
     """A filter as a tree of comparisons, ``and`` and ``or``. Nothing of the text is ever executed.
 
-    Without ``not`` and ``!=``, and ``not in`` beside ``<`` and ``>``: to milvus-lite, pictures
-    without the value fit some of these, and those with text where the filter has a number.
+    It has no ``not`` and no ``!=``, and each ``not in`` is joined by ``and`` to a ``<`` or ``>``:
+    else milvus-lite also finds pictures without the value, or with text in place of a number.
     """
     refused = _refused(where)
     if len(where) > MAX_LENGTH:
-        raise RetrievalError(f"A filter has at most {MAX_LENGTH} characters.")
+        raise RetrievalError(f"A filter has at most {MAX_LENGTH} characters; write a shorter one.")
 
     def plain(node: ast.AST, opposite: bool) -> ast.expr:
         if isinstance(node, ast.BoolOp):

@@ -82,8 +82,8 @@ def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):
         codebook = asmk.train_codebook(descriptors, words, layout.QUANTUM)
     elif codebook.shape[1] != descriptors.shape[1] and len(descriptors):
         raise RetrievalError(
-            f"The codebook is for descriptors of {codebook.shape[1]} dimensions, "
-            f"not {descriptors.shape[1]}."
+            f"The codebook is for descriptors of {codebook.shape[1]} dimensions, not "
+            f"{descriptors.shape[1]}: use that of an index made with the same checkpoint."
         )
     offsets = arrays["offsets"]
     return asmk.InvertedFile.build(codebook, descriptors, offsets, layout.QUANTUM).arrays()

@@ -86,7 +86,7 @@ def _pictures(
     with ThreadPoolExecutor(1) as reader:
         waiting = []
         for name in names:
-            # In the context of this thread, which says what ``workers.move_to_slow_workers`` does.
+            # In a copy of this thread's context, which ``workers.move_to_slow_workers`` needs.
             waiting.append(reader.submit(copy_context().run, read, name))
             if len(waiting) > 2:
                 yield waiting.pop(0).result()

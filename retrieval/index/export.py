@@ -117,7 +117,9 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
         _check_column(column)
     for name, values in metadata.items():
         if len(json.dumps(values)) > MAX_METADATA:
-            raise RetrievalError(f"The metadata of {name} is longer than {MAX_METADATA} bytes.")
+            raise RetrievalError(
+                f"The metadata of {name} is longer than {MAX_METADATA} bytes; shorten it."
+            )
 
     def rows(start: int, end: int) -> list[dict[str, Any]]:
         vectors = index.arrays["descriptors"][start:end].astype(np.float32)

@@ -62,7 +62,7 @@ def of(index: Index) -> Neighbours:
 def find(index: Index) -> Neighbours:
     """The nearest pictures of each picture, computed from the features.
 
-    What keeps others waiting is done apart, in parts: of 5000 pictures with DELF it takes minutes.
+    Slow workers do it in parts: of 5000 pictures with DELF it takes minutes.
     """
     size = LOCAL_PART if index.kind == "local" else max(1, PART // max(len(index), 1))
     if index.kind == "global" and index.search == EXACT:

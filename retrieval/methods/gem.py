@@ -176,7 +176,9 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         bias = -p @ m.reshape(channels)
         fine = p.shape[1] == channels
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise RetrievalError("The network's learned whitening (Lw) is damaged.") from error
+        raise RetrievalError(
+            "The network's learned whitening (Lw) is damaged; download the file again."
+        ) from error
     if not fine:
         raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")
     return _tensor(p), _tensor(bias)

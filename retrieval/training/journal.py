@@ -36,7 +36,7 @@ class Journal:
 
     def __init__(self, out: Path, identity: Mapping[str, Any]):
         if not out.parent.is_dir():
-            raise RetrievalError(f"There is no folder {out.parent} to write to.")
+            raise RetrievalError(f"There is no folder {out.parent} to write to; make it first.")
         if out.is_dir() or not out.name:
             raise RetrievalError(f"{out} is a folder; name a file to write to.")
         self.out = out
@@ -47,7 +47,8 @@ class Journal:
             raise RetrievalError(unlike)
         try:
             self.folder.mkdir(exist_ok=True)
-            # One of the thread: a notebook keeps an interrupted training in its traceback.
+            # A singleton: a notebook keeps an interrupted training, with its lock, in a traceback.
+            # The next training in that thread gets the same lock.
             self._lock = FileLock(self.folder / "lock", timeout=0, is_singleton=True)
             self._lock.acquire()
             if any(path.is_symlink() or not path.is_file() for path in self.folder.iterdir()):

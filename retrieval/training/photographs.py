@@ -135,7 +135,7 @@ def _landmarks_from_file(collection: Collection) -> list[str | None] | None:
                 raise TypeError
             landmarks.append(entry["landmark"])
     except KeyError as error:
-        raise RetrievalError(f"{path} has no entry for {error}.") from error
+        raise RetrievalError(f"{path} has no entry for {error}; add one.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise RetrievalError(f'{path} is not {{"images": {{file: {{"landmark": …}}}}}}.') from error
     return landmarks

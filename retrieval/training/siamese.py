@@ -67,7 +67,10 @@ class Network(nn.Module):
         weights = checkpoints.load(checkpoint)
         meta = weights.meta
         if meta.get("pooling", "gem") != "gem" or meta.get("regional"):
-            raise RetrievalError(f"{checkpoint.id} does not pool by GeM over the whole picture.")
+            raise RetrievalError(
+                f"{checkpoint.id} does not pool by GeM over the whole picture; start from another "
+                "--checkpoint."
+            )
         self.features = trunks.build_for_training(checkpoint.trunk, "final", weights.tensors)
         trunks.freeze(self.features, frozen)
         self.p = nn.Parameter(

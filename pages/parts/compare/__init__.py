@@ -38,7 +38,7 @@ _aligned = _component(
 
 
 def uri(picture: bytes | Image.Image) -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URL."""
     kind = "jpeg"
     if not isinstance(picture, bytes):
         buffer = io.BytesIO()

@@ -63,7 +63,7 @@ def _indexes(collection: Collection) -> list[tuple[str, Path]]:
 def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotEvaluated]]:
     """The stored runs of a collection by run_id, and its indexes that were not evaluated.
 
-    Their rankings are in memory together, so that of a very large collection not all are there.
+    All rankings are in memory at once, so of a very large collection only some runs are returned.
     """
     room = max(files.MAX_ARRAYS // (4 * len(collection.names) * len(collection.queries)), 1)
     indexes = _indexes(collection)

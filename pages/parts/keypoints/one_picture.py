@@ -38,7 +38,7 @@ def show_one_picture(
     Returns the picture; None where none is chosen yet.
     """
     query_column, result_column = st.columns([1, 2], gap="medium")
-    # What goes wrong on the left is said on the right, here and below.
+    # Errors in the left column are shown in the right one, here and below.
     with result_column, notices.errors_shown(), query_column:
         query_picture = query.choose_picture(collection)
         if query_picture is None:
@@ -255,7 +255,7 @@ def show_receptive_fields(
     sides = attention.side / best.scales
     show_figure(
         stem,
-        ("fields", query_picture.key, note, best.keypoints.tobytes()),
+        ("fields", query_picture.key, note, _digest(best)),
         lambda: plots.receptive_fields(picture, best, sides, note, size),
         "Receptive fields",
         [

@@ -57,7 +57,7 @@ def show_two_pictures(
             result_column.info("Choose a picture.")
             return None
         box = query.choose_box(collection, query_picture)
-        with result_column:  # what takes time says so where the result will be
+        with result_column:  # progress is shown where the result will be
             matcher_names = _choose_matchers()
             presets_slot = st.container()
             if delf.index and "delf" in matcher_names:
@@ -209,7 +209,8 @@ def _show_comparison(
     outliers = state["kp-outliers"]
     key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers
 
-    # Here, and not where a file is made: what is kept for a session cannot be asked for there.
+    # Files to download are made in a thread without a session, which has no access to the pictures
+    # of a visitor. Not ``open_picture``: until then only JPEGs are kept, not decoded pictures.
     first, _ = loaders.view(query_picture.source, plots.MAX_SIDE, query_picture.name)
     second, _ = loaders.view(other.source, plots.MAX_SIDE, other.name)
 

@@ -35,7 +35,7 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     server: Any = runtime.get_instance()
     there = server.is_active_session(session_id)
     if not there and not server._session_mgr._session_storage.get(session_id):
-        raise HTTPException(400, "The session of this upload has ended.")
+        raise HTTPException(400, "The session of this upload has ended; reload the page.")
     # Session → its client, and the most bytes that it had at once.
     most: dict[str, tuple[str, int]] = vars(manager).setdefault("most", {})
     for gone in most.keys() - manager.file_storage.keys():
@@ -51,7 +51,9 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
         or sum(size for owner, size in sizes.values() if owner == client) > MAX_OF_CLIENT
         or sum(size for _, size in sizes.values()) > MAX_OF_ALL
     ):
-        raise HTTPException(413, "Too much was uploaded already.")
+        raise HTTPException(
+            413, "Too much was uploaded already; close other tabs, wait two minutes and try again."
+        )
     most[session_id] = client, mine
     add(manager, session_id, file)
 

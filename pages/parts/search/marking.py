@@ -108,7 +108,10 @@ def _use_file() -> None:
         return
     try:
         if file.size > MAX_FILE_MEGABYTES << 20:  # the browser was asked to keep to it
-            raise RetrievalError(f"This file is larger than {MAX_FILE_MEGABYTES} MB.")
+            raise RetrievalError(
+                f"This file is larger than {MAX_FILE_MEGABYTES} MB: score it with the command "
+                "python -m retrieval evaluate."
+            )
         truth = turns.in_turn(lambda: parse_ground_truth(file.getvalue(), "This file"))
         if len(truth.queries) > MAX_FILE_QUERIES:
             raise RetrievalError(

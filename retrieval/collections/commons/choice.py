@@ -32,7 +32,8 @@ _UNWANTED = re.compile(
     r"exhibits?|objects|people|portraits?|interiors?|inside|indoors?)\b",
     re.IGNORECASE,
 )
-FROM = re.compile(r"\b(views?|panoramas?) from\b", re.IGNORECASE)  # shows something else
+# "Views from the Eiffel Tower" show something else.
+FROM = re.compile(r"\b(views?|panoramas?) from\b", re.IGNORECASE)
 _HOUSEKEEPING = ("Pages ", "Files ", "Images ", "Media ", "Taken ", "Uploaded ")
 
 
