@@ -168,8 +168,8 @@ def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
     donor = load(path)
     if not local or donor.kind != "local":
         raise RetrievalError(
-            "--codebook takes the visual words of one DELF index for another: name a DELF index, "
-            "and use it for DELF only."
+            "A codebook goes from one DELF index to another: name a DELF index with --codebook, "
+            "and only with --method delf."
         )
     return donor.arrays["codebook"]
 
