@@ -76,19 +76,20 @@ class Collection:
 
         return images.read_bytes(self.path(name), name)
 
-    def check_folder(self, folder: PurePath, gone: str) -> None:
-        """Raise RetrievalError where a folder of pictures is there and cannot be read.
+    def check_folder(self, folder: PurePath, gone: str) -> bool:
+        """Whether a folder of pictures is there; RetrievalError where it is and cannot be read.
 
         gone: name of a picture below it that is not in the list any more.
         """
         if self.root is None:
-            return
+            return False
         try:
             os.scandir(self.root / folder).close()
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            return False
         except OSError as error:
             raise unreadable(self.root / folder, error.strerror) from error
+        return True
 
     @cached_property
     def has_pictures(self) -> bool:

@@ -119,11 +119,11 @@ class Remote(Collection):
                 ) from error
         return images.read_bytes(bytes(data), name)
 
-    def check_folder(self, folder: PurePath, gone: str) -> None:
+    def check_folder(self, folder: PurePath, gone: str) -> bool:
         if folder.as_posix() in self.missing:
             raise unreadable(f"{folder} in {_shown(self.address)}", "its page is not there")
         with _errors_explained(self.address):
-            self.place.check_folder(folder.as_posix(), gone)
+            return self.place.check_folder(folder.as_posix(), gone)
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which connect themselves."""
@@ -164,22 +164,27 @@ class _Folder:
                 others += 1
         return in_order(names, others, _shown(self.address))
 
-    def check_folder(self, folder: str, gone: str) -> None:
-        """Raise what says that a folder cannot be read: ``find`` leaves it out without a word.
+    def check_folder(self, folder: str, gone: str) -> bool:
+        """Whether a folder is there. Raises what says that it cannot be read: ``find`` leaves it
+        out without a word.
 
         sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``; a web
         server may send a page that asks to log in, in place of the list and of each picture.
         """
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if self.web:
-                if self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
-                    raise unreadable(
-                        f"{folder} in {_shown(self.address)}",
-                        "the server sends a page in place of a picture",
-                    )
-            else:
+        try:
+            if not self.web:  # where nothing tells whether a folder is there
                 self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if not self.web:
                 self.files.info(self.start + gone)
+            elif self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
+                raise unreadable(
+                    f"{PurePosixPath(gone).parent} in {_shown(self.address)}",
+                    "the server sends a page in place of a picture",
+                )
+        return True
 
     def open(self, name: str) -> BinaryIO:
         if not self.web:
@@ -257,8 +262,9 @@ class _Zip:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
 
-    def check_folder(self, folder: str, gone: str) -> None:
+    def check_folder(self, folder: str, gone: str) -> bool:
         """A zip is read as a whole."""
+        return False
 
     def open(self, name: str) -> BinaryIO:
         return self.files[name]()

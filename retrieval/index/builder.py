@@ -114,9 +114,14 @@ def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
 
     gone: names of pictures that have been described and are not in the list of the folder.
     """
-    folders = {folder: name for name in gone for folder in PurePosixPath(name).parents}
-    for folder, name in folders.items():
-        collection.check_folder(folder, name)
+    there: dict[PurePosixPath, bool] = {}
+    for name in gone:
+        # From the top, and no further than there are folders: a stranger's names lie 2000 deep.
+        for folder in reversed(PurePosixPath(name).parents):
+            if folder not in there:
+                there[folder] = collection.check_folder(folder, name)
+            if not there[folder]:
+                break
 
 
 def _check_pictures_are_there(

@@ -574,6 +574,24 @@ def test_a_journal_of_millions_of_lines(photos, out, unfinished, monkeypatch):
     assert len(method.described) == 3
 
 
+def test_a_journal_of_pictures_in_thousands_of_folders(photos, out, unfinished, monkeypatch):
+    """A kilobyte, packed, of 100 names computed for 149 s, 400 filled more than 6 GB."""
+    *_, last = (unfinished / "journal.jsonl").read_bytes().splitlines()
+    entry = json.loads(last)
+    features = (unfinished / "features.bin").read_bytes()[-entry["bytes"] :]
+    for number in range(20):
+        entry["name"] = f"{number}/{'a/' * 2000}b.png"
+        append(unfinished / "journal.jsonl", json.dumps(entry).encode() + b"\n")
+        append(unfinished / "features.bin", features)
+    asked = []
+    check = Collection.check_folder
+    monkeypatch.setattr(
+        Collection, "check_folder", lambda *args: asked.append(args) or check(*args)
+    )
+    build(photos, out)
+    assert len(asked) == 21  # the folder, and the first in it of each name: it is not there
+
+
 def test_ground_truth_of_pictures_that_are_not_there(photos, out, monkeypatch):
     """A list of 1.5 million of them, 0.6 MB when packed, took 78 s and 3 GB, for no index."""
     monkeypatch.setattr(builder, "MAX_FAILED", 5)
