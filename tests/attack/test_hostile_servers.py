@@ -350,6 +350,7 @@ def test_a_server_that_drips(tmp_path, monkeypatch):
     """It was followed for ever."""
     minutes = iter(range(0, 10_000, 61))
     monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    monkeypatch.setattr(transfer, "MAX_HEADERS", 10_000)  # which goes by the same clock
 
     def answer(request):
         request.send_response(200)
