@@ -281,6 +281,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         or np.diff(offsets).max(initial=0) > MAX_KEYPOINTS
         or any(len(arrays[name]) != rows for name in ("keypoints", "scales", "scores"))
         or (rows and arrays["keypoints"].shape[1] != 2)
+        or (rows and not 0 < descriptors.shape[1] <= MAX_DIMENSIONS)
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
     ):
         raise wrong

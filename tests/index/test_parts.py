@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from attack.indexes import edited
+from attack.indexes import edited, forge
 from PIL import Image
 from stubs import Grid, Thumbnail, paint, refused
 
@@ -138,6 +138,17 @@ def test_parts_that_are_not_all_of_one_whole(pictures, parts, tmp_path):
 def test_edited_parts(parts, tmp_path, change, words):
     theirs = edited(shutil.copytree(parts[0], tmp_path / "theirs"), change)
     refused(words, index.merge, [theirs, *parts[1:]], tmp_path / "out")
+
+
+@pytest.mark.parametrize("width", [0, 65])
+def test_parts_whose_descriptors_have_no_numbers(pictures, tmp_path, width):
+    """FAISS ended the process."""
+    parts = make(pictures, tmp_path / "parts", Grid())
+    for part in parts:
+        array = np.load(part / "descriptors.npy")
+        np.save(part / "descriptors.npy", np.resize(array, (len(array), width)))
+        forge(part)
+    refused("contradict its manifest", index.merge, parts, tmp_path / "out")
 
 
 def test_a_part_is_no_index_and_an_index_no_part(pictures, parts, tmp_path):
