@@ -50,11 +50,12 @@ if not collection.protocols:
     st.info(
         f"{collection.title} has no ground truth: nobody has said which pictures are right, so "
         "nothing can be scored."
+        + (" To say it, search with one, switch on “Judge”, and mark what is right." if own else "")
     )
     if own:
         st.page_link(
             "pages/search.py",
-            label="Search with one of them, switch on “Judge”, and mark what is right",
+            label="Search in my pictures",
             icon=":material/image_search:",
             query_params={"collection": collection.name},
         )

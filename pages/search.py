@@ -87,7 +87,8 @@ with title_row.popover("Options", icon=":material/tune:"):
 
 query_column, result_column = st.columns([1, 2], gap="medium")
 searched = state.get("searched", False)
-with query_column.container(key="asking" if searched else "asking-idle"):
+own_query = state.get("source") in (query.UPLOAD, query.CAMERA)  # searches without a click
+with query_column.container(key="asking" if searched or own_query else "asking-idle"):
     query_picture = query.choose_picture(collection)
     # An error about the picture or the box appears beside it.
     with notices.errors_shown(), st.container(key="query-box"):

@@ -142,8 +142,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         id="delf-lite0",
         method="delf",
         title="EfficientNet-Lite0 block 11, trained descriptors and attention, PCA to 40-d",
-        stands_in_for="DELF on ResNet-50 conv4 with attention trained on labelled landmarks "
-        "(TF-Hub delf/1)",
+        stands_in_for="DELF on ResNet-50 conv4 (TF-Hub delf/1)",
         trained_on=f"what gem-lite0 learned from, and places that XFeat matched in {_PHOTOGRAPHS}",
         settings=SETTINGS["delf"],
         file=HEADS / "delf-lite0.pth",

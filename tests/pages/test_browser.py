@@ -361,19 +361,24 @@ def test_the_menu_of_a_phone_closes_after_a_choice(chromium, address):
 
 
 @needs_town
-@pytest.mark.parametrize("link", [True, False])
-def test_a_phone_shows_the_query_with_its_first_results(chromium, address, link):
+@pytest.mark.parametrize("by", ["link", "tap", "upload"])
+def test_a_phone_shows_the_query_with_its_first_results(chromium, address, by):
     context = chromium.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
     context.set_default_timeout(WAIT)
     page = context.new_page()
-    asked = "&query=belltower_001.jpg" if link else ""
+    asked = "&query=belltower_001.jpg" if by == "link" else ""
     page.goto(f"{address}?collection=town&method=sir{asked}")
-    if not link:
+    if by == "tap":
         page.get_by_role("button", name="Search with belltower 001").tap()
+    if by == "upload":
+        page.get_by_role("radio", name="Upload").tap()
+        photo = ROOT / "precomputed/town/images/belltower_001.jpg"
+        page.locator("input[type=file]").set_input_files(photo)
     results(page)
-    sync_api.expect(page.locator('[class*="st-key-card-positive-sir-0"]')).to_be_in_viewport()
+    verdict = "plain" if by == "upload" else "positive"
+    sync_api.expect(page.locator(f'[class*="st-key-card-{verdict}-sir-0"]')).to_be_in_viewport()
     sync_api.expect(page.locator(".stage")).to_be_in_viewport(ratio=0.5)
     context.close()
 

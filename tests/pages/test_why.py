@@ -36,8 +36,8 @@ def test_how_many_pairs_with_such_a_score_show_one_landmark():
     said = opened("sir", 0)
     score = float(re.search(r"This pair has a cosine of \*\*([\d.]+)\*\*", said).group(1))
     counts = re.search(
-        r"Pairs of the same landmark that are so alike or more: \*\*([\d,]+)\*\*; of different "
-        r"places: \*\*([\d,]+)\*\*",
+        r"As alike or more: \*\*([\d,]+)\*\* pairs of the same landmark, \*\*([\d,]+)\*\* of "
+        r"different places",
         said,
     )
     same_place, different = (int(count.replace(",", "")) for count in counts.groups())
@@ -61,7 +61,7 @@ def test_a_pair_counts_itself(monkeypatch):
     cosines = np.array([0.3]), np.array([0.6920332, 0.1])
     monkeypatch.setattr(why.loaders, "pair_cosines", lambda *_: cosines)
     why._show_histogram(None, None, 0.6920561)
-    assert said[0].endswith("so alike or more: **0**; of different places: **1**.")
+    assert said[0].endswith("**0** pairs of the same landmark, **1** of different places.")
 
 
 def test_inliers_beside_those_of_other_places():
@@ -95,7 +95,8 @@ def show_inliers_of_own_pictures():
 def test_nothing_is_said_of_other_places_where_none_is_known():
     app = AppTest.from_function(show_inliers_of_own_pictures).run()
     assert not app.exception, app.exception
-    assert [one.value for one in app.markdown] == ["Inliers in this search: **30** here."]
+    [said] = [one.value for one in app.markdown]
+    assert said == "Inliers in this search: **30** here (grey line)."
 
 
 def test_a_picture_that_geometry_never_looked_at_is_not_said_to_have_few_inliers():

@@ -156,9 +156,9 @@ def gem(followed: FollowedQuery) -> None:
 def _exponent(p: float, own: float) -> str:
     """An exponent of GeM for readers. own: the one that the network learned."""
     if np.isinf(p):
-        return "∞, the maximum"
+        return "∞, maximum"
     text = f"{p:.3g}"
-    return f"{text}, learned" if p == own else f"{text}, the average" if p == 1 else text
+    return f"{text}, learned" if p == own else f"{text}, average" if p == 1 else text
 
 
 @st.fragment

@@ -53,9 +53,10 @@ def show_all_queries(
     rows: list[dict]
     if view == CURVES:
         st.markdown(
-            "How many of the first results are right (precision) by the time at least a share of "
-            "all right pictures is found (recall): the best such value, and the mean of it over "
-            "the queries. Higher is better."
+            "Going down a ranking, **recall** is the share of the right pictures found so far, and "
+            "**precision** the share of the results so far that are right. A curve shows the best "
+            "precision at this recall or a higher one, as a mean over the queries. Higher is "
+            "better."
         )
         rows = [
             {"Recall": float(level)}
@@ -71,6 +72,7 @@ def show_all_queries(
         figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
     elif view == LANDMARKS:
         means = {label: scored.by_landmark(collection.queries) for label, scored in scores.items()}
+        st.markdown("The mean of the AP over the queries of each landmark.")
         rows = [
             {"Landmark": landmark}
             | {label: round(of_run[landmark], 6) for label, of_run in means.items()}

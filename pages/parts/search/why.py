@@ -102,8 +102,8 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
         else "That says little: more than 1 in 100 pairs of different places are as alike."
     )
     st.markdown(
-        f"This pair has a cosine of **{score:.2f}**. {rare} Pairs of the same landmark that are so "
-        f"alike or more: **{same:,}**; of different places: **{other:,}**."
+        f"This pair has a cosine of **{score:.2f}** (grey line). {rare} As alike or more: "
+        f"**{same:,}** pairs of the same landmark, **{other:,}** of different places."
     )
     st.altair_chart(
         _histogram(right, unrelated, score),
@@ -170,7 +170,8 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
             else "; geometry confirms no picture of another place"
         )
     own = ranking.inliers[n] or "too few, or never counted,"
-    st.markdown(f"Inliers in this search: **{own}** here{elsewhere}.")
+    line = " (grey line)" if rows else ""
+    st.markdown(f"Inliers in this search: **{own}** here{line}{elsewhere}.")
     if rows:
         st.altair_chart(
             _inlier_ticks(rows, int(ranking.inliers[n])), alt="Inliers of right and wrong results"
