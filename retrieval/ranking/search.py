@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 SHORTLIST = 100  # pictures whose geometry is verified
 # Of a square picture at all scales: CNN-IRwNHA's three at 1024 pixels have 3.7 million. More than
-# these take seconds.
+# these take seconds, and so does an eighth of them with ResNet or VGG.
 QUICK_PIXELS = 4_000_000
+QUICK_TRUNK = "efficientnet-lite"
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
 
 
@@ -76,7 +77,8 @@ def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Fea
 
     Where the method computes many pixels, this is done by slow workers.
     """
-    if method.pixels > QUICK_PIXELS:
+    share = 1 if method.checkpoint.trunk.startswith(QUICK_TRUNK) else 8
+    if share * method.pixels > QUICK_PIXELS:
         workers.move_to_slow_workers()
     return method.describe(picture, box)
 

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -189,6 +190,17 @@ def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(
     monkeypatch.setattr(search, "QUICK_PIXELS", 100)
     assert client.upload(GEM, data).json()["results"] == expected
     assert workers.slow._threads
+
+
+def test_fewer_pixels_take_as_long_with_a_larger_network(monkeypatch):
+    """Beside one client of an index of ResNet-152, whose own 3.7 megapixels take 15 s of computing,
+    a search in another index waited for 48."""
+    apart = []
+    monkeypatch.setattr(search.workers, "move_to_slow_workers", lambda: apart.append(trunk))
+    for trunk in ("efficientnet-lite0", "resnet152"):
+        method = Mock(pixels=3_700_000, **{"checkpoint.trunk": trunk})
+        search.describe_query(method, Image.new("RGB", (9, 9)), None)
+    assert apart == ["resnet152"]
 
 
 def test_first_searches_are_not_put_apart(start, folder, monkeypatch):
