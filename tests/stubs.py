@@ -11,7 +11,7 @@ from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import LocalFeatures
 
-CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32)
+CHECKPOINT = SimpleNamespace(id="stub", sha256="ab" * 32, trunk="efficientnet-lite0")
 
 
 class OneByOne:
@@ -33,7 +33,9 @@ class Registered(OneByOne):
 
     def __init__(self, name):
         self.name, self.title = name, methods.METHODS[name].title
-        self.checkpoint = SimpleNamespace(id=methods.METHODS[name].default, sha256="0" * 64)
+        self.checkpoint = SimpleNamespace(
+            id=methods.METHODS[name].default, sha256="0" * 64, trunk="efficientnet-lite0"
+        )
 
 
 class Thumbnail(OneByOne):
