@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retrieval import index
+from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.index import neighbours, saving
 from retrieval.ranking import chain, diffusion, expansion, reciprocal, search, superglobal
@@ -314,6 +315,18 @@ def test_neighbours_are_the_nearest_and_are_kept(tmp_path):
     before = kept.read_bytes()
     np.testing.assert_array_equal(index.load(opened.path).neighbours.positions, found.positions)
     assert kept.read_bytes() == before
+
+
+def test_those_of_the_embedded_delf_are_shipped(monkeypatch):
+    """The first search that spread likeness took five seconds in a new installation."""
+    shipped = index.load(PRECOMPUTED / "town" / "delf-lite0")
+    with monkeypatch.context() as patch:
+        patch.setattr(neighbours, "find", lambda index: pytest.fail("there are none"))
+        found = shipped.neighbours
+    for row in (0, 200, len(shipped) - 1):
+        positions, similarity = neighbours._nearest(shipped, row, neighbours.COUNT)
+        assert found.positions[row].tolist() == positions.tolist()
+        np.testing.assert_allclose(found.similarity[row], similarity, rtol=1e-5)
 
 
 def test_nobody_waits_for_neighbours_but_those_who_need_them(tmp_path, monkeypatch):

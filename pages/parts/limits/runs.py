@@ -25,9 +25,7 @@ sent = AppSession.on_flushed_messages_sent
 flush = AppSession.flush_browser_queue
 send = Runtime._send_message
 RUNS = Workers(MAX_RUNS, 1_000_000, tidy=False)  # a session has one run at a time
-_run = (
-    threading.local()
-)  # ``ended``: the end of the run in this thread, in a thread that runs pages
+_run = threading.local()  # ``ended``: the end of the run, in a thread that runs a page
 unsent: dict[str, threading.Event] = {}  # ends of runs by session
 running: set[str] = set()  # sessions whose page runs and was not told to stop
 
