@@ -17,7 +17,8 @@ FILE = "credits.json"
 MAX_BYTES = 32_000_000
 MAX_PICTURES = 250_000  # ten times as many are 32 MB, and take 2 GB on a page that lists them
 _FORMULA = tuple("=+-@\t\r")
-_ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]+", re.ASCII)  # nothing that ends a link
+# Nothing that ends a link, and as long as browsers take.
+_ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]{1,2000}", re.ASCII)
 
 
 @dataclass(frozen=True)

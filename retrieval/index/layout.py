@@ -64,7 +64,7 @@ ARRAYS = {
     # Local features to check a shortlist with: there is nothing to search them by.
     "keypoints": _KEYPOINTS,
 }
-MAX_SENT = 100_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
+MAX_SENT = 10_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
 VALUES = 8_000_000  # numbers of descriptors that are checked at a time
 EXACT = "exact"
 AGAIN = "; delete it and index the collection again"

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from retrieval import images
 from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
 from retrieval.images import Source
 from retrieval.index import Index
 from retrieval.ranking.chain import RERANKERS, parse_chain
@@ -26,6 +27,7 @@ from retrieval.server import catalogue
 
 MAX_RESULTS = 1000  # of a search
 MAX_SIDE = 2048  # pixels of the longer side of a picture that is sent
+MAX_TEXT = 2_000_000  # letters of names, addresses and credits in an answer
 
 router = APIRouter()
 
@@ -222,18 +224,12 @@ async def _answer(
 ) -> Answer:
     area, chain = images.read_box(box), parse_chain(then)
 
-    def found() -> tuple[Ranking, Collection]:
+    def found() -> tuple[Ranking, list[Result]]:
         ranking = catalogue.search(index, source, name, area, top, chain, where)
-        return ranking, catalogue.collection(index.path.parent.name)
+        return ranking, _results(ranking, catalogue.collection(index.path.parent.name))
 
-    ranking, collection = await catalogue.in_turn(request, found)
+    ranking, results = await catalogue.in_turn(request, found)
     assert ranking.confidence is not None
-    results = []
-    for row in ranking.rows():
-        credit = collection.credits.get(row["name"])
-        picture = picture_address(collection.name, row["name"])
-        row |= {"name": catalogue.as_text(row["name"]), "picture": picture}
-        results.append(Result(**row, credit=credit.line if credit else None))
     named = {"collection": catalogue.as_text(ranking.provenance["collection"])}
     return Answer(
         query={"picture": name, "box": area},
@@ -243,3 +239,21 @@ async def _answer(
         provenance=ranking.provenance | named,
         timings=ranking.timings,
     )
+
+
+def _results(ranking: Ranking, collection: Collection) -> list[Result]:
+    """Raises RetrievalError where names or credits, which may be a stranger's, are too long."""
+    results, letters = [], 0
+    for row in ranking.rows():
+        credit = collection.credits.get(row["name"])
+        line = credit.line if credit else None
+        picture = picture_address(collection.name, row["name"])
+        letters += len(row["name"]) + len(picture) + len(line or "")
+        if letters > MAX_TEXT:
+            raise RetrievalError(
+                f"The names and credits of {len(ranking)} pictures are too long to be sent; ask "
+                "for fewer."
+            )
+        row |= {"name": catalogue.as_text(row["name"]), "picture": picture}
+        results.append(Result(**row, credit=line))
+    return results

@@ -12,13 +12,16 @@ from retrieval import hosts, request_limits
 HEADER_SECONDS = 10.0  # to send the header of a request
 COUNT_DELAY = 0.01  # s; by then the first request was read, which says for whom a proxy asks
 MAX_CONNECTIONS = 400  # open connections
+MAX_UNREAD = 256_000_000  # bytes of answers that clients have not read
 
 
 class Connection(H11Protocol):
     """uvicorn's HTTP connection, with limits on their number and on the time for a header.
 
     Where there are too many, a connection of the client that has most of them is closed: the oldest
-    that waits for its client (to send a request or to read an answer), or else the oldest.
+    that waits for its client (to send a request or to read an answer), or else the oldest. Where
+    too much waits to be read, the connection goes on which most of it waits, of the client for whom
+    most waits.
     """
 
     # By client, oldest first: thousands may be made in a second.
@@ -51,6 +54,18 @@ class Connection(H11Protocol):
             self.loop.call_soon(self._move)  # once the client that a proxy states was read
         elif self.timer is None:
             self._start_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unread():
+            by_client = {key: sum(one._unread() for one in self.open[key]) for key in self.open}
+            if sum(by_client.values()) > MAX_UNREAD:
+                theirs = self.open[max(by_client, key=by_client.__getitem__)]
+                max(theirs, key=Connection._unread)._abort()
+
+    def _unread(self) -> int:
+        """Bytes of answers that wait here until the client reads them."""
+        return self.transport.get_write_buffer_size()
 
     def connection_lost(self, exc) -> None:
         self._stop_timer()

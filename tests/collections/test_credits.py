@@ -46,6 +46,7 @@ def test_credits_are_read_for_each_picture(tmp_path):
         "https://example.org/<b>",
         "https://example.org/\n[x](y)",
         "https://ex\u202eample.org/",
+        "https://example.org/" + 2000 * "a",
     ],
 )
 def test_addresses_other_than_plain_https_are_dropped(tmp_path, address):

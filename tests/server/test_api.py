@@ -26,7 +26,7 @@ from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.index import finding, layout
 from retrieval.ranking import search
-from retrieval.server import catalogue, guard
+from retrieval.server import api, catalogue, guard
 from retrieval.workers import Workers
 
 DELF, GEM = "town/delf-lite0", "town/gem-lite0"
@@ -111,6 +111,17 @@ def test_pictures_come_with_their_photographers(client, installed):
         assert str(installed) not in answer.text
     finally:
         path.unlink()
+
+
+def test_names_that_are_too_long_are_not_sent(monkeypatch, client):
+    """A stranger's collection with names of 4096 letters: answers of 65 MB, beside which /health
+    took 24 s."""
+    monkeypatch.setattr(api, "MAX_TEXT", 100)
+    ask = {"name": "b.png", "top": 1}
+    assert client.get(f"/indexes/{GEM}/search", params=ask).status_code == 200
+    answer = client.get(f"/indexes/{GEM}/search", params=ask | {"top": 5})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith("ask for fewer.")
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,31 @@ def test_connections_whose_answers_nobody_reads_are_closed(monkeypatch, client):
         one.close()
 
 
+def test_answers_that_nobody_reads_do_not_fill_the_memory(monkeypatch, client):
+    """150 answers of 65 MB, of a stranger's collection with long names, held 2.8 GB."""
+    monkeypatch.setattr(connections, "MAX_UNREAD", 500_000)
+    made = connections.Connection.connection_made
+
+    def with_small_buffer(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        made(self, transport)
+
+    monkeypatch.setattr(connections.Connection, "connection_made", with_small_buffer)
+    open_ones = client.server.server_state.connections
+    deaf = []
+    for count in range(1, 101):
+        deaf.append(socket.socket())
+        deaf[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        deaf[-1].connect(("127.0.0.1", client.port))
+        deaf[-1].sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda count=count: client.server.server_state.total_requests >= count)
+    wait_until(lambda: sum(one._unread() for one in list(open_ones)) <= 520_000)  # and one more
+    assert any(one._unread() for one in list(open_ones))
+    assert client.get("/health").status_code == 200
+    for one in deaf:
+        one.close()
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_connections_of_one_client_end_before_those_of_others(monkeypatch, client, waits):
     """600 new ones a second ended those of others before their requests were read."""
