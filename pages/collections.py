@@ -1,4 +1,4 @@
-"""Collections: what is here, photographs to download, and who made them."""
+"""Collections: those on this machine, photographs to download, and the authors of photographs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def command(preset: str) -> str:
 
 
 def bring(preset: str) -> None:
-    """Download a preset, showing how far it is."""
+    """Download a preset and show the progress."""
     name = f"{preset}-commons"
-    method = loaders.load_method("cnn-irwnha")  # it finds photographs that are there twice
+    method = loaders.load_method("cnn-irwnha")  # its descriptors show duplicate photographs
     bar, news = st.progress(0.0, "Asking Wikimedia Commons"), st.empty()
     start = time.monotonic()
-    before: list[int] = []  # pictures that an earlier try had brought
+    before: list[int] = []  # pictures that an earlier try had downloaded
 
     def progress(done: int, total: int, landmark: str) -> None:
         before.append(done - 1)
@@ -112,7 +112,7 @@ def make_indexes(name: str, title: str) -> None:
 
 
 def photographers(titles: dict[str, str]) -> None:
-    """Author, licence and source of every picture of a collection."""
+    """A table of author, licence and source of every picture of a collection."""
     with notices.errors_shown():
         opened = {name: loaders.collection(name) for name in titles}
     named = {name: one for name, one in opened.items() if one.credits}

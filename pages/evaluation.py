@@ -1,4 +1,4 @@
-"""Evaluation: how good each method is, query by query, and where every number comes from."""
+"""Evaluation: how good each method is, for each query and on average."""
 
 from __future__ import annotations
 

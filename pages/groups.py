@@ -23,7 +23,7 @@ state = st.session_state
 
 
 def find_pairs(path: Path, collection: Collection) -> list[groups.Pair]:
-    """The confirmed pairs, with a bar while they are looked for."""
+    """The confirmed pairs of pictures; a progress bar is shown while they are searched for."""
     bar = st.progress(0.0, "Opening the index and the keypoints")
 
     def progress(done: int, total: int) -> None:
@@ -44,8 +44,8 @@ def show_group(number: int, group: groups.Group, collection: Collection, opened:
         f"inliers, {best.share:.0%} of the keypoints"
         + (" · :orange-badge[nearly the same view]" if alike else "")
     )
-    # The best pair first: nearly equal views stand beside each other.
-    order = list(dict.fromkeys(one for pair in group.pairs for one in (pair.first, pair.second)))
+    # Pictures in the order of the pairs, best pair first: nearly equal views are side by side.
+    order = list(dict.fromkeys(n for pair in group.pairs for n in (pair.first, pair.second)))
     with st.container(horizontal=True, gap="xsmall", key=f"strip-group-{number}"):
         for position in order[:MAX_SHOWN]:
             name = opened.names[position]
@@ -65,7 +65,7 @@ def show_group(number: int, group: groups.Group, collection: Collection, opened:
 
 
 def search_with(collection: str, name: str) -> None:
-    """Callback of a card: search with its picture. collection, name: of the picture."""
+    """Callback of a card: search with its picture. name: of the picture in the collection."""
     state.collection = collection
     query.ask_database(name)
     state["groups-ask"] = True

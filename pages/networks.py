@@ -1,4 +1,4 @@
-"""Networks and indexes: what this machine searches with, and what can be downloaded."""
+"""Networks and indexes: those on this machine, and networks to download."""
 
 import streamlit as st
 
@@ -77,11 +77,12 @@ def indexes_here() -> None:
 
 
 def training_and_licences() -> None:
-    """What is known of the weights of every checkpoint; those of one origin share a line."""
+    """A table of training data and licences; checkpoints with the same weights share a line."""
     st.subheader("Training and licences", anchor=False)
     alike: dict[tuple[str, str, str], list[str]] = {}
-    for one in checkpoints.REGISTRY.values():
-        alike.setdefault((one.trained_on, one.overlap, one.licence), []).append(one.id)
+    for checkpoint in checkpoints.REGISTRY.values():
+        key = checkpoint.trained_on, checkpoint.overlap, checkpoint.licence
+        alike.setdefault(key, []).append(checkpoint.id)
     st.table(
         [
             {
@@ -97,7 +98,7 @@ def training_and_licences() -> None:
 
 
 def networks_elsewhere() -> None:
-    """The checkpoints of others, and a way to bring one here."""
+    """The checkpoints that others publish, and a button or command that downloads one."""
     st.subheader("Networks to download", anchor=False)
     st.markdown(
         "The embedded networks are small and stand in for these. A downloaded file is compared "

@@ -17,7 +17,7 @@ from pages.parts import (
 )
 from pages.parts.judging import judge
 from pages.parts.search import marking, reranking
-from pages.parts.search.answer import Asked, show_answers
+from pages.parts.search.answer import Search, show_answers
 from pages.parts.search.browse import show_pictures
 from pages.parts.search.dialog import show_result
 from pages.parts.search.link import ALL, follow_link, follow_query, write_link
@@ -115,7 +115,7 @@ with result_column:
         with st.container(
             horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
         ):
-            if isinstance(verdicts, str):  # why they are not known
+            if isinstance(verdicts, str):  # a sentence that says why they are not known
                 st.caption(verdicts)
             else:
                 cards.legend()
@@ -130,8 +130,8 @@ with result_column:
             st.caption(judged.sentence)
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    asked = Asked(collection, query_picture, box, judged)
-    show_answers(asked)
+    search = Search(collection, query_picture, box, judged)
+    show_answers(search)
 
 if "enlarged" in state:
-    show_result(asked)
+    show_result(search)

@@ -25,7 +25,7 @@ from retrieval.ranking.ranking import Ranking
 class Verdict(NamedTuple):
     symbol: str
     label: str
-    colour: str  # Okabe-Ito, which colour-blind people tell apart; the symbol says it again
+    colour: str  # of the palette of Okabe and Ito, which colour-blind people can tell apart
 
 
 VERDICTS = {
@@ -57,7 +57,7 @@ def open_page(text: str) -> None:
 
 
 def style() -> None:
-    """The look of the cards; once a page, and first."""
+    """Add the stylesheet of the cards. A page calls this once, before anything else."""
     st.markdown(_stylesheet(), unsafe_allow_html=True)
     scroll.keep()
 
@@ -72,20 +72,20 @@ def title(text: str, where: DeltaGenerator | None = None, **options) -> None:
 
 
 def grid(columns: int, key: str) -> DeltaGenerator:
-    """Cells in at most so many columns, two on a phone."""
+    """A container whose cells stand in ``columns`` columns at most, in two on a phone."""
     return st.grid(columns, min_column_width=150, gap="xsmall", key=f"grid-{key}")
 
 
 def skeleton(count: int, strip: bool) -> str:
-    """HTML: grey cards where pictures will be, as high as those."""
+    """HTML of grey cards in place of pictures that are still to come, of the same height."""
     cells = "<span><i></i><b></b></span>" * count
     return f'<div class="skeleton{" strip" if strip else ""}" aria-hidden="true">{cells}</div>'
 
 
 def credit_line(credit: Credit | None, first: str = "") -> None:
-    """Who made a picture, below it, with the way to its licence and to where it came from.
+    """A line below a picture: its author, with links to its licence and its source.
 
-    first: Markdown that stands before.
+    first: Markdown at the start of the line.
     """
     parts = [first]
     if credit is not None:
@@ -122,8 +122,8 @@ def card(
 ) -> None:
     """One picture with a caption; a click anywhere on it calls ``on_click(*args)``.
 
-    caption, label, tip: Markdown; the label is what screen readers say of the card, the tip what
-    the mouse is told. key: unlike that of any other card on the page.
+    caption, label, tip: Markdown. Screen readers read the label; the tip appears under the mouse.
+    key: unique on the page.
     """
     with st.container(key=f"card-{verdict or 'plain'}-{key}"):
         picture(collection, name, 480)
@@ -146,8 +146,8 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
     shown = Image.open(io.BytesIO(jpeg))
     if box is not None:
         x, y = shown.width / size[0], shown.height / size[1]
-        # Pillow draws lines as far outside as they go, a second for each 30 million pixels, in
-        # which no other thread runs.
+        # Pillow also draws the part of a line outside of the picture: 30 million pixels take a
+        # second, and meanwhile no other thread runs.
         last = (shown.width - 1, shown.height - 1)
         corners = np.clip(np.multiply(box, (x, y, x, y)), 0, last * 2).tolist()
         width = max(2, shown.width // 150)
@@ -158,7 +158,7 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
 
 
 def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> bytes:
-    """verdict: of a picture by name, where the query has ground truth."""
+    """A ranking as CSV. verdict: gives that of a picture by name; None without ground truth."""
     columns: dict[str, Sequence[object]] = {
         "rank": range(1, len(ranking) + 1),
         "name": ranking.names,

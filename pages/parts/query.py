@@ -60,18 +60,19 @@ class QueryPicture:
 
     @property
     def identity(self) -> tuple:
-        """Tells one picture from another, so that a box is not kept for the next one."""
+        """A key that differs between pictures, so that a box is not kept for the next picture."""
         name = self.key if isinstance(self.source, bytes) else self.name
         return name, self.own_box
 
 
 def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
-    """The query parameters of the address, if they are new; their collection goes to the session.
+    """The query parameters of the address, if they are new; puts their collection in the session.
 
-    titles: of the collections that can be opened. mark: the key of the session under which a page
-    keeps the parameters that it last followed or wrote. collection_key: the key for the collection.
-    Returns {} where there is nothing new. So it does, with a warning on the page, where the
-    collection is not on this machine.
+    titles: name → title of the collections that can be opened.
+    mark: session key under which a page keeps the parameters that it last followed or wrote.
+    collection_key: session key of the collection.
+    Returns {} where nothing is new, and where the collection is not on this machine; then the page
+    shows a warning.
     """
     parameters = st.query_params.to_dict()
     if not parameters or parameters == state.get(mark):
@@ -92,7 +93,7 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
 
 
 def keep_link(mark: str, link: dict[str, str]) -> None:
-    """Mirror a view in the address. mark: as for ``new_link``, which then finds nothing new."""
+    """Write a view into the address. mark: as for ``new_link``, which then finds nothing new."""
     state[mark] = link
     if link != st.query_params.to_dict():
         st.query_params.from_dict(link)
@@ -181,8 +182,9 @@ def choose_picture(collection: Collection) -> QueryPicture | None:
 
 
 def _uploaded() -> QueryPicture | None:
-    """A visitor's picture. It outlives a visit to another page, which empties the uploader."""
-    # Of any type: what is no picture is refused below, with a sentence beside the file.
+    """A visitor's picture. It is kept while the visitor is on another page, which empties the
+    uploader."""
+    # The uploader takes files of any type. A file that is no picture is refused later, by name.
     file = st.file_uploader(
         "A picture of yours", key="upload", on_change=lambda: state.pop("kept-upload", 0)
     )
@@ -268,9 +270,9 @@ def box_as_text(box: Box | None) -> str:
 
 
 def labelled_box(query_picture: QueryPicture, box: Box | None) -> Box | None:
-    """A box on the page as the labels have it.
+    """The box of the prepared query where the box on the page shows it, else the box on the page.
 
-    That of a prepared query may reach out of the picture, or have more digits than its text.
+    The box of a prepared query may reach out of the picture, or have more digits than its text.
     """
     unchanged = state.get("box") == box_as_text(query_picture.own_box)
     return query_picture.own_box if unchanged else box

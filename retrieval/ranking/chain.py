@@ -19,7 +19,7 @@ class Reranker(NamedTuple):
 
     name: on the command line and in addresses. title, summary, paper: for the pages.
     run: takes a ranking and the query, and returns a new ranking with the old one as ``before``.
-    settings: every number that changes what it does; rankings and stored runs state them.
+    settings: all numbers that change its result; rankings and stored runs state them.
     vectors: whether it needs an index with one vector a picture.
     pictures: whether it needs the pictures, or local features made of them.
     """
@@ -121,7 +121,7 @@ RERANKERS: dict[str, Reranker] = {
         ),
     )
 }
-BEST = ("geometry", "diffusion")  # what the app offers first
+BEST = ("geometry", "diffusion")  # the chain that the app offers first
 MAX_LENGTH = 5  # re-rankers in a chain
 
 
@@ -143,7 +143,7 @@ def parse_chain(text: str) -> tuple[str, ...]:
             )
     if len(names) > MAX_LENGTH:
         raise RetrievalError(f"A chain may have {MAX_LENGTH} re-rankers, not {len(names)}.")
-    if len(set(names)) < len(names):  # it would find the same again, and take as long again
+    if len(set(names)) < len(names):  # the second run would take as long and change nothing
         raise RetrievalError("A chain may have each re-ranker only once.")
     return names
 

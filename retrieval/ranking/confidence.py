@@ -14,13 +14,14 @@ from retrieval.methods.base import Features, LocalFeatures
 from retrieval.ranking.ranking import Ranking, likeness
 
 # Inliers of the best picture from which an answer is sure. Measured with the queries of town and of
-# ../shared/photos: put to the other collection, where nothing is right, 71 queries had 18 inliers
-# at most; put to their own, every answer with more was right. A single pair is less certain: see
-# ``bench inliers``.
+# ../shared/photos: 71 queries searched in the other collection, where no picture is right, had 18
+# inliers at most. In their own collection every answer with more was right. A single pair is less
+# certain: see ``bench inliers``.
 SURE_INLIERS = 20
-# An answer is unlike the collection where this share of its pictures are less like their nearest.
-# That is no proof: of the queries of town, 9 of 70 are such with SIR and 5 with CNN-IRwNHA, and the
-# first result is right all the same for 7 and 3 of them.
+# An answer counts as unlike the collection where its best similarity is below this quantile of the
+# similarities of the pictures to their nearest neighbours. That is no proof: it is so for 9 of the
+# 70 queries of town with SIR and for 5 with CNN-IRwNHA, and yet the first result of 7 and 3 of them
+# is right.
 QUANTILE = 0.25
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see
 Level = Literal["sure", "unsure", "unchecked", "nothing"]
@@ -36,8 +37,8 @@ TEXTS: dict[Level, str] = {
 class Confidence:
     """How far an answer can be trusted.
 
-    level: 'sure', 'unsure', 'unchecked', or 'nothing' where the query holds nothing to search for,
-    so that the ranking has no meaning. reason: for that level, in words.
+    level: 'sure', 'unsure', 'unchecked', or 'nothing'. The last is for a query that is blank or has
+    no keypoints: its ranking has no meaning. reason: a sentence that explains the level.
     """
 
     level: Level
@@ -54,9 +55,9 @@ def judge(
     """The confidence of a whole ranking, from its inliers and from its best similarity.
 
     features: of the query, made by the method of the index.
-    Enough inliers make it sure. Without any, the best similarity is compared with what is usual in
-    the collection: three of four pictures have a nearest neighbour that is at least ``usual`` like
-    them. Where the best picture is less like the query than that, perhaps nothing here shows it.
+    Enough inliers make it sure. Without any, the best similarity is compared with ``usual``: three
+    of four pictures of the collection have a nearest neighbour with at least that similarity. Where
+    the best similarity is lower, perhaps no picture of the collection shows the query.
     """
     if _is_blank(picture, box):
         return Confidence("nothing", "The picture is blank: there is nothing to search for.")
@@ -88,9 +89,9 @@ def judge(
 
 
 def meaning(inliers: int, least: int) -> str:
-    """What the number of inliers of two pictures says, in words.
+    """A sentence that says what this number of inliers of two pictures means.
 
-    least: the inliers from which they count in a ranking.
+    least: inliers from which geometry changes the rank of a picture.
     """
     if inliers < least:
         return f"Fewer than {least} can be chance."

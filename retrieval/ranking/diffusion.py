@@ -26,7 +26,7 @@ ALPHA = 0.7
 GAMMA = 3.0
 SOURCES = 10  # confirmed pictures that diffusion starts from, most inliers first
 NEAREST = 5  # pictures that diffusion starts from where geometry confirmed none
-MIN_SOURCE_LIKENESS = 1e-3  # a source has a weight though the method finds it unlike the query
+MIN_SOURCE_LIKENESS = 1e-3  # weight, at least, of a source, however unlike the query it is
 RELATIVE_TOLERANCE = 1e-6  # of the conjugate gradients
 
 SETTINGS = {
@@ -39,7 +39,7 @@ SETTINGS = {
 
 
 def diffusion(ranking: Ranking, query: Query) -> Ranking:
-    """Re-rank by diffusion from what geometry confirmed, or else from the five nearest pictures.
+    """Re-rank by diffusion from the confirmed pictures, or else from the five nearest pictures.
 
     Confirmed pictures stay first, by inliers. The others follow by their diffusion score f; those
     that diffusion does not reach keep their order. Score: inliers + f, scaled to less than 1, or

@@ -25,7 +25,7 @@ AUGMENTATION_SETTINGS = {"neighbours": NEIGHBOURS}
 
 
 def expansion(ranking: Ranking, query: Query) -> Ranking:
-    """Search with the sum of the query and what geometry confirmed, or else the three nearest.
+    """Search with the sum of the query and the confirmed pictures, or else the three nearest.
 
     Confirmed pictures have equal weights (Chum et al., ICCV 2007), the nearest ones cosine^α
     (Radenović et al., TPAMI 2018).
@@ -56,7 +56,8 @@ def augmentation(ranking: Ranking, query: Query) -> Ranking:
         sums = vectors(query, ranking.positions[rows])
         for neighbours in _without_own(query.own, nearest[rows]).T:
             sums += vectors(query, neighbours)
-        # In single precision, equal pictures would differ: see ``superglobal.scores``.
+        # In single precision, copies of a picture would get different scores: see
+        # ``superglobal.scores``.
         scores[rows] = unit(sums.astype(np.float64)) @ query.vector.astype(np.float64)
     order = best_first(scores)
     return stage.ordered(order, scores[order], inliers_of(ranking, order))
@@ -69,19 +70,19 @@ def _without_own(own: int | None, nearest: np.ndarray) -> np.ndarray:
     """
     if own is None or nearest.shape[1] <= NEIGHBOURS:
         return nearest[:, :NEIGHBOURS]
-    order = np.argsort(nearest == own, axis=1, kind="stable")  # the own picture goes to the end
+    order = np.argsort(nearest == own, axis=1, kind="stable")  # moves the own picture to the end
     return np.take_along_axis(nearest, order, axis=1)[:, :NEIGHBOURS]
 
 
-def confirmed_first(ranking: Ranking, most: int) -> np.ndarray:
-    """Ranks (n,) int64, from 0, of the pictures that geometry confirmed: n is at most ``most``.
+def confirmed_first(ranking: Ranking, limit: int) -> np.ndarray:
+    """Ranks (n,) int64, from 0, of the pictures that geometry confirmed; n is at most ``limit``.
 
-    Most inliers first.
+    Pictures with most inliers come first.
     """
     if ranking.inliers is None:
         return np.empty(0, np.int64)
     order = np.argsort(-ranking.inliers, kind="stable")
-    return order[ranking.inliers[order] > 0][:most]
+    return order[ranking.inliers[order] > 0][:limit]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -92,7 +93,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def vectors(query: Query, positions: np.ndarray) -> np.ndarray:
     """Descriptors (n, D) float32 of the pictures at these positions (n,) of the query's index.
 
-    Stored as float16, so that their length is 1 but for rounding.
+    They are stored as float16, so their length is 1 only up to rounding.
     """
     return query.index.arrays["descriptors"][positions].astype(np.float32)
 

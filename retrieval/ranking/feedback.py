@@ -1,4 +1,4 @@
-"""Relevance feedback: the query moves towards what was called right, and away from what was not.
+"""Relevance feedback: the query moves towards pictures marked right, away from those marked wrong.
 
 Rocchio, "Relevance Feedback in Information Retrieval", in: Salton, The SMART Retrieval System,
 1971, with the weights that Manning, Raghavan and Schütze give ("Introduction to Information

@@ -14,9 +14,9 @@ from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
 
 SEED = 0
-# Inliers below which two pictures need not show the same thing: a few matches of unrelated pictures
-# agree by chance, and repeated windows give a few more. Of the values from 6 to 30, ten ranked best
-# on town and on real photographs.
+# Fewer inliers are no evidence that two pictures show the same thing: a few matches of unrelated
+# pictures agree by chance, and repeated windows give a few more. Of the values from 6 to 30, ten
+# ranked best on town and on real photographs.
 NOISE_FLOOR = 10
 # For DELF's features:
 MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putative match
@@ -24,7 +24,7 @@ TOLERANCE = 0.015  # distance from the map within which a match is an inlier, in
 Model = Literal["affine", "homography"]
 MIN_MATCHES: dict[Model, int] = {"affine": 3, "homography": 4}
 MAX_STRETCH = 8.0  # times; a map that stretches more is no view of the same thing
-CELLS = 32  # of the longer side: all inliers in one of 32 × 32 cells are one piece of evidence
+CELLS = 32  # along the longer side; all inliers in one cell count as one
 BLOCK = 1 << 23  # similarities in one block: 32 MB
 
 
@@ -55,8 +55,8 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
         return np.empty((0, 2), np.int64)
     nearest, similarity = _nearest(a, b)
     rows = np.flatnonzero(similarity >= min_similarity)
-    # Only rows of b that are the nearest of some row of a are compared back: few, between
-    # unrelated pictures.
+    # Only rows of b that are nearest to some row of a are compared with a in turn. Between
+    # unrelated pictures these are few.
     nearest_in_b, inverse = np.unique(nearest[rows], return_inverse=True)
     mutual = _nearest(b[nearest_in_b], a)[0][inverse] == rows
     return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
@@ -116,7 +116,7 @@ def verify(
     import cv2
 
     nothing = Verification(None, np.zeros(len(points_a), bool))
-    # Several keypoints at one place (pyramid levels) are one piece of evidence.
+    # Several keypoints at one place, from several pyramid levels, count as one.
     needed = MIN_MATCHES[model]
     if any(len(set(map(tuple, points.tolist()))) < needed for points in (points_a, points_b)):
         return nothing
@@ -133,7 +133,7 @@ def verify(
     try:
         estimate = cv2.estimateAffine2D if model == "affine" else cv2.findHomography
         matrix, mask = estimate(a, b, params)
-    except cv2.error:  # what OpenCV says to degenerate input differs by version
+    except cv2.error:  # some versions of OpenCV raise for degenerate input, others do not
         return nothing
     if matrix is None or not np.isfinite(matrix).all():
         return nothing
@@ -152,7 +152,7 @@ def one_inlier_per_cell(
 ) -> Verification:
     """The verification with at most one inlier in each cell of a and of b, the first of them.
 
-    Dense keypoints on one window or on grass agree with each other whatever the map is.
+    Dense keypoints on one window or on grass agree with each other under any map.
     points_a, points_b: (M, 2), one row a match. side_a, side_b: longer sides in pixels; a cell is
     a square of 1/32 of it.
     """
@@ -172,10 +172,10 @@ def _on_one_line(points: np.ndarray) -> bool:
 
 
 def _plausible(linear: np.ndarray) -> bool:
-    """Whether a linear map (2, 2) could be that between two views of one thing.
+    """Whether a linear map (2, 2) is possible between two views of one thing.
 
-    It keeps orientation, and neither stretches nor shrinks any direction MAX_STRETCH times or more,
-    nor one direction that much against another.
+    It must keep orientation. It must not stretch or shrink a direction MAX_STRETCH times or more,
+    nor stretch one direction MAX_STRETCH times as much as another.
     """
     if np.linalg.det(linear) <= 0:
         return False

@@ -1,6 +1,6 @@
 """Groups of a collection: pictures of the same thing, found without any query or label.
 
-Each picture is compared with those most like it. Where geometry confirms a pair (as the re-ranker
+Each picture is compared with its nearest pictures. Where geometry confirms a pair (as the re-ranker
 ``geometry`` does: XFeat, a homography, enough inliers), both belong to one group. So a group is a
 connected component, as in Philbin and Zisserman, "Object Mining Using a Matching Graph on Very
 Large Image Collections", ICVGIP 2008.
@@ -51,10 +51,11 @@ class Group(NamedTuple):
 
 
 def pairs_of(index: Index, database: DatabaseFeatures, positions: Sequence[int]) -> list[Pair]:
-    """The confirmed pairs of each of these pictures with one of its nearest, every pair once.
+    """The confirmed pairs of these pictures with their nearest pictures, each pair once.
 
-    database: local features of the pictures of the index. A pair that two pictures have in common
-    is found at the lower position, so that calls for parts of the index together give all pairs.
+    database: local features of the pictures of the index. Where each of two pictures is among the
+    nearest of the other, the pair is found at the lower position only. So calls for parts of the
+    index together give every pair once.
     """
     nearest = index.neighbours.positions[:, :NEAR]
     among = np.union1d(positions, nearest[positions]).tolist()
@@ -65,12 +66,12 @@ def pairs_of(index: Index, database: DatabaseFeatures, positions: Sequence[int])
         if features is None:
             continue
         for second in candidates:
-            others = database.features(second, among)
-            if others is None:
+            candidate = database.features(second, among)
+            if candidate is None:
                 continue
-            _, verified = xfeat_pair(features, others, index.size(first), index.size(second))
+            _, verified = xfeat_pair(features, candidate, index.size(first), index.size(second))
             if verified.count >= MIN_INLIERS:
-                share = verified.count / min(len(features), len(others))
+                share = verified.count / min(len(features), len(candidate))
                 pairs.append(Pair(first, second, verified.count, share))
     return pairs
 

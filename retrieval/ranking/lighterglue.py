@@ -46,7 +46,7 @@ def match(
         return np.empty((0, 2), np.int64)
     data = {}
     for side, (features, size) in enumerate(((a, size_a), (b, size_b))):
-        # Coordinates out of an index are rounded, perhaps to just outside the picture.
+        # An index stores rounded coordinates, which may lie just outside the picture.
         keypoints = np.clip(features.keypoints, 0, size).astype(np.float32)
         data[f"image{side}"] = {
             "keypoints": torch.from_numpy(keypoints)[None],

@@ -1,4 +1,4 @@
-"""The answer to a query, and what a re-ranker needs to know to improve it."""
+"""The ranking that answers a query, and the input of re-rankers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
     from retrieval.ranking.confidence import Confidence
 
-MAX_FRACTION = 0.999  # most that is added to a number of inliers: less than one more inlier
+MAX_FRACTION = 0.999  # limit of the score added to a number of inliers: less than one inlier
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Ranking:
 
     positions: (K,) int64, position of each picture in the index. names: name of each picture.
     scores: (K,) float32. Global methods: cosine. DELF: inliers + votes, see ``rank_picture``.
-    After a re-ranker: what its docstring says.
-    inliers: (K,) int64; 0 where a picture was not verified or has too few to say anything; None
-    where no stage verified geometry.
+    After a re-ranker: see its docstring.
+    inliers: (K,) int64; 0 where a picture was not verified or has too few; None where no stage
+    verified geometry.
     timings: seconds by stage ('extraction', 'search', 'verification', then the re-rankers).
-    provenance: what the numbers rest on: collection, method, checkpoint, settings, pictures, and
-    under 'then' the re-rankers with their settings.
+    provenance: collection, method, checkpoint, settings, number of pictures, and under 'then' the
+    re-rankers with their settings.
     stage: name of the re-ranker that made this ranking, or 'search'.
     before: the ranking that this re-ranker was given; None for 'search'.
     note: one sentence where a stage could not do all of its work, else ''.
@@ -136,7 +136,7 @@ class Ranking:
 
 @dataclass
 class Query:
-    """What a re-ranker may use besides the ranking.
+    """The query, as a re-ranker needs it beside the ranking.
 
     features: of the query, made by the method of the index.
     picture: of the query, upright RGB; None where only its features are known.

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking: pictures are alike whose neighbours are the same.
+"""k-reciprocal re-ranking: pictures are similar if they have the same neighbours.
 
 Zhong, Zheng, Cao and Li, "Re-ranking Person Re-identification with k-reciprocal Encoding",
 CVPR 2017. One query at a time, so that the queries of an evaluation never help each other.
@@ -52,7 +52,7 @@ def distances(squared: np.ndarray) -> np.ndarray:
     for i in range(count):
         members = large[i]
         for j in np.flatnonzero(large[i]):
-            # The neighbours of a neighbour are added where most of them are in the set already.
+            # Add the neighbours of a neighbour if most of them are in the set already.
             if (small[j] & large[i]).sum() > 2 / 3 * small[j].sum():
                 members = members | small[j]
         weights[i, members] = np.exp(-original[i, members])

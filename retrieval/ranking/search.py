@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
-# Of a square picture at all scales: CNN-IRwNHA's three at 1024 pixels have 3.7 million. More than
-# these take seconds, and so does an eighth of them with ResNet or VGG.
+# Pixels of a square picture at all scales together: the three scales of CNN-IRwNHA at 1024 pixels
+# have 3.7 million. More pixels than this take seconds, with ResNet or VGG an eighth of them.
 QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
@@ -50,13 +50,14 @@ def rank_picture(
 ) -> Ranking:
     """Rank the pictures of an index by their likeness to a picture, or to a box in it.
 
-    top: how many to return; None ranks the whole database. verify: pictures of DELF's shortlist
-    whose geometry is verified; as many as there are is the exhaustive search of the report.
-    then: re-rankers, see ``chain.RERANKERS`` and ``chain.parse_chain``.
-    collection: where those of them that look at pictures find them, unless their features are
-    beside the index. own: name of the picture, where it is one of the index.
-    depth: pictures that a store or an approximate search is asked for, at least; the ranking ends
-    with them.
+    top: length of the ranking; None ranks the whole database.
+    verify: pictures of DELF's shortlist whose geometry is verified. The exhaustive search of the
+    report verifies all pictures.
+    then: names of re-rankers, see ``chain.RERANKERS`` and ``chain.parse_chain``.
+    collection: where re-rankers find the pictures whose local features are not beside the index.
+    own: name of the query picture, where the index contains it.
+    depth: length of the shortlist of a store or an approximate search, at least; the ranking is no
+    longer than it.
     where: a filter, as ``landmark == "chapel"``. A store applies it to its own metadata, before
     anything is ranked; for a folder, ``metadata_filter.matching`` is applied to the ranking.
     The score of a global method is the cosine. DELF orders its shortlist by votes of local
@@ -75,7 +76,7 @@ def rank_picture(
 def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Features:
     """Features of the picture to search with, or of a box in it.
 
-    Where the method computes many pixels, this is done by slow workers.
+    Slow workers do it where the method computes many pixels.
     """
     share = 1 if method.checkpoint.trunk.startswith(QUICK_TRUNK) else 8
     if share * method.pixels > QUICK_PIXELS:
@@ -94,9 +95,9 @@ def rank_query(
     where: str = "",
     timings: Mapping[str, float] | None = None,
 ) -> Ranking:
-    """Rank for a query whose features are known; parameters as for ``rank_picture``.
+    """``rank_picture`` for a query whose features are computed already; the same parameters.
 
-    timings: seconds by stage that the query took before this.
+    timings: seconds that earlier stages took.
     """
     index, features, timings = query.index, query.features, dict(timings or {})
     allowed = None if index.filters or not where else _names_matching(query, where)
@@ -118,17 +119,18 @@ def rank_query(
             )
         ranking = replace(ranking, provenance={**ranking.provenance, "filter": where})
     if query.picture is not None:
-        # That a picture finds itself says nothing of the others.
-        others = ranking if own is None else ranking.without(own)
-        judged = confidence.judge(others, index, query.picture, query.box, features)
+        # A picture always finds itself, so its own rank says nothing about the other results.
+        without_own = ranking if own is None else ranking.without(own)
+        judged = confidence.judge(without_own, index, query.picture, query.box, features)
         ranking = replace(ranking, confidence=judged)
     return ranking.in_whole_index(shortlist.whole_positions).best(top)
 
 
 def _names_matching(query: Query, where: str) -> set[str]:
-    """Names of the pictures of an index in a folder that fit a filter.
+    """Names of the pictures that fit a filter, for an index in a folder.
 
-    Raises RetrievalError where none does, or where there is no collection to ask for metadata.
+    Raises RetrievalError where no picture fits, and where the query has no collection, which holds
+    the metadata.
     """
     if query.collection is None:
         raise RetrievalError(
@@ -180,7 +182,7 @@ def rank_features(
 
 
 def provenance(index: Index) -> dict[str, Any]:
-    """What the scores of an index rest on: collection, method, checkpoint, settings, for JSON."""
+    """Where the scores of an index come from (collection, method, checkpoint, …), for JSON."""
     record = checkpoints.REGISTRY.get(index.checkpoint)
     return {
         "collection": index.manifest["collection"]["name"],
@@ -209,7 +211,7 @@ def _verified(
     for rank, position in enumerate(positions[:verify].tolist()):
         features = as_local(index.features(position))
         _, verified = geometry.verify_features(query, features, index.size(position))
-        # Below the floor a count says nothing: such pictures keep the order of the votes.
+        # Fewer inliers than the noise floor mean nothing: such pictures stay ordered by votes.
         inliers[rank] = verified.count if verified.count >= geometry.NOISE_FLOOR else 0
     scores = (inliers + np.minimum(votes, MAX_FRACTION)).astype(np.float32)
     order = np.argsort(-scores, kind="stable")

@@ -41,8 +41,8 @@ def scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
 
     All of unit length.
     """
-    # In double precision: BLAS sums rows in blocks, so that in single precision copies of one
-    # picture differ by up to 2e-7. Scores are rounded to six decimals, and that could part them.
+    # In double precision: BLAS sums rows in blocks, so that in single precision the scores of
+    # copies of one picture differ by up to 2e-7. Rounded to six decimals, they could still differ.
     vectors, query = vectors.astype(np.float64), query.astype(np.float64)
     similar = vectors @ vectors.T
     np.fill_diagonal(similar, np.inf)  # a picture is its own nearest, even beside a copy

@@ -21,7 +21,8 @@ from retrieval.ranking import geometry, lighterglue, verifiers
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Query, Ranking, Stage
 
-# Chosen on town and on the photographs of ../shared/photos, so that geometry loses on neither.
+# Chosen so that geometry lowers the score neither on town nor on the photographs of
+# ../shared/photos.
 SHORTLIST = 100
 MIN_SIMILARITY = 0.81  # cosine from which mutual nearest neighbours match (XFeat's authors: 0.82)
 TOLERANCE = 0.0075  # distance from the map within which a match is an inlier, in longer sides
@@ -60,8 +61,7 @@ def xfeat_pair(
 ) -> tuple[np.ndarray, Verification]:
     """Match two pictures by XFeat's descriptors and verify the matches.
 
-    size_a, size_b: (width, height) in pixels. Features of a box are best given as those of a
-    picture of its own, see ``of_box``.
+    size_a, size_b: (width, height) in pixels. For a box, pass the result of ``of_box``.
     Returns the matches (K, 2) int64, index in a and index in b, and their verification, with one
     inlier a cell (``geometry.one_inlier_per_cell``).
     """
@@ -199,8 +199,8 @@ def _verified(
 ) -> Ranking:
     """Verify the shortlist of a ranking and put the confirmed pictures first.
 
-    local: features of the query. reason: why pictures could not be compared, and what to do; it is
-    said where there are such.
+    local: features of the query. reason: for the note, why pictures could not be compared and what
+    to do.
     """
     before = stage.before
     inliers = np.zeros(len(before), np.int64)
@@ -215,7 +215,7 @@ def _verified(
     for rank, position in enumerate(before.positions[: stage.settings["shortlist"]].tolist()):
         count = count_inliers(position)
         missing += count is None
-        # Below that a count says nothing: such pictures stay as they were.
+        # Fewer inliers mean nothing: such pictures keep their order.
         if count is not None and count >= stage.settings["least"]:
             inliers[rank] = count
     checked = min(stage.settings["shortlist"], len(before))

@@ -34,7 +34,7 @@ CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
 
 def candidates(path: Path) -> list[Path]:
     """Paths at which the index of keypoints of the index at ``path`` may lie, best first."""
-    path = Path(os.path.abspath(path))  # the folder where a command runs has no name
+    path = Path(os.path.abspath(path))  # Path(".") has no name
     return [path.with_name("xfeat"), path.with_name(f"{path.name}.xfeat")]
 
 
@@ -66,7 +66,7 @@ def _method(path: Path, version: Version) -> Method:
 def of_query(query: Query, name: str, method: Callable[[], Method]) -> LocalFeatures | None:
     """Local features of the query, described once; None where its picture is not known.
 
-    name: of the verifier, the key in ``query.local``. method: called where they are not there yet.
+    name: of the verifier, the key in ``query.local``. method: called where that key is missing.
     """
     if name not in query.local:
         if query.picture is None:
@@ -90,8 +90,8 @@ class DatabaseFeatures:
     def features(self, position: int, among: Iterable[int] = ()) -> LocalFeatures | None:
         """Features of one picture; None where none are stored and it cannot be read.
 
-        among: the positions of all that the caller will ask for. Where they have to be described,
-        they are the parts of a ``workers.TakesLong``.
+        among: positions of all pictures that the caller will ask for. Those that have to be
+        described become the parts of a ``workers.TakesLong``.
         """
         try:
             features = self._find(position)
@@ -104,7 +104,7 @@ class DatabaseFeatures:
 
     @property
     def note(self) -> str:
-        """A sentence on the pictures that have no features, and what to do; '' where all have."""
+        """What to do about pictures without features, in a sentence; '' where all have features."""
         if not self.missing:
             return ""
         name = self.index.names[min(self.missing)]
@@ -132,10 +132,10 @@ class DatabaseFeatures:
 def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Keypoints (n, 2), int8 descriptors (n, 64) and scores (n,) of a picture, to be cached.
 
-    They are those that an index of keypoints would hold. digest: of the file that was indexed.
-    Raises RetrievalError where the file is gone, or another one by now.
+    They equal those that an index of keypoints would hold. digest: of the file that was indexed.
+    Raises RetrievalError where the file is gone or has changed.
     """
-    workers.move_to_slow_workers(KEYPOINTS)  # all pictures of a shortlist take a while
+    workers.move_to_slow_workers(KEYPOINTS)  # the pictures of a whole shortlist take seconds
     data = images.read_bytes(path, path.name)
     if layout.digest(data) != digest:
         raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")
@@ -158,7 +158,8 @@ def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
     if (
         index.kind != methods.XFEAT.kind
         or index.arrays["descriptors"].shape[1] != 64
-        # It may be a stranger's: LighterGlue takes the square of their number.
+        # A stranger may have made it, and the time of LighterGlue grows with the square of the
+        # number of keypoints.
         or np.diff(index.arrays["offsets"]).max(initial=0) > QUERY_KEYPOINTS
     ):
         raise RetrievalError(f"{path} is not an index of keypoints; move it away.")

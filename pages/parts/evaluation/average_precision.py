@@ -34,8 +34,8 @@ def show_explanation(
     collection: Collection, number: int, protocol: str, entry: LabelledRun
 ) -> None:
     """Show how the AP of one query in a run is computed. number: of the query."""
-    asked, label = collection.queries[number], entry.label
-    explanation = explain(entry.run.ranks[:, number], asked.labels, protocol)
+    prepared_query, label = collection.queries[number], entry.label
+    explanation = explain(entry.run.ranks[:, number], prepared_query.labels, protocol)
     st.markdown(
         f"Right pictures of this query: **{explanation.positives}**. "
         "Going down the list, each right picture adds an area, which is smaller the more wrong "
@@ -58,9 +58,9 @@ def show_explanation(
         "**3. Precision and recall at each right picture**", help=explained("precision", "recall")
     )
     rows = step_rows(collection, explanation)
-    name = f"{collection.name}-{protocol}-{label}-{Path(asked.name).stem}"
+    name = f"{collection.name}-{protocol}-{label}-{Path(prepared_query.name).stem}"
     note = plots.provenance(
-        f"{collection.title}, query {Path(asked.name).name}", protocol, [entry.run.record]
+        f"{collection.title}, query {Path(prepared_query.name).name}", protocol, [entry.run.record]
     )
     key = ("steps", collection.name, protocol, label, entry.run.record["made"], number)
     _show_steps(explanation, rows, key, note)

@@ -53,9 +53,11 @@ def query_parameters(collection: Collection, number: int) -> dict[str, str]:
 
     number: of the query.
     """
-    asked = collection.queries[number]
-    parameters = {"collection": collection.name, "query": asked.name}
-    return parameters | ({"box": query.box_as_text(asked.box)} if asked.box else {})
+    prepared_query = collection.queries[number]
+    parameters = {"collection": collection.name, "query": prepared_query.name}
+    return parameters | (
+        {"box": query.box_as_text(prepared_query.box)} if prepared_query.box else {}
+    )
 
 
 def write_link(parameters: Mapping[str, str]) -> None:

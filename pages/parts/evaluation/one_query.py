@@ -21,16 +21,16 @@ state = st.session_state
 
 def show_query_picture(collection: Collection, number: int) -> None:
     """Show the picture of a query with its box. number: of the query."""
-    asked = collection.queries[number]
+    prepared_query = collection.queries[number]
     try:
-        jpeg, size = loaders.view(collection.path(asked.name), QUERY_SIDE)
+        jpeg, size = loaders.view(collection.path(prepared_query.name), QUERY_SIDE)
     except RetrievalError:
-        name = plain(Path(asked.name).name)
+        name = plain(Path(prepared_query.name).name)
         st.info(f"No picture of {name} here.", icon=":material/hide_image:")
         return
-    alt = f"Query {asked.name}" + (" with its box" if asked.box else "")
-    st.image(cards.boxed(jpeg, size, asked.box), width="stretch", alt=alt)
-    cards.credit_line(collection.credits.get(asked.name))
+    alt = f"Query {prepared_query.name}" + (" with its box" if prepared_query.box else "")
+    st.image(cards.boxed(jpeg, size, prepared_query.box), width="stretch", alt=alt)
+    cards.credit_line(collection.credits.get(prepared_query.name))
 
 
 def show_ranked_list(

@@ -41,8 +41,12 @@ def offer_scoring(collection: Collection, uploaded: LabelledRun | str | None) ->
             download(
                 "Queries in order",
                 lambda: as_csv(
-                    {"column": n, "name": asked.name, "box": query.box_as_text(asked.box)}
-                    for n, asked in enumerate(collection.queries)
+                    {
+                        "column": n,
+                        "name": prepared_query.name,
+                        "box": query.box_as_text(prepared_query.box),
+                    }
+                    for n, prepared_query in enumerate(collection.queries)
                 ),
                 f"{collection.name}-queries.csv",
                 "text/csv",

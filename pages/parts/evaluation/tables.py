@@ -159,9 +159,9 @@ def query_rows(
     positives = next(iter(scores.values())).positives
     rows = []
     for number in numbers:
-        asked = collection.queries[number]
+        prepared_query = collection.queries[number]
         rows.append(
-            {"Query": asked.name, "Landmark": asked.landmark}
+            {"Query": prepared_query.name, "Landmark": prepared_query.landmark}
             | {label: round(float(of_run.aps[number]), 6) for label, of_run in scores.items()}
             | {"Right pictures": int(positives[number])}
         )

@@ -1,4 +1,4 @@
-"""The answers to a query: the best pictures of each method, what they cost, how many are right."""
+"""The answers to a query: the best pictures of each method, their time, how many are right."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from retrieval.figures import style
 from retrieval.images import Box
 from retrieval.ranking.ranking import Ranking
 
-NOISE_QUANTILE = 0.99  # cosine of unrelated pictures above which a result is no noise
+NOISE_QUANTILE = (
+    0.99  # a result above this quantile of the cosines of unrelated pictures is no noise
+)
 MAX_STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is searched, with which picture, and with which part of it.
+class Search:
+    """One search: the collection, the query picture, and the box in it.
 
-    judged: the right answers, where they are known.
+    judged: the right answers; None where they are not known.
     """
 
     collection: Collection
@@ -63,14 +65,14 @@ class Asked:
         )
 
 
-def show_answers(asked: Asked) -> None:
+def show_answers(search: Search) -> None:
     """Draw the results of the chosen method as a grid, or of all methods as one strip each."""
-    collection, judged = asked.collection, asked.judged
+    collection, judged = search.collection, search.judged
     compare_all = state.method == ALL
     method_names = list(methods.METHODS) if compare_all else [state.method]
     paths = own_pictures.indexes(collection)
     filters.show_filter()
-    # All headings and grey cards first, so that the results of the last query are gone at once.
+    # Headings and grey cards are drawn first, so that the results of the last query go at once.
     slots = {method: _slot(method, compare_all, paths) for method in method_names}
     rankings: dict[str, Ranking] = {}
     for method, (heading, status, slot) in slots.items():
@@ -78,7 +80,7 @@ def show_answers(asked: Asked) -> None:
             continue
         try:
             with status:
-                rankings[method] = asked.ranking(method, paths[method])
+                rankings[method] = search.ranking(method, paths[method])
         except RetrievalError as error:
             slot.error(plain(str(error)), icon=":material/error:")
         confidence = rankings[method].confidence if method in rankings else None
@@ -94,13 +96,13 @@ def show_answers(asked: Asked) -> None:
         if not compare_all and method in rankings:
             with slot.container():
                 reranking.show_summary(rankings[method])
-                _grid(method, asked, rankings[method])
-                _below(method, asked, rankings[method])
+                _grid(method, search, rankings[method])
+                _below(method, search, rankings[method])
     if compare_all:
         for method in rankings:
             with slots[method][-1].container():
-                _strip(method, asked, rankings)
-    # Indexes are built last, for that may take minutes: meanwhile the other results are there.
+                _strip(method, search, rankings)
+    # Indexes are built last: that may take minutes, and meanwhile the page shows the other results.
     for method in method_names:
         if method not in paths:
             with slots[method][-1].container():
@@ -108,7 +110,7 @@ def show_answers(asked: Asked) -> None:
 
 
 def _slot(method: str, compare_all: bool, paths: dict[str, Path]) -> tuple[DeltaGenerator, ...]:
-    """A heading and a place for the pictures, grey until they are there."""
+    """A heading, a status and a slot for the pictures, which shows grey cards until they come."""
     row = st.container(key=f"heading-{method}", horizontal=True, vertical_alignment="center")
     heading, status = row.empty(), row.empty()
     heading.markdown(_heading(method, None, None, compare_all), unsafe_allow_html=True)
@@ -130,7 +132,7 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
         ap = judged.average_precision(ranking)
         made = ranking.provenance
         incomplete = "filter" in made or made.get("shortlist", made["pictures"]) < made["pictures"]
-        # No AP for a part of the collection, nor without a right picture (nan).
+        # AP needs a ranking of the whole collection, and is nan for a query without right pictures.
         if not math.isnan(ap) and not incomplete:
             parts.append(f"AP {ap:.2f}")
     if ranking is not None:
@@ -142,30 +144,30 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
 
 
 def _unit(ranking: Ranking) -> str:
-    """What the number below each picture of a strip stands for."""
+    """The name of the number below each picture of a strip."""
     if ranking.inliers is None:
         return "score" if ranking.before else "cosine"
     return "inliers, or score" if ranking.before else "inliers, or votes"
 
 
 def _terms(method_names: list[str], judged: Judged | None) -> str:
-    """The terms that these methods' headings use, explained: the help of the first heading."""
+    """Help of the first heading: it explains the terms in the headings of these methods."""
     kinds = {methods.METHODS[method].kind for method in method_names}
     local = ["keypoint", "match", "inliers"] if "local" in kinds or reranking.chosen_chain() else []
     return explained(
         *(["AP", "protocol", "left out of the score"] if judged else []),
         *(["descriptor", "cosine"] if "global" in kinds else []),
         *local,
-        *(["visual word"] if "local" in kinds else []),  # whose votes are scores of DELF
+        *(["visual word"] if "local" in kinds else []),  # votes of words are scores of DELF
     )
 
 
-def _grid(method: str, asked: Asked, ranking: Ranking) -> None:
+def _grid(method: str, search: Search, ranking: Ranking) -> None:
     """The best pictures of one method as large cards."""
     ranks = _ranks_on_show(method, ranking)
     if not ranks:
         return
-    first_noise = _first_noise(method, asked.collection, ranking) if state.fold else len(ranking)
+    first_noise = _first_noise(method, search.collection, ranking) if state.fold else len(ranking)
     good = [rank for rank in ranks if rank < first_noise]
     folded = [rank for rank in ranks if rank >= first_noise]
     sections = [("", good, st.container())]
@@ -181,13 +183,13 @@ def _grid(method: str, asked: Asked, ranking: Ranking) -> None:
                 name = ranking.names[rank]
                 caption = plain(name if as_list else Path(name).name)
                 with st.container(gap="xsmall"):
-                    _card(method, asked, ranking, rank, f"  \n:small[{caption}]")
+                    _card(method, search, ranking, rank, f"  \n:small[{caption}]")
 
 
 def _ranks_on_show(method: str, ranking: Ranking) -> list[int]:
-    """Ranks (from 0) of the results to show; where there are none, the page says why.
+    """Ranks (from 0) of the results to show. Where there are none, the page says why.
 
-    A limit of the score comes with a button that removes it.
+    Where the visitor has set a lowest score, a button that removes it is drawn.
     """
     ranks = list(range(min(state.count, len(ranking))))
     min_score = state.get(min_score_key(method))
@@ -224,10 +226,10 @@ def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
     return int(np.flatnonzero(above).max(initial=-1)) + 1
 
 
-def _strip(method: str, asked: Asked, rankings: dict[str, Ranking]) -> None:
+def _strip(method: str, search: Search, rankings: dict[str, Ranking]) -> None:
     """The best pictures of one method as a row of small cards."""
     ranking = rankings[method]
-    key = f"strip-{'judging-' if asked.judging else ''}{method}"
+    key = f"strip-{'judging-' if search.judging else ''}{method}"
     with st.container(horizontal=True, gap="xsmall", key=key):
         for rank in range(min(MAX_STRIP, len(ranking))):
             name = ranking.names[rank]
@@ -238,28 +240,28 @@ def _strip(method: str, asked: Asked, rankings: dict[str, Ranking]) -> None:
             ]
             tip = f"{plain(Path(name).name)}: rank " + ", ".join(ranks)
             with st.container(gap="xsmall"):
-                _card(method, asked, ranking, rank, "", tip)
+                _card(method, search, ranking, rank, "", tip)
 
 
 def _card(
     method: str,
-    asked: Asked,
+    search: Search,
     ranking: Ranking,
     rank: int,
     more_caption: str,
     tip: str | None = None,
 ) -> None:
-    """One result, and below it the buttons that judge it, where the visitor judges.
+    """One result, and below it the buttons to judge it, if the visitor judges.
 
-    more_caption: Markdown below rank and score. tip: what the mouse is told.
+    more_caption: Markdown below rank and score. tip: text that appears under the mouse.
     """
     name = ranking.names[rank]
-    verdict = asked.judged.verdict(name) if asked.judged else None
+    verdict = search.judged.verdict(name) if search.judged else None
     label = f"{rank + 1}: {plain(Path(name).name)}"
     if verdict:
         label += f", {cards.VERDICTS[verdict].label.lower()}"
     cards.card(
-        asked.collection,
+        search.collection,
         name,
         f"**{rank + 1}** · {score_text(ranking, rank, short=tip is not None)}"
         f"{reranking.moved_text(ranking, rank)}{more_caption}",
@@ -270,9 +272,9 @@ def _card(
         (method, rank),
         tip,
     )
-    if asked.judging:
+    if search.judging:
         marking.show_buttons(
-            asked.collection, asked.query_picture, asked.box, name, f"{method}-{rank}"
+            search.collection, search.query_picture, search.box, name, f"{method}-{rank}"
         )
 
 
@@ -280,12 +282,12 @@ def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
     """The score of a result for readers. rank: from 0. short: for small cards, without units."""
     if ranking.inliers is not None and ranking.inliers[rank]:
         return f"{ranking.inliers[rank]}" if short else f"{ranking.inliers[rank]} inliers"
-    # Too few inliers, or a picture that geometry never looked at: nobody knows which.
+    # 0 inliers mean either too few, or that geometry did not check this picture.
     votes = "votes " if ranking.inliers is not None and not (ranking.before or short) else ""
     return f"{votes}{ranking.scores[rank]:.3f}"
 
 
-def _below(method: str, asked: Asked, ranking: Ranking) -> None:
+def _below(method: str, search: Search, ranking: Ranking) -> None:
     """Small print below the results (seconds, pictures, checkpoint) and the CSV to download."""
     made = ranking.provenance
     times = " · ".join(f"{stage} {duration_text(t)}" for stage, t in ranking.timings.items())
@@ -299,8 +301,8 @@ def _below(method: str, asked: Asked, ranking: Ranking) -> None:
     )
     st.download_button(
         "Ranking as CSV",
-        lambda: cards.as_csv(ranking, asked.judged.verdict if asked.judged else None),
-        f"{asked.collection.name}-{method}-{Path(asked.query_picture.name).stem}.csv",
+        lambda: cards.as_csv(ranking, search.judged.verdict if search.judged else None),
+        f"{search.collection.name}-{method}-{Path(search.query_picture.name).stem}.csv",
         "text/csv",
         key=f"csv-{method}",
         on_click="ignore",
@@ -316,7 +318,7 @@ def duration_text(seconds: float) -> str:
 
 
 def offer_index(method: str, collection: Collection, compare_all: bool) -> None:
-    """Where a method has no index: build one of a visitor's own pictures, else say how."""
+    """Where a method has no index: build it for a visitor's own pictures, else say how."""
     title = methods.METHODS[method].title
     if collection.name != own_pictures.NAME:
         notices.no_index(collection, method)

@@ -1,4 +1,4 @@
-"""Before a search: the pictures to start from."""
+"""Before a search: the pictures to choose a query from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ state = st.session_state
 
 
 def show_pictures(collection: Collection) -> None:
-    """Show the tour, and the pictures that a click searches with, page by page."""
+    """Show the tour and pages of pictures; a click on a picture searches with it."""
     st.markdown(
         "Search with a picture for others of the same place. **Compare all** shows three methods "
         "at once."
@@ -33,8 +33,8 @@ def show_pictures(collection: Collection) -> None:
     with cards.grid(3, "browse"):
         for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
             if isinstance(choice, int):
-                asked = collection.queries[choice]
-                name, label = asked.name, plain(query.label(asked))
+                prepared_query = collection.queries[choice]
+                name, label = prepared_query.name, plain(query.label(prepared_query))
             else:
                 name, label = choice, plain(Path(choice).name)
             cards.card(

@@ -1,4 +1,4 @@
-"""A query and one of its results, large: why it was found, and the results before and after it."""
+"""A dialog with a query and one result, large: why it was found, and buttons to other results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 from pages.parts import cards, notices, own_pictures, query
 from pages.parts.plain import plain
 from pages.parts.search import filters, reranking
-from pages.parts.search.answer import Asked, score_text
+from pages.parts.search.answer import Search, score_text
 from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
 from retrieval.ranking.verification import PAIR_MATCHERS
@@ -18,31 +18,31 @@ state = st.session_state
 
 
 @st.dialog("Why this result?", width="large")
-def show_result(asked: Asked) -> None:
+def show_result(search: Search) -> None:
     """Open a dialog with the result in ``state.result``: a method, and a rank from 0."""
-    collection, query_picture, judged = asked.collection, asked.query_picture, asked.judged
+    collection, query_picture, judged = search.collection, search.query_picture, search.judged
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
     path = own_pictures.indexes(collection)[name]
     with notices.errors_shown():
-        ranking = asked.ranking(name, path)
+        ranking = search.ranking(name, path)
     hit = ranking.names[n]
     title = f"**{n + 1}** · {methods.METHODS[name].title} · {score_text(ranking, n)}"
     title += reranking.moved_text(ranking, n)
-    if judged and (found := judged.verdict(hit)):
-        title += f" · {cards.VERDICTS[found].symbol} {cards.VERDICTS[found].label}"
+    if judged and (verdict := judged.verdict(hit)):
+        title += f" · {cards.VERDICTS[verdict].symbol} {cards.VERDICTS[verdict].label}"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(title, width="stretch")
         with st.container(horizontal=True, width="content", wrap=False):
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
     with notices.errors_shown():
-        explain_result(path, collection, query_picture, asked.box, hit)
+        explain_result(path, collection, query_picture, search.box, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
             show_inliers(ranking, judged, n)
-        matched = [one for one in reranking.chosen_chain() if one in PAIR_MATCHERS]
-        if matched:
-            show_geometry(path, collection, query_picture, asked.box, hit, matched[-1])
+        matchers = [name for name in reranking.chosen_chain() if name in PAIR_MATCHERS]
+        if matchers:
+            show_geometry(path, collection, query_picture, search.box, hit, matchers[-1])
     with st.container(gap=None):
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
         cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")

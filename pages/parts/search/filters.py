@@ -1,4 +1,4 @@
-"""A filter by metadata: only pictures with a value that the table beside the pictures has."""
+"""A filter by metadata: it shows only pictures that have a value in the table beside them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def show_filter() -> None:
 
 
 def show_values(values: Values | None) -> None:
-    """Show what the table says of a picture, in one line of small print."""
+    """Show the values of a picture in the table, in one line of small print."""
     if values:
         parts = (f"{plain(_words(key))} **{plain(str(value))}**" for key, value in values.items())
         st.caption(" · ".join(parts))

@@ -1,4 +1,4 @@
-"""The address of the search page: what it asks for, and what it is set to."""
+"""The address of the search page: following a link, and writing the view into the address."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def min_score_key(method: str) -> str:
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn.
+    """Put the query parameters of the address into the session, before any widget is drawn.
 
     titles: name → title of the collections that can be opened here.
     """
@@ -68,7 +68,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
 
 
 def follow_query(collection: Collection) -> None:
-    """Choose the query and the box that the address asked for: they need the collection."""
+    """Choose the query and the box of the address, once the collection is open."""
     if asked := state.pop("asked", None):
         query.follow(collection, *asked)
 

@@ -79,10 +79,10 @@ def show_buttons(
     picture: str,
     key: str,
 ) -> None:
-    """Draw three small buttons below a result. picture: its name. key: unlike that of others."""
+    """Draw three small buttons below a result. picture: its name. key: unique on the page."""
     box = query.labelled_box(query_picture, box)
-    asked = judgements.find(collection, query_picture.name, box)
-    state[f"mark-{key}"] = judgements.verdicts(collection, asked).get(picture)
+    judged_query = judgements.find(collection, query_picture.name, box)
+    state[f"mark-{key}"] = judgements.verdicts(collection, judged_query).get(picture)
     st.segmented_control(
         f"Is {plain(Path(picture).name)} right?",
         MARKS,
@@ -102,12 +102,12 @@ def _mark(key: str, name: str, box: Box | None, picture: str) -> None:
 
 
 def _use_file() -> None:
-    """Callback: the judgements of a file in place of those that are here."""
+    """Callback: replace the judgements of this session by those of a file."""
     own, file = own_pictures.current(), state.get("judged-upload")
     if own is None or file is None:
         return
     try:
-        if file.size > MAX_FILE_MEGABYTES << 20:  # the browser was asked to keep to it
+        if file.size > MAX_FILE_MEGABYTES << 20:  # only the browser has checked it so far
             raise RetrievalError(
                 f"This file is larger than {MAX_FILE_MEGABYTES} MB: score it with the command "
                 "python -m retrieval evaluate."

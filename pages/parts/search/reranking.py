@@ -1,4 +1,4 @@
-"""What is done with a ranking after the search: the re-ranking, and what it changed."""
+"""Re-ranking on the search page: the choice of re-rankers, and how they moved the pictures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def chosen_chain() -> tuple[str, ...]:
 
 
 def show_summary(ranking: Ranking) -> None:
-    """Say how far the answer can be trusted, what the re-rankers did, and what they could not."""
+    """Show the confidence of the answer, the re-rankers that ran, and their notes."""
     if judged := ranking.confidence:
         st.markdown(f"{ICONS[judged.level]} **{judged.text}.** {judged.reason}")
     if ranking.before:

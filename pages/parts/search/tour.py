@@ -95,7 +95,7 @@ def show_tour(collection: Collection) -> None:
 
 
 def show_guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
-    """Beside the answers to a stop: what to see in them, and the way to the next stop."""
+    """Show the sentence of a stop of the tour beside its answers, and a link to the next stop."""
     names = [stop.name for stop in STOPS]
     if (
         query_picture.name not in names
@@ -125,7 +125,7 @@ def show_guide(collection: Collection, query_picture: query.QueryPicture, box: B
 
 def _is_here(collection: Collection) -> bool:
     """Whether the collection has the pictures of all stops."""
-    known = {*collection.names, *(asked.name for asked in collection.queries)}
+    known = {*collection.names, *(prepared_query.name for prepared_query in collection.queries)}
     return all(stop.name in known for stop in STOPS)
 
 
@@ -133,9 +133,9 @@ def _link_to_search(
     collection: Collection, stop: Stop, label: str, icon: str | None = None
 ) -> None:
     link = {"collection": collection.name, "method": ALL, "query": stop.name}
-    for asked in collection.queries:
-        if asked.name == stop.name and asked.box:
-            link["box"] = query.box_as_text(asked.box)
+    for prepared_query in collection.queries:
+        if prepared_query.name == stop.name and prepared_query.box:
+            link["box"] = query.box_as_text(prepared_query.box)
     st.page_link("pages/search.py", label=label, icon=icon, query_params=link)
 
 

@@ -1,4 +1,4 @@
-"""Why a result was found: what its places add to the score, or which keypoints match."""
+"""Why a result was found: which places raise its score, or which keypoints match."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _show_places(
     other: query.QueryPicture,
     shown: list,
 ) -> None:
-    """Show heat maps that add up to the cosine, and how it compares with other pairs."""
+    """Show heat maps that add up to the cosine, and a histogram of the cosines of other pairs."""
     first, second = (
         extraction.places(
             one.source, one.key, area, opened.method, opened.checkpoint, opened.settings
@@ -149,7 +149,7 @@ def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair
 
 
 def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
-    """Show the inliers of a result beside those of the others. n: its rank, from 0."""
+    """Show the inliers of one result beside those of other results. n: its rank, from 0."""
     assert ranking.inliers is not None
     verdicts = [judged.verdict(name) for name in ranking.names]
     rows = [
@@ -161,12 +161,12 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
         for name, verdict, count in zip(ranking.names, verdicts, ranking.inliers, strict=True)
         if verdict in ("positive", "wrong") and count
     ]
-    others = [count for v, count in zip(verdicts, ranking.inliers, strict=True) if v == "wrong"]
+    wrong = [count for v, count in zip(verdicts, ranking.inliers, strict=True) if v == "wrong"]
     elsewhere = ""
-    if others:  # of a visitor's own pictures, perhaps none was judged wrong
+    if wrong:  # a visitor may have judged none of their pictures wrong
         elsewhere = (
-            f"; at most {max(others)} in pictures of other places"
-            if any(others)
+            f"; at most {max(wrong)} in pictures of other places"
+            if any(wrong)
             else "; geometry confirms no picture of another place"
         )
     own = ranking.inliers[n] or "too few, or never counted,"
@@ -179,11 +179,12 @@ def show_inliers(ranking: Ranking, judged: Judged, n: int) -> None:
 
 
 def _inlier_ticks(rows: list[dict[str, Any]], own: int) -> altair.LayerChart:
-    """The inliers of right and wrong results, and those of one.
+    """A chart of the inliers of right and wrong results, with a line at those of one result.
 
-    rows: of each result ``inliers``, the label of its verdict as ``Result``, and ``name``.
+    rows: one dictionary a result: ``inliers``, ``Result`` (label of its verdict) and ``name``.
+    own: inliers of the one result.
     """
-    labels = [cards.VERDICTS[one].label for one in ("positive", "wrong")]
+    labels = [cards.VERDICTS[verdict].label for verdict in ("positive", "wrong")]
     ticks = (
         altair.Chart(altair.Data(values=rows))
         .mark_tick(thickness=3, size=26, opacity=0.8)
@@ -225,14 +226,14 @@ def show_geometry(
     if compared is None:
         st.info("The picture of this result is not on this machine.")
         return
-    a, b, pairs, found = compared
+    a, b, pairs, verified = compared
     other = query.in_database(collection, hit)
     shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
-    _show_lines(shown, a, b, pairs, found, (None, None), f"xfeat-{hit}")
+    _show_lines(shown, a, b, pairs, verified, (None, None), f"xfeat-{hit}")
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
-        f"XFeat finds keypoints in both pictures{learned}: **{found.count} of {len(pairs)} matches "
-        f"are inliers**. {confidence.meaning(found.count, MIN_INLIERS)}"
+        f"XFeat finds keypoints in both pictures{learned}: **{verified.count} of {len(pairs)} "
+        f"matches are inliers**. {confidence.meaning(verified.count, MIN_INLIERS)}"
     )
 
 
@@ -249,31 +250,31 @@ def _show_matches(
         query_picture.source, query_picture.key, box, opened.checkpoint, opened.settings
     )
     b = as_local(opened.features(opened.positions[other.name]))
-    pairs, found = geometry.verify_features(a, b, sizes[1])
-    agree = found.matrix is not None and found.count >= NOISE_FLOOR
-    outlines = geometry.outlines(box or (0, 0, *sizes[0]), found) if agree else (None, None)
+    pairs, verified = geometry.verify_features(a, b, sizes[1])
+    agree = verified.matrix is not None and verified.count >= NOISE_FLOOR
+    outlines = geometry.outlines(box or (0, 0, *sizes[0]), verified) if agree else (None, None)
     seen = [
         extraction.field_sides(features, size, opened.checkpoint, opened.settings)
         for features, size in zip((a, b), sizes, strict=True)
     ]
-    _show_lines(shown, a, b, pairs, found, outlines, f"matches-{other.name}", seen)
-    if found.matrix is not None and agree:
+    _show_lines(shown, a, b, pairs, verified, outlines, f"matches-{other.name}", seen)
+    if verified.matrix is not None and agree:
         st.markdown(
-            f"**{found.count} of {len(pairs)} matches of DELF are inliers**: they agree on how the "
-            f"camera moved. {confidence.meaning(found.count, NOISE_FLOOR)}"
+            f"**{verified.count} of {len(pairs)} matches of DELF are inliers**: they agree on how "
+            f"the camera moved. {confidence.meaning(verified.count, NOISE_FLOOR)}"
         )
         above = plots.aligned(
             open_picture(query_picture.source, query_picture.name)[0],
             sizes[0],
             open_picture(other.source, other.name)[0],
             sizes[1],
-            found.matrix,
+            verified.matrix,
         )
         compare.aligned(open_picture(other.source, other.name)[0], above, f"aligned-{other.name}")
     else:
         st.markdown(
-            f"**{found.count} of {len(pairs)} matches are inliers.** "
-            f"{confidence.meaning(found.count, NOISE_FLOOR)} DELF then ranks a picture by its "
+            f"**{verified.count} of {len(pairs)} matches are inliers.** "
+            f"{confidence.meaning(verified.count, NOISE_FLOOR)} DELF then ranks a picture by its "
             "votes, which count similar details wherever they are."
         )
 
@@ -283,14 +284,14 @@ def _show_lines(
     a: LocalFeatures,
     b: LocalFeatures,
     pairs: np.ndarray,
-    found: Verification,
+    verified: Verification,
     outlines: tuple[np.ndarray | None, np.ndarray | None],
     key: str,
     seen: Sequence[np.ndarray | None] = (None, None),
 ) -> None:
-    """Show matches, the pairs (K, 2) of two pictures' features, as lines.
+    """Show matches as lines. pairs: (K, 2), rows of the features a and b.
 
-    seen: of each picture, the sides of the squares that its keypoints see, where they are known.
+    seen: for each picture, the sides of the receptive fields of its keypoints, where known.
     """
     jpegs, sizes = zip(*shown, strict=True)
     first, second = pairs.T
@@ -299,7 +300,7 @@ def _show_lines(
         sizes,
         (a.keypoints[first], b.keypoints[second]),
         (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
-        found.inliers,
+        verified.inliers,
         outlines,
         key,
         None if seen[0] is None or seen[1] is None else (seen[0][first], seen[1][second]),
