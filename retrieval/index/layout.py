@@ -1,4 +1,4 @@
-"""What an index on disk is made of, and whether the files of one are what they should be.
+"""The files of an index on disk, and the checks of a manifest and of the files that belong to it.
 
     precomputed/<collection>/<checkpoint>/
         manifest.json     format, collection, checkpoint, settings, versions, sizes, checksums
@@ -230,11 +230,32 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
 
     Checksums do not show that: whoever edits a file can write the checksum that belongs to it.
     """
-    count = manifest["pictures"]
-    wrong = RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
-    part = "part" in manifest
-    if not isinstance(images, list) or len(images) != count or (count == 0 and not part):
-        raise wrong
+    count, part, search = manifest["pictures"], "part" in manifest, search_of(manifest)
+    fine = (
+        _are_pictures(images, count)
+        and (count > 0 or part)
+        and all(
+            arrays[name].dtype == np.dtype(dtype) and arrays[name].ndim == dimensions
+            for name, (dtype, dimensions) in array_types(manifest["kind"], part, search).items()
+        )
+    )
+    if fine and manifest["kind"] == "global":
+        fine = _are_vectors(arrays["descriptors"], count) and (
+            search == EXACT or approximate.KINDS[search].fits(arrays, arrays["descriptors"])
+        )
+    elif fine:
+        width = arrays["descriptors"].shape[1] if len(arrays["descriptors"]) else None
+        fine = _are_local(arrays, count) and (
+            manifest["kind"] == "keypoints" or part or _is_inverted_file(arrays, count, width)
+        )
+    if not fine:
+        raise RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
+
+
+def _are_pictures(images: Any, count: int) -> bool:
+    """Whether this is the list of ``count`` pictures, each with a name of its own and a size."""
+    if not isinstance(images, list) or len(images) != count:
+        return False
     for image in images:
         if not (
             isinstance(image, dict)
@@ -245,35 +266,34 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
                 for side in ("width", "height")
             )
         ):
-            raise wrong
-    # Published descriptors come without pictures, and those have no size.
-    if any(image["sha256"] for image in images) and not all(
-        image["width"] and image["height"] for image in images
-    ):
-        raise wrong
-    if len({image["name"] for image in images}) != count:
-        raise wrong
-    try:
-        for image in images:
+            return False
+        try:
             check_name(image["name"])
-    except RetrievalError as error:
-        raise wrong from error
-    search = search_of(manifest)
-    for name, (dtype, dimensions) in array_types(manifest["kind"], part, search).items():
-        if arrays[name].dtype != np.dtype(dtype) or arrays[name].ndim != dimensions:
-            raise wrong
-    descriptors = arrays["descriptors"]
-    if manifest["kind"] == "global":
-        # Every value, not a sample: one NaN would poison every ranking.
-        fine = len(descriptors) == count and (descriptors.size or not count)
-        if not fine or not all(_lengths(rows).max() < 1.01 for rows in _blocks(descriptors)):
-            raise wrong
-        if search != EXACT and not approximate.KINDS[search].fits(arrays, descriptors):
-            raise wrong
-        return
-    offsets = arrays["offsets"]
+        except RetrievalError:
+            return False
+    if len({image["name"] for image in images}) != count:
+        return False
+    # Published descriptors come without pictures, so they state neither a digest nor a size.
+    return not any(image["sha256"] for image in images) or all(
+        image["width"] and image["height"] for image in images
+    )
+
+
+def _are_vectors(descriptors: np.ndarray, count: int) -> bool:
+    """Whether these are ``count`` descriptors of unit length.
+
+    Every value is checked, not a sample: one NaN would change every ranking.
+    """
+    if len(descriptors) != count or (count and not descriptors.size):
+        return False
+    return all(_lengths(rows).max() < 1.01 for rows in _blocks(descriptors))
+
+
+def _are_local(arrays: Mapping, count: int) -> bool:
+    """Whether the arrays of local features fit ``count`` pictures and one another."""
+    offsets, descriptors = arrays["offsets"], arrays["descriptors"]
     rows = len(descriptors)
-    if (
+    return not (
         len(offsets) != count + 1
         or offsets[0] != 0
         or offsets[-1] != rows
@@ -283,12 +303,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
         or (rows and arrays["keypoints"].shape[1] != 2)
         or (rows and not 0 < descriptors.shape[1] <= MAX_DIMENSIONS)
         or not all(np.isfinite(arrays[name]).all() for name in ("keypoints", "scales", "scores"))
-    ):
-        raise wrong
-    if manifest["kind"] == "keypoints" or part:
-        return
-    if not _is_inverted_file(arrays, count, descriptors.shape[1] if rows else None):
-        raise wrong
+    )
 
 
 def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
