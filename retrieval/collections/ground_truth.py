@@ -148,7 +148,9 @@ def _from_pickle(path: Path, suffix: str = "") -> GroundTruth:
 def parse_ground_truth(data: bytes, name: str, suffix: str = "") -> GroundTruth:
     """``read_ground_truth`` of JSON in memory. name: of the file, for messages."""
     if len(data) > MAX_BYTES or data.count(b"[") + data.count(b"{") > MAX_LISTS:
-        raise RetrievalError(f"{name} is too large for ground truth.")
+        raise RetrievalError(
+            f"{name} is too large for ground truth: bring a file with fewer queries."
+        )
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -258,7 +260,8 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
             raise RetrievalError(
-                f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}."
+                f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}: add "
+                "them; a list may be empty."
             )
         try:
             texts = {

@@ -195,7 +195,10 @@ def evaluate(
     """
     allowed = protocols_of(truth.queries)
     if not allowed:
-        raise RetrievalError("There is nothing to score: no query has a right picture.")
+        raise RetrievalError(
+            "There is nothing to score: no query has a right picture. Add right pictures to the "
+            "ground truth."
+        )
     protocols = tuple(protocols or allowed)
     for protocol in protocols:
         if protocol not in allowed:
@@ -246,11 +249,14 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
         listed = ranking >= 0
         ranking = ranking[: listed.sum()]
         if not listed[: len(ranking)].all():
-            raise RetrievalError("A ranking goes on after an empty entry (-1).")
+            raise RetrievalError(
+                "A ranking goes on after an empty entry (-1): put all -1 at the end of its column."
+            )
         counts = np.bincount(ranking, minlength=1)
         if counts.max() > 1:
             raise RetrievalError(
-                f"The ranking in column {column} lists position {int(counts.argmax())} twice."
+                f"The ranking in column {column} lists position {int(counts.argmax())} twice: list "
+                "each picture once."
             )
     return ranks
 

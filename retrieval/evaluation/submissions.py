@@ -56,10 +56,14 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
             )
         if 4 * array.size > MAX_BYTES:
             raise RetrievalError(
-                f"`{name}` holds more than {MAX_BYTES // 4_000_000} million numbers."
+                f"`{name}` holds more than {MAX_BYTES // 4_000_000} million numbers: bring fewer "
+                "dimensions."
             )
         if not np.isfinite(array).all():
-            raise RetrievalError(f"`{name}` holds values that are not finite numbers.")
+            raise RetrievalError(
+                f"`{name}` holds values that are not finite numbers: replace or leave out NaN and "
+                "infinite ones."
+            )
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         return rank_descriptors(*(array.astype(np.float32) for array in arrays))
 

@@ -89,10 +89,13 @@ class Method(ABC):
         for key, default in self.defaults.items():
             if not _is_like(self.settings[key], default):
                 raise RetrievalError(
-                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r:.100}."
+                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r:.100}; its "
+                    f"default is {default!r}."
                 )
         if not 32 <= self.settings["size"] <= 4096:
-            raise RetrievalError("The size is a whole number of pixels from 32 to 4096.")
+            raise RetrievalError(
+                "The size is a whole number of pixels from 32 to 4096: choose one."
+            )
         scales = self.settings.get("scales", [1.0])
         if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
             raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")

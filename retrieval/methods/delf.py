@@ -128,7 +128,10 @@ class DELF(Method):
         """
         scores = self.attention_of(dense.raw)
         if not torch.isfinite(scores).all():  # comparisons would drop them silently
-            raise RetrievalError(f"The attention that {self.checkpoint.id} gives is not a number.")
+            raise RetrievalError(
+                f"The attention that {self.checkpoint.id} gives is not a number: train it again, "
+                "or use another checkpoint."
+            )
         iou, most = self.settings["nms_iou"], self.settings["keypoints"]
         kept = torch.from_numpy(suppress(dense.fields.numpy(), scores.numpy(), iou, most))
         kept = kept[scores[kept] >= self.settings["min_score"]]

@@ -145,7 +145,10 @@ def opened(path: Path):
         )
     missing = [key for key in OUTPUTS if key not in signature.outputs]
     if missing:
-        raise RetrievalError(f"The SavedModel {path} does not give {', '.join(missing)}.")
+        raise RetrievalError(
+            f"The SavedModel {path} does not give {', '.join(missing)}. Use that of TF Hub: python "
+            "-m retrieval download delf-tfhub."
+        )
     outputs = {key: signature.outputs[key].name for key in OUTPUTS}
     needed, operations = _needed(graph, [*inputs.values(), *outputs.values()])
     refused = sorted(operations - PURE)

@@ -43,7 +43,10 @@ class Weights:
     def tensors(self) -> Mapping[str, torch.Tensor]:
         """The trunk of a file, tensors by name. Raises RetrievalError for a whole network."""
         if not isinstance(self.trunk, Mapping):
-            raise RetrievalError("A network that was brought in memory cannot be trained here.")
+            raise RetrievalError(
+                "A network that was brought in memory cannot be trained here; save it to a "
+                "file and name that."
+            )
         return self.trunk
 
 
@@ -107,7 +110,10 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
 
     data = read_tensors(path, sha256)
     if not isinstance(data, dict) or not {"meta", "state_dict"} <= data.keys():
-        raise RetrievalError(f"{path.name} is not a cirtorch network: it lacks meta or state_dict.")
+        raise RetrievalError(
+            f"{path.name} is not a cirtorch network: it lacks meta or state_dict. Save both with "
+            "torch.save."
+        )
     state = data["state_dict"]
     if (
         not isinstance(data["meta"], dict)
@@ -122,21 +128,28 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     # Fields that old files leave out, with cirtorch's own defaults.
     meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
     if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
-        raise RetrievalError(f"{path.name} does not say its architecture and pooling.")
+        raise RetrievalError(
+            f"{path.name} does not say its architecture and pooling: put both into its meta."
+        )
     if not isinstance(meta.get("settings", {}), dict):
-        raise RetrievalError(f"The settings of {path.name} are no settings.")
+        raise RetrievalError(
+            f"The settings of {path.name} are no settings: save them as a dictionary."
+        )
     if (
         not _is_three_numbers(meta["mean"])
         or not _is_three_numbers(meta["std"])
         or min(meta["std"]) <= 0
     ):
-        raise RetrievalError(f"The mean and std of {path.name} are not three numbers each.")
+        raise RetrievalError(
+            f"The mean and std of {path.name} are not three numbers each: save one for each of "
+            "red, green and blue, std above 0."
+        )
     if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
         raise RetrievalError(
             f"{path.name} holds the same weights under several names; save copies."
         )
     if not all(_is_finite(value) for value in state.values()):
-        raise RetrievalError(f"{path.name} holds weights that are not numbers.")
+        raise RetrievalError(f"{path.name} holds weights that are not numbers: train it again.")
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
     rest = {key: value for key, value in state.items() if key not in trunk}
     if sum(value.numel() for value in rest.values()) > MAX_HEAD:
