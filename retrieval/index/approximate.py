@@ -3,11 +3,11 @@
 Two kinds, both of FAISS. ``hnsw`` is a graph that a search walks through (Malkov and Yashunin,
 TPAMI 2020); its vectors are in memory in half precision. ``ivfpq`` keeps a code of a few bytes a
 picture, in cells of which a search opens some (Jégou, Douze and Schmid, TPAMI 2011). Either gives a
-shortlist, which is scored exactly with the stored descriptors: a score is never approximate, only
-the choice of what is scored.
+shortlist, which is scored exactly with the stored descriptors: scores are never approximate, only
+the choice of the pictures in the shortlist is.
 
-What FAISS needs is kept as plain arrays and put together when an index is opened: FAISS's own
-files are not made for reading what a stranger wrote.
+The data of FAISS are kept as plain arrays, and put together when an index is opened: the readers of
+FAISS's own files are not made for files of strangers.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Approximate(ABC):
     """A search over descriptors (N, D) float16 of unit length, which may stay on disk."""
 
     types: ClassVar[Types]
-    numbers: ClassVar[str]  # the array that says which picture an entry is
-    fewest: ClassVar[int] = 1  # pictures that it can be made of
+    numbers: ClassVar[str]  # name of the array with the picture of each entry
+    fewest: ClassVar[int] = 1  # pictures that it needs
 
     def __init__(self, descriptors: np.ndarray, faiss_index: Any):
         self.descriptors = descriptors
@@ -50,8 +50,9 @@ class Approximate(ABC):
     ) -> Self:
         """The search over all descriptors (N, D).
 
-        before, kept: arrays of the search over an earlier list of pictures, and where each picture
-        was in it, (N,) int64, -1 for new ones: only those are added, where the kind allows it.
+        before: arrays of the search over an earlier list of pictures. kept: (N,) int64, position of
+        each picture in that list, -1 for new ones. Where the kind allows it, only new ones are
+        added.
         """
         if len(descriptors) < cls.fewest:
             raise RetrievalError(
@@ -71,12 +72,12 @@ class Approximate(ABC):
     @classmethod
     @abstractmethod
     def trained(cls, descriptors: np.ndarray) -> Self:
-        """A search that holds nothing yet."""
+        """A search that is trained on these descriptors and holds none yet."""
 
     @classmethod
     @abstractmethod
     def of(cls, descriptors: np.ndarray, arrays: Arrays) -> Self:
-        """From the arrays of an index on disk, which ``fits`` has looked at."""
+        """The search from the arrays of an index on disk, which ``fits`` has checked."""
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
@@ -125,9 +126,9 @@ class Approximate(ABC):
         return positions[0], scores[0]
 
     def recall(self) -> float:
-        """Which part of the RECALL_AT nearest of a picture it finds, mean of a sample.
+        """Share of the RECALL_AT nearest pictures that it finds: the mean over a sample.
 
-        The sample is of the collection, evenly spread; no picture counts as its own neighbour.
+        The sample is spread evenly over the collection; no picture counts as its own neighbour.
         """
         total = len(self.descriptors)
         count = min(RECALL_AT, total - 1)
@@ -206,7 +207,7 @@ class Graph(Approximate):
 
     @classmethod
     def renumbered(cls, arrays: Arrays, moved: np.ndarray, count: int) -> Arrays | None:
-        if (moved < 0).any():  # links of other pictures lead to the deleted ones
+        if (moved < 0).any():  # other pictures have links to the deleted ones
             return None
         return {**arrays, "graph_nodes": moved[arrays["graph_nodes"]].astype(np.int32)}
 
@@ -222,7 +223,7 @@ class Graph(Approximate):
         offsets = cls._offsets(levels)
         if len(links) != offsets[-1] or not -1 <= links.min() <= links.max() < len(nodes):
             return False
-        # A node that is led to on a level has links of its own there.
+        # A node with links to it on a level must have links of its own on that level.
         for level in range(1, int(levels.max())):
             first = offsets[:-1][levels > level] + cls.LINKS * (level + 1)
             there = links[first[:, None] + np.arange(cls.LINKS)]
@@ -250,8 +251,9 @@ class Cells(Approximate):
     """IVF-PQ: pictures in the cell of the nearest centre, each as a code of BYTES bytes or fewer.
 
     cell_centres: (c, D) float32. cell_starts: (c + 1,) int64; cell i has entries starts[i] to
-    starts[i + 1]. cell_pictures: (N,) int32. cell_codes: (N, m) uint8, for each of m equal pieces
-    of what a centre leaves the nearest of cell_quantiser, (m, 256, D / m) float32.
+    starts[i + 1]. cell_pictures: (N,) int32. cell_quantiser: (m, 256, D / m) float32.
+    cell_codes: (N, m) uint8. The residual of a picture to its centre is cut into m equal pieces;
+    the code has for each piece the nearest of the 256 values in cell_quantiser.
     """
 
     types = {
@@ -379,12 +381,12 @@ def _cells(count: int) -> int:
 
 
 def _is_order(values: np.ndarray, count: int) -> bool:
-    """Whether values are all of 0 to count - 1, each once."""
+    """Whether values are the numbers 0 to count - 1, each once, in any order."""
     return len(values) == count and np.array_equal(np.sort(values), np.arange(count))
 
 
 def _faiss() -> Any:
-    """Imported late, and of no type: the one that it states lacks half of what is used here."""
+    """FAISS, imported late. Typed as Any: its type stubs lack half of the functions used here."""
     import faiss
 
     return faiss

@@ -19,7 +19,7 @@ from retrieval.errors import RetrievalError
 
 ALPHA = 3.0
 THRESHOLD = 0.0
-ASSIGNMENTS = 5  # words that a descriptor of a query is assigned to; of the database: one
+ASSIGNMENTS = 5  # words that a query descriptor is assigned to; a database descriptor gets one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
 ITERATIONS = 10
 FEWEST_WORDS, MAX_WORDS = 64, 65_536
@@ -60,7 +60,7 @@ def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.n
 def codebook_size(descriptors: int) -> int:
     """Words for a collection with that many descriptors: a power of two, FEWEST_WORDS to MAX_WORDS.
 
-    About 64 descriptors a word: on few pictures a finer codebook splits what belongs together.
+    About 64 descriptors a word: a finer codebook would give similar descriptors different words.
     """
     words = 2 ** np.floor(np.log2(max(descriptors, 1) / 64))
     return int(np.clip(words, FEWEST_WORDS, MAX_WORDS))
@@ -150,7 +150,7 @@ class InvertedFile:
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> InvertedFile:
         """From the arrays of an index on disk."""
-        # Still mapped, but as plain arrays, of which a slice costs a tenth as much.
+        # As plain arrays over the same mapped files: a slice of those takes a tenth of the time.
         return cls(*(np.asarray(arrays[name]) for name in NAMES))
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """Build an index, resume it after any stop, and bring it up to date with its collection.
 
-All three are one procedure. Every picture is looked up by the SHA-256 of its file: first in the
-journal of an unfinished build, then in the index that is already there and in those of other
-collections made with the same method (ROxford5k is nearly all of Oxford5k). Only a picture that is
-in none of them is described.
+All three are one procedure. It looks up every picture by the SHA-256 of its file: first in the
+journal of an unfinished build, then in the index at the target, then in indexes of other
+collections made with the same method (ROxford5k has nearly all pictures of Oxford5k). Only a
+picture that is in none of them is described.
 """
 
 from __future__ import annotations
@@ -48,20 +48,21 @@ def build(
 ) -> loading.Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
-    Creates the index, goes on with one that was interrupted, or updates one that exists: new and
-    changed pictures are described, deleted ones dropped, the rest is kept. Pictures that cannot be
-    read are left out and listed in ``manifest['skipped']``.
+    Creates an index, goes on with an interrupted build, or updates an index: new and changed
+    pictures are described, deleted ones dropped, all others kept. Pictures that cannot be read are
+    left out and listed in ``manifest['skipped']``.
     progress(done, total, name) is called after each picture.
     codebook: (k, d) float32 of another index, for local features; by default one is trained here.
     donors: indexes of other collections to take features from, see ``finding.find_same``.
     max_pixels: of a picture; larger ones are left out.
     part: describe only these pictures, for ``merge``.
     search: how a global method's vectors are searched, 'exact' or a key of ``approximate.KINDS``.
-    describe: who describes them; by default this machine, one after another.
-    turn: entered when all are described; what follows takes both cores and memory for minutes.
-    Raises RetrievalError when no picture can be read, or most of very many not, when ``out`` holds
-    something else, when another build is running there, and when the disk is full (what is finished
-    is kept).
+    describe: function that describes the pictures; by default on this machine, one after another.
+    turn: context that is entered when all pictures are described: the last steps take both cores
+    and much memory for minutes.
+    Raises RetrievalError when no picture can be read, when more than MAX_FAILED and more than half
+    of those tried cannot, when ``out`` holds something else, when another build is running there,
+    and when the disk is full (finished pictures are kept).
     """
     check_search(search, method.kind)
     loading.check_count(collection.names)
@@ -94,7 +95,7 @@ def build(
             if described or len(failed) < len(names):
                 _check_pictures_are_there(collection, names, digests, failed)
             for name, reason in failed.items():
-                # Disks and servers refuse for a while, or send a page that asks to log in.
+                # A disk or a server may refuse for a while, or send a log-in page.
                 again = _digest(collection, name) if name in described else ""
                 if finished.has(name, again):
                     digests[name] = again
@@ -116,7 +117,7 @@ def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
     """
     there: dict[PurePosixPath, bool] = {}
     for name in gone:
-        # From the top, and no further than there are folders: a stranger's names lie 2000 deep.
+        # From the top down to the first missing folder: a stranger's names lie 2000 folders deep.
         for folder in reversed(PurePosixPath(name).parents):
             if folder not in there:
                 there[folder] = collection.check_folder(folder, name)
@@ -129,10 +130,10 @@ def _check_pictures_are_there(
 ) -> None:
     """Raise RetrievalError where the folder of the pictures went away during a build.
 
-    A disk or a network may be gone, or a server refuse all or send another page in place of each:
-    that is no reason to drop what is known of its pictures.
-    digests: name → of its file, as it was read. failed: name → reason of each that could not be
-    read, or is no picture.
+    A disk or a network may be gone, and a server may refuse all pictures or send another page in
+    place of each. The features of such pictures must not be dropped.
+    digests: name → digest of the file, as it was read. failed: name → reason, for each file that
+    could not be read or is no picture.
     """
     read = (name for name in names if name not in failed)
     if failed and not any(_digest(collection, name) == digests[name] for name in islice(read, 10)):

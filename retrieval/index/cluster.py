@@ -1,13 +1,13 @@
 """Pictures of a collection are described by workers of Ray, on this machine or on many.
 
-The build stays where it was started: it hands out names of pictures and keeps what comes back in
-its journal, as if it had described them itself. So a build goes on after a stop of any kind, and
-its result is that of one machine, byte for byte: workers compute with as many threads as a build
-here would ($OMP_NUM_THREADS), on which the last digits depend.
+The build runs on the machine where it was started: it hands out names of pictures and keeps the
+results in its journal, as if it had described the pictures itself. So it can go on after a stop of
+any kind. The index equals that of one machine, byte for byte: workers use the same number of
+threads as a build here ($OMP_NUM_THREADS), on which the last digits depend.
 
 Every machine has this checkout, the weights and the pictures in the same places, or reads the
-pictures from the same object storage. It is trusted: who reaches a cluster of Ray can run anything
-on it.
+pictures from the same object storage. All machines are trusted: a client that reaches a cluster of
+Ray can run any program on it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from retrieval.threads import usable_cores
 
 LOCAL = "local"
 MAX_AT_ONCE = 32  # pictures that are handed out together
-IN_HAND = 2  # times that many at each worker: some are described while others are on their way
-PATIENCE = 10  # s that a cluster is waited for
-TRIES = 3  # times more that pictures are handed out whose worker has died
+IN_HAND = 2  # groups of pictures at each worker: the next one is sent while one is described
+PATIENCE = 10  # s to wait for a cluster
+TRIES = 3  # further tries with pictures whose worker has died
 
 KEPT = "What is finished is kept: run the same command again."
 

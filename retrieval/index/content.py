@@ -1,4 +1,4 @@
-"""What goes into an index: gathered from a build or from parts, with the arrays of its search."""
+"""The content of an index, collected from a build or from parts, and the arrays of its search."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Content(NamedTuple):
     ) -> dict[str, Any]:
         """Add the arrays for the search; returns the entries of the manifest about them.
 
-        codebook, search: as for ``builder.build``. previous: the index that this one replaces; what
-        it has of the same search is used again.
+        codebook, search: as for ``builder.build``. previous: the index that this one replaces; its
+        arrays of the same search are used again.
         """
         if kind == "local" and self.records:
             self.arrays.update(_inverted_file(self.arrays, codebook))

@@ -1,8 +1,8 @@
 """The export of an index into a store. It may be killed at any moment, and begun again.
 
-Rows are written under their position, so that writing one twice changes nothing. They go into a
-collection of their own, whose name holds the checksum of what is exported; when it is complete the
-alias is moved to it, and only then is what was there before dropped.
+Rows are written under their position, so writing one twice changes nothing. They go into a new
+collection, whose name holds the checksum of the exported data. When it is complete, the alias is
+moved to it, and only then is the former collection dropped.
 """
 
 from __future__ import annotations

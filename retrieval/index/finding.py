@@ -1,4 +1,4 @@
-"""Which indexes a collection has, and of which collection an index was made.
+"""Finding the indexes of a collection, and the collection of an index.
 
 Indexes are below ``precomputed/`` and in the stores that $RETRIEVAL_STORE names.
 """
@@ -67,10 +67,10 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
 
 @lru_cache(maxsize=1000)
 def _method_and_checkpoint(path: Path, version: tuple[int, int] | None) -> tuple[str, str] | None:
-    """What an index was made with; None where that is no method of ours, or cannot be read.
+    """Method and checkpoint of an index; None where the manifest names no method or is damaged.
 
-    version: of the manifest, which may have 100 MB and is asked for with each request.
-    Raises OSError, so that this is not remembered.
+    version: key of the cache. A manifest may have 100 MB, and each request needs its method.
+    Raises OSError where it cannot be read now: an error is not cached.
     """
     try:
         data = files.read_json(path / "manifest.json", MAX_MANIFEST)

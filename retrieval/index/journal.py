@@ -1,4 +1,4 @@
-"""What an unfinished build has finished, safe from a kill at any moment."""
+"""The finished pictures of an unfinished build, kept on disk so that no kill loses them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ IDENTITY = "identity.json"  # in the folder of an unfinished build: which method
 class Journal:
     """Finished pictures of an unfinished build: one JSON line each, features in one file.
 
-    The features are written before their line, which carries their checksum, so after a kill at any
-    moment the journal ends with the last whole record. Where the folder keeps pictures of a build
-    of another identity, entering raises RetrievalError: they may be the work of hours. So it does
-    where there is far more than ``pictures`` need: it may be a stranger's.
+    The features are written before their line, which holds their checksum, so after a kill at any
+    moment the journal ends with the last whole record. Entering raises RetrievalError where the
+    folder keeps pictures of another method or other settings, which may have taken hours. It also
+    does so where the files are far too large for ``pictures``: a stranger may have made them.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], pictures: int):

@@ -1,7 +1,7 @@
-"""Indexes, opened from their folders or a store: what they hold, and how they are searched.
+"""Indexes, opened from a folder or a store: their content and their search.
 
-What the files of one are: see ``layout``. ``load`` checks every file against the manifest, and
-refuses an index with a sentence that says what differs.
+``layout`` describes the files. ``load`` checks every file against the manifest, and refuses an
+index with a sentence that says what differs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Index:
         return len(self.names)
 
     def __str__(self) -> str:
-        """Where it is, for messages."""
+        """The path of the index, for messages."""
         return str(self.path)
 
     @property

@@ -1,7 +1,7 @@
-"""The nearest pictures of every picture of an index: made once, and kept beside it.
+"""The nearest pictures of every picture of an index: computed once, and kept beside it.
 
-``neighbours.npz`` holds what ``Neighbours`` does and the checksum of the manifest that it belongs
-to. A file that is damaged or of another index is made again.
+``neighbours.npz`` holds the arrays of ``Neighbours`` and the checksum of the manifest of its index.
+A file that is damaged or of another index is computed again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def of(index: Index) -> Neighbours:
     neighbours = _read(path, index)
     if neighbours is None:
         neighbours = find(index)
-        # A folder that cannot be written costs time only.
+        # Where the folder cannot be written, they are computed again next time.
         with contextlib.suppress(OSError), files.replacing(path) as file:
             np.savez(
                 file,

@@ -1,7 +1,7 @@
-"""What a collection in Milvus says of the index that it holds.
+"""The description of an index in Milvus: the properties of its collection.
 
-Its properties hold the manifest of the exported index and what ``Extra`` says. It has one row a
-picture:
+They hold the manifest of the exported index and the fields of ``Extra``. The collection has one row
+a picture:
 
     position        INT64, primary key: the place in the index that was exported
     name, sha256    VARCHAR; width, height INT64

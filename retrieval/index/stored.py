@@ -1,11 +1,11 @@
 """An index whose vectors lie in Milvus: opened like a folder, searched through the engine.
 
-``milvus://host:port/town`` is an alias. Behind it is a collection ``town_<12 hex digits>``, see
-``store_description``. An export fills a collection of its own and moves the alias when it is
-complete (``export``), so that a reader meets the old index or the new one, and nothing between.
+``milvus://host:port/town`` is an alias of a collection ``town_<12 hex digits>``, see
+``store_description``. An export fills a new collection and moves the alias when that is complete
+(``export``), so a reader finds the old index or the new one, never a part.
 
-The engine finds a shortlist; from there on all is done here, with the exact descriptors, by the
-same code as for a folder: see ``StoredIndex.shortlist``.
+The engine finds a shortlist. All further steps run here, with the exact descriptors, by the same
+code as for a folder: see ``StoredIndex.shortlist``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from retrieval.index.store_description import FIELDS, Description, describe
 from retrieval.methods.base import Features, as_vector
 
 FOLDER = "RETRIEVAL_STORE_FOLDER"  # the exported index, where it lies elsewhere on this machine
-MIN_SHORTLIST = 100  # pictures: those that the engine ranks a little too low are still in it
+MIN_SHORTLIST = 100  # pictures; it still has those that the engine ranks a little too low
 CHUNK = 1000  # rows of a request, at most
 ROW = 5000  # bytes of a row, at most, besides its vector
 CACHE_BYTES = 64 << 20  # of rows that were read
