@@ -78,7 +78,7 @@ METHODS: dict[str, Entry] = {
     )
 }
 
-# Checks by geometry what a method has found. Its indexes hold features and are not searched.
+# XFeat checks the results of other methods by geometry. Its indexes are not searched.
 XFEAT = Entry(
     "xfeat",
     "XFeat",

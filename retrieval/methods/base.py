@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 MAX_SCALES = 16  # the papers have up to seven
-MAX_PIXELS = 4096**2  # of a picture at all scales: DELF's seven have half of them at 1024 pixels
-MAX_KEYPOINTS = 5000  # of a picture: two are compared in the square of it; DELF's authors keep 1000
+MAX_PIXELS = 4096**2  # of a picture at all scales; DELF's seven scales at 1024 pixels have half
+MAX_KEYPOINTS = 5000  # of a picture; the time of a match grows with its square; DELF has 1000
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Method(ABC):
         if self.checkpoint.transform is not None:
             return self.checkpoint.transform(images.crop(picture, box) if box else picture)[None]
         small = images.fit(picture, self.settings["size"], box, self.settings.get("enlarge", False))
-        # Networks of stride 32 need something to look at when a crop is tiny.
+        # A tiny crop is enlarged: networks of stride 32 need some pixels.
         if min(small.size) < 32:
             factor = 32 / min(small.size)
             small = small.resize([max(32, round(side * factor)) for side in small.size])
@@ -154,7 +154,7 @@ class GlobalMethod(Method):
         super().__init__(checkpoint, **settings)
         from retrieval.networks import trunks
 
-        # A network of the user's own need not take more than one picture.
+        # A network of the user's own may take one picture at a time only.
         self.batch = 1 if checkpoint.network is not None else trunks.batch_size()
 
     @abstractmethod
@@ -179,7 +179,7 @@ class GlobalMethod(Method):
             return self._features(self._input(picture, box), scale)[0].cpu().numpy()
 
     def place_vectors(self, inputs: torch.Tensor) -> list[torch.Tensor] | None:
-        """What each place of an input (1, 3, H, W) contributes to its descriptor.
+        """The contribution of each place of an input (1, 3, H, W) to its descriptor.
 
         Returns one array (h, w, D) float32 on the CPU for each scale. The sum over all places and
         scales is the descriptor. A place contributes its share of the pooled value of each channel,
@@ -188,7 +188,7 @@ class GlobalMethod(Method):
         return None
 
     def places(self, picture: Image.Image, box: Box | None = None) -> Places | None:
-        """What each place of a picture, or of the box in it, contributes to its descriptor.
+        """The contribution of each place of a picture, or of the box in it, to its descriptor.
 
         None where the pooling has no such shares, see ``place_vectors``.
         """

@@ -2,7 +2,7 @@
 
 The cosine of two descriptors is a sum over channels, and each descriptor is a sum over the places
 of its picture (``GlobalMethod.places``). So the cosine is a sum over pairs of places, one of each
-picture: the map of one picture is what each of its places contributes.
+picture. The map of one picture shows the contribution of each of its places.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_CELLS = 16  # along the longer side: fine enough to see, and few enough to c
 
 @dataclass(frozen=True)
 class Places:
-    """What each place of a picture contributes to its descriptor.
+    """The contribution of each place of a picture to its descriptor.
 
     vectors: (h, w, D) float32; their sum is the descriptor. box: (x1, y1, x2, y2) in pixels of the
     original picture, which h × w equal cells cover.
@@ -34,7 +34,7 @@ class Places:
 
 
 def pairs(a: Places, b: Places) -> np.ndarray:
-    """What each pair of places contributes to the cosine: (h_a, w_a, h_b, w_b) float32.
+    """The contribution of each pair of places to the cosine: (h_a, w_a, h_b, w_b) float32.
 
     The sum of all is the cosine. The sum over the places of b is the map of a, and the other way
     round.

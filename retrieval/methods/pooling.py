@@ -100,7 +100,7 @@ def l2(x: torch.Tensor) -> torch.Tensor:
 
 
 def gem_parts(x: torch.Tensor, p: float | torch.Tensor) -> torch.Tensor:
-    """What each place contributes to ``gem(x, p)``: (B, C, H, W); the sum over places is that.
+    """The contribution of each place to ``gem(x, p)``, which is their sum: (B, C, H, W).
 
     A place contributes in proportion to its power xᵖ; for p = 1 that is value / count.
     """
@@ -111,7 +111,7 @@ def gem_parts(x: torch.Tensor, p: float | torch.Tensor) -> torch.Tensor:
 
 
 def spoc_parts(x: torch.Tensor) -> torch.Tensor:
-    """What each place contributes to ``spoc(x)``: (B, C, H, W)."""
+    """The contribution of each place to ``spoc(x)``: (B, C, H, W)."""
     return x / (x.shape[-2] * x.shape[-1])
 
 

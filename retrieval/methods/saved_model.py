@@ -1,10 +1,10 @@
 """A SavedModel of TensorFlow with DELF's signature, run in a process of its own.
 
 A SavedModel is a program. TensorFlow's own loader runs all of it, initialisers included, with
-the rights of the user. Here only the part that leads from the signature's inputs to its outputs is
-taken out of the file, it may consist of the operations in ``PURE`` and nothing else, and the
-variables are read by us. Such a program can neither read nor write, but it can crash, compute for
-ever and fill the memory. So ``main`` is a process that ends with it: see ``tfhub``.
+the rights of the user. Here only the part between the signature's inputs and outputs is taken out
+of the file, it may have only the operations in ``PURE``, and the variables are read by our code.
+Such a program can neither read nor write files, but it can crash, compute for ever and fill the
+memory. So ``main`` runs it in a separate process: see ``tfhub``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """DELF out of a TensorFlow SavedModel with the signature of https://tfhub.dev/google/delf/1.
 
 The pyramid, the attention, the suppression and the PCA are all in the module (Noh et al., ICCV
-2017); here pictures go in and features come out in pixels of the original picture. The module runs
-in a process of its own, see ``saved_model``: where it computes for ever, fills the memory or
-crashes, that process ends and no other. (TensorFlow beside torch in one process would also crash
-where it is loaded before triton.)
+2017). This class gives it pictures and maps its features to pixels of the original picture. The
+module runs in a process of its own, see ``saved_model``: if it computes for ever, fills the memory
+or crashes, only that process ends. (TensorFlow and torch in one process would also crash if
+TensorFlow is loaded before triton.)
 """
 
 from __future__ import annotations
