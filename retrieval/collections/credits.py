@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from retrieval import files
 from retrieval.errors import RetrievalError
@@ -52,6 +52,11 @@ def one_line(text: str, most: int = 300) -> str:
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
+def plain_name(name: str) -> str:
+    """A picture's name as collections have it: ./a.jpg, as ``find .`` writes it, is a.jpg."""
+    return PurePosixPath(name).as_posix() if "/" in name else name  # which takes a microsecond
+
+
 def read_credits(folder: Path) -> dict[str, Credit]:
     """Picture name → credit; {} where the folder has none.
 
@@ -66,7 +71,7 @@ def read_credits(folder: Path) -> dict[str, Credit]:
             raise RetrievalError(
                 f"{path} lists more than {MAX_PICTURES:,} pictures; delete it or shorten it."
             )
-        return {str(name): _credit(entry) for name, entry in pictures.items()}
+        return {plain_name(str(name)): _credit(entry) for name, entry in pictures.items()}
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval import files, rehearsal
-from retrieval.collections.credits import one_line
+from retrieval.collections.credits import one_line, plain_name
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
 
@@ -358,7 +358,7 @@ def _names(values: Any, key: str, suffix: str, unique: bool = True) -> tuple[str
             check_name(name)
     except RetrievalError as error:
         raise _Contradiction(str(error).rstrip(".")) from error
-    names = tuple(PurePosixPath(name).as_posix() for name in names)  # ./a.jpg is a.jpg
+    names = tuple(map(plain_name, names))
     if unique and len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise _Contradiction(f"{key} has {twice} twice")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval import files
-from retrieval.collections.credits import one_line
+from retrieval.collections.credits import one_line, plain_name
 from retrieval.collections.ground_truth import by_file
 from retrieval.errors import RetrievalError
 
@@ -95,9 +95,9 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
         raise RetrievalError(
             f"{file} has more than {MAX_CELLS:,} cells, empty ones included; leave some out."
         )
+    names = [plain_name(str(line.get(by) or "")) for line in lines]
     found: dict[str, dict[str, Value]] = {}
-    for line in lines:
-        name = str(line.get(by) or "")
+    for name in names:
         if name in found:
             raise RetrievalError(f"{file} has {one_line(name, 100)} twice; keep one line of it.")
         found[name] = {}
@@ -105,7 +105,7 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     if len(set(called.values())) != len(called):
         raise RetrievalError(f"{file} has two columns of the same name; rename one.")
     for column, identifier in called.items():
-        cells = {str(line.get(by) or ""): _cell(line.get(column)) for line in lines}
+        cells = {name: _cell(line.get(column)) for name, line in zip(names, lines, strict=True)}
         filled = {name: cell for name, cell in cells.items() if cell != ""}
         kind = _kind(filled.values())
         for name, cell in filled.items():

@@ -66,6 +66,19 @@ def test_one_picture_under_several_names(folder):
     refused("database has a.png twice", open_collection, folder)
 
 
+def test_tables_beside_pictures_spell_names_as_ground_truth_does(folder):
+    """./a.png in metadata.csv and credits.json belonged to no picture: its author was not shown."""
+    (folder / "ground_truth.json").write_text(json.dumps({"database": ["./a.png", "./b.JPG"]}))
+    (folder / "metadata.csv").write_text("name,year\n./a.png,1900\nb.JPG,1910\n")
+    made_by = {"title": "", "author": "Ann", "licence": "CC0", "licence_url": "", "page": ""}
+    (folder / "credits.json").write_text(json.dumps({"pictures": {"./a.png": made_by}}))
+
+    opened = open_collection(folder)
+
+    assert opened.metadata == {"a.png": {"year": 1900}, "b.JPG": {"year": 1910}}
+    assert opened.credits["a.png"].author == "Ann"
+
+
 def test_a_folder_that_cannot_be_read_is_left_out_and_named(folder, monkeypatch):
     scan = os.scandir
 
