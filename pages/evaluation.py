@@ -48,8 +48,8 @@ with notices.errors_shown():
 own = collection.name == own_pictures.NAME
 if not collection.protocols:
     st.info(
-        f"{collection.title} has no ground truth: nobody has said which pictures are right, so "
-        "nothing can be scored."
+        f"There is no ground truth for {collection.title}: nobody has said which pictures are "
+        "right, so nothing can be scored."
         + (" To say it, search with one, switch on “Judge”, and mark what is right." if own else "")
     )
     if own:
@@ -112,7 +112,7 @@ if labelled_runs:
     )
     without_reranking = [entry for entry in labelled_runs.values() if not entry.then]
     rows = tables.score_rows(without_reranking, collection.protocols)
-    numbers = st.column_config.NumberColumn(format="%.2f")
+    numbers = st.column_config.NumberColumn(format="%.2f", alignment="left")
     table = tables.method_rows(rows, protocol)
     st.dataframe(
         table,

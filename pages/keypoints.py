@@ -35,6 +35,8 @@ view = right.segmented_control(
 )
 with notices.errors_shown():
     collection = own_pictures.open_collection(name)
+if not collection.has_pictures:
+    st.info(f"The pictures of {collection.title} are not on this machine.")
 if asked := state.pop("kp-asked", None):
     query.follow(collection, *asked)
 delf, xfeat = delf_extractor(collection), xfeat_extractor(collection)

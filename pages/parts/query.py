@@ -232,6 +232,10 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
         box, problem = box and images.check_box(box, size), None
     except RetrievalError as error:
         box, problem = None, error
+    # The field shows what is searched; a query's own box may reach out, and keeps its labels.
+    own = state.get("box") == box_as_text(query_picture.own_box)
+    if box and not own and box != images.read_box(state.box):
+        state.box = box_as_text(box)
     cropper(jpeg, size, box, query_picture.name, _set_box)
     credit_line(query_picture.credit)
     typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)

@@ -123,7 +123,14 @@ class Remote(Collection):
         if folder.as_posix() in self.missing:
             raise unreadable(f"{folder} in {_shown(self.address)}", "its page is not there")
         with _errors_explained(self.address):
-            return self.place.check_folder(folder.as_posix(), gone)
+            return self.place.check_folder(
+                folder.as_posix(), gone, folder.as_posix() in self._with_pictures
+            )
+
+    @cached_property
+    def _with_pictures(self) -> frozenset[str]:
+        """The folders in which pictures are."""
+        return frozenset(PurePosixPath(name).parent.as_posix() for name in self.names)
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers, which connect themselves."""
@@ -164,27 +171,34 @@ class _Folder:
                 others += 1
         return in_order(names, others, _shown(self.address))
 
-    def check_folder(self, folder: str, gone: str) -> bool:
+    def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
         """Whether a folder is there. Raises what says that it cannot be read: ``find`` leaves it
         out without a word.
 
         sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``; a web
         server may send a page that asks to log in, in place of the list and of each picture.
+        has_pictures: whether the list of the folder has pictures in it.
         """
+        if self.web:  # where nothing tells whether a folder is there
+            # Some servers send a page for each file that is gone: a list with pictures is true.
+            if not has_pictures and PurePosixPath(gone).parent == PurePosixPath(folder):
+                self._check_log_in(folder, gone)
+            return True
         try:
-            if not self.web:  # where nothing tells whether a folder is there
-                self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
+            self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
         with suppress(FileNotFoundError, NotADirectoryError):
-            if not self.web:
-                self.files.info(self.start + gone)
-            elif self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
-                raise unreadable(
-                    f"{PurePosixPath(gone).parent} in {_shown(self.address)}",
-                    "the server sends a page in place of a picture",
-                )
+            self.files.info(self.start + gone)
         return True
+
+    def _check_log_in(self, folder: str, gone: str) -> None:
+        with suppress(FileNotFoundError):
+            if self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
+                raise unreadable(
+                    f"{folder} in {_shown(self.address)}",
+                    "the server sends a page in place of its pictures",
+                )
 
     def open(self, name: str) -> BinaryIO:
         if not self.web:
@@ -262,7 +276,7 @@ class _Zip:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.files))
 
-    def check_folder(self, folder: str, gone: str) -> bool:
+    def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
         """A zip is read as a whole."""
         return False
 

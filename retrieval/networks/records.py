@@ -19,7 +19,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-_PHOTOGRAPHS = "4,242 photographs (label: the landmark; 727 show none)"
+_PHOTOGRAPHS = "4,242 photographs, 727 of them of no landmark"
 _LITE0 = dict(
     trunk="efficientnet-lite0",
     licence="Apache-2.0",
@@ -143,7 +143,8 @@ RECORDS: tuple[dict[str, Any], ...] = (
         method="delf",
         title="EfficientNet-Lite0 block 11, trained descriptors and attention, PCA to 40-d",
         stands_in_for="DELF on ResNet-50 conv4 (TF-Hub delf/1)",
-        trained_on=f"what gem-lite0 learned from, and places that XFeat matched in {_PHOTOGRAPHS}",
+        trained_on=f"{_PHOTOGRAPHS}; it starts from gem-lite0 and learned from places that "
+        "XFeat matched",
         settings=SETTINGS["delf"],
         file=HEADS / "delf-lite0.pth",
         weights_sha256="92469abd8eaf368526019ac5c517583b5d7cbcf27a4b27c0760352306ae383f6",

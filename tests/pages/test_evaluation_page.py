@@ -348,7 +348,7 @@ def test_without_labels_or_indexes(little):
     app = start()
     assert "There is no index of Little collection" in text(app)
     little.collection = dataclasses.replace(little.collection, queries=())
-    assert "has no ground truth" in text(start())
+    assert "There is no ground truth for Little collection" in text(start())
 
 
 def test_no_collection_at_all(little, monkeypatch):

@@ -392,3 +392,9 @@ def test_pairs_show_what_their_sentence_says(preset):
     # The sentence is about the usual settings.
     app.segmented_control(key="kp-model").set_value("homography").run()
     assert preset.sentence not in text(app)
+
+
+def test_pictures_that_are_not_here(little, monkeypatch, tmp_path):
+    away = dataclasses.replace(little.collection, root=tmp_path / "gone")
+    monkeypatch.setattr(loaders, "collection", lambda name: away)
+    assert start().info[0].value.endswith("are not on this machine.")

@@ -88,6 +88,13 @@ def test_a_bad_box_is_explained(little, box):
     assert hits(app)
 
 
+def test_the_field_shows_the_part_of_a_box_that_is_searched(little):
+    app = start(query="ask.png", box="32, 0, 9999, 48")
+    assert app.text_input(key="box").value == app.query_params["box"] == "32, 0, 64, 48"
+    app.text_input(key="box").set_value("-5, 0, 32, 48").run()
+    assert app.text_input(key="box").value == "0, 0, 32, 48"
+
+
 def test_another_query_does_not_inherit_the_box(little):
     app = go(start())
     app.selectbox(key="prepared").set_value(1).run()
