@@ -48,10 +48,15 @@ class QueryPicture:
 
     @property
     def key(self) -> str:
-        """A cache key for its pixels."""
-        if isinstance(self.source, bytes):
-            return hashlib.sha256(self.source).hexdigest()
-        return str(loaders.file_key(self.source))
+        """A cache key for its pixels.
+
+        A digest, as keys of widgets are sent to browsers: a path would tell where the owner's
+        pictures are.
+        """
+        data = self.source
+        if not isinstance(data, bytes):
+            data = repr(loaders.file_key(data)).encode()
+        return hashlib.sha256(data).hexdigest()
 
     @property
     def own_name(self) -> str | None:

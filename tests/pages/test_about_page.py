@@ -255,6 +255,13 @@ def test_a_picture_of_ones_own_is_followed():
     assert app.error
 
 
+def test_no_browser_is_told_where_the_pictures_are():
+    """The identifier of a control had the path of the query picture in it."""
+    keys = [one.key or "" for one in page(part="delf").get("button_group")]
+    assert any(key.startswith("about-match-") for key in keys)
+    assert not any("hall_004" in key for key in keys)
+
+
 def test_a_blank_picture_has_no_keypoints_to_follow():
     app = page(part="delf")
     out = io.BytesIO()
