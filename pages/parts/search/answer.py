@@ -23,9 +23,8 @@ from retrieval.figures import style
 from retrieval.images import Box
 from retrieval.ranking.ranking import Ranking
 
-NOISE_QUANTILE = (
-    0.99  # a result above this quantile of the cosines of unrelated pictures is no noise
-)
+# A result above this quantile of the cosines of unrelated pictures is no noise.
+NOISE_QUANTILE = 0.99
 MAX_STRIP = 10  # pictures in the strip of a method
 state = st.session_state
 
