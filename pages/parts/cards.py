@@ -25,13 +25,13 @@ from retrieval.ranking.ranking import Ranking
 class Verdict(NamedTuple):
     symbol: str
     label: str
-    colour: str  # of the palette of Okabe and Ito, which colour-blind people can tell apart
+    colour: str  # after Okabe and Ito, dark enough for white symbols (4.5 : 1)
 
 
 VERDICTS = {
-    "positive": Verdict("✓", "Same landmark", "#009E73"),
+    "positive": Verdict("✓", "Same landmark", "#008060"),
     "ignored": Verdict("–", "Left out of the score", "#0072B2"),
-    "wrong": Verdict("✗", "Another place", "#D55E00"),
+    "wrong": Verdict("✗", "Another place", "#C05000"),
 }
 
 _VERDICT_STYLE = """

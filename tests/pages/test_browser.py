@@ -392,3 +392,37 @@ def test_results_begin_on_the_screen_after_a_click_far_down(page, address):
     results(page)
     first = page.locator('[class*="st-key-card-"][class*="-sir-0"]')
     sync_api.expect(first).to_be_in_viewport()
+
+
+@needs_town
+def test_tab_reaches_the_heat_maps_of_a_dialog_and_escape_closes_it(page, address):
+    """In a shadow root, as isolated styles need, they are skipped."""
+    page.goto(f"{address}?collection=town&query=hall_004.jpg&method=sir")
+    page.locator("div[class*='st-key-open-'] button").first.press("Enter")
+    page.locator(".compare canvas").first.wait_for()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.compare .side')"):
+            break
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator(".compare .note")).to_contain_text("This place adds")
+    page.keyboard.press("Escape")
+    page.locator("[role=dialog]").wait_for(state="detached")
+
+
+@needs_town
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_has_the_focus_has_a_ring_that_is_seen(chromium, address, scheme):
+    context = chromium.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address, timeout=WAIT)
+    card = page.locator("div[class*='st-key-card-']").first
+    for focused, ring in (
+        (page.get_by_role("link", name="Evaluation"),) * 2,
+        (card.locator("[class*=st-key-open-] button"), card),
+    ):
+        page.keyboard.press("Tab")  # rings are for those who use keys
+        focused.focus(timeout=WAIT)
+        sync_api.expect(ring).to_have_css("outline-color", "rgb(47, 127, 184)", timeout=WAIT)
+        sync_api.expect(ring).to_have_css("outline-style", "solid")
+    context.close()

@@ -17,8 +17,13 @@ CSS = (HERE / "compare.css").read_text("utf-8")
 
 
 def _component(name: str, html: str):
+    # The Tab key of a dialog does not enter a shadow root, which isolated styles need.
     return st.components.v2.component(
-        name, html=html, css=CSS, js=(HERE / f"{name}.js").read_text("utf-8")
+        name,
+        html=f'<div class="compare">{html}</div>',
+        css=CSS,
+        js=(HERE / f"{name}.js").read_text("utf-8"),
+        isolate_styles=False,
     )
 
 

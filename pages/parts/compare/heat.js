@@ -63,6 +63,8 @@ export default function ({ data, parentElement }) {
     picture.alt = alt;
     side.style.aspectRatio = `${size[0]} / ${size[1]}`;
     side.tabIndex = 0;
+    side.role = "application"; // the arrow keys are for the picture
+    side.ariaLabel = `Places of the picture: ${alt}`;
     side.onkeydown = (event) => {
       const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid[1], ArrowDown: grid[1], " ": 0 };
       if (!(event.key in steps)) return;

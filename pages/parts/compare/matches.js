@@ -6,7 +6,10 @@ const make = (name, attributes) => {
   return element;
 };
 
+let drawn = 0; // makes the ids of the page differ
+
 export default function ({ data, parentElement }) {
+  const id = `side-${drawn++}`;
   const svg = parentElement.querySelector("svg");
   const note = parentElement.querySelector(".note");
   const toggle = parentElement.querySelector("input");
@@ -35,7 +38,7 @@ export default function ({ data, parentElement }) {
     svg.append(make("image", { href: src, x, y, width: w, height: h }));
   });
   place.forEach(({ x, y, width: w, height: h }, which) => {
-    const clip = make("clipPath", { id: `side-${which}` });
+    const clip = make("clipPath", { id: `${id}-${which}` });
     clip.append(make("rect", { x, y, width: w, height: h }));
     svg.append(clip);
   });
@@ -44,7 +47,7 @@ export default function ({ data, parentElement }) {
     const points = outline.map((corner) => at(which, corner).join(",")).join(" ");
     for (const [wide, stroke] of [[5, "#000"], [2.5, "#f0e442"]]) {
       svg.append(make("polygon", {
-        points, fill: "none", stroke, "stroke-width": wide * unit, "clip-path": `url(#side-${which})`,
+        points, fill: "none", stroke, "stroke-width": wide * unit, "clip-path": `url(#${id}-${which})`,
       }));
     }
   });
@@ -67,7 +70,7 @@ export default function ({ data, parentElement }) {
       const [cx, cy] = at(which, [x, y]);
       return side ? [[4, "#000"], [2, "#fff"]].map(([wide, stroke]) => make("rect", {
         x: cx - side / 2, y: cy - side / 2, width: side, height: side, fill: "none", stroke,
-        "stroke-width": wide * unit, "clip-path": `url(#side-${which})`, visibility: "hidden",
+        "stroke-width": wide * unit, "clip-path": `url(#${id}-${which})`, visibility: "hidden",
       })) : [];
     });
     group.append(...fields, line, ...ends, hit);

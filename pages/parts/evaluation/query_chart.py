@@ -34,7 +34,6 @@ SHAPES = {
 }
 GREY = "#7a8692"  # of the bands behind landmarks, and of the chosen query
 BAND_WIDTH = altair.RelativeBandSize(1.18)  # no gap between columns
-PALE = 0.75  # opacity of runs that are not compared
 QUERY_CONTAINER = "one-query"  # the key of the container that a click brings into view
 state = st.session_state
 
@@ -43,10 +42,9 @@ def show_legend(labels: list[str], compared: int) -> None:
     """Show which mark is which run. compared: how many, the first ones, are compared; in bold."""
     marks = []
     for n, (label, style) in enumerate(plots.styles(labels).items()):
-        weight, opacity = (600, 1) if n < compared else (400, PALE)
-        colour = f"color:{style.colour};opacity:{opacity}"
+        weight = 600 if n < compared else 400
         marks.append(
-            f'<span style="font-weight:{weight}"><span style="{colour}">'
+            f'<span style="font-weight:{weight}"><span style="color:{style.colour}">'
             f"{SHAPES[style.marker][1]}</span> {html.escape(label)}</span>"
         )
     st.html(f'<div class="legend">{"".join(marks)}</div>')
@@ -112,14 +110,13 @@ def _marks(base: altair.Chart, labels: list[str], compared: int) -> list[altair.
             base.mark_rule(color="#8a949e", strokeWidth=2).encode(y=_height("ap0"), y2="ap1:Q")
         )
     for n, style in reversed([*enumerate(plots.styles(labels).values())]):
-        size, opacity = (90, 1) if n < compared else (40, PALE)
         layers.append(
             base.mark_point(
                 filled=True,
                 color=style.colour,
                 shape=SHAPES[style.marker][0],
-                size=size,
-                opacity=opacity,
+                size=90 if n < compared else 40,
+                opacity=1,
             ).encode(y=_height(f"ap{n}"))
         )
     return layers

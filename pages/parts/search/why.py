@@ -114,15 +114,22 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
 def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair.LayerChart:
     """Cosines of pairs of one landmark (n,) and of different places (m,), and one score."""
     shown = np.concatenate([right, unrelated, [score, 1]])  # of copies it may be 1.0001
+    kinds = ["Same landmark", "Different places"]
+    colours = altair.Scale(
+        domain=kinds, range=[cards.VERDICTS[v].colour for v in ("positive", "wrong")]
+    )
+    # One kind is filled, the other almost an outline, for those who see no colours.
+    filled = altair.Scale(domain=kinds, range=[0.75, 0.1])
+    legend = altair.Legend(orient="top", title=None)
     edges = np.linspace(shown.min() - 0.01, shown.max(), 41)
     bars = []
-    for kind, values in (("Same landmark", right), ("Different places", unrelated)):
+    for kind, values in zip(kinds, (right, unrelated), strict=True):
         shares = np.histogram(values, edges)[0] / len(values)
         for left, end, share in zip(edges[:-1], edges[1:], shares, strict=True):
             bars.append({"from": left, "to": end, "share": share, "zero": 0, "Pairs": kind})
     base = (
         altair.Chart(altair.Data(values=bars))
-        .mark_bar(opacity=0.7)
+        .mark_bar(strokeWidth=1)
         .encode(
             x=altair.X(
                 "from:Q",
@@ -131,13 +138,9 @@ def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair
             x2="to:Q",
             y=altair.Y("share:Q", stack=None, axis=altair.Axis(title="Share of pairs", format="%")),
             y2="zero:Q",
-            color=altair.Color(
-                "Pairs:N",
-                scale=altair.Scale(
-                    domain=["Same landmark", "Different places"], range=["#009E73", "#D55E00"]
-                ),
-                legend=altair.Legend(orient="top", title=None),
-            ),
+            color=altair.Color("Pairs:N", scale=colours, legend=legend),
+            stroke=altair.Stroke("Pairs:N", scale=colours, legend=legend),
+            fillOpacity=altair.FillOpacity("Pairs:N", scale=filled, legend=legend),
         )
     )
     line = (
