@@ -1,4 +1,4 @@
-"""Collections of pictures, their ground truth, and how public ones are brought here."""
+"""Collections of pictures, their ground truth, and the download of public ones."""
 
 from retrieval.collections.collection import (
     PRECOMPUTED,

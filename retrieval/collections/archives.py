@@ -1,8 +1,7 @@
 """Unpack archives that a stranger made, or read zips where they lie.
 
-Zip (stored or deflated) and tar (plain or gzip). An archive is unpacked as a whole, or refused with
-the reason. Limits are counted on the bytes that come out, as the size that an archive states may be
-a lie.
+These are zip (stored or deflated) and tar (plain or gzip). An archive is unpacked as a whole, or
+refused with the reason. Limits count the unpacked bytes, as an archive may state a false size.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SECONDS, SPEED = 5.0, 10e6  # of computing, and bytes a second that come out at 
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
 MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
-MAX_RECORDS = 100  # in such a header, which says ten things of a file
+MAX_RECORDS = 100  # in such a header; true ones have about ten
 MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
 
 # Suffixes of archives, which are refused in an archive.
@@ -54,7 +53,7 @@ DAMAGE = (
 
 
 class _Refused(Exception):
-    """Why an archive is not unpacked; completes "<archive> is refused: …"."""
+    """The reason why an archive is not unpacked; it completes "<archive> is refused: …"."""
 
 
 def files_of_zip(
@@ -116,7 +115,7 @@ def unpack(
 
 @contextmanager
 def _refusing(label: str) -> Iterator[None]:
-    """What is wrong with an archive becomes a sentence."""
+    """Turn errors about a damaged or refused archive into a RetrievalError with a sentence."""
     try:
         yield
     except (_Refused, files.LongList) as error:
@@ -254,9 +253,9 @@ def _tar_entries(file: _Readable, max_bytes: int, max_files: int) -> Iterator[tu
                 lambda member=member: archive.extractfile(member),
             )
             stream.in_header = True
-            archive.members.clear()  # it would remember every entry
+            archive.members.clear()  # tarfile would keep every entry
     # tarfile takes a header that is cut off or damaged for the end. The true end is a block of
-    # zeros, and what follows has to be read for the check sum of gzip.
+    # zeros, and the rest of the file has to be read for the checksum of gzip.
     if len(stream.last) != tarfile.BLOCKSIZE or stream.last.strip(b"\0"):
         raise tarfile.ReadError("no end")
     while stream.pass_over(CHUNK):
@@ -273,9 +272,9 @@ def _with_short_list(file: BinaryIO, max_files: int) -> files.ShortReads:
 
 
 class _Forward:
-    """A tar archive that is read once from front to back, and only so far.
+    """A tar archive that is read once from front to back, up to a limit.
 
-    in_header: whether tarfile reads what stands before a file, of which it is told little at once.
+    in_header: whether tarfile reads the header of a file; each read then gives it few bytes.
     """
 
     def __init__(self, file: _Readable, max_bytes: int, max_files: int) -> None:
@@ -320,7 +319,7 @@ class _Forward:
 def _check_records(data: bytes) -> None:
     """Refuse an extended header of tar that is not made of records ``length key=value``.
 
-    tarfile looks for the next "=" however far it is, and for numbers from each of their digits.
+    tarfile searches any distance for the next "=", and for a number again from each of its digits.
     """
     rest = data.rstrip(b"\0")
     if re.search(rb"\d{%d}" % MAX_DIGITS, rest):

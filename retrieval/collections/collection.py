@@ -46,7 +46,7 @@ class Collection:
     machine: everything that needs no pixels still works.
     credit: of the collection. credits: picture name → who made that one, where this is known.
     metadata: picture name → column → value, where there is a table beside the pictures.
-    note: what to know about figures measured on it, one sentence.
+    note: one sentence on figures that are measured on the collection.
     whole: whether the boxes of its queries were taken away, see ``without_boxes``.
     """
 
@@ -71,8 +71,8 @@ class Collection:
         return self.root / check_name(name)
 
     def read_bytes(self, name: str) -> bytes:
-        """The file of a picture. Raises PictureError where there is none, or one too large."""
-        from retrieval import images  # brings Pillow, which opening by name can do without
+        """The bytes of a picture's file. Raises PictureError where it is missing or too large."""
+        from retrieval import images  # imports Pillow, which is not needed to open a collection
 
         return images.read_bytes(self.path(name), name)
 
@@ -107,7 +107,7 @@ class Collection:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the ordered list of database names: what positions mean."""
+        """SHA-256 over the ordered list of database names, to which positions refer."""
         names = "\0".join(self.names).encode("utf-8", "surrogateescape")
         return hashlib.sha256(names).hexdigest()
 
@@ -116,23 +116,23 @@ class Collection:
         return any(query.box for query in self.queries)
 
     def without_boxes(self) -> Collection:
-        """The same, asked with whole pictures: what the boxes are worth."""
+        """The collection with whole pictures as queries, which shows the effect of the boxes."""
         queries = tuple(replace(query, box=None) for query in self.queries)
         return replace(self, queries=queries, whole=True)
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """How rankings can be scored: (), ('easy', 'medium', 'hard') or ('classic',)."""
+        """The protocols that can be scored: (), ('easy', 'medium', 'hard') or ('classic',)."""
         return protocols_of(self.queries)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known about a collection before it is opened.
+    """A registered collection, before it is opened.
 
     pictures, ground_truth: paths below ``data_folder()``; Oxford's two share their pictures.
     images, queries: the counts that a complete ground truth has; None where they may differ.
-    download: what ``python -m retrieval download`` wants to hear, where that is not the name.
+    download: the argument of ``python -m retrieval download``, where that is not the name.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Entry:
 
     @property
     def note(self) -> str:
-        """What to know about figures measured on it."""
+        """One sentence on figures that are measured on the collection, or ''."""
         return _BLURRED if self.images else ""
 
     @property
@@ -212,7 +212,7 @@ _ENTRIES = {
 
 
 def registered() -> tuple[Entry, ...]:
-    """Every collection that goes by a name, the embedded one first."""
+    """Every registered collection, the embedded one first."""
     return tuple(_ENTRIES.values())
 
 
@@ -317,7 +317,7 @@ def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Coll
 
 
 def _views(path: Path, names: tuple[str, ...]) -> Metadata:
-    """What the renderer noted of the embedded pictures, without its measurements."""
+    """The renderer's notes on the embedded pictures, without its measurements."""
     if not path.is_file():
         return {}
     table = of_pictures(read_table(path), names)
@@ -333,7 +333,7 @@ def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
 
     Raises RetrievalError where there are more than ``most`` files and folders, and OSError.
     """
-    from retrieval.images import SUFFIXES  # brings Pillow, which opening by name can do without
+    from retrieval.images import SUFFIXES  # imports Pillow
 
     names, others, seen = [], 0, 0
     unread: list[OSError] = []
@@ -359,7 +359,7 @@ def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
 
 
 def unreadable(folder: object, reason: str | None) -> RetrievalError:
-    """What stops an update: else all pictures of that folder would be dropped."""
+    """The error that stops an update, which would else drop all pictures of that folder."""
     return RetrievalError(
         f"{folder} cannot be read: {reason}. What is known of its pictures is kept: run the same "
         "command again when it can be read."
@@ -380,9 +380,9 @@ def left_out(folders: Sequence[str], reason: str | None = "") -> str:
 
 
 def in_order(names: Iterable[str], others: int, where: object) -> tuple[str, ...]:
-    """Names of pictures as a collection has them. Raises RetrievalError where there are none.
+    """Names of pictures in the order of a collection. Raises RetrievalError where there are none.
 
-    others: how many files are no pictures. where: what was searched.
+    others: how many files are no pictures. where: the place that was searched.
     """
     from retrieval.images import SUFFIXES
 

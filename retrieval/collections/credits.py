@@ -1,4 +1,4 @@
-"""Who made a picture and under which licence it may be shown: ``credits.json`` in its folder."""
+"""Credits: the author and licence of each picture, in ``credits.json`` in its folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]{1,2000}", re.ASCII)
 
 @dataclass(frozen=True)
 class Credit:
-    """All plain text of one line; ``licence_url`` and ``page`` are https addresses or empty.
+    """The credit of a picture: texts of one line.
 
-    note: what else the source says, for example that a trade mark is in the picture.
+    licence_url, page: https addresses, or ''. note: further notes of the source, for example that
+    a trade mark is in the picture.
     """
 
     title: str
@@ -60,7 +61,8 @@ def plain_name(name: str) -> str:
 def read_credits(folder: Path) -> dict[str, Credit]:
     """Picture name → credit; {} where the folder has none.
 
-    The file may be anybody's: what is no text is refused, and only https addresses are kept.
+    The file may be a stranger's: values that are no text are refused, and only https addresses are
+    kept.
     """
     path = folder / FILE
     if not path.is_file():

@@ -1,4 +1,6 @@
-"""An ablation: a method with one descriptor a picture, of which one step is changed or left out.
+"""Ablation: one step of a method is changed or left out, to see its effect on the mAP.
+
+It is for methods with one descriptor a picture.
 
 The steps are those of ``GlobalMethod``: feature map, generalised mean with an exponent p (GeM,
 Radenović, Tolias and Chum, TPAMI 2018, eq. 3), L2, the last layer (SIR's fully connected one, the
@@ -39,7 +41,7 @@ Layer = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """What the steps of a method make of one picture.
+    """The results of the steps of a method for one picture.
 
     maps: feature maps (C, h, w) float32 by scale, the method's first scale first. exponent: the
     method's own p. power: of SIR's square root, else 1. layer: weight (D, C) and bias (D,).
@@ -55,7 +57,7 @@ class Steps:
         return pool(self.maps[scale], p, self.power)
 
     def shares(self, p: float) -> np.ndarray:
-        """(h, w), which sums to 1: how much each place of the first scale counts when pooled by p.
+        """(h, w), sum 1: the share of each place of the first scale in the vector pooled with p.
 
         A place has its part of the powers in each channel, and a channel its part of the length of
         the pooled vector (SIR's square root changes the latter only).
@@ -77,9 +79,9 @@ class Steps:
 
 
 def take_steps(method: Method, picture: Image.Image, box: Box | None = None) -> Steps:
-    """A picture, or the box in it, through a method.
+    """Compute the steps of a method for a picture, or for the box in it.
 
-    Raises RetrievalError for a method that is made of other steps.
+    Raises RetrievalError for a method with other steps.
     """
     if not isinstance(method, GlobalMethod) or method.exponent is None:
         raise RetrievalError(
@@ -106,12 +108,12 @@ def pool(features: np.ndarray, p: float, power: float = 1.0) -> np.ndarray:
 
 
 def project(vectors: np.ndarray, layer: Layer | None) -> np.ndarray:
-    """The last layer on unit-length vectors (…, C), then L2: (…, D)."""
+    """Apply the last layer to unit-length vectors (…, C), then L2: (…, D)."""
     return vectors if layer is None else unit(vectors @ layer[0].T + layer[1])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Unit length along the last axis."""
+    """Scale vectors to unit length along the last axis."""
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-6)
 
 
@@ -134,7 +136,7 @@ class Ablation:
     scale_maps: np.ndarray
 
     def fits(self, steps: Steps) -> bool:
-        """Whether they are variants of the network that a picture went through."""
+        """Whether these variants are of the network that computed ``steps``."""
         scales = len(steps.maps)
         return bool(
             steps.exponent in self.exponents
@@ -144,7 +146,7 @@ class Ablation:
         )
 
     def scores(self, steps: Steps, p: float, layer: bool) -> np.ndarray:
-        """Cosines (N,) of a picture with all of the index, at one scale."""
+        """Cosines (N,) of a picture with all pictures of the index, at one scale."""
         mine, theirs = steps.pooled(p), self.pooled[int(np.flatnonzero(self.exponents == p)[0])]
         if layer:
             mine, theirs = project(mine, steps.layer), project(theirs, steps.layer)
@@ -170,8 +172,8 @@ def make(
     """Compute the variants of an index and keep them beside it.
 
     method: the one that made the index. The collection's pictures must be on this machine.
-    Raises RetrievalError for more than MAX_PICTURES or MAX_SCALES, where a picture is not what was
-    indexed, and where nothing can be written beside the index.
+    Raises RetrievalError for more than MAX_PICTURES or MAX_SCALES, where a picture has changed
+    since it was indexed, and where nothing can be written beside the index.
     """
     index.check_method(method)
     _check_size(index)
@@ -293,12 +295,12 @@ def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:
 
 
 def _are_parts(values: np.ndarray) -> bool:
-    """Whether they are from 0 to 1, or nan."""
+    """Whether all values are from 0 to 1, or nan."""
     return bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all())
 
 
 def _coarse(vectors: np.ndarray) -> np.ndarray:
-    """Vectors without negative numbers as uint8, by the square root: small ones stay apart."""
+    """Vectors without negative numbers as uint8; the square root keeps small numbers apart."""
     most = vectors.max(axis=-1, keepdims=True).clip(min=1e-12)
     return np.rint(255 * np.sqrt(vectors / most)).astype(np.uint8)
 
@@ -311,7 +313,7 @@ def _nothing(exponents: list[float], method: Method) -> dict[str, np.ndarray]:
 def _scored(
     found: Ablation, index: Index, collection: Collection, asked: list[Steps]
 ) -> dict[str, np.ndarray]:
-    """mAP of every variant."""
+    """Compute the mAP of every variant."""
 
     def mean(scores: list[np.ndarray]) -> float:
         orders = [np.argsort(-one, kind="stable") for one in scores]

@@ -26,7 +26,7 @@ class Directions(NamedTuple):
 
 
 def pca(vectors: np.ndarray) -> Directions:
-    """The two directions in which descriptors (N, D) vary most; N is at least 2."""
+    """The first two principal components of descriptors (N, D); N is at least 2."""
     mean = vectors.mean(axis=0)
     _, lengths, directions = np.linalg.svd(vectors - mean, full_matrices=False)
     total = float((lengths**2).sum()) or 1.0

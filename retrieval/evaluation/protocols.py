@@ -1,19 +1,20 @@
 """Score rankings by the classic and the revisited protocols of Oxford and Paris.
 
 A ranking is one column of ``ranks`` (K, Q), integers: zero-based positions into the database
-names, best first. Ignored pictures are taken out of it, which moves everything below them up.
+names, best first. Ignored pictures are taken out of it, so that the pictures below them move up.
 Average precision is then the area under the precision-recall curve by the trapezoid rule
 (Philbin et al., CVPR 2007; labels and Easy, Medium, Hard: Radenović et al., "Revisiting Oxford
-and Paris", CVPR 2018, whose code this agrees with to rounding).
+and Paris", CVPR 2018; the results equal those of their code except for rounding).
 
-What the papers leave open:
+Cases that the papers leave open:
 
 - Ties. ``ranks_from_scores`` puts pictures of equal score in the order of the database.
 - Missing entries. A ranking need not list every picture: K may be smaller than the database, and
-  a column may end in -1. What is not listed ranks below everything that is: a positive among it
-  adds no area but still counts in the number of positives, so AP is at most the full ranking's.
+  a column may end in -1. Pictures that are not listed rank below all listed ones. A positive that
+  is not listed adds no area but counts in the number of positives, so AP is at most that of the
+  full ranking.
 - mP@k divides by min(k, rank of the last positive), so that a query with three positives can
-  reach 1 at k = 10. Where a positive is missing that rank is unknown and it divides by k.
+  reach 1 at k = 10. Where a positive is not listed, that rank is unknown, and mP@k divides by k.
 - A query without positives under a protocol has no AP (nan) and counts in no mean.
 - A picture labelled both positive and ignored is a positive: left out, it would make AP exceed 1.
 """
@@ -49,7 +50,7 @@ PROTOCOLS: dict[str, Rule] = {
 
 
 class Truth(Protocol):
-    """What rankings are scored against: a Collection or a GroundTruth."""
+    """The labels that rankings are scored against: those of a Collection or of a GroundTruth."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -219,8 +220,8 @@ def evaluate(
 def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
     """Return ``ranks`` if it holds rankings of a database, or raise RetrievalError.
 
-    That is: integers (K, queries) from 0 to pictures - 1, each at most once in a column. A column
-    may be filled up with -1 at its end.
+    Rankings are integers (K, queries) from 0 to pictures - 1, each at most once in a column. A
+    column may be filled up with -1 at its end.
     """
     ranks = np.asarray(ranks)
     if ranks.ndim != 2 or ranks.dtype.kind not in "iu":
@@ -274,7 +275,7 @@ def average_precision(ranks: np.ndarray, positives: int) -> float:
 
 
 def explain(ranking: np.ndarray, labels: Mapping[str, np.ndarray], protocol: str) -> Explanation:
-    """Every number behind the AP of one ranking.
+    """Explain the AP of one ranking by all numbers that it is computed from.
 
     ranking: (K,) positions, best first, perhaps with -1 at its end. labels: label set → positions.
     """

@@ -1,4 +1,4 @@
-"""Figures that others state: the report this project starts from, and tables of others.
+"""Published scores: those of the report that this project starts from, and those of papers.
 
 None of them is measured here. Those of networks that can be downloaded are kept with their
 checkpoints (``retrieval.networks.records``), those of published descriptors in
@@ -20,7 +20,7 @@ YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a published table, in per cent; what it does not state is absent.
+    """One line of a published table, in per cent. Figures that the table lacks are left out.
 
     origin: REPORT or PUBLISHED. map: protocol → mAP. mp: protocol → mP@1, 5, 10.
     overlap: whether the training pictures show landmarks of this collection: YES, NO or UNKNOWN.
@@ -67,7 +67,7 @@ def _later(
 ) -> list[Row]:
     """Figures on ROxford5k and RParis6k from papers after the benchmarks' own.
 
-    oxford, paris: mAP of Medium and Hard; None for what is not stated or could not be read.
+    oxford, paris: mAP of Medium and Hard; None where it is not stated or could not be read.
     """
     rows = []
     for collection, values in (("roxford5k", oxford), ("rparis6k", paris)):
@@ -128,7 +128,7 @@ _STATED = (
 
 
 def rows(collection: str) -> list[Row]:
-    """What others state for a collection; empty for collections that only we have."""
+    """The published scores for a collection; empty for collections that only we have."""
     stated = [row for row in _STATED if row.collection == collection]
     for published in features.FEATURES.values():
         if published.collection == collection:

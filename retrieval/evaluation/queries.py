@@ -1,4 +1,4 @@
-"""All queries of a collection put to an index: from the index to rankings, without their scores."""
+"""Searches for all queries of a collection: they give rankings, without scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Turn = Callable[[Callable[[], Ranking]], Ranking]
 
 
 def at_once(work: Callable[[], Ranking]) -> Ranking:
-    """The turn of work that need not wait for others."""
+    """Do the work at once: the ``turn`` of callers whose work waits for no other."""
     return work()
 
 
@@ -42,17 +42,17 @@ def rank_queries(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Rank the pictures of an index for every query of its collection.
 
-    method: the one that made the index; None where the index brings the descriptors of the
-    queries itself (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
+    method: the one that made the index; None where the index holds the descriptors of the queries
+    (``queries.npy``, see ``retrieval.evaluation.published_descriptors``).
     progress(done, total, name) is called after each query.
-    then: re-rankers, see ``chain.RERANKERS``. A query that is a picture of the index is left out of
-    their work, so that it does not help itself.
+    then: re-rankers, see ``chain.RERANKERS``. Where a query is itself a picture of the index, they
+    leave that picture out, so that it does not improve its own ranking.
     turn(work): does the work of one query when it may be done; by default at once.
     Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
     in the collection, best first, equal scores in the order of the collection. It is filled up with
     -1 where the index skipped pictures, after the best MAX_DEPTH of a store, and after the
     shortlist of an approximate search.
-    Raises RetrievalError where a re-ranker has no features of a picture that it should look at, and
+    Raises RetrievalError where a re-ranker has no features of a picture that it should check, and
     where the index holds a picture that is not in the collection.
     """
     chain.check_chain(then, index)
@@ -102,7 +102,7 @@ def rank_queries(
 
 
 def check_size(collection: Collection) -> None:
-    """Refuse a collection whose rankings of all queries would not fit into the memory."""
+    """Refuse a collection whose rankings of all queries would need too much memory."""
     if 4 * len(collection.names) * len(collection.queries) > files.MAX_ARRAYS:
         raise RetrievalError(
             f"{collection.title} has {len(collection.queries):,} queries for "
@@ -136,9 +136,9 @@ def _positions(index: Index, collection: Collection, names: Sequence[str]) -> li
 
 
 def query_descriptors(index: Index) -> np.ndarray | None:
-    """Descriptors (Q, D) of the queries that an index brings itself; None where it does not.
+    """Descriptors (Q, D) of the queries that are kept in an index; None where there are none.
 
-    Raises RetrievalError when they are not the ones that its manifest names.
+    Raises RetrievalError where their checksum is not that of the manifest.
     """
     stated = index.settings.get("queries_sha256")
     if stated is None:

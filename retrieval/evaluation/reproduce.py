@@ -1,6 +1,6 @@
-"""The report's table: what is measured on this machine beside what others state.
+"""The report's table, with scores measured on this machine beside published ones.
 
-Every figure says where it comes from: measured here, the report, or its authors' publication.
+Every figure has its origin: measured here, the report, or the publication of the authors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Line:
 
 
 def table(collection: str, progress: Progress | None = None) -> list[Line]:
-    """What the report and the authors state for a collection, and what its indexes here measure.
+    """The scores of a collection in the report and in publications, and those measured here.
 
     An index that was not evaluated yet is evaluated now; that needs the pictures of the queries.
     A line with a note stands for an index where that fails.

@@ -1,9 +1,9 @@
 """Runs: the rankings of all queries of a collection, their scores, and the files that keep them.
 
-Kept beside the index: ``evaluation.npz`` (the rankings and the seconds each took) and
-``evaluation.json`` (scores, and everything they rest on); with re-rankers they are called
-``evaluation-geometry+diffusion``, and without the boxes of the queries ``evaluation-whole``.
-Scores are always computed from the rankings; the JSON is for readers.
+The files lie beside the index: ``evaluation.npz`` has the rankings and the seconds of each,
+``evaluation.json`` the scores, and the settings and data that they depend on. With re-rankers they
+are called ``evaluation-geometry+diffusion``, without the boxes of the queries ``evaluation-whole``.
+Scores are always computed from the rankings; the JSON is for people who read it.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def record_run(
 ) -> Run:
     """Score the rankings (N, Q) of an index and keep the run beside it.
 
-    Nothing is written where the same rankings are kept already, so that a repeated evaluation does
-    not change files by its times alone. Raises RetrievalError where the index was replaced.
+    Nothing is written where the same rankings are kept already: a repeated evaluation would change
+    only the times in the files. Raises RetrievalError where the index was replaced.
     """
     scores = evaluate(ranks, collection)
     pictures = query_pictures_digest(collection)
@@ -235,7 +235,7 @@ def _read_record(
 
 
 def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of the manifest of the other index that ``geometry-delf`` looks at, if any."""
+    """The SHA-256 of the manifest of the DELF index that ``geometry-delf`` uses, if any."""
     if "geometry-delf" not in then or index.kind == "local":
         return {}
     delf = verifiers.delf_beside(index.path)

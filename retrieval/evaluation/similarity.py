@@ -9,7 +9,7 @@ import numpy as np
 from retrieval.collections.ground_truth import Query, landmarks
 from retrieval.index import Index
 
-MAX_PICTURES = 2000  # that are compared with each other: 16 MB of cosines
+MAX_PICTURES = 2000  # pictures that are compared with each other: 16 MB of cosines
 
 
 def pair_cosines(
@@ -23,7 +23,7 @@ def pair_cosines(
     """
     index = index.first(MAX_PICTURES)
     landmark_of = landmarks(names, queries)
-    # As numbers, 0 for none: the names of two million pairs, which may be long, take gigabytes.
+    # Landmarks as numbers, 0 for none: the names of two million pairs would take gigabytes.
     numbers = {"": 0}
     names = index.names[:MAX_PICTURES]
     labels = np.array(

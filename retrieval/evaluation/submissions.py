@@ -1,7 +1,7 @@
-"""Rankings and descriptors that somebody made elsewhere, to be scored here.
+"""Submissions: rankings or descriptors that were made elsewhere, to be scored here.
 
-An ``.npz`` from a stranger: nothing in it is executed, sizes are limited before anything is
-unpacked, and what does not fit the collection is refused with a sentence that says why.
+A submission is an ``.npz`` from a stranger. Nothing in it is executed, sizes are checked before
+anything is unpacked, and arrays that do not fit the collection are refused with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One index from parts that were described on machines that do not communicate."""
+"""Merge the parts of an index; they were made on machines that need not be connected."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def merge(
     codebook: np.ndarray | None = None,
     search: str = EXACT,
 ) -> loading.Index:
-    """The index of a whole collection from all of its parts, without its pictures.
+    """Make the index of a whole collection from all of its parts; the pictures are not needed.
 
-    It is byte for byte what one build makes, but for the two times in the manifest (``made`` and
-    ``seconds``, here those of the merging) and the checksum over them. Graphs of ``hnsw`` are equal
+    The result equals the index of one build byte for byte, except for ``made`` and ``seconds`` in
+    the manifest (here those of the merge) and the checksum over them. Graphs of ``hnsw`` are equal
     only where one thread makes them.
     parts: folders, in any order. codebook, search: as for ``build``.
     Raises RetrievalError when they are not all the parts of one collection, each once, described

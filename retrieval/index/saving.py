@@ -37,13 +37,13 @@ def save(
     collection: anything with name, fingerprint and root.
     images: one dictionary a picture: name, sha256, width, height. arrays: name → array, see
     ``layout``. skipped: name and reason of each picture left out. seconds: that the build took.
-    more: entries of the manifest to add, or to put in place of those above.
+    more: further entries of the manifest; they replace those above of the same name.
     """
     for name, array in arrays.items():
         try:
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         except OSError as error:
-            # A short write: numpy says how much it wrote, but not why.
+            # A short write: numpy's error has the number of bytes written, but not the reason.
             if error.errno is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
@@ -73,7 +73,7 @@ def save(
 
 
 def _folder_entry(collection, out: Path) -> dict[str, str]:
-    """The entry "folder": where the pictures lie, seen from the index. {} for registered names."""
+    """The entry "folder": path of the pictures, relative to the index. {} for registered names."""
     if collection.root is None or collection.name in {entry.name for entry in registered()}:
         return {}
     root = os.path.abspath(collection.root)
@@ -110,5 +110,5 @@ def former_folders(path: Path) -> list[Path]:
     """Folders to which ``replace_folder`` has moved the index at ``path``, between its renames."""
     try:
         return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
-    except FileNotFoundError:  # one went while we looked
+    except FileNotFoundError:  # one was renamed or deleted meanwhile
         return [path]

@@ -1,7 +1,6 @@
-"""Folders on this machine that stand for stores.
+"""Folders on this machine for stores, one a store, which pages list like the folder of an index.
 
-Each has the manifest of a store and keeps its evaluations, so that pages list it like the folder of
-an index.
+Each has a copy of the store's manifest, and keeps the evaluations of the store.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def configured() -> list[Address]:
 def all_folders() -> list[Path]:
     """A folder for each configured store, with its manifest and its evaluations.
 
-    It is what a page lists; the store itself is asked when it is opened. Raises RetrievalError
-    where a store that was never seen cannot be reached.
+    Pages list these folders; the store is asked when its index is opened. Raises RetrievalError
+    where a store that has no folder yet cannot be reached.
     """
     paths = []
     for address in configured():
@@ -39,7 +38,7 @@ def all_folders() -> list[Path]:
 
 
 def store_behind(path: Path) -> Address | None:
-    """The configured store that a folder stands for."""
+    """The configured store that a folder belongs to; None where it belongs to none."""
     for address in configured():
         if _root(address) in path.parents:
             return address
@@ -55,7 +54,7 @@ def _root(address: Address) -> Path:
 def folder_of(address: Address, manifest: dict) -> Path:
     """The folder of a store, <collection>/<checkpoint> like that of any index.
 
-    It is written anew when the store holds another index than before.
+    The folder is written again when the store holds another index than before.
     """
     root = _root(address)
     names = [manifest["collection"]["name"], manifest["checkpoint"]["id"]]

@@ -25,7 +25,7 @@ from retrieval.index.layout import Part
 @contextmanager
 def writing(out: str | Path) -> Iterator[Path]:
     """The target of a build, checked and locked; errors of the disk become RetrievalErrors."""
-    # A link is followed: what it leads to is replaced, not the link.
+    # A link is followed: the folder that it leads to is replaced, not the link.
     target = Path(os.path.realpath(out))  # unlike resolve, it takes a link to itself
     try:
         _check_target(target)
@@ -59,13 +59,13 @@ def _locked(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Another build that has opened it meanwhile finds it gone, and makes a new one.
+        # Another build that has opened this lock file meanwhile sees that it is gone and makes one.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
 def work_folder(out: Path) -> Path:
-    """Where the build of an index keeps what is finished, beside the place of the index."""
+    """The folder beside an index in which its build keeps finished pictures."""
     return out.with_name(f"{out.name}.building")
 
 
@@ -78,7 +78,7 @@ def _check_target(out: Path) -> None:
     if not out.name:
         raise RetrievalError(f"An index cannot take the place of {out}; name a folder below it.")
     work = work_folder(out)
-    # It may have come with a stranger's index, and a build writes and deletes what it finds there.
+    # The folder may have come with a stranger's index, and a build writes and deletes files in it.
     if work.is_symlink():
         raise RetrievalError(f"{work} is a link, which no build makes; delete it.")
     if work.is_dir() and any(work.iterdir()) and not (work / IDENTITY).is_file():
@@ -151,7 +151,7 @@ def finish(
 
 
 def _lasting_entries(path: Path) -> dict[str, Any] | None:
-    """The manifest without the entries that differ each time; None where there is no index."""
+    """The manifest without the entries that differ from build to build; None without an index."""
     if not (path / "manifest.json").is_file():
         return None
     ephemeral = ("made", "seconds", "sha256")

@@ -121,7 +121,7 @@ class Checkpoint:
     def sha256(self) -> str:
         """The whole SHA-256, in hexadecimal: of the record, or computed where that has less.
 
-        Raises RetrievalError where the weights are missing or do not fit what the record has of it.
+        Raises RetrievalError where the weights are missing or the record has another SHA-256.
         """
         if len(self.weights_sha256) == 64:
             return self.weights_sha256
@@ -322,7 +322,7 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
 
 
 def _as_text(name: str) -> str:
-    """The name of a file as a manifest can hold it: not every one is text."""
+    """The name of a file as text for a manifest; not every file name is valid text."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_HEAD = 50_000_000  # numbers in the layers after the trunk; one of 2048 to 2048 has 4 million
-MAX_META = 1_000_000  # characters and values in what a network says of itself; ours say 3000
+MAX_META = 1_000_000  # characters and values in the ``meta`` of a network; ours have 3000
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Weights:
     """The weights of a checkpoint.
 
     trunk: tensors by name, or a whole network that was brought in memory. head: arrays by name, the
-    layers after the trunk. meta: what the file says of itself.
+    layers after the trunk. meta: architecture, settings and other entries that the file states.
     """
 
     trunk: Mapping[str, torch.Tensor] | torch.nn.Module
@@ -72,10 +72,10 @@ def digest(path: Path) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Any:
-    """What a ``.pth`` file holds: tensors and numpy arrays in lists and dictionaries.
+    """The content of a ``.pth`` file: tensors and numpy arrays in lists and dictionaries.
 
-    sha256: what the file must have, in hexadecimal. Raises RetrievalError for another SHA-256, for
-    a file that holds anything else, and for one that is damaged. Imports torch.
+    sha256: the SHA-256 that the file must have, in hexadecimal. Raises RetrievalError for another
+    one, for a file with other objects, and for one that is damaged. Imports torch.
     """
     if sha256 is None:
         rehearsal.rehearse(_read_descriptions, path)
@@ -103,8 +103,8 @@ def _read_descriptions(path: Path) -> None:
 def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     """The weights in a file of cirtorch (Radenović et al., TPAMI 2018), or of our training.
 
-    sha256: what the file must have, in hexadecimal. Raises RetrievalError for another SHA-256 and
-    for a file whose ``meta`` or tensors cannot be used.
+    sha256: the SHA-256 that the file must have, in hexadecimal. Raises RetrievalError for another
+    one and for a file whose ``meta`` or tensors cannot be used.
     """
     import torch
 
@@ -118,7 +118,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     if (
         not isinstance(data["meta"], dict)
         or not isinstance(state, dict)
-        # What is asked of it is yes or no, a number or a word; arrays are in the whitening.
+        # The entries that are used are booleans, numbers or words; arrays are in the whitening.
         or any(isinstance(value, torch.Tensor | np.ndarray) for value in data["meta"].values())
         or not _is_small(data["meta"])
         or not all(isinstance(key, str) for key in state)
@@ -159,7 +159,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
 
 
 def _is_small(meta: dict) -> bool:
-    """Whether it can be written out: at most ``MAX_META`` characters and values, no huge number.
+    """Whether ``meta`` fits into a manifest: up to MAX_META characters and values, no huge number.
 
     A list that holds another one twice, thirty times over, takes a gigabyte as text.
     """
@@ -182,7 +182,7 @@ def _is_small(meta: dict) -> bool:
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """Whether it is a tensor, and none that shows one number a million times."""
+    """Whether a value is a tensor that holds each of its numbers in memory, without repeats."""
     import torch
 
     return (
@@ -192,7 +192,7 @@ def _is_plain_tensor(value: Any) -> bool:
 
 
 def _is_finite(value: torch.Tensor) -> bool:
-    """Whether all its numbers are finite; ``torch.isfinite`` makes two copies of it."""
+    """Whether all numbers of a tensor are finite; ``torch.isfinite`` would copy it twice."""
     return not value.numel() or all(math.isfinite(end.item()) for end in value.aminmax())
 
 
