@@ -105,9 +105,13 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
     that is damaged or has other contents.
     """
     from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import matfile_version
 
     expected = {"Q": (DIMENSIONS, queries), "X": (DIMENSIONS, pictures)}
     try:
+        # In version 4 a variable may point back to where it begins: scipy lists it for ever.
+        if matfile_version(path)[0] != 1:
+            raise ValueError("another version than 5")
         _check_packed(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
         # Of two with one name, scipy reads the first; and an item of a cell takes 150 bytes.
         stated = sorted(one for one in whosmat(path) if one[0] in expected)

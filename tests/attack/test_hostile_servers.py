@@ -559,6 +559,15 @@ def test_published_descriptors_that_unpack_to_more_than_they_should(tmp_path):
     assert "unpacks to more" in str(caught.value.__cause__)
 
 
+def test_published_descriptors_that_point_back(tmp_path, monkeypatch):
+    """28 bytes of MATLAB version 4: -3 numbers, so that the next variable begins here again."""
+    path = tmp_path / "a.mat"
+    path.write_bytes(struct.pack("<5i", 0, -3, 1, 0, 4) + b"abc\0" + bytes(4))
+    monkeypatch.setattr("scipy.io.whosmat", lambda *_: pytest.fail("it would never end"))
+    with pytest.raises(RetrievalError, match=r"a\.mat is not a readable"):
+        read_mat(path, 2, 3)
+
+
 def test_published_descriptors_made_of_cells(tmp_path):
     """100 MB of those for RParis6k took 2.5 GB."""
     path, cells = tmp_path / "a.mat", np.full((2048, 3), None)
