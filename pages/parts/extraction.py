@@ -1,4 +1,4 @@
-"""What the networks see in a picture: places, keypoints, attention, and matches of two pictures.
+"""Cached results of the networks: places, keypoints, attention, and matches of two pictures.
 
 Everything is computed when it is this session's turn, and cached (``loaders``).
 A picture is a file, or the bytes that a visitor brought; its ``key`` stands for it.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def places(
     source: Path | bytes, key: str, box: Box | None, name: str, checkpoint: str, settings: Mapping
 ) -> Places | None:
-    """What each place of a picture adds to its descriptor; None where the pooling has no parts.
+    """The part of each place in the descriptor of a picture; None where the pooling has no parts.
 
     name: of the method.
     """
@@ -59,7 +59,7 @@ def places(
 def steps(
     path: Path, collection: Collection, query_picture: QueryPicture, box: Box | None
 ) -> ablation.Steps:
-    """What the steps of the method of an index make of a picture, or of the box in it.
+    """The steps of the method of an index, for a picture or for the box in it.
 
     Raises RetrievalError where the index was made with other weights or settings.
     """
@@ -77,7 +77,7 @@ def steps(
 def delf(
     source: Path | bytes, key: str, box: Box | None, checkpoint: str | None, settings: Mapping
 ) -> LocalFeatures:
-    """DELF's features of a picture; the same again, with whatever thresholds, costs nothing."""
+    """DELF's features of a picture. They are cached; other thresholds need no new ones."""
     method = load_method("delf", checkpoint, **settings)
     return cached(
         source,
@@ -145,7 +145,7 @@ def xfeat_matches(
     hit: str,
     reranker: str,
 ) -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
-    """What a re-ranker by geometry sees of a query and a result.
+    """The data that a re-ranker by geometry compares, of a query and a result.
 
     reranker: a key of ``verification.PAIR_MATCHERS``. Returns XFeat's features of both, their pairs
     (K, 2) and the verification; None where the result cannot be read.

@@ -1,4 +1,4 @@
-"""Which pictures are right answers to the query on show, and who says so."""
+"""The right answers to the query on show, and the origin of these labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Judged:
     """The right answers to one query, as far as they are known.
 
     labels: kind ('easy', 'ok', 'junk' …) → positions in the collection, as in its ground truth.
-    protocol: by which labels become verdicts.
+    protocol: turns labels into verdicts.
     truth: name of a picture → its verdict, 'positive', 'ignored' or 'wrong'.
     others: verdict on all pictures that ``truth`` lacks; None where those were not judged.
     sentence: how many pictures are right, and who says so.
@@ -69,7 +69,7 @@ def judge(
         if known is None:
             return "Nobody has said which pictures show the same place as this one: no marks."
         landmark, right, junk = known
-        # Easy and hard are said of a picture for one query: here all of the landmark are right.
+        # "Easy" and "hard" hold for one query only: here all pictures of the landmark are right.
         kind, protocol = ("ok", "classic") if protocol == "classic" else ("easy", "medium")
         labels = {kind: right, "junk": junk}
         name = plain(landmark.replace("_", " ")) or "the same place"

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
 PRIVATE = Cache(256 << 20)  # the same of all sessions about pictures that visitors brought
-PAIR_BATCH = 8  # pictures that are compared with their nearest in one turn
+PAIR_BATCH = 8  # pictures that are compared with their nearest pictures in one turn
 PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 
 
@@ -133,7 +133,7 @@ def _preload(paths: list[Path]) -> None:
     # The first picture through a network takes longer: a blank one goes before the visitors'.
     blank = Image.new("RGB", (640, 480), "gray")
     for path in paths:
-        with contextlib.suppress(RetrievalError):  # a search will say what is wrong
+        with contextlib.suppress(RetrievalError):  # a search will show this error
             opened = _index(path, file_key(path / "manifest.json"))
             method = _method(opened.method, opened.checkpoint, json.dumps(opened.settings))
             rank = partial(search_module.rank_picture, opened, method, blank, top=1)
@@ -149,7 +149,7 @@ def _cache_for(source: Path | bytes) -> Cache | Part:
 def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:
     """What ``work()`` returns about a picture, from the cache or done in turn.
 
-    message: what the page says meanwhile.
+    message: the text on the page meanwhile.
     """
     with st.spinner(message):
         return _kept(_cache_for(source), key, work)
@@ -172,7 +172,7 @@ def _kept(
 
 @st.cache_resource(scope="session", show_spinner=False, on_release=Part.forget)
 def _session_cache() -> Part:
-    """Forgotten with the session. 16 MB for each took 1 GB where one client had fifty tabs."""
+    """This cache ends with the session. 16 MB for each took 1 GB with fifty tabs of one client."""
     return Part(PRIVATE)
 
 
@@ -201,7 +201,7 @@ def search(
     """Rank a whole collection for a picture, or for a box in it; the ranking is cached.
 
     path: of the index. then: re-rankers, one after the other. where: a filter by metadata.
-    A picture of the collection does not find itself.
+    Where the picture is one of the collection, it is left out of the ranking.
     """
     index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)

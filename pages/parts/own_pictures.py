@@ -30,7 +30,7 @@ state = st.session_state
 
 @dataclass
 class OwnPictures:
-    """What one session brought.
+    """The pictures that one session brought.
 
     folder: private; with copies of the pictures, unless they stay in a folder of the owner, and
     with the indexes. indexes: method → path. skipped: name and reason of each unreadable picture.
@@ -56,7 +56,7 @@ class OwnPictures:
 
 
 def current() -> OwnPictures | None:
-    """What this session brought; None where there is nothing, or no longer."""
+    """The pictures that this session brought; None where there are none, or no longer."""
     own = state.get("own")
     if own is None or not Path(own.folder.name).exists():
         return None
@@ -67,7 +67,7 @@ def current() -> OwnPictures | None:
     scope="session", max_entries=1, show_spinner=False, on_release=OwnPictures.delete_later
 )
 def _keep_while_connected(_own: OwnPictures, folder: str) -> OwnPictures:
-    """Streamlit forgets this when the connection breaks, though it keeps the session's state."""
+    """Kept until the connection breaks: Streamlit then clears this cache, but not the state."""
     return _own.keep()
 
 
@@ -165,7 +165,7 @@ def show_form(method_name: str) -> None:
         key="own_index",
     ):
         with notices.errors_shown():
-            # Forty zips at once took both cores and the disk from everybody else, as folders do;
+            # Forty zips or folders at once took both cores and the disk from all other visitors,
             # and large tables keep Python busy.
             with turns.one_of_client("pictures"):
                 brought = _bring_uploads(files) if files else _bring_folder(folder)
@@ -207,7 +207,7 @@ def _use(brought: OwnPictures, method_name: str) -> None:
 
 
 def build_index(method_name: str) -> index.Index:
-    """Index the session's pictures with a method, showing how far it is.
+    """Index the session's pictures with a method, and show the progress.
 
     Pictures that cannot be read are taken out of the collection. Raises RetrievalError where none
     can be.
@@ -217,8 +217,8 @@ def build_index(method_name: str) -> index.Index:
     out = Path(own.folder.name) / "indexes" / method_name
     built = indexing.build(own.collection, method_name, out, images.visitors_limit())
     if built.manifest["skipped"]:
-        # What cannot be read is no part of the collection; the features of the rest are kept.
-        # Indexes of other methods are of more pictures: they have to be made again.
+        # Unreadable pictures leave the collection; the features of the others are kept. Indexes of
+        # other methods still have the unreadable ones: they have to be made again.
         own.indexes.clear()
         own.skipped = built.manifest["skipped"]
         queries = judgements.refer_to(own.collection, built.names)

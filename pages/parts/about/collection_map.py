@@ -18,7 +18,7 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import projection
 from retrieval.methods import METHODS
 
-LANDMARK = "landmark"  # what marks are coloured by at first
+LANDMARK = "landmark"  # the column by which marks are coloured at first
 MAX_WORDS = 20  # different words of a column that can be told apart by colour
 MAX_COLOURED_NUMBERS = 6  # different numbers of a column that each get a colour
 # Of Paul Tol's "bright" scheme, which colour-blind people tell apart, on white and on black. When
@@ -203,7 +203,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
 
 
 def _by_amount(marks: altair.Chart, title: str) -> altair.Chart:
-    """Marks whose colour says how large ``value`` is."""
+    """Marks whose colour shows the size of ``value``."""
     legend = altair.Legend(orient="bottom", title=title, gradientLength=200)
     return marks.encode(
         color=altair.Color("value:Q", scale=altair.Scale(scheme="viridis"), legend=legend)

@@ -1,4 +1,4 @@
-"""Relevance feedback: the visitor marks results, and the query moves by what they marked."""
+"""Relevance feedback: the visitor marks results, and the marks move the query."""
 
 from __future__ import annotations
 

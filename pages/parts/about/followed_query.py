@@ -29,7 +29,7 @@ class FollowedQuery(NamedTuple):
 
 
 def follow_link(parts: dict[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn."""
+    """Put the settings in the address into the session, before any widget is drawn."""
     parameters = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
     if parameters.get("part") in parts:
         state["about-part"] = parameters["part"]
@@ -45,7 +45,7 @@ def write_link(followed: FollowedQuery) -> None:
 
 
 def pick() -> FollowedQuery:
-    """The picture that the methods are shown with, and the controls that choose it."""
+    """Draw the picture that the methods are shown with, and the controls that choose it."""
     state.pop("about-asked", None)
     titles = loaders.collection_titles()
     if not titles:

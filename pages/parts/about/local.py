@@ -25,7 +25,7 @@ PICTURE_SIDE = 420  # pixels of the longer side of a picture on show
 
 
 def delf(followed: FollowedQuery) -> None:
-    """All steps of DELF."""
+    """Draw all steps of DELF."""
     paths = index.find(followed.collection.name)
     if "delf" not in paths:
         notices.no_index(followed.collection, "delf")

@@ -1,4 +1,4 @@
-"""What the parts of "How it works" have in common: a numbered step, channels, neighbours."""
+"""Elements that the parts of "How it works" share: a numbered step, channels, neighbours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retrieval.ranking.ranking import Ranking
 
 CHANNELS, COLUMNS = 8, 4  # of a mosaic of feature maps
 MOSAIC_SIDE = 300  # pixels of the longer side of a picture in it
-RESULTS = 10  # of a ranking on show
+RESULTS = 10  # pictures of a ranking on show
 
 
 def step(number: int, title: str, text: str, formula: str = "") -> DeltaGenerator:
@@ -74,7 +74,7 @@ def ranked(followed: FollowedQuery, names: tuple[str, ...], scores: np.ndarray) 
 def neighbours(
     followed: FollowedQuery, names: tuple[str, ...], scores: np.ndarray, key: str
 ) -> None:
-    """The pictures with the highest scores, and how good the whole ranking is."""
+    """Draw the pictures with the highest scores, and the quality of the whole ranking."""
     ranking = ranked(followed, names, scores)
     show(followed, ranking, [f"{score:.2f}" for score in ranking.scores[:RESULTS]], key)
 

@@ -18,7 +18,7 @@ from retrieval.networks import checkpoints
 
 BEFORE, AFTER = "gem-lite0-imagenet", "gem-lite0"
 CROSS_ENTROPY = r"L = -\log \frac{e^{\,y_{c}}}{\sum_{k} e^{\,y_k}}"
-# What each stage minimises: in words, and as formulas.
+# The loss that each stage minimises: in words, and as formulas.
 LOSSES = {
     ("sir", "layer"): (
         "Cross-entropy: y holds a number for each landmark, made by a classifier on top of the "
@@ -52,7 +52,7 @@ HELD_OUT = "mAP"
 
 
 def section() -> None:
-    """The runs behind the checkpoints in use, and one query before and after."""
+    """Draw the training of the checkpoints in use, and one query before and after it."""
     st.markdown(
         "The networks began with weights for naming the objects of ImageNet. Then they were "
         "trained on photographs of landmarks. One pass over the training is an **epoch**. The "
@@ -152,7 +152,7 @@ def _curve(
 
 
 def _before_after(followed: followed_query.FollowedQuery) -> None:
-    """The same query with the network of CNN-IRwNHA before and after its training."""
+    """Draw the same query with the network of CNN-IRwNHA before and after its training."""
     paths = {
         path.name: path
         for method, path in index.find_all(followed.collection.name)

@@ -19,7 +19,7 @@ from retrieval.figures.style import COLOURS
 from retrieval.index import Index
 
 SIDE = 300  # pixels of the longer side of the input on show
-# What the layer after pooling is given.
+# The input of the layer after pooling.
 NORMALISED = r"\hat{\mathbf{f}} = \frac{\mathbf{f}}{\lVert \mathbf{f} \rVert}, \qquad "
 
 
@@ -53,7 +53,7 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
 
 
 def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
-    """The two steps that both methods begin with: the input and the feature map."""
+    """Draw the two steps that both methods begin with: the input and the feature map."""
     picture = steps.cut(followed, SIDE)
     size = loaders.settings_of(opened)["size"]
     channels, height, width = described.maps[0].shape
@@ -77,7 +77,7 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
 
 
 def sir(followed: FollowedQuery) -> None:
-    """All steps of SIR."""
+    """Draw all steps of SIR."""
     opened, described, variants = _opened("sir", followed)
     channels = len(described.maps[0])
     _input(followed, opened, described)
@@ -142,7 +142,7 @@ def _map_caption(followed: FollowedQuery, values: str) -> None:
 
 
 def gem(followed: FollowedQuery) -> None:
-    """All steps of CNN-IRwNHA."""
+    """Draw all steps of CNN-IRwNHA."""
     opened, described, variants = _opened("cnn-irwnha", followed)
     _input(followed, opened, described)
     if variants is not None:

@@ -66,7 +66,7 @@ def show_explanation(
     _show_steps(explanation, rows, key, note)
     if explanation.steps:
         st.markdown(example_sentence(explanation))
-    # One below the other, as a phone has no room for more.
+    # One below the other: a telephone has no room for two beside each other.
     st.latex(r"\mathrm{AP}=\sum_{j=1}^{n}\frac{1}{n}\cdot\frac{p_j^-+p_j^+}{2}")
     st.latex(r"p_j^-=\frac{j-1}{r_j-1},\qquad p_j^+=\frac{j}{r_j}")
     st.latex(r"\mathrm{mAP}=\frac{1}{Q}\sum_{q=1}^{Q}\mathrm{AP}_q")

@@ -1,4 +1,4 @@
-"""What is compared query by query: a run, another one beside it, and the order of the queries."""
+"""Controls for the comparison query by query: one or two runs, and the order of the queries."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def choose(
 
 
 def _rivals(chosen: LabelledRun, without_reranking: list[LabelledRun]) -> list[str]:
-    """The run_ids that a run is best compared with, the best of them last.
+    """The run_ids that are best compared with a run, the best of them last.
 
-    With re-rankers, that is the same index without; else the other methods by their default
-    checkpoints, which say more than another checkpoint of the same method.
+    A run with re-rankers is compared with the same index without them; another run with those of
+    the other methods' default checkpoints, rather than with another checkpoint of its method.
     """
     if chosen.then:
         return [chosen.without_reranking]

@@ -1,4 +1,4 @@
-"""The address of the evaluation page: what it asks for, and what it is set to."""
+"""The address of the evaluation page: reads its settings, and writes those of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ state = st.session_state
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn.
+    """Put the settings in the address into the session, before any widget is drawn.
 
     titles: name → title of the collections that can be opened here.
     """
@@ -34,7 +34,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
 
 
 def follow_query(collection: Collection) -> None:
-    """Choose the query that the address asked for: this part of it needs the collection."""
+    """Choose the query in the address, which can be read only when the collection is open."""
     asked = state.pop("eval-asked", None)
     if not asked:
         return

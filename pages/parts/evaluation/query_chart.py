@@ -123,7 +123,7 @@ def _marks(base: altair.Chart, labels: list[str], compared: int) -> list[altair.
 
 
 def _columns(base: altair.Chart, labels: list[str]) -> altair.Chart:
-    """A column a query, which answers to the mouse, however small its marks are."""
+    """A column a query, for the mouse: the marks themselves may be too small to point at."""
     tooltips = [altair.Tooltip(f"{key}:N") for key in ("Query", "Landmark")]
     tooltips += [
         altair.Tooltip(f"ap{n}:Q", title=f"AP {label}", format=".3f")

@@ -41,12 +41,12 @@ class LabelledRun:
 
     @property
     def cache_key(self) -> str:
-        """Stands for its numbers."""
+        """A cache key, equal only for equal numbers."""
         return f"{self.run_id} {self.run.record['made']}"
 
 
 class NotEvaluated(NamedTuple):
-    """An index without a run that fits it. problem: what is wrong with its run; '' without one."""
+    """An index without a run that fits it. problem: the error of its run; '' without a run."""
 
     label: str
     path: Path
@@ -79,7 +79,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
         try:
             run, chains = loaders.run(path, collection), loaders.chains(path, collection)
         except RetrievalError as error:
-            # Each new judgement of a visitor's own makes the last evaluation one of other labels.
+            # Each judgement of a visitor changes the labels, so the last evaluation no longer fits.
             problem = "" if collection.name == own_pictures.NAME else str(error)
             not_evaluated.append(NotEvaluated(label, path, problem))
             continue
@@ -87,7 +87,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
             not_evaluated.append(NotEvaluated(label, path, ""))
             continue
         evaluated.append((label, path, run, chains))
-    room -= len(evaluated)  # for what re-rankers made of them
+    room -= len(evaluated)  # the rest is for runs with re-rankers
     labelled_runs: dict[str, LabelledRun] = {}
     for label, path, run, chains in evaluated:
         labelled_runs[path.name] = LabelledRun(path.name, label, run)

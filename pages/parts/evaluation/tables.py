@@ -1,4 +1,4 @@
-"""The tables of the evaluation page: our scores, the figures of others, the AP of each query."""
+"""The tables of the evaluation page: our scores, published scores, the AP of each query."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def reranking_rows(labelled_runs: Mapping[str, LabelledRun], protocol: str) -> l
 
 
 def show_figures_of_others(collection: Collection, our_checkpoints: Set[str]) -> None:
-    """Show, folded, what others state for a collection, or where they do not, for ROxford5k.
+    """Show, folded, the published scores for a collection, or without any those for ROxford5k.
 
     our_checkpoints: as for ``show_literature``.
     """
@@ -110,7 +110,7 @@ def show_figures_of_others(collection: Collection, our_checkpoints: Set[str]) ->
 
 
 def show_literature(collection: str, our_checkpoints: Set[str] = frozenset()) -> None:
-    """Show what others state for a collection, as a table with its CSV.
+    """Show the published scores for a collection, as a table with its CSV.
 
     our_checkpoints: those measured on the same page; they come first, and a column names them.
     """

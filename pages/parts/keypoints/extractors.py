@@ -1,4 +1,4 @@
-"""Local features as the search has them: those of DELF, and those of XFeat, which re-ranks."""
+"""Local features as the search uses them: those of DELF, and those of XFeat for re-ranking."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Extractor(Protocol):
         """The features of a picture, or of a box in it. key: stands for the picture in caches."""
 
     def database_features(self, picture: QueryPicture) -> LocalFeatures:
-        """The features that the search has of a result: the stored ones, where there are some."""
+        """The features of a result that the search uses: the stored ones, where there are some."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def xfeat_extractor(collection: Collection) -> XFeatExtractor:
     for path in own_pictures.indexes(collection).values():
         try:
             loaders.index_of(path, collection)
-        except RetrievalError:  # the search page says what is wrong with it
+        except RetrievalError:  # the search page shows this error
             continue
         return XFeatExtractor(collection, path)
     return XFeatExtractor(collection, None)

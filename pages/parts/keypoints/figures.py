@@ -1,4 +1,4 @@
-"""Figures of local features on the page, with what they show as tables to download."""
+"""Figures of local features on the page, and their data as tables to download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The address of the keypoint page: what it asks for, and what it is set to."""
+"""The address of the keypoint page: reads its settings, and writes those of the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pages.parts.keypoints.matching import MATCHERS, MODELS, SIMILARITY_BOUNDS, 
 from retrieval.collections import Collection
 from retrieval.ranking import geometry, verification
 
-# What may be chosen: values in the address → labels on the page.
+# The choices: values in the address → labels on the page.
 VIEWS = {"sees": "One picture", "pair": "Two pictures"}
 BOTH = "both"
 FEATURES = {"delf": "DELF", "xfeat": "XFeat", BOTH: "Side by side"}
@@ -48,7 +48,7 @@ state = st.session_state
 
 
 def follow_link(titles: Mapping[str, str]) -> None:
-    """Put what the address asks for into the session, before any widget is drawn.
+    """Put the settings in the address into the session, before any widget is drawn.
 
     titles: name → title of the collections that can be opened here.
     """

@@ -1,4 +1,4 @@
-"""Two pictures matched by their local features: matches, inliers, and how one map fits."""
+"""Match two pictures by their local features: matches, inliers, and the map that fits them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MATCHERS = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a matcher finds between two pictures.
+    """The result of a matcher for two pictures.
 
     keypoint_counts: of each picture. points: (K, 2) of the K matches in pixels of each original.
     similarity: (K,), cosine of the descriptors of each match. verification: of the matches, in
@@ -110,7 +110,7 @@ def match_pictures(
 
 
 def chosen_settings(features: str) -> tuple[float, float, geometry.Model]:
-    """What the page is set to for 'delf' or 'xfeat'.
+    """The settings on the page for 'delf' or 'xfeat'.
 
     Returns the lowest similarity (cosine), the tolerance as a share of the longer side, and the
     kind of map.
@@ -124,7 +124,7 @@ def chosen_settings(features: str) -> tuple[float, float, geometry.Model]:
 
 
 def _key_prefix(features: str) -> str:
-    """What the keys of the settings for 'delf' or 'xfeat' begin with, in the session."""
+    """The beginning of the session keys of the settings for 'delf' or 'xfeat'."""
     return "kp" if features == "delf" else f"kp-{features}"
 
 

@@ -161,7 +161,7 @@ def show_keypoints(
 
 
 def _digest(features: LocalFeatures) -> str:
-    """Stands for the keypoints in the key of a figure."""
+    """A value for the key of a figure, equal only for equal keypoints."""
     return hashlib.sha256(features.keypoints.tobytes()).hexdigest()
 
 
@@ -238,7 +238,7 @@ def show_receptive_fields(
     note: str,
     stem: str,
 ) -> None:
-    """Draw the square that the strongest keypoint of each pyramid level sees.
+    """Draw the receptive field, a square, of the strongest keypoint of each pyramid level.
 
     size: (width, height) of the original of ``picture``. note: the small print. stem: of the files
     to download.

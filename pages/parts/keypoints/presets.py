@@ -1,4 +1,4 @@
-"""Pairs of pictures of the embedded collection that teach what matching can and cannot do."""
+"""Pairs of pictures of the embedded collection that show where matching works and fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEATURES = ("delf", "xfeat")  # that the matchers use
 
 
 class Preset(NamedTuple):
-    """Two pictures, and what to say about them.
+    """Two pictures and an explanation.
 
     query, result: their names. confirmed_by: the matchers of MATCHERS that find enough inliers.
     """

@@ -26,7 +26,7 @@ def compare_checkpoints(
     size: tuple[int, int],
     level: float | None,
 ) -> None:
-    """Offer another checkpoint of DELF, and draw what both find side by side.
+    """Offer another checkpoint of DELF, and draw the keypoints of both side by side.
 
     features: of the picture by ``delf``. size: (width, height) of the original of ``picture``.
     level: the pyramid level of the attention maps to draw; None for keypoints.

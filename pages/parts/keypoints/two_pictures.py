@@ -1,4 +1,4 @@
-"""The view "Two pictures": what the local features of two pictures have in common."""
+"""The view "Two pictures": matches between the local features of two pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ state = st.session_state
 def show_two_pictures(
     collection: Collection, delf: DelfExtractor, xfeat: XFeatExtractor
 ) -> query.QueryPicture | None:
-    """Choose two pictures on the left, and show on the right what each matcher finds.
+    """Choose two pictures on the left, and show the result of each matcher on the right.
 
     Returns the first picture; None where none is chosen yet.
     """
@@ -155,7 +155,7 @@ def _choose_second_picture(
             return f"{name} · the query itself"
         return f"{ranks[name]} · {_inliers_text(ranking, places[name])} · {name}"
 
-    # Each query, with its box, has a list of its own: Streamlit would show the labels of another.
+    # Each query, with its box, needs a key of its own: Streamlit would show the labels of another.
     key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
     name = st.selectbox(
         "Result",
@@ -179,7 +179,7 @@ def _show_comparison(
     jpegs: tuple[bytes, bytes],
     sizes: tuple[tuple[int, int], tuple[int, int]],
 ) -> None:
-    """Show what one matcher finds: the verdict, the matches, and one picture over the other.
+    """Show the result of one matcher: the verdict, the matches, and one picture over the other.
 
     jpegs: copies of both pictures. sizes: (width, height) of each original.
     """
@@ -256,7 +256,7 @@ def _match_rows(comparison: Comparison) -> list[dict]:
 
 
 def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
-    """Say what the number of inliers means. Returns whether there are keypoints to draw."""
+    """Explain the number of inliers. Returns whether there are keypoints to draw."""
     st.markdown(
         f"#### {matcher.title}", help=explained("keypoint", "match", "inliers", "transformation")
     )
@@ -291,12 +291,12 @@ def _inliers_text(ranking: Ranking, place: int) -> str:
     assert ranking.inliers is not None  # it is DELF's
     if ranking.inliers[place]:
         return f"{ranking.inliers[place]} inliers"
-    # Inliers come before votes, so the verified pictures are the first of the ranking.
+    # The ranking sorts by inliers, then by votes, so the verified pictures come first.
     return f"fewer than {NOISE_FLOOR} inliers" if place < SHORTLIST else "not verified"
 
 
 def _explain_rank(ranking: Ranking, votes: np.ndarray, name: str, own: str | None) -> None:
-    """Show how DELF's search came to the rank of a result: votes, inliers, final rank.
+    """Explain the rank of a result in DELF's search: votes, inliers, final rank.
 
     votes: (N,) float32, of every picture of the index. own: the name of the query, where it is a
     picture of the collection: a search leaves it out.
