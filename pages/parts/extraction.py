@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 
 from pages.parts.loaders import (
     cached,
@@ -26,16 +27,22 @@ from pages.parts.turns import in_turn
 from retrieval.collections import Collection
 from retrieval.evaluation import ablation
 from retrieval.images import Box
-from retrieval.methods.base import LocalFeatures, as_local
+from retrieval.methods.base import LocalFeatures, Method, as_local
 from retrieval.methods.places import Places
 from retrieval.ranking import lighterglue as lighterglue_module
-from retrieval.ranking import verification, verifiers
+from retrieval.ranking import search, verification, verifiers
 from retrieval.ranking.geometry import Verification
 from retrieval.ranking.ranking import Query
 
 if TYPE_CHECKING:
     from pages.parts.query import QueryPicture
     from retrieval.methods.delf import Attention
+
+
+def _decoded_for(method: Method, source: Path | bytes) -> Image.Image:
+    """A picture for a method. Slow workers do what comes next where that takes seconds."""
+    search.leave_to_slow_workers(method)
+    return decoded(source)
 
 
 def places(
@@ -51,7 +58,7 @@ def places(
     return cached(
         source,
         ("places", key, box, method.checkpoint.id, json.dumps(settings)),
-        lambda: method.places(decoded(source), box),
+        lambda: method.places(_decoded_for(method, source), box),
         "Looking at every place of the picture",
     )
 
@@ -69,7 +76,7 @@ def steps(
     return cached(
         query_picture.source,
         ("steps", file_key(path / "manifest.json"), query_picture.key, box),
-        lambda: ablation.take_steps(method, decoded(query_picture.source), box),
+        lambda: ablation.take_steps(method, _decoded_for(method, query_picture.source), box),
         "Taking the picture through the network",
     )
 
@@ -82,7 +89,7 @@ def delf(
     return cached(
         source,
         features_key(key, box, method, settings),
-        lambda: as_local(method.describe(decoded(source), box)),
+        lambda: as_local(method.describe(_decoded_for(method, source), box)),
         "Finding keypoints",
     )
 
@@ -108,7 +115,7 @@ def attention(
     return cached(
         source,
         ("attention", key, scale, method.checkpoint.id, json.dumps(settings)),
-        lambda: method.attention(decoded(source), scale),
+        lambda: method.attention(_decoded_for(method, source), scale),
         "Looking at every place of the picture",
     )
 

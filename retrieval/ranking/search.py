@@ -74,14 +74,16 @@ def rank_picture(
 
 
 def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Features:
-    """Features of the picture to search with, or of a box in it.
+    """Features of the picture to search with, or of a box in it."""
+    leave_to_slow_workers(method)
+    return method.describe(picture, box)
 
-    Slow workers do it where the method computes many pixels.
-    """
+
+def leave_to_slow_workers(method: Method) -> None:
+    """Move the work of this thread to slow workers, where the method computes many pixels."""
     share = 1 if method.checkpoint.trunk.startswith(QUICK_TRUNK) else 8
     if share * method.pixels > QUICK_PIXELS:
         workers.move_to_slow_workers()
-    return method.describe(picture, box)
 
 
 def rank_query(
