@@ -35,7 +35,7 @@ SIZE = 160, 120
 
 class Cells(OneByOne):
     name, title, kind = "delf", "DELF", "local"
-    checkpoint = SimpleNamespace(id="delf-lite0", sha256="0" * 64)
+    checkpoint = SimpleNamespace(id="delf-lite0", sha256="0" * 64, trunk="efficientnet-lite0")
     settings = {"scales": [1.0]}
 
     def __init__(self):
