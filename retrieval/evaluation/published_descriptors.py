@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retrieval import files
+from retrieval import files, rehearsal
 from retrieval.collections import PRECOMPUTED, Collection, downloads, open_collection, transfer
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import rank_descriptors, runs
@@ -113,6 +113,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         if matfile_version(path)[0] != 1:
             raise ValueError("another version than 5")
         _check_packed(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
+        rehearsal.rehearse(_load, path)
         # Of two with one name, scipy reads the first; and an item of a cell takes 150 bytes.
         stated = sorted(one for one in whosmat(path) if one[0] in expected)
         numbers = all(kind in ("single", "double") for *_, kind in stated)
@@ -120,6 +121,8 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         if fine:
             content = loadmat(path, variable_names=list(expected))
             arrays = [np.ascontiguousarray(content[name].T, np.float32) for name in expected]
+    except RetrievalError:
+        raise
     except Exception as error:  # scipy raises a dozen kinds on bad bytes
         raise RetrievalError(f"{path.name} is not a readable .mat file; run it again.") from error
     if not fine:
@@ -127,6 +130,19 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
     if not all(np.isfinite(array).all() for array in arrays):
         raise RetrievalError(f"{path.name} holds descriptors that are not numbers.")
     return arrays[0], arrays[1]
+
+
+def _load(path: Path) -> None:
+    """Load the arrays of a ``.mat``. A damaged file may end the process: scipy takes the number of
+    a type for an address in a table."""
+    from scipy.io import loadmat
+
+    try:
+        loadmat(path, variable_names=["Q", "X"])
+    except MemoryError:
+        raise
+    except Exception:
+        return  # ``read_mat`` says what is wrong
 
 
 def _check_packed(path: Path, most: int) -> None:

@@ -568,6 +568,16 @@ def test_published_descriptors_that_point_back(tmp_path, monkeypatch):
         read_mat(path, 2, 3)
 
 
+def test_published_descriptors_with_a_type_that_does_not_exist(tmp_path):
+    """scipy ended the process."""
+    path = tmp_path / "a.mat"
+    savemat(path, {"Q": np.ones((2048, 2), np.float32), "X": np.ones((2048, 3))})
+    data = bytearray(path.read_bytes())
+    data[173], data[176] = 15, 0
+    path.write_bytes(data)
+    refused("a.mat is refused", read_mat, path, 2, 3)
+
+
 def test_published_descriptors_made_of_cells(tmp_path):
     """100 MB of those for RParis6k took 2.5 GB."""
     path, cells = tmp_path / "a.mat", np.full((2048, 3), None)
