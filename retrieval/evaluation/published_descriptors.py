@@ -133,8 +133,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
 
 
 def _load(path: Path) -> None:
-    """Load the arrays of a ``.mat``. A damaged file may end the process: scipy takes the number of
-    a type for an address in a table."""
+    """Load the arrays of a ``.mat``, in a process of its own: a damaged file can crash scipy."""
     from scipy.io import loadmat
 
     try:

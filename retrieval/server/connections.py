@@ -20,8 +20,8 @@ class Connection(H11Protocol):
 
     Where there are too many, a connection of the client that has most of them is closed: the oldest
     that waits for its client (to send a request or to read an answer), or else the oldest. Where
-    too much waits to be read, the connection goes on which most of it waits, of the client for whom
-    most waits.
+    over MAX_UNREAD bytes wait to be read, the connection with most of them is closed, of the client
+    with most of them.
     """
 
     # By client, oldest first: thousands may be made in a second.
