@@ -46,6 +46,7 @@ class Connection(H11Protocol):
             theirs = max(self.open.values(), key=len)
             waiting = (other for other in theirs if other._waits_for_client())
             next(waiting, next(iter(theirs)))._abort()
+        self._limit_unread()  # its answer may have been sent before it counted
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -57,6 +58,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self._limit_unread()
+
+    def _limit_unread(self) -> None:
         if self._unread():
             by_client = {key: sum(one._unread() for one in self.open[key]) for key in self.open}
             if sum(by_client.values()) > MAX_UNREAD:
