@@ -62,8 +62,7 @@ def open_anywhere(where: str) -> Collection:
         raise RetrievalError("fsspec takes :: in an address for several; give one without.")
     last = PurePosixPath(_shown(address).rpartition("://")[2])
     name = (last.stem if _is_zip(address) else last.name) or "pictures"
-    place = _place(address)
-    names, missing = place.names(), tuple(place.missing)
+    names, missing = _place(address).listed()
     return Remote(name, name, None, names, note=left_out(missing), address=address, missing=missing)
 
 
@@ -120,12 +119,11 @@ class Remote(Collection):
         return images.read_bytes(bytes(data), name)
 
     def check_folder(self, folder: PurePath, gone: str) -> bool:
-        if folder.as_posix() in self.missing:
-            raise unreadable(f"{folder} in {_shown(self.address)}", "its page is not there")
+        name = folder.as_posix()
+        if name in self.missing:
+            raise unreadable(f"{name} in {_shown(self.address)}", "its page is not there")
         with _errors_explained(self.address):
-            return self.place.check_folder(
-                folder.as_posix(), gone, folder.as_posix() in self._with_pictures
-            )
+            return self.place.check_folder(name, gone, name in self._with_pictures)
 
     @cached_property
     def _with_pictures(self) -> frozenset[str]:
@@ -145,17 +143,18 @@ class _Folder:
         self.files, path = _connected(address)
         self.start = path.rstrip("/") + "/"
         self.web = address.startswith(("http://", "https://"))  # whose paths are percent-encoded
-        self.missing: list[str] = []  # see ``Remote``
 
-    def names(self) -> tuple[str, ...]:
+    def listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the pictures, and of the folders that are ``Remote.missing``."""
         from retrieval.images import SUFFIXES
 
         names: set[str] = set()  # a web page may spell one in several ways: p.jpg and %70.jpg
+        missing: list[str] = []
         others = 0
         with _errors_explained(self.address):
             if self.web:
-                found, missing = _linked(self.start, self.files.cat_file)
-                self.missing = [unquote(one[len(self.start) : -1]) for one in missing]
+                found, away = _linked(self.start, self.files.cat_file)
+                missing = [unquote(folder[len(self.start) : -1]) for folder in away]
             else:
                 found = self.files.find(self.start)
         for path in found:
@@ -169,7 +168,7 @@ class _Folder:
                 names.add(check_name(name))
             else:
                 others += 1
-        return in_order(names, others, _shown(self.address))
+        return in_order(names, others, _shown(self.address)), tuple(missing)
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
         """Whether a folder is there. Raises what says that it cannot be read: ``find`` leaves it
@@ -258,7 +257,6 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[
 
 class _Zip:
     unreadable = archives.DAMAGE
-    missing = ()
 
     def __init__(self, address: str):
         from retrieval.images import SUFFIXES
@@ -273,8 +271,9 @@ class _Zip:
                 file, _shown(address), max_files=MAX_FILES, suffixes=SUFFIXES
             )
 
-    def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self.files))
+    def listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """As of ``_Folder``; nothing is missing in a zip."""
+        return tuple(sorted(self.files)), ()
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
         """A zip is read as a whole."""
