@@ -2,6 +2,7 @@
 const scroller = () => document.querySelector('[data-testid="stMain"]');
 const MENU = 50; // pixels at the top that the menu lies over
 const key = () => `scroll ${location.pathname}`;
+const BY_HAND = ["wheel", "pointerdown", "keydown"]; // from then on the visitor leads
 
 function keep() {
   let timer = null;
@@ -30,7 +31,7 @@ function keep() {
       else there += 1;
       if (there > 12 || ++ticks > 600) stop();
     }, 100);
-    for (const name of ["wheel", "touchstart", "keydown"]) {
+    for (const name of BY_HAND) {
       window.addEventListener(name, stop, { once: true });
     }
   });
@@ -51,7 +52,7 @@ function bring(name) {
     still = there && !running ? still + 1 : 0;
     if (still > 2 || (!running && ++ticks > 25)) clearInterval(going);
   }, 400);
-  for (const name of ["wheel", "pointerdown", "keydown"]) {
+  for (const name of BY_HAND) {
     window.addEventListener(name, () => { clearInterval(going); }, { once: true });
   }
 }
