@@ -6,7 +6,8 @@ times the memory of one and would not be done sooner.
 Workers may be *quick*: then they have *slow* workers beside them. A piece of work that turns out to
 take long leaves the quick workers (``move_to_slow_workers``) and is done again, from its beginning,
 by the slow ones. So work that takes long waits for other such work, and short work does not wait
-for it.
+for it. A client that has work with the slow workers keeps at most one quick worker busy: its next
+work may take long too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar
@@ -128,7 +129,7 @@ class Workers:
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by client, next one first
         self._threads: list[threading.Thread] = []
         self._seconds = 1.0  # that a piece of work took of late, without its parts
-        self._busy = 0  # threads at work
+        self._at_work: Counter[str] = Counter()  # threads at work, by client
 
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
@@ -203,9 +204,13 @@ class Workers:
     def _run(self) -> None:
         _in_quick_workers.set(self.slow is not None)
         while True:
-            self._do(self._next())
+            work = self._next()
+            who = work.who
+            self._do(work)
+            del work  # see ``_finish``
             with self._changed:
-                self._busy -= 1
+                self._at_work -= Counter([who])  # drops clients with none
+                self._changed.notify()  # other work of this client may begin now
 
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
@@ -213,19 +218,28 @@ class Workers:
             # One thread is enough to give back memory for all.
             first = self.tidy and threading.current_thread() is self._threads[0]
             pause = 0
-            while not self._waiting:
+            while (who := next(filter(self._may_begin, self._waiting), None)) is None:
                 seconds = PAUSES[min(pause, len(PAUSES) - 1)] if first else None
-                if not self._changed.wait(seconds) and not self._busy:
+                if not self._changed.wait(seconds) and not self._at_work:
                     memory.give_back()
                 pause += 1
-            who, works = self._waiting.popitem(last=False)
+            works = self._waiting.pop(who)
             work = works.popleft()
             if works:
                 self._waiting[who] = works  # at the end of the round
-            self._busy += 1
+            self._at_work[who] += 1
             # What waits begins in a moment, beside this piece of work.
-            threads.share(min(self._busy + len(self._waiting), self.count))
+            threads.share(min(self._at_work.total() + len(self._waiting), self.count))
             return work
+
+    def _may_begin(self, who: str) -> bool:
+        """Whether a worker may take the next piece of work of this client."""
+        return not (self._at_work[who] and self.slow and self.slow.has_work_of(who))
+
+    def has_work_of(self, who: str) -> bool:
+        """Whether work of this client waits or is done here."""
+        with self._changed:
+            return who in self._waiting or self._at_work[who] > 0
 
     def _do(self, work: _Work) -> None:
         if work.future.done():  # cancelled
