@@ -317,13 +317,25 @@ def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Coll
 
 
 def _views(path: Path, names: tuple[str, ...]) -> Metadata:
-    """The renderer's notes on the embedded pictures, without its measurements."""
+    """The renderer's notes on the embedded pictures, in a visitor's words."""
     if not path.is_file():
         return {}
     table = of_pictures(read_table(path), names)
-    shown = ("landmark", "kind", "light", "season", "occluder", "distance")
+    titles = {
+        "landmark": "landmark",
+        "kind": "view",
+        "light": "light",
+        "season": "season",
+        "occluder": "in_front",
+        "distance": "distance_in_metres",
+    }
+    words = {"view": "whole", "cut": "part", "scene": "street"}  # of the renderer's kinds of views
     return {
-        name: {column: values[column] for column in shown if column in values}
+        name: {
+            title: words.get(str(values[column]), values[column])
+            for column, title in titles.items()
+            if column in values
+        }
         for name, values in table.items()
     }
 

@@ -10,14 +10,16 @@ from PIL import Image, ImageDraw
 from retrieval.figures.local_features import DOT_RADIUS, INLIER
 from retrieval.methods.base import LocalFeatures
 
-OVERLAY_COLOUR = (230, 20, 60)
-POSITIVE, NEGATIVE = (0, 114, 178), (230, 159, 0)  # Okabe and Ito
+# Of twelve hues yellow differs most from grey pictures of buildings for red- and green-blind people,
+# and blue most from yellow.
+OVERLAY_COLOUR, BELOW_ZERO = (255, 225, 0), (0, 60, 255)
+POSITIVE, NEGATIVE = (199, 127, 0), (0, 114, 178)  # after Okabe and Ito
 GAP = 6  # pixels between the pictures of a mosaic
 MIN_OPACITY = 40  # of 255; that of a zero, so that a strip is seen where it is empty
 
 
 def overlay(picture: Image.Image, strength: np.ndarray) -> Image.Image:
-    """A picture in grey under a red that is as opaque as ``strength`` is high.
+    """A picture in grey under a yellow that is as opaque as ``strength`` is high.
 
     strength: (h, w); 0 is transparent, and the maximum is the most opaque.
     """
@@ -42,7 +44,7 @@ def mosaic(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 def strip(vector: np.ndarray, width: int = 1280, height: int = 36) -> Image.Image:
     """The numbers of a vector (D,) as columns from left to right: RGBA of width × height pixels.
 
-    Blue above zero, orange below; the larger, the more opaque. Where D is more than ``width``,
+    Orange above zero, blue below; the larger, the more opaque. Where D is more than ``width``,
     neighbours share a pixel.
     """
     # The square root makes small numbers visible.

@@ -47,7 +47,8 @@ def test_the_town_knows_what_was_rendered():
     assert town.metadata["belltower_003.jpg"]["landmark"] == "belltower"
     columns = metadata.choices(town.metadata)
     assert columns["light"] == ["dusk", "evening", "noon", "overcast"]
-    assert "distance" not in columns  # as good as every picture has another
+    assert columns["view"] == ["detail", "far", "house", "part", "sky", "street", "whole"]
+    assert "distance_in_metres" not in columns  # as good as every picture has another
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,20 @@ from retrieval.figures import steps
 from retrieval.methods.base import LocalFeatures
 
 
-def test_strong_places_turn_red():
+def test_strong_places_turn_yellow():
     strength = np.zeros((4, 4))
     strength[0, 3] = 5.0
     shown = np.asarray(steps.overlay(Image.new("RGB", (80, 80), "gray"), strength), int)
-    red = shown[..., 0] - shown[..., 2]
+    yellow = shown[..., 0] - shown[..., 2]
     assert shown.shape == (80, 80, 3)
-    assert red[:20, 60:].mean() > 50 > 1 > red[60:, :20].mean()
+    assert yellow[:20, 60:].mean() > 50 > 1 > yellow[60:, :20].mean()
+
+
+def test_red_and_green_blind_people_see_the_heat_on_a_picture():
+    """They see lightness, and how far blue is from the two others: red looks like brick to them."""
+    for colour, sign in ((steps.OVERLAY_COLOUR, 1), (steps.BELOW_ZERO, -1)):
+        red, green, blue = colour
+        assert sign * ((red + green) / 2 - blue) > 200
 
 
 def test_a_picture_where_nothing_is_strong():

@@ -205,8 +205,8 @@ def test_the_map_says_what_a_query_finds():
     # The colour can say what the table beside the pictures knows, numbers on a scale.
     known = open_collection("town").metadata
     colour = app.selectbox(key="map-colour-town")
-    assert {"Light", "Distance"} < set(colour.options)
-    for column in ("light", "distance"):
+    assert {"Light", "Distance in metres"} < set(colour.options)
+    for column in ("light", "distance_in_metres"):
         app.selectbox(key="map-colour-town").set_value(column).run()
         assert not app.exception
         for rows in drawn(app):

@@ -319,6 +319,7 @@ def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.get_by_role("link", name="See the matches").click()
     page.get_by_text("Still in use: belltower_001.jpg").wait_for()
     page.get_by_role("heading", name="XFeat").first.wait_for()
+    page.get_by_role("img", name="matches are inliers, drawn as lines").first.wait_for()
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def _attention(picture: Image.Image, attention: np.ndarray | None) -> None:
     ):
         if attention is not None:
             st.image(step_figures.overlay(picture, attention), alt="Attention at every place")
-            st.caption("Red: high attention. This is the whole picture: the box comes later.")
+            st.caption("Yellow: high attention. This is the whole picture: the box comes later.")
 
 
 def _keypoints(

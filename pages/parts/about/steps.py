@@ -53,13 +53,13 @@ def channels(picture: Image.Image, features: np.ndarray, strength: np.ndarray) -
     pictures = [step_figures.overlay(small, features[channel]) for channel in order]
     text = f"The {len(order)} strongest of {len(features):,} channels"
     st.image(step_figures.mosaic(pictures, COLUMNS), width="stretch", alt=text)
-    st.caption(f"{text}. Red: the channel responds to what is there.")
+    st.caption(f"{text}. Yellow: the channel responds to what is there.")
 
 
 def strip(vector: np.ndarray, text: str) -> None:
     """A descriptor as a strip of colours."""
     st.image(step_figures.strip(vector), alt=text, width="stretch")
-    signed = " Blue is above zero, orange below." if (vector < 0).any() else ""
+    signed = " Orange is above zero, blue below." if (vector < 0).any() else ""
     st.caption(f"{text} The stronger the colour, the further from zero.{signed}")
 
 

@@ -190,7 +190,7 @@ def _pooling(followed: FollowedQuery, opened: Index, described: Steps, variants:
         top = np.sort(shares.ravel())[::-1]
         tenth = max(1, round(0.1 * top.size))
         right.caption(
-            "Red: how much each place counts. The strongest tenth of the places has "
+            "Yellow: how much each place counts. The strongest tenth of the places has "
             f"**{top[:tenth].sum() / top.sum():.0%}** of the weight."
         )
         steps.strip(described.pooled(p), f"The {channels:,} pooled numbers, brought to length 1.")

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
+from retrieval.figures.steps import BELOW_ZERO, OVERLAY_COLOUR
 from retrieval.methods.places import Places, pairs
 
 HERE = Path(__file__).parent
@@ -70,6 +71,7 @@ def heat(
             "parts": base64.b64encode(whole.tobytes()).decode(),
             "step": step,
             "note": note,
+            "colours": (OVERLAY_COLOUR, BELOW_ZERO),
             "sides": [
                 {"src": uri(jpeg), "alt": alt, "size": size, "box": one.box, "grid": one.shape}
                 for jpeg, alt, size, one in zip(
@@ -100,6 +102,7 @@ def matches(
     _matches(
         key=key,
         data={
+            "label": f"{np.sum(inliers)} of {len(inliers)} matches are inliers, drawn as lines",
             "note": "Point at a line to see that match alone. A click or tap keeps it.",
             "sides": [
                 {

@@ -1,6 +1,7 @@
 // Two pictures, and on each what its places add to the score. A click on a place of one shows what
 // that place adds together with each place of the other. data.parts: int16 in base64, all places
 // of the first times all places of the second, in steps of data.step.
+// data.colours: of places that add to the score, and of those that take from it.
 export default function ({ data, parentElement }) {
   const bytes = Uint8Array.from(atob(data.parts), (letter) => letter.charCodeAt(0));
   const parts = new Int16Array(bytes.buffer);
@@ -29,7 +30,7 @@ export default function ({ data, parentElement }) {
       const pixels = small.getContext("2d").createImageData(grid[1], grid[0]);
       maps[which].forEach((part, place) => {
         const strength = Math.abs(part) / most;
-        pixels.data.set(part < 0 ? [0, 60, 255] : [255, 30, 60], 4 * place);
+        pixels.data.set(data.colours[part < 0 ? 1 : 0], 4 * place);
         pixels.data[4 * place + 3] = 200 * strength;
       });
       small.getContext("2d").putImageData(pixels, 0, 0);

@@ -26,6 +26,7 @@ export default function ({ data, parentElement }) {
   else place[1].x = place[0].width + GAP;
   const width = narrow ? 1000 : place[1].x + place[1].width;
   const height = narrow ? place[1].y + place[1].height : 1000;
+  svg.setAttribute("aria-label", data.label);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   const at = (which, [x, y]) => [
@@ -60,6 +61,7 @@ export default function ({ data, parentElement }) {
       x1, y1, x2, y2, stroke: colour, "stroke-width": 1.4 * unit, "stroke-opacity": 0.8,
       "stroke-dasharray": match.inlier ? "none" : `${4 * unit} ${3 * unit}`,
     });
+    const edge = make("line", { x1, y1, x2, y2, stroke: "#fff", "stroke-width": 3 * unit, "stroke-opacity": 0.5 });
     const ends = [[x1, y1], [x2, y2]].map(([cx, cy]) => make("circle", {
       cx, cy, r: 3 * unit, fill: colour, stroke: "#fff", "stroke-width": unit,
     }));
@@ -73,7 +75,7 @@ export default function ({ data, parentElement }) {
         "stroke-width": wide * unit, "clip-path": `url(#${id}-${which})`, visibility: "hidden",
       })) : [];
     });
-    group.append(...fields, line, ...ends, hit);
+    group.append(...fields, edge, line, ...ends, hit); // the pale edge is seen on a dark picture
     group.show = () => {
       group.parentNode.append(group); // above the others, and still among its kind
       fields.forEach((field) => field.setAttribute("visibility", "visible"));

@@ -35,7 +35,7 @@ def choose_filter(collection: Collection) -> None:
         key="where",
         accept_new_options=True,
         help="What is known of the pictures. Type a filter of your own as "
-        '`landmark == "chapel" and distance < 60`.',
+        '`landmark == "chapel" and season == "snow"`.',
         persist_state="session",
     )
 

@@ -71,7 +71,7 @@ def _show_places(
         jpegs,
         sizes,
         (first, second),
-        f"Red places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
+        f"Yellow places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
         "a place, or go there with the arrow keys, to see where the other picture is like it.",
         f"heat-{other.name}",
     )
