@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs
+from retrieval.figures.style import DARK_BACKGROUND
 from retrieval.methods.delf import DELF
 from retrieval.networks.records import HEADS
 
@@ -269,6 +271,38 @@ def test_a_blank_picture_has_no_keypoints_to_follow():
     app.file_uploader(key="about-upload").upload("blank.png", out.getvalue(), "image/png").run()
     assert not app.exception
     assert any("no keypoint" in one.value for one in app.info)
+
+
+def test_colours_of_the_map_are_seen_on_white_and_dark_and_come_with_shapes():
+    def contrast(one, other):
+        low, high = sorted(
+            sum(
+                weight * (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4)
+                for weight, part in zip((0.2126, 0.7152, 0.0722), rgb, strict=True)
+            )
+            for rgb in (
+                [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)] for colour in (one, other)
+            )
+        )
+        return (high + 0.05) / (low + 0.05)
+
+    for colour in (*collection_map.COLOURS, collection_map.UNKNOWN):
+        for background in ("#ffffff", DARK_BACKGROUND):
+            assert contrast(colour, background) >= 3
+    chart = collection_map._chart(
+        [
+            {"Picture": str(n), "Landmark": f"{n:02}", "value": f"{n:02}", "x": n, "y": n}
+            | {"ring": False, "query": False}
+            for n in range(20)
+        ],
+        "landmark",
+        "N",
+    ).to_dict()
+    encoding = chart["layer"][1]["encoding"]
+    kinds = [encoding[channel]["scale"]["range"] for channel in ("fill", "shape")]
+    assert len(set(zip(*kinds, strict=True))) == 20
+    for ranges in kinds:  # of neighbours
+        assert all(one != other for one, other in itertools.pairwise(ranges))
 
 
 def test_a_map_of_more_landmarks_than_colours_and_shapes():

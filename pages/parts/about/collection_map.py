@@ -21,11 +21,11 @@ from retrieval.methods import METHODS
 LANDMARK = "landmark"  # the column by which marks are coloured at first
 MAX_WORDS = 20  # different words of a column that can be told apart by colour
 MAX_COLOURED_NUMBERS = 6  # different numbers of a column that each get a colour
-# Of Paul Tol's "bright" scheme, which colour-blind people tell apart, on white and on black. When
-# they are used up, they come again with the next shape, every other one hollow.
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
+# Each has 3 : 1 on white and on a dark page, and colour-blind people tell them apart. Neighbours in
+# the legend differ in shape too. Five colours with four shapes make twenty kinds; then hollow ones.
+COLOURS = ("#3355ff", "#a69021", "#177345", "#9542a6", "#7c93bf")
 SHAPES = ("circle", "triangle-up", "diamond", "square")
-UNKNOWN = "#9aa4ad"
+UNKNOWN = "#7A8692"
 # Pixels of a mark, a letter and a whole name in the legend: two columns fit on a telephone.
 MARK_WIDTH, LETTER_WIDTH, NAME_WIDTH = 28, 6.5, 140
 NEAREST = 10  # neighbours of the query that are marked
@@ -47,11 +47,13 @@ def section(followed: FollowedQuery) -> None:
     collection = followed.collection
     st.markdown(
         "Each mark is a picture; colour and shape say its landmark. Where a landmark makes a group "
-        "of its own, the method tells it apart; where landmarks mix, it confuses them. Small grey "
-        "dots: no landmark is known. Point at a mark to see its picture, click it to search with "
-        f"it; click a name below a map to see it alone. Rings: the {NEAREST} nearest neighbours of "
-        "the picture above. Cross: that picture, if it is on the map. DELF has no map: it has "
-        "hundreds of descriptors for each picture."
+        "of its own, the method tells it apart; where landmarks mix, it confuses them. DELF has no "
+        "map: it has hundreds of descriptors for each picture."
+    )
+    st.markdown(
+        "Point at a mark to see its picture; click it to search with it. Click a name below a map "
+        f"to see it alone. Rings: the {NEAREST} nearest neighbours of the picture above. Cross: "
+        "that picture, if it is on the map. Small grey dots: no landmark is known."
     )
     columns = _columns(collection)
     with st.container(horizontal=True):
@@ -182,7 +184,7 @@ def _chart(rows: list[dict], colour: str, scale: str) -> altair.LayerChart:
         tooltip=tooltips,
     )
     unknown = base.transform_filter("datum.value === null").mark_circle(
-        size=30, opacity=0.7, cursor="pointer", color=UNKNOWN
+        size=30, opacity=1, cursor="pointer", color=UNKNOWN
     )
     marks = base.transform_filter("datum.value !== null").mark_point(
         filled=True, size=90, strokeWidth=2, opacity=0.9, cursor="pointer"
@@ -211,21 +213,14 @@ def _by_amount(marks: altair.Chart, title: str) -> altair.Chart:
 
 
 def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
-    """Marks with a colour and a shape for each ``value``; a click in the legend shows one alone.
-
-    Where there are more values than colours, these come again in another shape, every second time
-    hollow.
-    """
+    """Marks with a colour and a shape for each ``value``; a click in the legend shows one alone."""
     known = sorted({row["value"] for row in rows if row["value"] is not None})
-    rounds = [divmod(n, len(COLOURS)) for n in range(len(known))]
-    colours = [COLOURS[n] for _, n in rounds]
+    colours = [COLOURS[n % len(COLOURS)] for n in range(len(known))]
+    kinds = len(COLOURS) * len(SHAPES)
     channels = {
         "stroke": colours,
-        "fill": [
-            colour if round_number % 2 == 0 else "transparent"
-            for (round_number, _), colour in zip(rounds, colours, strict=True)
-        ],
-        "shape": [SHAPES[round_number % len(SHAPES)] for round_number, _ in rounds],
+        "fill": ["transparent" if n // kinds % 2 else one for n, one in enumerate(colours)],
+        "shape": [SHAPES[n % len(SHAPES)] for n in range(len(known))],
     }
     legend = altair.Legend(
         orient="bottom",

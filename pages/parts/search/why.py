@@ -71,8 +71,8 @@ def _show_places(
         jpegs,
         sizes,
         (first, second),
-        f"Yellow places raise the score, blue ones lower it; all of them add up to {score:.3f}. Click "
-        "a place, or go there with the arrow keys, to see where the other picture is like it.",
+        f"Yellow places raise the score, blue ones lower it; all add up to {score:.3f}. Click a "
+        "place, or go there with the arrow keys, to see where the other picture is like it.",
         f"heat-{other.name}",
     )
     title = METHODS[opened.method].title
