@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from pages.parts import cards, loaders
+from pages.parts import cards
 from pages.parts.about import collection_map, followed_query, local, training, vectors
 from pages.parts.terms import explained
-from retrieval import index, methods
+from retrieval import methods
 from retrieval.networks import checkpoints
 
 METHODS = {"sir": vectors.sir, "delf": local.delf, "cnn-irwnha": vectors.gem}
@@ -42,8 +42,7 @@ else:
     entry = methods.METHODS[part]
     followed = followed_query.pick()
     followed_query.write_link(followed)
-    METHODS[part](followed)  # ends the page where there is no index
-    opened = loaders.index_of(index.find(followed.collection.name)[part], followed.collection)
+    opened = METHODS[part](followed)  # ends the page where there is no index
     checkpoint = checkpoints.registered(part, opened.checkpoint)
     stands_in = f", standing in for {checkpoint.stands_in_for}" if checkpoint.stands_in_for else ""
     st.caption(

@@ -70,12 +70,13 @@ def steps(
 
     Raises RetrievalError where the index was made with other weights or settings.
     """
+    index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
     method = load_method(opened.method, opened.checkpoint, **opened.settings)
     opened.check_method(method)
     return cached(
         query_picture.source,
-        ("steps", file_key(path / "manifest.json"), query_picture.key, box),
+        ("steps", index_key, query_picture.key, box),
         lambda: ablation.take_steps(method, _decoded_for(method, query_picture.source), box),
         "Taking the picture through the network",
     )
@@ -157,6 +158,7 @@ def xfeat_matches(
     reranker: a key of ``verification.PAIR_MATCHERS``. Returns XFeat's features of both, their pairs
     (K, 2) and the verification; None where the result cannot be read.
     """
+    index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection).holding(hit)
     position = opened.positions[hit]
 
@@ -174,7 +176,7 @@ def xfeat_matches(
 
     return cached(
         query_picture.source,
-        (reranker, file_key(path / "manifest.json"), query_picture.key, box, hit),
+        (reranker, index_key, query_picture.key, box, hit),
         compare,
         "Matching keypoints",
     )

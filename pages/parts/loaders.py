@@ -57,6 +57,7 @@ PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 def file_key(path: Path) -> tuple[str, int]:
     """A cache key for a file, which changes with its content: path and time of change in ns.
 
+    It is made before the file is read: what is read may be newer than its key, never older.
     Raises RetrievalError where the file is gone.
     """
     try:
@@ -250,6 +251,7 @@ def confirmed_pairs(
     progress(done, total): called with numbers of pictures. The page warns where some pictures could
     not be compared. Raises RetrievalError where there is no pair then.
     """
+    index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
     opened = opened.first(len(opened))
     database = verifiers.DatabaseFeatures(opened, collection)
@@ -257,12 +259,11 @@ def confirmed_pairs(
     def compare(batch: range) -> tuple[list[groups.Pair], str]:
         return groups.pairs_of(opened, database, batch), database.note
 
-    key = file_key(path / "manifest.json")
     pairs: list[groups.Pair] = []
     note = ""
     for start in range(0, len(opened), PAIR_BATCH):
         batch = range(start, min(start + PAIR_BATCH, len(opened)))
-        found, problem = _kept(CACHE, ("pairs", key, start), partial(compare, batch))
+        found, problem = _kept(CACHE, ("pairs", index_key, start), partial(compare, batch))
         pairs, note = pairs + found, note or problem
         progress(batch.stop, len(opened))
     if note and not pairs:
@@ -293,12 +294,13 @@ def local_ranking(
 
     key: of the query picture, see ``QueryPicture.key``.
     """
+    index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
     opened.check_method(load_method("delf", opened.checkpoint, **opened.settings))
     with st.spinner("Searching"):
         return _kept(
             _session_cache(),
-            ("votes", file_key(path / "manifest.json"), key, box),
+            ("votes", index_key, key, box),
             lambda: (
                 search_module.rank_features(opened, features),
                 opened.searcher.scores(features.descriptors),

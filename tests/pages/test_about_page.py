@@ -195,6 +195,14 @@ def drawn(app):
         yield convert_arrow_bytes_to_pandas_df(data).to_dict("records")
 
 
+@pytest.mark.parametrize("part", ["sir", "delf", "cnn-irwnha"])
+def test_an_index_that_is_replaced_while_its_steps_are_drawn(monkeypatch, part):
+    """It was looked for again below them: a search may have waited for seconds until then."""
+    found = [index.find("town")]
+    monkeypatch.setattr(index, "find", lambda name: found.pop() if found else {})
+    assert "Paper: " in page(part=part).caption[-1].value
+
+
 def test_the_map_says_what_a_query_finds():
     app = page(part="map")
     opened = index.load(TOWN / "gem-lite0")

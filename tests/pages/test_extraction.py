@@ -6,7 +6,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from pages.parts import extraction
+from pages.parts import extraction, loaders
+from retrieval.errors import RetrievalError
 
 PICTURE = SimpleNamespace(source=b"", key="k")
 CALLS = {
@@ -36,3 +37,28 @@ def test_a_large_network_keeps_no_search_waiting(name, monkeypatch):
         method.checkpoint.trunk = trunk
         CALLS[name]()
     assert apart == ["resnet152"]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: extraction.steps(Path(), Mock(), PICTURE, None),
+        lambda: extraction.xfeat_matches(Path(), Mock(), PICTURE, None, "a.jpg", "geometry"),
+        lambda: loaders.confirmed_pairs(Path(), Mock(), Mock()),
+        lambda: loaders.local_ranking(Path(), Mock(), Mock(), "k", None),
+    ],
+)
+def test_results_of_an_index_are_not_kept_for_the_next(work, monkeypatch):
+    """Where an update came between, results of the former index stayed in the cache for the new."""
+    calls = []
+
+    def index_of(path, collection):
+        calls.append("index")
+        raise RetrievalError("enough")
+
+    for module in (extraction, loaders):
+        monkeypatch.setattr(module, "file_key", lambda path: calls.append("key"))
+        monkeypatch.setattr(module, "index_of", index_of)
+    with pytest.raises(RetrievalError):
+        work()
+    assert calls == ["key", "index"]

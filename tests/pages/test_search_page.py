@@ -18,6 +18,7 @@ from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import Credit
 from retrieval.collections.ground_truth import Query
+from retrieval.errors import RetrievalError
 from retrieval.figures import style
 from retrieval.index import describing
 from retrieval.networks import checkpoints
@@ -565,3 +566,20 @@ def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch)
     first = hits(go(start(method="cnn-irwnha")))
     monkeypatch.setattr(turns, "WORKERS", None)  # nobody is there to search
     assert hits(go(start(method="cnn-irwnha"))) == first
+
+
+def test_an_index_that_is_deleted_while_a_result_is_open(little, monkeypatch):
+    app = go(start())
+    app.button(key="open-cnn-irwnha-4").click().run()
+    monkeypatch.setattr(index, "find", lambda name: {})
+    app.button(key="step-Next").click().run()
+    assert not app.exception, app.exception
+    assert "There is no CNN-IRwNHA index" in app.info[-1].value
+
+
+def test_an_index_that_is_replaced_between_the_search_and_its_pictures(little, monkeypatch):
+    def pair_cosines(path, collection):
+        raise RetrievalError("It was made of another list of pictures.")
+
+    monkeypatch.setattr(loaders, "pair_cosines", pair_cosines)
+    assert "another list of pictures" in go(start(fold="yes")).error[0].value

@@ -16,6 +16,7 @@ from pages.parts.search.answer import score_text
 from pages.parts.search.why import explain_result
 from retrieval import index
 from retrieval.figures import steps as step_figures
+from retrieval.index import Index
 from retrieval.methods.base import LocalFeatures
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import SHORTLIST
@@ -24,8 +25,8 @@ MAX_KEYPOINTS = 150  # keypoints that are drawn
 PICTURE_SIDE = 420  # pixels of the longer side of a picture on show
 
 
-def delf(followed: FollowedQuery) -> None:
-    """Draw all steps of DELF."""
+def delf(followed: FollowedQuery) -> Index:
+    """Draw all steps of DELF. Returns its index."""
     paths = index.find(followed.collection.name)
     if "delf" not in paths:
         notices.no_index(followed.collection, "delf")
@@ -60,6 +61,7 @@ def delf(followed: FollowedQuery) -> None:
         shown = range(min(steps.RESULTS, len(ranking.names)))
         captions = [score_text(ranking, n, short=True) for n in shown]
         steps.show(followed, ranking, captions, "delf")
+    return opened
 
 
 def _attention(picture: Image.Image, attention: np.ndarray | None) -> None:

@@ -76,8 +76,8 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
         steps.channels(picture, described.maps[0], described.pooled(described.exponent))
 
 
-def sir(followed: FollowedQuery) -> None:
-    """Draw all steps of SIR."""
+def sir(followed: FollowedQuery) -> Index:
+    """Draw all steps of SIR. Returns its index."""
     opened, described, variants = _opened("sir", followed)
     channels = len(described.maps[0])
     _input(followed, opened, described)
@@ -95,6 +95,7 @@ def sir(followed: FollowedQuery) -> None:
         steps.strip(described.pooled(1.0), f"The {channels:,} numbers, brought to length 1.")
     if variants is not None and described.layer is not None:
         _sir_layer(followed, opened, described, variants)
+    return opened
 
 
 @st.fragment
@@ -141,8 +142,8 @@ def _map_caption(followed: FollowedQuery, values: str) -> None:
         )
 
 
-def gem(followed: FollowedQuery) -> None:
-    """Draw all steps of CNN-IRwNHA."""
+def gem(followed: FollowedQuery) -> Index:
+    """Draw all steps of CNN-IRwNHA. Returns its index."""
     opened, described, variants = _opened("cnn-irwnha", followed)
     _input(followed, opened, described)
     if variants is not None:
@@ -151,6 +152,7 @@ def gem(followed: FollowedQuery) -> None:
         scales = range(len(described.maps))
         descriptor = unit(np.mean([described.at_scale(scale) for scale in scales], axis=0))
         feedback.section(6, followed, opened, descriptor)
+    return opened
 
 
 def _exponent(p: float, own: float) -> str:

@@ -93,9 +93,9 @@ def show_answers(search: Search) -> None:
             help=_terms(method_names, judged) if first else None,
         )
         if not compare_all and method in rankings:
-            with slot.container():
+            with slot.container(), notices.errors_shown():
                 reranking.show_summary(rankings[method])
-                _grid(method, search, rankings[method])
+                _grid(method, paths[method], search, rankings[method])
                 _below(method, search, rankings[method])
     if compare_all:
         for method in rankings:
@@ -161,12 +161,12 @@ def _terms(method_names: list[str], judged: Judged | None) -> str:
     )
 
 
-def _grid(method: str, search: Search, ranking: Ranking) -> None:
-    """The best pictures of one method as large cards."""
+def _grid(method: str, path: Path, search: Search, ranking: Ranking) -> None:
+    """The best pictures of one method as large cards. path: of its index."""
     ranks = _ranks_on_show(method, ranking)
     if not ranks:
         return
-    first_noise = _first_noise(method, search.collection, ranking) if state.fold else len(ranking)
+    first_noise = _first_noise(path, search.collection, ranking) if state.fold else len(ranking)
     good = [rank for rank in ranks if rank < first_noise]
     folded = [rank for rank in ranks if rank >= first_noise]
     sections = [("", good, st.container())]
@@ -210,14 +210,16 @@ def _ranks_on_show(method: str, ranking: Ranking) -> list[int]:
     return ranks
 
 
-def _first_noise(method: str, collection: Collection, ranking: Ranking) -> int:
-    """The rank (from 0) from which on results score no higher than unrelated pictures do."""
+def _first_noise(path: Path, collection: Collection, ranking: Ranking) -> int:
+    """The rank (from 0) from which on results score no higher than unrelated pictures do.
+
+    path: of the index. Raises RetrievalError where another index has taken its place.
+    """
     if ranking.inliers is not None:
         above = ranking.inliers > 0
     elif ranking.before:  # the scores of a re-ranker are no cosines
         return len(ranking)
     else:
-        path = own_pictures.indexes(collection)[method]
         _, unrelated = loaders.pair_cosines(path, collection)
         if not len(unrelated):
             return len(ranking)

@@ -23,7 +23,10 @@ def show_result(search: Search) -> None:
     collection, query_picture, judged = search.collection, search.query_picture, search.judged
     state.result = state.pop("enlarged", state.get("result"))
     name, n = state.result
-    path = own_pictures.indexes(collection)[name]
+    path = own_pictures.indexes(collection).get(name)
+    if path is None:  # removed while this dialog was open
+        notices.no_index(collection, name)
+        st.stop()
     with notices.errors_shown():
         ranking = search.ranking(name, path)
     hit = ranking.names[n]
