@@ -344,8 +344,8 @@ def _stamp(part: Path) -> Path:
 def _validator(part: Path, address: str) -> str:
     """The version that the bytes in ``part`` are of; '' if unknown or of another address."""
     try:
-        stamp = json.loads(_stamp(part).read_text())
-        return stamp["validator"] if stamp["address"] == address else ""
+        stamp = files.read_json(_stamp(part))
+        return str(stamp["validator"]) if stamp["address"] == address else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

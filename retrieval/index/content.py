@@ -61,9 +61,13 @@ class Content(NamedTuple):
 
 
 def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The position (N,) int64 that each picture has in an index, by its digest; -1 for new ones."""
+    """The position (N,) int64 that each picture has in an index, by its digest; -1 for new ones.
+
+    Equal pictures keep their order: an index of the same pictures is then the same.
+    """
     positions: dict[str, list[int]] = {}
-    for position, digest in enumerate(index.digests):
+    # From the last to the first, as ``pop`` takes the last of a list.
+    for position, digest in reversed([*enumerate(index.digests)]):
         positions.setdefault(digest, []).append(position)
     found = [
         positions[record["sha256"]].pop() if positions.get(record["sha256"]) else -1

@@ -308,6 +308,17 @@ def test_an_update_keeps_the_graph_until_a_picture_is_deleted(pictures, tmp_path
     assert not list((tmp_path / "out").glob("graph_*"))
 
 
+def test_equal_pictures_do_not_change_the_graph(pictures, tmp_path):
+    """The same build again replaces nothing: the evaluations beside the index stay."""
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    for name in ("050 again.png", "zz.png"):
+        shutil.copy(folder / "050.png", folder / name)
+    before = build(folder, tmp_path / "out")
+    (tmp_path / "out" / "evaluation.json").touch()
+    assert build(folder, tmp_path / "out").manifest == before.manifest
+    assert (tmp_path / "out" / "evaluation.json").is_file()
+
+
 def test_merged_with_a_search(pictures, tmp_path):
     collection = open_collection(pictures)
     parts = [tmp_path / "1", tmp_path / "2"]
