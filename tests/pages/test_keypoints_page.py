@@ -230,6 +230,23 @@ def test_matches_of_an_upload_are_drawn_for_a_file(little, monkeypatch):
         assert thread.submit(drawn[-1], "png").result().startswith(b"\x89PNG")
 
 
+def test_matches_are_drawn_as_they_are_now(little, monkeypatch):
+    """After an update of the index with other settings, the file showed the matches before it."""
+    drawn = []
+    monkeypatch.setattr(two_pictures, "downloads", lambda name, rows, draw: drawn.append(draw))
+    start(view="pair", query="ask.png")
+    before = drawn[-1]("png")
+    match_pictures = two_pictures.match_pictures
+
+    def moved(*arguments):
+        found = match_pictures(*arguments)
+        return dataclasses.replace(found, points=(found.points[0] + 20, found.points[1]))
+
+    monkeypatch.setattr(two_pictures, "match_pictures", moved)
+    start(view="pair", query="ask.png")
+    assert drawn[-1]("png") != before
+
+
 def test_the_names_of_the_results_are_not_looked_through_for_each(little, monkeypatch):
     """In an index of 50,000 pictures that took 8 s, in one of 100,000 four times as long."""
     asked = []

@@ -207,7 +207,9 @@ def _show_comparison(
     )
     note = with_credits(note, query_picture.credit, other.credit)
     outliers = state["kp-outliers"]
-    key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers
+    rows = _match_rows(comparison)
+    digest = hashlib.sha256(repr(rows).encode()).hexdigest()
+    key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers, digest
 
     # Files to download are made in a thread without a session, which has no access to the pictures
     # of a visitor. Not ``open_picture``: until then only JPEGs are kept, not decoded pictures.
@@ -224,7 +226,7 @@ def _show_comparison(
 
     downloads(
         f"{Path(query_picture.name).stem}-{Path(other.name).stem}-{matcher_name}",
-        _match_rows(comparison),
+        rows,
         lambda kind: loaders.figure_file(kind, key, draw),
     )
     if confirmed:
