@@ -42,11 +42,14 @@ def score_rows(labelled_runs: Iterable[LabelledRun], protocols: Iterable[str]) -
 
 
 def method_rows(rows: list[dict], protocol: str) -> list[dict]:
-    """``score_rows`` with a row for each method: mAP of all protocols, the rest of one."""
+    """``score_rows`` with a row for each method: mAP of all protocols, the rest of ``protocol``.
+
+    Its mAP comes first: a telephone shows one column beside the methods.
+    """
     table = []
     for _, group in groupby(rows, key=lambda row: row["Method"]):
-        rows_of_method = list(group)
-        row = next(row for row in rows_of_method if row["Protocol"] == protocol)
+        rows_of_method = sorted(group, key=lambda row: row["Protocol"] != protocol)
+        row = rows_of_method[0]
         table.append(
             {"Method": row["Method"]}
             | {f"mAP {one['Protocol'].capitalize()}": one["mAP"] for one in rows_of_method}

@@ -118,7 +118,7 @@ def show_guide(collection: Collection, query_picture: query.QueryPicture, box: B
                 _link_to_search(
                     collection,
                     STOPS[n + 1],
-                    f"Next: {STOPS[n + 1].title}",
+                    "Next",
                     ":material/arrow_forward:",
                 )
 
