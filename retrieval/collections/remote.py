@@ -154,13 +154,16 @@ class _Folder:
         with _errors_explained(self.address):
             if self.web:
                 found, away = _linked(self.start, self.files.cat_file)
-                missing = [unquote(folder[len(self.start) : -1]) for folder in away]
+                missing = [
+                    unquote(folder[len(self.start) : -1], errors="surrogateescape")
+                    for folder in away
+                ]
             else:
                 found = self.files.find(self.start)
         for path in found:
             name = path.removeprefix(self.start)
             if self.web:
-                name = unquote(name)
+                name = unquote(name, errors="surrogateescape")  # as names of files are read
             parts = PurePosixPath(name).parts
             if not path.startswith(self.start) or any(part.startswith(".") for part in parts):
                 continue
@@ -202,7 +205,7 @@ class _Folder:
     def open(self, name: str) -> BinaryIO:
         if not self.web:
             return self.files.open(self.start + name, "rb")
-        address = self.start + quote(name)
+        address = self.start + quote(name, errors="surrogateescape")
         try:
             return io.BytesIO(self.files.cat_file(address))
         except Exception as error:  # fsspec's ``open`` calls them all FileNotFoundError

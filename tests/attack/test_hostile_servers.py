@@ -274,6 +274,24 @@ def test_a_page_that_names_a_picture_in_several_ways(tmp_path):
         assert len(build(collection, Thumbnail(), tmp_path / "index")) == 1
 
 
+def test_a_name_that_is_no_unicode(tmp_path):
+    """Names of files made in Latin-1: each was asked for under another name, and left out."""
+    pytest.importorskip("aiohttp")
+    paint(tmp_path / "a.png", 1)
+    picture = (tmp_path / "a.png").read_bytes()
+
+    def answer(request):
+        found = request.path == "/photos/caf%E9.png"
+        request.send_response(200 if found or request.path == "/photos/" else 404)
+        request.end_headers()
+        request.wfile.write(picture if found else b'<a href="caf%E9.png">')
+
+    with answering(answer) as address:
+        collection = open_anywhere(f"{address}/photos/")
+        assert collection.names == ("caf\udce9.png",)
+        assert collection.read_bytes("caf\udce9.png") == picture
+
+
 def test_what_comes_with_a_redirect_is_not_read(tmp_path):
     sent, over = [], threading.Event()
 
