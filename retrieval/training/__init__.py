@@ -1,1 +1,1 @@
-"""Fitting and training of what the checkpoints add to their trunks."""
+"""Training: fine-tuning of trunks, and the layers that each method adds to them."""

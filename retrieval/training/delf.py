@@ -1,4 +1,4 @@
-"""DELF's training: the trunk and the attention learn by telling landmarks apart.
+"""DELF's training: the trunk and the attention learn to classify landmarks.
 
 Noh, Araujo, Sim, Weyand and Han, ICCV 2017, section 4: (1) the trunk is fine-tuned up to its
 stride-16 block by classifying landmarks; (2) with the trunk frozen, the attention learns which
@@ -10,7 +10,7 @@ places that XFeat matched and geometry verified become similar (InfoNCE, van den
 In (2) the attention may learn from geometry instead of landmarks, or be left out: then it is the
 norm of the feature.
 
-A *place* is a unit of the feature map.
+A *place* is one position (y, x) of the feature map.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from retrieval.training.validation import mean_average_precision
 
 DIMENSIONS = 40  # of a descriptor
 SIZE = 224  # pixels of a side of a training view
-SCALE = 16.0  # of the cosines that the classifier gives
+SCALE = 16.0  # the classifier's cosines are multiplied by it before the softmax
 TEMPERATURE = 0.07  # of InfoNCE
-MIN_NEGATIVE_DISTANCE = 2.0  # strides; a place that is nearer is no negative
+MIN_NEGATIVE_DISTANCE = 2.0  # strides; nearer places are not used as negatives
 MAX_CORRESPONDENCES = 64  # of a pair of pictures
 VALIDATION_PAIRS, VALIDATION_BATCH = 200, 8
 HIDDEN_UNITS = 512  # of the attention, as in the paper
 ATTENTION_RATE = 1e-3  # learning rate of the attention
-MAX_SIZE = 320  # pixels of a side of a view that the attention learns from
-MIN_ZOOM = 0.5  # of such a view: the smallest has half of that
+MAX_SIZE = 320  # pixels of a side of the largest view that the attention learns from
+MIN_ZOOM = 0.5  # side of the smallest such view, as a share of MAX_SIZE
 PCA_PICTURES = 1000
-PCA_FEATURES = 50  # of a picture at one size, at most
+PCA_FEATURES = 50  # at most so many from a picture at one size
 PCA_SIZES = (160, 224, 320)  # pixels of the longer side
 
 
@@ -57,10 +57,11 @@ PCA_SIZES = (160, 224, 320)  # pixels of the longer side
 class Settings(loop.Settings):
     """Settings of this training.
 
-    trunk: what it learns from: 'landmarks', 'correspondences' as well, or nothing ('frozen').
-    attention: what it learns from, or 'norm' for none. rate: of the trunk. frozen: blocks of the
-    trunk, from the first, that stay as they are. steps: of an epoch. batch: pairs of pictures of a
-    step.
+    trunk: 'landmarks' trains it on landmarks, 'correspondences' on landmarks and correspondences,
+    'frozen' not at all. attention: 'landmarks' or 'geometry' is what it learns from; 'norm' learns
+    nothing and takes the norm of the feature. rate: learning rate of the trunk. frozen: how many
+    blocks of the trunk, from the first, are not trained. steps: in an epoch. batch: pairs of
+    pictures in a step.
     """
 
     epochs: int = 6
@@ -72,7 +73,7 @@ class Settings(loop.Settings):
 
 
 class Trunk(Stage):
-    """Stage 1. A batch is made of matching pairs of pictures, which both losses need.
+    """Stage 1, the trunk. A batch is made of matching pairs of pictures, whatever the loss.
 
     rows: (m,) int64, positions in ``pairs`` of the pairs to train on.
     """
@@ -116,10 +117,10 @@ class Trunk(Stage):
 
     def begin(self, epoch: int) -> None:
         self.rng = np.random.default_rng([self.settings.seed, epoch])
-        # Landmarks with few pairs count as much as others: a pair of each landmark in turn.
+        # One pair of each landmark in turn: landmarks with few pairs count as much as others.
         landmarks = self.photos.landmarks[self.pairs[self.rows, 0]]
         order = self.rng.permutation(len(landmarks))
-        turns = np.zeros(len(landmarks), np.int64)  # of a pair among those of its landmark
+        turns = np.zeros(len(landmarks), np.int64)  # place of a pair among those of its landmark
         pairs_before: Counter[int] = Counter()
         for pair in order:
             turns[pair] = pairs_before[landmarks[pair]]
@@ -161,11 +162,11 @@ class Trunk(Stage):
     def _similarities(
         self, maps: torch.Tensor, rows: np.ndarray, boxes: list[Box], rng: np.random.Generator
     ) -> torch.Tensor:
-        """Cosines (n, n) between features at n corresponding points of the pairs.
+        """Cosines (n, n) float32 between features at n corresponding points of the pairs.
 
-        Row: a point in the first picture of a pair; column: one in the second picture. The diagonal
-        holds correspondences. Points of one picture that are too near to be negatives of each other
-        have -inf. maps, boxes: from ``_feature_maps(rows, …)``.
+        A row is a point in the first picture of a pair, a column a point in the second picture. The
+        diagonal holds the correspondences. -inf stands where two points of one picture are too near
+        to be negatives. maps, boxes: from ``_feature_maps(rows, …)``.
         """
         features, second_points, pair_of_point = [], [], []
         for number, row in enumerate(rows):
@@ -204,9 +205,8 @@ class Trunk(Stage):
         return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
 
     def _matching_accuracy(self) -> float:
-        """Share of points, 0 to 1, whose most similar one in the other picture corresponds.
-
-        It is measured on pairs of held-out landmarks.
+        """Share of the points, 0 to 1, whose most similar point in the other picture is the right
+        one, on pairs of held-out landmarks.
         """
         rng = np.random.default_rng(self.settings.seed)
         held_out = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
@@ -220,13 +220,13 @@ class Trunk(Stage):
 
 
 class Attention(Stage):
-    """Stage 2, on the frozen trunk.
+    """Stage 2, the attention on the frozen trunk.
 
     From landmarks: cross-entropy of W Σ α f / n over the n places of a random view of random size;
     equations 2 to 4 of the report are its gradients. From geometry: a place is matchable if the
-    place most similar to it in a matching picture is where the homography puts it. Its score s says
-    so with probability 1 − e⁻ˢ (Hartmann, Havlena and Schindler, "Predicting Matchability", CVPR
-    2014).
+    place most similar to it in a matching picture is where the homography puts it. A score s
+    predicts this with probability 1 − e⁻ˢ (Hartmann, Havlena and Schindler, "Predicting
+    Matchability", CVPR 2014).
 
     feature_std: the standard deviation of the trunk's features, by which they are divided.
     """
@@ -254,7 +254,7 @@ class Attention(Stage):
         self.module = nn.ModuleDict(
             {"conv1": self.conv1, "conv2": self.conv2, "classifier": self.classifier}
         ).to(trunk.device)
-        # Trunks have features of very different sizes; the layers learn well from about one.
+        # Trunks differ in the size of their features; the layers learn well at deviation 1.
         first = views.whole_pictures(self.photos, self.labelled[:1], SIZE, trunk.checkpoint)
         with torch.inference_mode():
             self.feature_std = float(self.features(next(first).to(trunk.device)).float().std())
@@ -289,7 +289,7 @@ class Attention(Stage):
             return self.features(inputs.to(self.trunk.device)).float() / self.feature_std
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 1, h, w) of scaled features (B, C, h, w); their softplus is the attention."""
+        """Logits (B, 1, h, w) of scaled features (B, C, h, w); their softplus is the attention."""
         return self.conv2(self.conv1(features).relu())
 
     def _matchability_loss(self, rows: np.ndarray) -> torch.Tensor:
@@ -330,7 +330,7 @@ class Attention(Stage):
         return mean_average_precision(vectors, self.photos.landmarks[self.held_out])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The two layers by their names in a file, for features that are not scaled."""
+        """Tensors of the two layers, by their names in a file, for features that are not scaled."""
         conv1, conv2 = self.conv1, self.conv2
         assert conv1.bias is not None
         assert conv2.bias is not None
@@ -353,9 +353,9 @@ def train(
     """Train DELF on the labelled pictures of a collection and write it to ``out``.
 
     start: id or file of the checkpoint to start from, of DELF or CNN-IRwNHA; default: the embedded
-    trunk. progress(done, total, what) is called after each picture and each step, say with a line
-    about the pairs and each epoch. Returns ``out``. A training that was stopped goes on with the
-    same call. Raises RetrievalError for pictures or labels that cannot be used.
+    trunk. progress(done, total, what) is called after each picture and each step, say(text) with a
+    line about the pairs and about each epoch. Returns ``out``. The same call resumes a training
+    that was stopped. Raises RetrievalError for pictures or labels that cannot be used.
     """
     checkpoint = _checkpoint(start)
     photos = photographs.require_labels(collection)
@@ -377,7 +377,10 @@ def train(
         f"{len(trunk.held_out)} of other landmarks to validate on"
     )
     if not len(trunk.rows):
-        raise RetrievalError(f"No two pictures of a landmark of {collection.title} match.")
+        raise RetrievalError(
+            f"No two pictures of a landmark of {collection.title} match, and training needs such "
+            "pairs: add pictures that show a landmark from the same side."
+        )
     best = 0
     if settings.trunk != "frozen":
         best = train_stage(trunk, settings, journal, history, progress, say)
@@ -406,7 +409,8 @@ def _checkpoint(start: str | None) -> checkpoints.Checkpoint:
 def _pca(attention: Attention) -> dict[str, torch.Tensor]:
     """PCA of the features with the highest attention, as tensors by their names in a file.
 
-    The pictures are spread evenly over those to train on.
+    It is fitted on pictures spread evenly over the training pictures. Descriptors become
+    (DIMENSIONS,).
     """
     photos, training = attention.photos, attention.trunk.training
     count = min(PCA_PICTURES, len(training))
@@ -425,7 +429,10 @@ def _pca(attention: Attention) -> dict[str, torch.Tensor]:
                 samples.append(pooling.l2(best_features).cpu())
     descriptors = torch.cat(samples).numpy()
     if len(descriptors) <= DIMENSIONS:
-        raise RetrievalError("There are too few places to reduce descriptors by PCA.")
+        raise RetrievalError(
+            f"The pictures give {len(descriptors)} features, too few for a PCA to {DIMENSIONS} "
+            "dimensions: add larger pictures."
+        )
     layer = whitening.pca(descriptors, DIMENSIONS)
     weight, bias = (torch.from_numpy(array.astype(np.float32, order="C")) for array in layer)
     return {"pca.components": weight, "pca.bias": bias}

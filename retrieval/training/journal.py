@@ -1,10 +1,10 @@
-"""What a training keeps on disk: its state, so that it can be stopped at any moment, and curves.
+"""The files of a training: its state, so that it can be stopped and resumed, and its curves.
 
-For ``--out net.pth`` the folder ``net.pth.training`` holds what was computed once and the state
-after the last epoch. ``net.csv`` and ``net.png`` show the epochs so far; ``net.json`` says in the
-end how the network was made. Each file is written under another name and then renamed, so none is
-ever half written. Files of the state begin with the SHA-256 of the rest, of their name and of the
-training, which is checked when they are read: of another training they may have the same shapes.
+For ``--out net.pth`` the folder ``net.pth.training`` holds what is computed once and the state
+after the last epoch. ``net.csv`` and ``net.png`` show the epochs so far; ``net.json`` says at the
+end how the network was made. Each file is written under another name and then renamed, so no file
+is ever half written. A file of the state begins with a SHA-256 over its content, its name and the
+training. It is checked on reading: a file of another training may have the same shapes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ COLUMNS = ("stage", "epoch", "rate", "loss", "validation", "seconds")
 class Journal:
     """The files of one training. All its methods raise RetrievalError where files cannot be used.
 
-    out: the network's file. identity: plain values that the result depends on; a state of another
-    identity is refused. As long as the object lives, no other process can use these files.
+    out: the network's file. identity: plain values that the result depends on; a state with another
+    identity is refused. As long as this object lives, no other process can use the files.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, Any]):
@@ -41,8 +41,9 @@ class Journal:
             raise RetrievalError(f"{out} is a folder; name a file to write to.")
         self.out = out
         self.folder = out.with_name(f"{out.name}.training")
-        # It may have come with a stranger's network, and files in it are written and deleted.
-        unlike = f"{self.folder} is or holds what no training makes, as links; delete it."
+        # The folder may have come with a stranger's network, and we write and delete files in it:
+        # through a link that would happen elsewhere.
+        unlike = f"{self.folder} is a link or holds more than plain files; delete it."
         if self.folder.is_symlink():
             raise RetrievalError(unlike)
         try:
@@ -62,7 +63,7 @@ class Journal:
             ) from error
         except OSError as error:
             raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
-        self._training = b""  # a digest of what it is, once that is known
+        self._training = b""  # digest of the identity, once that is stored
         stored = self._read("identity")
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
@@ -76,8 +77,8 @@ class Journal:
         self._training = (self.folder / "identity").read_bytes()[:32]
 
     def computed_once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` returns: tensors in plain containers. It is stored under ``name``, so
-        that a training that goes on does not compute it again.
+        """The result of ``compute``, tensors in plain containers. It is stored under ``name``, so
+        that a resumed training does not compute it again.
         """
         stored = self._read(name)
         if stored is None:
@@ -94,7 +95,7 @@ class Journal:
         self._write(f"{stage}.state", dict(state))
 
     def write_curves(self, history: Sequence[Mapping[str, Any]], measure: str) -> None:
-        """Write CSV and PNG of all epochs so far. measure: what 'validation' is, in words."""
+        """Write CSV and PNG of all epochs so far. measure: what ``validate`` returns, in words."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -103,7 +104,7 @@ class Journal:
         self._write_file(self.out.with_suffix(".png"), _curves_png(history, measure))
 
     def write_network(self, content: Mapping[str, Any]) -> Path:
-        """Write the network, and beside it as JSON how it was made. Returns the network's file.
+        """Write the network, and beside it a JSON of how it was made. Returns the network's file.
 
         content: from ``result.file_content``. The state stays, with the weights of the last epoch.
         """

@@ -1,7 +1,7 @@
-"""The loop that the three trainers share: epochs, validation, the best one, early stop, resuming.
+"""The loop that the three trainers share: epochs, validation, best epoch, early stop, resuming.
 
-An epoch depends on nothing but the state before it and its number. So a training that was killed
-and goes on ends in the same bytes, with the same number of threads on the same machine.
+An epoch depends only on its number and the state before it. So a training that was killed and
+resumed gives the same bytes, with the same number of threads on the same machine.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Settings:
     """Settings of every training; each method adds its own.
 
     epochs: at most. rate: the highest learning rate; it falls to zero along half a cosine.
-    patience: epochs without a better validation after which the training stops. seed: of all that
-    is random.
+    patience: the training stops after this many epochs without a better validation. seed: of all
+    random numbers.
     """
 
     epochs: int = 10
@@ -63,11 +63,11 @@ class Stage(ABC):
 
     @abstractmethod
     def begin(self, epoch: int) -> None:
-        """Shuffle and mine before the steps of an epoch, which count from 1."""
+        """Prepare an epoch (from 1): shuffle, and mine negatives where the loss needs them."""
 
     @abstractmethod
     def loss(self, step: int) -> torch.Tensor:
-        """The mean loss of a step (from 0) of the epoch that was begun, a scalar."""
+        """The mean loss, a scalar, of a step (from 0) of the epoch that ``begin`` prepared."""
 
     @abstractmethod
     def validate(self) -> float:
@@ -85,11 +85,11 @@ def train_stage(
     """Train a stage until its epochs are done or validation stops getting better.
 
     history: the epochs of the stages before; those of this stage are appended. progress(done,
-    total, what) is called after each step, say with a line about each epoch.
+    total, what) is called after each step, say(text) with a line about each epoch.
 
-    Leaves the weights of the best epoch in the module and returns its number. Epoch 0 is the
-    module before the training, so 0 means that nothing was learned. Raises RetrievalError where a
-    loss or a weight is no finite number; the state before that epoch is kept.
+    Leaves the weights of the best epoch in the module and returns its number. Epoch 0 is the module
+    before the training, so 0 means that no epoch was better. Raises RetrievalError where a loss or
+    a weight becomes infinite or NaN; the state before that epoch is kept.
     """
     module, earlier = stage.module, list(history)
     optimiser = _optimiser(stage, settings)
@@ -145,9 +145,9 @@ def _train_epoch(
     optimiser: torch.optim.Optimizer,
     progress: Progress,
 ) -> tuple[float, float]:
-    """The mean loss of an epoch, and the learning rate of its last step.
+    """Train one epoch. Returns its mean loss, and the learning rate of its last step.
 
-    It ends at a loss that is no finite number, and returns that.
+    It stops at a loss that is infinite or NaN, and returns that loss.
     """
     device = trunks.placement()[0].type
     stage.begin(epoch)
@@ -157,7 +157,7 @@ def _train_epoch(
         rate = _rate(settings, done, settings.epochs * stage.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
-        # bfloat16 has the range of float32: no loss needs to be scaled for it.
+        # bfloat16 has the range of float32, so gradients need no loss scaling.
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = stage.loss(step)
         value = float(loss.detach())
@@ -208,8 +208,8 @@ def _require_finite(
 def _raise_diverged(stage: Stage, epoch: int, journal: Journal) -> NoReturn:
     kept = f"The state after epoch {epoch - 1} is kept in {journal.folder}. " if epoch > 1 else ""
     raise RetrievalError(
-        f"Training of the {stage.name} stopped in epoch {epoch}: the loss or a weight is no finite "
-        f"number any more. {kept}Begin again with a lower --rate, from another checkpoint, or with "
+        f"Training of the {stage.name} stopped in epoch {epoch}: the loss or a weight became "
+        f"infinite or NaN. {kept}Begin again with a lower --rate, from another checkpoint, or with "
         "--out elsewhere."
     )
 

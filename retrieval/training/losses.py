@@ -12,7 +12,8 @@ import torch
 def contrastive(
     x: torch.Tensor, labels: torch.Tensor, margin: float = 0.85, eps: float = 1e-6
 ) -> torch.Tensor:
-    """The contrastive loss of a batch, a scalar: positives come near, negatives to ``margin``.
+    """The contrastive loss of a batch, a scalar: it pulls positives near and pushes negatives to
+    a distance of at least ``margin``.
 
     x: (N, D). labels: (N,). ½ Σ y d² + (1 − y) max(0, margin − d)² over all pairs with the query,
     d = ‖q − x + eps‖, where eps keeps the gradient finite at d = 0. Hadsell, Chopra and LeCun,
@@ -27,7 +28,8 @@ def contrastive(
 
 
 def triplet(x: torch.Tensor, labels: torch.Tensor, margin: float = 0.5) -> torch.Tensor:
-    """The triplet loss of a batch, a scalar: negatives are farther than the positive by ``margin``.
+    """The triplet loss of a batch, a scalar: it is 0 where each negative is farther from the query
+    than the positive by ``margin``, in squared distances.
 
     x: (N, D). labels: (N,). Σ max(0, ‖q − p‖² − ‖q − n‖² + margin) over all negatives. Schroff,
     Kalenichenko and Philbin, CVPR 2015. Raises ValueError where the batch is no whole number of
@@ -41,12 +43,14 @@ def triplet(x: torch.Tensor, labels: torch.Tensor, margin: float = 0.5) -> torch
 
 
 def _pairs(x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Queries (T, 1, D), the others (T, L − 1, D) and whether they match (T, L − 1) as 0 or 1."""
+    """Queries (T, 1, D), the other rows of their tuples (T, L − 1, D), and whether these match the
+    query, 0 or 1, (T, L − 1).
+    """
     count = int((labels == -1).sum())
     length = len(labels) // max(count, 1)
     wanted = torch.tensor([-1.0, 1.0, *[0.0] * (length - 2)], device=labels.device)
     if not count or length < 3 or len(x) != count * length or len(labels) != count * length:
-        raise ValueError("The batch is no whole number of tuples: query, positive, negatives.")
+        raise ValueError("A batch must consist of whole tuples: query, positive, negatives.")
     if not torch.equal(labels.float().reshape(count, length), wanted.expand(count, length)):
         raise ValueError("Each tuple is labelled -1 (query), 1 (positive), 0 … (negatives).")
     tuples = x.reshape(count, length, -1)

@@ -1,8 +1,8 @@
-"""Pictures that show the same thing, found without any label: geometry is the teacher.
+"""Matching pairs of pictures, found by geometry and without labels.
 
 Radenović et al. (TPAMI 2018) take matching pairs from reconstructions by structure from motion.
-Here two pictures match when one transformation explains many matches of their local features,
-which is what such a reconstruction starts from. The features are XFeat's (Potje et al., CVPR 2024).
+Here two pictures match when one homography explains many matches of their local features, which
+is how such a reconstruction starts. The features are XFeat's (Potje et al., CVPR 2024).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from retrieval.training import views, whitening
 from retrieval.training.loop import Progress
 from retrieval.training.photographs import NO_LANDMARK, Photographs
 
-SHORTLIST = 20  # pictures most similar to each, which geometry verifies
+SHORTLIST = 20  # pictures most similar to a picture, which geometry verifies
 SIZE = 256  # pixels of the longer side of a picture when the shortlists are made
 KEYPOINTS = 512  # of a picture, at most
 MIN_SIMILARITY = 0.8  # cosine from which two descriptors match
 TOLERANCE = 0.02  # of an inlier, as a share of the longer side of the second picture
-MIN_INLIERS = 12  # from which two pictures are never negatives of each other
+MIN_INLIERS = 12  # pictures with so many inliers are never negatives of each other
 # From this number two pictures show the same thing; 98.6 % of such pairs have one label.
 MATCH_INLIERS = 30
-LABELLED_MATCH_INLIERS = 20  # the same where the two have one label
+LABELLED_MATCH_INLIERS = 20  # the same for two pictures with the same label
 
 
 def verified_pairs(photos: Photographs, progress: Progress = None) -> dict[str, torch.Tensor]:
@@ -75,9 +75,9 @@ def verified_pairs(photos: Photographs, progress: Progress = None) -> dict[str, 
 class Matches:
     """Matching pairs of pictures, and the group of each picture.
 
-    Without landmarks, pictures match from ``MATCH_INLIERS`` inliers, and a chain of matches makes a
-    group. With landmarks, pictures match from ``LABELLED_MATCH_INLIERS`` inliers where they show
-    one landmark, and a landmark is a group.
+    Without landmarks, two pictures match from ``MATCH_INLIERS`` inliers, and a chain of matches
+    makes a group. With landmarks, two pictures of the same landmark match from
+    ``LABELLED_MATCH_INLIERS`` inliers, and a landmark is a group.
 
     group: (n,) int64, the number of each picture's group.
     pairs: (m, 2) int64, the numbers a < b of two pictures that match. maps: (m, 3, 3) float64, for
@@ -122,7 +122,7 @@ class Matches:
         return np.array(sorted(self._partners), np.int64)
 
     def are_verified(self, a: int, b: int) -> bool:
-        """Whether geometry found ``MIN_INLIERS`` inliers, too few for a match perhaps."""
+        """Whether geometry found at least ``MIN_INLIERS`` inliers; a match may need more."""
         return (min(a, b), max(a, b)) in self._verified
 
 
@@ -135,7 +135,7 @@ def groups(verified: dict[str, torch.Tensor], count: int) -> np.ndarray:
 
 
 def _candidates(photos: Photographs, progress: Progress) -> list[tuple[int, int]]:
-    """Pairs (a, b), a < b, of each picture and those most similar to it by whitened GeM."""
+    """Pairs (a, b), a < b, of each picture and its ``SHORTLIST``, by whitened GeM descriptors."""
     checkpoint = checkpoints.find("cnn-irwnha", IMAGENET_TRUNK)
     weights = checkpoints.load(checkpoint)
     trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)

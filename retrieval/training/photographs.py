@@ -20,9 +20,9 @@ from retrieval.collections import Collection
 from retrieval.collections.ground_truth import MAX_BYTES
 from retrieval.errors import RetrievalError
 
-NO_LANDMARK = -1  # the landmark of a picture that shows none of them
+NO_LANDMARK = -1  # for a picture that shows no landmark
 HELD_OUT_ONE_IN = 7  # landmarks
-MIN_HELD_OUT_PICTURES = 8  # of a landmark; with fewer it says too little to validate on
+MIN_HELD_OUT_PICTURES = 8  # of a landmark; one with fewer is not used for validation
 MIN_PICTURES = 20  # of a collection
 
 
@@ -45,7 +45,7 @@ class Photographs:
     def read(self, number: int) -> Image.Image:
         """One picture, upright RGB. Raises RetrievalError where it cannot be read.
 
-        Nothing is kept: memory does not grow with the collection.
+        Pictures are not cached, so memory does not grow with the collection.
         """
         return images.read(self.collection.path(self.collection.names[number]))
 
@@ -75,8 +75,8 @@ class Photographs:
             held_out = sorted(eligible, key=draw.__getitem__)[:2]
         if len(held_out) < 2 or len(self.titles) - len(held_out) < 2:
             raise RetrievalError(
-                f"{self.collection.title} has too few landmarks to hold some out: at least four "
-                f"are needed, two of them with {MIN_HELD_OUT_PICTURES} pictures."
+                f"{self.collection.title} has too few landmarks to hold some out for validation: "
+                f"add some, until four have pictures and two of them {MIN_HELD_OUT_PICTURES} each."
             )
         is_held_out = np.isin(self.landmarks, held_out)
         return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
@@ -96,19 +96,22 @@ def labelled(collection: Collection) -> Photographs | None:
     single = sorted(name for name, count in counts.items() if count == 1)
     if single:
         raise RetrievalError(
-            f"{len(single)} landmarks have one picture, which teaches nothing, {single[0]} for "
-            "one. Add a second picture of each, or label it null."
+            f"{len(single)} landmarks have only one picture, for example {single[0]}. Add a second "
+            "picture of each, or label it null."
         )
     titles = tuple(sorted(counts))
     position = {title: number for number, title in enumerate(titles)} | {None: NO_LANDMARK}
     photos = Photographs(collection, np.array([position[name] for name in names]), titles, "labels")
-    photos.split()  # says now, not after minutes of work, where landmarks are too few
+    photos.split()  # too few landmarks: fail here, not after minutes of work
     return photos
 
 
 def _check_size(collection: Collection) -> None:
     if len(collection) < MIN_PICTURES:
-        raise RetrievalError(f"Training needs at least {MIN_PICTURES} pictures.")
+        raise RetrievalError(
+            f"Training needs at least {MIN_PICTURES} pictures, and {collection.title} has "
+            f"{len(collection)}: add more."
+        )
 
 
 def require_labels(collection: Collection) -> Photographs:
@@ -137,7 +140,10 @@ def _landmarks_from_file(collection: Collection) -> list[str | None] | None:
     except KeyError as error:
         raise RetrievalError(f"{path} has no entry for {error}; add one.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise RetrievalError(f'{path} is not {{"images": {{file: {{"landmark": …}}}}}}.') from error
+        raise RetrievalError(
+            f'{path} cannot be used: write it as {{"images": {{FILE: {{"landmark": NAME or null'
+            "}}}."
+        ) from error
     return landmarks
 
 
@@ -150,7 +156,7 @@ def _landmarks_from_folders(collection: Collection) -> list[str | None] | None:
 
 
 def unlabelled(collection: Collection) -> Photographs:
-    """A collection whose labels, if it has any, are not read.
+    """A collection without labels; labels that it may have are not read.
 
     Raises RetrievalError for too few pictures.
     """

@@ -1,6 +1,6 @@
-"""The file that a training ends with: a network in cirtorch's form, and how it was made.
+"""The network file that a training writes, in cirtorch's form.
 
-``meta`` says method, architecture, pre-processing and settings, and ``trained`` how it was made;
+``meta`` says method, architecture, pre-processing and settings; its ``trained`` how it was made;
 ``state_dict`` holds the tensors. A trunk that was not trained is not in the file: ``trunk`` names
 the checkpoint that has it.
 """
@@ -49,10 +49,10 @@ def file_content(
     }
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise RetrievalError(
-            "The network is not written: a weight of it is no finite number in half precision. "
+            "The network is not written: a weight is infinite or NaN in half precision. "
             "Begin again with a lower --rate and with --out elsewhere."
         )
-    # Pickle notes which values are one object; those that were read again are not.
+    # Pickle writes an object that occurs twice once. Copies make the bytes depend on values only.
     return {"meta": json.loads(json.dumps(meta)), "state_dict": state}
 
 
@@ -72,8 +72,8 @@ def training_record(
     """How a network was made, as plain values for JSON.
 
     checkpoint: the training started from it. labels: which labels it used. history: all epochs.
-    matches: matching pairs, where the method learns from pairs. No times are in it, so that the
-    same training gives the same bytes.
+    matches: number of matching pairs, where the method learns from pairs. Times are left out, so
+    that the same training gives the same bytes.
     """
     training, held_out = photos.split()
     values = asdict(settings)

@@ -45,8 +45,8 @@ class Settings(loop.Settings):
     pairs: what makes two pictures a matching pair. 'geometry': one transformation explains many
     matches of their local features; no labels are needed. 'labels': they also show one landmark,
     and negatives are of other landmarks.
-    size: pixels of a side of a view. frozen: blocks of the trunk, from the first, that stay as they
-    are. tuples: of an epoch. batch: tuples of a step.
+    size: pixels of a side of a view. frozen: how many blocks of the trunk, from the first, are not
+    trained. tuples: in an epoch. batch: tuples in a step.
     """
 
     epochs: int = 4
@@ -78,7 +78,7 @@ class Network(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → (B, C) of unit length."""
+        """Descriptors (B, C) of unit length, of inputs (B, 3, H, W)."""
         x = self.features(x).float().clamp(min=pooling.EPS).pow(self.p).mean(dim=(-2, -1))
         return pooling.l2(x.pow(1 / self.p))
 
@@ -199,8 +199,9 @@ class Siamese(Stage):
 def all_tuples(items: np.ndarray) -> torch.Tensor:
     """The tuples of n pictures, one for each picture that has a match: (t, n) int64.
 
-    items: (n,) int64; one or two pictures have the same number, and two of the same match. A row
-    holds positions: the query, its match, then all pictures of other items.
+    items: (n,) int64, see ``_mined_pictures``: one or two pictures have the same number, and two
+    with the same number match. A row holds positions: the query, its match, then all pictures of
+    other items.
     """
     tuples = []
     for query, item in enumerate(items):
@@ -222,9 +223,9 @@ def train(
     """Train a network on the database pictures of a collection and write it to ``out``.
 
     start: id or file of the checkpoint to start from; default: the embedded trunk.
-    progress(done, total, what) is called after each picture and each step, say with a line about
-    the pairs and each epoch. Returns ``out``. A training that was stopped goes on with the same
-    call. Raises RetrievalError where too few pictures match.
+    progress(done, total, what) is called after each picture and each step, say(text) with a line
+    about the pairs and about each epoch. Returns ``out``. The same call resumes a training that was
+    stopped. Raises RetrievalError where too few pictures match.
     """
     checkpoint = checkpoints.find("cnn-irwnha", start or IMAGENET_TRUNK)
     labelled = photographs.labelled(collection)
@@ -254,8 +255,9 @@ def train(
     group_count = len(np.unique(matches.group))
     if len(matches) < MIN_PAIRS or group_count <= NEGATIVES:
         raise RetrievalError(
-            f"Too few pictures of {collection.title} match to train on: {len(matches)} pairs in "
-            f"{group_count} groups; {MIN_PAIRS} in {NEGATIVES + 1} are the least."
+            f"Too few pictures of {collection.title} match: {len(matches)} pairs in {group_count} "
+            f"groups. Training needs {MIN_PAIRS} pairs in {NEGATIVES + 1} groups: add pictures of "
+            "the same things."
         )
     history: list[dict[str, Any]] = []
     best = train_stage(stage, settings, journal, history, progress, say)

@@ -1,8 +1,8 @@
-"""SIR's layer: 1024 units and a classifier on frozen features, trained to tell landmarks apart.
+"""SIR's layer: 1024 units on frozen features, trained with a classifier of landmarks.
 
-The trunk stays as it is, so its features are computed once and an epoch takes seconds. The layer
+The trunk is not trained, so its features are computed once and an epoch takes seconds. The layer
 starts as the discriminant analysis of the same landmarks (``whitening.from_groups``), which saves
-epochs. The classifier is not part of the network in the end.
+epochs. The classifier is not written to the network's file.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from retrieval.training.validation import mean_average_precision
 
 DIMENSIONS = 1024  # of the layer
 SHRINKAGE = 0.3  # of the discriminant analysis
-NOISE = 0.5  # standard deviation of the factors, mean 1, that stand for other views of a picture
+NOISE = 0.5  # features are multiplied by noise of mean 1 and this deviation, in place of new views
 BATCH = 128
-SCALE = 30.0  # of the cosines that the classifier gives
+SCALE = 30.0  # the classifier's cosines are multiplied by it before the softmax
 
 
 class Layer(Stage):
@@ -97,9 +97,9 @@ def train(
     """Train the layer on the labelled pictures of a collection and write it to ``out``.
 
     start: id or file of the checkpoint whose trunk gives the features; default: the embedded trunk.
-    progress(done, total, what) is called after each picture and each step, say with a line about
-    the pictures and each epoch. Returns ``out``. A training that was stopped goes on with the same
-    call. Raises RetrievalError for pictures or labels that cannot be used.
+    progress(done, total, what) is called after each picture and each step, say(text) with a line
+    about the pictures and about each epoch. Returns ``out``. The same call resumes a training that
+    was stopped. Raises RetrievalError for pictures or labels that cannot be used.
     """
     checkpoint = checkpoints.find("sir", start or IMAGENET_TRUNK)
     trunk = methods.load_record(checkpoint)

@@ -1,4 +1,4 @@
-"""How good descriptors are on landmarks that were held out."""
+"""Quality of descriptors on held-out landmarks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from retrieval.evaluation.protocols import average_precision
 
 
 def mean_average_precision(vectors: np.ndarray, landmarks: np.ndarray) -> float:
-    """Mean average precision, 0 to 1: each picture is a query once and searches all others.
+    """Mean average precision, 0 to 1, with each picture as a query over all others.
 
-    Positives are the other pictures of its landmark. vectors: (n, D) of unit length. landmarks:
-    (n,) int, each at least twice.
+    Positives are the other pictures of the same landmark. vectors: (n, D) of unit length.
+    landmarks: (n,) int, each at least twice.
     """
     similarities = vectors @ vectors.T
     precisions = []

@@ -1,6 +1,6 @@
 """Whitening learned from matching descriptors, and PCA. Pure numpy.
 
-Both come back as a layer, weight (d, D) and bias (d,), to be followed by L2:
+Each function returns a layer, weight (d, D) and bias (d,) float64, to be followed by L2:
 ``x ← P (x − m)`` is ``weight = P, bias = −P m``.
 """
 
@@ -16,16 +16,16 @@ def from_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whitening learned from groups of pictures of the same thing: weight (d, D) and bias (d,).
 
-    x: (n, D). groups: (n,) int64, the group of each descriptor. Negative numbers and groups of one
-    do not count for the covariance within groups.
+    x: (n, D) float. groups: (n,) int64, the group of each descriptor. Descriptors with a negative
+    number or alone in their group do not count for the covariance within groups.
 
     Descriptors are multiplied by the inverse square root of the covariance within groups and then
-    rotated to the principal axes of all of them: Mikolajczyk and Matas, ICCV 2007, and Radenović et
-    al., TPAMI 2018, section 3.4, whose groups are pairs. With landmarks as groups it is Fisher's
-    linear discriminant analysis.
+    rotated to the principal axes of all descriptors: Mikolajczyk and Matas, ICCV 2007, and
+    Radenović et al., TPAMI 2018, section 3.4, whose groups are pairs. With landmarks as groups it
+    is Fisher's linear discriminant analysis.
 
-    shrinkage: 0 to 1; eigenvalues move that share of the way to their mean (Ledoit and Wolf, J.
-    Multivariate Analysis 2004), because there are few pictures for so many dimensions.
+    dimensions: d. shrinkage: 0 to 1; eigenvalues move that share of the way to their mean (Ledoit
+    and Wolf, J. Multivariate Analysis 2004), because pictures are few and dimensions many.
     Raises RetrievalError where no group has two descriptors.
     """
     _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -35,7 +35,9 @@ def from_groups(
     residuals = x[used] - (sums / counts[:, None])[group[used]]
     degrees_of_freedom = int(used.sum()) - len(np.unique(group[used]))
     if not degrees_of_freedom:
-        raise RetrievalError("No two descriptors are of the same thing: nothing to whiten by.")
+        raise RetrievalError(
+            "Whitening needs two pictures of the same thing, and no group has two: add pictures."
+        )
     values, vectors = np.linalg.eigh(residuals.T @ residuals / degrees_of_freedom)
     values = values.clip(min=0)
     values = (1 - shrinkage) * values + shrinkage * values.mean()
@@ -43,13 +45,16 @@ def from_groups(
     mean = x.mean(axis=0)
     rotation, _ = pca((x - mean) @ inverse_root.T, dimensions)
     weight = rotation @ inverse_root
-    # A common factor that L2 removes again, so that half precision can hold the weights.
+    # L2 removes this common factor again; with it the weights fit into half precision.
     weight = weight / np.linalg.norm(weight, axis=1).max()
     return weight, -weight @ mean
 
 
 def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Principal axes of the rows of x (n, D), strongest first: weight (d, D) and bias (d,)."""
+    """PCA of the rows of x (n, D): the first d = ``dimensions`` axes, of largest variance first.
+
+    Returns weight (d, D) and bias (d,).
+    """
     mean = x.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov((x - mean).T.astype(np.float64)))
     weight = vectors[:, ::-1].T[:dimensions]
@@ -59,12 +64,16 @@ def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 def pca_whitening(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """``pca``, with every direction divided by its standard deviation: weight (d, D), bias (d,).
 
-    x: (n, D). Jégou and Chum, ECCV 2012. Raises RetrievalError where a deviation is zero.
+    x: (n, D). dimensions: d. Jégou and Chum, ECCV 2012. Raises RetrievalError where a deviation is
+    zero.
     """
     weight, _ = pca(x, dimensions)
     mean = x.mean(axis=0)
     deviations = ((x - mean) @ weight.T).std(axis=0)
     if not (deviations > 1e-12).all():
-        raise RetrievalError(f"The descriptors vary in fewer than {dimensions} directions.")
+        raise RetrievalError(
+            f"The descriptors vary in fewer than {dimensions} directions: use more pictures or "
+            "fewer dimensions."
+        )
     weight = weight / deviations[:, None]
     return weight, -weight @ mean

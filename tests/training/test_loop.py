@@ -72,7 +72,7 @@ def files(folder):
 @pytest.mark.parametrize("value", [1e5, float("nan")])
 def test_weights_that_are_infinite_in_half_precision_are_refused(value):
     tensors = {"features.0.weight": torch.full((2, 2), value)}
-    with pytest.raises(RetrievalError, match="no finite number in half precision"):
+    with pytest.raises(RetrievalError, match="infinite or NaN in half precision"):
         result.file_content(checkpoints.REGISTRY["sir-lite0"], tensors, {})
 
 

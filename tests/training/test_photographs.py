@@ -58,11 +58,11 @@ def test_labels_from_a_file(landmarks, small, tmp_path):
     assert photos.titles == tuple("abcd")
     assert (photos.landmarks == np.where(np.arange(37) % 5, np.arange(37) % 4, -1)).all()
     for damaged, message in [
-        ("[]", "is not"),
-        ("{", "is not"),
+        ("[]", "cannot be used: write it as"),
+        ("{", "cannot be used: write it as"),
         (json.dumps({"images": {}}), "no entry for"),
-        (json.dumps({"images": {name: {"landmark": 3} for name in names}}), "is not"),
-        (json.dumps({"images": {name: [] for name in names}}), "is not"),
+        (json.dumps({"images": {name: {"landmark": 3} for name in names}}), "cannot be used: write it as"),
+        (json.dumps({"images": {name: [] for name in names}}), "cannot be used: write it as"),
     ]:
         (root / "labels.json").write_text(damaged)
         with pytest.raises(RetrievalError, match=message):
@@ -73,7 +73,7 @@ def test_single_pictures_missing_labels_and_few_pictures_are_refused(landmarks, 
     root = copy(landmarks, tmp_path)
     (root / "place_00" / "0.png").unlink()
     (root / "place_00" / "1.png").unlink()
-    with pytest.raises(RetrievalError, match=r"1 landmarks have one picture.*place_00"):
+    with pytest.raises(RetrievalError, match=r"1 landmarks have only one picture.*place_00"):
         photographs.labelled(open_collection(root))
     flat = tmp_path / "flat"
     flat.mkdir()
