@@ -1,12 +1,12 @@
 """Figures of an evaluation, for the page and the command line.
 
-Each function returns a matplotlib Figure that can be read alone: axes with units, a colour and a
-marker for each method, and a small print (``note``) that says what was measured with what.
+Each function returns a matplotlib Figure that can be read without the page: axes with units, a
+colour and a marker for each method, and a small print with the collection, protocol and methods.
 matplotlib is imported when the first figure is drawn. pyplot is not used: it keeps figures in a
 global state, and a server draws in many threads.
 
-scores: label → scores of one protocol, the same for all. A label begins with the title of its
-method.
+Arguments of several functions: scores: label → scores of a run, all under the same protocol; a
+label begins with the title of the method. note: the small print, see ``provenance``.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ T = TypeVar("T")
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MAX_ITEMS = 300  # queries or landmarks of a figure: a thousand take seconds and 0.4 GB
-MAX_LABEL = 60  # characters of one of their names: 200 names of 300 took up to 18 s
+MAX_LABEL = 60  # characters of such a name: 200 names of 300 characters took up to 18 s
 
 
 class Style(NamedTuple):
-    """How a run is drawn. dashed: whether a run before it has the same colour."""
+    """How a run is drawn. dashed: whether an earlier run has the same colour."""
 
     colour: str
     marker: str
@@ -61,9 +61,9 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
 
 
 def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """The small print of a figure: collection, protocol, methods with checkpoints, and days.
+    """The small print of a figure: collection, protocol, methods with checkpoints, and dates.
 
-    title: of the collection. records: of the runs (``Run.record``).
+    title: of the collection. records: ``Run.record`` of each run.
     """
     methods = ", ".join(dict.fromkeys(_method_text(record["provenance"]) for record in records))
     days = sorted({str(record["made"])[:10] for record in records})
@@ -79,9 +79,9 @@ def _method_text(provenance: Mapping[str, Any]) -> str:
 
 
 def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
-    """Positions of the queries that have an AP, (n,) int64, in the order they are drawn.
+    """Positions of the queries that have an AP, (n,) int64, in the order in which they are drawn.
 
-    by: 'collection', their order there; 'AP', that of the first run, highest first; or
+    by: 'collection', the order of the collection; 'AP', of the first run, highest first; or
     'difference', AP of the first run minus AP of the second, highest first.
     """
     first, *others = scores.values()
@@ -97,7 +97,7 @@ def queries_order(scores: Mapping[str, Scores], by: str) -> np.ndarray:
 def per_query(
     scores: Mapping[str, Scores], queries: Sequence[Query], note: str, by: str = "collection"
 ) -> Figure:
-    """AP of every query: bars for one run; for more, a marker for each and a line between them.
+    """AP of every query: bars for one run; for more runs, markers that a line connects.
 
     by: the order, see ``queries_order``.
     """
@@ -150,7 +150,7 @@ def curves(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
-    """How many queries have which AP, in ten steps."""
+    """Histogram of the AP of the queries, with ten bins."""
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(note)
@@ -180,7 +180,7 @@ def distribution(scores: Mapping[str, Scores], note: str) -> Figure:
 
 
 def landmarks(scores: Mapping[str, Scores], queries: Sequence[Query], note: str) -> Figure:
-    """Mean AP of the queries of each landmark, the hardest for the first run at the bottom."""
+    """Mean AP of the queries of each landmark, with the lowest of the first run at the bottom."""
     means = {label: run.by_landmark(queries) for label, run in scores.items()}
     first = next(iter(means.values()))
     names = sorted(first, key=first.__getitem__)[:MAX_ITEMS]
@@ -205,7 +205,7 @@ def steps(explanation: Explanation, note: str) -> Figure:
     """The precision-recall curve of one query, and below it the trapezoid of each right picture."""
     figure, axes = _figure(note)
     recall, precision = precision_recall(explanation)
-    odd = np.arange(len(recall)) // 2 % 2 == 1  # every other trapezoid, all of them in one go
+    odd = np.arange(len(recall)) // 2 % 2 == 1  # neighbouring trapezoids differ in shade
     for where, alpha in ((~odd, 0.3), (odd, 0.16)):
         axes.fill_between(
             recall, precision, where=where, color=COLOURS[0], alpha=alpha, linewidth=0
@@ -228,7 +228,7 @@ def _figure(note: str, width: float = 8.0, height: float = 4.8) -> tuple[Figure,
 
 
 def _label_precision_recall(axes: Axes) -> None:
-    """Axes from 0 to 1 with their labels."""
+    """Label the axes recall (x) and precision (y), and let them go from 0 to 1."""
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("Recall (share of the right pictures found)")
@@ -236,9 +236,9 @@ def _label_precision_recall(axes: Axes) -> None:
 
 
 def _legend(axes: Axes, inside: bool = False) -> None:
-    """Above the axes, or inside where the lines leave room."""
+    """Draw the legend above the axes, or inside where the lines leave room."""
     handles, labels = axes.get_legend_handles_labels()
-    # As many columns as the figure is wide enough for, at about ten letters an inch.
+    # As many columns as fit, with about ten letters an inch.
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = int(10 * figure.get_figwidth() / (max(map(len, labels), default=0) + 6))
@@ -253,7 +253,7 @@ def _legend(axes: Axes, inside: bool = False) -> None:
         text.set(text=one_line(text.get_text(), 100), **NO_MATHTEXT)
 
 
-def _with_styles(of: Mapping[str, T]) -> Iterator[tuple[str, T, Style]]:
-    """Label, value and style of each item."""
-    for (label, value), style in zip(of.items(), styles(of).values(), strict=True):
+def _with_styles(values: Mapping[str, T]) -> Iterator[tuple[str, T, Style]]:
+    """Label, value and style of each item. values: by label."""
+    for (label, value), style in zip(values.items(), styles(values).values(), strict=True):
         yield label, value, style

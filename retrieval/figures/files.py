@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = {"png": "image/png", "svg": "image/svg+xml"}  # suffix → MIME type
-DPI = 160  # pixels of a PNG that an inch of a figure takes
+DPI = 160  # pixels of a PNG per inch of the figure
 _DRAWING = Lock()  # text layout in matplotlib is not safe in several threads
 
 
 def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
-    """The figure as bytes of a file. The same figure gives the same bytes.
+    """A figure as the bytes of a file. The same figure gives the same bytes.
 
     kind: 'png' or 'svg'. dark: for the app's dark theme; files to download and print stay white.
     """

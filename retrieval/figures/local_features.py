@@ -4,8 +4,8 @@ Functions are named as in Hierarchical-Localization (utils/viz.py). Coordinates 
 of the original picture, whatever resolution it is drawn at. pyplot is not used: see
 ``figures.evaluation``.
 
-note: the small print, of one line or more. size: (width, height) of the original picture, where a
-smaller copy of it is drawn.
+Arguments of several functions: note: the small print, of one line or more. size: (width, height) of
+the original picture, where the picture given is a smaller copy.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from retrieval.methods.delf import Attention
 
 INLIER, OUTLIER, BOX = "#0072B2", "#E69F00", "#F0E442"  # Okabe and Ito
-COLOUR_MAP = "viridis"  # even steps of lightness, and safe for colour-blind people
+COLOUR_MAP = "viridis"  # lightness rises evenly, and colour-blind people can read it
 DOT_RADIUS = 0.018  # of a keypoint of scale 1, as a share of the picture's longer side
 MAX_WIDTH, MAX_HEIGHT = 10.0, 7.5  # inches of the pictures together
-FOOT_HEIGHT = 0.3  # inches of the small print
-LINE_HEIGHT = 0.15  # inches of each further line of it
+FOOT_HEIGHT = 0.3  # inches of a small print of one line
+LINE_HEIGHT = 0.15  # inches of each further line
 GAP = 0.02  # between pictures, as a share of the height of the highest
-MAX_SIDE = 1400  # pixels of the longer side that a picture is drawn with
+MAX_SIDE = 1400  # pixels of the longer side at which a picture is drawn
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure with pictures of equal area beside each other. The highest is 1 high on ``axes``.
+    """A figure with pictures of equal area side by side. The highest is 1 unit of ``axes`` high.
 
-    For each picture: left, its left edge; widths, heights; factors, from pixels of the original to
-    units of ``axes``.
+    For each picture, in units of ``axes``: left, the x of its left edge; widths; heights; factors,
+    units per pixel of the original.
     """
 
     figure: Figure
@@ -54,7 +54,7 @@ class Sheet:
     factors: tuple[float, ...]
 
     def place(self, number: int, points: np.ndarray) -> np.ndarray:
-        """Points (M, 2), x and y in pixels of picture ``number``, in units of ``axes``."""
+        """Convert points (M, 2), x and y in pixels of picture ``number``, to units of ``axes``."""
         return np.asarray(points) * self.factors[number] + [self.left[number], 0]
 
 
@@ -101,9 +101,9 @@ def keypoints(
     size: tuple[int, int] | None = None,
     score_label: str = "Attention score",
 ) -> Figure:
-    """Keypoints as circles, coloured by score. The smaller the pyramid scale, the larger.
+    """Keypoints as circles, coloured by score. A smaller pyramid scale gives a larger circle.
 
-    score_label: what the score of a keypoint is, in words.
+    score_label: the label of the colour bar.
     """
     size = size or picture.size
     sheet = images([picture], note, 0.75, [size])
@@ -198,9 +198,9 @@ def matches(
 ) -> Figure:
     """Lines between matched keypoints: inliers blue and solid, outliers orange and dashed.
 
-    points: (M, 2) in each picture, match by match. inliers: (M,) bool. outlines: corners (4, 2) of
-    the query box in the first picture, and where the transformation puts them in the second.
-    outliers: whether to draw them.
+    points: (M, 2) in each picture, x and y; row i of both is match i. inliers: (M,) bool. outlines:
+    corners (4, 2) of the query box in the first picture, and their images in the second under the
+    estimated transformation. outliers: whether to draw the outliers.
     """
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
@@ -213,7 +213,7 @@ def matches(
             lines[~inliers], colors=OUTLIER, linewidths=0.9, linestyles=(0, (4, 2)), alpha=0.8
         )
         sheet.axes.add_collection(drawn, autolim=False)
-    for width, colour in ((2.4, "white"), (1.2, INLIER)):  # a pale edge, to be seen on any picture
+    for width, colour in ((2.4, "white"), (1.2, INLIER)):  # white shows on dark pictures
         alpha = 1 if colour == INLIER else 0.5
         drawn = LineCollection(lines[inliers], colors=colour, linewidths=width, alpha=alpha)
         sheet.axes.add_collection(drawn, autolim=False)
@@ -258,8 +258,8 @@ def aligned(
 ) -> Image.Image:
     """Picture a, transformed to lie over b: RGBA of the size of b, transparent outside of a.
 
-    size_a, size_b: (width, height) of the originals, of which both may be smaller copies. matrix:
-    (2, 3) or (3, 3), from pixels of the original a to pixels of the original b.
+    size_a, size_b: (width, height) of the originals; picture_a and picture_b may be smaller copies.
+    matrix: (2, 3) or (3, 3), from (x, y) in pixels of the original a to those of the original b.
     """
     import cv2
 
@@ -274,10 +274,10 @@ def aligned(
 def _circles(
     sheet: Sheet, points: np.ndarray, radii: np.ndarray, width: float, scores: np.ndarray
 ) -> EllipseCollection:
-    """Draw circles with pale edges, coloured by score; the highest score on top.
+    """Draw circles with white edges, coloured by score, with the highest score on top.
 
-    points: (N, 2) and radii: (N,), pixels. width: of the line, in points. scores: (N,), highest
-    first.
+    points: (N, 2), x and y, and radii: (N,), in pixels. width: of the line, in points. scores:
+    (N,), highest first.
     """
     from matplotlib.collections import EllipseCollection
 
@@ -296,7 +296,7 @@ def _circles(
 
 
 def _set_colours(drawn: Collection, scores: np.ndarray, colour: str | None) -> None:
-    """Give lines one colour, or without one the colours of their scores (N,)."""
+    """Draw lines in ``colour``, or, where that is None, in the colours of their scores (N,)."""
     if colour:
         drawn.set_edgecolor(colour)
         drawn.set_alpha(0.6)

@@ -1,4 +1,4 @@
-"""Pictures of the steps of a method, for the page "How it works": they fit any background."""
+"""Pictures of the steps of a method, for the page "How it works"."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from PIL import Image, ImageDraw
 from retrieval.figures.local_features import DOT_RADIUS, INLIER
 from retrieval.methods.base import LocalFeatures
 
-# Of twelve hues yellow differs most from grey pictures of buildings for those who do not tell red
-# from green, and blue most from yellow.
+# Of twelve hues yellow differs most from grey pictures of buildings for red- and green-blind people,
+# and blue differs most from yellow.
 OVERLAY_COLOUR, BELOW_ZERO = (255, 225, 0), (0, 60, 255)
 POSITIVE, NEGATIVE = (199, 127, 0), (0, 114, 178)  # after Okabe and Ito
 GAP = 6  # pixels between the pictures of a mosaic
-MIN_OPACITY = 40  # of 255; that of a zero, so that a strip is seen where it is empty
+MIN_OPACITY = 40  # of 255, for a zero: a strip of zeros stays visible
 
 
 def overlay(picture: Image.Image, strength: np.ndarray) -> Image.Image:
-    """A picture in grey under a yellow that is as opaque as ``strength`` is high.
+    """A picture in grey, covered with yellow: the higher ``strength``, the more opaque.
 
-    strength: (h, w); 0 is transparent, and the maximum is the most opaque.
+    strength: (h, w), resized to the picture; 0 is transparent.
     """
     grey = picture.convert("L").convert("RGB")
     maximum = float(strength.max()) or 1.0
@@ -32,7 +32,7 @@ def overlay(picture: Image.Image, strength: np.ndarray) -> Image.Image:
 
 
 def mosaic(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size, row by row, with transparent gaps: RGBA."""
+    """Pictures of the same size, row by row, with transparent gaps: one RGBA picture."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGBA", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP))
@@ -44,8 +44,8 @@ def mosaic(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 def strip(vector: np.ndarray, width: int = 1280, height: int = 36) -> Image.Image:
     """The numbers of a vector (D,) as columns from left to right: RGBA of width × height pixels.
 
-    Orange above zero, blue below; the larger, the more opaque. Where D is more than ``width``,
-    neighbours share a pixel.
+    Positive numbers are orange, negative ones blue; a larger absolute value is more opaque. Where D
+    is larger than ``width``, neighbours share a pixel.
     """
     # The square root makes small numbers visible.
     level = np.sqrt(np.abs(vector) / (np.abs(vector).max() or 1.0))
@@ -57,9 +57,9 @@ def strip(vector: np.ndarray, width: int = 1280, height: int = 36) -> Image.Imag
 
 
 def dots(picture: Image.Image, size: tuple[int, int], features: LocalFeatures) -> Image.Image:
-    """A picture with its keypoints as circles: the smaller the pyramid scale, the larger.
+    """A picture with its keypoints as circles; a smaller pyramid scale gives a larger circle.
 
-    size: (width, height) of the original, in whose pixels the keypoints are.
+    size: (width, height) of the original picture; the keypoints are in its pixels.
     """
     drawn = picture.convert("RGB")
     pen = ImageDraw.Draw(drawn)

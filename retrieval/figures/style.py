@@ -1,6 +1,6 @@
 """The look that all figures share: colours, axes, the small print, and the dark theme.
 
-Colours are those that colour-blind people tell apart (Okabe and Ito).
+Colour-blind people can tell the colours apart (Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# One colour a method everywhere: 3 : 1 on white and on a dark page, after Okabe and Ito.
+# Each method has one colour everywhere, with a contrast of 3 : 1 on white and on a dark page.
 METHOD_COLOURS = {"sir": "#0072B2", "delf": "#C77F00", "cnn-irwnha": "#B3589A"}
-COLOURS = "#0072B2", "#C77F00"  # of two series that are no methods
-OTHER_COLOUR = "#7A8692"  # of rankings that a visitor brought, and of methods that are not listed
+COLOURS = "#0072B2", "#C77F00"  # of two series that are not methods
+OTHER_COLOUR = "#7A8692"  # of rankings that a visitor uploaded, and of other methods
 DARK_BACKGROUND, DARK_TEXT = "#12171e", "#eef2f6"  # of the app's dark theme
-NO_MATHTEXT: dict[str, Any] = {"parse_math": False}  # or a $ in a name would start a formula
+NO_MATHTEXT: dict[str, Any] = {"parse_math": False}  # else a $ in a name starts a formula
 
 
 def style_axes(axes: Axes) -> None:
-    """Give axes a pale grid behind what is drawn, no frame, and words large enough to read."""
+    """Give axes a pale grid behind the data, no frame, and large enough text."""
     axes.grid(color="#d9dfe4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -33,15 +33,15 @@ def style_axes(axes: Axes) -> None:
 
 def small_print(figure: Figure, note: str) -> None:
     """Write the small print, of one line or more, below a figure."""
-    # Names of files need not be valid Unicode, on which matplotlib fails or writes a broken SVG.
+    # File names may be invalid Unicode, with which matplotlib fails or writes a broken SVG.
     note = "\n".join(one_line(line, 1000) for line in note.split("\n"))
-    # matplotlib parses formulas where it wraps, whatever parse_math says.
+    # Wrapped text is parsed for formulas even with parse_math=False.
     style: dict[str, Any] = {"fontsize": 9, "color": "#55606a", "wrap": "$" not in note}
     figure.supxlabel(note, x=0.01, ha="left", **style, **NO_MATHTEXT)
 
 
 def darken(figure: Figure) -> None:
-    """Pale text and axes on a dark background; bars, lines and markers keep their colours."""
+    """Give a figure a dark background, pale text and axes; data keep their colours."""
     from matplotlib.spines import Spine
     from matplotlib.text import Text
 

@@ -1,4 +1,4 @@
-"""The convolutional trunks: from a batch of pictures (B, 3, H, W) to a feature map (B, C, h, w).
+"""Convolutional trunks: from a batch of pictures (B, 3, H, W) to feature maps (B, C, h, w).
 
 A trunk ends at a *tap*: ``final`` (stride 32, the last activations: for global descriptors) or
 ``stride16`` (conv4 of a ResNet, block 11 of 16 of EfficientNet-Lite0: for DELF, Noh et al., ICCV
@@ -22,7 +22,7 @@ from retrieval.errors import RetrievalError
 
 Tap = Literal["final", "stride16"]
 
-STRIP_VALUES = 1 << 20  # values of an expanded feature map that are computed at once: 4 MB
+STRIP_VALUES = 1 << 20  # values of an expanded feature map that are computed at once, 4 MB
 GPU_BATCH = 8  # a picture of 1024 px through ResNet-152 takes about 1 GB in half precision
 
 LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -30,14 +30,14 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 VGGS = ("vgg11", "vgg13", "vgg16", "vgg19")
 NAMES = (*LITE, *RESNETS, *VGGS)
 
-memory.keep_feature_maps()  # every process with a trunk needs it, and no other
+memory.keep_feature_maps()  # here, as only processes with a trunk need it
 
 
 class ReceptiveField(NamedTuple):
-    """What a unit of a feature map sees, along one axis, in pixels of the network's input.
+    """The receptive field of a unit of a feature map, along one axis, in pixels of the input.
 
-    Unit ``i`` sees ``size`` pixels around ``offset + i * stride``. Coordinates are continuous:
-    pixel ``k`` covers ``[k, k + 1)``, so its centre is ``k + 0.5``.
+    Unit ``i`` sees ``size`` pixels, with their centre at ``offset + i * stride``. Coordinates are
+    continuous: pixel ``k`` covers ``[k, k + 1)``, so its centre is ``k + 0.5``.
     """
 
     size: int
@@ -46,7 +46,7 @@ class ReceptiveField(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A convolution or pooling on the longest path, along one axis, in pixels of its input."""
+    """A convolution or pooling on the longest path: sizes along one axis, in units of its input."""
 
     kernel: int
     stride: int
@@ -54,9 +54,9 @@ class Layer(NamedTuple):
 
 
 def receptive_field(layers: list[Layer], length: int) -> ReceptiveField:
-    """The receptive field of a unit behind ``layers``.
+    """The receptive field of a unit of the output of ``layers``.
 
-    length: pixels of the input along the axis, on which TensorFlow's "same" padding depends.
+    length: pixels of the input along the axis; TensorFlow's "same" padding depends on it.
     Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill
     2019.
     """
@@ -72,15 +72,15 @@ def receptive_field(layers: list[Layer], length: int) -> ReceptiveField:
 
 
 def _same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels before and after an axis, for ceil(length / stride) units: TensorFlow's "same"."""
+    """TensorFlow's "same" padding, before and after: it gives ceil(length / stride) units."""
     total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
     return total // 2, total - total // 2
 
 
 class Trunk(nn.Module):
-    """A network from (B, 3, H, W), normalised, to a feature map (B, channels, h, w).
+    """A network from normalised pictures (B, 3, H, W) to feature maps (B, channels, h, w).
 
-    layers: of its longest path; empty where they are not known.
+    layers: those of its longest path; empty for a user's network.
     """
 
     channels: int
@@ -91,7 +91,7 @@ class _SameConv(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding."""
 
     def forward(self, x, vertical: tuple[int, int] | None = None):
-        """vertical: rows of padding above and below, where x is a strip of a whole map."""
+        """vertical: rows of padding above and below, where x is a strip of a feature map."""
         top, bottom = vertical or _same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
         left, right = _same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
         if top == bottom and left == right:
@@ -129,8 +129,8 @@ class _MBConv(nn.Module):
     def _in_strips(self, x):
         """``_block``, some rows of the output at a time, so that the expanded map fits the cache.
 
-        For a picture of 640 × 480 that DELF made twice as large, a whole one has 118 MB. The system
-        clears such a block each time, which took a quarter of the processor time.
+        A whole expanded map of a picture of 640 × 480 at DELF's scale 2 has 118 MB. The system
+        fills such a block with zeros each time, which took a quarter of the processor time.
         """
         conv, height = self._depthwise_conv, x.shape[2]
         kernel, stride = conv.kernel_size[0], conv.stride[0]
@@ -178,7 +178,7 @@ class EfficientNetLite(Trunk):
         blocks, inputs = [], 32
         for number, (repeats, kernel, stride, expand, outputs) in enumerate(stages):
             outputs = _round_channels(outputs * width)
-            if 0 < number < len(self.STAGES) - 1:  # Lite leaves the first and last stage alone
+            if 0 < number < len(self.STAGES) - 1:  # Lite does not scale the first and last stage
                 repeats = math.ceil(repeats * depth)
             for repeat in range(repeats):
                 step = stride if repeat == 0 else 1
@@ -200,17 +200,17 @@ class EfficientNetLite(Trunk):
         return F.relu6(self._bn1(self._conv_head(x)), inplace=True) if self.has_head else x
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Load the weights from a state dict of the whole classifier, or of a file of ours.
+        """Load the weights from a state dict of the whole classifier, or from our training.
 
-        Our files have ``features.`` before each name, as cirtorch's. Raises RetrievalError where
-        tensors are missing or have other shapes.
+        Our training writes ``features.`` before each name, as cirtorch does. Raises RetrievalError
+        where tensors are missing or have other shapes.
         """
         tensors = {name.removeprefix("features."): tensor for name, tensor in state.items()}
         _load(self, {name: tensors[name] for name in self.state_dict() if name in tensors})
 
 
 def _round_channels(channels: float) -> int:
-    """The nearest multiple of 8 that is not more than a tenth below."""
+    """The nearest multiple of 8 that is at least 90 % of ``channels``."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -218,12 +218,12 @@ def _round_channels(channels: float) -> int:
 class TorchvisionTrunk(Trunk):
     """A ResNet or VGG of torchvision, cut before its pooling.
 
-    ``features`` is the plain sequence of its children, which is also how cirtorch names them.
+    ``features`` is the sequence of its children, as in cirtorch.
     """
 
     def __init__(self, name: str, tap: Tap):
         super().__init__()
-        import torchvision  # takes seconds, and EfficientNet-Lite does without it
+        import torchvision  # takes seconds, and EfficientNet-Lite does not need it
 
         network = getattr(torchvision.models, name)(weights=None)
         if name in RESNETS:
@@ -235,7 +235,7 @@ class TorchvisionTrunk(Trunk):
             assert isinstance(last, nn.Conv2d)
             self.channels = last.out_channels
         else:
-            # Both taps of VGG are its last activations, at stride 16 without the last pooling.
+            # Without the last pooling VGG ends at stride 16, which serves as both taps.
             self.features = network.features[:-1]
             self.child_names = []
             self.layers = [
@@ -274,7 +274,7 @@ def _resnet_layers(features: nn.Sequential) -> list[Layer]:
 
 
 def _layer_of(module: nn.Conv2d | nn.MaxPool2d) -> Layer:
-    """The arithmetic of a module that treats both axes alike, as all of these networks' do."""
+    """The sizes of a module along one axis; in these networks they are equal on both axes."""
 
     def vertical(value: int | str | tuple[int, ...]) -> int:
         first = value[0] if isinstance(value, tuple) else value
@@ -285,7 +285,7 @@ def _layer_of(module: nn.Conv2d | nn.MaxPool2d) -> Layer:
 
 
 def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    # Files from before torch 0.4 lack the batch counters, which inference never reads.
+    # Files from before torch 0.4 lack the batch counters, which inference does not use.
     missing = [
         key
         for key in trunk.state_dict()
@@ -304,11 +304,11 @@ def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 class CustomTrunk(Trunk):
-    """A network that a user brings, without its pooling and classifier where these are known.
+    """A user's network, without its pooling and classifier where these can be found.
 
-    They are left out of timm's networks by ``forward_features`` and of torchvision's by ``avgpool``
-    or ``features``; any other network is used as it is. It must give (1, C, h, w), or (1, D), which
-    counts as a map of one unit. Raises RetrievalError where it gives anything else.
+    timm's networks are cut by ``forward_features``, torchvision's at ``avgpool`` or ``features``;
+    any other network is used whole. It must give (1, C, h, w), or (1, D), which counts as a feature
+    map of one unit. Raises RetrievalError where it gives anything else.
     """
 
     def __init__(self, model: nn.Module):
@@ -329,7 +329,7 @@ class CustomTrunk(Trunk):
         if not isinstance(features, torch.Tensor) or features.ndim not in (2, 4):
             given = tuple(getattr(features, "shape", ())) or type(features).__name__
             raise RetrievalError(
-                f"The network gives {given}; wanted is a feature map (1, C, H, W) or a vector "
+                f"The network gives {given}; it must give a feature map (1, C, H, W) or a vector "
                 "(1, D)."
             )
         return features if features.ndim == 4 else features[:, :, None, None]
@@ -344,7 +344,7 @@ def _without_classifier(model: nn.Module) -> nn.Module:
         return nn.Sequential(*list(model.children())[: names.index("avgpool")])
     features = getattr(model, "features", None)
     if isinstance(features, nn.Module) and hasattr(model, "classifier"):
-        # DenseNet's last activation is not a module of its own.
+        # The last ReLU of DenseNet is not a module, so it is added here.
         dense = type(model).__name__ == "DenseNet"
         return nn.Sequential(features, nn.ReLU()) if dense else features
     return model
@@ -362,9 +362,9 @@ class _ForwardFeatures(nn.Module):
 def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) -> Trunk:
     """A trunk with weights, for inference: batch norms are folded and memory is channels-last.
 
-    Both change the speed, and the features by no more than rounding. name: one of ``NAMES``.
-    state: tensors by name, or a whole network of the user, whose batch norms stay. Raises
-    RetrievalError for an unknown name and weights that do not fit.
+    Both make it faster and change features by rounding only. name: one of ``NAMES``. state: tensors
+    by name, or a user's whole network, whose batch norms are not folded. Raises RetrievalError for
+    an unknown name and weights that do not fit.
     """
     if isinstance(state, nn.Module):
         return _on_device(CustomTrunk(state))
@@ -376,7 +376,7 @@ def build(name: str, tap: Tap, state: Mapping[str, torch.Tensor] | nn.Module) ->
 def build_for_training(
     name: str, tap: Tap, state: Mapping[str, torch.Tensor]
 ) -> EfficientNetLite | TorchvisionTrunk:
-    """``build`` for training: batch norms stay modules of their own, and memory is contiguous."""
+    """``build`` for training: batch norms are not folded, and memory is contiguous."""
     if name in LITE:
         trunk: EfficientNetLite | TorchvisionTrunk = EfficientNetLite(name, tap)
     elif name in NAMES:
@@ -388,9 +388,9 @@ def build_for_training(
 
 
 def freeze(trunk: nn.Module, blocks: int) -> None:
-    """Exclude the stem and the first ``blocks`` blocks (of a ResNet: children) from training.
+    """Do not train the stem and the first ``blocks`` blocks (children of a ResNet).
 
-    No gradient is computed there, which halves the time of a training step.
+    No gradient is computed for them, which halves the time of a training step.
     """
     if not blocks:
         return
@@ -403,19 +403,17 @@ def freeze(trunk: nn.Module, blocks: int) -> None:
 
 
 def placement() -> tuple[torch.device, torch.dtype]:
-    """Device and number type of trunks: float16 on a GPU where there is one, else float32 on the
-    CPU.
-    """
+    """Device and dtype of trunks: float16 on a GPU where there is one, else float32 on the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.float16
     return torch.device("cpu"), torch.float32
 
 
 def batch_size() -> int:
-    """Pictures of one size that a trunk is best given at once.
+    """How many pictures of the same size make the best batch.
 
-    A GPU wants many. On a CPU eight pictures of 288 px at once take the processor time of eight
-    one by one, within 6 %, and larger ones take more, as their feature maps leave the cache.
+    A GPU is faster with several. On a CPU eight pictures of 288 px take the same processor time at
+    once as one by one, within 6 %; larger ones take more, as their feature maps leave the cache.
     """
     return GPU_BATCH if placement()[0].type == "cuda" else 1
 
@@ -430,16 +428,16 @@ def _on_device(trunk: Trunk) -> Trunk:
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm into the convolution registered just before it.
+    """Fold each batch norm into the convolution that is registered just before it.
 
-    In every network here a norm follows, in registration order, the convolution that feeds it.
+    In all these networks that is the convolution whose output the norm takes.
     """
     conv: nn.Conv2d | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             conv = child
         elif isinstance(child, nn.BatchNorm2d) and conv is not None:
-            assert child.running_mean is not None  # every norm here has statistics
+            assert child.running_mean is not None
             assert child.running_var is not None
             weight, bias = torch.nn.utils.fuse_conv_bn_weights(
                 conv.weight, conv.bias,

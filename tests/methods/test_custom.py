@@ -105,7 +105,7 @@ def test_index_and_search(picture, tmp_path):
 
 
 def test_what_cannot_be_used(picture):
-    with pytest.raises(RetrievalError, match=r"gives \(1, 3, 50176\); wanted is a feature map"):
+    with pytest.raises(RetrievalError, match=r"gives \(1, 3, 50176\); it must give a feature map"):
         methods.custom("flat", nn.Flatten(2))
     with pytest.raises(RetrievalError, match="gl18-resnet152 is a registered checkpoint"):
         methods.custom("gl18-resnet152", Colours())
