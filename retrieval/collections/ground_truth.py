@@ -78,13 +78,13 @@ def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
 
 
 def landmarks(names: Sequence[str], queries: Iterable[Query]) -> dict[str, str]:
-    """Picture → its landmark, where a query that has one has the picture as a right answer."""
-    found: dict[str, str] = {}
+    """Picture → its landmark: that of the first query which has the picture as a right answer."""
+    landmark_of: dict[str, str] = {}
     for query in queries:
         for kind in POSITIVE if query.landmark else ():
             for position in query.labels.get(kind, np.zeros(0, np.int64)).tolist():
-                found.setdefault(names[position], query.landmark)
-    return found
+                landmark_of.setdefault(names[position], query.landmark)
+    return landmark_of
 
 
 def same_landmark(
@@ -107,8 +107,10 @@ def same_landmark(
         mine = [query for query in queries if query.landmark == landmark]
     positives = set().union(*map(right, mine))
     junk = {int(n) for query in mine for n in query.labels.get("junk", ())} - positives
-    others, rejected = (np.array(sorted(one - {position}), np.int64) for one in (positives, junk))
-    return landmark, others, rejected
+    others, junk_positions = (
+        np.array(sorted(positions - {position}), np.int64) for positions in (positives, junk)
+    )
+    return landmark, others, junk_positions
 
 
 def read_ground_truth(
@@ -243,20 +245,23 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     """The classic form (Philbin et al., CVPR 2007): four text files a query.
 
     The query file holds ``oxc1_all_souls_000013 136.5 34.1 648.5 955.7`` (Paris: no prefix),
-    the others one name a line, all without ``.jpg``.
+    the other three files one name a line, all without ``.jpg``.
     """
     stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
     times = Counter(PurePosixPath(name).stem for name in names)
-    found: dict[str, dict[str, Path]] = {}
+    paths: dict[str, dict[str, Path]] = {}  # query → kind of file → path
     for path in sorted(folder.iterdir()):
         if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
-            found.setdefault(match["query"], {})[match["kind"]] = path
-    # Together: three files of 32 MB of short lines took 2.4 GB, and nobody counts the queries.
-    if sum(path.stat().st_size for kinds in found.values() for path in kinds.values()) > MAX_BYTES:
-        raise RetrievalError(f"The text files in {folder} are too large for ground truth.")
+            paths.setdefault(match["query"], {})[match["kind"]] = path
+    # The limit is for all files together: three of 32 MB with short lines took 2.4 GB.
+    if sum(path.stat().st_size for kinds in paths.values() for path in kinds.values()) > MAX_BYTES:
+        raise RetrievalError(
+            f"The text files in {folder} are too large for ground truth: together they may have "
+            f"{MAX_BYTES // 1_000_000} MB."
+        )
     queries = []
     absent: set[str] = set()
-    for key, kinds in found.items():
+    for key, kinds in paths.items():
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
             raise RetrievalError(
@@ -274,17 +279,19 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         except OSError as error:
             raise RetrievalError(f"{error.filename} cannot be read: {error.strerror}.") from error
         except ValueError as error:
-            raise RetrievalError(f"{kinds['query']} is not a name and four numbers.") from error
+            raise RetrievalError(
+                f"{kinds['query']} must be a name and four numbers, x1 y1 x2 y2, in one line."
+            ) from error
         stem = stem.removeprefix("oxc1_")
         named = {kind: {line.strip() for line in lines[kind]} for kind in ("good", "ok", "junk")}
-        if several := sorted(one for one in {stem}.union(*named.values()) if times[one] > 1):
+        if several := sorted(name for name in {stem}.union(*named.values()) if times[name] > 1):
             raise RetrievalError(
                 f"{folder} labels {several[0]}, but several pictures are called so: rename them."
             )
-        absent |= {one for one in named["good"] | named["ok"] if one and one not in stems}
+        absent |= {name for name in named["good"] | named["ok"] if name and name not in stems}
         positions = {
-            kind: np.array(sorted(stems[one] for one in stated if one in stems), dtype=np.int64)
-            for kind, stated in named.items()
+            kind: np.array(sorted(stems[name] for name in listed if name in stems), dtype=np.int64)
+            for kind, listed in named.items()
         }
         right = np.union1d(positions["good"], positions["ok"])
         labels = {"ok": right, "junk": positions["junk"]}
@@ -406,13 +413,13 @@ def _box(value: Any, name: str) -> Box | None:
 
 
 def _landmark(name: str, labels: Mapping[str, np.ndarray], stems: Sequence[str]) -> str:
-    """A name for what the query shows: the commonest telling name among its positives.
+    """The landmark of a query: the commonest specific file name among its positives.
 
-    Files are called after what was typed into Flickr, so oxford_002416 may show the Bodleian.
+    Files are named after the words of a Flickr search, so oxford_002416 may show the Bodleian.
     """
-    found = Counter(stems[position] for kind in POSITIVE for position in labels.get(kind, ()))
-    telling = [stem for stem, _ in found.most_common() if stem not in _GENERIC]
-    return (telling[0] if telling else _stem(name)).removeprefix("paris_")
+    counts = Counter(stems[position] for kind in POSITIVE for position in labels.get(kind, ()))
+    specific = [stem for stem, _ in counts.most_common() if stem not in _GENERIC]
+    return (specific[0] if specific else _stem(name)).removeprefix("paris_")
 
 
 def _stem(name: str) -> str:

@@ -1,8 +1,9 @@
-"""What is known of each picture: a table beside the pictures.
+"""Metadata of pictures: a table beside them, with a line for each picture.
 
-``metadata.csv`` or ``metadata.json`` in the folder of a collection. One column holds the file name
-and is called ``name``, ``file`` or ``filename``; a picture of the same base name is meant where no
-path fits. The files may be anybody's: sizes are limited, and text is cut to one plain line.
+It is ``metadata.csv`` or ``metadata.json`` in the folder of a collection. One column holds the file
+name and is called ``name``, ``file`` or ``filename``. Where no picture has that path, the picture
+with that base name is meant. A stranger may have made the file: its size is limited, and text is
+cut to one plain line.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FILES = ("metadata.csv", "metadata.json")
 NAMES = ("name", "file", "filename")  # of the column with the file
 MAX_BYTES = 16_000_000
 MAX_COLUMNS = 50
-MAX_CELLS = 2_000_000  # lines × columns: a line of two letters still takes a place for each column
+MAX_CELLS = 2_000_000  # lines × columns: an empty cell takes memory, too
 
 
 def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
@@ -46,9 +47,10 @@ def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
 
 
 def read_table(path: Path) -> dict[str, Values]:
-    """File name → values, out of a CSV file in UTF-8 or a JSON list of objects.
+    """File name → values, from a CSV file in UTF-8 or a JSON list of objects.
 
-    Columns of whole numbers, or of numbers, can be compared as such; empty cells are left out.
+    Values are int where the whole column has integers, else float where it has numbers, else str.
+    Empty cells are left out. Raises RetrievalError for a table that cannot be read.
     """
     try:
         text = files.read(path, MAX_BYTES).decode("utf-8-sig")
@@ -86,8 +88,8 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     if not lines:
         return {}
     columns = list(dict.fromkeys(key for line in lines for key in line))
-    by = next((one for one in columns if one.strip().lower() in NAMES), None)
-    if by is None:
+    name_column = next((column for column in columns if column.strip().lower() in NAMES), None)
+    if name_column is None:
         raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
     if len(columns) > MAX_COLUMNS:
         raise RetrievalError(f"{file} has more than {MAX_COLUMNS} columns; leave some out.")
@@ -95,27 +97,27 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
         raise RetrievalError(
             f"{file} has more than {MAX_CELLS:,} cells, empty ones included; leave some out."
         )
-    names = [plain_name(str(line.get(by) or "")) for line in lines]
-    found: dict[str, dict[str, Value]] = {}
+    names = [plain_name(str(line.get(name_column) or "")) for line in lines]
+    table: dict[str, dict[str, Value]] = {}
     for name in names:
-        if name in found:
+        if name in table:
             raise RetrievalError(f"{file} has {one_line(name, 100)} twice; keep one line of it.")
-        found[name] = {}
-    called = {one: _identifier(one) for one in columns if one != by}
-    if len(set(called.values())) != len(called):
+        table[name] = {}
+    identifiers = {column: _identifier(column) for column in columns if column != name_column}
+    if len(set(identifiers.values())) != len(identifiers):
         raise RetrievalError(f"{file} has two columns of the same name; rename one.")
-    for column, identifier in called.items():
+    for column, identifier in identifiers.items():
         cells = {name: _cell(line.get(column)) for name, line in zip(names, lines, strict=True)}
         filled = {name: cell for name, cell in cells.items() if cell != ""}
         kind = _kind(filled.values())
         for name, cell in filled.items():
-            found[name][identifier] = kind(cell)
-    return dict(found)
+            table[name][identifier] = kind(cell)
+    return dict(table)
 
 
 def _identifier(column: str) -> str:
-    """A column's name as a filter can say it: 'Year taken' is Year_taken."""
-    # The filter is read by Python, which takes ﬁ for fi.
+    """A column's name as it is written in a filter: Year_taken for 'Year taken'."""
+    # Filters are parsed by Python, which normalises names: ﬁ to fi.
     word = unicodedata.normalize("NFKC", one_line(column, 100))
     word = re.sub(r"\W+", "_", word).strip("_") or "column"
     return word if word.isidentifier() and not keyword.iskeyword(word) else f"_{word}"
@@ -135,22 +137,24 @@ def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
     cells = list(cells)
     kinds: tuple[tuple[re.Pattern, Callable[[str], Value]], ...] = (
         (_WHOLE, int),
-        (_NUMBER, lambda cell: float(cell) + 0),  # -0.0 is 0.0: lists in a store tell them apart
+        (_NUMBER, lambda cell: float(cell) + 0),  # makes -0.0 0.0: stores take them for different
     )
     return next((kind for form, kind in kinds if all(map(form.fullmatch, cells))), str)
 
 
 def of_pictures(table: Metadata, names: Sequence[str]) -> dict[str, Values]:
-    """The lines of a table that belong to these pictures, by path or, if that fails, by file."""
+    """The lines of a table that belong to these pictures, by path, else by base name."""
     by_name = {name: table[file] for file, name in by_file(names).items() if file in table}
-    found = {name: table.get(name) or by_name.get(name) for name in names}
-    return {name: values for name, values in found.items() if values}
+    lines = {name: table.get(name) or by_name.get(name) for name in names}
+    return {name: values for name, values in lines.items() if values}
 
 
-def choices(metadata: Metadata, most: int = 40) -> dict[str, list[Value]]:
-    """Columns with few different values, each with these in order: what one can pick from."""
+def choices(metadata: Metadata, max_values: int = 40) -> dict[str, list[Value]]:
+    """The columns with 2 to ``max_values`` different values: column → its values, sorted."""
     seen: dict[str, set[Value]] = {}
     for values in metadata.values():
         for column, value in values.items():
             seen.setdefault(column, set()).add(value)
-    return {column: sorted(values) for column, values in seen.items() if 1 < len(values) <= most}
+    return {
+        column: sorted(values) for column, values in seen.items() if 1 < len(values) <= max_values
+    }

@@ -1,8 +1,8 @@
 """A small language to filter pictures by their metadata: ``landmark == "chapel" and year < 1910``.
 
-It is a part of Milvus's own language. A store is sent nothing but such filters, written anew from
-what was read here: in ``milvus-lite`` one filter with ``like`` computes for ever, and one with
-``*`` takes all memory.
+It is a part of Milvus's own language. A store gets only filters of this language, written from the
+parsed tree and not copied from the text: in ``milvus-lite`` a filter with ``like`` can compute for
+ever, and one with ``*`` can take all memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def matching(metadata: Metadata, where: str) -> set[str]:
     """Names of the pictures that fit a filter.
 
     where: comparisons of a column with a value (``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``,
-    ``in``), joined by ``and``, ``or``, ``not`` and brackets. A picture without that value, or with
-    text where the filter has a number, fits no comparison, nor with ``not`` before it.
+    ``in``), joined by ``and``, ``or``, ``not`` and brackets. A picture without a value in the
+    column, or with text where the filter has a number, fits neither a comparison nor its negation.
     Raises RetrievalError for anything else, and for columns that no picture has.
     """
     known = {column for values in metadata.values() for column in values}
@@ -34,9 +34,9 @@ def matching(metadata: Metadata, where: str) -> set[str]:
 
 
 def for_store(where: str) -> str:
-    """The same filter, written so that a store gives the same pictures for it.
+    """The filter as text for a store, which gives the same pictures for it as ``matching``.
 
-    Raises RetrievalError for a text that ``matching`` refuses for any columns.
+    Raises RetrievalError for a text that ``matching`` refuses whatever columns there are.
     """
     tree = _plain(where)
     try:
@@ -45,7 +45,7 @@ def for_store(where: str) -> str:
         raise _refused(where) from error
 
 
-# What compares, and the opposite.
+# Operator → its function, and the operator of the negation.
 _COMPARE: dict[type[ast.cmpop], tuple[Callable[[Any, Any], bool], type[ast.cmpop]]] = {
     ast.Eq: (operator.eq, ast.NotEq),
     ast.NotEq: (operator.ne, ast.Eq),
@@ -64,10 +64,10 @@ def _refused(where: str) -> RetrievalError:
 
 
 def _plain(where: str) -> ast.expr:
-    """A filter as a tree of comparisons, ``and`` and ``or``. Nothing of the text is ever executed.
+    """A filter as a tree of comparisons, ``and`` and ``or``. The text is parsed, never executed.
 
-    It has no ``not`` and no ``!=``, and each ``not in`` is joined by ``and`` to a ``<`` or ``>``:
-    else milvus-lite also finds pictures without the value, or with text in place of a number.
+    ``not`` and ``!=`` are replaced, and each ``not in`` is joined by ``and`` to a ``<`` or ``>``:
+    else milvus-lite also gives pictures without the value, or with text in place of a number.
     """
     refused = _refused(where)
     if len(where) > MAX_LENGTH:
@@ -76,7 +76,7 @@ def _plain(where: str) -> ast.expr:
     def plain(node: ast.AST, opposite: bool) -> ast.expr:
         if isinstance(node, ast.BoolOp):
             join = ast.And if isinstance(node.op, ast.And) != opposite else ast.Or
-            return ast.BoolOp(join(), [plain(one, opposite) for one in node.values])
+            return ast.BoolOp(join(), [plain(operand, opposite) for operand in node.values])
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return plain(node.operand, not opposite)
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
@@ -89,12 +89,13 @@ def _plain(where: str) -> ast.expr:
         if not isinstance(left, ast.Name):
             raise refused
         if kind is ast.NotEq:
-            return ast.BoolOp(ast.Or(), [comparison(left, one, right) for one in (ast.Lt, ast.Gt)])
+            both = [comparison(left, operator, right) for operator in (ast.Lt, ast.Gt)]
+            return ast.BoolOp(ast.Or(), both)
         if kind not in (ast.In, ast.NotIn):
             return ast.Compare(left, [kind()], [value(right)])
         if not isinstance(right, ast.List | ast.Tuple) or not right.elts:
             raise refused
-        values = ast.List([value(one) for one in right.elts])
+        values = ast.List([value(element) for element in right.elts])
         among = ast.Compare(left, [kind()], [values])
         if kind is ast.In:
             return among
@@ -121,25 +122,26 @@ def _plain(where: str) -> ast.expr:
 
 
 def _test(node: ast.expr, known: set[str]) -> Callable[[Values], bool]:
-    """A function that tells whether values fit.
+    """A function that tells whether the values of a picture fit a filter.
 
-    node: from ``_plain``. Raises RetrievalError for a column that is not known.
+    node: from ``_plain``. known: columns. Raises RetrievalError for a column that is not known.
     """
     if isinstance(node, ast.BoolOp):
-        parts = [_test(one, known) for one in node.values]
+        parts = [_test(operand, known) for operand in node.values]
         join = all if isinstance(node.op, ast.And) else any
         return lambda values: join(part(values) for part in parts)
     assert isinstance(node, ast.Compare)
     assert isinstance(node.left, ast.Name)
     column, compare = node.left.id, _COMPARE[type(node.ops[0])][0]
     if column not in known:
-        there = ", ".join(sorted(known)) or "none"
-        raise RetrievalError(f"There is no column {one_line(column, 50)}; there are: {there}.")
-    wanted = ast.literal_eval(node.comparators[0])
-    text = {isinstance(one, str) for one in (wanted if isinstance(wanted, list) else [wanted])}
+        columns = ", ".join(sorted(known)) or "none"
+        raise RetrievalError(f"There is no column {one_line(column, 50)}; there are: {columns}.")
+    operand = ast.literal_eval(node.comparators[0])
+    operands = operand if isinstance(operand, list) else [operand]
+    are_text = {isinstance(item, str) for item in operands}
 
     def fits(values: Values) -> bool:
-        found = values.get(column)
-        return found is not None and isinstance(found, str) in text and compare(found, wanted)
+        value = values.get(column)
+        return value is not None and isinstance(value, str) in are_text and compare(value, operand)
 
     return fits

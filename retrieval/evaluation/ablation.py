@@ -201,16 +201,17 @@ def make(
         "pooled": _coarse(np.swapaxes(pooled, 0, 1)),
         "second": np.array(second or np.empty((0, 0)), np.float16),
     }
-    found = _ablation(index, arrays | _nothing(exponents, method))
-    asked = []
+    ablation = _ablation(index, arrays | _without_scores(exponents, method))
+    query_steps = []
     for done, query in enumerate(collection.queries):
-        asked.append(take_steps(method, images.read(collection.path(query.name)), query.box))
+        picture = images.read(collection.path(query.name))
+        query_steps.append(take_steps(method, picture, query.box))
         if progress:
             progress(len(index) + done + 1, total, query.name)
-    if asked and PROTOCOL in collection.protocols:
-        arrays |= _scored(found, index, collection, asked)
+    if query_steps and PROTOCOL in collection.protocols:
+        arrays |= _scored(ablation, index, collection, query_steps)
     else:
-        arrays |= _nothing(exponents, method)
+        arrays |= _without_scores(exponents, method)
     try:
         with files.replacing(index.path / FILE) as file:
             digests = {
@@ -240,9 +241,9 @@ def load(index: Index, collection: Collection) -> Ablation | None:
     digests = "index_sha256", "labels_sha256", "query_pictures_sha256"
     names = "exponents", "pooled", "second", "maps", "scale_maps"
     # Packed they may be small; every byte of ``pooled`` becomes a float32, and copies of it.
-    most = len(index) * MAX_BYTES + 100_000
+    max_bytes = len(index) * MAX_BYTES + 100_000
     try:
-        arrays = {name: files.read_array(path, name, most) for name in digests + names}
+        arrays = {name: files.read_array(path, name, max_bytes) for name in digests + names}
         *stated, pictures = [str(arrays.pop(name)) for name in digests]
         same = stated == [
             files.digest(index.path / "manifest.json"),
@@ -257,7 +258,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
         )
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))
-    fine = (
+    valid = (
         arrays["exponents"].ndim == 1
         and arrays["pooled"].ndim == 3
         and arrays["pooled"].shape[:2] == (exponents, count)
@@ -270,7 +271,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
         and (np.diff(arrays["exponents"], prepend=0) > 0).all()
         and all(_are_parts(arrays[name]) for name in ("maps", "scale_maps"))
     )
-    if not fine:
+    if not valid:
         raise RetrievalError(f"{path} is damaged{again}.")
     return _ablation(index, arrays)
 
@@ -301,36 +302,39 @@ def _are_parts(values: np.ndarray) -> bool:
 
 def _coarse(vectors: np.ndarray) -> np.ndarray:
     """Vectors without negative numbers as uint8; the square root keeps small numbers apart."""
-    most = vectors.max(axis=-1, keepdims=True).clip(min=1e-12)
-    return np.rint(255 * np.sqrt(vectors / most)).astype(np.uint8)
+    maxima = vectors.max(axis=-1, keepdims=True).clip(min=1e-12)
+    return np.rint(255 * np.sqrt(vectors / maxima)).astype(np.uint8)
 
 
-def _nothing(exponents: list[float], method: Method) -> dict[str, np.ndarray]:
+def _without_scores(exponents: list[float], method: Method) -> dict[str, np.ndarray]:
     scales = len(method.settings.get("scales", [1.0]))
     return {"maps": np.full((len(exponents), 2), np.nan), "scale_maps": np.full(scales, np.nan)}
 
 
 def _scored(
-    found: Ablation, index: Index, collection: Collection, asked: list[Steps]
+    ablation: Ablation, index: Index, collection: Collection, query_steps: list[Steps]
 ) -> dict[str, np.ndarray]:
     """Compute the mAP of every variant."""
 
     def mean(scores: list[np.ndarray]) -> float:
-        orders = [np.argsort(-one, kind="stable") for one in scores]
+        orders = [np.argsort(-row, kind="stable") for row in scores]
         ranks = ranks_of(index, collection, orders)
         return evaluate(ranks, collection, [PROTOCOL])[PROTOCOL].map
 
     return {
         "maps": np.array(
             [
-                [mean([found.scores(one, p, layer) for one in asked]) for layer in (False, True)]
-                for p in found.exponents
+                [
+                    mean([ablation.scores(steps, p, layer) for steps in query_steps])
+                    for layer in (False, True)
+                ]
+                for p in ablation.exponents
             ]
         ),
         "scale_maps": np.array(
             [
-                mean([found.scores_of_scales(one, count) for one in asked])
-                for count in range(1, len(asked[0].maps) + 1)
+                mean([ablation.scores_of_scales(steps, count) for steps in query_steps])
+                for count in range(1, len(query_steps[0].maps) + 1)
             ]
         ),
     }

@@ -78,9 +78,9 @@ def record_run(
     scores = evaluate(ranks, collection)
     pictures = query_pictures_digest(collection)
     try:
-        kept = load_run(index, collection, then)
+        previous = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
-        kept = None
+        previous = None
     skipped = {entry["name"] for entry in index.manifest["skipped"]}
     record = {
         "format": FORMAT,
@@ -106,7 +106,7 @@ def record_run(
         ],
         "protocols": _as_json(scores),
     }
-    if kept is not None and np.array_equal(kept.ranks, ranks):
+    if previous is not None and np.array_equal(previous.ranks, ranks):
         return Run(ranks, timings, scores, record)
     _keep(index.path / _stem(then, collection.whole), ranks, timings, record)
     return Run(ranks, timings, scores, record)
@@ -134,13 +134,13 @@ def _keep(
 
 def kept_chains(index: Index) -> list[tuple[str, ...]]:
     """The chains of re-rankers whose runs are kept beside an index; () is the method alone."""
-    found = []
+    chains = []
     for path in sorted(index.path.glob("evaluation*.json")):
         names = path.stem.removeprefix("evaluation").removeprefix("-")
         then = tuple(names.split("+")) if names else ()
         if _stem(then) == path.stem and chain.RERANKERS.keys() >= set(then):
-            found.append(then)
-    return found
+            chains.append(then)
+    return chains
 
 
 def _stem(then: Sequence[str], whole: bool = False) -> str:
@@ -168,12 +168,12 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     queries = len(collection.queries)
     check_size(collection)
     # Up to 4 bytes a rank and a second of each stage, and headers.
-    most = 4 * (len(collection.names) + 100) * queries + 100_000
+    max_bytes = 4 * (len(collection.names) + 100) * queries + 100_000
     try:
-        ranks = files.read_array(arrays, "ranks", most)
+        ranks = files.read_array(arrays, "ranks", max_bytes)
         scores = evaluate(ranks, collection)
         timings = {
-            stage: files.read_array(arrays, f"seconds_{stage}", most)
+            stage: files.read_array(arrays, f"seconds_{stage}", max_bytes)
             for stage in record["seconds_a_query"]
         }
     except RetrievalError as error:
@@ -285,11 +285,11 @@ def evaluated(
     """
     index.check_collection(collection)
     try:
-        kept = load_run(index, collection, then)
+        run = load_run(index, collection, then)
     except RetrievalError:  # of an earlier index, or of other labels
-        kept = None
-    if kept is not None:
-        return kept
+        run = None
+    if run is not None:
+        return run
     if method is None and not index.brings_queries:
         method = methods.for_index(index)
     return evaluate_index(index, collection, method, progress, then)

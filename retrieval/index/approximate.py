@@ -64,10 +64,10 @@ class Approximate(ABC):
             moved[kept[kept >= 0]] = np.flatnonzero(kept >= 0)
             before = cls.renumbered(before, moved, len(descriptors))
             new = new if before is None else np.flatnonzero(kept < 0)
-        made = cls.trained(descriptors) if before is None else cls.of(descriptors, before)
+        searcher = cls.trained(descriptors) if before is None else cls.of(descriptors, before)
         for start in range(0, len(new), BLOCK):
-            made._add(new[start : start + BLOCK])
-        return made
+            searcher._add(new[start : start + BLOCK])
+        return searcher
 
     @classmethod
     @abstractmethod
@@ -109,15 +109,18 @@ class Approximate(ABC):
         shortlist = min(max(SHORTLIST, count), len(self.descriptors))
         scores = np.empty((len(queries), count), np.float32)
         positions = np.empty((len(queries), count), np.int64)
-        for row, found in enumerate(self._candidates(queries, shortlist)):
-            found = np.sort(found[found >= 0])  # equal scores in the order of the collection
-            if len(found) < count:  # the search of a graph may not reach enough pictures
-                one, exact = nearest(self.descriptors, queries[row : row + 1], count)
-                scores[row], positions[row] = one[0], exact[0]
+        for row, candidates in enumerate(self._candidates(queries, shortlist)):
+            # Sorted, so that equal scores are in the order of the collection.
+            candidates = np.sort(candidates[candidates >= 0])
+            if len(candidates) < count:  # the search of a graph may not reach enough pictures
+                cosines, nearest_positions = nearest(
+                    self.descriptors, queries[row : row + 1], count
+                )
+                scores[row], positions[row] = cosines[0], nearest_positions[0]
                 continue
-            cosines = self.descriptors[found].astype(np.float32) @ queries[row]
+            cosines = self.descriptors[candidates].astype(np.float32) @ queries[row]
             order = np.argsort(-cosines, kind="stable")[:count]
-            scores[row], positions[row] = cosines[order], found[order]
+            scores[row], positions[row] = cosines[order], candidates[order]
         return scores, positions
 
     def rank(self, descriptor: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,13 +140,13 @@ class Approximate(ABC):
         rows = np.unique(np.linspace(0, total - 1, min(SAMPLE, total)).astype(np.int64))
         queries = self.descriptors[rows].astype(np.float32)
         exact = nearest(self.descriptors, queries, count + 1)
-        found = self.search(queries, count + 1)
+        approximate = self.search(queries, count + 1)
         hits = 0
-        for row, *pairs in zip(rows, *exact, *found, strict=True):
+        for row, *results in zip(rows, *exact, *approximate, strict=True):
             best, ours = (
-                scores[others != row][:count] for scores, others in (pairs[:2], pairs[2:])
+                scores[positions != row][:count] for scores, positions in (results[:2], results[2:])
             )
-            # Equal neighbours count alike; the two sums differ in their last digit.
+            # Any picture as similar as the last of the best is a hit. The tolerance is for rounding.
             hits += int((ours >= best[-1] - 1e-6).sum())
         return hits / (len(rows) * count)
 
@@ -185,17 +188,17 @@ class Graph(Approximate):
     def of(cls, descriptors: np.ndarray, arrays: Arrays) -> Self:
         faiss = _faiss()
         nodes, levels, links = (np.asarray(arrays[name]) for name in cls.types)
-        made = cls(descriptors, nodes)
-        fill(faiss.downcast_index(made.faiss.storage), descriptors, np.float16, nodes)
-        made.faiss.ntotal = len(nodes)
-        graph = made.faiss.hnsw
+        searcher = cls(descriptors, nodes)
+        fill(faiss.downcast_index(searcher.faiss.storage), descriptors, np.float16, nodes)
+        searcher.faiss.ntotal = len(nodes)
+        graph = searcher.faiss.hnsw
         faiss.copy_array_to_vector(levels.astype(np.int32), graph.levels)
         faiss.copy_array_to_vector(cls._offsets(levels).astype(np.uint64), graph.offsets)
         graph.neighbors.resize(len(links))
         faiss.rev_swig_ptr(graph.neighbors.data(), len(links))[:] = links
         graph.entry_point = int(levels.argmax())
         graph.max_level = int(levels.max()) - 1
-        return made
+        return searcher
 
     def arrays(self) -> dict[str, np.ndarray]:
         faiss = _faiss()
@@ -226,8 +229,8 @@ class Graph(Approximate):
         # A node with links to it on a level must have links of its own on that level.
         for level in range(1, int(levels.max())):
             first = offsets[:-1][levels > level] + cls.LINKS * (level + 1)
-            there = links[first[:, None] + np.arange(cls.LINKS)]
-            if (levels[there[there >= 0]] <= level).any():
+            linked = links[first[:, None] + np.arange(cls.LINKS)]
+            if (levels[linked[linked >= 0]] <= level).any():
                 return False
         return True
 
@@ -243,8 +246,8 @@ class Graph(Approximate):
     def _candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
         faiss = _faiss()
         wide = faiss.SearchParametersHNSW(efSearch=max(self.BEAM, count))
-        found = self.faiss.search(queries, count, params=wide)[1]
-        return np.where(found < 0, -1, self.nodes[found])
+        nodes = self.faiss.search(queries, count, params=wide)[1]
+        return np.where(nodes < 0, -1, self.nodes[nodes])
 
 
 class Cells(Approximate):
@@ -274,10 +277,10 @@ class Cells(Approximate):
     @classmethod
     def trained(cls, descriptors: np.ndarray) -> Self:
         cells = _cells(len(descriptors))
-        most = cls.POINTS * max(cells, 256)
+        max_rows = cls.POINTS * max(cells, 256)
         rows = np.arange(len(descriptors))
-        if len(rows) > most:
-            rows = np.random.default_rng(cls.SEED).choice(rows, most, replace=False)
+        if len(rows) > max_rows:
+            rows = np.random.default_rng(cls.SEED).choice(rows, max_rows, replace=False)
         index = cls._empty(descriptors.shape[1], cells)
         index.train(descriptors[np.sort(rows)].astype(np.float32))
         return cls(descriptors, index)
@@ -305,8 +308,8 @@ class Cells(Approximate):
         pictures, codes = np.asarray(pictures).astype(np.int64), np.ascontiguousarray(codes)
         for cell, (start, end) in enumerate(pairwise(starts)):
             if end > start:
-                here = faiss.swig_ptr(pictures[start:end]), faiss.swig_ptr(codes[start:end])
-                index.invlists.add_entries(cell, int(end - start), *here)
+                ids, entries = (faiss.swig_ptr(part[start:end]) for part in (pictures, codes))
+                index.invlists.add_entries(cell, int(end - start), ids, entries)
         index.ntotal = len(pictures)
         return cls(descriptors, index)
 

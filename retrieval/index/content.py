@@ -55,9 +55,9 @@ class Content(NamedTuple):
         before = kept = None
         if previous is not None and previous.search == search:
             before, kept = previous.arrays, _positions_in(previous, self.records)
-        made = approximate.KINDS[search].make(self.arrays["descriptors"], before, kept)
-        self.arrays.update(made.arrays())
-        return {"search": {"type": search, "recall_at_10": round(made.recall(), 4)}}
+        searcher = approximate.KINDS[search].make(self.arrays["descriptors"], before, kept)
+        self.arrays.update(searcher.arrays())
+        return {"search": {"type": search, "recall_at_10": round(searcher.recall(), 4)}}
 
 
 def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -69,11 +69,11 @@ def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) ->
     # From the last to the first, as ``pop`` takes the last of a list.
     for position, digest in reversed([*enumerate(index.digests)]):
         positions.setdefault(digest, []).append(position)
-    found = [
+    earlier = [
         positions[record["sha256"]].pop() if positions.get(record["sha256"]) else -1
         for record in records
     ]
-    return np.array(found, np.int64)
+    return np.array(earlier, np.int64)
 
 
 def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):

@@ -82,12 +82,12 @@ def _find_part(index: Index, start: int, size: int) -> None:
         return
     rows, count = range(start, min(start + size, len(index))), min(COUNT, len(index) - 1)
     if index.kind == "local":
-        found = [_nearest(index, row, count) for row in rows]
+        nearest = [_nearest(index, row, count) for row in rows]
     else:
         vectors = index.arrays["descriptors"][start : rows.stop].astype(np.float32)
         scores, others = index.searcher.search(vectors, count + 1)
-        found = [_without(row, others[at], scores[at], count) for at, row in enumerate(rows)]
-    positions, similarity = zip(*found, strict=True)
+        nearest = [_without(row, others[at], scores[at], count) for at, row in enumerate(rows)]
+    positions, similarity = zip(*nearest, strict=True)
     index.near[start] = np.array(positions, np.int32), np.array(similarity, np.float32)
 
 
@@ -107,33 +107,33 @@ def _nearest(index: Index, row: int, count: int) -> tuple[np.ndarray, np.ndarray
     """The ``count`` nearest of one picture, without itself: positions and similarity."""
     features = index.features(row)
     query = features.descriptors if isinstance(features, LocalFeatures) else features
-    others, scores = index.searcher.rank(query, count + 1)
-    return _without(row, others, scores, count)
+    positions, scores = index.searcher.rank(query, count + 1)
+    return _without(row, positions, scores, count)
 
 
 def _without(
-    row: int, others: np.ndarray, scores: np.ndarray, count: int
+    row: int, positions: np.ndarray, scores: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``count`` best of the others, best first, without the picture ``row`` itself.
+    """The ``count`` best positions and their scores, best first, without the picture ``row``.
 
-    others: (m,) positions. scores: (m,). Equal scores are in the order of the positions.
+    positions: (m,) int. scores: (m,). Equal scores are in the order of the positions.
     """
-    order = np.lexsort((others, -scores))
-    order = order[others[order] != row][:count]
-    return others[order], scores[order]
+    order = np.lexsort((positions, -scores))
+    order = order[positions[order] != row][:count]
+    return positions[order], scores[order]
 
 
 def _read(path: Path, index: Index) -> Neighbours | None:
     count = min(COUNT, len(index) - 1)
-    most = len(index) * count * 8 + 10_000
+    max_bytes = len(index) * count * 8 + 10_000
     try:
         positions, similarity, stated = (
-            files.read_array(path, key, most) for key in ("positions", "similarity", "index")
+            files.read_array(path, key, max_bytes) for key in ("positions", "similarity", "index")
         )
     except RetrievalError:
         return None
     shape = len(index), count
-    fine = (
+    valid = (
         stated.tobytes().hex() == index.manifest["sha256"]
         and positions.shape == similarity.shape == shape
         and positions.dtype == np.int32
@@ -142,4 +142,4 @@ def _read(path: Path, index: Index) -> Neighbours | None:
         and (count == 0 or 0 <= positions.min() <= positions.max() < len(index))
         and not (positions == np.arange(len(index))[:, None]).any()
     )
-    return Neighbours(positions, similarity) if fine else None
+    return Neighbours(positions, similarity) if valid else None
