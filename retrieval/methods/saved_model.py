@@ -1,10 +1,10 @@
 """A SavedModel of TensorFlow with DELF's signature, run in a process of its own.
 
 A SavedModel is a program. TensorFlow's own loader runs all of it, initialisers included, with
-the rights of the user. Here only the part between the signature's inputs and outputs is taken out
-of the file, it may have only the operations in ``PURE``, and the variables are read by our code.
-Such a program can neither read nor write files, but it can crash, compute for ever and fill the
-memory. So ``main`` runs it in a separate process: see ``tfhub``.
+the rights of the user. Here only the part between the signature's inputs and outputs is used, it
+may contain only the operations in ``PURE``, and our code reads the variables. Such a program can
+neither read nor write files, but it can crash, compute for ever and fill the memory. So ``main``
+runs it in a separate process: see ``tfhub``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tensorflow.core.framework.function_pb2 import FunctionDef
     from tensorflow.core.framework.node_def_pb2 import NodeDef
 
-# Operations that turn tensors into tensors and reach nothing else: arithmetic, shapes, networks,
-# resizing, loops and calls of functions made of the same.
+# Operations that only compute tensors from tensors: arithmetic, shapes, networks, resizing, loops
+# and calls of functions of such operations.
 PURE = frozenset(
     """
     Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3
@@ -57,7 +57,7 @@ PURE = frozenset(
 )
 VARIABLES = ("VarHandleOp", "VariableV2")
 MAX_GRAPH = 500_000_000  # bytes of saved_model.pb; that of DELF has 0.6 MB beside its variables
-MAX_FEATURES = 20_000_000  # bytes, up to 25 a byte where they are read; DELF's have 0.2 MB
+MAX_FEATURES = 20_000_000  # bytes; the reader needs up to 25 times as many. DELF's have 0.2 MB
 INPUTS = {"image", "score_threshold", "image_scales", "max_feature_num"}
 OUTPUTS = ("locations", "scales", "scores", "descriptors")
 
@@ -65,8 +65,9 @@ OUTPUTS = ("locations", "scales", "scores", "descriptors")
 def main(path: Path, seconds: float, memory: int) -> None:
     """Open a SavedModel, then answer each picture on stdin with its features on stdout.
 
-    The first answer says that it is open. Each is an error, or what ``OUTPUTS`` names. The process
-    ends when one answer takes more than so many seconds, or it wants more bytes of memory.
+    The first answer is empty and says that it is open. Each further one has the arrays ``OUTPUTS``,
+    or ``error``. seconds: the process ends when an answer takes longer. memory: bytes that the
+    process may use.
     """
     answers = processes.answers()
     processes.limit_memory(memory)
@@ -81,19 +82,20 @@ def main(path: Path, seconds: float, memory: int) -> None:
     while (values := receive(sys.stdin.buffer)) is not None:
         with _at_most(seconds):
             try:
-                found = session.run(outputs, {inputs[key]: one for key, one in values.items()})
-                if any(one.dtype.kind not in "fiu" for one in found.values()):
+                feed = {inputs[key]: value for key, value in values.items()}
+                features = session.run(outputs, feed)
+                if any(array.dtype.kind not in "fiu" for array in features.values()):
                     raise ValueError("no numbers")
-                if sum(one.nbytes for one in found.values()) > MAX_FEATURES:
+                if sum(array.nbytes for array in features.values()) > MAX_FEATURES:
                     raise ValueError("too many features")
-                send(answers, found)
+                send(answers, features)
             except Exception:  # TensorFlow raises many kinds
                 send(answers, {"error": f"The SavedModel {path} failed on this picture."})
 
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """End the process where this takes longer: no operation of TensorFlow can be interrupted."""
+    """End the process where the block takes longer: TensorFlow cannot be interrupted."""
     with open(os.devnull, "w") as nowhere:
         faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
         try:
@@ -103,7 +105,7 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def send(pipe: BinaryIO, arrays: Mapping[str, Any]) -> None:
-    """Write arrays by their names. Raises ValueError where one is not made of plain values."""
+    """Write arrays with their names. Raises ValueError for an array of objects."""
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **arrays)
     pipe.write(len(packed.getbuffer()).to_bytes(8))
@@ -112,7 +114,7 @@ def send(pipe: BinaryIO, arrays: Mapping[str, Any]) -> None:
 
 
 def receive(pipe: BinaryIO) -> dict[str, np.ndarray] | None:
-    """What ``send`` wrote; None where the other side has ended."""
+    """The arrays that ``send`` wrote, by name; None where the other process has ended."""
     size = pipe.read(8)
     data = pipe.read(int.from_bytes(size))
     if len(size) < 8 or len(data) < int.from_bytes(size):
@@ -132,16 +134,17 @@ def tensorflow():
 def opened(path: Path):
     """The signature of a SavedModel: names of its inputs and outputs, and a session to run it in.
 
-    Raises RetrievalError for files that are none, another signature, and operations that are not
-    in ``PURE``. Nothing has been run by then.
+    Raises RetrievalError for other files, for another signature, and for operations that are not in
+    ``PURE``. Except for reading the variables, nothing is run.
     """
     tf = tensorflow()
     graph, signature = _read(path)
-    inputs = {key: one.name for key, one in signature.inputs.items()}
+    inputs = {key: tensor.name for key, tensor in signature.inputs.items()}
     if inputs.keys() != INPUTS:
         raise RetrievalError(
-            f"The SavedModel {path} takes {', '.join(sorted(inputs))[:1000]}; DELF of TF Hub takes "
-            f"{', '.join(sorted(INPUTS))}."
+            f"The SavedModel {path} takes {', '.join(sorted(inputs))[:1000]}, not "
+            f"{', '.join(sorted(INPUTS))}. Use that of TF Hub: python -m retrieval download "
+            "delf-tfhub."
         )
     missing = [key for key in OUTPUTS if key not in signature.outputs]
     if missing:
@@ -158,12 +161,15 @@ def opened(path: Path):
             "extractor needs nothing but arithmetic."
         )
     try:
-        with tf.Graph().as_default() as built:
+        with tf.Graph().as_default() as needed_graph:
             tf.import_graph_def(needed, name="")
-            session = tf.compat.v1.Session(graph=built)
+            session = tf.compat.v1.Session(graph=needed_graph)
             _restore(tf, session, path, [node for node in needed.node if node.op in VARIABLES])
     except Exception as error:  # TensorFlow raises many kinds
-        raise RetrievalError(f"{path} is not a SavedModel that can be used.") from error
+        raise RetrievalError(
+            f"{path} is not a SavedModel that can be used: use that of TF Hub, python -m retrieval "
+            "download delf-tfhub."
+        ) from error
     return inputs, outputs, session
 
 
@@ -175,57 +181,63 @@ def _read(path: Path):
     try:
         model = SavedModel.FromString(files.read(path / "saved_model.pb", MAX_GRAPH))
     except (OSError, DecodeError) as error:
-        raise RetrievalError(f"{path} is not a SavedModel that can be read.") from error
+        raise RetrievalError(
+            f"{path} is not a SavedModel that can be read: its saved_model.pb is missing, damaged "
+            "or too large. Download it again."
+        ) from error
     for meta in model.meta_graphs:
         # Modules of TF1 Hub are stored without a tag.
         if set(meta.meta_info_def.tags) <= {"serve"} and "default" in meta.signature_def:
             return meta.graph_def, meta.signature_def["default"]
-    raise RetrievalError(f"The SavedModel {path} has no signature called default.")
+    raise RetrievalError(
+        f"The SavedModel {path} has no signature called default. Use that of TF Hub: python -m "
+        "retrieval download delf-tfhub."
+    )
 
 
 def _needed(graph, tensors: list[str]):
-    """The part of a graph that the tensors come from: those nodes and the functions they call.
+    """The part of a graph that computes the tensors: nodes, and the functions that they call.
 
-    Also the names of all operations in it. One is what TensorFlow makes of a branch or a loop that
-    calls a function which is not in the graph.
+    Also the names of all operations in it. A function that is called and not in the graph counts
+    as an operation: TensorFlow would look up an operation of that name.
     """
     nodes = {node.name: node for node in graph.node}
-    functions = {one.signature.name: one for one in graph.library.function}
-    found: dict[str, NodeDef] = {}
-    calls: dict[str, FunctionDef] = {}
-    waiting = [name.partition(":")[0] for name in tensors]
-    while waiting:
-        name = waiting.pop()
-        if name in nodes and name not in found:
-            found[name] = nodes[name]
-            waiting += [one.lstrip("^").partition(":")[0] for one in nodes[name].input]
-    inside = list(found.values())
-    named: set[str] = set()
-    while inside:
-        node = inside.pop()
+    functions = {function.signature.name: function for function in graph.library.function}
+    needed_nodes: dict[str, NodeDef] = {}
+    needed_functions: dict[str, FunctionDef] = {}
+    names_to_visit = [name.partition(":")[0] for name in tensors]
+    while names_to_visit:
+        name = names_to_visit.pop()
+        if name in nodes and name not in needed_nodes:
+            needed_nodes[name] = nodes[name]
+            names_to_visit += [source.lstrip("^").partition(":")[0] for source in nodes[name].input]
+    nodes_to_visit = list(needed_nodes.values())
+    operations: set[str] = set()
+    while nodes_to_visit:
+        node = nodes_to_visit.pop()
         called = {node.op, *_functions(node.attr.values())}
-        named |= called
+        operations |= called
         for name in called:
-            if name in functions and name not in calls:
-                calls[name] = functions[name]
-                inside += functions[name].node_def
-                named.update(_functions(a.default_value for a in functions[name].signature.attr))
+            if name in functions and name not in needed_functions:
+                function = needed_functions[name] = functions[name]
+                nodes_to_visit += function.node_def
+                operations.update(_functions(a.default_value for a in function.signature.attr))
     needed = type(graph)(versions=graph.versions)
-    needed.node.extend(found.values())
-    needed.library.function.extend(calls.values())
+    needed.node.extend(needed_nodes.values())
+    needed.library.function.extend(needed_functions.values())
     for node in needed.node:
-        node.attr.pop("_class", None)  # "beside that node", which may not be among them
+        node.attr.pop("_class", None)  # "place beside node X", which may be left out
         node.device = ""
-    return needed, named - calls.keys()
+    return needed, operations - needed_functions.keys()
 
 
 def _functions(values: Iterable[AttrValue]) -> Iterator[str]:
-    """Names of functions in attributes, also of those that are handed on to functions."""
+    """Names of the functions in attributes, and in the attributes of these functions."""
     for value in values:
-        for one in (value.func, *value.list.func):
-            if one.name:
-                yield one.name
-            yield from _functions(one.attr.values())
+        for function in (value.func, *value.list.func):
+            if function.name:
+                yield function.name
+            yield from _functions(function.attr.values())
 
 
 def _restore(tf, session, path: Path, variables: list) -> None:
@@ -234,13 +246,17 @@ def _restore(tf, session, path: Path, variables: list) -> None:
 
     if not variables:
         return
-    if not all(one.is_file() for one in (path / "variables").iterdir()):
+    if not all(file.is_file() for file in (path / "variables").iterdir()):
         raise OSError("a pipe, which has no end")
     reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-    keys = {}  # TensorFlow 2 stores a variable under its place in the program
+    keys = {}  # full name of a variable → its name in the checkpoint, where TensorFlow 2 wrote it
     if reader.has_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"):
         stored = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
-        keys = {one.full_name: one.checkpoint_key for n in stored.nodes for one in n.attributes}
+        keys = {
+            variable.full_name: variable.checkpoint_key
+            for node in stored.nodes
+            for variable in node.attributes
+        }
     for node in variables:
         name = node.attr["shared_name"].s.decode() or node.name
         value = tf.compat.v1.placeholder(node.attr["dtype"].type)

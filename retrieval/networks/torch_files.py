@@ -1,8 +1,8 @@
-"""The files that ``torch.save`` writes, read without torch: nothing in them is executed.
+"""Read the files that ``torch.save`` writes, without torch: nothing in them is executed.
 
-A pickle describes tensors, and their numbers lie beside it, in storages. ``reading`` gives both,
-and ``resolve`` puts tensors in place of their descriptions. See ``collections/pickles.py`` for what
-else the pickle may hold.
+In such a file a pickle describes the tensors, and storages beside it hold their numbers.
+``reading`` gives both, and ``resolve`` puts tensors in place of their descriptions. What else the
+pickle may hold is listed in ``collections/pickles.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from retrieval.collections import pickles
 from retrieval.collections.pickles import GLOBALS, Global, Refused, StandIn, of_kind
 from retrieval.errors import RetrievalError
 
-MAX_BYTES = 1_000_000_000  # of weights; no network of ours or of cirtorch has half
+MAX_BYTES = 1_000_000_000  # of weights; the largest registered network has less than half
 CHUNK = 1 << 20
 MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}
@@ -28,9 +28,9 @@ NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64"
 
 @dataclass(frozen=True, eq=False)
 class Storage(StandIn):
-    """Where a file keeps the numbers of tensors.
+    """A storage: an array of numbers that tensors share.
 
-    kind: of NUMBER_BYTES. key: its name in the file. count: how many numbers it has.
+    kind: a key of NUMBER_BYTES. key: the storage's name in the file. count: of its numbers.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Storage(StandIn):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Bytes."""
         return self.count * NUMBER_BYTES[self.kind]
 
 
@@ -53,7 +53,8 @@ class Storage(StandIn):
 class Tensor(StandIn):
     """A tensor of torch, as a pickle describes it.
 
-    offset: the first of its numbers in the storage. size, stride: of each dimension, int.
+    offset: position of its first number in the storage. size, stride: int, for each dimension;
+    strides count numbers, not bytes.
     """
 
     storage: Storage
@@ -80,13 +81,14 @@ class _OrderedDict(dict[str | int, Any], StandIn):
 
 def _ordered_dict(args: list) -> dict:
     pairs = [of_kind(pair, list) for pair in of_kind(args[0], list)] if args else []
-    return pickles.set_items(_OrderedDict(), [one for key, value in pairs for one in (key, value)])
+    items = [item for key, value in pairs for item in (key, value)]
+    return pickles.set_items(_OrderedDict(), items)
 
 
 def _tensor(args: list) -> Tensor:
-    # More is: gradient, hooks, and perhaps whether the numbers are to be negated.
-    storage, offset, size, stride, *more = args
-    if any(more[2:]):
+    # The rest: requires_grad, hooks, and perhaps metadata, as that the numbers are to be negated.
+    storage, offset, size, stride, *rest = args
+    if any(rest[2:]):
         raise Refused("a tensor that is not stored as it is")
     return Tensor(storage, offset, size, stride)
 
@@ -105,9 +107,9 @@ KNOWN = GLOBALS | {
 
 
 def check_size(path: Path, size: int) -> None:
-    """Refuse weights that are too large, or sparse files.
+    """Raise RetrievalError for weights that are too large, and for sparse files.
 
-    path: a file, or a folder whose files have so many bytes together.
+    path: a file, or a folder. size: bytes of the file, or of all files in the folder.
     """
     if size > MAX_BYTES:
         raise RetrievalError(
@@ -116,22 +118,22 @@ def check_size(path: Path, size: int) -> None:
         )
     if path.is_file() and files.has_holes(path):
         raise RetrievalError(
-            f"{path.name} is refused: it was not written as a whole, it has holes."
+            f"{path.name} is refused: parts of it were never written. Copy or download it again."
         )
 
 
 def _storage(args: list) -> Storage:
-    what, kind, key, _, count, *view = args
-    if what != "storage" or view not in ([], [None]):
+    tag, kind, key, _, count, *view = args
+    if tag != "storage" or view not in ([], [None]):
         raise Refused("an object that is kept elsewhere")
     return Storage(of_kind(kind, Global).meaning, key, count)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytearray]]]]:
-    """What a weights file holds, as ``pickles.parse`` gives it, and the numbers of each storage.
+    """The content of a weights file, as ``pickles.parse`` gives it, and the storages with bytes.
 
-    Raises RetrievalError where it is another file, and where the block raises anything.
+    Raises RetrievalError for any other file, and where the block of ``with`` raises anything.
     """
     if path.is_file():
         check_size(path, path.stat().st_size)
@@ -152,7 +154,7 @@ def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytear
 
 
 def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
-    """A file that torch has written since 1.6: a zip of a pickle and a file for each storage."""
+    """The format since torch 1.6: a zip with a pickle and a file for each storage."""
     source = files.ShortReads(file)
     archive = zipfile.ZipFile(source)
     source.most = size
@@ -168,7 +170,7 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
                 data += chunk
         return data
 
-    [name] = [one for one in archive.namelist() if one.endswith("/data.pkl")]
+    [name] = [entry for entry in archive.namelist() if entry.endswith("/data.pkl")]
     folder = name.removesuffix("data.pkl")
     order = f"{folder}byteorder"
     if order in archive.namelist() and member(order) != b"little":
@@ -176,11 +178,11 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
     value = _parse(io.BytesIO(member(name)), size)
 
     def numbers() -> Iterator[tuple[Storage, bytearray]]:
-        for one in _storages(value, size).values():
-            data = member(f"{folder}data/{one.key}")
-            if len(data) != one.size:
+        for storage in _storages(value, size).values():
+            data = member(f"{folder}data/{storage.key}")
+            if len(data) != storage.size:
                 raise ValueError("cut off")
-            yield one, data
+            yield storage, data
 
     return value, numbers()
 
@@ -188,7 +190,7 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
 def _read_legacy(
     file: io.BufferedReader, size: int
 ) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
-    """A file from before torch 1.6: five pickles, and then the storages."""
+    """The format before torch 1.6: five pickles, and then the storages."""
     _magic, _version, system, value, keys = (_parse(file, size) for _ in range(5))
     if not pickles.resolve(system)["little_endian"]:
         raise ValueError("numbers in another order of bytes")
@@ -196,34 +198,34 @@ def _read_legacy(
 
     def numbers() -> Iterator[tuple[Storage, bytearray]]:
         for key in pickles.resolve(keys):
-            one = storages[key]
-            if int.from_bytes(file.read(8), "little") != one.count:
+            storage = storages[key]
+            if int.from_bytes(file.read(8), "little") != storage.count:
                 raise ValueError("another number of numbers")
-            data = bytearray(one.size)
-            if file.readinto(data) != one.size:
+            data = bytearray(storage.size)
+            if file.readinto(data) != storage.size:
                 raise ValueError("cut off")
-            yield one, data
+            yield storage, data
 
     return value, numbers()
 
 
 def _parse(file: BinaryIO, size: int) -> object:
-    # Arrays are copied up to three times: decoded, handed on, and made.
+    # An array is copied up to three times on its way.
     return pickles.parse(file, KNOWN, _storage, max_copied=4 * size)
 
 
 def _storages(value: object, size: int) -> dict[str, Storage]:
-    """The storages of all tensors by key, which have at most as many bytes as the file."""
-    found: dict[str, Storage] = {}
-    resolve(value, lambda tensor: found.setdefault(tensor.storage.key, tensor.storage))
-    if sum(one.size for one in found.values()) > size:
+    """The storages of all tensors, by key. size: bytes of the file, which they must fit into."""
+    storages: dict[str, Storage] = {}
+    resolve(value, lambda tensor: storages.setdefault(tensor.storage.key, tensor.storage))
+    if sum(storage.size for storage in storages.values()) > size:
         raise ValueError("larger than the file")
-    return found
+    return storages
 
 
 def resolve(value: object, make_tensor: Callable[[Tensor], Any]) -> Any:
-    """What ``reading`` gives, with arrays and with what ``make_tensor`` gives of each tensor.
+    """A value from ``reading``, with arrays and tensors in place of their descriptions.
 
-    Raises what ``pickles.resolve`` does.
+    make_tensor: gives the tensor. Raises what ``pickles.resolve`` does.
     """
     return pickles.resolve(value, lambda stand_in: make_tensor(of_kind(stand_in, Tensor)))

@@ -91,7 +91,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
             storages[storage.key] = flat
         return torch_files.resolve(
             value,
-            lambda one: storages[one.storage.key].as_strided(one.size, one.stride, one.offset),
+            lambda tensor: storages[tensor.storage.key].as_strided(
+                tensor.size, tensor.stride, tensor.offset
+            ),
         )
 
 

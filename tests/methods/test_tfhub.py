@@ -162,7 +162,7 @@ def test_other_signatures_are_refused(tf, tmp_path):
 
     module = Other()
     tf.saved_model.save(module, str(tmp_path / "other"), signatures={"default": module.extract})
-    with pytest.raises(RetrievalError, match="takes input_image; DELF of TF Hub takes image"):
+    with pytest.raises(RetrievalError, match="takes input_image, not image"):
         methods.load("delf", tmp_path / "other")
     with pytest.raises(RetrievalError, match="with --method delf only, not sir"):
         methods.load("sir", tmp_path / "other")
