@@ -146,7 +146,7 @@ class Approximate(ABC):
             best, ours = (
                 scores[positions != row][:count] for scores, positions in (results[:2], results[2:])
             )
-            # Any picture as similar as the last of the best is a hit. The tolerance is for rounding.
+            # A picture as similar as the last of the best is a hit; the tolerance is for rounding.
             hits += int((ours >= best[-1] - 1e-6).sum())
         return hits / (len(rows) * count)
 
