@@ -1,7 +1,7 @@
-"""Bring public collections to this machine: unpacked safely, put in place at once.
+"""Download public collections and unpack them safely.
 
-Everything goes below ``retrieval.collections.data_folder()``. A collection is there or it is
-not: pictures are unpacked beside their place and moved in with one rename.
+Everything goes below ``retrieval.collections.data_folder()``. A collection is complete or absent:
+pictures are unpacked in another folder, which is then renamed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ Say = Callable[[str], object]
 class Source:
     """Where a collection comes from. Sizes in bytes are estimates for the disk check.
 
-    archives: of pictures, which lie flat or in folders; only the file names matter.
-    ground_truth_sha256: of the authors' file, where we have seen it: it comes without encryption.
+    archives: addresses of the archives of pictures; folders in them do not matter, only file names.
+    ground_truth: address. ground_truth_sha256: of the authors' file where it is known, because the
+    file comes without encryption.
     """
 
     archives: tuple[str, ...]
@@ -67,10 +68,10 @@ SOURCES = {
 
 
 def download(name: str, progress: Progress | None = None, say: Say = lambda text: None) -> None:
-    """Bring a registered collection to this machine: ground truth, then pictures.
+    """Download a registered collection: ground truth, then pictures. What is there is not fetched.
 
-    say is told, before anything is fetched, how much disk it takes. Does nothing for what is
-    there. Raises RetrievalError, and leaves nothing half done where others would see it.
+    say(text) is called before the download with the disk space that it takes. Raises RetrievalError
+    where it fails; then no part of the collection is visible to others.
     """
     entry, source = _entry(name), SOURCES[name]
     with working_folder() as folder:
@@ -147,7 +148,8 @@ def _bring_pictures(
             for path in paths:
                 if (flat / path.name).exists():
                     raise RetrievalError(
-                        f"The archives of {entry.title} hold {path.name} twice; they were deleted."
+                        f"The archives of {entry.title} hold {path.name} twice; they were deleted. "
+                        "Run the same command again."
                     )
                 path.rename(flat / path.name)
         wanted = {*collection.names, *(query.name for query in collection.queries)}
@@ -155,11 +157,11 @@ def _bring_pictures(
         if lacking:
             raise RetrievalError(
                 f"The archives of {entry.title} lack {len(lacking)} of {len(wanted)} pictures, "
-                f"{lacking[0]} for one; they were deleted."
+                f"{lacking[0]} for one; they were deleted. Run the same command again."
             )
         flat.rename(pictures)
     except RetrievalError as error:
-        # Bad archives would be used again. A full disk is not their fault.
+        # Bad archives are deleted, else they would be used again; those on a full disk are kept.
         if getattr(error.__cause__, "errno", None) is None:
             for archive in archives:
                 archive.unlink()
@@ -183,7 +185,10 @@ def _file_name(address: str) -> str:
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """The folder where downloads gather, for one process at a time."""
+    """The folder of unfinished downloads, locked for this process.
+
+    Raises RetrievalError where another process has it or it cannot be written.
+    """
     from filelock import FileLock, Timeout
 
     folder = data_folder() / "downloads"

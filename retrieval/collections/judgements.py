@@ -1,9 +1,8 @@
-"""Ground truth that people make while they search: right, wrong or left out, picture by picture.
+"""Judgements: ground truth that users make while they search, picture by picture.
 
-Judgements are the labels of a collection's queries, so they are evaluated like any other ground
-truth. What is right is ``ok``, or ``easy`` where the collection has revisited labels; what is left
-out is ``junk``; ``wrong`` is what somebody looked at and refused, and counts like every picture
-that nobody judged.
+They become labels of the collection's queries, so they are evaluated like any other ground truth.
+A right picture is ``ok``, or ``easy`` where the collection has revisited labels; a picture that is
+left out is ``junk``; a wrong one is ``wrong`` and counts like a picture without a judgement.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from retrieval.images import Box
 
 RIGHT, LEFT_OUT, WRONG = VERDICTS = ("positive", "ignored", "wrong")
-# Labels in the order in which they count, where a file has a picture in several lists.
+# The first label counts where a file has a picture in several lists.
 _KINDS = {"easy": RIGHT, "hard": RIGHT, "ok": RIGHT, "junk": LEFT_OUT, "wrong": WRONG}
 
 
 def find(collection: Collection, name: str, box: Box | None) -> Query | None:
-    """The query with this picture and box."""
+    """The query with this picture and box, (x1, y1, x2, y2) in pixels; None where there is none."""
     return next((one for one in collection.queries if (one.name, one.box) == (name, box)), None)
 
 
 def verdicts(collection: Collection, query: Query | None) -> dict[str, str]:
-    """Picture → one of VERDICTS, for what was judged; not for the query's own picture."""
+    """Picture → one of VERDICTS, for the judged pictures except the query's own."""
     if query is None:
         return {}
     return {
@@ -50,8 +49,9 @@ def judge(
 ) -> Collection:
     """The collection with one more judgement: of ``picture``, for the query ``name`` with ``box``.
 
-    verdict: one of VERDICTS; None takes it back. A query without judgements is dropped. The
-    query's own picture, which finds itself, is left out of the score.
+    box: (x1, y1, x2, y2) in pixels, None for the whole picture. verdict: one of VERDICTS; None
+    takes the judgement back. A query without judgements is dropped. The query's own picture is
+    junk, as it always finds itself.
     """
     right = "easy" if "medium" in collection.protocols else "ok"
     kind = {RIGHT: right, LEFT_OUT: "junk", WRONG: "wrong"}.get(verdict or "")
@@ -78,16 +78,16 @@ def judge(
 
 
 def count(collection: Collection) -> int:
-    """How many judgements there are, over all queries."""
+    """Number of judgements of all queries."""
     return sum(len(verdicts(collection, query)) for query in collection.queries)
 
 
 def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Query, ...]:
-    """The queries of ``truth`` with labels that count in another list of pictures.
+    """The queries of ``truth``, with labels that are positions in another list of pictures.
 
-    A picture is found by its name or, where only one has it, by the name of its file: a zip may
-    have put all into one more folder. Labels and queries of pictures that are not in the list are
-    left out. Raises RetrievalError where no query is left although there were some.
+    A picture is found by its name, else by its base name where only one picture has that: a zip may
+    add a folder around all pictures. Labels and queries of pictures that are not in the list are
+    left out. Raises RetrievalError where ``truth`` has queries and none is left.
     """
     place = {name: n for n, name in enumerate(names)}
     files = by_file(names)
@@ -104,8 +104,8 @@ def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Que
             queries.append(replace(query, name=names[position], labels=kept))
     if truth.queries and not queries:
         raise RetrievalError(
-            f"None of its queries is among these pictures; the first one is "
-            f"{truth.queries[0].name[:100]}."
+            "None of its queries is among these pictures; the first query is "
+            f"{truth.queries[0].name[:100]}. Use the ground truth of these pictures."
         )
     return tuple(queries)
 

@@ -1,12 +1,12 @@
-"""Read a pickle that somebody else made without running it.
+"""Read a stranger's pickle without running it.
 
-``pickle.load`` calls whatever the file names. This reader looks nothing up: it walks the opcodes
-and admits None, numbers, text, bytes, lists, dictionaries by text or number, and numpy arrays and
-scalars of plain numbers or text; in weights files, also what ``networks/torch_files.py`` adds.
-Everything else is refused. Tuples and sets come out as lists: the hash of a deeply nested tuple
-overflows the C stack.
+``pickle.load`` imports and calls every function that the file names. This reader imports nothing:
+it goes through the opcodes and takes None, numbers, text, bytes, lists, dictionaries whose keys are
+text or numbers, and numpy arrays and scalars of plain numbers or text; in weights files, also what
+``networks/torch_files.py`` adds. Everything else is refused. Tuples and sets become lists: the hash
+of a deeply nested tuple overflows the C stack.
 
-It goes in two steps: ``parse`` gives lists and dictionaries with a ``StandIn`` in place of each
+There are two steps: ``parse`` gives lists and dictionaries with a ``StandIn`` in place of each
 array, and ``resolve`` puts the arrays there.
 """
 
@@ -33,8 +33,8 @@ MAX_STEPS = 4_000_000  # instructions; each makes an object of up to a hundred b
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?[biufSU]\d{1,4}")
 _MARK = object()
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}  # opcode → what it puts
-# Opcodes that bring their value.
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}  # opcode → value for the stack
+# Opcodes whose argument is the value.
 _LITERALS = frozenset(
     """
     INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING
@@ -44,21 +44,21 @@ _LITERALS = frozenset(
 
 
 class Refused(Exception):
-    """The pickle holds something that is not read; the text says what."""
+    """The pickle holds something that this reader does not take; the text says what."""
 
 
 @dataclass(frozen=True, eq=False)
 class Global:
-    """What takes the place of a function or class that a pickle names.
+    """Our replacement for a function or class that a pickle names.
 
-    meaning: a function of the list of arguments, or a word where it may be named and not called.
+    meaning: a function of the list of arguments, or a word where it may be named but not called.
     """
 
     meaning: Callable[[list], Any] | str
 
 
 class StandIn:
-    """What stands for an object that a pickle describes, until ``resolve``."""
+    """A placeholder for an object that a pickle describes, until ``resolve``."""
 
     def build(self, state: Any) -> None:
         """Take the state that the pickle gives the object. Raises Refused where it has none."""
@@ -69,7 +69,7 @@ class _Dtype(StandIn):
     """Stands for a numpy.dtype: a checked type string."""
 
     def __init__(self, code: Any) -> None:
-        # Anything else may hold a list twice, which holds another twice: gigabytes as text.
+        # Other values could be lists that hold a list twice, and so on: gigabytes as text.
         if not _PLAIN_DTYPE.fullmatch(of_kind(code, str)):
             raise Refused(f"an array of type {code[:40]!r}")
         self.code = code.lstrip("<>|=")
@@ -154,7 +154,7 @@ GLOBALS = {
 
 
 def no_object_elsewhere(args: list) -> StandIn:
-    """Refuses objects that are kept beside the pickle."""
+    """Refuse objects that are stored beside the pickle."""
     raise Refused("an object that is kept elsewhere")
 
 
@@ -199,9 +199,9 @@ def parse(
 ) -> object:
     """The value of the pickle that begins here in a file, with stand-ins, for ``resolve``.
 
-    known: what it may name, as "module name". elsewhere: what stands for an object that is kept
-    beside the pickle, of the list that says where. max_copied: bytes that may be in several places,
-    because the pickle asks for copies.
+    known: "module name" of what it may name → its replacement. elsewhere: gives the placeholder of
+    an object that is stored beside the pickle, from the list that says where. max_copied: bytes
+    that the copies of bytes and text may have together.
     Raises Refused, or the ordinary errors of broken input.
     """
     stack: list[Any] = []
@@ -253,7 +253,7 @@ def parse(
                 set_items(stack[-1], items)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 place = of_kind(arg, int)
-                if place >= 2**32:  # such numbers may be made to have one hash
+                if place >= 2**32:  # larger numbers can be chosen to have the same hash
                     raise Refused("a place in the memo that no pickle needs")
                 memo[place] = stack[-1]
             case "MEMOIZE":
@@ -279,9 +279,9 @@ def parse(
 
 
 def _call(stack: list) -> int:
-    """Put what a function gives in the place of the function and its arguments, the last two.
+    """Call the function on the stack with its arguments, and put its result in place of both.
 
-    Returns how many bytes the arguments have.
+    Returns the bytes of the arguments.
     """
     args, function = of_kind(stack.pop(), list), of_kind(stack.pop(), Global)
     size = _size(args)
@@ -292,7 +292,7 @@ def _call(stack: list) -> int:
 
 
 def _build(stack: list) -> int:
-    """Give the last object but one its state, the last. Returns how many bytes the state has."""
+    """Give the state, last on the stack, to the object before it. Returns the state's bytes."""
     state = stack.pop()
     size = _size(state) if isinstance(state, list) else 0
     if not isinstance(stack[-1], StandIn):
@@ -306,9 +306,9 @@ def _no_stand_in(value: StandIn) -> Any:
 
 
 def resolve(value: object, make: Callable[[Any], Any] = _no_stand_in) -> Any:
-    """What ``parse`` gives, with arrays in place of their stand-ins; shared parts stay shared.
+    """A value from ``parse``, with arrays in place of placeholders; shared parts stay shared.
 
-    make: what takes the place of other stand-ins.
+    make: gives the object of any other placeholder.
     Raises Refused, or the ordinary errors of broken input.
     """
     return _resolve(value, MAX_DEPTH, {}, make)
@@ -344,12 +344,12 @@ def _global(name: str, known: Mapping[str, Global]) -> Global:
 
 
 def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"]) -> np.ndarray:
-    """A private copy of ``raw`` as an array; the bytes must be exactly as many as it needs."""
+    """A copy of ``raw`` as an array. Raises ValueError where the bytes are too few or too many."""
     numpy_dtype = of_kind(dtype, _Dtype).numpy
     if isinstance(raw, str):  # protocol 2 written by Python 2
         raw = raw.encode("latin1")
-    # numpy refuses a shape that does not fit the bytes. Multiplied here, a million numbers would
-    # take minutes, and a text and a number gigabytes.
+    # numpy refuses a shape that does not fit the bytes. To multiply the shape here would take
+    # minutes for a million numbers, and gigabytes for a text and a number.
     array = np.frombuffer(of_kind(raw, bytes | bytearray), numpy_dtype).reshape(shape, order=order)
     if numpy_dtype.kind == "U":
         characters = np.frombuffer(raw, f"{numpy_dtype.byteorder}u4")
@@ -359,7 +359,7 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
 
 
 def _size(args: Any) -> int:
-    """Bytes in what a function is given, eight for each item of a list."""
+    """Bytes in the arguments of a function, with eight for each item of a list."""
     size = 8 * len(of_kind(args, list))
     for one in args:
         if hasattr(one, "__len__"):
@@ -368,7 +368,7 @@ def _size(args: Any) -> int:
 
 
 def _above_mark(stack: list) -> list:
-    """Take everything above the last mark, and the mark, from the stack."""
+    """Remove the items above the last mark, and the mark, from the stack. Returns the items."""
     for position in range(len(stack) - 1, -1, -1):
         if stack[position] is _MARK:
             items = stack[position + 1 :]
@@ -378,11 +378,12 @@ def _above_mark(stack: list) -> list:
 
 
 def set_items(target: Any, items: list) -> dict:
-    """Set keys and values, which take turns in ``items``. Raises Refused for other keys."""
+    """Set keys to values. items: key, value, key, value, … Raises Refused for other keys."""
     of_kind(target, dict)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # The state of torch's optimizers has numbers: up to 2⁴⁷, addresses in memory.
-        is_number = isinstance(key, int) and 0 <= key < 2**60  # of larger ones, many have one hash
+        # Optimizers of old torch have memory addresses as keys, up to 2⁴⁷. From 2⁶¹ - 1 on,
+        # different numbers have the same hash.
+        is_number = isinstance(key, int) and 0 <= key < 2**60
         if not (is_number or isinstance(key, str)):
             raise Refused("a dictionary whose keys are not text or plain numbers")
         target[key] = value
@@ -390,7 +391,7 @@ def set_items(target: Any, items: list) -> dict:
 
 
 def of_kind(value: Any, kind: Any) -> Any:
-    """The value, if it is of this type. Raises TypeError for another."""
+    """The value, which must have this type. Raises TypeError for another."""
     if not isinstance(value, kind):
         raise TypeError(f"unexpected {type(value).__name__}")
     return value

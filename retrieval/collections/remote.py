@@ -1,8 +1,8 @@
-"""Pictures in a zip or in object storage, to be indexed without a copy on this machine.
+"""Collections in a zip or in remote storage, to be indexed without a copy on this machine.
 
-What can be read are zips, here or elsewhere, and folders at any address that fsspec knows:
+It reads zips, local or remote, and folders at any address that fsspec knows:
 ``s3://bucket/folder``, ``gs://…``, ``sftp://…``, ``https://…``. Credentials come from the
-environment, or from an address; of an address, user, password and query are never shown or stored.
+environment or from the address. User, password and query of an address are never shown or stored.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from retrieval.collections.ground_truth import check_name
 from retrieval.collections.transfer import TEMPORARY
 from retrieval.errors import RetrievalError
 
-MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a folder of the web
-MAX_FOLDERS = 10_000  # in a folder of the web: its server can make them up as it goes
-MAX_PAGE = 20_000_000  # bytes of the page that lists one of them
-MAX_SILENCE = 60.0  # s that an sftp server is waited for
+MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a web folder
+MAX_FOLDERS = 10_000  # in a web folder: a hostile server can invent new ones for ever
+MAX_PAGE = 20_000_000  # bytes of a page that lists a folder
+MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
 
 _LINK = re.compile(
     rb"""\bhref=(?:"([^"<>]{1,2000})"|'([^'<>]{1,2000})')""", re.IGNORECASE
@@ -42,12 +42,12 @@ _LINK = re.compile(
 
 
 def open_anywhere(where: str) -> Collection:
-    """What ``open_collection`` opens, a zip, or an address.
+    """Open a name or folder as ``open_collection`` does, or a zip, or an address.
 
-    Only for what a user typed: reading an address sends requests to other machines.
-    Of a zip or an address, only pictures are read, in the order of their names: no ground truth,
+    Use it only for text that the user typed: reading an address sends requests to other machines.
+    Of a zip or an address only the pictures are read, in the order of their names: no ground truth,
     credits or tables. Hidden files are left out.
-    Raises RetrievalError when there is nothing to open, and says what to do.
+    Raises RetrievalError where there is nothing to open.
     """
     path = Path(os.path.expanduser(where))
     if where.startswith("file://"):
@@ -59,7 +59,9 @@ def open_anywhere(where: str) -> Collection:
             return open_collection(where)
         address = str(path.resolve())
     if "::" in address:
-        raise RetrievalError("fsspec takes :: in an address for several; give one without.")
+        raise RetrievalError(
+            "An address must not contain ::, as fsspec takes it for several; give one address."
+        )
     last = PurePosixPath(_shown(address).rpartition("://")[2])
     name = (last.stem if _is_zip(address) else last.name) or "pictures"
     names, missing = _place(address).listed()
@@ -67,7 +69,7 @@ def open_anywhere(where: str) -> Collection:
 
 
 def _shown(address: str) -> str:
-    """An address without user, password, query and fragment. A path stays what it is."""
+    """An address without user, password, query and fragment. A local path is not changed."""
     if "://" not in address:
         return address
     scheme, rest = address.split("://", 1)
@@ -87,8 +89,8 @@ def _place(address: str) -> _Zip | _Folder:
 class Remote(Collection):
     """A collection that is read through fsspec.
 
-    address: with what else is needed to read it. missing: folders that a page of the web links to
-    and that are not there.
+    address: with user, password and query, where it has them. missing: folders that a web page
+    links to and that are not there.
     """
 
     address: str = field(default="", repr=False)
@@ -99,10 +101,10 @@ class Remote(Collection):
         return _place(self.address)
 
     def read_bytes(self, name: str) -> bytes:
-        """The file of a picture.
+        """The bytes of a picture's file.
 
-        Raises PictureError where it is missing, damaged or too large; and RetrievalError where the
-        storage does not answer, as all the other pictures would be missing too.
+        Raises PictureError where it is missing, damaged or too large, and RetrievalError where the
+        storage does not answer, as then no other picture can be read either.
         """
         from retrieval import images
 
@@ -127,11 +129,11 @@ class Remote(Collection):
 
     @cached_property
     def _with_pictures(self) -> frozenset[str]:
-        """The folders in which pictures are."""
+        """The folders that hold pictures."""
         return frozenset(PurePosixPath(name).parent.as_posix() for name in self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers, which connect themselves."""
+        """Without the connection: each worker process makes its own."""
         return {key: value for key, value in vars(self).items() if key != "place"}
 
 
@@ -145,7 +147,7 @@ class _Folder:
         self.web = address.startswith(("http://", "https://"))  # whose paths are percent-encoded
 
     def listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the pictures, and of the folders that are ``Remote.missing``."""
+        """Names of the pictures, and of the missing folders (``Remote.missing``)."""
         from retrieval.images import SUFFIXES
 
         names: set[str] = set()  # a web page may spell one in several ways: p.jpg and %70.jpg
@@ -174,15 +176,16 @@ class _Folder:
         return in_order(names, others, _shown(self.address)), tuple(missing)
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
-        """Whether a folder is there. Raises what says that it cannot be read: ``find`` leaves it
-        out without a word.
+        """Whether a folder is there. Raises an error where it cannot be read, as fsspec's ``find``
+        leaves such folders out without an error.
 
-        sftp calls one empty that may be listed and not entered, as after ``chmod -R 644``; a web
-        server may send a page that asks to log in, in place of the list and of each picture.
-        has_pictures: whether the list of the folder has pictures in it.
+        An sftp folder that may be listed but not entered, as after ``chmod -R 644``, looks empty. A
+        web server may send a log-in page in place of the list and of each picture.
+        gone: name of a picture of the folder that cannot be read. has_pictures: whether the list of
+        the folder has pictures.
         """
-        if self.web:  # where nothing tells whether a folder is there
-            # Some servers send a page for each file that is gone: a list with pictures is true.
+        if self.web:  # the answer for a folder does not tell whether it is there
+            # Some servers send a page for each missing file: trust a list with pictures.
             if not has_pictures and PurePosixPath(gone).parent == PurePosixPath(folder):
                 self._check_log_in(folder, gone)
             return True
@@ -208,18 +211,18 @@ class _Folder:
         address = self.start + quote(name, errors="surrogateescape")
         try:
             return io.BytesIO(self.files.cat_file(address))
-        except Exception as error:  # fsspec's ``open`` calls them all FileNotFoundError
+        except Exception as error:  # fsspec's ``open`` makes each a FileNotFoundError
             status = getattr(error, "status", 500)
-            if status in TEMPORARY or status >= 500:  # busy or away: the other pictures too
+            if status in TEMPORARY or status >= 500:  # busy or away: no picture can be read
                 raise
             raise FileNotFoundError(address) from error
 
 
 def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[str]]:
-    """All files below a folder of the web, and the folders that are not there, by their addresses.
+    """Addresses of all files below a web folder, and of the folders that are not there.
 
-    The page of a folder links to what is in it.
-    fsspec has no limits here, and 3 kB of blanks keep it busy for minutes.
+    The page of a folder links to its files and subfolders. fsspec's own reader has no limits here:
+    3 kB of blanks keep it busy for minutes.
     start: address of the folder, with its slash. fetch: gives the page at an address.
     """
     refused = RetrievalError(
@@ -244,7 +247,7 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[
             try:
                 text = (found[1] or found[2]).decode("utf-8", "replace")
                 link = urljoin(here, html.unescape(text))
-            except ValueError:  # an address that is none
+            except ValueError:  # not a valid address
                 continue
             if not link.startswith(start) or "?" in link or "#" in link:
                 continue
@@ -275,11 +278,11 @@ class _Zip:
             )
 
     def listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """As of ``_Folder``; nothing is missing in a zip."""
+        """See ``_Folder.listed``; a zip has no missing folders."""
         return tuple(sorted(self.files)), ()
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
-        """A zip is read as a whole."""
+        """True: a zip was opened as a whole, so each of its folders is there."""
         return False
 
     def open(self, name: str) -> BinaryIO:
@@ -287,10 +290,10 @@ class _Zip:
 
 
 class _InParts:
-    """A file of the web whose server has to send each part that is asked for, all of it.
+    """A web file that is read in parts. The server must send each part in full.
 
-    fsspec takes any short answer for a part, such as a page that asks to log in, and zipfile asks
-    for what is missing again and again: tens of thousands of times for one photograph.
+    fsspec takes any short answer for the part, for example a log-in page, and zipfile then asks for
+    the missing bytes again and again: tens of thousands of times for one photograph.
     """
 
     def __init__(self, file: BinaryIO, address: str):
@@ -320,7 +323,7 @@ class _InParts:
 
 
 def _connected(address: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it, where there is something."""
+    """fsspec's file system, and the path in it. Raises RetrievalError where nothing is there."""
     with _errors_explained(address):
         try:
             import fsspec
@@ -328,7 +331,10 @@ def _connected(address: str) -> tuple[Any, str]:
             raise RetrievalError("Addresses need fsspec: pip install fsspec") from error
         scheme = address.partition("://")[0]
         if "://" in address and scheme not in fsspec.available_protocols():
-            raise RetrievalError(f"fsspec reads no {scheme}:// addresses.")
+            raise RetrievalError(
+                f"fsspec cannot read {scheme}:// addresses; use one that begins with s3://, gs://, "
+                "sftp:// or https://."
+            )
         options: dict[str, Any] = {}
         if scheme in ("http", "https"):
             options = _limited_client()
@@ -340,11 +346,11 @@ def _connected(address: str) -> tuple[Any, str]:
             files.ftp.get_channel().settimeout(MAX_SILENCE)
         if files.exists(path):
             return files, path
-    raise RetrievalError(f"There is nothing at {_shown(address)}.")
+    raise RetrievalError(f"There is nothing at {_shown(address)}: check the address.")
 
 
 def _limited_client() -> dict[str, Any]:
-    """Options for fsspec: no answer of a web server is unpacked, or read once it is too large."""
+    """Options for fsspec: answers of a web server are not unpacked, and have a size limit."""
     import fsspec
 
     from retrieval import images
@@ -357,7 +363,7 @@ def _limited_client() -> dict[str, Any]:
             data = bytearray()
             async for chunk in self.content.iter_chunked(archives.CHUNK):
                 data += chunk
-                if len(data) > images.MAX_BYTES:  # whoever asked refuses it
+                if len(data) > images.MAX_BYTES:  # the caller refuses what is larger
                     break
             return bytes(data)
 
@@ -369,7 +375,7 @@ def _limited_client() -> dict[str, Any]:
 
 @contextmanager
 def _errors_explained(address: str, name: str = "") -> Iterator[None]:
-    """What goes wrong becomes a sentence without the address's secrets, of which errors tell.
+    """Turn errors into RetrievalError with a sentence. Their own texts may contain a password.
 
     name: of the picture that is read.
     """
@@ -386,6 +392,6 @@ def _errors_explained(address: str, name: str = "") -> Iterator[None]:
             reason = "no answer came in time"
         place = f"{name} in {_shown(address)}" if name else _shown(address)
         raise RetrievalError(
-            f"{place} cannot be read: {reason}. See that the address and your "
-            "credentials are right and run the same command again; what is finished is kept."
+            f"{place} cannot be read: {reason}. Check the address and your credentials and run the "
+            "same command again; what is finished is kept."
         ) from error

@@ -1,4 +1,4 @@
-"""One file over http: resumed, verified, put in place at once. Servers may be anybody's."""
+"""Download one file over http: resumed after a break and verified. The server may be hostile."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from retrieval.errors import RetrievalError
 CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
 MAX_HEADERS = 60.0  # seconds that the headers of an answer, or those of a chunk, may take
-SLOWEST = 60_000  # bytes a minute
-RETRIES = 5  # in a row, each of which brings less than SLOWEST
+SLOWEST = 60_000  # bytes a minute that a server must send
+RETRIES = 5  # in a row that each bring fewer bytes than SLOWEST
 PAUSE = 0.5  # seconds before the first retry; doubled each time
 MAX_WAIT = 120  # seconds that a server may make us wait before the next try
 AGENT = "retrieval-demo"
@@ -35,11 +35,11 @@ Progress = Callable[[int, int | None, str], None]  # bytes here, bytes in all, f
 
 
 class Unavailable(RetrievalError):
-    """This one file cannot be had, now or later; others of the same server may be."""
+    """This file can never be downloaded; other files of the server may be."""
 
 
 class _Broken(Exception):
-    """A transfer that may well work when tried again, after so many seconds at least."""
+    """A transfer that may work when tried again. wait: seconds to wait before, at least."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
         super().__init__(why)
@@ -47,9 +47,9 @@ class _Broken(Exception):
 
 
 class _Arriving(io.RawIOBase):
-    """The bytes that a server sends. To read them after ``until`` raises TimeoutError.
+    """The bytes that a server sends. Reading after ``until`` raises TimeoutError.
 
-    The time limit of a socket begins anew with each byte, so a slow server could hold it for ever.
+    The timeout of a socket starts again with each byte, so a slow server could hold it for ever.
     """
 
     def __init__(self, raw: io.RawIOBase) -> None:
@@ -104,12 +104,12 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         check_address(address)
         if request.full_url.startswith("https:") and not address.startswith("https:"):
             raise RetrievalError(f"{request.full_url} leads to {address}, without encryption.")
-        file.close()  # urllib would read all that comes with it, which may have no end
+        file.close()  # urllib would read its whole body, which may be endless
         return super().redirect_request(request, file, code, message, headers, address)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Follows http and https and nothing else: no file:, no ftp:, no data:."""
+    """An opener that follows http and https only: no file:, no ftp:, no data:."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -124,7 +124,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def check_address(address: str) -> str:
-    """``address`` if it is http or https; RetrievalError otherwise."""
+    """``address``, which must be http or https. Raises RetrievalError for any other."""
     try:  # it raises ValueError also for a port above 65535
         parts = urlsplit(address)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -144,15 +144,15 @@ def fetch(
     progress: Progress | None = None,
     agent: str = AGENT,
 ) -> Path:
-    """Download one file to ``target``, unless it is there already; returns its path.
+    """Download one file to ``target``, unless it is there already. Returns its path.
 
-    Bytes gather in ``<target>.part``, which an interrupted download goes on with as long as the
-    server says that the file has not changed. The file is renamed when it is complete.
-    sha256: the digest it must have, or how that begins. agent: the User-Agent to send.
-    A server that is busy is asked again, not before it wants to be (Retry-After).
-    Raises Unavailable when there is no such file, it is too large, or its digest is wrong (it is
-    deleted); RetrievalError when the server refuses, the connection keeps breaking (what has
-    arrived is kept), or there is no room.
+    Bytes are written to ``<target>.part``, which is renamed when it is complete. An interrupted
+    download is resumed if the server says that the file has not changed.
+    sha256: the digest it must have, or its first digits. agent: the User-Agent to send.
+    A busy server is asked again, after the time that it states (Retry-After).
+    Raises Unavailable where there is no such file, where it is too large, or where its digest is
+    wrong (then it is deleted); RetrievalError where the server refuses, the connection keeps
+    breaking (then the bytes so far are kept), or the disk is full.
     """
     check_address(address)
     shown = address.partition("?")[0]
@@ -184,7 +184,7 @@ def fetch(
         part.unlink()
         raise Unavailable(
             f"{address} has SHA-256 {digest[:16]}… instead of {sha256[:16]}… and was deleted: "
-            "it was damaged on the way or replaced by its owner."
+            "it was damaged on the way or replaced by its owner. Try again."
         )
     os.replace(part, target)
     return target
@@ -193,7 +193,7 @@ def fetch(
 def _transfer(
     address: str, part: Path, max_bytes: int, progress: Progress | None, agent: str
 ) -> None:
-    """Add to ``part`` what is missing. _Broken when that may work later."""
+    """Add the missing bytes to ``part``. Raises _Broken where it may work later."""
     validator = _validator(part, address)
     have = _size(part) if validator else 0
     response = _ask(address, part, have, validator, agent)
@@ -208,7 +208,7 @@ def _transfer(
         here = start
         try:
             with open(part, "ab" if start else "wb") as file:
-                # Not before the bytes of another version are gone.
+                # Only now, as the bytes of another version are gone.
                 _stamp(part).write_text(
                     json.dumps({"address": address, "validator": _strong(response.headers)})
                 )
@@ -226,9 +226,9 @@ def _transfer(
 
 
 def _ask(address: str, part: Path, have: int, validator: str, agent: str) -> HTTPResponse | None:
-    """The server's answer to a request for what is missing; None where nothing is.
+    """The server's answer to a request for the missing bytes; None where none are missing.
 
-    have: bytes that are here. validator: of the version that they are of, see ``_strong``.
+    have: number of bytes in ``part``. validator: the version that they are of, see ``_strong``.
     """
     request = urllib.request.Request(
         address, headers={"User-Agent": agent, "Accept-Encoding": "identity"}
@@ -264,7 +264,7 @@ def _ask(address: str, part: Path, have: int, validator: str, agent: str) -> HTT
 def _range(
     response: HTTPResponse, address: str, part: Path, have: int, validator: str
 ) -> tuple[int, int | None]:
-    """Where in the file the bytes of an answer begin, and how many bytes the file has, if stated.
+    """Position of an answer's first byte in the file, and the size of the file, if stated.
 
     have, validator: as for ``_ask``.
     """
@@ -295,7 +295,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         try:
             piece = response.read1(CHUNK)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: of hostile chunks
-            yield bytes(chunk)  # kept, so that each try brings a download further
+            yield bytes(chunk)  # written too, so that each try brings new bytes
             raise _Broken(f"the connection broke off ({error})") from error
         chunk += piece
         seen += len(piece)
@@ -315,7 +315,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def _retry_after(value: str) -> float:
-    """Seconds until a server wants to be asked again: it says a number or a date (RFC 9110)."""
+    """Seconds of a Retry-After header, which holds a number or a date (RFC 9110)."""
     if value.isdecimal():
         return float(value[:9])
     try:
@@ -332,7 +332,7 @@ def _too_large(address: str, part: Path, max_bytes: int) -> Unavailable:
 
 
 def _strong(headers) -> str:
-    """What identifies this version of a file: a strong ETag, else its date; '' for neither."""
+    """The identifier of a file's version: a strong ETag, else its date; '' for neither."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
@@ -359,7 +359,10 @@ def _unwritable(path: Path, error: OSError) -> RetrievalError:
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Raise RetrievalError when the disk of ``folder`` has less than ``needed`` bytes free."""
+    """Raise RetrievalError where the disk of ``folder`` has less than ``needed`` bytes free.
+
+    what: the subject of the message, in words.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RetrievalError(

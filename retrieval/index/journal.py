@@ -1,4 +1,4 @@
-"""The finished pictures of an unfinished build, kept on disk so that no kill loses them."""
+"""The journal of a build: finished pictures are saved at once, so that a kill loses none."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from retrieval.index.asmk import MAX_DIMENSIONS
 from retrieval.methods.base import Features, LocalFeatures
 
 LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
-LINE = 3000  # bytes of a line on average, at most; ours have 250, and the name
-BESIDE = 20_000_000  # further bytes of lines, of pictures that were described and are gone
-IDENTITY = "identity.json"  # in the folder of an unfinished build: which method and settings
+LINE = 3000  # bytes of a line on average, at most; ours have 250 and the name
+BESIDE = 20_000_000  # further bytes of lines, for pictures that have since been deleted
+IDENTITY = "identity.json"  # in the folder of an unfinished build: its method and settings
 
 
 class Journal:
     """Finished pictures of an unfinished build: one JSON line each, features in one file.
 
-    The features are written before their line, which holds their checksum, so after a kill at any
+    The features are written first and then their line with their checksum, so after a kill at any
     moment the journal ends with the last whole record. Entering raises RetrievalError where the
-    folder keeps pictures of another method or other settings, which may have taken hours. It also
-    does so where the files are far too large for ``pictures``: a stranger may have made them.
+    folder keeps pictures of another method or other settings, as their work may have taken hours,
+    and where the files are far too large for ``pictures``, as a stranger may have made them.
+
+    identity: method and settings, as JSON values. pictures: number of pictures of the build.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], pictures: int):
@@ -45,15 +47,15 @@ class Journal:
         lines = self.folder / "journal.jsonl"
         try:
             mine = json.loads(files.read(stamp, LONGEST)) == self.identity
-        except (OSError, ValueError, RecursionError):  # damaged: no command can go on with it
+        except (OSError, ValueError, RecursionError):  # damaged: no command can use it
             mine = None
         if mine:
             self._recover()
         elif mine is False and lines.is_file() and lines.stat().st_size:
             raise RetrievalError(
-                f"{self.folder} keeps what an unfinished build with another method or other "
-                "settings has described. Repeat its command to go on with it, or delete the folder "
-                "to begin again."
+                f"{self.folder} keeps the pictures of an unfinished build with another method or "
+                "other settings. Repeat its command to go on with it, or delete the folder to "
+                "begin again."
             )
         else:
             delete(self.folder)
@@ -68,12 +70,12 @@ class Journal:
         self.data.close()
 
     def _recover(self) -> None:
-        """Read the whole records and cut off what a kill left behind them."""
+        """Read the whole records and cut off an unfinished one, which a kill leaves at the end."""
         path, data = self.folder / "journal.jsonl", self.folder / "features.bin"
         path.touch()
         data.touch()
         lines_end = data_end = 0
-        if files.has_holes(data):  # a stranger's: checksums of a terabyte of zeros take an hour
+        if files.has_holes(data):  # a stranger's: the checksum of a terabyte of zeros takes an hour
             with open(data, "rb") as features:
                 os.truncate(data, os.lseek(features.fileno(), 0, os.SEEK_HOLE))
         with open(path, "rb") as lines, open(data, "rb") as features:
@@ -101,7 +103,7 @@ class Journal:
                     )
                 except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                     break
-                except RetrievalError:  # no name of a picture
+                except RetrievalError:  # not a valid picture name
                     break
                 if not whole:
                     break
@@ -112,7 +114,9 @@ class Journal:
         os.truncate(data, data_end)
 
     def _are_features(self, entry: dict, payload: bytes) -> bool:
-        """Whether these are features as long as those before; the journal may be anybody's."""
+        """Whether these are features of the same length as those before; a stranger may have made
+        the journal.
+        """
         numbers = [entry[key] for key in ("rows", "width", "height")]
         if not all(isinstance(one, int) and 0 <= one < 2**31 for one in numbers):
             return False
@@ -132,15 +136,15 @@ class Journal:
 
     @property
     def described(self) -> set[str]:
-        """Names of the pictures whose features it has."""
+        """Names of the pictures with features; skipped pictures have none."""
         return {name for name, entry in self.entries.items() if "reason" not in entry}
 
     def add(self, name: str, digest: str, size: tuple[int, int], features: Features) -> None:
-        # Before they are rounded to whole numbers, which are always finite, and after.
+        # Checked before they are rounded to integers, which are always finite, and after.
         packed = _pack(features) if _finite(features) else {}
         arrays = packed.values()
         if not arrays or not all(np.isfinite(array).all() for array in arrays):
-            raise RetrievalError(f"The features of {name} are not numbers; try other settings.")
+            raise RetrievalError(f"The features of {name} are infinite or NaN; try other settings.")
         self._check_length(name, packed["descriptors"])
         payload = b"".join(array.tobytes() for array in arrays)
         self._append(
@@ -155,13 +159,16 @@ class Journal:
         )
 
     def _check_length(self, name: str, descriptors: np.ndarray) -> None:
-        """Refuse early what the index could not hold in the end: a network may be anybody's."""
+        """Raise RetrievalError now for descriptors that the finished index could not hold: a user
+        may bring any network.
+        """
         rows, length = descriptors.shape
         if not rows:
             return
         if self.identity["kind"] != "global" and length > MAX_DIMENSIONS:
             raise RetrievalError(
-                f"Local descriptors may have {MAX_DIMENSIONS} dimensions, not {length}."
+                f"Local descriptors may have at most {MAX_DIMENSIONS} dimensions, and these have "
+                f"{length}; use another network."
             )
         self.length = self.length or length
         if length != self.length:
@@ -193,7 +200,7 @@ class Journal:
 def delete(folder: Path) -> None:
     """Delete an unfinished build, if there is one.
 
-    The file IDENTITY is deleted last: after a kill on the way, the next build still sees that the
+    The file IDENTITY is deleted last: after a kill in between, the next build still sees that the
     folder is an unfinished build.
     """
     for path in folder.glob("*"):
@@ -211,7 +218,7 @@ def _finite(features: Features) -> bool:
 
 
 def _pack(features: Features) -> dict[str, np.ndarray]:
-    """Features in the types in which an index stores them."""
+    """Features as arrays with the dtypes of an index, by name."""
     if isinstance(features, LocalFeatures):
         return {
             "keypoints": features.keypoints.astype(np.float16),
@@ -230,7 +237,7 @@ def _unpack(payload: bytes, rows: int, kind: str) -> dict[str, np.ndarray]:
         "keypoints": points[: rows * 2].reshape(rows, 2),
         "scales": points[rows * 2 : rows * 3],
         "scores": points[rows * 3 :],
-        # With no row there is no width to infer.
+        # Without rows reshape cannot infer the width.
         "descriptors": np.frombuffer(payload, np.int8, offset=rows * 8).reshape(
             rows, -1 if rows else 0
         ),

@@ -1,4 +1,4 @@
-"""Merge the parts of an index; they were made on machines that need not be connected."""
+"""Merge the parts of an index, which may come from machines that are not connected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT
 from retrieval.index.target import finish, previous_at, work_folder, writing
 
-MAX_LISTED = 20  # missing parts; a stranger's part may say that it is one of a billion
+MAX_LISTED = 20  # missing parts in a message; a hostile part may say that it is one of a billion
 
 
 def merge(
@@ -33,8 +33,8 @@ def merge(
     the manifest (here those of the merge) and the checksum over them. Graphs of ``hnsw`` are equal
     only where one thread makes them.
     parts: folders, in any order. codebook, search: as for ``build``.
-    Raises RetrievalError when they are not all the parts of one collection, each once, described
-    with the same checkpoint, settings and versions.
+    Raises RetrievalError unless these are all the parts of one collection, each once, made with the
+    same checkpoint, settings and versions.
     """
     started = time.perf_counter()
     pieces = sorted((loading.load(path, part=True) for path in parts), key=lambda piece: piece.part)
@@ -56,15 +56,15 @@ def merge(
         [entry for piece in pieces for entry in piece.manifest["skipped"]],
     )
     with writing(out) as target:
-        # An index of another method or collection is not replaced.
+        # Do not replace an index of another method or collection.
         names = [entry["name"] for entry in (*content.records, *content.skipped)]
         previous = previous_at(target, method, names)
-        # A merge works in the folder of a build, so it may find an unfinished one there.
+        # A merge uses the work folder of a build, in which an unfinished build may be.
         with Journal(work_folder(target), layout.identity(method), len(names)) as journal:
             if journal.entries:
                 raise RetrievalError(
-                    f"{journal.folder} keeps what an unfinished build has described: finish that "
-                    "with its command, or choose another --out."
+                    f"{journal.folder} keeps the pictures of an unfinished build: finish that with "
+                    "its command, or choose another --out."
                 )
         more = content.add_search(method.kind, codebook, search, previous)
         more["versions"] = first["versions"]
@@ -72,7 +72,7 @@ def merge(
 
 
 def _check_parts(pieces: Sequence[loading.Index]) -> None:
-    """Raise RetrievalError where these are not all the parts of one collection, each once.
+    """Raise RetrievalError unless these are all the parts of one collection, each once.
 
     pieces: in the order of their numbers.
     """
@@ -109,7 +109,7 @@ def _check_parts(pieces: Sequence[loading.Index]) -> None:
         missing = (str(number) for number in range(1, count + 1) if number not in here)
         listed = ", ".join(islice(missing, MAX_LISTED))
         more = ", …" if count - len(here) > MAX_LISTED else ""
-        raise RetrievalError(f"Of {count} parts these are missing: {listed}{more}.")
+        raise RetrievalError(f"Of {count} parts these are missing: {listed}{more}; add them.")
     held = Counter(
         name
         for piece in pieces

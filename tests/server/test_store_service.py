@@ -62,7 +62,7 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The store of this index is away; try again later."}
     monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
-    with pytest.raises(RetrievalError, match="cannot be reached: see that it runs"):
+    with pytest.raises(RetrievalError, match="cannot be reached: check that it runs"):
         server.run("127.0.0.1", 0, server.Options())
 
 
