@@ -303,7 +303,9 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         except _Contradiction as error:
             raise RetrievalError(f"{kinds['query']}: {error}.") from error
     if not queries:
-        raise RetrievalError(f"{folder} holds no <landmark>_<n>_query.txt.")
+        raise RetrievalError(
+            f"{folder} holds no <landmark>_<n>_query.txt: add the text files of the queries."
+        )
     note = (
         f"Right pictures in the text files that are not in the folder: {len(absent):,}. The scores "
         "leave them out."

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from retrieval.figures.local_features import DOT_RADIUS, INLIER
 from retrieval.methods.base import LocalFeatures
 
-# Of twelve hues yellow differs most from grey pictures of buildings for red- and green-blind people,
-# and blue differs most from yellow.
+# Of twelve hues, yellow differs most from grey pictures of buildings for red- and green-blind
+# people, and blue differs most from yellow.
 OVERLAY_COLOUR, BELOW_ZERO = (255, 225, 0), (0, 60, 255)
 POSITIVE, NEGATIVE = (199, 127, 0), (0, 114, 178)  # after Okabe and Ito
 GAP = 6  # pixels between the pictures of a mosaic

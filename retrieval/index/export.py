@@ -98,7 +98,9 @@ def _rows(index: Index, metadata: Metadata) -> Callable[[int, int], list[dict[st
             f"A store holds one vector a picture; the local features of {index} stay in its folder."
         )
     if index.brings_queries:
-        raise RetrievalError(f"{index} brings its own queries, which a store cannot hold.")
+        raise RetrievalError(
+            f"{index} brings its own queries, which a store cannot hold: search it in its folder."
+        )
     if len(json.dumps(index.manifest)) > MAX_MANIFEST:
         raise RetrievalError(
             f"{index} lists {len(index.manifest['skipped'])} skipped pictures, too many for a "

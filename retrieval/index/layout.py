@@ -124,7 +124,7 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 def check_manifest(manifest: Any, path: Path | Address) -> None:
     """Raises RetrievalError where this is not the manifest of an index that we can read."""
     if not isinstance(manifest, dict) or "format" not in manifest:
-        raise RetrievalError(f"{path} is not an index: its manifest.json is something else's.")
+        raise RetrievalError(f"{path} is not an index: its manifest.json is not of this program.")
     if manifest["format"] != FORMAT:
         raise RetrievalError(
             f"The index {path} has format version {short(manifest['format'])}, this program "

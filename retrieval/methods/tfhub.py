@@ -75,7 +75,8 @@ class HubDELF(Method):
             )
         ):
             raise RetrievalError(
-                f"The SavedModel {self.program.path} gives features that are none."
+                f"The SavedModel {self.program.path} gives no valid features. Use that of TF Hub: "
+                "python -m retrieval download delf-tfhub."
             )
         # A module may give more than it was asked for.
         order = np.argsort(-scores, kind="stable")[: self.settings["keypoints"]]

@@ -23,7 +23,7 @@ from retrieval.networks.records import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     import torch
 
-MAX_HEAD = 50_000_000  # numbers in the layers after the trunk; one of 2048 to 2048 has 4 million
+MAX_HEAD = 50_000_000  # numbers in the layers after the trunk; a layer 2048 → 2048 has 4 million
 MAX_META = 1_000_000  # characters and values in the ``meta`` of a network; ours have 3000
 
 
@@ -126,7 +126,10 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         or not all(isinstance(key, str) for key in state)
         or not all(_is_plain_tensor(value) for value in state.values())
     ):
-        raise RetrievalError(f"{path.name} is not a cirtorch network: wrong meta or state_dict.")
+        raise RetrievalError(
+            f"{path.name} is not a cirtorch network: wrong meta or state_dict. Save plain "
+            "values in meta and tensors by name in state_dict."
+        )
     # Fields that old files leave out, with cirtorch's own defaults.
     meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
     if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
@@ -135,7 +138,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         )
     if not isinstance(meta.get("settings", {}), dict):
         raise RetrievalError(
-            f"The settings of {path.name} are no settings: save them as a dictionary."
+            f"The settings of {path.name} must be a dictionary: save the file again with one."
         )
     if (
         not _is_three_numbers(meta["mean"])
@@ -155,7 +158,10 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
     trunk = {key: value for key, value in state.items() if key.startswith("features.")}
     rest = {key: value for key, value in state.items() if key not in trunk}
     if sum(value.numel() for value in rest.values()) > MAX_HEAD:
-        raise RetrievalError(f"The layers after the trunk in {path.name} are too large.")
+        raise RetrievalError(
+            f"The layers after the trunk in {path.name} are too large: together they may have "
+            f"{MAX_HEAD:,} numbers."
+        )
     head = {key: value.detach().float().numpy() for key, value in rest.items()}
     return Weights(trunk, head, meta)
 

@@ -169,7 +169,8 @@ def check_chain(chain: Sequence[str], index: Index) -> None:
             )
         if reranker.pictures and not index.has_digests:
             raise RetrievalError(
-                f"{name} looks at the pictures, and the index {index} was made without any."
+                f"{name} looks at the pictures, and the index {index} was made without any: leave "
+                f"{name} out."
             )
 
 

@@ -138,7 +138,9 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     workers.move_to_slow_workers(KEYPOINTS)  # the pictures of a whole shortlist take seconds
     data = images.read_bytes(path, path.name)
     if layout.digest(data) != digest:
-        raise RetrievalError(f"{path.name} is not the picture that was indexed any more.")
+        raise RetrievalError(
+            f"{path.name} has changed since it was indexed; index the collection again."
+        )
     most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
     features = as_local(xfeat().describe(images.read(data, path.name)))[:most]
     return features.keypoints, layout.quantise(features.descriptors), features.scores

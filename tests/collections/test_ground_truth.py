@@ -128,10 +128,10 @@ def test_classic_text_files_that_are_wrong(classic):
     with pytest.raises(RetrievalError, match="which pictures"):
         read_ground_truth(classic)
     (classic / "all_souls_1_query.txt").write_text("oxc1_all_souls_000013 136.5 x 648.5 955.7")
-    with pytest.raises(RetrievalError, match=r"all_souls_1_query\.txt is not a name and four"):
+    with pytest.raises(RetrievalError, match=r"all_souls_1_query\.txt must be a name and four"):
         read_ground_truth(classic, NAMES)
     (classic / "all_souls_1_query.txt").write_text("")
-    with pytest.raises(RetrievalError, match="not a name and four"):
+    with pytest.raises(RetrievalError, match="must be a name and four"):
         read_ground_truth(classic, NAMES)
     (classic / "all_souls_1_query.txt").write_text("oxc1_all_souls_000013 1 2 3")
     with pytest.raises(RetrievalError, match="not four numbers"):

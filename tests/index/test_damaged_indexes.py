@@ -69,7 +69,7 @@ def test_every_file_is_checked(damaged, name):
         (lambda m: m.update(format=99), "has format version 99, this program reads"),
         (lambda m: m.update(format="1"), "has format version"),
         (lambda m: m.update(format=[[1] * 500]), "has format version"),
-        (lambda m: m.pop("format") and None, "something else's"),
+        (lambda m: m.pop("format") and None, "not of this program"),
         (lambda m: m.update(method="delf"), "edited or damaged"),
         (lambda m: m.update(kind="local"), "edited or damaged"),
         (lambda m: m.update(kind=["global"]), "edited or damaged"),
@@ -85,9 +85,9 @@ def test_every_file_is_checked(damaged, name):
         (lambda m: m.pop("sha256") and None, "edited or damaged"),
         (lambda m: m["files"].pop("images.json") and None, "edited or damaged"),
         (lambda m: m["files"].update({"../../etc/passwd": {}}), "edited or damaged"),
-        (lambda m: [], "something else's"),
-        (lambda m: "text", "something else's"),
-        (lambda m: 5, "something else's"),
+        (lambda m: [], "not of this program"),
+        (lambda m: "text", "not of this program"),
+        (lambda m: 5, "not of this program"),
     ],
 )
 def test_an_edited_manifest_is_noticed(damaged, change, words):

@@ -250,7 +250,7 @@ def test_places_that_are_refused(photos, tmp_path):
     file.write_text("x")
     before = snapshot(tmp_path)
     refused("foreign exists and is not an index; choose another place", build, photos, foreign)
-    refused("is not an index: its manifest.json is something else's", build, photos, app)
+    refused("is not an index: its manifest.json is not of this program", build, photos, app)
     refused("file exists and is not an index", build, photos, file)
     refused("cannot be written", build, photos, file / "below")
     refused("cannot be written .*too long", build, photos, tmp_path / ("long" * 80))

@@ -395,7 +395,7 @@ def test_a_module_that_never_ends_or_takes_the_memory(tf, tmp_path, monkeypatch)
         return tf.reduce_sum(tf.fill([rows, 40_000], 1.0))
 
     wrong = (
-        (lambda image: tf.zeros([1, 2]), "gives features that are none"),
+        (lambda image: tf.zeros([1, 2]), "gives no valid features"),
         (lambda image: tf.reshape(image, [1, 2, 3]), "failed on this picture"),
         # 30 MB. Of 99 MB of small integers, 2.2 GB were made outside of the process.
         (lambda image: tf.tile(image, [16, 16, 1]), "failed on this picture"),
