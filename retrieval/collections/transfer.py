@@ -220,7 +220,7 @@ def _transfer(
                     if progress:
                         progress(here, total, part.name.removesuffix(".part"))
         except OSError as error:
-            raise _unwritable(part, error) from error
+            raise RetrievalError(f"{part} cannot be written: {error.strerror or error}.") from error
         if total is not None and here != total:
             raise _Broken(f"the connection broke off after {here:,} of {total:,} bytes")
 
@@ -352,10 +352,6 @@ def _validator(part: Path, address: str) -> str:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _unwritable(path: Path, error: OSError) -> RetrievalError:
-    return RetrievalError(f"{path} cannot be written: {error.strerror or error}.")
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
