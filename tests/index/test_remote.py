@@ -282,7 +282,7 @@ def test_a_picture_is_deleted_meanwhile(tmp_path):
         (f"memory://me:{SECRET}@nowhere/x?key={SECRET}", "There is nothing at memory://nowhere/x"),
         (f"ftp://me:{SECRET}@127.0.0.1:1/x", "ftp://127.0.0.1:1/x cannot be read: "),
         (f"nosuch://me:{SECRET}@host/x", "fsspec cannot read nosuch:// addresses"),
-        (f"memory://a::ftp://me:{SECRET}@host/x", "give one without"),
+        (f"memory://a::ftp://me:{SECRET}@host/x", "give one address"),
     ],
 )
 def test_addresses_that_cannot_be_read(address, sentence):
