@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from retrieval import files
 from retrieval.cli.arguments import command, positive
 from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
@@ -38,6 +39,8 @@ def _groups(args: argparse.Namespace) -> None:
             f"Geometry confirms a pair from {MIN_INLIERS} inliers on: choose --inliers "
             f"{MIN_INLIERS} or more."
         )
+    if args.csv:
+        files.check_writable(args.csv.parent, "table")
     index = indexes.load(args.index)
     collection = None
     with suppress(RetrievalError):  # the features of its pictures may lie beside the index

@@ -612,6 +612,10 @@ def test_evaluate_then(run, folder, tmp_path):
 
 def test_groups_of_an_index(run, refused, indexes, tmp_path):
     refused("12 or more", "groups", indexes["sir"].path, "--inliers", 5)
+    lost = tmp_path / "missing" / "g.csv"
+    with pytest.MonkeyPatch.context() as patch:  # before the pictures are compared
+        patch.setattr("retrieval.ranking.groups.pairs_of", None)
+        refused("nothing can be written there", "groups", indexes["sir"].path, "--csv", lost)
     code, text, _ = run("groups", indexes["sir"].path, "--inliers", 20, "--csv", tmp_path / "g.csv")
     assert code == 0
     assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")
