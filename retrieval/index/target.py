@@ -154,7 +154,8 @@ def _lasting_entries(path: Path) -> dict[str, Any] | None:
     """The manifest without the entries that differ from build to build; None without an index."""
     if not (path / "manifest.json").is_file():
         return None
-    ephemeral = ("made", "seconds", "sha256")
+    # If other versions of the libraries make equal files, the versions that made them first stay.
+    ephemeral = ("made", "seconds", "versions", "sha256")
     return {
         key: value for key, value in loading.read_manifest(path).items() if key not in ephemeral
     }

@@ -16,7 +16,7 @@ from stubs import Grid, Thumbnail, paint, refused
 
 from retrieval import images, index, methods
 from retrieval.collections import open_collection
-from retrieval.index import describing, finding
+from retrieval.index import describing, finding, saving
 
 # Building and loading
 
@@ -354,12 +354,15 @@ def test_find_takes_one_index_of_each_method(tmp_path, photos):
     assert index.find("elsewhere", root) == {}
 
 
-def test_what_lies_beside_an_index_stays_where_nothing_has_changed(photos, out):
+def test_what_lies_beside_an_index_stays_where_nothing_has_changed(photos, out, monkeypatch):
     """An evaluation, or what each step is worth, may be the work of hours."""
     before = build(photos, out)
     (out / "evaluation.json").write_text("{}")
     again = build(photos, out)
     assert again.manifest == before.manifest
+    assert (out / "evaluation.json").is_file()
+    monkeypatch.setattr(saving, "version", lambda name: "0.1")  # of a library
+    assert build(photos, out).manifest == before.manifest
     assert (out / "evaluation.json").is_file()
     paint(photos / "new.png", 10)
     assert len(build(photos, out)) == 6
