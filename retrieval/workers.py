@@ -6,8 +6,8 @@ times the memory of one and would not be done sooner.
 Workers may be *quick*: then they have *slow* workers beside them. A piece of work that turns out to
 take long leaves the quick workers (``move_to_slow_workers``) and is done again, from its beginning,
 by the slow ones. So work that takes long waits for other such work, and short work does not wait
-for it. A client that has work with the slow workers keeps at most one quick worker busy: its next
-work may take long too.
+for it. One quick worker is left to others by a client whose last piece of work took over ``LONG``
+seconds: its next one may take as long.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from retrieval.errors import RetrievalError
 T = TypeVar("T")
 
 SHARE = 0.8  # of the places in the queue that one client may fill, so that others find some
+LONG = 0.5  # s; a search takes 0.1 to 0.3, with a photo of 24 megapixels 1 to 2
 TURN = 0.1  # s, at least, after which work in many parts goes to the end of the queue
 LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue by a client; by one far back in it
 NEAR = 8  # places in the queue from which on looks are more seldom
@@ -130,6 +131,7 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._seconds = 1.0  # that a piece of work took of late, without its parts
         self._at_work: Counter[str] = Counter()  # threads at work, by client
+        self._long: set[str] = set()  # clients with work, whose last piece took over LONG
 
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
@@ -200,16 +202,21 @@ class Workers:
                 mine.remove(work)
                 if not mine:
                     del self._waiting[who]
+                    self._long.discard(who)
 
     def _run(self) -> None:
         _in_quick_workers.set(self.slow is not None)
         while True:
             work = self._next()
-            who = work.who
+            who, started = work.who, time.monotonic()
             self._do(work)
             del work  # see ``_finish``
             with self._changed:
                 self._at_work -= Counter([who])  # drops clients with none
+                self._long.discard(who)
+                long = time.monotonic() - started > LONG
+                if long and (self._at_work[who] or who in self._waiting):
+                    self._long.add(who)
                 self._changed.notify()  # other work of this client may begin now
 
     def _next(self) -> _Work:
@@ -234,12 +241,9 @@ class Workers:
 
     def _may_begin(self, who: str) -> bool:
         """Whether a worker may take the next piece of work of this client."""
-        return not (self._at_work[who] and self.slow and self.slow.has_work_of(who))
-
-    def has_work_of(self, who: str) -> bool:
-        """Whether work of this client waits or is done here."""
-        with self._changed:
-            return who in self._waiting or self._at_work[who] > 0
+        if self.slow is None or who not in self._long:
+            return True
+        return self._at_work[who] < max(1, self.count - 1)
 
     def _do(self, work: _Work) -> None:
         if work.future.done():  # cancelled

@@ -212,24 +212,25 @@ def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
     assert [future.result(30) for future in futures[:3]] == ["first", "b", "c"] == done
 
 
-def test_who_has_slow_work_leaves_a_quick_worker_to_others(door):
-    """Photos that decode for a second before they are called slow kept both quick workers busy."""
+def test_who_has_long_work_leaves_a_quick_worker_to_others(door, monkeypatch):
+    """Large photos, each of which takes a second or two, kept both quick workers busy."""
+    monkeypatch.setattr(module, "LONG", 0)
     workers, second, third = Workers(2, 10, slow=Workers(1, 10)), Door(), Door()
-
-    def slow():
-        move_to_slow_workers()
-        door()
-
-    workers.submit("greedy", slow)
+    futures = [workers.submit("greedy", work) for work in (door, second, third)]
     assert door.entered.wait(30)
-    futures = [workers.submit("greedy", second), workers.submit("greedy", third)]
     assert second.entered.wait(30)
+    door.open.set()
+    futures[0].result(30)
     assert workers.submit("other", int).result(30) == 0
     assert not third.entered.wait(0.1)
     second.open.set()
-    assert third.entered.wait(30)  # the worker that is free again does it
+    assert third.entered.wait(30)  # by the worker that is free again
     third.open.set()
-    futures[1].result(30)
+    futures[2].result(30)
+    end = time.monotonic() + 30
+    while workers._long and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not workers._long  # nothing is kept of clients that have no work
 
 
 def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
