@@ -31,8 +31,8 @@ MAX_META = 1_000_000  # characters and values in the ``meta`` of a network; ours
 class Weights:
     """The weights of a checkpoint.
 
-    trunk: tensors by name, or a whole network that was brought in memory. head: arrays by name, the
-    layers after the trunk. meta: architecture, settings and other entries that the file states.
+    trunk: tensors by name, or a network in memory (``methods.custom``). head:
+    arrays by name, the layers after the trunk. meta: architecture, settings and other entries.
     """
 
     trunk: Mapping[str, torch.Tensor] | torch.nn.Module
@@ -41,11 +41,11 @@ class Weights:
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
-        """The trunk of a file, tensors by name. Raises RetrievalError for a whole network."""
+        """The trunk's tensors by name. Raises RetrievalError where it is a network in memory."""
         if not isinstance(self.trunk, Mapping):
             raise RetrievalError(
-                "A network that was brought in memory cannot be trained here; save it to a "
-                "file and name that."
+                "Training starts from a weights file, not from a network in memory: save the "
+                "network to a file and name that."
             )
         return self.trunk
 
@@ -53,7 +53,8 @@ class Weights:
 def digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file or of the names and contents of all files in a folder.
 
-    Raises RetrievalError where something cannot be read, and where it is too large for weights.
+    Raises RetrievalError where a file cannot be read, and where the sizes exceed the limit of
+    ``torch_files.check_size``.
     """
     try:
         size = path.stat().st_size  # raises where it is missing

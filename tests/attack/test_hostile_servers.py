@@ -540,7 +540,7 @@ def test_declarations_that_html_does_not_have(artist):
         outcome = judged(License="cc0", Artist=artist).credit.author
     except choice.LeftOut as why:
         outcome = str(why)
-    assert outcome in ("its description is incomplete", "author unknown")
+    assert outcome in ("its description on Commons is incomplete", "author unknown")
 
 
 def test_restrictions_without_end_do_not_make_credits_too_large_to_be_read():

@@ -275,16 +275,16 @@ def test_what_is_left_out_and_why(two, tmp_path):
     assert len(found) + len(found.queries) == 24
     assert why["nc.jpg"] == "licence: CC BY-NC 2.0"
     assert why["unread.jpg"] == why["no metadata.jpg"] == "licence: cannot be read"
-    assert why["nonfree.jpg"] == why["doubted.jpg"] == "its licence is doubted on Commons"
+    assert why["nonfree.jpg"] == why["doubted.jpg"] == "Commons doubts its licence"
     assert why["nobody.jpg"] == why["hidden.jpg"]
-    assert why["Floor plan of the tower.jpg"] == "no view of it from outside: plan"
-    assert why["stairs.jpg"] == "no view of it from outside: interior"
+    assert why["Floor plan of the tower.jpg"] == "its name or a category of it has the word: plan"
+    assert why["stairs.jpg"] == "its name or a category of it has the word: interior"
     assert "404" in why["gone.jpg"]
     assert "not a picture" in why["html.jpg"]
     assert "not a picture" in why["cut.jpg"]
-    assert "smaller or of another shape" in why["smaller.jpg"]
+    assert why["smaller.jpg"] == "its width or height differs from that on Commons"
     assert why["smaller.jpg"] == why["other shape.jpg"]
-    assert "check sum" in why["check sum.jpg"]
+    assert "SHA-1 differs" in why["check sum.jpg"]
     assert not any("169.254" in path for path in two.asked)
 
 

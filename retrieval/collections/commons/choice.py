@@ -1,7 +1,7 @@
-"""Which files of Commons are photographs of a landmark that may be used, and whom to name for them.
+"""Choose files of Commons: photographs of a landmark under a free licence, with their credits.
 
-Titles, names and licences are written by strangers, in HTML. Only text is taken from them;
-addresses of licences and file pages are put together here.
+Strangers write titles, names and licences, in HTML. Only their text is used; the addresses of
+licences and file pages are made here.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MEDIA = "https://upload.wikimedia.org/"  # where pictures lie; no other place is
 PAGES = "https://commons.wikimedia.org/w/index.php?curid="  # and the page id: short, and stays
 LICENCES = ("cc0", "pd", "cc-by", "cc-by-sa")
 LEAST_SIDE = 480  # px of the original's shorter side
-MAX_SAID = 10_000  # characters of one thing that is said of a file
-LONGEST = 3  # times as wide as high, or the other way round: beyond that it is a panorama
+MAX_VALUE = 10_000  # characters of one value of a file's metadata
+MAX_ASPECT = 3  # longer side by shorter side; panoramas have more
 
-# Words that say: no photograph, or not of the landmark from outside. In names of files and of the
-# categories they are in, unless the category that was asked for has the word itself.
+# A file with such a word in its name or its categories is no photograph, or shows the landmark from
+# inside. Words of the landmark's own name do not count.
 _UNWANTED = re.compile(
     r"\b(maps?|plans?|diagrams?|drawings?|sketch(es)?|paintings?|watercolou?rs?|engravings?|"
     r"etchings?|lithographs?|prints?|posters?|postcards?|stamps?|coins?|scans?|scanned|books?|"
@@ -32,17 +32,18 @@ _UNWANTED = re.compile(
     r"exhibits?|objects|people|portraits?|interiors?|inside|indoors?)\b",
     re.IGNORECASE,
 )
-# "Views from the Eiffel Tower" show something else.
+# "Views from the Eiffel Tower" do not show the tower.
 FROM = re.compile(r"\b(views?|panoramas?) from\b", re.IGNORECASE)
 _HOUSEKEEPING = ("Pages ", "Files ", "Images ", "Media ", "Taken ", "Uploaded ")
 
 
 @dataclass(frozen=True)
 class File:
-    """A picture that may be taken. size: (width, height) of what ``address`` gives.
+    """A picture that may be downloaded.
 
-    sha1: hex digest of what ``address`` gives, '' where that is a scaled copy.
-    order: sorts files evenly and the same way every time. landmarks: those it belongs to.
+    pageid: number of its page on Commons. size: (width, height) in pixels of the picture at
+    ``address``. sha1: its SHA-1 in hexadecimal, '' where it is a scaled copy. order: a key to sort
+    by, the same each time and unrelated to what the pictures show. landmarks: those that it shows.
     """
 
     pageid: int
@@ -59,7 +60,8 @@ class File:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> File:
-        """Raises ValueError for what ``judge`` would not give: it would be fetched and written."""
+        """Undo ``to_json``. Raises ValueError for an address or page id that is not of Commons."""
+        # The file may be a stranger's: its addresses are downloaded, its page ids become names.
         if type(row["pageid"]) is not int or not str(row["address"]).startswith(MEDIA):
             raise ValueError("no file of Commons")
         tuples = {key: tuple(row[key]) for key in ("size", "landmarks")}
@@ -67,13 +69,13 @@ class File:
 
 
 class LeftOut(Exception):
-    """Why a file is not taken."""
+    """The reason for which a file is left out."""
 
 
 def judge(page: dict, landmark: str, landmarks: Collection[str], licences: Collection[str]) -> File:
-    """A page of ``Site.files`` as a file that may be taken. LeftOut where it may not.
+    """The file on a page of ``Site.files``. Raises LeftOut where it may not be used.
 
-    landmarks: all that are asked for. licences: some of ``LICENCES``.
+    landmarks: all landmarks of the download. licences: some of ``LICENCES``.
     """
     try:
         return _judge(page, landmark, landmarks, licences)
@@ -81,7 +83,7 @@ def judge(page: dict, landmark: str, landmarks: Collection[str], licences: Colle
         *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
         AssertionError,  # of HTMLParser, for "<![x["
     ) as error:
-        raise LeftOut("its description is incomplete") from error
+        raise LeftOut("its description on Commons is incomplete") from error
 
 
 def _judge(
@@ -89,47 +91,47 @@ def _judge(
 ) -> File:
     title = title_of(page)
     if not page.get("imageinfo"):
-        raise LeftOut("there is no file")
+        raise LeftOut("its page has no file")
     info = page["imageinfo"][0]
     meta = info.get("extmetadata") or {}
 
-    def said(key: str) -> str:
+    def value_of(key: str) -> str:
         value = meta.get(key, {}).get("value", "")
-        return (value if isinstance(value, str) else str(value or ""))[:MAX_SAID]
+        return (value if isinstance(value, str) else str(value or ""))[:MAX_VALUE]
 
     if info["mime"] != "image/jpeg":
-        raise LeftOut("no photograph: another format than JPEG")
+        raise LeftOut("it is not a JPEG")
     width, height = int(info["width"]), int(info["height"])
     if min(width, height) < LEAST_SIDE:
-        raise LeftOut("too small")
-    if max(width, height) > LONGEST * min(width, height):
-        raise LeftOut("a panorama")
-    categories = said("Categories").split("|")
-    told = [one for one in categories if not one.startswith(_HOUSEKEEPING)]
-    for text in (Path(title).stem, *told):
+        raise LeftOut(f"its shorter side has fewer than {LEAST_SIDE} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise LeftOut(f"its longer side is more than {MAX_ASPECT} times the shorter one")
+    categories = value_of("Categories").split("|")
+    of_content = [category for category in categories if not category.startswith(_HOUSEKEEPING)]
+    for text in (Path(title).stem, *of_content):
         if word := unwanted(text, landmark):
-            raise LeftOut(f"no view of it from outside: {word}")
-    if said("NonFree") or said("DeletionReason"):
-        raise LeftOut("its licence is doubted on Commons")
-    kind, licence, licence_url = _licence(said("License"))
+            raise LeftOut(f"its name or a category of it has the word: {word}")
+    if value_of("NonFree") or value_of("DeletionReason"):
+        raise LeftOut("Commons doubts its licence")
+    kind, licence, licence_url = _licence(value_of("License"))
     if kind not in licences:
-        short = _text(said("LicenseShortName"))
+        short = _text(value_of("LicenseShortName"))
         raise LeftOut(f"licence: {licence or short or 'cannot be read'}")
-    artist = _text(said("Artist"))
-    author = _text(said("Attribution")) or artist
+    artist = _text(value_of("Artist"))
+    author = _text(value_of("Attribution")) or artist
     if not author and kind in ("cc-by", "cc-by-sa"):
-        raise LeftOut("nobody is named whom the licence wants named")
-    if said("AuthorCount"):
+        raise LeftOut("its licence asks for the author's name, and Commons gives none")
+    if value_of("AuthorCount"):
         author += " and others"
     address, sha1, scaled = info["thumburl"], info["sha1"].lower(), info["thumburl"] != info["url"]
     if not address.startswith(MEDIA) or not re.fullmatch("[!-~]{1,2000}", address):
-        raise LeftOut("it lies on another site")
+        raise LeftOut("its address is not one of Commons")
     if scaled:
         width, height = int(info["thumbwidth"]), int(info["thumbheight"])
     pageid = int(page["pageid"])
     if min(width, height, pageid) < 1 or pageid > 10**12 or not re.fullmatch("[0-9a-f]{40}", sha1):
         raise ValueError
-    restrictions = re.sub(r"[^a-z0-9|-]", "", said("Restrictions").lower()).replace("|", ", ")
+    restrictions = re.sub(r"[^a-z0-9|-]", "", value_of("Restrictions").lower()).replace("|", ", ")
     return File(
         pageid=pageid,
         address=address,
@@ -145,12 +147,12 @@ def _judge(
             page=f"{PAGES}{pageid}",
             note=one_line(f"Other restrictions: {restrictions}") if restrictions else "",
         ),
-        landmarks=(landmark, *(one for one in landmarks if one in categories)),
+        landmarks=(landmark, *(name for name in landmarks if name in categories)),
     )
 
 
 def unwanted(text: str, landmark: str) -> str:
-    """The first unwanted word in ``text`` that the landmark's own name does not have; or ''."""
+    """The first unwanted word in ``text`` that is not in the landmark's own name; or ''."""
     own = {match[0].lower() for match in _UNWANTED.finditer(landmark)}
     words = (match[0].lower() for match in _UNWANTED.finditer(text))
     return next((word for word in words if word not in own), "")
@@ -176,7 +178,7 @@ def _licence(code: str) -> tuple[str, str, str]:
 
 
 class _Plain(HTMLParser):
-    """Collects the text that a reader of the HTML would see."""
+    """Collect the text that a browser would show."""
 
     VOID = frozenset(("area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "wbr"))
 

@@ -1,9 +1,9 @@
-"""Bring a collection from Wikimedia Commons: list, choose, fetch, check, label.
+"""Download a collection from Wikimedia Commons: list, choose, fetch, check, label.
 
-The result is an ordinary folder: pictures, ``ground_truth.json``, ``credits.json`` and
-``credits.csv``, and ``left_out.csv``, which says of every file that was seen and not taken why
-not. The category is the landmark. That makes coarse labels: a category also holds details,
-courtyards and views over the roofs. They are good for a demo and are no benchmark.
+The result is an ordinary folder: pictures, ``ground_truth.json``, ``credits.json``,
+``credits.csv``, and ``left_out.csv`` with the reason for each file that was left out. Each category
+is a landmark. Such labels are coarse, as a category also holds details, courtyards and views over
+the roofs: they are for a demo, not for a benchmark.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def download(
     progress: Progress = lambda done, total, name: None,
     say: Say = lambda text: None,
 ) -> Collection:
-    """Bring the photographs of ``order`` into the folder ``out``, and open it.
+    """Download the photographs of ``order`` into the folder ``out``, and open it.
 
-    contact: an e-mail or https address of whoever runs this; Wikimedia wants one in every request.
-    describe: picture → (D,) with length 1, of CNN-IRwNHA's embedded checkpoint. Of two pictures
-    of a landmark that are the same photograph (``fetching.SAME``) the later is left out.
+    contact: e-mail or https address of the user; Wikimedia wants one in every request.
+    describe: picture → (D,) float32 with length 1, of CNN-IRwNHA's embedded checkpoint. Where two
+    pictures of a landmark are the same photograph (``fetching.SAME``), the later is left out.
 
-    May be stopped at any moment: the same call goes on, checks what is there against its SHA-256,
-    and fetches what is damaged. Raises RetrievalError when Commons cannot be reached or refuses,
-    when ``out`` holds something else, and when nothing was found.
+    It may be stopped at any moment: the same call continues, checks the pictures that are there
+    against their SHA-256, and fetches damaged ones again. Raises RetrievalError when Commons cannot
+    be reached or refuses, when ``out`` holds something else, and when nothing was found.
     """
     if not order.categories or order.per < 2 or not set(order.licences) <= set(LICENCES):
         raise RetrievalError(
@@ -52,9 +52,10 @@ def download(
         check_room(out, order.pictures * BYTES_EACH, "The collection")
         listings = {name: list_files(site, order, name, folder, say) for name in order.categories}
         ledger = work.Ledger(folder / "decided.json")
-        kept = fetch_all(Fetcher(site, out, ledger, describe), order, listings, progress)
+        fetched = fetch_all(Fetcher(site, out, ledger, describe), order, listings, progress)
         write_left_out(listings, ledger, out)
-        write_labels(order, kept, out)
+        write_labels(order, fetched, out)
         for name in order.categories:
-            say(f"{name}: {sum(landmarks[0] == name for _, landmarks in kept.values())} pictures")
+            count = sum(landmarks[0] == name for _, landmarks in fetched.values())
+            say(f"{name}: {count} pictures")
     return open_collection(out)

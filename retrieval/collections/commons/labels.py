@@ -1,4 +1,4 @@
-"""What is written beside the pictures: ground truth, credits, and why files were left out."""
+"""Write the files beside the pictures: ground truth, credits, and reasons for files left out."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 
 from retrieval import files
 from retrieval.collections import credits
-from retrieval.collections.commons.fetching import Kept
+from retrieval.collections.commons.fetching import Fetched
 from retrieval.collections.commons.listing import Listing
 from retrieval.collections.commons.order import Order
 from retrieval.collections.commons.work import Ledger
 from retrieval.errors import RetrievalError
 
-QUERIES = 10  # one picture in so many asks
+QUERIES = 10  # one picture in ten is a query
 
 
-def write_labels(order: Order, kept: Kept, out: Path) -> None:
-    """Credits and labels. The ground truth comes last: with it the collection is complete.
+def write_labels(order: Order, fetched: Fetched, out: Path) -> None:
+    """Write credits and ground truth. The latter comes last: it makes the collection complete.
 
-    A picture of two landmarks is junk for both. RetrievalError when no landmark has 3 of its own.
+    A picture of two landmarks is junk for both. Raises RetrievalError when no landmark has three
+    pictures that show it alone.
     """
     own = {
-        landmark: [name for name, (_, landmarks) in kept.items() if landmarks == (landmark,)]
+        landmark: [name for name, (_, landmarks) in fetched.items() if landmarks == (landmark,)]
         for landmark in order.categories
     }
     queries = {
@@ -37,23 +38,23 @@ def write_labels(order: Order, kept: Kept, out: Path) -> None:
             "Too few photographs can be used: check how Commons spells the categories, and see in "
             f"{out / 'left_out.csv'} why files were left out."
         )
-    database = [name for name in kept if name not in queries]
+    database = [name for name in fetched if name not in queries]
     position = {name: number for number, name in enumerate(database)}
     gnd = []
     for landmark in queries.values():
-        shared = [name for name, (_, all_) in kept.items() if landmark in all_ and len(all_) > 1]
-        right = [name for name in own[landmark] if name in position]
+        ok = [name for name in own[landmark] if name in position]
+        junk = [name for name, (_, all_) in fetched.items() if landmark in all_ and len(all_) > 1]
         gnd.append(
             {
                 "bbx": None,
-                "ok": [position[name] for name in right],
-                "junk": [position[name] for name in shared],
+                "ok": [position[name] for name in ok],
+                "junk": [position[name] for name in junk],
             }
         )
-    listed = {name: file.credit for name, (file, _) in kept.items()}
-    pictures = {name: asdict(credit) for name, credit in listed.items()}
+    credit_of = {name: file.credit for name, (file, _) in fetched.items()}
+    pictures = {name: asdict(credit) for name, credit in credit_of.items()}
     files.write_json(out / credits.FILE, {"pictures": pictures})
-    _write(out / "credits.csv", credits.as_csv(listed))
+    _write(out / "credits.csv", credits.as_csv(credit_of))
     files.write_json(
         out / "ground_truth.json",
         {
@@ -71,8 +72,8 @@ def write_left_out(listings: Mapping[str, Listing], ledger: Ledger, out: Path) -
     for landmark, listing in listings.items():
         rows += [[landmark, *row] for row in listing.left_out]
         for file in listing.files:
-            if why := ledger.refused(file):
-                rows.append([landmark, file.credit.title, why])
+            if reason := ledger.reason(file):
+                rows.append([landmark, file.credit.title, reason])
     _write(out / "left_out.csv", credits.table(["landmark", "title", "why"], rows))
 
 

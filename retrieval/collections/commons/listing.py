@@ -1,4 +1,4 @@
-"""Which files Commons has of each landmark, and which of them may be taken."""
+"""List the files that Commons has of each landmark, and those that may be used."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from retrieval.collections.commons.order import Order
 from retrieval.collections.commons.site import Site, title_of
 from retrieval.collections.downloads import Say
 
-OF_ONE = 200  # files looked at in one category, so that subcategories have their turn
-SPARE = 5  # times as many candidates as pictures are wanted
-MAX_CATEGORIES = 60  # looked into for one landmark
+MAX_FILES = 200  # of one category, so that its subcategories are listed too
+SPARE = 5  # candidates for each picture of the order, as many are left out later
+MAX_CATEGORIES = 60  # of one landmark
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of one landmark: those that may be taken, in order; and title and why not."""
+    """Files of one landmark that may be used, sorted; and (title, reason) of those left out."""
 
     files: list[File]
     left_out: list[tuple[str, str]]
 
 
 def list_files(site: Site, order: Order, landmark: str, work: Path, say: Say) -> Listing:
-    """What there is of one landmark; kept in ``work``, so that it is asked for once."""
+    """The files of one landmark. The list is saved in ``work``, and read from there next time."""
     path = work / f"list-{hashlib.sha256(landmark.encode()).hexdigest()[:16]}.json"
     try:
-        before = files.read_json(path)
-        return Listing([File.from_json(row) for row in before["files"]], before["left_out"])
+        saved = files.read_json(path)
+        return Listing([File.from_json(row) for row in saved["files"]], saved["left_out"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
     category = site.current(landmark)
@@ -45,27 +45,28 @@ def list_files(site: Site, order: Order, landmark: str, work: Path, say: Say) ->
 
 
 def _look(site: Site, order: Order, landmark: str, category: str) -> Listing:
-    """Go through a category and those below it, nearest first, until there are enough files."""
-    waiting, seen = [(category, 0)], {category}
-    found: dict[int, File] = {}
+    """Search a category and its subcategories, breadth first, until there are enough files."""
+    depth_of = {category: 0}
+    usable: dict[int, File] = {}
     left_out: dict[str, str] = {}
-    for name, depth in waiting:  # which grows
-        if len(found) >= SPARE * order.per:
+    queue = [category]
+    for name in queue:  # it grows below
+        if len(usable) >= SPARE * order.per:
             break
         for count, page in enumerate(site.files(name), 1):
             try:
                 file = judge(page, landmark, order.categories, order.licences)
-                found[file.pageid] = file
-            except LeftOut as why:
-                left_out[title_of(page)] = str(why)
-            if count >= OF_ONE:
+                usable[file.pageid] = file
+            except LeftOut as reason:
+                left_out[title_of(page)] = str(reason)
+            if count >= MAX_FILES:
                 break
-        if depth < order.depth:
+        if depth_of[name] < order.depth:
             for below in site.subcategories(name):
-                elsewhere = unwanted(below, landmark) or FROM.search(below)
-                if len(waiting) == MAX_CATEGORIES:
+                if len(queue) == MAX_CATEGORIES:
                     break
-                if below and below not in seen and not elsewhere:
-                    seen.add(below)
-                    waiting.append((below, depth + 1))
-    return Listing(sorted(found.values(), key=lambda file: file.order), list(left_out.items()))
+                shows_other = unwanted(below, landmark) or FROM.search(below)
+                if below and below not in depth_of and not shows_other:
+                    depth_of[below] = depth_of[name] + 1
+                    queue.append(below)
+    return Listing(sorted(usable.values(), key=lambda file: file.order), list(left_out.items()))

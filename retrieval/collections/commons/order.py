@@ -1,4 +1,4 @@
-"""What is asked of Wikimedia Commons."""
+"""What to download from Wikimedia Commons."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from dataclasses import dataclass
 
 from retrieval.collections.commons.choice import LICENCES
 
-# Guesses, not measurements: for a plan before anything is known.
-BYTES_EACH, SECONDS_EACH = 300_000, 1.5
+BYTES_EACH, SECONDS_EACH = 300_000, 1.5  # of a picture; guesses for ``plan``, not measured
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for.
+    """What to download.
 
-    categories: of Commons, without ``Category:``; each is a landmark. per: pictures of each.
-    depth: how far down subcategories are looked into; 0 is the category alone.
+    categories: names on Commons, without ``Category:``; each is a landmark. per: pictures of each.
+    depth: levels of subcategories that are searched; 0 is the category alone.
     licences: some of ``LICENCES``.
     """
 
@@ -26,12 +25,12 @@ class Order:
 
     @property
     def pictures(self) -> int:
-        """As many as there may be."""
+        """The largest number of pictures that may come."""
         return len(self.categories) * self.per
 
     @property
     def plan(self) -> str:
-        """What it will take, as words."""
+        """A sentence about the pictures, megabytes and minutes to expect."""
         megabytes = round(self.pictures * BYTES_EACH / 1e7) * 10
         minutes = max(1, round(self.pictures * SECONDS_EACH / 60))
         return f"up to {self.pictures:,} photographs: roughly {megabytes} MB and {minutes} minutes"

@@ -1,7 +1,7 @@
-"""Lists of landmarks that are one word to ask for: each is a category of Wikimedia Commons.
+"""Named lists of landmarks, each a category of Wikimedia Commons.
 
-The names were not checked on the site. A name that Commons redirects is followed; one that it
-does not know is reported and left out.
+The names were not checked on the site. Redirects are followed; a name that Commons does not know
+gives no pictures.
 """
 
 PRESETS = {

@@ -1,7 +1,7 @@
-"""Questions to the MediaWiki API of Wikimedia Commons, asked as Commons wants to be asked.
+"""Requests to the MediaWiki API of Wikimedia Commons, by its rules.
 
-One request at a time, with a pause before each; ``maxlag``; Retry-After; a User-Agent that says
-whom to write to (mediawiki.org, API:Etiquette; wikitech.wikimedia.org, Robot policy).
+One request at a time, a pause before each, ``maxlag``, Retry-After, and a User-Agent with an
+address of the user (mediawiki.org, API:Etiquette; wikitech.wikimedia.org, Robot policy).
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from retrieval.errors import RetrievalError
 
 API = "https://commons.wikimedia.org/w/api.php"
 WIDTH = 960  # px; one of the widths Commons keeps ready (mediawiki.org, Common thumbnail sizes)
-MAX_BYTES = 20_000_000  # of one answer, of all to one question, and of one picture
+MAX_BYTES = 20_000_000  # of one answer, of all answers to one question, and of one picture
 PAUSE = 0.5  # seconds before each request
-LAG = 5.0  # seconds to wait, at least, when Commons says that its databases lag
-BUSY = ("maxlag", "ratelimited", "readonly")  # errors that pass
+LAG = 5.0  # least seconds to wait when Commons says that its databases lag
+BUSY = ("maxlag", "ratelimited", "readonly")  # errors after which the request is sent again
 AT_ONCE = 50  # files in an answer
 MAX_ANSWERS = 100  # to one question
-MOVED = "Category redirects"  # the category of notes that say where another category is now
+MOVED = "Category redirects"  # the category of pages that name the new place of a category
 
 
 class Site:
-    """The API, and the pictures it names. Answers are kept in ``work`` until ``forget``."""
+    """The API and its pictures. Answers are saved in ``work`` until ``forget`` deletes them."""
 
     def __init__(self, contact: str, work: Path) -> None:
         self.agent, self.answers = user_agent(contact), work / "answers"
         self.read = 0  # bytes of all answers
 
     def fetch(self, address: str, path: Path) -> None:
-        """Download to ``path`` what is not there yet; errors as of ``transfer.fetch``."""
+        """Download to ``path`` unless the file exists. Raises the errors of ``transfer.fetch``."""
         if not path.is_file():
             time.sleep(PAUSE)
             fetch(address, path, max_bytes=MAX_BYTES, agent=self.agent)
@@ -49,7 +49,7 @@ class Site:
         shutil.rmtree(self.answers, ignore_errors=True)
 
     def ask(self, **parameters: str | int) -> dict:
-        """One answer. Waits where Commons is busy; RetrievalError where it refuses."""
+        """One answer of the API. Waits where Commons is busy. RetrievalError where it refuses."""
         fixed = {"action": "query", "format": "json", "formatversion": 2, "maxlag": 5}
         address = f"{API}?{urlencode(fixed | parameters, errors='replace')}"
         path = self.answers / f"{hashlib.sha256(address.encode()).hexdigest()[:24]}.json"
@@ -63,8 +63,8 @@ class Site:
             if not isinstance(answer, dict):
                 path.unlink()
                 raise RetrievalError(
-                    "Wikimedia Commons did not answer, something in between did: is there a log-in "
-                    "page or a proxy between this machine and the internet?"
+                    "Wikimedia Commons did not answer, but something else: is there a log-in page "
+                    "or a proxy between this machine and the internet?"
                 )
             if "error" not in answer:
                 return answer
@@ -74,31 +74,33 @@ class Site:
                 raise RetrievalError(f"Commons refuses: {one_line(str(error.get('info')))}")
             time.sleep(LAG * attempt)
         raise RetrievalError(
-            "Wikimedia Commons is busy; what is here is kept: try the same again later."
+            "Wikimedia Commons is busy; run the same command later: it continues from here."
         )
 
     def pages(self, **parameters: str | int) -> Iterator[dict]:
-        """All pages of a question, over as many answers as it takes; each when it is complete."""
+        """The pages that answer a question, each once all its parts have arrived."""
         pages: dict[int, dict] = {}
-        more: dict = {}
-        most = self.read + MAX_BYTES
+        continuation: dict = {}
+        max_read = self.read + MAX_BYTES
         for _ in range(MAX_ANSWERS):
-            answer = self.ask(**parameters, **more)
+            answer = self.ask(**parameters, **continuation)
             for page in _dicts(answer.get("query"), "pages"):
                 if isinstance(page.get("pageid"), int):
                     pages.setdefault(page["pageid"], {}).update(page)
             following = answer.get("continue")
-            if not isinstance(following, dict) or self.read > most:
+            if not isinstance(following, dict) or self.read > max_read:
                 break
-            # Only what goes on: nothing that would ask another question.
-            more = {key: str(one) for key, one in following.items() if key.endswith("continue")}
-            if answer.get("batchcomplete"):  # else the pages so far may lack something
+            # No other parameter: an answer must not change the question.
+            continuation = {
+                key: str(value) for key, value in following.items() if key.endswith("continue")
+            }
+            if answer.get("batchcomplete"):  # otherwise parts of these pages are still to come
                 yield from pages.values()
                 pages = {}
         yield from pages.values()
 
     def files(self, category: str) -> Iterator[dict]:
-        """Pages of the files in a category, with what ``choice.judge`` needs to know of each."""
+        """Pages of the files in a category, with the metadata that ``choice.judge`` needs."""
         return self.pages(
             generator="categorymembers",
             gcmtitle=f"Category:{category}",
@@ -119,31 +121,31 @@ class Site:
         return [title_of(row) for row in _dicts(answer.get("query"), "categorymembers")]
 
     def current(self, category: str) -> str:
-        """What a category is called now: Commons leaves a note where it has moved one."""
-        notes = self.pages(
+        """The name of a category now: where one was renamed, its old page links to the new one."""
+        old_pages = self.pages(
             titles=f"Category:{category}", prop="categories|links", cllimit=50, plnamespace=14,
             pllimit=50,
         )  # fmt: skip
-        for note in notes:
-            if MOVED in map(title_of, _dicts(note, "categories")):
-                links = map(title_of, _dicts(note, "links"))
-                return next((one for one in links if one and one != MOVED), category)
+        for page in old_pages:
+            if MOVED in map(title_of, _dicts(page, "categories")):
+                links = map(title_of, _dicts(page, "links"))
+                return next((link for link in links if link and link != MOVED), category)
         return category
 
 
 def _dicts(holder: Any, key: str) -> list[dict]:
-    """The dictionaries in the list ``holder[key]``, whatever there is."""
+    """The dictionaries in the list ``holder[key]``; none where there is something else."""
     rows = holder.get(key) if isinstance(holder, dict) else None
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
 def title_of(page: dict) -> str:
-    """The title of a page without its kind."""
+    """The title of a page without ``Category:`` or ``File:``."""
     return one_line(re.sub("^(Category|File):", "", str(page.get("title", ""))))
 
 
 def user_agent(contact: str) -> str:
-    """What to call ourselves, in the form of Wikimedia's User-Agent policy."""
+    """The User-Agent header, in the form that Wikimedia's policy asks for."""
     fine = "@" in contact or contact.startswith("https://")
     if not fine or not re.fullmatch(r"[!-~]{5,200}", contact) or set(contact) & set('()<>"\\'):
         raise RetrievalError(

@@ -1,4 +1,4 @@
-"""The hidden folder in which an unfinished download keeps what it knows."""
+"""The hidden folder with the state of an unfinished download."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ from retrieval.collections.commons.choice import File
 from retrieval.collections.commons.order import Order
 from retrieval.errors import RetrievalError
 
-FOLDER = ".commons"  # in that of the collection
+FOLDER = ".commons"  # in the folder of the collection
 
 
 @contextmanager
 def locked_folder(order: Order, out: Path) -> Iterator[Path]:
-    """The work folder of ``out``, for one process and one order."""
+    """Open the work folder of ``out``, for one process and one order.
+
+    Raises RetrievalError where ``out`` holds something else, or another process uses it.
+    """
     from filelock import FileLock, Timeout
 
     work = out / FOLDER
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
         raise RetrievalError(f"{out} is not empty; choose a new folder.")
-    # It may have come with a stranger's pictures, and what is fetched is written into it.
+    # The folder may be a stranger's: a link in it would lead writes to another place.
     if any(path.is_symlink() for path in (work, *work.rglob("*"))):
         raise RetrievalError(f"{work} holds links, which no download makes; delete it.")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / ".lock", timeout=0):
-            asked = json.loads(json.dumps(asdict(order)))
-            before = _read_json(work / "order.json")
-            if before not in (None, asked) and any(out.glob("*.jpg")):
+            settings = json.loads(json.dumps(asdict(order)))
+            saved = _read_json(work / "order.json")
+            if saved not in (None, settings) and any(out.glob("*.jpg")):
                 raise RetrievalError(
                     f"{out} holds a download with other settings; choose a new folder, or ask for "
                     "the same again."
                 )
-            if before != asked:
-                for listed in work.glob("list-*.json"):
-                    listed.unlink()
-                files.write_json(work / "order.json", asked)
+            if saved != settings:
+                for listing in work.glob("list-*.json"):
+                    listing.unlink()
+                files.write_json(work / "order.json", settings)
             yield work
     except Timeout as error:
         raise RetrievalError(f"Another download into {out} is running; wait for it.") from error
@@ -50,25 +53,25 @@ def locked_folder(order: Order, out: Path) -> Iterator[Path]:
 
 
 class Ledger(dict[str, str]):
-    """pageid → the SHA-256 of a picture that was taken, or '!' and why it was not. On disk."""
+    """pageid → the SHA-256 of a picture, or '!' and the reason why it is left out. On disk."""
 
     def __init__(self, path: Path) -> None:
-        before = _read_json(path)
-        super().__init__(before if isinstance(before, dict) else {})
+        saved = _read_json(path)
+        super().__init__(saved if isinstance(saved, dict) else {})
         self.path = path
 
     def note(self, file: File, outcome: str) -> None:
         self[str(file.pageid)] = outcome
         files.write_json(self.path, self)
 
-    def refused(self, file: File) -> str:
-        """Why a picture was not taken; '' if it was, or was not looked at."""
+    def reason(self, file: File) -> str:
+        """The reason why a picture was left out; '' where it was not, or not yet fetched."""
         outcome = self.get(str(file.pageid), "")
         return outcome[1:] if outcome.startswith("!") else ""
 
 
 def _read_json(path: Path) -> Any:
-    """What a file of ours holds; None where there is none, or it is damaged."""
+    """The content of a JSON file; None where it is missing or damaged."""
     try:
         return files.read_json(path)
     except (OSError, ValueError):
