@@ -440,6 +440,22 @@ def test_names_are_text_not_markup(stand_in, tmp_path, monkeypatch):
     assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
 
 
+def test_why_this_result_of_names_with_two_underscores(stand_in, tmp_path, monkeypatch):
+    """'Why this result?' ended in a traceback: __ separates parts of the names of components."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for n in range(3):
+        picture((60 * n + 40, 90, 30)).save(folder / f"photo__{n}.png")
+    opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
+    index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
+    monkeypatch.setattr(loaders, "collection", lambda name: opened)
+    monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
+    app = go(start())
+    app.button(key="open-cnn-irwnha-0").click().run()
+    assert not app.exception, app.exception
+
+
 def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
     app = start()
     app.segmented_control(key="source").set_value("Upload").run()

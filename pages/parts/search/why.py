@@ -73,7 +73,7 @@ def _show_places(
         (first, second),
         f"Yellow places raise the score, blue ones lower it; all add up to {score:.3f}. Click a "
         "place, or go there with the arrow keys, to see where the other picture is like it.",
-        f"heat-{other.name}",
+        f"heat-{other.key}",
     )
     title = METHODS[opened.method].title
     if opened.method == "sir":
@@ -232,7 +232,7 @@ def show_geometry(
     a, b, pairs, verified = compared
     other = query.in_database(collection, hit)
     shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
-    _show_lines(shown, a, b, pairs, verified, (None, None), f"xfeat-{hit}")
+    _show_lines(shown, a, b, pairs, verified, (None, None), f"xfeat-{other.key}")
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
         f"XFeat finds keypoints in both pictures{learned}: **{verified.count} of {len(pairs)} "
@@ -260,7 +260,7 @@ def _show_matches(
         extraction.field_sides(features, size, opened.checkpoint, opened.settings)
         for features, size in zip((a, b), sizes, strict=True)
     ]
-    _show_lines(shown, a, b, pairs, verified, outlines, f"matches-{other.name}", seen)
+    _show_lines(shown, a, b, pairs, verified, outlines, f"matches-{other.key}", seen)
     if verified.matrix is not None and agree:
         st.markdown(
             f"**{verified.count} of {len(pairs)} matches of DELF are inliers**: they agree on how "
@@ -273,7 +273,7 @@ def _show_matches(
             sizes[1],
             verified.matrix,
         )
-        compare.aligned(open_picture(other.source, other.name)[0], above, f"aligned-{other.name}")
+        compare.aligned(open_picture(other.source, other.name)[0], above, f"aligned-{other.key}")
     else:
         st.markdown(
             f"**{verified.count} of {len(pairs)} matches are inliers.** "
