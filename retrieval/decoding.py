@@ -115,7 +115,7 @@ def main() -> None:
             request = receive(sys.stdin.buffer)
             data = sys.stdin.buffer.read(request.pop("bytes"))
             processes.limit_memory(
-                MEMORY + MEMORY_A_PIXEL * request["most"] + COPIES_OF_THE_FILE * len(data)
+                MEMORY + MEMORY_A_PIXEL * request["max_pixels"] + COPIES_OF_THE_FILE * len(data)
             )
             try:
                 with _at_most(request.pop("seconds")):
@@ -175,8 +175,8 @@ def _at_most(seconds: float) -> Iterator[None]:
     """End the process where this computes for longer, or waits for ``WAITING`` times as long."""
     limits = {"ITIMER_PROF": seconds, "ITIMER_REAL": WAITING * seconds}
     timers = {getattr(signal, name): limits[name] for name in limits if hasattr(signal, name)}
-    for timer, most in timers.items():  # none on Windows
-        signal.setitimer(timer, most)
+    for timer, limit in timers.items():  # none on Windows
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
@@ -185,18 +185,18 @@ def _at_most(seconds: float) -> Iterator[None]:
 
 
 def decode(
-    data: bytes, name: str, most: int, side: int | None, formats: tuple[str, ...]
+    data: bytes, name: str, max_pixels: int, side: int | None, formats: tuple[str, ...]
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An upright RGB picture and the size (width, height) that the file states, upright too.
 
-    name: what to call it in an error. most: pixels it may have. formats: Pillow's names of those
-    that are read. side: where given, a picture about twice as large is enough.
+    name: what to call it in an error. max_pixels: pixels it may have. formats: Pillow's names of
+    the formats that are read. side: where given, a picture about twice as large is enough.
     Raises PictureError for anything that is not a whole, reasonably sized picture.
     """
     try:
         held = picture_files.check_jpeg(data, name)
         picture_files.check_tiff(data, name)
-        picture_files.check_heic(data, name, most)
+        picture_files.check_heic(data, name, max_pixels)
         with warnings.catch_warnings():
             # Pillow warns of large pictures; our own limit below refuses them.
             warnings.simplefilter("ignore")
@@ -204,8 +204,8 @@ def decode(
                 size = picture.size
                 if side is not None:
                     picture.draft(None, (2 * side, 2 * side))
-                _check_size(size if held else picture.size, name, most)
-                picture_files.check_pieces(picture, len(data), name, most)
+                _check_size(size if held else picture.size, name, max_pixels)
+                picture_files.check_pieces(picture, len(data), name, max_pixels)
                 picture.load()
                 stated = picture.size
                 make_upright(picture)
@@ -215,7 +215,7 @@ def decode(
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
-        raise picture_files.too_many_pixels(f"{name} has", most) from error
+        raise picture_files.too_many_pixels(f"{name} has", max_pixels) from error
     except MemoryError as error:
         raise PictureError(
             f"{name} takes too much memory to read; save it as a plain JPEG."
@@ -226,10 +226,10 @@ def decode(
         ) from error
 
 
-def _check_size(size: tuple[int, int], name: str, most: int) -> None:
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size
-    if width * height > most:
-        raise picture_files.too_many_pixels(f"{name} has {width} × {height} pixels,", most)
+    if width * height > max_pixels:
+        raise picture_files.too_many_pixels(f"{name} has {width} × {height} pixels,", max_pixels)
     if max(size) > MAX_SIDE:
         raise PictureError(f"{name} has {width} × {height} pixels; a side may have {MAX_SIDE}.")
     if min(size) < MIN_SIDE:

@@ -82,17 +82,17 @@ def check_writable(folder: Path, what: str) -> None:
         )
 
 
-def read(path: Path, most: int = MAX_ARRAYS) -> bytes:
+def read(path: Path, max_bytes: int = MAX_ARRAYS) -> bytes:
     """The bytes of a file that somebody else made.
 
     Raises OSError where it cannot be read, is no regular file (a pipe has no end), or has more than
-    ``most`` bytes: an archive of a few bytes may unpack to a gigabyte of zeros.
+    ``max_bytes``: an archive of a few bytes may unpack to a gigabyte of zeros.
     """
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is no file", str(path))
-    if state.st_size > most:
-        raise OSError(errno.EFBIG, f"it has more than {most // 1_000_000} MB", str(path))
+    if state.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes // 1_000_000} MB", str(path))
     return path.read_bytes()
 
 
@@ -118,14 +118,14 @@ def has_holes(path: Path) -> bool:
     return missing > MAX_HOLES
 
 
-def read_json(path: Path, most: int = MAX_ARRAYS) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_ARRAYS) -> Any:
     """What a JSON file that somebody else made holds; it takes at most 15 times its size.
 
     Raises OSError as ``read`` does, and ValueError where it is no JSON, is nested too deep, holds
     NaN, which JSON does not allow, or is mostly brackets and commas: three bytes of those take 72
     in memory, and an object of seven bytes takes 240.
     """
-    data = read(path, most)
+    data = read(path, max_bytes)
     if sum(map(data.count, (b"[", b"{", b","))) > len(data) // 6 + 1000:
         raise ValueError("brackets and commas")
     room = iter(range(len(data) // OBJECT + 1000))
@@ -152,41 +152,41 @@ class LongList(zipfile.BadZipFile):
 class ShortReads:
     """A zip file of which zipfile reads few bytes at once: it reads its list of files in one go.
 
-    most: bytes of a read. Raises LongList where zipfile asks for more and there is more.
+    max_bytes: of one read. Raises LongList where zipfile asks for more and there is more.
     """
 
-    def __init__(self, file: BinaryIO, most: int = LIST) -> None:
-        self.file, self.most = file, most
+    def __init__(self, file: BinaryIO, max_bytes: int = LIST) -> None:
+        self.file, self.max_bytes = file, max_bytes
         self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.most:
+        if not 0 <= size <= self.max_bytes:
             # Without a size zipfile reads to the end of the file, from at most 64 kB before it.
-            data = self.file.read(self.most + 1)
-            if len(data) > self.most:
+            data = self.file.read(self.max_bytes + 1)
+            if len(data) > self.max_bytes:
                 raise LongList("the list of its files is too long")
             return data
         return self.file.read(size)
 
 
 def read_array(
-    source: str | Path | BinaryIO, key: str | None = None, most: int | None = None
+    source: str | Path | BinaryIO, key: str | None = None, max_bytes: int | None = None
 ) -> np.ndarray:
     """An array out of an ``.npz`` (key: which one, where there are several) or an ``.npy``.
 
     The file may be anybody's: nothing in it is executed, and what the array holds is for the caller
-    to check. most: bytes of the file, and of all arrays in an ``.npz``, unpacked; MAX_ARRAYS by
-    default.
+    to check. max_bytes: limit of the file, and of all arrays in an ``.npz`` together, unpacked;
+    MAX_ARRAYS by default.
     Raises RetrievalError for other files, missing keys, and arrays that are too large.
     """
-    most = most or MAX_ARRAYS
+    max_bytes = max_bytes or MAX_ARRAYS
     label = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The file")
     try:
         if isinstance(source, str | Path) and os.path.exists(source):
             if not os.path.isfile(source):
                 raise OSError("it is no file")  # a pipe has no end
-            if os.path.getsize(source) > most:
-                raise _too_large(label, most)
+            if os.path.getsize(source) > max_bytes:
+                raise _too_large(label, max_bytes)
         with ExitStack() as opened:
             file: Any = source
             if isinstance(source, str | Path):
@@ -205,8 +205,8 @@ def read_array(
                 )
             # All of them are counted: of several with one name, numpy may take any.
             members = arrays.zip.infolist()
-            if sum(one.file_size for one in members) > most:
-                raise _too_large(label, most)
+            if sum(one.file_size for one in members) > max_bytes:
+                raise _too_large(label, max_bytes)
             # With other methods zipfile unpacks a whole piece at once, and a kilobyte of bzip2 may
             # become gigabytes.
             if any(one.compress_type not in PACKED for one in members):
@@ -238,8 +238,9 @@ def read_array(
         ) from error
 
 
-def _too_large(label: str, most: int) -> RetrievalError:
-    return RetrievalError(f"The arrays in {label} are larger than {most // 1_000_000} MB together.")
+def _too_large(label: str, max_bytes: int) -> RetrievalError:
+    limit = max_bytes // 1_000_000
+    return RetrievalError(f"The arrays in {label} are larger than {limit} MB together.")
 
 
 def human_bytes(count: float) -> str:

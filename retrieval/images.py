@@ -61,28 +61,28 @@ def visitors_limit() -> int:
     return min(int(text) * 1_000_000, MAX_PIXELS)
 
 
-def read(source: Source, name: str | None = None, most: int = MAX_PIXELS) -> Image.Image:
+def read(source: Source, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode one picture into upright 8-bit RGB.
 
     name: what to call it in an error; by default the path's or the file's own name.
-    most: pixels it may have.
+    max_pixels: pixels it may have.
     Raises PictureError for anything that is not a whole, reasonably sized picture.
     """
-    return _decode(source, name, most)[0]
+    return _decode(source, name, max_pixels)[0]
 
 
 def thumbnail(
     source: Source,
     side: int,
     name: str | None = None,
-    most: int = MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """A picture to look at: its longer side at most ``side``; and its true (width, height).
 
-    A JPEG is decoded at a reduced size, and ``most`` counts the pixels that are decoded; but a
-    progressive one is held in memory as a whole, and all its pixels count.
+    A JPEG is decoded at a reduced size, and ``max_pixels`` limits the pixels that are decoded. A
+    progressive one is decoded as a whole, so all its pixels count.
     """
-    picture, size = _decode(source, name, most, side)
+    picture, size = _decode(source, name, max_pixels, side)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture, size
 
@@ -91,11 +91,11 @@ def as_jpeg(
     source: Source,
     side: int,
     name: str | None = None,
-    most: int = MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[bytes, tuple[int, int]]:
     """A picture to be shown ``side`` pixels large, as JPEG; and its true (width, height).
 
-    Where the file is such a JPEG already, it is not made anew, which takes 15 ms a picture.
+    A file that is such a JPEG already is returned as it is: encoding takes 15 ms a picture.
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
@@ -103,7 +103,7 @@ def as_jpeg(
     small = len(data) <= 4 * side * side
     if small and (size := _plain_jpeg(data, name)) and max(size) <= 1.5 * side:
         return data, size
-    picture, size = thumbnail(data, side, name, most)
+    picture, size = thumbnail(data, side, name, max_pixels)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return buffer.getvalue(), size
@@ -123,7 +123,7 @@ def _plain_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def _decode(
-    source: Source, name: str | None, most: int, side: int | None = None
+    source: Source, name: str | None, max_pixels: int, side: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An upright RGB picture and the size that the file states, upright too.
 
@@ -131,10 +131,10 @@ def _decode(
     """
     name = name or _name_of(source)
     data = read_bytes(source, name)
-    request = {"name": name, "most": most, "side": side, "formats": FORMATS}
-    seconds = SECONDS + most / PIXELS_A_SECOND
+    request = {"name": name, "max_pixels": max_pixels, "side": side, "formats": FORMATS}
+    seconds = SECONDS + max_pixels / PIXELS_A_SECOND
     if hash(data) not in _took_long:
-        quick = _quick if most < MAX_PIXELS else _collections
+        quick = _quick if max_pixels < MAX_PIXELS else _collections
         with contextlib.suppress(TimeoutError):
             return quick.decode(data, min(QUICK_SECONDS, seconds), request)
         _took_long.append(hash(data))

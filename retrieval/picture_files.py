@@ -3,7 +3,7 @@
 A small file can make a decoder work for hours or take gigabytes. The checks count what the decoder
 would have to do (scans, strips, pixels, copies of metadata) and raise PictureError where it is far
 more than true pictures need. In each of them ``data`` is the whole file, ``name`` is what an error
-calls it, and ``most`` is the number of pixels that a picture may have.
+calls it, and ``max_pixels`` is the number of pixels that a picture may have.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PictureError(RetrievalError):
     """A file that is no picture, or one that we will not decode."""
 
 
-def too_many_pixels(what: str, most: int) -> PictureError:
+def too_many_pixels(what: str, max_pixels: int) -> PictureError:
     return PictureError(
-        f"{what} more than the {most // 1_000_000} megapixels allowed; use a smaller copy."
+        f"{what} more than the {max_pixels // 1_000_000} megapixels allowed; use a smaller copy."
     )
 
 
@@ -103,7 +103,7 @@ def check_tiff(data: bytes, name: str) -> None:
                 )
 
 
-def check_heic(data: bytes, name: str, most: int) -> None:
+def check_heic(data: bytes, name: str, max_pixels: int) -> None:
     """Refuse a HEIC in which many pictures may have the same metadata: each is given a copy.
 
     Nor may it be made of many large pictures, or of one that is turned many times: the size that
@@ -131,8 +131,8 @@ def check_heic(data: bytes, name: str, most: int) -> None:
             visible += sum(not item[1][0] & 1 for item in items)
             largest, pixels = _pixels_of_heic(data, start, end)
             touched = max(touched, pixels)
-            if largest > most:
-                raise too_many_pixels(f"A picture in {name} has", most)
+            if largest > max_pixels:
+                raise too_many_pixels(f"A picture in {name} has", max_pixels)
             if re.search(rb"infe.{8,10}iovl", data[start:end], re.DOTALL):
                 # An overlay: its size is in its own data, and it is made before that is checked.
                 raise PictureError(f"{name} is laid out of several; save it as a plain JPEG.")
@@ -140,7 +140,7 @@ def check_heic(data: bytes, name: str, most: int) -> None:
         boxes > MAX_BOXES
         or described > MAX_META
         or visible * max(stated, len(data)) > MAX_COPIES
-        or touched > MAX_TOUCHED * most
+        or touched > MAX_TOUCHED * max_pixels
     ):
         raise PictureError(
             f"{name} holds an unusual number of pictures and would take a lot of memory; save it "
@@ -249,7 +249,7 @@ def _parts_in_heic(data: bytes, places: list[tuple[int, int]]) -> dict[int, list
     return found
 
 
-def check_pieces(picture: Image.Image, size: int, name: str, most: int) -> None:
+def check_pieces(picture: Image.Image, size: int, name: str, max_pixels: int) -> None:
     """Refuse a TIFF in a file of ``size`` bytes whose pieces are more to read than a picture is.
 
     Tiles are unpacked as a whole, and may be 16 pixels wide and a million high. Any number of
@@ -257,13 +257,13 @@ def check_pieces(picture: Image.Image, size: int, name: str, most: int) -> None:
     """
     tags = getattr(picture, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
-    if width * height > most:
-        raise too_many_pixels(f"A tile of {name} has {width} × {height} pixels,", most)
+    if width * height > max_pixels:
+        raise too_many_pixels(f"A tile of {name} has {width} × {height} pixels,", max_pixels)
     across, down = (
         -(-side // of) if of else 0 for side, of in zip(picture.size, (width, height), strict=True)
     )
     if (
-        across * down * width * height > 2 * most
+        across * down * width * height > 2 * max_pixels
         or sum(sum(tags.get(tag, ())) for tag in PIECE_BYTES) > MAX_SHARED * size
     ):
         raise PictureError(

@@ -62,7 +62,7 @@ def test_two_threads_write_one_file(tmp_path):
 
 
 def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.secrets, "randbelow", lambda most: 12)  # guessed
+    monkeypatch.setattr(files.secrets, "randbelow", lambda below: 12)  # guessed
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "a.txt.12.new").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError), files.replacing(tmp_path / "a.txt") as file:
@@ -85,12 +85,12 @@ def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
     path.unlink()
     np.save(tmp_path / "a.npy", np.arange(100))
     path = (tmp_path / "a.npy").rename(path)
-    assert len(files.read_array(path, most=1000)) == 100
+    assert len(files.read_array(path, max_bytes=1000)) == 100
     os.truncate(path, 2000)
     with pytest.raises(OSError, match="more than 0 MB"):
         files.read(path, 1000)
     with pytest.raises(RetrievalError, match="larger than"):
-        files.read_array(path, most=1000)
+        files.read_array(path, max_bytes=1000)
 
 
 def test_json_that_is_hardly_more_than_brackets(tmp_path):

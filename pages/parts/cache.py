@@ -14,9 +14,9 @@ T = TypeVar("T")
 class Cache:
     """Values by key; what was not used for longest goes first. Safe to use from several threads."""
 
-    def __init__(self, most: int):
-        """most: bytes of all values."""
-        self.most, self.bytes = most, 0
+    def __init__(self, max_bytes: int):
+        """max_bytes: bytes of all values."""
+        self.max_bytes, self.bytes = max_bytes, 0
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Cache:
         with self._lock:
             self.bytes += size - self._values.pop(key, (None, 0))[1]
             self._values[key] = value, size
-            while self.bytes > self.most:
+            while self.bytes > self.max_bytes:
                 self.bytes -= self._values.popitem(last=False)[1][1]
 
 

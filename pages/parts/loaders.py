@@ -240,7 +240,7 @@ def features_key(key: str, box: Box | None, method: methods.Method, settings: Ma
 
 def decoded(source: Path | bytes) -> Image.Image:
     """Decode a picture. Raises PictureError where it has more pixels than visitors may bring."""
-    return images.read(source, most=images.visitors_limit())
+    return images.read(source, max_pixels=images.visitors_limit())
 
 
 def confirmed_pairs(

@@ -216,7 +216,7 @@ def registered() -> tuple[Entry, ...]:
     return tuple(_ENTRIES.values())
 
 
-def open_collection(where: str | Path, most: int | None = None) -> Collection:
+def open_collection(where: str | Path, max_files: int | None = None) -> Collection:
     """Open a registered collection by name, or a folder.
 
     A folder with ``ground_truth.json`` is read through that; any other is searched for
@@ -224,7 +224,7 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
     authors' ``*_query.txt`` if it holds them. Hidden files and links that leave the folder are
     left out, and so are folders in it that cannot be read, which ``note`` tells. A name wins over a
     folder of the same name: write ``./town`` for the folder.
-    most: files and folders to search, where it is not the user who names the folder.
+    max_files: files and folders to search, where it is not the user who names the folder.
     Raises RetrievalError when there is nothing to open, and says what to do.
     """
     if isinstance(where, str) and where in _ENTRIES:
@@ -238,17 +238,17 @@ def open_collection(where: str | Path, most: int | None = None) -> Collection:
     if not folder.is_dir():
         raise RetrievalError(f"{where} is a file; a collection is a folder of pictures.")
     try:
-        return _open_folder(folder.resolve(), most)
+        return _open_folder(folder.resolve(), max_files)
     except OSError as error:
         raise RetrievalError(
             f"{error.filename or folder} cannot be read: {error.strerror or error}."
         ) from error
 
 
-def _open_folder(folder: Path, most: int | None) -> Collection:
+def _open_folder(folder: Path, max_files: int | None) -> Collection:
     if (folder / "ground_truth.json").is_file():
         return _with_ground_truth(folder, folder.name, folder.name, "")
-    names, unread = _scan(folder, most)
+    names, unread = _scan(folder, max_files)
     truth = GroundTruth(names, ())
     if any(folder.glob("*_query.txt")):
         truth = read_ground_truth(folder, names)
@@ -340,10 +340,10 @@ def _views(path: Path, names: tuple[str, ...]) -> Metadata:
     }
 
 
-def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
+def _scan(folder: Path, max_files: int | None = None) -> tuple[tuple[str, ...], str]:
     """Sorted names of the pictures below ``folder`` (already resolved); a note on folders not read.
 
-    Raises RetrievalError where there are more than ``most`` files and folders, and OSError.
+    Raises RetrievalError where there are more than ``max_files`` files and folders, and OSError.
     """
     from retrieval.images import SUFFIXES  # imports Pillow
 
@@ -353,8 +353,8 @@ def _scan(folder: Path, most: int | None = None) -> tuple[tuple[str, ...], str]:
     for here, folders, files in os.walk(folder, onerror=unread.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)
-        if most is not None and seen > most:
-            raise RetrievalError(f"{folder} has more than {most:,} files and folders.")
+        if max_files is not None and seen > max_files:
+            raise RetrievalError(f"{folder} has more than {max_files:,} files and folders.")
         for file in files:
             path = Path(here, file)
             if file.startswith("."):

@@ -42,15 +42,15 @@ class Credit:
         return ", ".join(filter(None, (self.author, self.licence, self.page)))
 
 
-def one_line(text: str, most: int = 300) -> str:
+def one_line(text: str, max_length: int = 300) -> str:
     """``text`` without control, direction and other invisible characters, in one line, cut."""
     shown = "".join(
         " " if character.isspace() else character
-        for character in text[: 10 * most]
+        for character in text[: 10 * max_length]
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     shown = " ".join(shown.split())
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    return shown if len(shown) <= max_length else shown[: max_length - 1] + "…"
 
 
 def plain_name(name: str) -> str:

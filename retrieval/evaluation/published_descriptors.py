@@ -144,8 +144,8 @@ def _load(path: Path) -> None:
         return  # ``read_mat`` says what is wrong
 
 
-def _check_packed(path: Path, most: int) -> None:
-    """Raises ValueError where the variables of a ``.mat`` (version 5) hold more than ``most`` bytes
+def _check_packed(path: Path, max_bytes: int) -> None:
+    """Raises ValueError where the variables of a ``.mat`` (version 5) hold more than ``max_bytes``
     unpacked: scipy believes what they say of themselves, and 4 MB may become 4 GB."""
     with open(path, "rb") as file:
         order: Literal["little", "big"] = "little" if file.read(128).endswith(b"IM") else "big"
@@ -162,7 +162,7 @@ def _check_packed(path: Path, most: int) -> None:
                 while data:
                     total += len(unpacker.decompress(data, 1 << 20))
                     data = unpacker.unconsumed_tail
-                    if total > most:
+                    if total > max_bytes:
                         raise ValueError("it unpacks to more than it should")
 
 

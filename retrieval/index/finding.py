@@ -120,8 +120,8 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
             collection = open_collection(where)
         elif "folder" in stated:
             # An index may be a stranger's, and name all of the disk.
-            most = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
-            collection = open_collection(index.local / stated["folder"], most)
+            max_files = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
+            collection = open_collection(index.local / stated["folder"], max_files)
         elif stated["name"] in {entry.name for entry in registered()}:
             collection = open_collection(stated["name"])
         else:

@@ -37,7 +37,7 @@ class Journal:
 
     def __init__(self, folder: Path, identity: dict[str, Any], pictures: int):
         self.folder = folder
-        self.most = LINE * pictures + BESIDE
+        self.max_bytes = LINE * pictures + BESIDE
         self.identity = identity
         self.entries: dict[str, dict] = {}
         self.length = 0  # of a descriptor
@@ -81,7 +81,7 @@ class Journal:
         with open(path, "rb") as lines, open(data, "rb") as features:
             # A stranger's journal may be a sparse file of a terabyte: lines are limited.
             while line := lines.readline(LONGEST):
-                if lines_end > self.most:
+                if lines_end > self.max_bytes:
                     raise RetrievalError(
                         f"{path} is too long for so few pictures; delete {self.folder} to begin "
                         "again, or choose another place."

@@ -432,9 +432,9 @@ def check_sizes(manifest: dict[str, Any], path: Path) -> None:
             )
 
 
-def _read_json(path: Path, most: int) -> Any:
+def _read_json(path: Path, max_bytes: int) -> Any:
     try:
-        return files.read_json(path, most)
+        return files.read_json(path, max_bytes)
     except ValueError as error:
         raise RetrievalError(f"{path} cannot be read as JSON{AGAIN}.") from error
 

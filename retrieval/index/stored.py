@@ -183,11 +183,11 @@ class StoredIndex(loading.Index):
             raise RetrievalError(
                 f"{self} lacks {len(lost)} of its pictures; export the index again."
             )
-        most = max(CACHE_BYTES // (2 * self.width + 400), 1)
+        max_rows = max(CACHE_BYTES // (2 * self.width + 400), 1)
         with self._lock:
             for position in missing:
                 self._rows[position] = rows[position]
-            while len(self._rows) > most:
+            while len(self._rows) > max_rows:
                 self._rows.popitem(last=False)
         if len({rows[position][0]["name"] for position in positions}) != len(positions):
             raise RetrievalError(f"{self} has a picture twice; export the index again.")

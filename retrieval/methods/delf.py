@@ -132,8 +132,8 @@ class DELF(Method):
                 f"The attention that {self.checkpoint.id} gives is not a number: train it again, "
                 "or use another checkpoint."
             )
-        iou, most = self.settings["nms_iou"], self.settings["keypoints"]
-        kept = torch.from_numpy(suppress(dense.fields.numpy(), scores.numpy(), iou, most))
+        iou, max_boxes = self.settings["nms_iou"], self.settings["keypoints"]
+        kept = torch.from_numpy(suppress(dense.fields.numpy(), scores.numpy(), iou, max_boxes))
         kept = kept[scores[kept] >= self.settings["min_score"]]
         return kept, scores[kept]
 
@@ -209,11 +209,11 @@ class DELF(Method):
         return raw, points, torch.full((count, 1), radius), torch.full((count,), scale), contrast
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> np.ndarray:
+def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float, max_boxes: int) -> np.ndarray:
     """Non-maximum suppression: rows (k,) int64 of the best boxes, best first.
 
     boxes: (n, 4) float32, x1, y1, x2, y2. scores: (n,). iou: intersection over union above which
-    the worse of two boxes is dropped. most: how many boxes are kept at most. The rows are those of
+    the worse of two boxes is dropped. max_boxes: largest k. The rows are those of
     torchvision.ops.nms, whose import takes five seconds and 200 MB.
     """
     order = np.argsort(-scores, kind="stable")
@@ -238,9 +238,9 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, iou: float, most: int) -> np
             if keep[row]:
                 keep[row + 1 :] &= ~overlapping[row, row + 1 :]
         kept = np.concatenate([kept, block[keep]])
-        if len(kept) >= most:
+        if len(kept) >= max_boxes:
             break
-    return order[kept[:most]]
+    return order[kept[:max_boxes]]
 
 
 def _contrast(level: torch.Tensor, stride: int) -> torch.Tensor:

@@ -157,7 +157,7 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage
     """The format since torch 1.6: a zip with a pickle and a file for each storage."""
     source = files.ShortReads(file)
     archive = zipfile.ZipFile(source)
-    source.most = size
+    source.max_bytes = size
 
     def member(name: str) -> bytearray:
         entry = archive.getinfo(name)

@@ -27,7 +27,7 @@ from pathlib import Path
 from retrieval import images
 
 def read(_):
-    images.read(Path(sys.argv[1]), most=images.visitors_limit()).thumbnail((64, 64))
+    images.read(Path(sys.argv[1]), max_pixels=images.visitors_limit()).thumbnail((64, 64))
 
 def memory():  # in MB: of this process and of those that decode
     total = 0
@@ -68,9 +68,9 @@ def test_visitors_have_a_lower_limit(monkeypatch, tmp_path):
     path = tmp_path / "white.png"
     path.write_bytes(pictures.encode(Image.new("1", (5100, 5100)), "PNG"))
     with pytest.raises(images.PictureError, match="more than the 25 megapixels allowed"):
-        images.read(path, most=images.visitors_limit())
+        images.read(path, max_pixels=images.visitors_limit())
     monkeypatch.setenv(images.MEGAPIXELS, "30")
-    assert images.read(path, most=images.visitors_limit()).size == (5100, 5100)
+    assert images.read(path, max_pixels=images.visitors_limit()).size == (5100, 5100)
     monkeypatch.setenv(images.MEGAPIXELS, "many")
     with pytest.raises(images.RetrievalError, match="a whole number from 1 to 999"):
         images.visitors_limit()
@@ -81,14 +81,14 @@ def test_a_thumbnail_of_a_large_jpeg_is_decoded_small():
     exif[0x0112] = 6
     wide = Image.new("RGB", (1600, 1000), "red")
     data = pictures.encode(wide, "JPEG", exif=exif)
-    small, size = images.thumbnail(data, 100, most=500_000)
+    small, size = images.thumbnail(data, 100, max_pixels=500_000)
     assert size == (1000, 1600), "upright, as it is stated"
     assert max(small.size) == 100
     assert small.getpixel((30, 50))[0] > 240
     with pytest.raises(images.PictureError, match="megapixels"):
-        images.read(data, most=500_000)
+        images.read(data, max_pixels=500_000)
     with pytest.raises(images.PictureError, match="megapixels"):
-        images.thumbnail(pictures.encode(wide, "PNG"), 100, most=500_000)
+        images.thumbnail(pictures.encode(wide, "PNG"), 100, max_pixels=500_000)
 
 
 def test_many_scans():
@@ -162,7 +162,7 @@ def test_many_empty_parts(monkeypatch):
     data = pictures.many_chunks(200_000)
     monkeypatch.setattr(images, "SECONDS", 0.05)
     with pytest.raises(images.PictureError, match=r"takes more than 0\.051 s to read"):
-        images.read(data, most=10_000)
+        images.read(data, max_pixels=10_000)
     assert images.read(io.BytesIO(pictures.many_chunks(10))).size == (16, 16)
 
 
@@ -174,7 +174,7 @@ def test_a_progressive_thumbnail_is_no_way_around_the_limit():
     ):
         assert images.thumbnail(large, 100)[0].width == 100
         with pytest.raises(images.PictureError, match="megapixels"):
-            images.thumbnail(large, 100, most=500_000)
+            images.thumbnail(large, 100, max_pixels=500_000)
 
 
 def test_a_tiff_in_very_many_tiles():
@@ -186,14 +186,14 @@ def test_a_tiff_in_very_many_tiles():
 def test_a_tiff_with_a_large_tile():
     assert images.read(pictures.large_tile(128)).size == (64, 64)
     with pytest.raises(images.PictureError, match="A tile of The picture has 1000 × 1000 pixels"):
-        images.read(pictures.large_tile(1000), most=500_000)
+        images.read(pictures.large_tile(1000), max_pixels=500_000)
 
 
 def test_a_tiff_whose_tiles_are_much_larger_than_itself():
     """They are limited, as no other picture is decoded meanwhile: 40 kB take three minutes."""
     assert images.read(pictures.tall_tiles(2, 16)).size == (32, 8)
     with pytest.raises(images.PictureError, match="pieces that would take long"):
-        images.read(pictures.tall_tiles(20, 15_000), most=1_000_000)
+        images.read(pictures.tall_tiles(20, 15_000), max_pixels=1_000_000)
 
 
 def test_a_tiff_of_the_same_piece_again_and_again():
@@ -223,7 +223,7 @@ def test_a_heic_that_is_turned_or_copied_many_times():
         assert images.read(pictures.heic(128, changes, copies)).size == (128, 128)
     for changes, copies in (([TURNED] * 40, 0), ([TURNED] * 4, 10), ([], 40)):
         with pytest.raises(images.PictureError, match="unusual number of pictures"):
-            images.read(pictures.heic(128, changes, copies), most=128 * 128)
+            images.read(pictures.heic(128, changes, copies), max_pixels=128 * 128)
 
 
 def test_a_heic_of_which_a_small_part_is_cut_out():
@@ -232,7 +232,7 @@ def test_a_heic_of_which_a_small_part_is_cut_out():
     data = pictures.heic(1024, [CUT])
     assert images.read(data).size == (64, 64)
     with pytest.raises(images.PictureError, match="A picture in The picture has more than"):
-        images.read(data, most=1_000_000)
+        images.read(data, max_pixels=1_000_000)
 
 
 def grid(rows, columns, side):
@@ -243,10 +243,10 @@ def test_a_heic_that_uses_one_tile_many_times():
     """All tiles count, as all are decoded, also those that do not fit: 4 kB can take 6 s."""
     pytest.importorskip("pillow_heif")
     few = pictures.heic_of_two(128, b"grid", grid(2, 2, 128), 4)
-    assert images.read(few, most=128 * 128).size == (128, 128)
+    assert images.read(few, max_pixels=128 * 128).size == (128, 128)
     many = pictures.heic_of_two(128, b"grid", grid(3, 3, 128), 9)
     with pytest.raises(images.PictureError, match="unusual number of pictures"):
-        images.read(many, most=128 * 128)
+        images.read(many, max_pixels=128 * 128)
 
 
 def test_a_heic_that_is_laid_out_of_others():
@@ -301,7 +301,7 @@ def test_values_of_metadata_that_overlap():
     data = pictures.overlapping_values(5000, 60_000)
     exif = b"Exif\0\0" + data
     decode = functools.partial(
-        decoding.decode, name="x", most=images.MAX_PIXELS, side=None, formats=images.FORMATS
+        decoding.decode, name="x", max_pixels=images.MAX_PIXELS, side=None, formats=images.FORMATS
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(images.PictureError, match="not a picture"):
@@ -351,30 +351,30 @@ def hostile(monkeypatch, tmp_path):
             processes.end(decoder._process)
 
 
-@pytest.mark.parametrize("most", [images.MAX_PIXELS, 25_000_000])
-def test_what_happens_to_a_decoder_happens_in_a_process_of_its_own(hostile, most):
+@pytest.mark.parametrize("max_pixels", [images.MAX_PIXELS, 25_000_000])
+def test_what_happens_to_a_decoder_happens_in_a_process_of_its_own(hostile, max_pixels):
     """One that crashes or fills the memory takes nothing with it, and the next picture is read."""
     for data, words in ((b"crash", "or breaks the program"), (b"memory", "too much memory")):
         with pytest.raises(images.PictureError, match=words):
-            images.read(data, most=most)
-        assert images.read(GOOD, most=most).size == (16, 16)
+            images.read(data, max_pixels=max_pixels)
+        assert images.read(GOOD, max_pixels=max_pixels).size == (16, 16)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
-@pytest.mark.parametrize("most", [1_000_000, images.MAX_PIXELS])
-def test_a_picture_that_takes_long_keeps_no_others_waiting(hostile, monkeypatch, most):
+@pytest.mark.parametrize("max_pixels", [1_000_000, images.MAX_PIXELS])
+def test_a_picture_that_takes_long_keeps_no_others_waiting(hostile, monkeypatch, max_pixels):
     """Nine seconds of each visitor who sent such pictures were nine seconds of all others.
 
     So were they of one in a collection, which a client of the service asked for again and again.
     """
     monkeypatch.setattr(images, "SECONDS", 1.4)
     monkeypatch.setattr(images, "QUICK_SECONDS", 0.2)
-    monkeypatch.setattr(images, "PIXELS_A_SECOND", 10 * most)
+    monkeypatch.setattr(images, "PIXELS_A_SECOND", 10 * max_pixels)
     with ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(images.read, b"slow", most=most) for _ in range(2)]
+        slow = [pool.submit(images.read, b"slow", max_pixels=max_pixels) for _ in range(2)]
         while len(images._slow._waiting) < 2:
             time.sleep(0.01)
-        assert images.read(GOOD, most=1_000_000).size == (16, 16)
+        assert images.read(GOOD, max_pixels=1_000_000).size == (16, 16)
         assert images.read(GOOD).size == (16, 16)
         assert not any(one.done() for one in slow)
         for one in slow:
@@ -391,8 +391,8 @@ def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, mon
     monkeypatch.setattr(images._quick, "decode", lambda *a: tried.append(a[0]) or decode(*a))
     for data in (b"slow", b"slow", bytes(bytearray(b"slow"))):
         with pytest.raises(images.PictureError, match="to read; save it as a plain JPEG"):
-            images.read(data, most=1_000_000)
-    assert images.read(GOOD, most=1_000_000).size == (16, 16)
+            images.read(data, max_pixels=1_000_000)
+    assert images.read(GOOD, max_pixels=1_000_000).size == (16, 16)
     assert tried == [b"slow", GOOD]
 
 
@@ -400,8 +400,8 @@ def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, mon
 def test_a_decoder_that_waits_for_ever_is_given_up(hostile, monkeypatch):
     monkeypatch.setattr(images, "SECONDS", 0.1)
     with pytest.raises(images.PictureError, match="to read; save it as a plain JPEG"):
-        images.read(b"stuck", most=1_000_000)
-    assert images.read(GOOD, most=1_000_000).size == (16, 16)
+        images.read(b"stuck", max_pixels=1_000_000)
+    assert images.read(GOOD, max_pixels=1_000_000).size == (16, 16)
 
 
 def test_pictures_are_decoded_in_the_order_in_which_they_come():

@@ -300,16 +300,16 @@ def test_descriptors_are_those_of_cirtorch(load, key, size, scales, boxed, pictu
 
 
 @pytest.mark.parametrize("iou", [0.3, 0.8])
-@pytest.mark.parametrize("most", [1, 40, 10_000])
-def test_suppress_is_the_nms_of_torchvision(iou, most):
+@pytest.mark.parametrize("max_boxes", [1, 40, 10_000])
+def test_suppress_is_the_nms_of_torchvision(iou, max_boxes):
     from torchvision.ops import nms
 
     rng = np.random.default_rng(5)
     corners = rng.integers(0, 200, (1500, 2)).astype(np.float32)
     boxes = np.hstack([corners, corners + rng.integers(10, 90, (1500, 2))]).astype(np.float32)
     scores = rng.integers(0, 300, 1500).astype(np.float32)  # with equal ones among them
-    expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou)[:most].numpy()
-    np.testing.assert_array_equal(delf.suppress(boxes, scores, iou, most), expected)
+    expected = nms(torch.from_numpy(boxes), torch.from_numpy(scores), iou)[:max_boxes].numpy()
+    np.testing.assert_array_equal(delf.suppress(boxes, scores, iou, max_boxes), expected)
     assert 1 <= len(expected) < len(boxes)
 
 

@@ -530,9 +530,9 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
     monkeypatch.setattr(turns, "client", lambda: "me")
     free, read, pictures_read = threading.Event(), images.read, []
 
-    def reading(data, name, most):
+    def reading(data, name, max_pixels):
         pictures_read.append((name, free.is_set()))
-        return read(data, name, most)
+        return read(data, name, max_pixels)
 
     monkeypatch.setattr(images, "read", reading)
     workers.submit("somebody else", lambda: free.wait(30))

@@ -14,17 +14,17 @@ MAX_CLIENTS = 4096  # that are remembered
 class Allowance:
     """A token bucket: what one connection or client may still ask for.
 
-    most: at once, when the bucket is full. a_second: how much comes back every second.
+    capacity: of the full bucket. a_second: how much comes back every second.
     """
 
-    def __init__(self, most: int, a_second: int):
-        self.most, self.a_second = most, a_second
-        self._left, self._then = float(most), time.monotonic()
+    def __init__(self, capacity: int, a_second: int):
+        self.capacity, self.a_second = capacity, a_second
+        self._left, self._then = float(capacity), time.monotonic()
 
     def take(self, count: int) -> bool:
         """Take ``count`` of it; False where less is left."""
         now = time.monotonic()
-        self._left = min(self._left + (now - self._then) * self.a_second, self.most)
+        self._left = min(self._left + (now - self._then) * self.a_second, self.capacity)
         self._then = now
         if count > self._left:
             return False
@@ -33,10 +33,10 @@ class Allowance:
 
 
 class OfClients:
-    """An allowance for each client. most, a_second: as for ``Allowance``."""
+    """An allowance for each client. capacity, a_second: as for ``Allowance``."""
 
-    def __init__(self, most: int, a_second: int):
-        self.most, self.a_second = most, a_second
+    def __init__(self, capacity: int, a_second: int):
+        self.capacity, self.a_second = capacity, a_second
         self._allowances: dict[str, Allowance] = {}
 
     def take(self, client: str, count: int) -> bool:
@@ -44,7 +44,7 @@ class OfClients:
         if client not in self._allowances:
             if len(self._allowances) >= MAX_CLIENTS:
                 self._allowances.clear()
-            self._allowances[client] = Allowance(self.most, self.a_second)
+            self._allowances[client] = Allowance(self.capacity, self.a_second)
         return self._allowances[client].take(count)
 
 

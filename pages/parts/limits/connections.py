@@ -139,8 +139,8 @@ def _resume(protocol: H11Protocol) -> None:
     resume(protocol)
 
 
-def _limit_unread(transport: Transport, most: int = MAX_UNREAD_OF_CLIENT) -> None:
-    """End a connection of which more than ``most`` bytes are unread.
+def _limit_unread(transport: Transport, max_unread: int = MAX_UNREAD_OF_CLIENT) -> None:
+    """End a connection of which more than ``max_unread`` bytes are unread.
 
     Where those of its client are too many, end the one that has most.
     """
@@ -150,7 +150,7 @@ def _limit_unread(transport: Transport, most: int = MAX_UNREAD_OF_CLIENT) -> Non
         mine.update({one: _bytes_unread(one) for one in mine})  # browsers have read meanwhile
     if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
         max(mine, key=mine.__getitem__).abort()  # to close it would wait until all is read
-    if mine[transport] > most:
+    if mine[transport] > max_unread:
         transport.abort()
 
 

@@ -37,14 +37,14 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     if not there and not server._session_mgr._session_storage.get(session_id):
         raise HTTPException(400, "The session of this upload has ended; reload the page.")
     # Session → its client, and the most bytes that it had at once.
-    most: dict[str, tuple[str, int]] = vars(manager).setdefault("most", {})
-    for gone in most.keys() - manager.file_storage.keys():
-        del most[gone]
+    peaks: dict[str, tuple[str, int]] = vars(manager).setdefault("peaks", {})
+    for gone in peaks.keys() - manager.file_storage.keys():
+        del peaks[gone]
     files = manager.file_storage.get(session_id, {})
     # A session whose connection is broken has no address: its client is the one it had before.
-    client, before = most.get(session_id) or (client_of(session_id), 0)
+    client, before = peaks.get(session_id) or (client_of(session_id), 0)
     mine = max(sum(map(_size, files.values())) + _size(file), before)
-    sizes = most | {session_id: (client, mine)}
+    sizes = peaks | {session_id: (client, mine)}
     if (
         len(files) >= MAX_FILES
         or mine > MAX_UPLOADED
@@ -54,7 +54,7 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
         raise HTTPException(
             413, "Too much was uploaded already; close other tabs, wait two minutes and try again."
         )
-    most[session_id] = client, mine
+    peaks[session_id] = client, mine
     add(manager, session_id, file)
 
 
