@@ -40,12 +40,13 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 
 
 class PictureError(RetrievalError):
-    """A file that is no picture, or one that we will not decode."""
+    """A file that is no picture, or that would take too long or too much memory to decode."""
 
 
-def too_many_pixels(what: str, max_pixels: int) -> PictureError:
+def too_many_pixels(subject: str, max_pixels: int) -> PictureError:
+    """The error for a picture that is too large. subject: the sentence up to "more than"."""
     return PictureError(
-        f"{what} more than the {max_pixels // 1_000_000} megapixels allowed; use a smaller copy."
+        f"{subject} more than the {max_pixels // 1_000_000} megapixels allowed; use a smaller copy."
     )
 
 
@@ -149,7 +150,7 @@ def check_heic(data: bytes, name: str, max_pixels: int) -> None:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes of a HEIC that follow each other: what each is, and where its content lies."""
+    """The boxes of a HEIC between two bytes: kind, start and end of the content of each."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">L4s", data, start)
         content = start + 8
@@ -183,7 +184,7 @@ def _stated_in_heic(data: bytes, start: int, end: int) -> int:
 
 
 def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
-    """Pixels of the largest picture in a HEIC, and of the picture in it that is most to decode.
+    """Pixels of the largest picture in a HEIC, and most pixels to decode for one picture of it.
 
     The latter counts all pictures that it is made of, and each pixel once more for each time that
     it is turned, mirrored or cut out. start, end: of the content of its box "meta".
@@ -223,8 +224,8 @@ def _pixels_of_heic(data: bytes, start: int, end: int) -> tuple[int, float]:
         if depth > MAX_DEPTH:
             return math.inf
         if item not in whole:
-            made_of = sum(touched_by(one, depth + 1) for one in parts.get(item, ()))
-            whole[item] = (1 + changes.get(item, 0)) * (own.get(item, largest) + made_of)
+            pixels = sum(touched_by(part, depth + 1) for part in parts.get(item, ()))
+            whole[item] = (1 + changes.get(item, 0)) * (own.get(item, largest) + pixels)
         return whole[item]
 
     # One of them is decoded, with all that it is made of.
@@ -236,7 +237,7 @@ def _parts_in_heic(data: bytes, places: list[tuple[int, int]]) -> dict[int, list
 
     places: start and end of the content of each box "iref".
     """
-    found: dict[int, list[int]] = {}
+    parts: dict[int, list[int]] = {}
     for start, end in places:
         long = 4 if data[start] else 2
         for kind, at, stop in _boxes(data, start + 4, end):
@@ -245,8 +246,8 @@ def _parts_in_heic(data: bytes, places: list[tuple[int, int]]) -> dict[int, list
                 for place in (at, *range(at + long + 2, stop, long))
             )
             if kind == b"dimg":
-                found.setdefault(item, []).extend(made_of)
-    return found
+                parts.setdefault(item, []).extend(made_of)
+    return parts
 
 
 def check_pieces(picture: Image.Image, size: int, name: str, max_pixels: int) -> None:

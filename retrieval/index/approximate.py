@@ -45,26 +45,27 @@ class Approximate(ABC):
     def make(
         cls,
         descriptors: np.ndarray,
-        before: Arrays | None = None,
-        kept: np.ndarray | None = None,
+        previous: Arrays | None = None,
+        previous_positions: np.ndarray | None = None,
     ) -> Self:
         """The search over all descriptors (N, D).
 
-        before: arrays of the search over an earlier list of pictures. kept: (N,) int64, position of
-        each picture in that list, -1 for new ones. Where the kind allows it, only new ones are
-        added.
+        previous: arrays of the search over an earlier list of pictures. previous_positions: (N,)
+        int64, position of each picture in that list, -1 for new ones. Where the kind allows it,
+        only the new ones are added.
         """
         if len(descriptors) < cls.fewest:
             raise RetrievalError(
                 f"This search needs at least {cls.fewest} pictures; use --search exact."
             )
         new = np.arange(len(descriptors))
-        if before is not None and kept is not None:
-            moved = np.full(len(before[cls.numbers]), -1, np.int64)
-            moved[kept[kept >= 0]] = np.flatnonzero(kept >= 0)
-            before = cls.renumbered(before, moved, len(descriptors))
-            new = new if before is None else np.flatnonzero(kept < 0)
-        searcher = cls.trained(descriptors) if before is None else cls.of(descriptors, before)
+        if previous is not None and previous_positions is not None:
+            stays = previous_positions >= 0
+            moved = np.full(len(previous[cls.numbers]), -1, np.int64)
+            moved[previous_positions[stays]] = np.flatnonzero(stays)
+            previous = cls.renumbered(previous, moved, len(descriptors))
+            new = new if previous is None else np.flatnonzero(~stays)
+        searcher = cls.trained(descriptors) if previous is None else cls.of(descriptors, previous)
         for start in range(0, len(new), BLOCK):
             searcher._add(new[start : start + BLOCK])
         return searcher
@@ -81,14 +82,14 @@ class Approximate(ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """As an index keeps them on disk."""
+        """The arrays of an index on disk."""
 
     @classmethod
     @abstractmethod
     def renumbered(cls, arrays: Arrays, moved: np.ndarray, count: int) -> Arrays | None:
-        """The arrays with picture i at moved[i], -1 where it is gone; None: make them anew.
+        """The arrays with picture i at moved[i], -1 where it is gone; None to build them again.
 
-        count: pictures there will be.
+        count: number of pictures of the new list.
         """
 
     @classmethod
@@ -143,11 +144,11 @@ class Approximate(ABC):
         approximate = self.search(queries, count + 1)
         hits = 0
         for row, *results in zip(rows, *exact, *approximate, strict=True):
-            best, ours = (
+            exact_scores, scores = (
                 scores[positions != row][:count] for scores, positions in (results[:2], results[2:])
             )
-            # A picture as similar as the last of the best is a hit; the tolerance is for rounding.
-            hits += int((ours >= best[-1] - 1e-6).sum())
+            # A picture as similar as the last exact one is a hit; the tolerance is for rounding.
+            hits += int((scores >= exact_scores[-1] - 1e-6).sum())
         return hits / (len(rows) * count)
 
 
@@ -339,10 +340,10 @@ class Cells(Approximate):
             return None
         pictures = moved[arrays["cell_pictures"]]
         stays = pictures >= 0
-        before = np.concatenate([[0], np.cumsum(stays)])
+        starts = np.concatenate([[0], np.cumsum(stays)])
         return {
             **arrays,
-            "cell_starts": before[arrays["cell_starts"]],
+            "cell_starts": starts[arrays["cell_starts"]],
             "cell_pictures": pictures[stays].astype(np.int32),
             "cell_codes": arrays["cell_codes"][stays],
         }

@@ -1,9 +1,9 @@
-"""Pictures of a collection are described by workers of Ray, on this machine or on many.
+"""Describe the pictures of a collection with workers of Ray, on one machine or several.
 
-The build runs on the machine where it was started: it hands out names of pictures and keeps the
-results in its journal, as if it had described the pictures itself. So it can go on after a stop of
-any kind. The index equals that of one machine, byte for byte: workers use the same number of
-threads as a build here ($OMP_NUM_THREADS), on which the last digits depend.
+The build runs on the machine where it was started. It sends names of pictures to the workers and
+writes the results to its journal, so that it can be stopped and continued. The index is equal, byte
+for byte, to that of one machine: workers use as many threads as a build without Ray
+($OMP_NUM_THREADS), because the last digits depend on that number.
 
 Every machine has this checkout, the weights and the pictures in the same places, or reads the
 pictures from the same object storage. All machines are trusted: a client that reaches a cluster of
@@ -28,16 +28,14 @@ from retrieval.methods.base import Method
 from retrieval.threads import usable_cores
 
 LOCAL = "local"
-MAX_AT_ONCE = 32  # pictures that are handed out together
-IN_HAND = 2  # groups of pictures at each worker: the next one is sent while one is described
+MAX_PIECE = 32  # pictures that are sent to a worker together
+IN_HAND = 2  # pieces at each worker: one is described, the next has arrived
 PATIENCE = 10  # s to wait for a cluster
 TRIES = 3  # further tries with pictures whose worker has died
 
-KEPT = "What is finished is kept: run the same command again."
-
 
 class Station:
-    """What a worker does: it loads a method once and describes the pictures that it is told."""
+    """The work of one worker: load a method once, then describe pictures by name."""
 
     def __init__(
         self,
@@ -54,12 +52,13 @@ class Station:
     def describe(self, names: Sequence[str], known: Known) -> list[Described]:
         if self.method is None:
             self.method = self._loaded()
-        found = describing.describe(self.collection, self.method, names, known, self.max_pixels)
-        return list(found)
+        return list(
+            describing.describe(self.collection, self.method, names, known, self.max_pixels)
+        )
 
     def _loaded(self) -> Method:
-        root = self.collection.root  # None: in a zip or object storage, which says what it lacks
-        if root is not None and not root.is_dir():  # else every picture would be unreadable
+        root = self.collection.root  # None for a zip or object storage
+        if root is not None and not root.is_dir():  # otherwise each picture would be left out
             raise RetrievalError(
                 f"A worker of Ray does not find {root}: bring the pictures to the "
                 "same place on all machines."
@@ -76,11 +75,11 @@ class Station:
 
 
 def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterator[Described]]:
-    """``describe`` of a build, by the workers of a cluster.
+    """A ``describe`` for a build that uses the workers of a cluster.
 
     address: 'local' starts Ray on this machine, for this build; 'auto' or host:port is a cluster
-    that this machine belongs to. load: gives the method of the build.
-    Raises RetrievalError for the address of a client of Ray's, which is outside of the cluster.
+    that this machine belongs to. load: returns the method of the build.
+    Raises RetrievalError for an address with ``://``, which is for clients outside of the cluster.
     """
     if "://" in address:
         raise RetrievalError(
@@ -98,7 +97,7 @@ def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterato
             shared = ray.put(packed)  # kept here: a worker that died starts again with it
             workers = _workers(ray, shared, threads)
             try:
-                yield from _handed_out(ray, workers, names, known, max(method.batch, 1))
+                yield from _distribute(ray, workers, names, known, max(method.batch, 1))
             finally:
                 for worker in workers:
                     ray.kill(worker)
@@ -106,26 +105,26 @@ def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterato
     return describe
 
 
-def _handed_out(
+def _distribute(
     ray: Any, workers: Sequence[Any], names: Sequence[str], known: Known, batch: int
 ) -> Iterator[Described]:
-    """Hand out all names, a few at a time, and pass on what comes back, in any order."""
-    size = min(MAX_AT_ONCE, len(names) // (len(workers) * IN_HAND * 2))
+    """Send all names to the workers, a few at a time; yields the results in any order."""
+    size = min(MAX_PIECE, len(names) // (len(workers) * IN_HAND * 2))
     size = max(size // batch, 1) * batch  # whole batches of the method
     pieces = iter([names[start : start + size] for start in range(0, len(names), size)])
-    everything = ray.put(known)
-    waiting = {}
+    shared_known = ray.put(known)
+    worker_of = {}  # unfinished result → its worker
 
-    def hand_out(worker: Any, piece: Sequence[str]) -> None:
-        waiting[worker.describe.remote(piece, everything)] = worker
+    def send(worker: Any, piece: Sequence[str]) -> None:
+        worker_of[worker.describe.remote(piece, shared_known)] = worker
 
     for worker, piece in zip(cycle(workers), islice(pieces, len(workers) * IN_HAND), strict=False):
-        hand_out(worker, piece)
-    while waiting:
-        (done,), _ = ray.wait(list(waiting), num_returns=1)
-        worker = waiting.pop(done)
+        send(worker, piece)
+    while worker_of:
+        (done,), _ = ray.wait(list(worker_of), num_returns=1)
+        worker = worker_of.pop(done)
         try:
-            found = ray.get(done)
+            described = ray.get(done)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, RetrievalError):
                 raise RetrievalError(str(error.cause)) from error
@@ -133,15 +132,15 @@ def _handed_out(
         except ray.exceptions.RayError as error:
             raise RetrievalError(
                 f"A worker of Ray died {TRIES + 1} times at the same pictures; it may lack memory. "
-                f"{KEPT}"
+                "Finished pictures are kept: run the same command again."
             ) from error
         for piece in islice(pieces, 1):
-            hand_out(worker, piece)
-        yield from found
+            send(worker, piece)
+        yield from described
 
 
 def _workers(ray: Any, shared: Any, threads: int) -> list[Any]:
-    """One worker a GPU, or as many as have ``threads`` cores each where there is none."""
+    """One worker for each GPU; without GPUs, one for each ``threads`` cores of a machine."""
 
     class Worker:
         """Ray sends this class as a whole. It imports our modules once it has set the path."""
@@ -160,8 +159,8 @@ def _workers(ray: Any, shared: Any, threads: int) -> list[Any]:
             return self.station.describe(names, known)
 
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(int(one.get("GPU", 0)) for one in resources)
-    count = gpus or sum(int(one.get("CPU", 0)) // threads for one in resources)
+    gpus = sum(int(node.get("GPU", 0)) for node in resources)
+    count = gpus or sum(int(node.get("CPU", 0)) // threads for node in resources)
     if not count:
         raise RetrievalError(
             f"No machine of the cluster has {threads} cores for a worker; set OMP_NUM_THREADS=1."
@@ -181,7 +180,7 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise RetrievalError('Ray is not installed: pip install "ray>=2.59,<3"') from error
     # Ray listens to other machines too; since 2.59 it asks them for a token.
-    if address == LOCAL and [int(one) for one in ray.__version__.split(".")[:2]] < [2, 59]:
+    if address == LOCAL and [int(part) for part in ray.__version__.split(".")[:2]] < [2, 59]:
         raise RetrievalError('This Ray lets everybody in: pip install "ray>=2.59,<3"')
     if ray.is_initialized():
         yield ray

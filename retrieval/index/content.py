@@ -14,7 +14,7 @@ from retrieval.index.layout import EXACT
 
 
 def check_search(search: str, kind: str) -> None:
-    """Refuse a search that there is not, or that does not fit the kind of a method's features."""
+    """Refuse an unknown search, and an approximate one for local features (``kind``)."""
     if search != EXACT and search not in approximate.KINDS:
         raise RetrievalError(
             f"Unknown search {search!r}; there are: {EXACT}, {', '.join(approximate.KINDS)}."
@@ -52,10 +52,12 @@ class Content(NamedTuple):
             self.arrays.update(_inverted_file(self.arrays, codebook))
         if search == EXACT or not self.records:
             return {}
-        before = kept = None
+        kind_of_search, descriptors = approximate.KINDS[search], self.arrays["descriptors"]
         if previous is not None and previous.search == search:
-            before, kept = previous.arrays, _positions_in(previous, self.records)
-        searcher = approximate.KINDS[search].make(self.arrays["descriptors"], before, kept)
+            positions = _positions_in(previous, self.records)
+            searcher = kind_of_search.make(descriptors, previous.arrays, positions)
+        else:
+            searcher = kind_of_search.make(descriptors)
         self.arrays.update(searcher.arrays())
         return {"search": {"type": search, "recall_at_10": round(searcher.recall(), 4)}}
 
@@ -69,11 +71,13 @@ def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) ->
     # From the last to the first, as ``pop`` takes the last of a list.
     for position, digest in reversed([*enumerate(index.digests)]):
         positions.setdefault(digest, []).append(position)
-    earlier = [
-        positions[record["sha256"]].pop() if positions.get(record["sha256"]) else -1
-        for record in records
-    ]
-    return np.array(earlier, np.int64)
+    return np.array(
+        [
+            positions[record["sha256"]].pop() if positions.get(record["sha256"]) else -1
+            for record in records
+        ],
+        np.int64,
+    )
 
 
 def _inverted_file(arrays: dict[str, np.ndarray], codebook: np.ndarray | None):
@@ -139,8 +143,8 @@ def joined(pieces: Sequence[Mapping[str, np.ndarray]], kind: str) -> dict[str, n
     filled = [piece["descriptors"] for piece in pieces if len(piece["descriptors"])]
     if len({descriptors.shape[1] for descriptors in filled}) > 1:
         raise RetrievalError(
-            "There are descriptors of different lengths; make the parts, or the index that is "
-            "there already, again."
+            "The descriptors have different lengths: make all parts, or the index that is there, "
+            "again with the same checkpoint."
         )
     types = layout.array_types(kind, part=True)
     arrays = {}

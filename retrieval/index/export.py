@@ -1,4 +1,4 @@
-"""The export of an index into a store. It may be killed at any moment, and begun again.
+"""Export an index into a store. An export may be killed at any moment and repeated.
 
 Rows are written under their position, so writing one twice changes nothing. They go into a new
 collection, whose name holds the checksum of the exported data. When it is complete, the alias is
@@ -40,23 +40,23 @@ def export(
     metadata: Metadata | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> int:
-    """Put an index with one vector a picture into a store, and the alias on it.
+    """Write an index of global descriptors into a store, and point the alias to it.
 
     metadata: values to filter with. progress(done, total, name) is called after each batch.
-    Returns how many pictures were written: 0 where all were there.
-    Raises RetrievalError where the index does not fit, and where the store is away for too long.
+    Returns the number of pictures that were written: 0 where all were there.
+    Raises RetrievalError where a store cannot hold the index, and where it does not answer.
     """
     metadata = metadata or {}
     rows = _rows(index, metadata)
-    _behind(address)  # refuses the name of another program's collection before anything is written
+    _collection_of(address)  # raises for another program's collection before anything is written
     name = _prepared(index, address, metadata)
     written = 0
     batch = min(max(BATCH_BYTES // (4 * index.width), 1), MAX_ROWS)
-    begun = _count(address, name) > 0
+    started = _count(address, name) > 0
     for start in range(0, len(index), batch):
         end = min(start + batch, len(index))
-        there = f"position >= {start} and position < {end}"
-        if not begun or _count(address, name, there) < end - start:
+        in_batch = f"position >= {start} and position < {end}"
+        if not started or _count(address, name, in_batch) < end - start:
             data = rows(start, end)
             _call(address, lambda c, t, data=data: c.upsert(name, data, timeout=t))
             written += end - start
@@ -64,15 +64,15 @@ def export(
             progress(end, len(index), index.names[end - 1])
     if written:
         _call(address, lambda c, t: c.flush(name, timeout=t))
-    have = _count(address, name)
-    if have != len(index):
+    count = _count(address, name)
+    if count != len(index):
         raise RetrievalError(
-            f"The store {address} says that it has {have} of {len(index)} pictures; export again."
+            f"The store {address} says that it has {count} of {len(index)} pictures; export again."
         )
-    if _behind(address) != name:
+    if _collection_of(address) != name:
         _call(address, lambda c, t: _move_alias(c, name, address.collection, t))
     _drop_others(address, name)
-    if _behind(address) != name:
+    if _collection_of(address) != name:
         raise RetrievalError(f"Another export to {address} came in between; export again.")
     return written
 
@@ -160,17 +160,22 @@ def _prepared(index: Index, address: Address, metadata: Metadata) -> str:
 
 
 def _collection_name(index: Index, address: Address, metadata: Metadata, attempt: int) -> str:
-    """The collection that holds exactly this: the alias and a checksum of all that is exported."""
-    told = [store_description.FORMAT, index.manifest["sha256"], str(index.path.resolve()), attempt]
-    known = {name: dict(values) for name, values in metadata.items() if name in index.positions}
-    text = json.dumps([*told, known], sort_keys=True)
+    """A collection's name: the alias and a checksum of all that is exported."""
+    exported = [
+        store_description.FORMAT,
+        index.manifest["sha256"],
+        str(index.path.resolve()),
+        attempt,
+        {name: dict(values) for name, values in metadata.items() if name in index.positions},
+    ]
+    text = json.dumps(exported, sort_keys=True)
     return f"{address.collection}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _behind(address: Address) -> str | None:
+def _collection_of(address: Address) -> str | None:
     """The collection that the alias stands for; None where there is no such alias.
 
-    Raises RetrievalError where it is not one that an export made, of whatever version.
+    Raises RetrievalError where no export, of any version, made it.
     """
     try:
         raw = store_description.raw_description(address)
@@ -182,14 +187,14 @@ def _behind(address: Address) -> str | None:
 
 
 def _prepare(index: Index, address: Address, name: str) -> None:
-    """Make the collection with its indexes, and load it: whatever an earlier export did not."""
+    """Make the collection and its indexes where they are missing, and load it."""
     types = milvus.library().DataType
-    ways = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
+    parameters = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
     if len(index) > EXACT:
         # Not for fewer: milvus-lite cannot open an inverted index that a kill has cut off.
         inverted = {"index_type": "INVERTED"}
         approximate = {"index_type": "AUTOINDEX", "metric_type": "IP"}
-        ways = {"vector": approximate, "name": inverted, "sha256": inverted}
+        parameters = {"vector": approximate, "name": inverted, "sha256": inverted}
 
     def create(client, timeout: float) -> None:
         if client.has_collection(name, timeout=timeout):
@@ -219,11 +224,10 @@ def _prepare(index: Index, address: Address, name: str) -> None:
         )
 
     def create_indexes(client, timeout: float) -> None:
-        there = client.list_indexes(name, timeout=timeout)
-        for field in ways.keys() - there:
-            one = client.prepare_index_params()
-            one.add_index(field, index_name=field, **ways[field])
-            client.create_index(name, one, timeout=timeout, sync=False)
+        for field in parameters.keys() - client.list_indexes(name, timeout=timeout):
+            params = client.prepare_index_params()
+            params.add_index(field, index_name=field, **parameters[field])
+            client.create_index(name, params, timeout=timeout, sync=False)
 
     _call(address, create)
     _call(address, create_indexes)
@@ -231,7 +235,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
 
 
 def _count(address: Address, name: str, where: str = "") -> int:
-    found = _call(
+    answer = _call(
         address,
         lambda c, t: c.query(
             name,
@@ -242,9 +246,11 @@ def _count(address: Address, name: str, where: str = "") -> int:
         ),
     )
     try:
-        return int(found[0]["count(*)"])
+        return int(answer[0]["count(*)"])
     except milvus.damage() as error:
-        raise RetrievalError(f"The store {address} does not say how many rows it has.") from error
+        raise RetrievalError(
+            f"The store {address} does not say how many rows it has; export again."
+        ) from error
 
 
 def _move_alias(client, name: str, alias: str, timeout: float) -> None:
@@ -255,18 +261,18 @@ def _move_alias(client, name: str, alias: str, timeout: float) -> None:
 
 
 def _drop_others(address: Address, name: str) -> None:
-    """Drop what earlier exports to this alias left, finished or not.
+    """Drop the collections of earlier exports to this alias, finished or not.
 
-    Nothing where the alias has moved on: another export has finished, and its collection is one of
-    the others. milvus-lite would drop it.
+    None is dropped where the alias has moved: another export has finished, and its collection is
+    one of the others.
     """
-    looks = re.compile(rf"{re.escape(address.collection)}_[0-9a-f]{{12}}")
+    pattern = re.compile(rf"{re.escape(address.collection)}_[0-9a-f]{{12}}")
     for other in _call(address, lambda c, t: c.list_collections(timeout=t)):
-        if other == name or not looks.fullmatch(other):
+        if other == name or not pattern.fullmatch(other):
             continue
         with contextlib.suppress(RetrievalError):  # not ours
             described = store_description.describe(replace(address, collection=other))
-            if described.extra.alias == address.collection and _behind(address) == name:
+            if described.extra.alias == address.collection and _collection_of(address) == name:
                 _call(address, lambda c, t, other=other: c.drop_collection(other, timeout=t))
 
 

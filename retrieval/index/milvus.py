@@ -62,14 +62,14 @@ class Address:
                 f"The address of a store holds no user and no password: put them into {TOKEN} as "
                 "user:password."
             )
-        found = _ADDRESS.fullmatch(text)
-        if found is None or int(found["port"] or 19530) > 65535:
+        match = _ADDRESS.fullmatch(text)
+        if match is None or int(match["port"] or 19530) > 65535:
             raise RetrievalError(
                 f"{text} is no address of a store; one is milvus://host:19530/collection, with "
                 "milvus+tls for an encrypted connection, and letters, digits and _ in the name."
             )
-        port = int(found["port"] or 19530)
-        return cls(found["host"], port, found["collection"], bool(found["tls"]))
+        port = int(match["port"] or 19530)
+        return cls(match["host"], port, match["collection"], bool(match["tls"]))
 
     def __str__(self) -> str:
         scheme = "milvus+tls" if self.tls else "milvus"
@@ -206,28 +206,28 @@ def _limit_answers() -> None:
 
 def _hits(answer: Any) -> Any:
     """Only the keys and similarities of an answer to a search, of at most MAX_HITS rows."""
-    found = answer.results
-    kept = type(found)(
-        ids=found.ids,
-        scores=found.scores,
-        topks=[min(len(found.ids.int_id.data), MAX_HITS)],
-        primary_field_name=found.primary_field_name,
+    results = answer.results
+    reduced = type(results)(
+        ids=results.ids,
+        scores=results.scores,
+        topks=[min(len(results.ids.int_id.data), MAX_HITS)],
+        primary_field_name=results.primary_field_name,
     )
-    return type(answer)(status=answer.status, results=kept)
+    return type(answer)(status=answer.status, results=reduced)
 
 
 def _rows(answer: Any) -> Any:
     """Only fields with at least a byte for each row; none where there are over MAX_HITS rows."""
-    kept = [
+    fields = [
         field
         for field in answer.fields_data
         if field.HasField("scalars") or field.vectors.HasField("float_vector")
     ]
-    if any(_length(field) > MAX_HITS for field in kept):
-        kept = []
-    for field in kept:
+    if any(_length(field) > MAX_HITS for field in fields):
+        fields = []
+    for field in fields:
         field.ClearField("valid_data")
-    return type(answer)(status=answer.status, fields_data=kept)
+    return type(answer)(status=answer.status, fields_data=fields)
 
 
 def _length(field: Any) -> int:
@@ -255,20 +255,21 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 @lru_cache(maxsize=16)
-def _connected(server: str, token: str, process: int) -> list[MilvusClient]:
+def _clients(server: str, token: str, process: int) -> list[MilvusClient]:
+    """A list that ``_client`` fills with the client of a process; it is cached."""
     return []
 
 
 def _client(server: str, token: str, timeout: float) -> MilvusClient:
     """The connection to a server: one for each process, made when it is first needed."""
-    kept = _connected(server, token, os.getpid())
-    if not kept:
+    clients = _clients(server, token, os.getpid())
+    if not clients:
         # The client sets this option without limit, with a str as key; one with bytes takes effect.
         limits = {b"grpc.max_receive_message_length": MAX_ANSWER}
-        kept.append(
+        clients.append(
             library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
         )
-    return kept[0]
+    return clients[0]
 
 
 def load(address: Address, collection: str) -> None:

@@ -96,7 +96,7 @@ class DatabaseFeatures:
         try:
             features = self._find(position)
         except workers.TakesLong as error:
-            parts = [partial(self._find, one) for one in among]
+            parts = [partial(self._find, other) for other in among]
             raise workers.TakesLong(parts, KEYPOINTS) from error
         if features is None:
             self.missing.add(position)
@@ -141,8 +141,8 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
         raise RetrievalError(
             f"{path.name} has changed since it was indexed; index the collection again."
         )
-    most = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
-    features = as_local(xfeat().describe(images.read(data, path.name)))[:most]
+    keypoints = checkpoints.REGISTRY["xfeat"].settings["keypoints"]
+    features = as_local(xfeat().describe(images.read(data, path.name)))[:keypoints]
     return features.keypoints, layout.quantise(features.descriptors), features.scores
 
 

@@ -41,12 +41,12 @@ class Problem(BaseModel):
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request cannot be read"},
     401: {"model": Problem, "description": "The token is missing or wrong"},
-    404: {"model": Problem, "description": "There is no such thing here"},
+    404: {"model": Problem, "description": "There is no such index, collection or picture"},
     408: {"model": Problem, "description": "The request came too slowly"},
     413: {"model": Problem, "description": "The request is too large"},
     422: {"model": Problem, "description": "Something in the request is wrong"},
     429: {"model": Problem, "description": "Too many requests wait: see Retry-After"},
-    503: {"model": Problem, "description": "Not now"},
+    503: {"model": Problem, "description": "The service cannot answer now; try again later"},
 }
 
 
@@ -63,11 +63,12 @@ class IndexInfo(BaseModel):
 
 
 class Result(BaseModel):
-    """score: cosine, or inliers + votes for DELF; after re-rankers, that of the last of them.
-    inliers: see ``ranking.geometry``; 0 also where geometry did not look at the picture.
+    """A picture that was found.
 
-    moved: places up from where the method alone had it, where it was re-ranked.
-    credit: author, licence and source, which whoever shows the picture has to name.
+    score: cosine, or inliers + votes for DELF; after re-rankers, that of the last of them.
+    inliers: see ``ranking.geometry``; 0 also where geometry did not compare the picture.
+    moved: places that re-ranking moved the picture up; below 0 for down.
+    credit: author, licence and source, to be named wherever the picture is shown.
     """
 
     rank: int
@@ -80,10 +81,11 @@ class Result(BaseModel):
 
 
 class Answer(BaseModel):
-    """provenance: what the numbers rest on. timings: seconds by stage.
+    """The answer to a search.
 
-    confidence: reason and level: sure, unsure, unchecked, or nothing where the query is blank or
-    without keypoints. notes: what could not be done.
+    provenance: index, weights and settings of the search. timings: seconds of each stage.
+    confidence: its reason and level: sure, unsure, unchecked, or nothing where the query is blank
+    or has no keypoints. notes: sentences about steps that were left out.
     """
 
     query: dict[str, Any]
@@ -113,17 +115,17 @@ async def health() -> dict[str, str]:
 @router.get("/indexes")
 async def list_indexes(request: Request) -> list[IndexInfo]:
     """The indexes on this machine; one that is damaged is left out."""
-    return await catalogue.in_turn(request, _listed, catalogue.LOOKUP_WORKERS)
+    return await catalogue.in_turn(request, _index_infos, catalogue.LOOKUP_WORKERS)
 
 
-def _listed() -> list[IndexInfo]:
-    listed = []
+def _index_infos() -> list[IndexInfo]:
+    infos = []
     for name in catalogue.index_folders():
         try:
             index = catalogue.open_index(name)
         except HTTPException:
             continue
-        listed.append(
+        infos.append(
             IndexInfo(
                 id=name,
                 collection=name.partition("/")[0],
@@ -134,7 +136,7 @@ def _listed() -> list[IndexInfo]:
                 made=index.manifest["made"],
             )
         )
-    return listed
+    return infos
 
 
 @router.get("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
@@ -150,11 +152,11 @@ async def search_by_name(
 ) -> Answer:
     """Search with a picture of the collection: a database picture, or one of its queries."""
 
-    def looked_up() -> tuple[Index, Path]:
+    def look_up() -> tuple[Index, Path]:
         index = catalogue.ready_index(f"{collection}/{checkpoint}")
         return index, catalogue.picture_path(catalogue.collection(collection), name)
 
-    index, path = await catalogue.in_turn(request, looked_up, catalogue.LOOKUP_WORKERS)
+    index, path = await catalogue.in_turn(request, look_up, catalogue.LOOKUP_WORKERS)
     return await _answer(request, index, path, name, box, top, then, where)
 
 
@@ -192,10 +194,10 @@ async def picture(
 ) -> Response:
     """A picture of a collection as JPEG, its longer side at most ``side`` pixels."""
 
-    def encoded() -> bytes:
+    def encode() -> bytes:
         return jpeg(catalogue.picture_path(catalogue.collection(collection), name), side)
 
-    data = await catalogue.in_turn(request, encoded, catalogue.PICTURE_WORKERS)
+    data = await catalogue.in_turn(request, encode, catalogue.PICTURE_WORKERS)
     return Response(data, media_type="image/jpeg")
 
 
@@ -224,11 +226,11 @@ async def _answer(
 ) -> Answer:
     area, chain = images.read_box(box), parse_chain(then)
 
-    def found() -> tuple[Ranking, list[Result]]:
+    def search() -> tuple[Ranking, list[Result]]:
         ranking = catalogue.search(index, source, name, area, top, chain, where)
         return ranking, _results(ranking, catalogue.collection(index.path.parent.name))
 
-    ranking, results = await catalogue.in_turn(request, found)
+    ranking, results = await catalogue.in_turn(request, search)
     assert ranking.confidence is not None
     named = {"collection": catalogue.as_text(ranking.provenance["collection"])}
     return Answer(

@@ -341,7 +341,7 @@ def test_parts_with_descriptors_of_another_width(tmp_path, town):
         indexes.build(collection, method, path, part=Part(number, 2))
     np.save(parts[1] / "descriptors.npy", np.load(parts[1] / "descriptors.npy")[:, :3])
     forge(parts[1])
-    with pytest.raises(RetrievalError, match="descriptors of different lengths"):
+    with pytest.raises(RetrievalError, match="descriptors have different lengths"):
         indexes.merge(parts, tmp_path / "merged")
 
 
@@ -357,7 +357,7 @@ def test_an_update_of_an_index_with_descriptors_of_another_width(tmp_path, town)
         np.save(path / "word_signs.npy", np.load(path / "word_signs.npy") & np.uint64(7))
     forge(path)
     search = indexes.load(path).search
-    with pytest.raises(RetrievalError, match="descriptors of different lengths"):
+    with pytest.raises(RetrievalError, match="descriptors have different lengths"):
         indexes.build(open_collection(more), method, path, search=search)
 
 

@@ -145,7 +145,7 @@ def test_a_worker_dies(local, pictures, tmp_path):
 
 
 def test_a_worker_dies_each_time_and_the_build_goes_on(local, pictures, tmp_path):
-    refused("died 4 times at the same pictures; it may lack memory. What is finished is kept",
+    refused("died 4 times at the same pictures; it may lack memory. Finished pictures are kept",
             build, pictures, tmp_path / "out", partial(Fatal, 54))  # fmt: skip
     method = Thumbnail()
     index.build(open_collection(pictures), method, tmp_path / "out")
