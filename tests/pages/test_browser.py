@@ -186,7 +186,13 @@ def test_a_finger_draws_and_keys_move(chromium, address, pictures):
     assert area["width"] <= 390
     swipe(context, page, area)  # scrolls, and draws nothing
     sync_api.expect(page.get_by_label(BOX)).to_have_value("")
-    page.wait_for_timeout(1000)  # a tap while the swipe still scrolls the page only ends that
+    # A tap while the swipe still scrolls the page would only end that.
+    page.wait_for_function(
+        """() => new Promise((done) => {
+            const main = document.querySelector("[data-testid=stMain]"), before = main.scrollTop;
+            setTimeout(() => done(main.scrollTop === before), 1000);
+        })"""
+    )
     page.get_by_role("button", name="Crop").tap()
     sync_api.expect(stage).to_have_class(re.compile("cropping"))
     swipe(context, page, stage.bounding_box())
