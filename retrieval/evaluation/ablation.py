@@ -182,6 +182,13 @@ def make(
     second: list[np.ndarray] = []
     exponents: list[float] = []
     total = len(index) + len(collection.queries)
+    # Queries come first: pictures may take hours, which a query that cannot be read would lose.
+    query_steps = []
+    for done, query in enumerate(collection.queries, 1):
+        picture = images.read(collection.path(query.name))
+        query_steps.append(take_steps(method, picture, query.box))
+        if progress:
+            progress(done, total, query.name)
     for done, name in enumerate(index.names):
         data = collection.read_bytes(name)
         if hashlib.sha256(data).hexdigest() != index.digests[done]:
@@ -195,19 +202,13 @@ def make(
         pooled.append([steps.pooled(p) for p in exponents])
         second += [steps.at_scale(1)] if len(steps.maps) > 1 else []
         if progress:
-            progress(done + 1, total, name)
+            progress(len(query_steps) + done + 1, total, name)
     arrays = {
         "exponents": np.array(exponents),
         "pooled": _coarse(np.swapaxes(pooled, 0, 1)),
         "second": np.array(second or np.empty((0, 0)), np.float16),
     }
     ablation = _ablation(index, arrays | _without_scores(exponents, method))
-    query_steps = []
-    for done, query in enumerate(collection.queries):
-        picture = images.read(collection.path(query.name))
-        query_steps.append(take_steps(method, picture, query.box))
-        if progress:
-            progress(len(index) + done + 1, total, query.name)
     if query_steps and PROTOCOL in collection.protocols:
         arrays |= _scored(ablation, index, collection, query_steps)
     else:

@@ -145,6 +145,17 @@ def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, loa
     assert not seen
 
 
+def test_a_query_that_cannot_be_read_is_said_before_pictures_are_described(
+    copied, collection, load
+):
+    """All pictures may take hours."""
+    opened, seen = copied("sir"), []
+    gone = replace(collection, queries=(Query("gone.png"),))
+    with pytest.raises(RetrievalError, match=r"gone\.png cannot be read"):
+        ablation.make(opened, gone, load("sir"), lambda *progress: seen.append(progress))
+    assert not seen
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
