@@ -235,8 +235,9 @@ class Workers:
             if works:
                 self._waiting[who] = works  # at the end of the round
             self._at_work[who] += 1
-            # What waits begins in a moment, beside this piece of work.
-            threads.share(min(self._at_work.total() + len(self._waiting), self.count))
+            # What waits and may begin does so in a moment, beside this piece of work.
+            beside = sum(map(self._may_begin, self._waiting))
+            threads.share(min(self._at_work.total() + beside, self.count))
             return work
 
     def _may_begin(self, who: str) -> bool:

@@ -233,6 +233,22 @@ def test_who_has_long_work_leaves_a_quick_worker_to_others(door, monkeypatch):
     assert not workers._long  # nothing is kept of clients that have no work
 
 
+def test_who_leaves_a_worker_to_others_has_all_cores_while_nobody_takes_it(door, monkeypatch):
+    """A class behind one address had one core of two, and the other one was idle."""
+    shares = []
+    monkeypatch.setattr(module, "LONG", 0)
+    monkeypatch.setattr(module.threads, "share", shares.append)
+    workers, second = Workers(2, 10, slow=Workers(1, 10)), Door()
+    futures = [workers.submit("class", work) for work in (door, second, int, int)]
+    assert door.entered.wait(30)
+    assert second.entered.wait(30)
+    door.open.set()
+    futures[0].result(30)
+    second.open.set()
+    futures[3].result(30)
+    assert shares[2:] == [1, 1]
+
+
 def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
     """The picture of a client who has left would be kept in memory, and be decoded for nobody."""
     workers, done = Workers(1, 10, slow=Workers(1, 10)), []
