@@ -117,7 +117,8 @@ def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
             if (len(truth.names), len(truth.queries)) != (entry.images, entry.queries):
                 raise RetrievalError(
                     f"{SOURCES[name].ground_truth} lists {len(truth.names)} pictures and "
-                    f"{len(truth.queries)} queries instead of {entry.images} and {entry.queries}."
+                    f"{len(truth.queries)} queries instead of {entry.images} and {entry.queries}. "
+                    "It was deleted: run the same command again."
                 )
         except RetrievalError:
             new.unlink()

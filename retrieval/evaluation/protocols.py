@@ -181,7 +181,9 @@ def rank_descriptors(queries: np.ndarray, database: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         scores = database @ queries.T
     if not np.isfinite(scores).all():
-        raise RetrievalError("Descriptors so large cannot be compared; bring them to unit length.")
+        raise RetrievalError(
+            "The descriptors are too large to be compared: scale each to unit length."
+        )
     return ranks_from_scores(scores)
 
 
@@ -205,7 +207,7 @@ def evaluate(
         if protocol not in allowed:
             raise RetrievalError(
                 f"There are no labels for the protocol {protocol!r}; "
-                f"there are for {', '.join(allowed)}."
+                f"there are for {', '.join(allowed)}: choose one of these."
             )
     ranks = check_ranks(ranks, len(truth.names), len(truth.queries))
 
@@ -230,20 +232,22 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
             f"{ranks.dtype} of shape {ranks.shape}."
         )
     if ranks.shape[1] != queries:
-        turned = "; it looks transposed" if ranks.shape[0] == queries else ""
+        hint = "; it looks transposed" if ranks.shape[0] == queries else ""
         raise RetrievalError(
-            f"The rankings have {ranks.shape[1]} columns for {queries} queries{turned}."
+            f"The rankings have {ranks.shape[1]} columns for {queries} queries{hint}: give one "
+            "column for each query."
         )
     if ranks.shape[0] > pictures:
         raise RetrievalError(
-            f"The rankings list {ranks.shape[0]} pictures, but the database has {pictures}."
+            f"The rankings list {ranks.shape[0]} pictures, but the database has {pictures}: list "
+            "each picture once."
         )
     if ranks.size and (ranks.min() < -1 or ranks.max() >= pictures):
         worst = int(ranks.max()) if ranks.max() >= pictures else int(ranks.min())
         hint = "; positions count from zero" if worst == pictures and ranks.min() >= 1 else ""
         raise RetrievalError(
-            f"The rankings hold position {worst}, but the database has {pictures} "
-            f"pictures, 0 to {pictures - 1}{hint}."
+            f"The rankings hold position {worst}, but the database has {pictures} pictures: use "
+            f"positions 0 to {pictures - 1}{hint}."
         )
     for column in range(queries):  # one by one: a gigabyte of zeros is packed into a megabyte
         ranking = ranks[:, column]

@@ -124,11 +124,17 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
     except RetrievalError:
         raise
     except Exception as error:  # scipy raises a dozen kinds on bad bytes
-        raise RetrievalError(f"{path.name} is not a readable .mat file; run it again.") from error
+        raise RetrievalError(
+            f"{path.name} is not a readable .mat file; run the same command again."
+        ) from error
     if not fine:
-        raise RetrievalError(f"{path.name} holds {stated!s:.1000} instead of {expected}.")
+        raise RetrievalError(
+            f"{path.name} holds {stated!s:.1000} instead of {expected}; run the same command again."
+        )
     if not all(np.isfinite(array).all() for array in arrays):
-        raise RetrievalError(f"{path.name} holds descriptors that are not numbers.")
+        raise RetrievalError(
+            f"{path.name} holds descriptors that are not numbers; run the same command again."
+        )
     return arrays[0], arrays[1]
 
 

@@ -65,7 +65,7 @@ def rank_queries(
     if stored is not None and len(stored) != len(collection.queries):
         raise RetrievalError(
             f"The index {index} has descriptors of {len(stored)} queries, but "
-            f"{collection.title} has {len(collection.queries)}."
+            f"{collection.title} has {len(collection.queries)}; make the index again."
         )
 
     def rank(column: int, query: Query) -> Ranking:

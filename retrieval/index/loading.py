@@ -428,7 +428,8 @@ def check_sizes(manifest: dict[str, Any], path: Path) -> None:
             )
         if files.has_holes(path / name):
             raise RetrievalError(
-                f"{name} in the index {path} was not written as a whole: it has holes{AGAIN}."
+                f"{name} in the index {path} was not written as a whole: parts of it are missing"
+                f"{AGAIN}."
             )
 
 

@@ -123,7 +123,8 @@ class StoredIndex(loading.Index):
             raise self._damaged()
         if not positions:
             raise RetrievalError(
-                f"No picture in {self.address.collection} fits the filter {where}."
+                f"No picture in {self.address.collection} fits the filter {where}: choose another "
+                "filter."
                 if where
                 else f"{self} is empty; export the index again."
             )
@@ -252,7 +253,7 @@ class StoredIndex(loading.Index):
         except AbsentError as error:
             # It was replaced: the folder that stands for it is brought up to date.
             opened(self.address)
-            raise RetrievalError(f"{self} holds another index now; ask again.") from error
+            raise RetrievalError(f"{self} was replaced; search again.") from error
 
 
 class Shortlist(loading.Excerpt):

@@ -132,7 +132,8 @@ def _layer(weights: Weights, channels: int, name: str, required: Any) -> Layer |
         return None
     if weight is None or bias is None or bias.ndim != 1 or weight.shape != (len(bias), channels):
         raise RetrievalError(
-            f"The whitening layer {name} of the weights does not fit their network."
+            f"The whitening layer {name} of the weights does not fit their network: give it a "
+            f"weight (d, {channels}) and a bias (d)."
         )
     return _tensor(weight), _tensor(bias)
 
@@ -148,7 +149,10 @@ def _pooling(
     name = "pool.rpool.p" if regional else "pool.p"
     exponents = weights.head.get(name, np.array([3.0], np.float32))
     if exponents.ndim != 1 or len(exponents) not in (1, channels) or not (exponents > 0).all():
-        raise RetrievalError("The exponents of GeM pooling must be positive, one or one a channel.")
+        raise RetrievalError(
+            "The exponents of GeM pooling must be positive numbers: give one, or one for each "
+            f"of the {channels} channels."
+        )
     p = _tensor(exponents)
     if pool is pooling.gem:
         pool = partial(pool, p=p)
@@ -180,7 +184,10 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
             "The network's learned whitening (Lw) is damaged; download the file again."
         ) from error
     if not fine:
-        raise RetrievalError(f"The learned whitening (Lw) does not fit {channels} channels.")
+        raise RetrievalError(
+            f"The learned whitening (Lw) does not fit {channels} channels: use that of the same "
+            "network."
+        )
     return _tensor(p), _tensor(bias)
 
 

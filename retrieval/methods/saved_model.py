@@ -157,8 +157,9 @@ def opened(path: Path):
     refused = sorted(operations - PURE)
     if refused:
         raise RetrievalError(
-            f"The SavedModel {path} is refused: it uses {', '.join(refused)[:1000]}, and a feature "
-            "extractor needs nothing but arithmetic."
+            f"The SavedModel {path} is refused: it uses {', '.join(refused)[:1000]}, but a feature "
+            "extractor may only compute. Use that of TF Hub: python -m retrieval download "
+            "delf-tfhub."
         )
     try:
         with tf.Graph().as_default() as needed_graph:

@@ -123,7 +123,8 @@ class Program:
             processes.end(self.process)
             raise RetrievalError(
                 f"The SavedModel {self.path} was ended: it crashed, or took more than "
-                f"{PATIENCE / 60:.0f} minutes or {MEMORY / 1e9:.0f} GB."
+                f"{PATIENCE / 60:.0f} minutes or {MEMORY / 1e9:.0f} GB. Try a smaller size, or use "
+                "that of TF Hub: python -m retrieval download delf-tfhub."
             )
         if "error" in answer:
             raise RetrievalError(str(answer["error"]))

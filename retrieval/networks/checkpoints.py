@@ -156,7 +156,8 @@ def registered(method: str, name: str) -> Checkpoint:
     checkpoint = REGISTRY[name]
     if checkpoint.method != method:
         raise RetrievalError(
-            f"Checkpoint {checkpoint.id} is for {checkpoint.method}, not for {method}."
+            f"Checkpoint {checkpoint.id} is for {checkpoint.method}, not for {method}: choose "
+            f"another checkpoint, or the method {checkpoint.method}."
         )
     return checkpoint
 
@@ -302,7 +303,10 @@ def _record_of_file(path: Path, method: str) -> Checkpoint:
     meta = read_cirtorch(path).meta
     stated_method = meta.get("method", "cnn-irwnha")
     if method != stated_method:
-        raise RetrievalError(f"{path.name} is a network for {stated_method}, not for {method}.")
+        raise RetrievalError(
+            f"{path.name} is a network for {stated_method}, not for {method}: choose another file, "
+            f"or the method {stated_method}."
+        )
     whitened = "whitening layer" if meta.get("whitening") else "no whitening layer"
     layers = {
         "sir": "average pooling, trained layer",
@@ -342,7 +346,9 @@ def _trained_on(meta: Mapping[str, Any]) -> str:
 
 def _record_of_saved_model(path: Path, method: str) -> Checkpoint:
     if method != "delf":
-        raise RetrievalError(f"A SavedModel works with --method delf only, not with {method}.")
+        raise RetrievalError(
+            f"A SavedModel works with DELF only, not with {method}: use --method delf."
+        )
     return Checkpoint(
         id=_as_text(path.resolve().name),
         method=method,

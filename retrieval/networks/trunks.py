@@ -294,13 +294,15 @@ def _load(trunk: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     if missing:
         raise RetrievalError(
             f"The weights do not fit this network: {len(missing)} tensors are missing, "
-            f"the first is {missing[0]}."
+            f"the first is {missing[0]}. Use weights of the same architecture."
         )
     try:
         trunk.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise RetrievalError(f"The weights do not fit this network: {reason}") from error
+        raise RetrievalError(
+            f"The weights do not fit this network: {reason} Use weights of the same architecture."
+        ) from error
 
 
 class CustomTrunk(Trunk):
@@ -321,7 +323,7 @@ class CustomTrunk(Trunk):
                 self.channels = self(torch.zeros(1, 3, 224, 224).to(first)).shape[1]
         except (RuntimeError, TypeError, ValueError) as error:
             raise RetrievalError(
-                f"The network cannot be run on (1, 3, 224, 224): {error}"
+                f"The network must take a tensor (1, 3, 224, 224) and fails on one: {error}"
             ) from error
 
     def forward(self, x):

@@ -136,7 +136,10 @@ def test_rank_descriptors():
         (np.zeros((3, 2), int), "2 columns for 1 queries"),
         (np.zeros((1, 3), int), "looks transposed"),
         (np.zeros((4, 1), int), "list 4 pictures, but the database has 3"),
-        (np.array([[0], [1], [3]]), "position 3, but the database has 3 pictures, 0 to 2"),
+        (
+            np.array([[0], [1], [3]]),
+            "position 3, but the database has 3 pictures: use positions 0 to 2",
+        ),
         (np.array([[1], [2], [3]]), "count from zero"),
         (np.array([[0], [1], [-2]]), "position -2"),
         (np.array([[0], [-1], [1]]), "after an empty entry"),

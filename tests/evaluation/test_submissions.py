@@ -55,7 +55,7 @@ def test_descriptors_are_ranked_by_inner_product(collection):
 @pytest.mark.parametrize("size", [1e300, 1e30])
 def test_descriptors_that_are_too_large(collection, size):
     file = packed(queries=np.full((2, 3), size), database=np.full((3, 3), size))
-    with pytest.raises(RetrievalError, match="so large cannot be compared"):
+    with pytest.raises(RetrievalError, match="too large to be compared: scale each to unit length"):
         submissions.read_submission(file, collection)
 
 

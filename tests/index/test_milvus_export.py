@@ -71,7 +71,7 @@ def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_p
     assert export(larger, address) == len(exported) + 1
     assert content(address) == wanted(larger)
     assert len(collections_of(milvus, "changing")) == 1
-    with pytest.raises(RetrievalError, match="holds another index now; ask again"):
+    with pytest.raises(RetrievalError, match="was replaced; search again"):
         rank_picture(before, Thumbnail(), picture(folder, "new.png"), top=1)
     kept = json.loads((before.path.parents[1] / "more/stub/manifest.json").read_text())
     assert kept["pictures"] == len(exported) + 1

@@ -164,7 +164,9 @@ def test_other_signatures_are_refused(tf, tmp_path):
     tf.saved_model.save(module, str(tmp_path / "other"), signatures={"default": module.extract})
     with pytest.raises(RetrievalError, match="takes input_image, not image"):
         methods.load("delf", tmp_path / "other")
-    with pytest.raises(RetrievalError, match="with --method delf only, not with sir"):
+    with pytest.raises(
+        RetrievalError, match="works with DELF only, not with sir: use --method delf"
+    ):
         methods.load("sir", tmp_path / "other")
 
 
