@@ -5,7 +5,6 @@ import streamlit as st
 from pages.parts import cards, loaders, notices
 from pages.parts.permission import command_instead, may_download
 from pages.parts.plain import plain
-from pages.parts.terms import explained
 from retrieval import index, methods
 from retrieval.errors import RetrievalError
 from retrieval.index import loading
@@ -20,9 +19,8 @@ def networks_here() -> None:
         "CPU": " They compute on the CPU: no GPU is used.",
     }
     st.markdown(
-        f"{explained('checkpoint')}  \n"
-        "The first of each method is used unless another is named. All are small: the first is "
-        "used in place of a larger network, the others are there to compare."
+        "A **checkpoint** is one set of weights of a network. Each method uses the first of its "
+        "checkpoints in this table; the others are for comparison."
         + computes.get(loaders.processor(), "")
     )
     st.dataframe(
@@ -41,8 +39,8 @@ def networks_here() -> None:
         height="content",
         column_config={
             "Stands in for": st.column_config.TextColumn(
-                help="A larger network of the report or of the authors, which is too large to come "
-                "with the app; or what a network is compared with."
+                help="The larger network of the report or of the authors, which is too large to "
+                "come with the app; or the network that this one is compared with."
             )
         },
     )
@@ -101,9 +99,8 @@ def networks_elsewhere() -> None:
     """The checkpoints that others publish, and a button or command that downloads one."""
     st.subheader("Networks to download", anchor=False)
     st.markdown(
-        "The embedded networks are small and stand in for these. A downloaded file is compared "
-        "with the SHA-256 that its authors state, where they state one, and is then used with "
-        "`python -m retrieval index`."
+        "These networks are larger. A downloaded file is checked against the SHA-256 of its "
+        "authors, where they publish one. `python -m retrieval index` then uses it."
     )
     official = {one.id: one for one in checkpoints.REGISTRY.values() if one.address}
     st.dataframe(
@@ -126,8 +123,8 @@ def networks_elsewhere() -> None:
     chosen = st.selectbox("Download a network", missing, key="network")
     if official[chosen].format == "saved-model":
         st.caption(
-            "This one is a program of TensorFlow, a SavedModel. Only the part that describes "
-            "pictures is run, and only if it is made of arithmetic."
+            "This one is a SavedModel of TensorFlow, which is a program. Only the part that "
+            "computes features is run, and only if it uses no files and no network."
         )
     if not may_download():
         command_instead(f"python -m retrieval download {chosen}")

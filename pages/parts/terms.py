@@ -25,11 +25,11 @@ TERMS = {
     "ground truth": "Which pictures show the same place as a query, known beforehand.",
     "left out of the score": "Pictures that show the landmark too badly, or too well for this "
     "protocol. They count neither as right nor as wrong.",
-    "checkpoint": "One set of weights of a network. In the names here, the first part is the "
-    "method (gem is CNN-IRwNHA, after its pooling) and lite0 the network, EfficientNet-Lite0. "
-    "gem-lite0-imagenet is gem-lite0 before it was trained for retrieval.",
+    "checkpoint": "One set of weights of a network. Its name has the method and the network: "
+    "gem-lite0 is CNN-IRwNHA, which uses GeM pooling, with EfficientNet-Lite0.",
     "index": "The descriptors of a whole collection, made once and kept.",
-    "attention": "How much DELF expects from a place of the picture: the highest become keypoints.",
+    "attention": "A number that DELF gives each place of a picture. The places with the highest "
+    "become keypoints.",
     "receptive field": "The part of the picture that the descriptor of a keypoint depends on.",
     "pyramid level": "DELF looks at the picture in several sizes. ×1 is the one that every picture "
     "is brought to first; small details are found at ×2, which is twice as wide.",
