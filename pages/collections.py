@@ -53,8 +53,8 @@ def bring(preset: str) -> None:
     except RetrievalError as error:
         st.error(plain(str(error)), icon=":material/error:")
         st.info(
-            "What has arrived is kept, and the button goes on from there. Where this machine has "
-            "no way to the internet, run the command below on one that has, and copy the folder "
+            "The pictures that have arrived are kept: press the button again to continue. If this "
+            "machine has no internet, run the command below on one that has, and copy the folder "
             f"`{name}` that it makes to `{data_folder()}` here."
         )
         st.code(command(preset), language="sh")
@@ -66,8 +66,8 @@ def photographs() -> None:
     """Offer the presets of Wikimedia Commons."""
     st.subheader("Photographs from Wikimedia Commons", anchor=False)
     st.markdown(
-        "Real photographs under free licences, each with its author. The category on Commons is "
-        "the label: good for a demo, too coarse for a benchmark."
+        "Photographs under free licences, with their authors. The label of each is its category on "
+        "Commons, which is too coarse for a benchmark."
     )
     preset = st.radio(
         "Which",
@@ -86,7 +86,7 @@ def photographs() -> None:
         st.text_input(
             "Your e-mail address or web page",
             key="contact",
-            help="Wikimedia asks every program whom to write to. It is sent to Wikimedia only.",
+            help="Wikimedia asks for an address of each user. It is sent to Wikimedia only.",
             persist_state="session",
         )
         if st.button("Download", type="primary", key="bring", disabled=not state.contact):
@@ -101,7 +101,7 @@ def make_indexes(name: str, title: str) -> None:
     if not lacking:
         st.success(f"{title} is here and indexed.", icon=":material/check:")
         return
-    st.markdown(f"{title} is here. It is searched with the methods that it is indexed with.")
+    st.markdown(f"{title} is on this machine. Index it with a method to search with that method.")
     with st.container(horizontal=True):
         for method in lacking:
             if st.button(f"Index with {methods.METHODS[method].title}", key=f"make-{method}"):

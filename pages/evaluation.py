@@ -36,7 +36,7 @@ enlarged = state.pop("eval-enlarged", None)
 
 titles = own_pictures.collection_titles()
 if not titles:
-    with st.expander("How others do on ROxford5k"):
+    with st.expander("Published figures on ROxford5k"):
         tables.show_literature("roxford5k")
     notices.nothing_here()
 link.follow_link(titles)
@@ -48,9 +48,9 @@ with notices.errors_shown():
 own = collection.name == own_pictures.NAME
 if not collection.protocols:
     st.info(
-        f"There is no ground truth for {collection.title}: nobody has said which pictures are "
-        "right, so nothing can be scored."
-        + (" To say it, search with one, switch on “Judge”, and mark what is right." if own else "")
+        f"There is no ground truth for {collection.title}: no method can be scored, as the right "
+        "pictures are not known."
+        + (" Search with a picture, switch on “Judge”, and mark the right results." if own else "")
     )
     if own:
         st.page_link(
@@ -76,7 +76,8 @@ collection_with_boxes = collection
 if collection.has_boxes and right.toggle(
     "Without the query boxes",
     key="eval-whole",
-    help="Queries are cropped to a box around what is meant. Without it, the whole picture asks.",
+    help="Each query is cropped to a box around its landmark. Without the box, the whole picture "
+    "is the query.",
     persist_state="session",
 ):
     collection = collection.without_boxes()
@@ -190,7 +191,7 @@ scores = {entry.label: entry.run.scores[protocol] for entry in compared}
 query_numbers = [int(n) for n in plots.queries_order(scores, "collection")]
 if state.get("eval-query") not in query_numbers:
     if "eval-query" in state:
-        st.caption(f"That query has no right picture under {protocol} and counts in no mean.")
+        st.caption(f"That query has no right picture under {protocol}, so it is not scored.")
     state["eval-query"] = int(plots.queries_order(scores, "AP")[len(query_numbers) // 2])
 number = state["eval-query"]
 all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}

@@ -56,7 +56,7 @@ def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ..
     label: what the page calls the index. then: re-rankers.
     """
     with notices.errors_shown():
-        said = f"Putting {len(collection.queries)} queries to {plain(label)}"
+        said = f"Searching with {len(collection.queries)} queries, {plain(label)}"
         bar = st.progress(0.0, said)
         start = time.monotonic()
 

@@ -67,7 +67,7 @@ def judge(
     elif isinstance(query_picture.source, Path) and query_picture.name in collection.names:
         known = same_landmark(collection.queries, collection.names.index(query_picture.name))
         if known is None:
-            return "Nobody has said which pictures show the same place as this one."
+            return "Which pictures show the same place as this one is not known."
         landmark, right, junk = known
         # "Easy" and "hard" hold for one query only: here all pictures of the landmark are right.
         kind, protocol = ("ok", "classic") if protocol == "classic" else ("easy", "medium")
@@ -75,7 +75,7 @@ def judge(
         name = plain(landmark.replace("_", " ")) or "the same place"
         who = f"by landmark: every picture that the prepared queries of {name} count as right"
     else:
-        return "For a picture of your own nobody has said which results are right."
+        return "For a picture of your own the right results are not known."
     truth = _truth(collection, labels, protocol)
     return Judged(collection, labels, protocol, truth, f"{_right(truth)}, {who}")
 

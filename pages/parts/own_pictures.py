@@ -145,8 +145,8 @@ def show_form(method_name: str) -> None:
             type=[suffix[1:] for suffix in sorted(images.SUFFIXES)] + ["zip", "csv", "json"],
             accept_multiple_files=True,
             key="own_files",
-            help="A CSV or JSON table may come with them: one column called name, with the file of "
-            "each picture, and whatever else is known. Results show it and can be filtered by it.",
+            help="A CSV or JSON table may come with them: a column called name, with the file of "
+            "each picture, and other columns, which results show and can be filtered by.",
         )
         st.caption(
             f"Pictures are files of the kinds {', '.join(images.FORMATS)}. Other files, such as a "
@@ -178,7 +178,7 @@ def show_form(method_name: str) -> None:
             "Bringing others replaces them."
         )
     st.caption(
-        "To index is to let a network describe each picture, once: then they can be searched. Your "
+        "Indexing lets a network describe each picture once; then they can be searched. Your "
         "pictures are kept in a private folder for this session only: nobody else sees them, and "
         "they are deleted when the session ends."
     )
@@ -252,8 +252,8 @@ def _bring_folder(text: str) -> OwnPictures:
     Raises RetrievalError for a folder that the owner does not allow.
     """
     refused = RetrievalError(
-        f"The owner of this app has not opened the folder {text} to it: RETRIEVAL_ALLOW_FOLDERS "
-        "names those that are."
+        f"This app may not read the folder {text}: choose one of those that its owner lists in "
+        "RETRIEVAL_ALLOW_FOLDERS."
     )
     try:
         folder = Path(text).expanduser().resolve()

@@ -102,7 +102,7 @@ def test_no_network_says_what_to_do_and_goes_on_later(site):
     site.broken = 12
     app = bring(start())
     assert "cannot be downloaded now" in app.error[0].value
-    assert "the button goes on from there" in app.info[0].value
+    assert "press the button again to continue" in app.info[0].value
     assert "--preset oxford --contact me@example.org" in app.code[0].value
     site.asked.clear()
     site.broken = None

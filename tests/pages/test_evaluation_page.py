@@ -121,7 +121,7 @@ def test_rankings_that_the_memory_would_not_hold_together(little, monkeypatch):
     monkeypatch.setattr(evaluation_runs, "files", one)
     app = start()
     assert list(table(app, "Measured")["Method"]) == ["SIR"]
-    assert "shows no more evaluations than these" in text(app)
+    assert "so the page shows only these evaluations" in text(app)
     # A method goes before what re-rankers made of another one.
     sir = little.built["sir"]
     runs.evaluate_index(sir, little.collection, Grey("sir"), then=["diffusion"])

@@ -305,7 +305,7 @@ def test_a_folder_only_where_the_owner_allows_it(
     app.radio(key="own_from").set_value("A folder on this machine").run()
     app.text_input(key="own_folder").set_value(str(tmp_path)).run()
     app.button(key="own_index").click().run()
-    assert "has not opened the folder" in app.error[0].value
+    assert "may not read the folder" in app.error[0].value
     app.text_input(key="own_folder").set_value(str(colours_folder)).run()
     app.button(key="own_index").click().run()
     assert hits(go(app))[0] == "1: red_0.png, same landmark"

@@ -139,7 +139,7 @@ def test_a_link_to_a_database_picture(little):
 
 def test_a_link_to_a_method_that_there_is_not(little):
     app = start(collection="little", query="green_1.png", method="sirr")
-    assert "the method sirr, which there is not" in app.warning[0].value
+    assert "the method sirr, which is unknown" in app.warning[0].value
     assert hits(app)[0] == "1: green_2.png"
 
 
@@ -221,7 +221,9 @@ def test_a_database_picture_is_judged_by_its_landmark(little):
     assert "2 pictures are right" in captions(app)
     app = start(collection="little", query="green_1.png")
     assert not any("landmark" in hit for hit in hits(app))
-    assert "Nobody has said which pictures" in "".join(one.value for one in app.caption)
+    assert "Which pictures show the same place as this one is not known" in "".join(
+        one.value for one in app.caption
+    )
 
 
 def test_a_query_of_the_database_is_not_missed(little, monkeypatch):

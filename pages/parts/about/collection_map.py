@@ -46,9 +46,9 @@ def section(followed: FollowedQuery) -> None:
     """The maps of the methods with one descriptor a picture, side by side; a click searches."""
     collection = followed.collection
     st.markdown(
-        "Each mark is a picture; colour and shape say its landmark. Where a landmark makes a group "
-        "of its own, the method tells it apart; where landmarks mix, it confuses them. DELF has no "
-        "map: it has hundreds of descriptors for each picture."
+        "Each mark is a picture; colour and shape show its landmark. Where a landmark forms a "
+        "group of its own, the method tells it from the others; where landmarks mix, it confuses "
+        "them. DELF has no map, because it has hundreds of descriptors for each picture."
     )
     st.markdown(
         "Point at a mark to see its picture; click it to search with it. Click a name below a map "
@@ -74,8 +74,8 @@ def section(followed: FollowedQuery) -> None:
                 [LANDMARK, *columns],
                 format_func=lambda one: one.replace("_", " ").capitalize(),
                 key=f"map-colour-{collection.name}",
-                help="What is known of the pictures. Colours that lie apart show that the method "
-                "tells such pictures apart.",
+                help="A column of the metadata. Where its colours lie apart, the method tells such "
+                "pictures apart.",
                 width=240,
                 persist_state="session",
             )
@@ -119,7 +119,7 @@ def _map(
     opened = full_index.first(projection.MAX_PICTURES)
     names = opened.names[: projection.MAX_PICTURES]
     if len(names) < 4:
-        st.info("A map needs four pictures.")
+        st.info("A map needs at least four pictures.")
         return
     if len(names) < len(full_index):
         st.caption(f"The first {len(names):,} of {len(full_index):,} pictures.")

@@ -26,10 +26,9 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
     with steps.step(
         number,
         "More like these, less like those",
-        "A user may know which results are right. The query then moves towards the mean of those "
-        "marked as right and away from the mean of those marked as wrong (Rocchio), and is asked "
-        "again. Marked pictures would rise or fall by being marked, so both lists leave them out: "
-        "watch the others.",
+        "Mark results as right or wrong. The query moves towards the mean of the right ones and "
+        "away from the mean of the wrong ones (Rocchio), and the search runs again. Marked "
+        "pictures rise or fall because they are marked, so both lists below leave them out.",
         rf"\mathbf{{q}}' = \mathbf{{q}} + {RIGHT} \, \bar{{\mathbf{{d}}}}_{{\text{{right}}}} - "
         rf"{WRONG} \, \bar{{\mathbf{{d}}}}_{{\text{{wrong}}}}",
     ):

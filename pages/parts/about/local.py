@@ -69,12 +69,11 @@ def _attention(picture: Image.Image, attention: np.ndarray | None) -> None:
     with steps.step(
         1,
         "Attention",
-        "DELF does not make one descriptor of the picture. It keeps the features of single places. "
-        "So two pictures can match by the part that they have in common, whatever else they show. "
-        "A second small network gives each place a number, its **attention** α: high where things "
-        "are that help to tell landmarks apart. It learned this from the names of landmarks alone: "
-        "the mean of the features **f** of a picture is taken, each weighted by its attention, and "
-        "a layer W must tell from it which landmark it is.",
+        "DELF does not make one descriptor of the picture: it keeps the features of many places. "
+        "So two pictures can match by the part that both show, whatever else they show. A second, "
+        "small network gives each place its **attention** α, a number that is high where something "
+        "helps to tell landmarks apart. It was trained with the names of landmarks only: a layer W "
+        "had to name the landmark from the mean of the features **f**, weighted by attention.",
         r"\mathbf{y} = W \Bigl( \frac{1}{N} \sum_{n} \alpha(\mathbf{f}_n)\, \mathbf{f}_n \Bigr)",
     ):
         if attention is not None:
@@ -117,8 +116,8 @@ def _shortlist(ranking: Ranking, keypoints: int, words: int) -> None:
         "Shortlist",
         "Comparing hundreds of keypoints with those of every picture would take long. The index "
         f"has {words:,} groups of similar descriptors, the **visual words**. Each descriptor is "
-        "filed under the word most like it. A picture gets votes for what it has under the words "
-        "of the query, and the pictures with the most votes are looked at closely.",
+        "assigned to the most similar word. A picture gets votes for the words that it shares with "
+        "the query, and the pictures with the most votes are compared keypoint by keypoint.",
     ):
         looked = min(SHORTLIST, ranking.provenance["pictures"])
         st.markdown(

@@ -21,10 +21,9 @@ CROSS_ENTROPY = r"L = -\log \frac{e^{\,y_{c}}}{\sum_{k} e^{\,y_k}}"
 # The loss that each stage minimises: in words, and as formulas.
 LOSSES = {
     ("sir", "layer"): (
-        "Cross-entropy: y holds a number for each landmark, made by a classifier on top of the "
-        "layer, and c is the right one. The classifier is dropped in the end. Epoch 0 is "
-        "the layer as it begins: a discriminant analysis of the features, which does most of the "
-        "work.",
+        "Cross-entropy: a classifier on top of the layer gives a number y for each landmark; c is "
+        "the right landmark. The classifier is dropped after the training. Epoch 0 is the layer "
+        "before it: a discriminant analysis of the features, which does most of the work.",
         CROSS_ENTROPY,
     ),
     ("delf", "trunk"): (
@@ -54,13 +53,13 @@ HELD_OUT = "mAP"
 def section() -> None:
     """Draw the training of the checkpoints in use, and one query before and after it."""
     st.markdown(
-        "The networks began with weights for naming the objects of ImageNet. Then they were "
-        "trained on photographs of landmarks. One pass over the training is an **epoch**. The "
-        "**loss** is what the training makes small. Whether that helps to search is measured on "
-        "landmarks that were **held out**: the network never learns from them. For their mAP each "
-        "held-out photograph searches the others by one vector, at one scale and without "
-        "whitening, so it is not the mAP of the page *Evaluation*. Epoch 0 is before the training; "
-        "the epoch with the best value is kept (large mark)."
+        "The networks started with weights from ImageNet. Then they were trained on photographs of "
+        "landmarks. One pass over these photographs is an **epoch**. The training minimises the "
+        "**loss**. Whether the search gets better is measured on landmarks that were **held out**: "
+        "the network never learns from them. For their mAP each held-out photograph is a query "
+        "among the others, with one vector, one scale and no whitening, so it differs from the mAP "
+        "of the page *Evaluation*. Epoch 0 is before the training; the epoch with the best value "
+        "is kept (large mark)."
     )
     for method in ("cnn-irwnha", "sir", "delf"):
         checkpoint = checkpoints.find(method)

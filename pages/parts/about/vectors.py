@@ -62,16 +62,16 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
         1,
         "Input",
         f"The picture is shrunk until its longer side has at most {size} pixels.{kept} "
-        "Every picture of the collection went the same way when the index was made.",
+        "Every picture of the collection went through the same steps when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
     with steps.step(
         2,
         "Feature map",
-        f"The network looks at the picture at {height} × {width} places and writes down "
-        f"{channels:,} numbers at each. The numbers of one kind, from all places, are a "
-        "**channel**. A channel responds to one kind of thing, perhaps arches, rows of windows or "
-        "leaves. Nobody chose these things: the network learned them.",
+        f"The network computes {channels:,} numbers at each of {height} × {width} places of the "
+        "picture. One of these numbers, at all places, is a **channel**. A channel responds to one "
+        "kind of thing, perhaps arches, rows of windows or leaves. Nobody chose these things: the "
+        "network learned them.",
     ):
         steps.channels(picture, described.maps[0], described.pooled(described.exponent))
 
@@ -87,8 +87,8 @@ def sir(followed: FollowedQuery) -> Index:
     with steps.step(
         3,
         "Average pooling",
-        f"Each channel is averaged over all places. That leaves {channels:,} numbers and forgets "
-        "where in the picture anything was. Sky, trees and people count as much as the building."
+        f"Each channel is averaged over all places. That leaves {channels:,} numbers, and where in "
+        "the picture anything was is lost. Sky, trees and people count as much as the building."
         + (" The square root keeps a few large numbers from deciding alone." if has_root else ""),
         rf"f_c = {rooted if has_root else average}",
     ):
@@ -171,8 +171,8 @@ def _pooling(followed: FollowedQuery, opened: Index, described: Steps, variants:
         3,
         "GeM pooling",
         "The generalised mean turns each channel into one number. With the exponent p = 1 it is "
-        "the average: every place counts. The larger p, the more the strong places decide. Without "
-        "limit it is the maximum: one place decides for its channel. The network learned its own p "
+        "the average: every place counts. The larger p, the more the strong places decide. With "
+        "p = ∞ it is the maximum: one place decides for its channel. The network learned its own p "
         "together with its weights. **Move the slider and watch the ranking.**",
         r"f_c = \Bigl( \frac{1}{h\,w} \sum_{i,j} X_c(i, j)^{\,p} \Bigr)^{1/p}",
     ):
@@ -280,7 +280,7 @@ def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: 
         f"{len(factors)} scales",
         f"The picture goes through the network in several sizes ({factors_text}): a building may "
         "be small in one photograph and large in another. The descriptors are averaged. With all "
-        "of them this is the method as the search page has it, with the learned p and whitening.",
+        "scales, the learned p and whitening, the result is the descriptor of the search page.",
         r"\mathbf{d} = \frac{\sum_s \mathbf{d}_s}{\lVert \sum_s \mathbf{d}_s \rVert}",
     ):
         count = st.segmented_control(

@@ -106,7 +106,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
                     run_id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
     if not room:
-        st.caption("Of so large a collection, the page shows no more evaluations than these.")
+        st.caption("The collection is large, so the page shows only these evaluations.")
     return labelled_runs, not_evaluated
 
 
@@ -138,7 +138,10 @@ def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:
     if index.problem:
         st.warning(plain(index.problem), icon=":material/warning:")
     elif not collection.has_pictures:
-        st.info(f"{label} was not evaluated; its queries need pictures, which are not here.")
+        st.info(
+            f"{label} was not evaluated, because the pictures of its queries are not on this "
+            "machine."
+        )
     else:
         st.info(f"The {label} index was not evaluated yet.")
     if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{index.path.name}"):
@@ -188,7 +191,7 @@ def offer_reranking(collection: Collection, labelled_runs: Mapping[str, Labelled
             f"{kept} re-rankings are kept beside this index, the most that visitors may make. The "
             "owner of this app can evaluate others by command, or delete some."
             if is_full
-            else "Every query of the collection is searched for, which may take minutes. The "
+            else "The search runs for every query of the collection, which may take minutes. The "
             "result is kept beside the index."
         )
 

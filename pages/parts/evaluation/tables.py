@@ -98,14 +98,14 @@ def show_figures_of_others(collection: Collection, our_checkpoints: Set[str]) ->
     our_checkpoints: as for ``show_literature``.
     """
     if published.rows(collection.name):
-        with st.expander(f"Figures of others on {collection.title}: stated, not measured here"):
+        with st.expander(f"Published figures on {collection.title}, not measured here"):
             show_literature(collection.name, our_checkpoints)
         return
-    with st.expander("How this compares: figures of others, on other collections"):
+    with st.expander("Published figures on other collections"):
         st.markdown(
-            f"Nobody else has figures for {collection.title}. These are for 5,000 photographs of "
+            f"No figures are published for {collection.title}. These are for 5,000 photographs of "
             "Oxford, so they **cannot be compared** with the table above; only the order of the "
-            "methods can. The report is the one this project started from."
+            "methods can. “The report” is the one that this project started from."
         )
         for name, title in (("roxford5k", "ROxford5k"), ("oxford5k", "Oxford5k, classic")):
             st.markdown(f"**{title}**")

@@ -50,9 +50,9 @@ def show_one_picture(
             format_func=FEATURES.__getitem__,
             key="kp-features",
             required=True,
-            help="**DELF** finds what landmarks are recognised by, and a search uses it. **XFeat** "
-            "finds corners that can be found again in another picture; it only checks what a "
-            "search found.",
+            help="**DELF** finds places that tell landmarks apart; a search uses it. **XFeat** "
+            "finds corners that can be found again in another picture; it only checks the results "
+            "of a search.",
             persist_state="session",
         )
     if state["kp-features"] == "delf":
@@ -147,8 +147,8 @@ def show_keypoints(
     )
     is_delf = isinstance(extractor, DelfExtractor)
     circles = (
-        "A large circle is a keypoint that was found with the picture made small: it describes a "
-        "large part of the picture."
+        "A large circle is a keypoint that was found in a small copy of the picture: it describes "
+        "a large part of the picture."
         if is_delf
         else "XFeat looks at the picture in one size, so all circles are equal."
     )

@@ -142,7 +142,7 @@ def _choose_second_picture(
     names = ranking.names if ranking is not None else collection.names
     if state.get("kp-result") not in names:
         if state.get("kp-result") in collection.names:
-            st.caption("That picture is not in the index; here is the best of those that are.")
+            st.caption("That picture is not in the index, so this is the best one that is.")
         state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
     own = query_picture.own_name
     places = {name: place for place, name in enumerate(names)}

@@ -79,4 +79,4 @@ def _decode(data: bytes | bytearray, codec: str) -> str:
 
 
 async def _refuse(parser: formparsers.FormParser) -> NoReturn:
-    raise formparsers.MultiPartException("A file comes as multipart/form-data.")
+    raise formparsers.MultiPartException("Send the file as multipart/form-data.")

@@ -34,7 +34,7 @@ def choose_filter(collection: Collection) -> None:
         format_func=lambda where: titles.get(where, where) or "Any value",
         key="where",
         accept_new_options=True,
-        help="What is known of the pictures. Type a filter of your own as "
+        help="Search only in pictures with these metadata. Type a filter of your own as "
         '`landmark == "chapel" and season == "snow"`.',
         persist_state="session",
     )

@@ -39,7 +39,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
         state.method = parameters["method"]
     elif "method" in parameters:
         st.warning(
-            f"This link asks for the method {plain(parameters['method'])}, which there is not. "
+            f"This link asks for the method {plain(parameters['method'])}, which is unknown. "
             "Choose another method."
         )
     if parameters.get("judge") in PROTOCOLS:

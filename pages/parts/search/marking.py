@@ -33,7 +33,7 @@ def show_bar(collection: Collection) -> None:
             "Judge",
             key="judging",
             help="Mark each result as right, wrong or left out. The marks are ground truth: "
-            "evaluate the methods with them, or take them away as a file.",
+            "evaluate the methods with them, or download them as a file.",
             persist_state="session",
         )
         if not state.judging:
