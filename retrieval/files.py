@@ -196,25 +196,7 @@ def read_array(
             arrays = np.load(ShortReads(file) if is_zip else file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 return arrays
-            if key is None and len(arrays.files) == 1:
-                key = arrays.files[0]
-            if key not in arrays.files:
-                asked = f"no array {key!r}" if key else "several arrays"
-                raise RetrievalError(
-                    f"{label} holds {asked}; name one of: {', '.join(arrays.files)[:1000]}."
-                )
-            # All of them are counted: of several with one name, numpy may take any.
-            members = arrays.zip.infolist()
-            if sum(one.file_size for one in members) > max_bytes:
-                raise _too_large(label, max_bytes)
-            # With other methods zipfile unpacks a whole piece at once, and a kilobyte of bzip2 may
-            # become gigabytes.
-            if any(one.compress_type not in PACKED for one in members):
-                raise ValueError("packed with another method than deflate")
-            array = arrays[key]
-            if not isinstance(array, np.ndarray):  # numpy hands out other members as bytes
-                raise ValueError(key)
-            return array
+            return _array_of_archive(arrays, key, label, max_bytes)
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
     # The last five are what numpy raises for headers that were made to do harm.
@@ -236,6 +218,29 @@ def read_array(
         raise RetrievalError(
             f"{label} is not a readable .npz or .npy file of plain numbers."
         ) from error
+
+
+def _array_of_archive(arrays: Any, key: str | None, label: str, max_bytes: int) -> np.ndarray:
+    """An array of an open ``.npz``; key, max_bytes: as for ``read_array``. label: for errors."""
+    if key is None and len(arrays.files) == 1:
+        key = arrays.files[0]
+    if key not in arrays.files:
+        content = f"no array {key!r}" if key else "several arrays"
+        raise RetrievalError(
+            f"{label} holds {content}; name one of: {', '.join(arrays.files)[:1000]}."
+        )
+    # All of them are counted: of several with one name, numpy may take any.
+    members = arrays.zip.infolist()
+    if sum(member.file_size for member in members) > max_bytes:
+        raise _too_large(label, max_bytes)
+    # With other methods zipfile unpacks a whole piece at once, and a kilobyte of bzip2 may become
+    # gigabytes.
+    if any(member.compress_type not in PACKED for member in members):
+        raise ValueError("packed with another method than deflate")
+    array = arrays[key]
+    if not isinstance(array, np.ndarray):  # numpy returns other members as bytes
+        raise ValueError(key)
+    return array
 
 
 def _too_large(label: str, max_bytes: int) -> RetrievalError:

@@ -268,22 +268,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
                 f"{folder} lacks {', '.join(f'{key}_{kind}.txt' for kind in sorted(missing))}: add "
                 "them; a list may be empty."
             )
-        try:
-            texts = {
-                kind: files.read(path, MAX_BYTES).decode("utf-8-sig")
-                for kind, path in kinds.items()
-            }
-            lines = {kind: text.split("\n") for kind, text in texts.items()}
-            stem, *numbers = lines["query"][0].split()
-            box = tuple(float(number) for number in numbers)
-        except OSError as error:
-            raise RetrievalError(f"{error.filename} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise RetrievalError(
-                f"{kinds['query']} must be a name and four numbers, x1 y1 x2 y2, in one line."
-            ) from error
-        stem = stem.removeprefix("oxc1_")
-        named = {kind: {line.strip() for line in lines[kind]} for kind in ("good", "ok", "junk")}
+        stem, box, named = _read_text_files(kinds)
         if several := sorted(name for name in {stem}.union(*named.values()) if times[name] > 1):
             raise RetrievalError(
                 f"{folder} labels {several[0]}, but several pictures are called so: rename them."
@@ -299,7 +284,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         check_name(name)
         try:
             landmark = one_line(key.rpartition("_")[0])
-            queries.append(Query(name, _box(list(box), name), landmark, labels))
+            queries.append(Query(name, _box(box, name), landmark, labels))
         except _Contradiction as error:
             raise RetrievalError(f"{kinds['query']}: {error}.") from error
     if not queries:
@@ -313,6 +298,28 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         else ""
     )
     return GroundTruth(names, tuple(queries), note)
+
+
+def _read_text_files(paths: Mapping[str, Path]) -> tuple[str, list[float], dict[str, set[str]]]:
+    """The query's name and box, and the names in each list, of one query.
+
+    paths: kind of file, query, good, ok or junk → path.
+    """
+    try:
+        lines = {
+            kind: files.read(path, MAX_BYTES).decode("utf-8-sig").split("\n")
+            for kind, path in paths.items()
+        }
+        stem, *numbers = lines.pop("query")[0].split()
+        box = [float(number) for number in numbers]
+    except OSError as error:
+        raise RetrievalError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise RetrievalError(
+            f"{paths['query']} must be a name and four numbers, x1 y1 x2 y2, in one line."
+        ) from error
+    named = {kind: {line.strip() for line in listed} for kind, listed in lines.items()}
+    return stem.removeprefix("oxc1_"), box, named
 
 
 def check_name(name: str) -> str:
