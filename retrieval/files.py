@@ -71,14 +71,14 @@ def write_json(path: Path, content: Any) -> None:
         file.write(as_json(content))
 
 
-def check_writable(folder: Path, what: str) -> None:
-    """Refuse a folder that nothing can be written to, before minutes of work and not after.
+def check_writable(folder: Path, subject: str) -> None:
+    """Raise RetrievalError for a folder without the right to write, before minutes of work.
 
-    what: the thing to be kept there, as the message calls it.
+    subject: of the message, in words: what would be written.
     """
     if not os.access(folder, os.W_OK):
         raise RetrievalError(
-            f"The {what} cannot be kept in {folder}: nothing can be written there."
+            f"The {subject} cannot be kept in {folder}: nothing can be written there."
         )
 
 

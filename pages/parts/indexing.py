@@ -51,18 +51,18 @@ def build(
 
 
 def evaluate(collection: Collection, label: str, path: Path, then: tuple[str, ...] = ()) -> None:
-    """Put all queries of a collection to the index at ``path``; the run is kept beside it.
+    """Search with all queries of a collection in the index at ``path``; the run is kept beside it.
 
     label: what the page calls the index. then: re-rankers.
     """
     with notices.errors_shown():
-        said = f"Searching with {len(collection.queries)} queries, {plain(label)}"
-        bar = st.progress(0.0, said)
+        text = f"Searching with {len(collection.queries)} queries, {plain(label)}"
+        bar = st.progress(0.0, text)
         start = time.monotonic()
 
         def show(done: int, total: int, name: str) -> None:
             left = (time.monotonic() - start) / done * (total - done)
-            bar.progress(done / total, f"{said}: {done} of {total}, {left:.0f} s left")
+            bar.progress(done / total, f"{text}: {done} of {total}, {left:.0f} s left")
 
         loaders.evaluate(path, collection, show, then)
         bar.empty()

@@ -1,4 +1,4 @@
-"""The scroll position of a page: restored on the way back, moved to what a click asked for."""
+"""The scroll position of a page: restored on the way back, moved to the answer of a click."""
 
 from __future__ import annotations
 
@@ -18,13 +18,10 @@ def keep() -> None:
         _scroll(key="scroll-keeper", data={"show": show, "number": number})
 
 
-def here(what: str) -> None:
-    """Bring this place of the page into view, once for each thing that is shown below it.
-
-    what: a text that stands for the thing that is shown now.
-    """
+def here(content_id: str) -> None:
+    """Scroll to this place of the page, once for each ``content_id`` of the content below it."""
     with st.container(key="scroll-here"):
-        _scroll(key="scroll-to-here", data={"show": "scroll-here", "number": what})
+        _scroll(key="scroll-to-here", data={"show": "scroll-here", "number": content_id})
 
 
 def show(key: str) -> None:

@@ -244,7 +244,7 @@ def _reproduce(args: argparse.Namespace) -> None:
                 f"{line.map[p]:9.2f}" if p in line.map else f"{'-':>9}" for p in protocols
             )
             text = f"{line.method:{first}}  {line.origin:15}{line.network:{width}}"
-            print(printable(text + (line.note or f"{numbers}  {line.seen}").rstrip()))
+            print(printable(text + (line.note or f"{numbers}  {line.overlap}").rstrip()))
         if any(line.origin == reproduce.MEASURED and line.map for line in lines):
             print(open_collection(name).note)
         if not any(line.origin == reproduce.MEASURED for line in lines):

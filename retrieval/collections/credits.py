@@ -84,20 +84,20 @@ def read_credits(folder: Path) -> dict[str, Credit]:
 
 
 def _credit(entry: Mapping[str, str]) -> Credit:
-    values = {one.name: one_line(entry.get(one.name, "")) for one in fields(Credit)}
+    values = {field.name: one_line(entry.get(field.name, "")) for field in fields(Credit)}
     for name in ("licence_url", "page"):
         values[name] = entry.get(name, "") if _ADDRESS.fullmatch(entry.get(name, "")) else ""
     return Credit(**values)
 
 
-def with_credits(note: str, *found: Credit | None) -> str:
+def with_credits(note: str, *credits: Credit | None) -> str:
     """The note of a figure, with a line in front for each picture whose author is known."""
-    return "\n".join([*(f"Photograph: {one.line}" for one in found if one), note])
+    return "\n".join([*(f"Photograph: {credit.line}" for credit in credits if credit), note])
 
 
 def as_csv(credits: Mapping[str, Credit]) -> bytes:
     """A table with one line for each picture, as spreadsheets read it."""
-    columns = [one.name for one in fields(Credit)]
+    columns = [field.name for field in fields(Credit)]
     rows = ([name, *(getattr(credit, key) for key in columns)] for name, credit in credits.items())
     return table(["picture", *columns], rows)
 

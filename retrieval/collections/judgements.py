@@ -58,14 +58,15 @@ def judge(
     old = find(collection, name, box)
     place = collection.names.index(picture)
     labels = {
-        one: positions[positions != place] for one, positions in (old.labels if old else {}).items()
+        label: positions[positions != place]
+        for label, positions in (old.labels if old else {}).items()
     }
     if kind:
         labels[kind] = np.union1d(labels.get(kind, np.zeros(0, np.int64)), [place])
     new = Query(name, box, old.landmark if old else "", labels)
     if not verdicts(collection, new):
-        kept = tuple(one for one in collection.queries if one is not old)
-        return replace(collection, queries=kept)
+        others = tuple(query for query in collection.queries if query is not old)
+        return replace(collection, queries=others)
     if name in collection.names:
         itself = [collection.names.index(name)]
         labels["junk"] = np.union1d(labels.get("junk", np.zeros(0, np.int64)), itself)
@@ -92,16 +93,16 @@ def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Que
     place = {name: n for n, name in enumerate(names)}
     files = by_file(names)
 
-    def found(name: str) -> int:
+    def new_position(name: str) -> int:
         return place.get(name, place.get(files.get(PurePosixPath(name).name, ""), -1))
 
-    new = np.array([found(name) for name in truth.names], np.int64)
+    new = np.array([new_position(name) for name in truth.names], np.int64)
     queries = []
     for query in truth.queries:
-        if (position := found(query.name)) >= 0:
-            labels = {kind: new[positions] for kind, positions in query.labels.items()}
-            kept = {kind: np.unique(one[one >= 0]) for kind, one in labels.items()}
-            queries.append(replace(query, name=names[position], labels=kept))
+        if (position := new_position(query.name)) >= 0:
+            moved = {kind: new[positions] for kind, positions in query.labels.items()}
+            labels = {kind: np.unique(rows[rows >= 0]) for kind, rows in moved.items()}
+            queries.append(replace(query, name=names[position], labels=labels))
     if truth.queries and not queries:
         raise RetrievalError(
             "None of its queries is among these pictures; the first query is "
@@ -120,7 +121,7 @@ def as_json(collection: Collection) -> bytes:
         entry: dict[str, object] = {"bbx": query.box and list(query.box)}
         if query.landmark:
             entry["landmark"] = query.landmark
-        gnd.append(entry | {kind: one.tolist() for kind, one in query.labels.items()})
+        gnd.append(entry | {kind: rows.tolist() for kind, rows in query.labels.items()})
     names = [query.name for query in collection.queries]
     truth = {"imlist": list(collection.names), "qimlist": names, "gnd": gnd}
     return files.as_json(truth)

@@ -233,20 +233,20 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[
     folders, waiting = {start}, [start]
     missing: list[str] = []
     while waiting:
-        here = waiting.pop()
+        folder = waiting.pop()
         try:
-            page = fetch(here)
+            page = fetch(folder)
         except FileNotFoundError:
-            if here == start:
+            if folder == start:
                 raise
-            missing.append(here)
+            missing.append(folder)
             continue
         if len(page) > MAX_PAGE:
             raise refused
-        for found in _LINK.finditer(page):
+        for match in _LINK.finditer(page):
             try:
-                text = (found[1] or found[2]).decode("utf-8", "replace")
-                link = urljoin(here, html.unescape(text))
+                text = (match[1] or match[2]).decode("utf-8", "replace")
+                link = urljoin(folder, html.unescape(text))
             except ValueError:  # not a valid address
                 continue
             if not link.startswith(start) or "?" in link or "#" in link:

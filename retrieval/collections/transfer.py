@@ -354,14 +354,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def check_room(folder: Path, needed: int, what: str) -> None:
+def check_room(folder: Path, needed: int, subject: str) -> None:
     """Raise RetrievalError where the disk of ``folder`` has less than ``needed`` bytes free.
 
-    what: the subject of the message, in words.
+    subject: of the message, in words.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RetrievalError(
-            f"{what} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are free; "
-            "make room, or set RETRIEVAL_DATA to another place."
+            f"{subject} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are "
+            "free; make room, or set RETRIEVAL_DATA to another place."
         )

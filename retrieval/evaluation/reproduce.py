@@ -24,8 +24,8 @@ Progress = Callable[[int, int, str], None]
 class Line:
     """One line of the table.
 
-    map: protocol → mAP in per cent; note: why there is none. seen: whether the training pictures
-    show landmarks of the collection, in words; '' where nobody says so.
+    map: protocol → mAP in per cent. note: why there is none. overlap: whether the training pictures
+    show landmarks of the collection, in words; '' where that is not stated.
     """
 
     method: str
@@ -33,7 +33,7 @@ class Line:
     network: str
     map: dict[str, float]
     note: str = ""
-    seen: str = ""
+    overlap: str = ""
 
 
 def table(collection: str, progress: Progress | None = None) -> list[Line]:
@@ -48,7 +48,7 @@ def table(collection: str, progress: Progress | None = None) -> list[Line]:
             row.origin,
             f"{row.network}; {row.trained_on}",
             dict(row.map),
-            seen=row.overlap,
+            overlap=row.overlap,
         )
         for row in published.rows(collection)
     ]

@@ -79,7 +79,7 @@ def _check_parts(pieces: Sequence[loading.Index]) -> None:
     first = pieces[0]
     count = first.part.parts
     for piece in pieces[1:]:
-        for what, key in (
+        for title, key in (
             ("method", "method"),
             ("checkpoint", "checkpoint"),
             ("settings", "settings"),
@@ -87,7 +87,7 @@ def _check_parts(pieces: Sequence[loading.Index]) -> None:
         ):
             if piece.manifest[key] != first.manifest[key]:
                 raise RetrievalError(
-                    f"{piece.path} and {first.path} were made with different {what}; make one of "
+                    f"{piece.path} and {first.path} were made with different {title}; make one of "
                     "them again."
                 )
         same = all(
@@ -105,10 +105,10 @@ def _check_parts(pieces: Sequence[loading.Index]) -> None:
                 f"{piece.path} and {other.path} are both {piece.part}; leave one out."
             )
     if len(pieces) < count:
-        here = {piece.part.number for piece in pieces}
-        missing = (str(number) for number in range(1, count + 1) if number not in here)
+        numbers = {piece.part.number for piece in pieces}
+        missing = (str(number) for number in range(1, count + 1) if number not in numbers)
         listed = ", ".join(islice(missing, MAX_LISTED))
-        more = ", …" if count - len(here) > MAX_LISTED else ""
+        more = ", …" if count - len(numbers) > MAX_LISTED else ""
         raise RetrievalError(f"Of {count} parts these are missing: {listed}{more}; add them.")
     held = Counter(
         name

@@ -329,9 +329,9 @@ class CustomTrunk(Trunk):
     def forward(self, x):
         features = self.features(x)
         if not isinstance(features, torch.Tensor) or features.ndim not in (2, 4):
-            given = tuple(getattr(features, "shape", ())) or type(features).__name__
+            output = tuple(getattr(features, "shape", ())) or type(features).__name__
             raise RetrievalError(
-                f"The network gives {given}; it must give a feature map (1, C, H, W) or a vector "
+                f"The network gives {output}; it must give a feature map (1, C, H, W) or a vector "
                 "(1, D)."
             )
         return features if features.ndim == 4 else features[:, :, None, None]

@@ -73,18 +73,18 @@ def index_of_each_method(collection: str = "") -> dict[str, str]:
 
 
 @contextmanager
-def _reported(what: str) -> Iterator[None]:
-    """Write errors to the service's log and answer 503. The client is not told the reason, as it
+def _reported(subject: str) -> Iterator[None]:
+    """Write errors to the service's log and answer 503. The client does not get the reason, as it
     may hold paths.
 
-    what: that is opened, with a capital letter.
+    subject: of the message, with a capital letter.
     """
     try:
         yield
     except (RetrievalError, OSError) as error:
-        log.error("%s cannot be opened: %s", what, one_line(str(error), 500))
+        log.error("%s cannot be opened: %s", subject, one_line(str(error), 500))
         raise HTTPException(
-            503, f"{what} is damaged; its owner finds the reason in the log."
+            503, f"{subject} is damaged; its owner finds the reason in the log."
         ) from error
 
 

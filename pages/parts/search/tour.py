@@ -108,8 +108,8 @@ def show_guide(collection: Collection, query_picture: query.QueryPicture, box: B
     same_box = query.box_as_text(box) == query.box_as_text(query_picture.own_box)
     as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
-        told = STOPS[n].sentence if as_told else "You have changed this search."
-        st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {told}")
+        sentence = STOPS[n].sentence if as_told else "You have changed this search."
+        st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {sentence}")
         with st.container(horizontal=True, gap="small"):
             if not as_told:
                 _link_to_search(collection, STOPS[n], "The search of the tour", ":material/undo:")
