@@ -112,13 +112,17 @@ with result_column:
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))
     judged = None if isinstance(verdicts, str) else verdicts
     with st.container(gap=None):
+        if judged:
+            cards.legend()
         with st.container(
-            horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"
+            key="judged",
+            horizontal=True,
+            horizontal_alignment="distribute",
+            vertical_alignment="center",
+            wrap=False,
         ):
-            if isinstance(verdicts, str):  # a sentence that says why they are not known
-                st.caption(verdicts)
-            else:
-                cards.legend()
+            # Where the right answers are not known, a sentence says why.
+            st.caption(verdicts if isinstance(verdicts, str) else verdicts.sentence)
             st.button(
                 "Choose another picture",
                 key="back",
@@ -126,8 +130,6 @@ with result_column:
                 icon=":material/apps:",
                 on_click=query.browse_again,
             )
-        if judged:
-            st.caption(judged.sentence)
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
     search = Search(collection, query_picture, box, judged)

@@ -350,6 +350,25 @@ def test_tables_fade_where_they_go_on_to_the_right(page, address, scrolls, fades
     sync_api.expect(fading).to_have_css(mask, "none")
 
 
+@needs_town
+def test_a_phone_shows_the_symbols_in_one_row_and_the_button_beside_the_sentence(page, address):
+    """They took four rows, and the first results of the tour were hardly in sight."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}?collection=town&method=sir&query=hall_004.jpg")
+    page.locator(".legend").wait_for()
+    page.get_by_role("button", name="Choose another picture").wait_for()
+    tops = (
+        "[...document.querySelectorAll('.legend > span')].map(e => e.getBoundingClientRect().top)"
+    )
+    first, *others = page.evaluate(tops)
+    assert all(abs(top - first) < 5 for top in others)
+    sentence = page.get_by_text(re.compile("pictures are right, by the labels")).bounding_box()
+    button = page.get_by_role("button", name="Choose another picture").bounding_box()
+    assert sentence["x"] + sentence["width"] <= button["x"]
+    assert button["y"] < sentence["y"] + sentence["height"]
+    assert button["x"] + button["width"] <= 390
+
+
 def test_the_menu_of_a_phone_closes_after_a_choice(chromium, address):
     context = chromium.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True

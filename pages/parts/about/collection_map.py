@@ -124,7 +124,9 @@ def _map(
     if len(names) < len(full_index):
         st.caption(f"The first {len(names):,} of {len(full_index):,} pictures.")
     nearest = loaders.search(path, method, collection, query_picture, followed.box).names[:NEAREST]
-    places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
+    pictures = min(len(opened), projection.MAX_PICTURES)
+    with st.spinner(f"Computing the places of {pictures:,} pictures: once for everybody"):
+        places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
         + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")
@@ -258,7 +260,7 @@ def _legend_columns(names: list) -> altair.ExprRef:
     return altair.ExprRef(columns)
 
 
-@st.cache_data(max_entries=12, show_spinner="Drawing the map")
+@st.cache_data(max_entries=12, show_spinner=False)
 def _places(version: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
     """Places (N, 2) of the pictures, and the share of the variance that they hold, 0 if unknown.
 

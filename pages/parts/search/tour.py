@@ -33,9 +33,8 @@ STOPS = (
     Stop(
         "hall_004.jpg",
         "Details tell buildings apart",
-        "SIR has one vector for the whole picture. Buildings of a similar style get similar ones: "
-        "four of its first ten are wrong. DELF compares hundreds of places and how they lie: all "
-        "ten are right.",
+        "SIR has similar vectors for similar buildings: four of its first ten are wrong. DELF "
+        "compares hundreds of places: all ten are right.",
         (6, 10, 7),
         "delf",
     ),
