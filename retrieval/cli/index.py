@@ -115,6 +115,7 @@ def _index(args: argparse.Namespace) -> None:
         raise RetrievalError(f"{verifiers.target(out)} is a link, which no build makes; delete it.")
     if collection.note:
         print(f"note: {printable(collection.note)}", file=sys.stderr)
+    results = _results_beside(out)
     with Bar(len(collection.names)) as bar:
         index = build(
             collection,
@@ -127,7 +128,7 @@ def _index(args: argparse.Namespace) -> None:
             search=args.search,
             describe=_describer(args.ray, method),
         )
-    _print_built(index, out, args.part)
+    _print_built(index, out, results, args.part)
     if args.store:
         put_into(args.store, index, collection)
     if args.verifier:
@@ -153,7 +154,9 @@ def _describer(address: str | None, method: methods.Method) -> Describe:
 def _merge(args: argparse.Namespace) -> None:
     from retrieval.index import merge
 
-    _print_built(merge(args.parts, args.out, _codebook(args.codebook, True), args.search), args.out)
+    results = _results_beside(args.out)
+    index = merge(args.parts, args.out, _codebook(args.codebook, True), args.search)
+    _print_built(index, args.out, results)
 
 
 def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
@@ -174,8 +177,17 @@ def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
     return donor.arrays["codebook"]
 
 
-def _print_built(index: Index, out: Path, part: Part | None = None) -> None:
-    """Print what was built, and which pictures are not in it."""
+def _results_beside(out: Path) -> list[Path]:
+    """The evaluations and the ablation of an index."""
+    return sorted([*out.glob("evaluation*.json"), *out.glob("ablation.npz")])
+
+
+def _print_built(index: Index, out: Path, results: list[Path], part: Part | None = None) -> None:
+    """Print what was built, which pictures are not in it, and which results are gone.
+
+    results: ``_results_beside`` before the build. A changed index replaces the former one with all
+    files beside it.
+    """
     skipped = index.manifest["skipped"]
     for entry in skipped:
         print(printable(f"skipped {entry['name']}: {entry['reason']}"), file=sys.stderr)
@@ -185,6 +197,13 @@ def _print_built(index: Index, out: Path, part: Part | None = None) -> None:
         + (f", {len(skipped)} skipped" if skipped else "")
         + f" ({index.manifest['seconds']:.0f} s, {index_size(index)})"
     )
+    if gone := [path.name for path in results if not path.exists()]:
+        deleted = printable(", ".join(gone))
+        print(
+            "note: the index has changed, so the results of the former one were deleted: "
+            f"{deleted}. Compute them again with `evaluate` or `ablate`.",
+            file=sys.stderr,
+        )
     if index.search != EXACT:
         print(f"approximate search: {index.search_stated} of exact search")
 

@@ -39,8 +39,17 @@ class Journal:
             raise RetrievalError(f"There is no folder {out.parent} to write to; make it first.")
         if out.is_dir() or not out.name:
             raise RetrievalError(f"{out} is a folder; name a file to write to.")
+        beside = [out.with_suffix(suffix) for suffix in (".csv", ".png", ".json")]
+        if out in beside:
+            raise RetrievalError(f"{out} is where curves are written; end the name with .pth.")
         self.out = out
         self.folder = out.with_name(f"{out.name}.training")
+        if not out.exists() and not self.folder.exists():
+            for path in beside:
+                if path.exists():
+                    raise RetrievalError(
+                        f"{path} would be replaced; move it, or choose another --out."
+                    )
         # The folder may have come with a stranger's network, and we write and delete files in it:
         # through a link that would happen elsewhere.
         unlike = f"{self.folder} is a link or holds more than plain files; delete it."
@@ -54,9 +63,9 @@ class Journal:
             self._lock.acquire()
             if any(path.is_symlink() or not path.is_file() for path in self.folder.iterdir()):
                 raise RetrievalError(unlike)
-            beside = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
-            for leftover in (*self.folder.glob("*.new"), *beside):  # of a training that was killed
-                leftover.unlink()
+            unfinished = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
+            for path in (*self.folder.glob("*.new"), *unfinished):  # of a training that was killed
+                path.unlink()
         except Timeout as error:
             raise RetrievalError(
                 f"Another training is writing to {out}; wait for it or choose another --out."

@@ -68,6 +68,22 @@ def test_index_builds_and_says_what_it_built(run, folder, tmp_path, method):
     assert indexes_module.load(out).names == loaded.names
 
 
+def test_index_says_which_results_are_gone(run, folder, tmp_path):
+    """An evaluation may be the work of hours; it was deleted without a word."""
+    pictures = shutil.copytree(folder, tmp_path / "pictures")
+    command = "index", pictures, "--method", "sir", "--size", 64, "--out", tmp_path / "index"
+    run(*command)
+    for name in ("evaluation-geometry.json", "ablation.npz"):
+        (tmp_path / "index" / name).write_text("{}")
+    assert run(*command)[2] == ""  # nothing has changed
+    (pictures / "a.png").unlink()
+    code, _, error = run(*command)
+    assert code == 0
+    assert "deleted: ablation.npz, evaluation-geometry.json. Compute them again" in error
+    assert not (tmp_path / "index" / "ablation.npz").exists()
+    assert run(*command)[2] == ""
+
+
 def test_index_with_scales_and_bad_files(run, folder, tmp_path):
     mixed = tmp_path / "mixed"
     shutil.copytree(folder, mixed)

@@ -242,6 +242,23 @@ def test_a_missing_folder_or_a_folder_as_the_file_is_refused(tmp_path):
         Journal(tmp_path, {})
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".png", ".json"])
+def test_files_that_are_not_of_this_training_stay(tmp_path, suffix):
+    """One's own paris.json beside ``--out paris.pth`` was replaced."""
+    mine = tmp_path / f"net{suffix}"
+    mine.write_text("mine")
+    with pytest.raises(RetrievalError, match="would be replaced; move it"):
+        Journal(tmp_path / "net.pth", {})
+    with pytest.raises(RetrievalError, match="end the name with"):
+        Journal(mine, {})
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+    mine.rename(tmp_path / "moved")
+    journal = Journal(tmp_path / "net.pth", {})
+    mine.write_text("curves")
+    del journal
+    Journal(tmp_path / "net.pth", {})  # resumed
+
+
 def test_a_full_disk_is_explained_and_leaves_no_file(tmp_path, monkeypatch):
     import os
 
