@@ -136,14 +136,12 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
             parts.append(f"AP {ap:.2f}")
     if ranking is not None:
         parts.append(duration_text(sum(ranking.timings.values())))
-    below = (
-        f" <small>below each: rank · {_unit(ranking)}</small>" if compare_all and ranking else ""
-    )
+    below = f" <small>below each: rank · {_unit(ranking)}</small>" if ranking else ""
     return " · ".join(parts) + below
 
 
 def _unit(ranking: Ranking) -> str:
-    """The name of the number below each picture of a strip."""
+    """The name of the number below each picture."""
     if ranking.inliers is None:
         return "score" if ranking.before else "cosine"
     return "inliers, or score" if ranking.before else "inliers, or votes"
