@@ -118,8 +118,10 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def _sample(self) -> None:
-        while not self._over.wait(0.1):
+        over = False
+        while not over:  # also at the beginning: memory may be given back soon after
             self.bytes = max(self.bytes, self.served.memory() or 0)
+            over = self._over.wait(0.1)
 
     def __enter__(self) -> PeakMemory:
         self._thread.start()
