@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def _train(args: argparse.Namespace) -> None:
             raise RetrievalError(f"--{name} is no option of {args.method}.")
     download_missing(args)
     collection = open_collection(args.collection)
+    # realpath, as Path.resolve raises for a loop of links
+    folders = Path(os.path.realpath(args.out)).parents
+    if collection.root and Path(os.path.realpath(collection.root)) in folders:
+        raise RetrievalError(
+            f"{args.out} is in the folder of the pictures, where its curves would be one of them; "
+            "choose another --out."
+        )
     with Bar(len(collection.names)) as bar:
         path = trainer.train(
             collection,

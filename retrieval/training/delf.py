@@ -75,7 +75,8 @@ class Settings(loop.Settings):
 class Trunk(Stage):
     """Stage 1, the trunk. A batch is made of matching pairs of pictures, whatever the loss.
 
-    rows: (m,) int64, positions in ``pairs`` of the pairs to train on.
+    rows, held_out_rows: (m,) int64, positions in ``pairs`` of the pairs to train on, and of those
+    to validate on.
     """
 
     name = "trunk"
@@ -94,6 +95,7 @@ class Trunk(Stage):
         if settings.trunk == "correspondences":
             self.measure = "places found again, held-out landmarks"
         self.rows = np.flatnonzero(np.isin(self.pairs, self.training).all(axis=1))
+        self.held_out_rows = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
         self.steps = settings.steps
         self.device = trunks.placement()[0]
         features = trunks.build_for_training(
@@ -209,8 +211,7 @@ class Trunk(Stage):
         one, on pairs of held-out landmarks.
         """
         rng = np.random.default_rng(self.settings.seed)
-        held_out = np.flatnonzero(np.isin(self.pairs, self.held_out).all(axis=1))
-        held_out = rng.permutation(held_out)[:VALIDATION_PAIRS]
+        held_out = rng.permutation(self.held_out_rows)[:VALIDATION_PAIRS]
         correct = []
         for rows in np.array_split(held_out, max(1, len(held_out) // VALIDATION_BATCH)):
             maps, boxes = self._feature_maps(rows, rng)
@@ -380,6 +381,11 @@ def train(
         raise RetrievalError(
             f"No two pictures of a landmark of {collection.title} match, and training needs such "
             "pairs: add pictures that show a landmark from the same side."
+        )
+    if settings.trunk == "correspondences" and not len(trunk.held_out_rows):
+        raise RetrievalError(
+            f"No two of the pictures of {collection.title} that are held out to validate on match, "
+            "and correspondences need such pairs: add pictures, or choose another --trunk."
         )
     best = 0
     if settings.trunk != "frozen":

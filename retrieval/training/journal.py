@@ -63,8 +63,10 @@ class Journal:
             self._lock.acquire()
             if any(path.is_symlink() or not path.is_file() for path in self.folder.iterdir()):
                 raise RetrievalError(unlike)
-            unfinished = out.parent.glob(f"{glob.escape(out.stem)}.*.[0-9]*.new")
-            for path in (*self.folder.glob("*.new"), *unfinished):  # of a training that was killed
+            unfinished = [*self.folder.glob("*.new")]  # of a training that was killed
+            for path in (out, *beside):
+                unfinished += out.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new")
+            for path in unfinished:
                 path.unlink()
         except Timeout as error:
             raise RetrievalError(
@@ -81,7 +83,7 @@ class Journal:
             changed = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
             raise RetrievalError(
                 f"{self.folder} is the state of another training: {', '.join(changed)} differ. "
-                "Repeat its command, or delete the folder to begin again."
+                "Repeat its command, or choose another --out to begin again."
             )
         self._training = (self.folder / "identity").read_bytes()[:32]
 
@@ -139,7 +141,7 @@ class Journal:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on bytes that it did not write
             raise RetrievalError(
-                f"{path} is of another training or damaged; delete {self.folder} to begin again."
+                f"{path} is of another training or damaged; choose another --out to begin again."
             ) from error
 
     def _write(self, name: str, content: Any) -> None:

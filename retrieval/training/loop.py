@@ -105,7 +105,7 @@ def train_stage(
             epochs, best = state["rows"], state["best"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise RetrievalError(
-                f"{journal.folder} does not fit this training; delete it to begin again."
+                f"{journal.folder} does not fit this training; choose another --out to begin again."
             ) from error
     while len(epochs) <= settings.epochs and not _out_of_patience(epochs, settings.patience):
         epoch, started = len(epochs), time.monotonic()

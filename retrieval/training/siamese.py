@@ -259,6 +259,11 @@ def train(
             f"groups. Training needs {MIN_PAIRS} pairs in {NEGATIVES + 1} groups: add pictures of "
             "the same things."
         )
+    if not len(stage.queries):
+        raise RetrievalError(
+            f"No two training pictures of {collection.title} match: all that match are held out to "
+            "validate on. Add pictures of the other landmarks."
+        )
     history: list[dict[str, Any]] = []
     best = train_stage(stage, settings, journal, history, progress, say)
     labels = "landmark" if settings.pairs == "labels" else "none"

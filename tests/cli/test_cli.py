@@ -378,6 +378,16 @@ def test_train_refuses_what_the_method_does_not_have(refused, folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_train_does_not_write_among_the_pictures(refused, folder, monkeypatch):
+    """The curves became a picture, so that a stopped training did not go on: "pictures differ"."""
+    before = sorted(folder.rglob("*"))
+    refused("is in the folder of the pictures", "train", "sir", folder,
+            "--out", folder / "sub" / "net.pth")  # fmt: skip
+    monkeypatch.chdir(folder)
+    refused("is in the folder of the pictures", "train", "sir", ".", "--out", "net.pth")
+    assert sorted(folder.rglob("*")) == before
+
+
 # The door itself
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from retrieval import images, methods
+from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 from retrieval.networks.records import SETTINGS
 from retrieval.training import delf, pairs, photographs
@@ -70,6 +71,20 @@ def test_a_trained_file_loads_with_its_best_epoch(landmarks, quick, tmp_path, tr
     again = tmp_path / "again.pth"
     delf.train(landmarks, again, settings=settings)
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_correspondences_without_held_out_pairs_are_refused(
+    landmarks, quick, tmp_path, monkeypatch
+):
+    """It was a ValueError of NumPy after all pairs had been compared."""
+    _, held_out = photographs.labelled(landmarks).split()
+    photos = photographs.labelled(landmarks)
+    photos.landmarks[held_out] = photographs.NO_LANDMARK
+    without = pairs.Matches(pairs.verified_pairs(photos), len(photos), photos.landmarks)
+    monkeypatch.setattr(pairs, "Matches", lambda *arguments: without)
+    settings = delf.Settings(**QUICK, trunk="correspondences")
+    with pytest.raises(RetrievalError, match="held out to validate on match"):
+        delf.train(landmarks, tmp_path / "delf.pth", settings=settings)
 
 
 @pytest.mark.parametrize("kind", ["landmarks", "correspondences"])

@@ -68,11 +68,12 @@ def test_half_written_files_of_a_kill_are_deleted(tmp_path):
         tmp_path / "network.csv.12.new",
         tmp_path / "network.pth.training" / "stage.state.12.new",
     ]
-    for path in (*left, tmp_path / "other.pth.12.new"):
+    others = [tmp_path / "other.pth.12.new", tmp_path / "network.v2.pth.12.new"]
+    for path in (*left, *others):
         path.write_bytes(b"half")
     Journal(tmp_path / "network.pth", {})
     assert not any(path.exists() for path in left)
-    assert (tmp_path / "other.pth.12.new").exists()
+    assert all(path.exists() for path in others)
 
 
 def test_a_journal_without_state_may_become_that_of_another_training(tmp_path):

@@ -181,10 +181,10 @@ def test_a_damaged_state_is_refused(tmp_path, name, where):
     data = bytearray(path.read_bytes())
     data[where] ^= 1
     path.write_bytes(data)
-    with pytest.raises(RetrievalError, match="damaged; delete"):
+    with pytest.raises(RetrievalError, match="damaged; choose another --out"):
         go(tmp_path, Line())
     path.write_bytes(b"")
-    with pytest.raises(RetrievalError, match="damaged; delete"):
+    with pytest.raises(RetrievalError, match="damaged; choose another --out"):
         go(tmp_path, Line())
 
 
@@ -195,7 +195,8 @@ def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
     digest = journal._digest("trunk.state", content)
     (journal.folder / "trunk.state").write_bytes(digest + content)
     with pytest.raises(
-        RetrievalError, match=r"trunk\.state is of another training or damaged; delete"
+        RetrievalError,
+        match=r"trunk\.state is of another training or damaged; choose another --out",
     ):
         journal.load_state("trunk")
 

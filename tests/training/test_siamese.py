@@ -165,6 +165,16 @@ def test_too_few_matching_pictures_are_refused(landmarks, quick, tmp_path, monke
         siamese.train(landmarks, tmp_path / "net.pth", settings=siamese.Settings(**QUICK))
 
 
+def test_matches_among_held_out_pictures_only_are_refused(landmarks, quick, tmp_path, monkeypatch):
+    """It was a ZeroDivisionError after all pairs had been compared."""
+    _, held_out = photographs.labelled(landmarks).split()
+    rows = [(a, b, 200) for a in held_out for b in held_out if a < b]
+    monkeypatch.setattr(pairs, "verified_pairs", lambda photos, progress=None: verified(*rows))
+    monkeypatch.setattr(siamese, "MIN_PAIRS", 1)
+    with pytest.raises(RetrievalError, match="all that match are held out"):
+        siamese.train(landmarks, tmp_path / "net.pth", settings=siamese.Settings(**QUICK))
+
+
 def test_losses_of_the_tuples_of_a_step():
     index = siamese.all_tuples(np.array([0, 0, 1, 1, 2]))
     x = torch.nn.functional.normalize(torch.rand(5, 8, generator=torch.Generator().manual_seed(0)))
