@@ -282,7 +282,7 @@ class _Zip:
         return tuple(sorted(self.files)), ()
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
-        """True: a zip was opened as a whole, so each of its folders is there."""
+        """False: the list of a zip was read as a whole, so what it lacks was deleted."""
         return False
 
     def open(self, name: str) -> BinaryIO:

@@ -427,32 +427,34 @@ def test_an_edited_index_is_refused(little):
     assert "checksum" in go(start()).error[0].value
 
 
-def test_names_are_text_not_markup(stand_in, tmp_path, monkeypatch):
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    for n, name in enumerate([":red[x] **b**.png", "$x^2$ <script>.png", "[a](http:b).png"]):
-        picture((60 * n + 40, 90, 30)).save(folder / name)
-    opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
-    index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
-    monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
-    monkeypatch.setattr(loaders, "collection", lambda name: opened)
-    monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
+@pytest.fixture
+def show_names(stand_in, tmp_path, monkeypatch):
+    """``show_names(*names)``: the page has one indexed collection, of pictures with these names."""
+
+    def call(*names):
+        folder = tmp_path / "odd"
+        folder.mkdir()
+        for n, name in enumerate(names):
+            picture((60 * n + 40, 90, 30)).save(folder / name)
+        opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
+        index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
+        monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
+        monkeypatch.setattr(loaders, "collection", lambda name: opened)
+        monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
+
+    return call
+
+
+def test_names_are_text_not_markup(show_names):
+    show_names(":red[x] **b**.png", "$x^2$ <script>.png", "[a](http:b).png")
     app = go(start())
     assert r"\$x\^2\$ \<script\>\.png" in text(start())
     assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
 
 
-def test_why_this_result_of_names_with_two_underscores(stand_in, tmp_path, monkeypatch):
+def test_why_this_result_of_names_with_two_underscores(show_names):
     """'Why this result?' ended in a traceback: __ separates parts of the names of components."""
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    for n in range(3):
-        picture((60 * n + 40, 90, 30)).save(folder / f"photo__{n}.png")
-    opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
-    index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
-    monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
-    monkeypatch.setattr(loaders, "collection", lambda name: opened)
-    monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
+    show_names("photo__0.png", "photo__1.png", "photo__2.png")
     app = go(start())
     app.button(key="open-cnn-irwnha-0").click().run()
     assert not app.exception, app.exception
