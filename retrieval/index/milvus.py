@@ -243,7 +243,7 @@ def damage() -> tuple[type[Exception], ...]:
 
     The client decodes a row only when it is used, so its errors may also come after the call.
     """
-    return LookupError, TypeError, ValueError, *_errors()
+    return AttributeError, LookupError, TypeError, ValueError, *_errors()
 
 
 @lru_cache(maxsize=1)

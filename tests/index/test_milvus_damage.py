@@ -119,12 +119,16 @@ def test_rows_and_hits_that_are_none_of_the_index(
             ask()
 
 
-def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch):
-    """It does so when they are looked at. A field of another type ended in a traceback."""
+@pytest.mark.parametrize("in_metadata", [False, True])
+def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch, in_metadata):
+    """It does so when they are looked at. A field of another type ended in a traceback, and so did
+    metadata that are a number."""
     opened, real = index.load(str(address)), client(milvus)
 
     def change(rows):
         yield rows[0]
+        if in_metadata:
+            raise AttributeError("'float' object has no attribute 'items'")
         raise milvus_module.library().exceptions.ParamError(message="a vector of no numbers")
 
     monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, change))
