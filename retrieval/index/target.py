@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from retrieval.index import loading, saving
 from retrieval.index.content import Content
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
+
+# Files in the folder of an index: its own, what is computed from it, and those of the system.
+FILES = (
+    *("manifest.json", "images.json", "*.npy", "neighbours.npz", "ablation.npz"),
+    *("evaluation*.json", "evaluation*.npz", "*.new", ".*"),
+)
 
 
 @contextmanager
@@ -91,6 +98,12 @@ def _check_target(out: Path) -> None:
         out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
     ):
         raise RetrievalError(f"{out} exists and is not an index; choose another place.")
+    # Pictures, other indexes or a network in the folder would be deleted with the old index.
+    for path in sorted(out.iterdir()) if out.is_dir() else ():
+        if path.is_dir() or not any(fnmatch(path.name, pattern) for pattern in FILES):
+            raise RetrievalError(
+                f"{path} is in the folder of an index, which is replaced as a whole; move it."
+            )
 
 
 def previous_at(

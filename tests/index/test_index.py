@@ -388,3 +388,22 @@ def test_nothing_is_kept_of_pictures_that_cannot_be_read():
         assert kept[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("inside", ["photos/a.jpg", "delf/manifest.json", "net.pth", "notes.txt"])
+def test_what_lies_in_the_folder_of_an_index_is_not_deleted(photos, out, inside):
+    build(photos, out)
+    (out / "evaluation.json").write_text("{}")
+    (out / ".DS_Store").touch()
+    kept = out / inside
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("the work of hours")
+    paint(photos / "new.png", 7)
+    name = inside.split("/")[0]
+    refused(f"{name} is in the folder of an index, which is replaced", build, photos, out)
+    assert kept.read_text() == "the work of hours"
+    kept.unlink()
+    if kept.parent != out:
+        kept.parent.rmdir()
+    build(photos, out)
+    assert not (out / "evaluation.json").exists()
