@@ -33,6 +33,7 @@ AWAY = 2  # Milvus and its client: no connection
 MAX_HITS = 16_384  # rows of an answer, which is Milvus's own limit
 MAX_ANSWER = 10_000_000  # bytes of an answer; the client takes up to a hundred times the memory
 
+_DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
     r"/(?P<collection>[A-Za-z_][A-Za-z0-9_]{0,199})",
@@ -97,6 +98,10 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         begun = time.monotonic()
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
+        except _DAMAGE as error:
+            raise RetrievalError(
+                f"An answer of the store {address} is damaged; export the index again."
+            ) from error
         except _errors() as error:
             code = _code(error)
             # After a timeout the client may raise other errors, for example while loading.
@@ -243,7 +248,7 @@ def damage() -> tuple[type[Exception], ...]:
 
     The client decodes a row only when it is used, so its errors may also come after the call.
     """
-    return AttributeError, LookupError, TypeError, ValueError, *_errors()
+    return *_DAMAGE, *_errors()
 
 
 @lru_cache(maxsize=1)

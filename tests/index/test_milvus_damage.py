@@ -136,6 +136,19 @@ def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch, in_met
         opened.first(5)
 
 
+def test_a_description_that_the_client_cannot_use(address, monkeypatch):
+    """It asks for it before a query. One without a primary key ended in a traceback."""
+    opened = index.load(str(address))
+    refuse = milvus_module.library().MilvusClient._pack_pks_expr
+    monkeypatch.setattr(
+        milvus_module.library().MilvusClient,
+        "_pack_pks_expr",
+        lambda self, description, keys: refuse(self, {"fields": []}, keys),
+    )
+    with pytest.raises(RetrievalError, match=r"An answer of the store .* is damaged"):
+        opened.first(5)
+
+
 def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatch, exported):
     real, name = client(milvus), exported.names[0]
     monkeypatch.setattr(
