@@ -11,7 +11,9 @@ import html
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,8 +34,9 @@ from retrieval.collections.transfer import TEMPORARY
 from retrieval.errors import RetrievalError
 
 MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a web folder
-MAX_FOLDERS = 10_000  # in a web folder: a hostile server can invent new ones for ever
+MAX_FOLDERS = 10_000  # in a web or sftp folder: a hostile server can invent new ones for ever
 MAX_PAGE = 20_000_000  # bytes of a page that lists a folder
+MAX_LIST = 300_000_000  # bytes of the paths on an sftp server: 2 million of 100 letters
 MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
 
 _LINK = re.compile(
@@ -89,8 +92,8 @@ def _place(address: str) -> _Zip | _Folder:
 class Remote(Collection):
     """A collection that is read through fsspec.
 
-    address: with user, password and query, where it has them. missing: folders that a web page
-    links to and that are not there.
+    address: with user, password and query, where it has them. missing: folders that are mentioned
+    in the list of another and whose own list cannot be read.
     """
 
     address: str = field(default="", repr=False)
@@ -123,7 +126,7 @@ class Remote(Collection):
     def check_folder(self, folder: PurePath, gone: str) -> bool:
         name = folder.as_posix()
         if name in self.missing:
-            raise unreadable(f"{name} in {_shown(self.address)}", "its page is not there")
+            raise unreadable(f"{name} in {_shown(self.address)}", "its list is not there")
         with _errors_explained(self.address):
             return self.place.check_folder(name, gone, name in self._with_pictures)
 
@@ -144,7 +147,8 @@ class _Folder:
         self.address = address
         self.files, path = _connected(address)
         self.start = path.rstrip("/") + "/"
-        self.web = address.startswith(("http://", "https://"))  # whose paths are percent-encoded
+        self.scheme = address.partition("://")[0]
+        self.web = self.scheme in ("http", "https")  # whose paths are percent-encoded
 
     def listed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the pictures, and of the missing folders (``Remote.missing``)."""
@@ -155,29 +159,58 @@ class _Folder:
         others = 0
         with _errors_explained(self.address):
             if self.web:
-                found, away = _linked(self.start, self.files.cat_file)
-                missing = [
-                    unquote(folder[len(self.start) : -1], errors="surrogateescape")
-                    for folder in away
-                ]
+                found: Iterable[str] = _linked(self.start, self.files.cat_file, missing)
+            elif self.scheme in ("sftp", "ssh"):
+                found = self._listed_by_sftp(missing)
             else:
                 found = self.files.find(self.start)
-        for path in found:
-            name = path.removeprefix(self.start)
-            if self.web:
-                name = unquote(name, errors="surrogateescape")  # as names of files are read
-            parts = PurePosixPath(name).parts
-            if not path.startswith(self.start) or any(part.startswith(".") for part in parts):
-                continue
-            if PurePosixPath(name).suffix.lower() in SUFFIXES:
-                names.add(check_name(name))
-            else:
-                others += 1
-        return in_order(names, others, _shown(self.address)), tuple(missing)
+            for path in found:
+                name = self._name(path)
+                parts = PurePosixPath(name).parts
+                if not path.startswith(self.start) or any(part.startswith(".") for part in parts):
+                    continue
+                if PurePosixPath(name).suffix.lower() in SUFFIXES:
+                    names.add(check_name(name))
+                else:
+                    others += 1
+        folders = tuple(self._name(folder).rstrip("/") for folder in missing)
+        return in_order(names, others, _shown(self.address)), folders
+
+    def _listed_by_sftp(self, missing: list[str]) -> Iterator[str]:
+        """Paths of all files; links count as files. fsspec's own list has no limits.
+
+        missing: takes the subfolders that cannot be listed.
+        """
+        waiting, folders, size = [self.start], 0, 0
+        while waiting:
+            folder = waiting.pop()
+            folders += 1
+            try:
+                for entry in self.files.ftp.listdir_iter(folder):
+                    path = folder + entry.filename
+                    size += sys.getsizeof(path)
+                    if size > MAX_LIST or folders > MAX_FOLDERS:
+                        raise RetrievalError(
+                            f"{_shown(self.address)} is too large to be read by sftp: it has more "
+                            f"than {MAX_FOLDERS:,} folders or about 2 million files. Name a folder "
+                            "in it."
+                        )
+                    if stat.S_ISDIR(entry.st_mode or 0):
+                        waiting.append(path + "/")
+                    else:
+                        yield path
+            except (FileNotFoundError, PermissionError):
+                if folder == self.start:
+                    raise
+                missing.append(folder)
+
+    def _name(self, path: str) -> str:
+        name = path.removeprefix(self.start)
+        return unquote(name, errors="surrogateescape") if self.web else name  # as files are named
 
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
-        """Whether a folder is there. Raises an error where it cannot be read, as fsspec's ``find``
-        leaves such folders out without an error.
+        """Whether a folder is there. Raises an error where it cannot be read, as ``listed`` leaves
+        such folders out without an error.
 
         An sftp folder that may be listed but not entered, as after ``chmod -R 644``, looks empty. A
         web server may send a log-in page in place of the list and of each picture.
@@ -218,12 +251,13 @@ class _Folder:
             raise FileNotFoundError(address) from error
 
 
-def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[str]]:
-    """Addresses of all files below a web folder, and of the folders that are not there.
+def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> list[str]:
+    """Addresses of all files below a web folder.
 
     The page of a folder links to its files and subfolders. fsspec's own reader has no limits here:
     3 kB of blanks keep it busy for minutes.
-    start: address of the folder, with its slash. fetch: gives the page at an address.
+    start: address of the folder, with its slash. fetch: gives the page at an address. missing:
+    takes the subfolders that are not there.
     """
     refused = RetrievalError(
         f"{_shown(start)} is too large to be read from the web: it has more than {MAX_FILES:,} "
@@ -231,7 +265,6 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[
     )
     files: set[str] = set()
     folders, waiting = {start}, [start]
-    missing: list[str] = []
     while waiting:
         folder = waiting.pop()
         try:
@@ -258,7 +291,7 @@ def _linked(start: str, fetch: Callable[[str], bytes]) -> tuple[list[str], list[
                 waiting.append(link)
             if len(files) > MAX_FILES or len(folders) > MAX_FOLDERS:
                 raise refused
-    return list(files), missing
+    return list(files)
 
 
 class _Zip:

@@ -40,7 +40,8 @@ def linked(pages):
         return found[address].encode()
 
     found = {START + name: page for name, page in pages.items()}
-    files, missing = remote._linked(START, fetch)
+    missing = []
+    files = remote._linked(START, fetch, missing)
     return [sorted(name.removeprefix(START) for name in names) for names in (files, missing)]
 
 
@@ -62,7 +63,7 @@ def test_folders_in_folders_for_ever(monkeypatch):
         asked.append(address)
         return b'<a href="a/"> <a href="b/">'
 
-    refused("too large to be read from the web", remote._linked, START, fetch)
+    refused("too large to be read from the web", remote._linked, START, fetch, [])
     assert len(asked) < 100
 
 

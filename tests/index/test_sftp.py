@@ -26,9 +26,10 @@ class Files(paramiko.SFTPServerInterface):
     """The files of this machine.
 
     silent_at, forbidden: the file that it never answers for, and the one that may not be read.
+    closed: the folder that may not be listed.
     """
 
-    silent_at, forbidden = "", ""
+    silent_at, forbidden, closed = "", "", ""
     ended = threading.Event()
 
     def stat(self, path):
@@ -40,6 +41,8 @@ class Files(paramiko.SFTPServerInterface):
     lstat = stat
 
     def list_folder(self, path):
+        if self.closed and path.rstrip("/").endswith(self.closed):
+            return paramiko.SFTP_PERMISSION_DENIED
         return [
             paramiko.SFTPAttributes.from_stat(os.stat(f"{path}/{name}"), name)
             for name in os.listdir(path)
@@ -107,3 +110,34 @@ def test_a_server_that_stops_answering(address, tmp_path, monkeypatch):
 def test_a_file_that_may_not_be_read_is_named(address, tmp_path, monkeypatch):
     monkeypatch.setattr(Files, "forbidden", "b.png")
     refused("^b.png in sftp://127.*Permission denied", indexed, address, tmp_path)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(address, tmp_path, monkeypatch):
+    monkeypatch.setattr(Files, "closed", "sub")
+    assert open_anywhere(address).names == ("a.png", "b.png")
+    assert "the pictures there are left out: sub." in open_anywhere(address).note
+    monkeypatch.setattr(Files, "closed", "photos")
+    refused("photos cannot be read: Permission denied", open_anywhere, address)
+
+
+def test_a_list_without_an_end(address, monkeypatch):
+    """One of 3 million names took 1.4 GB, and the list went on."""
+    given = []
+
+    def more(handle):
+        given.append(len(given))
+        return [paramiko.SFTPAttributes.from_stat(os.stat("/"), f"{given[-1]}.jpg")]
+
+    monkeypatch.setattr(paramiko.SFTPHandle, "_get_next_files", more)
+    monkeypatch.setattr(remote, "MAX_LIST", 100_000)
+    refused("too large to be read by sftp: .* Name a folder in it", open_anywhere, address)
+    assert len(given) < 2000
+
+
+def test_folders_in_folders_without_an_end(address, monkeypatch):
+    def list_folder(files, path):
+        return [paramiko.SFTPAttributes.from_stat(os.stat("/"), "sub")]
+
+    monkeypatch.setattr(Files, "list_folder", list_folder)
+    monkeypatch.setattr(remote, "MAX_FOLDERS", 50)
+    refused("has more than 50 folders", open_anywhere, address)
