@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -128,7 +129,9 @@ with notices.errors_shown():
         st.info(
             f"On this page: up to {MAX_PICTURES:,} pictures. This collection has {len(opened):,}."
         )
-        st.code(f"python -m retrieval groups {path} --csv groups.csv", language="sh")
+        st.code(
+            f"python -m retrieval groups {os.path.relpath(path)} --csv groups.csv", language="sh"
+        )
         st.stop()
     opened = opened.first(len(opened))
 confirmed = find_pairs(path, collection)

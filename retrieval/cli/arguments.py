@@ -15,6 +15,7 @@ from retrieval.index.milvus import Address, is_address
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
 T = TypeVar("T")
+MAX_NUMBER = 10**9  # some libraries take no larger numbers
 
 
 def command(
@@ -110,12 +111,18 @@ def place(text: str) -> Path | str:
 
 
 def positive(text: str) -> int:
+    return whole_number(text, lowest=1)
+
+
+def whole_number(text: str, lowest: int = 0) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        value = -1
+    if not lowest <= value <= MAX_NUMBER:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number from {lowest} to a billion"
+        )
     return value
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval import methods
-from retrieval.cli.arguments import command, positive
+from retrieval.cli.arguments import command, positive, whole_number
 from retrieval.cli.download import download_missing
 from retrieval.cli.output import Bar
 from retrieval.collections import open_collection
@@ -41,7 +41,7 @@ def add(commands) -> None:
     # The defaults are those of each trainer's Settings, whose import would take seconds.
     train.add_argument(
         "--epochs",
-        type=_whole_number,
+        type=whole_number,
         metavar="N",
         help="at most (sir 10, delf 6, cnn-irwnha 4); 0: only what is fitted: whitening, PCA",
     )
@@ -58,7 +58,7 @@ def add(commands) -> None:
         metavar="N",
         help="epochs without a better validation after which it stops (5)",
     )
-    train.add_argument("--seed", type=_whole_number, metavar="N", help="of all that is random (0)")
+    train.add_argument("--seed", type=whole_number, metavar="N", help="of all that is random (0)")
     train.add_argument(
         "--tuples", type=positive, metavar="N", help="in an epoch of cnn-irwnha (250)"
     )
@@ -104,12 +104,6 @@ def _train(args: argparse.Namespace) -> None:
         )
     print(f"trained: {path}; use it with --method {args.method} --checkpoint {path}")
     print(f"curves: {path.with_suffix('.csv')}, {path.with_suffix('.png')}")
-
-
-def _whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
 
 
 def _learning_rate(text: str) -> float:

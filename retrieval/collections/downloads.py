@@ -6,6 +6,7 @@ pictures are unpacked in another folder, which is then renamed.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -163,7 +164,7 @@ def _bring_pictures(
         flat.rename(pictures)
     except RetrievalError as error:
         # Bad archives are deleted, else they would be used again; those on a full disk are kept.
-        if getattr(error.__cause__, "errno", None) is None:
+        if getattr(error.__cause__, "errno", None) in (None, errno.ENAMETOOLONG):
             for archive in archives:
                 archive.unlink()
         raise

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
+KEYS = ("image", "landmark", "bbox", *LABELS, "good")  # of a query, where pictures have names
 LONGEST_NAME = 4096  # characters: no system has longer paths
 MAX_BYTES = 32_000_000  # of JSON, which takes up to twenty times as much in memory
 MAX_CHARACTERS = 128_000_000  # of all names together
@@ -224,6 +225,10 @@ def _from_named(content: dict, suffix: str) -> GroundTruth:
     gnd = []
     _check_labels(entries)
     for entry in entries:
+        if unknown := entry.keys() - KEYS:
+            raise _Contradiction(
+                f"{entry['image']} has {min(map(str, unknown))}; a query may have {', '.join(KEYS)}"
+            )
         counted = {"bbx": entry.get("bbox"), "landmark": entry.get("landmark")}
         for kind in (*LABELS, "good"):
             if kind in entry:

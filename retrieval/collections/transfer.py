@@ -105,7 +105,10 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
         if request.full_url.startswith("https:") and not address.startswith("https:"):
             raise RetrievalError(f"{request.full_url} leads to {address}, without encryption.")
         file.close()  # urllib would read its whole body, which may be endless
-        return super().redirect_request(request, file, code, message, headers, address)
+        following = super().redirect_request(request, file, code, message, headers, address)
+        if following is not None and _domain(address) != _domain(request.full_url):
+            following.add_header("User-Agent", AGENT)  # the other may name the user
+        return following
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -121,6 +124,11 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler())
     return opener
+
+
+def _domain(address: str) -> list[str]:
+    """The end of a host name, by which commons and upload.wikimedia.org are one."""
+    return (urlsplit(address).hostname or "").split(".")[-2:]
 
 
 def check_address(address: str) -> str:

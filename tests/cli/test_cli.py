@@ -438,6 +438,14 @@ def test_help_and_methods_are_quick(words):
     assert done.stdout
 
 
+@pytest.mark.parametrize("option", ["--epochs", "--seed", "--batch"])
+@pytest.mark.parametrize("number", ["-1", "1" * 20, "1" * 5000])
+def test_numbers_that_libraries_do_not_take(run, option, number):
+    code, _, error = run("train", "delf", "somewhere", "--out", "a.pth", f"{option}={number}")
+    assert code == 2
+    assert "is not a whole number from " in error
+
+
 def test_help_states_the_true_defaults(monkeypatch, capsys):
     from retrieval.ranking import groups
     from retrieval.training import delf, siamese, sir

@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self):
         self.files, self.etags, self.break_after, self.answers = {}, {}, {}, {}
-        self.asked, self.ranges, self.lengths = [], True, True
+        self.asked, self.agents, self.ranges, self.lengths = [], {}, True, True
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,6 +50,7 @@ class Server:
     def answer(self, handler):
         path = handler.path
         self.asked.append((path, handler.headers.get("Range")))
+        self.agents[path] = handler.headers.get("User-Agent")
         if self.answers.get(path):
             code, headers = self.answers[path].pop(0)
             handler.send_response(code)
@@ -326,6 +327,17 @@ def test_redirects_within_http_are_followed(server, tmp_path):
         fetch(f"{server.root}/loop", tmp_path / "b.bin")
 
 
+def test_the_address_of_the_user_is_sent_to_no_other_host(server, tmp_path):
+    server.files["/b.bin"] = server.files["/c.bin"] = CONTENT
+    elsewhere = server.root.replace("127.0.0.1", "localhost")
+    server.answers["/a.bin"] = [(302, {"Location": f"{elsewhere}/b.bin"})]
+    server.answers["/here"] = [(302, {"Location": f"{server.root}/c.bin"})]
+    for path in ("/a.bin", "/here"):
+        fetch(f"{server.root}{path}", tmp_path / path.strip("/"), agent="demo (me@example.org)")
+    asked, elsewhere, here = (server.agents[path] for path in ("/a.bin", "/b.bin", "/c.bin"))
+    assert (asked, elsewhere, here) == ("demo (me@example.org)", "retrieval-demo", asked)
+
+
 def test_nobody_listens(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "PAUSE", 0)
     with pytest.raises(RetrievalError, match="cannot be downloaded now: Connection refused"):
@@ -423,6 +435,7 @@ def test_paris_lies_in_two_archives_with_folders(server, monkeypatch):
         (lambda data: tgz(["oxford_000000.jpg"]), "lack 5062 of 5063 pictures"),
         (lambda data: tgz(["a/x.jpg", "b/x.jpg"]), r"hold x\.jpg twice"),
         (lambda data: gzip.compress(bytes(150_000_000), 1), "larger than"),
+        (lambda data: tgz(["x" * 300 + ".jpg"]), "could not be unpacked"),
     ],
 )
 def test_bad_archives_leave_no_collection(server, roxford, spoil, words):

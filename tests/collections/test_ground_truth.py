@@ -187,6 +187,7 @@ def test_a_ground_truth_that_contradicts_itself_is_refused(change, words, tmp_pa
         '{"database": 3}',
         '{"database": ["a"], "queries": 3}',
         '{"database": ["a"], "queries": [{"easy": []}]}',
+        '{"database": ["a"], "queries": [{"image": "a", "box": [0, 0, 5, 5]}]}',
     ],
 )
 def test_no_ground_truth_at_all(content, tmp_path):

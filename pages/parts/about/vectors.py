@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import altair
 import numpy as np
 import streamlit as st
@@ -43,7 +45,7 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     except RetrievalError as error:  # of an earlier index: the other steps can be shown
         st.warning(plain(str(error)))
         return opened, described, None
-    again = f"`python -m retrieval ablate {path}`"
+    again = f"`python -m retrieval ablate {os.path.relpath(path)}`"
     if variants is not None and not variants.fits(described):
         st.warning(f"The variants of this index were computed with another network; run {again}")
         return opened, described, None
