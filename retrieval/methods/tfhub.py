@@ -69,6 +69,7 @@ class HubDELF(Method):
         if (
             locations.shape != (len(scores), 2)
             or descriptors.ndim != 2
+            or not descriptors.shape[1]  # FAISS would divide by it and crash
             or not len(scales) == len(scores) == len(descriptors)
             or not all(
                 np.isfinite(array).all() for array in (locations, scales, scores, descriptors)

@@ -5,6 +5,7 @@ Our reader runs a part of the file. It is held against tensorflow-hub, which run
 
 import hashlib
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -419,6 +420,17 @@ def test_a_module_that_never_ends_or_takes_the_memory(tf, tmp_path, monkeypatch)
     for number, (_, words) in [*enumerate(wrong), (0, wrong[0])]:
         with pytest.raises(RetrievalError, match=words):
             delf.describe(Image.new("RGB", (60, 40), (10 * number, 0, 0)))
+
+
+def test_descriptors_without_numbers(tmp_path, monkeypatch, picture):
+    """FAISS divided by their length, which ended the command."""
+    (tmp_path / "saved_model.pb").touch()
+    shapes = {"locations": (3, 2), "scales": 3, "scores": 3, "descriptors": (3, 0)}
+    outputs = {key: np.ones(shape) for key, shape in shapes.items()}
+    program = SimpleNamespace(path=tmp_path, ask=lambda values: outputs)
+    monkeypatch.setattr(tfhub, "_program", lambda path, sha256: program)
+    with pytest.raises(RetrievalError, match="gives no valid features"):
+        methods.load("delf", tmp_path).describe(picture)
 
 
 def test_functions_that_call_nobody(tf):
