@@ -47,6 +47,19 @@ MATCHERS = {
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two pictures to match.
+
+    box: of the query picture. sizes: (width, height) of each original.
+    """
+
+    query_picture: query.QueryPicture
+    box: Box | None
+    other: query.QueryPicture
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The result of a matcher for two pictures.
 
@@ -69,19 +82,12 @@ class Comparison:
         return len(self.similarity)
 
 
-def match_pictures(
-    matcher_name: str,
-    extractor: Extractor,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    other: query.QueryPicture,
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-) -> Comparison:
+def match_pictures(matcher_name: str, extractor: Extractor, pair: Pair) -> Comparison:
     """Match two pictures with a matcher of MATCHERS, by the settings on the page.
 
-    box: of the query picture. sizes: (width, height) of each original. Raises RetrievalError where
-    a picture cannot be read.
+    Raises RetrievalError where a picture cannot be read.
     """
+    query_picture, box, other, sizes = pair.query_picture, pair.box, pair.other, pair.sizes
     a = extractor.features(query_picture.source, query_picture.key, box)
     b = extractor.database_features(other)
     similarity, tolerance, model = chosen_settings(MATCHERS[matcher_name].features)

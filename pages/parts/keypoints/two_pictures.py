@@ -19,6 +19,7 @@ from pages.parts.keypoints.matching import (
     MATCHERS,
     Comparison,
     Matcher,
+    Pair,
     choose_settings,
     chosen_settings,
     match_pictures,
@@ -29,7 +30,6 @@ from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots
-from retrieval.images import Box
 from retrieval.ranking import confidence, geometry
 from retrieval.ranking.geometry import NOISE_FLOOR
 from retrieval.ranking.ranking import Ranking
@@ -81,15 +81,15 @@ def show_two_pictures(
             ),
             strict=True,
         )
+        pair = Pair(query_picture, box, other, sizes)
         columns = st.columns(2, gap="medium") if len(matcher_names) > 1 else [st.container()]
         for number, name in enumerate(matcher_names):
             if number == len(columns):  # a third matcher begins another row
                 columns = [*columns, *st.columns(2, gap="medium")]
             with columns[number]:
                 extractor = extractors[MATCHERS[name].features]
-                comparison = match_pictures(name, extractor, query_picture, box, other, sizes)
                 _show_comparison(
-                    name, extractor, comparison, query_picture, box, other, jpegs, sizes
+                    name, extractor, match_pictures(name, extractor, pair), pair, jpegs
                 )
         own = query_picture.own_name
         if ranking is not None and votes is not None and other.own_name not in (None, own):
@@ -146,7 +146,7 @@ def _choose_second_picture(
         state["kp-result"] = next((name for name in names if name != query_picture.name), names[0])
     own = query_picture.own_name
     places = {name: place for place, name in enumerate(names)}
-    ranks = {name: rank for rank, name in enumerate((one for one in names if one != own), 1)}
+    ranks = {name: rank for rank, name in enumerate((name for name in names if name != own), 1)}
 
     def option(name: str) -> str:
         if ranking is None:
@@ -173,17 +173,15 @@ def _show_comparison(
     matcher_name: str,
     extractor: Extractor,
     comparison: Comparison,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    other: query.QueryPicture,
+    pair: Pair,
     jpegs: tuple[bytes, bytes],
-    sizes: tuple[tuple[int, int], tuple[int, int]],
 ) -> None:
     """Show the result of one matcher: the verdict, the matches, and one picture over the other.
 
-    jpegs: copies of both pictures. sizes: (width, height) of each original.
+    jpegs: copies of both pictures.
     """
     matcher, verification = MATCHERS[matcher_name], comparison.verification
+    query_picture, box, other, sizes = pair.query_picture, pair.box, pair.other, pair.sizes
     if not _show_verdict(matcher, comparison):
         return
     confirmed = verification.matrix is not None and comparison.inlier_count >= matcher.min_inliers
@@ -199,13 +197,7 @@ def _show_comparison(
         outlines,
         f"kp-matches-{matcher_name}",
     )
-    similarity, tolerance, model = chosen_settings(matcher.features)
-    way = "LighterGlue" if matcher_name == "lighterglue" else f"similarity at least {similarity:g}"
-    note = (
-        f"{Path(query_picture.name).name} and {Path(other.name).name} · {extractor.checkpoint}, "
-        f"{way}, {model}, tolerance {100 * tolerance:g} %"
-    )
-    note = with_credits(note, query_picture.credit, other.credit)
+    note = _note(matcher_name, extractor, pair)
     outliers = state["kp-outliers"]
     rows = _match_rows(comparison)
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()
@@ -235,6 +227,18 @@ def _show_comparison(
         above, below = opened()
         aligned = plots.aligned(above, sizes[0], below, sizes[1], verification.matrix)
         compare.aligned(below, aligned, f"kp-aligned-{matcher_name}")
+
+
+def _note(matcher_name: str, extractor: Extractor, pair: Pair) -> str:
+    """The line below a drawing of matches: pictures, settings and credits."""
+    similarity, tolerance, model = chosen_settings(MATCHERS[matcher_name].features)
+    way = "LighterGlue" if matcher_name == "lighterglue" else f"similarity at least {similarity:g}"
+    names = f"{Path(pair.query_picture.name).name} and {Path(pair.other.name).name}"
+    return with_credits(
+        f"{names} · {extractor.checkpoint}, {way}, {model}, tolerance {100 * tolerance:g} %",
+        pair.query_picture.credit,
+        pair.other.credit,
+    )
 
 
 def _match_rows(comparison: Comparison) -> list[dict]:
