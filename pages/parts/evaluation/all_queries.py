@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import streamlit as st
 
@@ -50,7 +50,6 @@ def show_all_queries(
     note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
     key = (view, collection.name, protocol, *(entry.cache_key for entry in shown))
     name = f"{collection.name}-{protocol}-{view.split()[0].lower()}"
-    rows: list[dict]
     if view == CURVES:
         st.markdown(
             "Going down a ranking, **recall** is the share of the right pictures found so far, and "
@@ -58,12 +57,13 @@ def show_all_queries(
             "precision at this recall or a higher one, as a mean over the queries. Higher is "
             "better."
         )
-        rows = [
-            {"Recall": float(level)}
-            | {label: round(float(scored.curve[n]), 6) for label, scored in scores.items()}
-            for n, level in enumerate(RECALL_LEVELS)
-        ]
-        figure(name, key, lambda: plots.curves(scores, note), "Precision over recall", rows)
+        figure(
+            name,
+            key,
+            lambda: plots.curves(scores, note),
+            "Precision over recall",
+            _curve_rows(scores),
+        )
     elif view == DISTRIBUTION:
         st.markdown(
             "How many queries have a low AP and how many a high one, which their mean hides."
@@ -71,19 +71,13 @@ def show_all_queries(
         rows = query_rows(collection, scores, plots.queries_order(scores, "AP"))
         figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
     elif view == LANDMARKS:
-        means = {label: scored.by_landmark(collection.queries) for label, scored in scores.items()}
         st.markdown("The mean of the AP over the queries of each landmark.")
-        rows = [
-            {"Landmark": landmark}
-            | {label: round(of_run[landmark], 6) for label, of_run in means.items()}
-            for landmark in next(iter(means.values()))
-        ]
         figure(
             name,
             key,
             lambda: plots.landmarks(scores, collection.queries, note),
             "Mean AP of each landmark",
-            rows,
+            _landmark_rows(scores, collection),
         )
     else:
         order = plots.queries_order(scores, "AP")
@@ -94,6 +88,25 @@ def show_all_queries(
             _show_queries(collection, first.run.scores[protocol], numbers, title)
         st.caption(plain(note))
         downloads(name, query_rows(collection, scores, order))
+
+
+def _curve_rows(scores: Mapping[str, Scores]) -> list[dict]:
+    """A row for each level of recall: the precision of each run."""
+    return [
+        {"Recall": float(level)}
+        | {label: round(float(scored.curve[n]), 6) for label, scored in scores.items()}
+        for n, level in enumerate(RECALL_LEVELS)
+    ]
+
+
+def _landmark_rows(scores: Mapping[str, Scores], collection: Collection) -> list[dict]:
+    """A row for each landmark: the mean AP of each run."""
+    means = {label: scored.by_landmark(collection.queries) for label, scored in scores.items()}
+    return [
+        {"Landmark": landmark}
+        | {label: round(of_run[landmark], 6) for label, of_run in means.items()}
+        for landmark in next(iter(means.values()))
+    ]
 
 
 def _show_queries(
