@@ -147,20 +147,24 @@ class Ablation:
 
     def scores(self, steps: Steps, p: float, layer: bool) -> np.ndarray:
         """Cosines (N,) of a picture with all pictures of the index, at one scale."""
-        mine, theirs = steps.pooled(p), self.pooled[int(np.flatnonzero(self.exponents == p)[0])]
+        vector, database = steps.pooled(p), self._pooled(p)
         if layer:
-            mine, theirs = project(mine, steps.layer), project(theirs, steps.layer)
-        return theirs @ mine
+            vector, database = project(vector, steps.layer), project(database, steps.layer)
+        return database @ vector
 
     def scores_of_scales(self, steps: Steps, count: int) -> np.ndarray:
         """Cosines (N,) by the mean of the first ``count`` scales: 1, 2, or all of the method's."""
-        mine = unit(np.mean([steps.at_scale(scale) for scale in range(count)], axis=0))
+        vector = unit(np.mean([steps.at_scale(scale) for scale in range(count)], axis=0))
         if count == len(steps.maps):
-            return self.whole @ mine
+            return self.whole @ vector
         if count == 1:
             return self.scores(steps, steps.exponent, True)
-        own = self.pooled[int(np.flatnonzero(self.exponents == steps.exponent)[0])]
-        return unit((project(own, steps.layer) + self.second) / 2) @ mine
+        first = project(self._pooled(steps.exponent), steps.layer)
+        return unit((first + self.second) / 2) @ vector
+
+    def _pooled(self, p: float) -> np.ndarray:
+        """(N, C): the vectors that are pooled with exponent p."""
+        return self.pooled[int(np.flatnonzero(self.exponents == p)[0])]
 
 
 def make(
@@ -213,6 +217,11 @@ def make(
         arrays |= _scored(ablation, index, collection, query_steps)
     else:
         arrays |= _without_scores(exponents, method)
+    _save(index, collection, arrays)
+    return _ablation(index, arrays)
+
+
+def _save(index: Index, collection: Collection, arrays: dict[str, np.ndarray]) -> None:
     try:
         with files.replacing(index.path / FILE) as file:
             digests = {
@@ -225,7 +234,6 @@ def make(
         raise RetrievalError(
             f"The ablation cannot be kept in {index.path}: {error.strerror or error}."
         ) from error
-    return _ablation(index, arrays)
 
 
 def load(index: Index, collection: Collection) -> Ablation | None:

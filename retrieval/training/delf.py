@@ -377,16 +377,7 @@ def train(
         f"{len(trunk.rows)} matching pairs; {len(trunk.training)} pictures to train on, "
         f"{len(trunk.held_out)} of other landmarks to validate on"
     )
-    if not len(trunk.rows):
-        raise RetrievalError(
-            f"No two pictures of a landmark of {collection.title} match, and training needs such "
-            "pairs: add pictures that show a landmark from the same side."
-        )
-    if settings.trunk == "correspondences" and not len(trunk.held_out_rows):
-        raise RetrievalError(
-            f"No two of the pictures of {collection.title} that are held out to validate on match, "
-            "and correspondences need such pairs: add pictures, or choose another --trunk."
-        )
+    _check_matches(trunk, collection.title)
     best = 0
     if settings.trunk != "frozen":
         best = train_stage(trunk, settings, journal, history, progress, say)
@@ -401,6 +392,20 @@ def train(
     return journal.write_network(
         result.file_content(checkpoint, tensors, record, pooling="attention")
     )
+
+
+def _check_matches(trunk: Trunk, title: str) -> None:
+    """Raise RetrievalError where no pictures match. title: of the collection."""
+    if not len(trunk.rows):
+        raise RetrievalError(
+            f"No two pictures of a landmark of {title} match, and training needs such pairs: add "
+            "pictures that show a landmark from the same side."
+        )
+    if trunk.settings.trunk == "correspondences" and not len(trunk.held_out_rows):
+        raise RetrievalError(
+            f"No two of the pictures of {title} that are held out to validate on match, and "
+            "correspondences need such pairs: add pictures, or choose another --trunk."
+        )
 
 
 def _checkpoint(start: str | None) -> checkpoints.Checkpoint:

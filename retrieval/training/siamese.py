@@ -252,18 +252,7 @@ def train(
         f"{len(matches)} matching pairs of {len(stage.queries)} pictures; {len(stage.training)} "
         f"to train on, {len(stage.held_out)} of other landmarks to validate on"
     )
-    group_count = len(np.unique(matches.group))
-    if len(matches) < MIN_PAIRS or group_count <= NEGATIVES:
-        raise RetrievalError(
-            f"Too few pictures of {collection.title} match: {len(matches)} pairs in {group_count} "
-            f"groups. Training needs {MIN_PAIRS} pairs in {NEGATIVES + 1} groups: add pictures of "
-            "the same things."
-        )
-    if not len(stage.queries):
-        raise RetrievalError(
-            f"No two training pictures of {collection.title} match: all that match are held out to "
-            "validate on. Add pictures of the other landmarks."
-        )
+    _check_matches(stage, collection.title)
     history: list[dict[str, Any]] = []
     best = train_stage(stage, settings, journal, history, progress, say)
     labels = "landmark" if settings.pairs == "labels" else "none"
@@ -278,6 +267,22 @@ def train(
     return journal.write_network(
         result.file_content(checkpoint, tensors, record, **cirtorch, outputdim=len(bias))
     )
+
+
+def _check_matches(stage: Siamese, title: str) -> None:
+    """Raise RetrievalError where too few pictures match. title: of the collection."""
+    pair_count, group_count = len(stage.matches), len(np.unique(stage.matches.group))
+    if pair_count < MIN_PAIRS or group_count <= NEGATIVES:
+        raise RetrievalError(
+            f"Too few pictures of {title} match: {pair_count} pairs in {group_count} groups. "
+            f"Training needs {MIN_PAIRS} pairs in {NEGATIVES + 1} groups: add pictures of the same "
+            "things."
+        )
+    if not len(stage.queries):
+        raise RetrievalError(
+            f"No two training pictures of {title} match: all that match are held out to validate "
+            "on. Add pictures of the other landmarks."
+        )
 
 
 def _whitening(stage: Siamese) -> tuple[np.ndarray, np.ndarray]:
