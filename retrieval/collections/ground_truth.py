@@ -254,19 +254,9 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
     """
     stems = {PurePosixPath(name).stem: index for index, name in enumerate(names)}
     times = Counter(PurePosixPath(name).stem for name in names)
-    paths: dict[str, dict[str, Path]] = {}  # query → kind of file → path
-    for path in sorted(folder.iterdir()):
-        if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
-            paths.setdefault(match["query"], {})[match["kind"]] = path
-    # The limit is for all files together: three of 32 MB with short lines took 2.4 GB.
-    if sum(path.stat().st_size for kinds in paths.values() for path in kinds.values()) > MAX_BYTES:
-        raise RetrievalError(
-            f"The text files in {folder} are too large for ground truth: together they may have "
-            f"{MAX_BYTES // 1_000_000} MB."
-        )
     queries = []
     absent: set[str] = set()
-    for key, kinds in paths.items():
+    for key, kinds in _text_files(folder).items():
         missing = {"query", "good", "ok", "junk"} - set(kinds)
         if missing:
             raise RetrievalError(
@@ -303,6 +293,21 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         else ""
     )
     return GroundTruth(names, tuple(queries), note)
+
+
+def _text_files(folder: Path) -> dict[str, dict[str, Path]]:
+    """The text files of the classic form in a folder: query → kind of file → path."""
+    paths: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := _TEXT_FILE.fullmatch(path.name)) and path.is_file():  # and no pipe
+            paths.setdefault(match["query"], {})[match["kind"]] = path
+    # The limit is for all files together: three of 32 MB with short lines took 2.4 GB.
+    if sum(path.stat().st_size for kinds in paths.values() for path in kinds.values()) > MAX_BYTES:
+        raise RetrievalError(
+            f"The text files in {folder} are too large for ground truth: together they may have "
+            f"{MAX_BYTES // 1_000_000} MB."
+        )
+    return paths
 
 
 def _read_text_files(paths: Mapping[str, Path]) -> tuple[str, list[float], dict[str, set[str]]]:

@@ -204,7 +204,6 @@ def matches(
     """
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Polygon, Rectangle
 
     sheet = images(pictures, note, 0.4, sizes)
     lines = np.stack([sheet.place(n, side) for n, side in enumerate(points)], axis=1)
@@ -223,19 +222,8 @@ def matches(
             markeredgewidth=0.7,
         )  # fmt: skip
     for number, outline in enumerate(outlines):
-        if outline is None or not np.isfinite(outline).all():
-            continue
-        corner = sheet.left[number], 0
-        frame = Rectangle(
-            corner, sheet.widths[number], sheet.heights[number], transform=sheet.axes.transData
-        )
-        for width, colour in ((5, "black"), (2.8, BOX)):
-            polygon = Polygon(
-                sheet.place(number, outline), closed=True, fill=False, color=colour,
-                linewidth=width, joinstyle="round",
-            )  # fmt: skip
-            sheet.axes.add_patch(polygon)
-            polygon.set_clip_path(frame)
+        if outline is not None and np.isfinite(outline).all():
+            _draw_outline(sheet, number, outline)
     handles = [Line2D([], [], color=INLIER, lw=2.5, label=f"{inliers.sum()} inliers")]
     if outliers:
         label = f"{(~inliers).sum()} outliers"
@@ -247,6 +235,23 @@ def matches(
         frameon=False, borderaxespad=0,
     )  # fmt: skip
     return sheet.figure
+
+
+def _draw_outline(sheet: Sheet, number: int, outline: np.ndarray) -> None:
+    """Draw a frame with these corners (4, 2) in one picture; what lies outside of it is cut off."""
+    from matplotlib.patches import Polygon, Rectangle
+
+    corner = sheet.left[number], 0
+    frame = Rectangle(
+        corner, sheet.widths[number], sheet.heights[number], transform=sheet.axes.transData
+    )
+    for width, colour in ((5, "black"), (2.8, BOX)):
+        polygon = Polygon(
+            sheet.place(number, outline), closed=True, fill=False, color=colour, linewidth=width,
+            joinstyle="round",
+        )  # fmt: skip
+        sheet.axes.add_patch(polygon)
+        polygon.set_clip_path(frame)
 
 
 def aligned(

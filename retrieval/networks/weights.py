@@ -133,23 +133,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         )
     # Fields that old files leave out, with cirtorch's own defaults.
     meta = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} | data["meta"]
-    if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
-        raise RetrievalError(
-            f"{path.name} does not say its architecture and pooling: put both into its meta."
-        )
-    if not isinstance(meta.get("settings", {}), dict):
-        raise RetrievalError(
-            f"The settings of {path.name} must be a dictionary: save the file again with one."
-        )
-    if (
-        not _is_three_numbers(meta["mean"])
-        or not _is_three_numbers(meta["std"])
-        or min(meta["std"]) <= 0
-    ):
-        raise RetrievalError(
-            f"The mean and std of {path.name} are not three numbers each: save one for each of "
-            "red, green and blue, std above 0."
-        )
+    _check_meta(meta, path.name)
     if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
         raise RetrievalError(
             f"{path.name} holds the same weights under several names; save copies."
@@ -165,6 +149,26 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         )
     head = {key: value.detach().float().numpy() for key, value in rest.items()}
     return Weights(trunk, head, meta)
+
+
+def _check_meta(meta: dict, file_name: str) -> None:
+    if not isinstance(meta.get("architecture"), str) or not isinstance(meta.get("pooling"), str):
+        raise RetrievalError(
+            f"{file_name} does not say its architecture and pooling: put both into its meta."
+        )
+    if not isinstance(meta.get("settings", {}), dict):
+        raise RetrievalError(
+            f"The settings of {file_name} must be a dictionary: save the file again with one."
+        )
+    if (
+        not _is_three_numbers(meta["mean"])
+        or not _is_three_numbers(meta["std"])
+        or min(meta["std"]) <= 0
+    ):
+        raise RetrievalError(
+            f"The mean and std of {file_name} are not three numbers each: save one for each of "
+            "red, green and blue, std above 0."
+        )
 
 
 def _is_small(meta: dict) -> bool:

@@ -99,13 +99,7 @@ def _judge(
         value = meta.get(key, {}).get("value", "")
         return (value if isinstance(value, str) else str(value or ""))[:MAX_VALUE]
 
-    if info["mime"] != "image/jpeg":
-        raise LeftOut("it is not a JPEG")
-    width, height = int(info["width"]), int(info["height"])
-    if min(width, height) < LEAST_SIDE:
-        raise LeftOut(f"its shorter side has fewer than {LEAST_SIDE} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise LeftOut(f"its longer side is more than {MAX_ASPECT} times the shorter one")
+    _check_picture(info)
     categories = value_of("Categories").split("|")
     of_content = [category for category in categories if not category.startswith(_HOUSEKEEPING)]
     for text in (Path(title).stem, *of_content):
@@ -126,8 +120,8 @@ def _judge(
     address, sha1, scaled = info["thumburl"], info["sha1"].lower(), info["thumburl"] != info["url"]
     if not address.startswith(MEDIA) or not re.fullmatch("[!-~]{1,2000}", address):
         raise LeftOut("its address is not one of Commons")
-    if scaled:
-        width, height = int(info["thumbwidth"]), int(info["thumbheight"])
+    width = int(info["thumbwidth" if scaled else "width"])
+    height = int(info["thumbheight" if scaled else "height"])
     pageid = int(page["pageid"])
     if min(width, height, pageid) < 1 or pageid > 10**12 or not re.fullmatch("[0-9a-f]{40}", sha1):
         raise ValueError
@@ -149,6 +143,17 @@ def _judge(
         ),
         landmarks=(landmark, *(name for name in landmarks if name in categories)),
     )
+
+
+def _check_picture(info: dict) -> None:
+    """Raise LeftOut for a file that is not a JPEG, is small, or is a panorama."""
+    if info["mime"] != "image/jpeg":
+        raise LeftOut("it is not a JPEG")
+    width, height = int(info["width"]), int(info["height"])
+    if min(width, height) < LEAST_SIDE:
+        raise LeftOut(f"its shorter side has fewer than {LEAST_SIDE} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise LeftOut(f"its longer side is more than {MAX_ASPECT} times the shorter one")
 
 
 def unwanted(text: str, landmark: str) -> str:
