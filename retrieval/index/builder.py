@@ -81,11 +81,7 @@ def build(
                 digests[result.name] = result.digest
                 if isinstance(result.outcome, str):
                     failed[result.name] = result.outcome
-                    if len(failed) > max(MAX_FAILED, len(digests) // 2):
-                        raise RetrievalError(
-                            f"More than {MAX_FAILED:,} pictures of {collection.name} cannot be "
-                            f"read. The first: {next(iter(failed.values()))}"
-                        )
+                    _check_most_can_be_read(collection, len(digests), failed)
                     if result.digest and result.name not in described:
                         journal.skip(result.name, result.digest, result.outcome)
                 elif result.outcome is not None:
@@ -125,6 +121,17 @@ def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:
                 break
 
 
+def _check_most_can_be_read(collection, tried: int, failed: Mapping[str, str]) -> None:
+    """Raise RetrievalError where hardly any of the pictures tried can be read.
+
+    failed: name → reason, for each that cannot.
+    """
+    if len(failed) > max(MAX_FAILED, tried // 2):
+        raise _unreadable(
+            f"More than {MAX_FAILED:,} pictures of {collection.name} cannot be read.", failed
+        )
+
+
 def _check_pictures_are_there(
     collection, names: Sequence[str], digests: Mapping[str, str], failed: Mapping[str, str]
 ) -> None:
@@ -137,11 +144,15 @@ def _check_pictures_are_there(
     """
     read = (name for name in names if name not in failed)
     if failed and not any(_digest(collection, name) == digests[name] for name in islice(read, 10)):
-        raise RetrievalError(
-            f"The pictures of {collection.name} cannot be read any more. The first: "
-            f"{next(iter(failed.values()))} What is finished is kept: run the same command again "
-            "when they are back."
-        )
+        raise _unreadable(f"The pictures of {collection.name} cannot be read any more.", failed)
+
+
+def _unreadable(sentence: str, failed: Mapping[str, str]) -> RetrievalError:
+    """The error where a build stops at pictures that cannot be read. failed: name → reason."""
+    return RetrievalError(
+        f"{sentence} The first: {next(iter(failed.values()))} What is finished is kept: run the "
+        "same command again when they can be read."
+    )
 
 
 def _digest(collection, name: str) -> str:
