@@ -79,7 +79,7 @@ def photographs() -> None:
         ],
         key="preset",
     )
-    entry = next(one for one in registered() if one.name == f"{preset}-commons")
+    entry = next(entry for entry in registered() if entry.name == f"{preset}-commons")
     if not may_download():
         command_instead(command(preset))
     elif not entry.available:
@@ -115,7 +115,7 @@ def photographers(titles: dict[str, str]) -> None:
     """A table of author, licence and source of every picture of a collection."""
     with notices.errors_shown():
         opened = {name: loaders.collection(name) for name in titles}
-    named = {name: one for name, one in opened.items() if one.credits}
+    named = {name: collection for name, collection in opened.items() if collection.credits}
     if not named:
         return
     st.subheader("Who made the photographs", anchor=False)
@@ -152,7 +152,7 @@ with notices.errors_shown():
             "Collection": title,
             "Pictures": len(loaders.collection(name)),
             "Queries": len(loaders.collection(name).queries),
-            "Indexed with": ", ".join(methods.METHODS[one].title for one in index.find(name)),
+            "Indexed with": ", ".join(methods.METHODS[method].title for method in index.find(name)),
             "From": loaders.collection(name).credit,
         }
         for name, title in titles.items()

@@ -104,7 +104,7 @@ query.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)}
 with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)
-method = next((one for one in ("cnn-irwnha", "sir", "delf") if one in paths), None)
+method = next((name for name in ("cnn-irwnha", "sir", "delf") if name in paths), None)
 if method is None:
     if collection.name == own_pictures.NAME:
         st.info("These pictures are not indexed yet: search in them once on the search page.")

@@ -26,14 +26,14 @@ def networks_here() -> None:
     st.dataframe(
         [
             {
-                "Method": methods.METHODS[one.method].title,
-                "Checkpoint": one.id,
-                "What it is": one.title,
-                "Stands in for": one.stands_in_for,
+                "Method": methods.METHODS[checkpoint.method].title,
+                "Checkpoint": checkpoint.id,
+                "What it is": checkpoint.title,
+                "Stands in for": checkpoint.stands_in_for,
             }
             for name in methods.METHODS
-            for one in checkpoints.of_method(name)
-            if not one.address
+            for checkpoint in checkpoints.of_method(name)
+            if not checkpoint.address
         ],
         hide_index=True,
         height="content",
@@ -102,22 +102,26 @@ def networks_elsewhere() -> None:
         "These networks are larger. A downloaded file is checked against the SHA-256 of its "
         "authors, where they publish one. `python -m retrieval index` then uses it."
     )
-    official = {one.id: one for one in checkpoints.REGISTRY.values() if one.address}
+    official = {
+        checkpoint.id: checkpoint
+        for checkpoint in checkpoints.REGISTRY.values()
+        if checkpoint.address
+    }
     st.dataframe(
         [
             {
-                "Checkpoint": one.id,
-                "Method": methods.METHODS[one.method].title,
-                "What it is": one.title,
-                "Size": one.size_text,
-                "On this machine": "yes" if one.available else "no",
+                "Checkpoint": checkpoint.id,
+                "Method": methods.METHODS[checkpoint.method].title,
+                "What it is": checkpoint.title,
+                "Size": checkpoint.size_text,
+                "On this machine": "yes" if checkpoint.available else "no",
             }
-            for one in official.values()
+            for checkpoint in official.values()
         ],
         hide_index=True,
         height="content",
     )
-    missing = [name for name, one in official.items() if not one.available]
+    missing = [name for name, checkpoint in official.items() if not checkpoint.available]
     if not missing:
         return
     chosen = st.selectbox("Download a network", missing, key="network")

@@ -240,8 +240,8 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def make_upright(picture: Image.Image) -> None:
-    places = "exif", "Raw profile type exif"
-    if any(len(picture.info.get(one) or b"") > picture_files.MAX_EXIF for one in places):
+    keys = "exif", "Raw profile type exif"
+    if any(len(picture.info.get(key) or b"") > picture_files.MAX_EXIF for key in keys):
         return
     # Damaged EXIF says nothing about the pixels, which are already decoded.
     with contextlib.suppress(Exception):

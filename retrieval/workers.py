@@ -146,8 +146,8 @@ class Workers:
     def _add(self, work: _Work) -> None:
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
-            mine = len(self._waiting.get(work.who, ()))
-            if waiting >= self.most or mine >= SHARE * self.most:
+            of_client = len(self._waiting.get(work.who, ()))
+            if waiting >= self.most or of_client >= SHARE * self.most:
                 raise Busy(max(1, round(waiting * self._seconds / self.count)))
             self._put(work)
         work.future.add_done_callback(partial(self._forget, work.who))
@@ -182,10 +182,10 @@ class Workers:
     def place(self, who: str, future: Future) -> int:
         """How many turns there are until that of a piece of work, 0 once it has begun."""
         with self._changed:
-            mine = [work.future for work in self._waiting.get(who, ())]
-            if future not in mine:
+            of_client = [work.future for work in self._waiting.get(who, ())]
+            if future not in of_client:
                 return self.slow.place(who, future) if self.slow else 0
-            turns, order = mine.index(future), list(self._waiting)
+            turns, order = of_client.index(future), list(self._waiting)
             # Clients before this one in the order get one turn more than those behind it.
             others = (
                 min(len(self._waiting[other]), turns + (number < order.index(who)))
@@ -197,10 +197,10 @@ class Workers:
     def _forget(self, who: str, future: Future) -> None:
         """Cancelled work makes room; other work has left the queue by then."""
         with self._changed:
-            mine = self._waiting.get(who, deque())
-            for work in [work for work in mine if work.future is future]:
-                mine.remove(work)
-                if not mine:
+            of_client = self._waiting.get(who, deque())
+            for work in [work for work in of_client if work.future is future]:
+                of_client.remove(work)
+                if not of_client:
                     del self._waiting[who]
                     self._long.discard(who)
 

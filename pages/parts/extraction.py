@@ -164,8 +164,9 @@ def xfeat_matches(
 
     def compare() -> tuple[LocalFeatures, LocalFeatures, np.ndarray, Verification] | None:
         picture = decoded(query_picture.source)
-        asked = Query(opened, np.empty(0, np.float32), picture, box, collection=collection)
-        a = verifiers.of_query(asked, "xfeat", verifiers.xfeat)
+        without_vector = np.empty(0, np.float32)
+        ranking_query = Query(opened, without_vector, picture, box, collection=collection)
+        a = verifiers.of_query(ranking_query, "xfeat", verifiers.xfeat)
         b = verifiers.DatabaseFeatures(opened, collection).features(position)
         if a is None or b is None:
             return None

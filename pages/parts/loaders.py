@@ -222,8 +222,8 @@ def search(
             wait=False,
         )
         timings = {"extraction": time.perf_counter() - started}
-        asked = Query(opened, features, picture, box, collection=collection)
-        return search_module.rank_query(asked, then=then, own=own, where=where, timings=timings)
+        described = Query(opened, features, picture, box, collection=collection)
+        return search_module.rank_query(described, then=then, own=own, where=where, timings=timings)
 
     key = "ranking", index_key, query_picture.key, box, then, where
     ranking = cached(source, key, rank, "Searching")

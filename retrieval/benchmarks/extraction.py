@@ -59,9 +59,9 @@ def extract() -> dict:
             peak = max(peak, _peak_gflops())
             expected, plain_times = plain_process.submit(_run_plain, pictures).result()
             times["plain"] += plain_times
-            ours, our_times = _timed(method.describe(p) for p in _read_ahead(pictures))
+            descriptors, our_times = _timed(method.describe(p) for p in _read_ahead(pictures))
             times["ours"] += our_times
-            cosines += [float(a @ b) for a, b in zip(expected, ours, strict=True)]
+            cosines += [float(a @ b) for a, b in zip(expected, descriptors, strict=True)]
         engines = _engines(method.trunk)
     medians = {}
     for name, pairs in times.items():
@@ -85,11 +85,11 @@ def run() -> int:
     measured = extract()
     print(f"{measured['network']}, {SIZE}×{SIZE * 3 // 4} pixels, {measured['threads']} threads")
     print(f"this machine reaches {measured['peak']:.0f} GFLOP a second of processor time")
-    for name, what in (("plain", "plain loop"), ("ours", "ours")):
+    for name, label in (("plain", "plain loop"), ("ours", "ours")):
         processor = measured[f"processor_{name}"]
         share = measured["work"] / processor / measured["peak"]
         print(
-            f"{what:11} {measured[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
+            f"{label:11} {measured[name]:7.3f} s a picture; {processor:.3f} s of processor time, "
             f"{share:.0%} of what the machine reaches"
         )
     ratio = measured["processor_plain"] / measured["processor_ours"]
@@ -238,10 +238,10 @@ def _engines(trunk: nn.Module) -> dict[str, float | None]:
     The engines take turns and compute in float32.
     """
     x = torch.rand(1, 3, SIZE * 3 // 4, SIZE)
-    ours = x.contiguous(memory_format=torch.channels_last)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
     plain = copy.deepcopy(trunk).to(memory_format=torch.contiguous_format)
     engines = {
-        "PyTorch": lambda: trunk(ours),
+        "PyTorch": lambda: trunk(channels_last),
         "ONNX Runtime": _onnx_runtime(plain, x),
         "OpenVINO": _openvino(plain, x),
     }

@@ -100,14 +100,14 @@ def same_landmark(
     def right(query: Query) -> set[int]:
         return {int(n) for kind in POSITIVE for n in query.labels.get(kind, ())}
 
-    mine = [query for query in queries if position in right(query)]
-    if not mine:
+    of_landmark = [query for query in queries if position in right(query)]
+    if not of_landmark:
         return None
-    landmark = mine[0].landmark
+    landmark = of_landmark[0].landmark
     if landmark:  # without a name, only the queries that list the picture are known to belong
-        mine = [query for query in queries if query.landmark == landmark]
-    positives = set().union(*map(right, mine))
-    junk = {int(n) for query in mine for n in query.labels.get("junk", ())} - positives
+        of_landmark = [query for query in queries if query.landmark == landmark]
+    positives = set().union(*map(right, of_landmark))
+    junk = {int(n) for query in of_landmark for n in query.labels.get("junk", ())} - positives
     others, junk_positions = (
         np.array(sorted(positions - {position}), np.int64) for positions in (positives, junk)
     )

@@ -29,7 +29,9 @@ _KINDS = {"easy": RIGHT, "hard": RIGHT, "ok": RIGHT, "junk": LEFT_OUT, "wrong": 
 
 def find(collection: Collection, name: str, box: Box | None) -> Query | None:
     """The query with this picture and box, (x1, y1, x2, y2) in pixels; None where there is none."""
-    return next((one for one in collection.queries if (one.name, one.box) == (name, box)), None)
+    return next(
+        (query for query in collection.queries if (query.name, query.box) == (name, box)), None
+    )
 
 
 def verdicts(collection: Collection, query: Query | None) -> dict[str, str]:

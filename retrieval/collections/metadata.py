@@ -40,7 +40,8 @@ def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
 
     Raises RetrievalError for a table that cannot be read.
     """
-    for path in (folder / one for one in FILES):
+    for file_name in FILES:
+        path = folder / file_name
         if path.is_file():
             return of_pictures(read_table(path), names)
     return {}

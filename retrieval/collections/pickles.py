@@ -361,9 +361,9 @@ def _array(raw: Any, dtype: Any, shape: Sequence[int], order: Literal["C", "F"])
 def _size(args: Any) -> int:
     """Bytes in the arguments of a function, with eight for each item of a list."""
     size = 8 * len(of_kind(args, list))
-    for one in args:
-        if hasattr(one, "__len__"):
-            size += len(one) * (1 if isinstance(one, str | bytes | bytearray) else 8)
+    for arg in args:
+        if hasattr(arg, "__len__"):
+            size += len(arg) * (1 if isinstance(arg, str | bytes | bytearray) else 8)
     return size
 
 

@@ -115,7 +115,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         _check_packed(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
         rehearsal.rehearse(_load, path)
         # Of two with one name, scipy reads the first; and an item of a cell takes 150 bytes.
-        stated = sorted(one for one in whosmat(path) if one[0] in expected)
+        stated = sorted(entry for entry in whosmat(path) if entry[0] in expected)
         numbers = all(kind in ("single", "double") for *_, kind in stated)
         fine = numbers and [(name, shape) for name, shape, _ in stated] == [*expected.items()]
         if fine:

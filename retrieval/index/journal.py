@@ -46,12 +46,12 @@ class Journal:
         stamp = self.folder / IDENTITY
         lines = self.folder / "journal.jsonl"
         try:
-            mine = json.loads(files.read(stamp, LONGEST)) == self.identity
+            same = json.loads(files.read(stamp, LONGEST)) == self.identity
         except (OSError, ValueError, RecursionError):  # damaged: no command can use it
-            mine = None
-        if mine:
+            same = None
+        if same:
             self._recover()
-        elif mine is False and lines.is_file() and lines.stat().st_size:
+        elif same is False and lines.is_file() and lines.stat().st_size:
             raise RetrievalError(
                 f"{self.folder} keeps the pictures of an unfinished build with another method or "
                 "other settings. Repeat its command to go on with it, or delete the folder to "
@@ -118,7 +118,7 @@ class Journal:
         the journal.
         """
         numbers = [entry[key] for key in ("rows", "width", "height")]
-        if not all(isinstance(one, int) and 0 <= one < 2**31 for one in numbers):
+        if not all(isinstance(number, int) and 0 <= number < 2**31 for number in numbers):
             return False
         arrays = _unpack(payload, entry["rows"], self.identity["kind"])
         rows, length = arrays["descriptors"].shape

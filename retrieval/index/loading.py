@@ -34,7 +34,7 @@ ENTRY = 40  # bytes of images.json that a picture takes at least
 ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
 BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
 MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
-OURS = 150  # bytes there that a picture takes at most in an index of ours, beside its name
+OWN_ENTRY = 150  # bytes there that a picture takes at most where we wrote it, beside its name
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 
 
@@ -253,10 +253,10 @@ class Index:
 
     def check_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Refuse weights that are not those of the index, before they are loaded."""
-        ours = self.manifest["checkpoint"]
-        if ours != {"id": checkpoint.id, "sha256": checkpoint.sha256}:
+        stated = self.manifest["checkpoint"]
+        if stated != {"id": checkpoint.id, "sha256": checkpoint.sha256}:
             self._refuse(
-                f"checkpoint {self.checkpoint} ({ours['sha256'][:8]})",
+                f"checkpoint {self.checkpoint} ({stated['sha256'][:8]})",
                 f"{checkpoint.id} ({checkpoint.sha256[:8]})",
             )
 
@@ -267,13 +267,13 @@ class Index:
             self._refuse(f"method {self.method}", str(identity["method"]))
         self.check_checkpoint(method.checkpoint)
         # A setting that is newer than the index had the default value when it was made.
-        ours = {**getattr(method, "defaults", {}), **self.settings}
-        theirs = identity["settings"]
-        differ = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+        stated = {**getattr(method, "defaults", {}), **self.settings}
+        wanted = identity["settings"]
+        differ = [key for key in stated | wanted if stated.get(key) != wanted.get(key)]
         if differ:
             was, wants = (
                 ", ".join(f"{key} {layout.short(settings.get(key))}" for key in differ)
-                for settings in (ours, theirs)
+                for settings in (stated, wanted)
             )
             self._refuse(was, wants)
 
@@ -408,7 +408,8 @@ def _load(path: Path, part: bool) -> Index:
 
 def check_count(names: Sequence[str]) -> None:
     """Refuse more pictures than an index can hold, before days of work."""
-    if len(names) * OURS + sum(len(name.encode("utf-8", "replace")) for name in names) > MAX_IMAGES:
+    size = len(names) * OWN_ENTRY + sum(len(name.encode("utf-8", "replace")) for name in names)
+    if size > MAX_IMAGES:
         raise RetrievalError(
             f"{len(names):,} pictures are too many for one index; index their folders one by one."
         )

@@ -120,8 +120,8 @@ def previous_at(
     previous.check_method(method)
     if previous.part != (part or Part()):
         raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
-    theirs = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
-    if theirs and theirs.isdisjoint(names):  # a part may be without pictures
+    old_names = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
+    if old_names and old_names.isdisjoint(names):  # a part may be without pictures
         raise RetrievalError(
             f"{target} is an index of other pictures: it has none of these. Choose another place, "
             "or delete it."

@@ -255,7 +255,7 @@ def _is_like(value: Any, default: bool | int | float | list[float]) -> bool:
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, list):
-        return isinstance(value, list | tuple) and all(_is_like(each, 1.0) for each in value)
+        return isinstance(value, list | tuple) and all(_is_like(number, 1.0) for number in value)
     kinds = int if isinstance(default, int) else int | float
     # Not math.isfinite: a whole number of a file may have more digits than it takes.
     return isinstance(value, kinds) and not isinstance(value, bool) and -1e18 < value < 1e18

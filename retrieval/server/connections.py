@@ -43,9 +43,9 @@ class Connection(H11Protocol):
         self.key = hosts.client_of_peer(self.scope["client"] if self.scope else self.client)
         self.open.setdefault(self.key, {})[self] = None
         if sum(map(len, self.open.values())) > MAX_CONNECTIONS:
-            theirs = max(self.open.values(), key=len)
-            waiting = (other for other in theirs if other._waits_for_client())
-            next(waiting, next(iter(theirs)))._abort()
+            of_client = max(self.open.values(), key=len)
+            waiting = (other for other in of_client if other._waits_for_client())
+            next(waiting, next(iter(of_client)))._abort()
         self._limit_unread()  # its answer may have been sent before it counted
 
     def data_received(self, data: bytes) -> None:
@@ -62,10 +62,10 @@ class Connection(H11Protocol):
 
     def _limit_unread(self) -> None:
         if self._unread():
-            by_client = {key: sum(one._unread() for one in self.open[key]) for key in self.open}
+            by_client = {key: sum(map(Connection._unread, self.open[key])) for key in self.open}
             if sum(by_client.values()) > MAX_UNREAD:
-                theirs = self.open[max(by_client, key=by_client.__getitem__)]
-                max(theirs, key=Connection._unread)._abort()
+                of_client = self.open[max(by_client, key=by_client.__getitem__)]
+                max(of_client, key=Connection._unread)._abort()
 
     def _unread(self) -> int:
         """Bytes of answers that wait here until the client reads them."""
@@ -98,10 +98,10 @@ class Connection(H11Protocol):
 
     def _forget(self) -> bool:
         """Do not count this connection any more. Returns whether it was counted."""
-        theirs = self.open.get(self.key, {})
-        was_open = self in theirs
-        theirs.pop(self, None)
-        if not theirs:
+        of_client = self.open.get(self.key, {})
+        was_open = self in of_client
+        of_client.pop(self, None)
+        if not of_client:
             self.open.pop(self.key, None)
         return was_open
 

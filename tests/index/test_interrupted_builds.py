@@ -274,7 +274,7 @@ def test_more_pictures_than_an_index_can_hold(photos, out, unfinished, monkeypat
     method = Thumbnail()
     refused("5 pictures are too many for one index", build, photos, out, method)
     assert not method.described
-    monkeypatch.setattr(loading, "OURS", 0)
+    monkeypatch.setattr(loading, "OWN_ENTRY", 0)
     refused("images.json .* is too large", build, photos, out, method)
     assert not out.exists()
     monkeypatch.undo()

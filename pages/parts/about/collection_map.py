@@ -72,7 +72,7 @@ def section(followed: FollowedQuery) -> None:
             colour = st.selectbox(
                 "Colour",
                 [LANDMARK, *columns],
-                format_func=lambda one: one.replace("_", " ").capitalize(),
+                format_func=lambda column: column.replace("_", " ").capitalize(),
                 key=f"map-colour-{collection.name}",
                 help="A column of the metadata. Where its colours lie apart, the method tells such "
                 "pictures apart.",
@@ -221,7 +221,7 @@ def _by_kind(marks: altair.Chart, rows: list[dict]) -> altair.Chart:
     kinds = len(COLOURS) * len(SHAPES)
     channels = {
         "stroke": colours,
-        "fill": ["transparent" if n // kinds % 2 else one for n, one in enumerate(colours)],
+        "fill": ["transparent" if n // kinds % 2 else colour for n, colour in enumerate(colours)],
         "shape": [SHAPES[n % len(SHAPES)] for n in range(len(known))],
     }
     legend = altair.Legend(

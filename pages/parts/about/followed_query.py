@@ -83,7 +83,7 @@ def pick() -> FollowedQuery:
 
 
 def _chosen_picture(collection: Collection) -> query.QueryPicture:
-    prepared = {one.name: number for number, one in enumerate(collection.queries)}
+    prepared = {entry.name: number for number, entry in enumerate(collection.queries)}
     names = [*prepared, *(name for name in collection.names if name not in prepared)]
     if state.pop("about-linked", names[0]) not in names:
         st.warning(

@@ -73,8 +73,8 @@ def heat(
             "note": note,
             "colours": (OVERLAY_COLOUR, BELOW_ZERO),
             "sides": [
-                {"src": uri(jpeg), "alt": alt, "size": size, "box": one.box, "grid": one.shape}
-                for jpeg, alt, size, one in zip(
+                {"src": uri(jpeg), "alt": alt, "size": size, "box": side.box, "grid": side.shape}
+                for jpeg, alt, size, side in zip(
                     shown, ("Query", "Result"), sizes, places, strict=True
                 )
             ],
@@ -118,7 +118,7 @@ def matches(
                     "b": _plain(b),
                     "similarity": float(alike),
                     "inlier": bool(inlier),
-                    "sides": [float(one) for one in seen],
+                    "sides": [float(side) for side in seen],
                 }
                 for a, b, alike, inlier, *seen in rows
             ],

@@ -166,7 +166,9 @@ def offer_reranking(collection: Collection, labelled_runs: Mapping[str, Labelled
         )
         chosen = labelled_runs[chosen_id]
         is_local = methods.METHODS[chosen.run.record["provenance"]["method"]].kind == "local"
-        rerankers = [one for one in RERANKERS.values() if not (is_local and one.vectors)]
+        rerankers = [
+            reranker for reranker in RERANKERS.values() if not (is_local and reranker.vectors)
+        ]
         names = rerankers_column.multiselect(
             "Re-rankers, in this order",
             [reranker.name for reranker in rerankers],
@@ -174,7 +176,7 @@ def offer_reranking(collection: Collection, labelled_runs: Mapping[str, Labelled
             format_func=lambda name: RERANKERS[name].title,
             max_selections=MAX_LENGTH,
             key=f"rerank-then-{'local' if is_local else 'global'}",
-            help="  \n".join(f"**{one.title}** {one.summary}" for one in rerankers),
+            help="  \n".join(f"**{reranker.title}** {reranker.summary}" for reranker in rerankers),
         )
         with notices.errors_shown():  # a forged message may name anything, and twice
             then = chain.parse_chain(",".join(names))

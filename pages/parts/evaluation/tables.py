@@ -52,7 +52,7 @@ def method_rows(rows: list[dict], protocol: str) -> list[dict]:
         row = rows_of_method[0]
         table.append(
             {"Method": row["Method"]}
-            | {f"mAP {one['Protocol'].capitalize()}": one["mAP"] for one in rows_of_method}
+            | {f"mAP {scored['Protocol'].capitalize()}": scored["mAP"] for scored in rows_of_method}
             | {name: row[name] for name in row if name.startswith("mP@")}
             | {name: row[name] for name in ("Queries", "Checkpoint", "Measured")}
         )

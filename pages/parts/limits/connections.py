@@ -144,13 +144,15 @@ def _limit_unread(transport: Transport, max_unread: int = MAX_UNREAD_OF_CLIENT) 
 
     Where those of its client are too many, end the one that has most.
     """
-    mine = unread.setdefault(hosts.client_of_peer(transport.get_extra_info("peername")), {})
-    mine[transport] = _bytes_unread(transport)
-    if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
-        mine.update({one: _bytes_unread(one) for one in mine})  # browsers have read meanwhile
-    if sum(mine.values()) > MAX_UNREAD_OF_CLIENT:
-        max(mine, key=mine.__getitem__).abort()  # to close it would wait until all is read
-    if mine[transport] > max_unread:
+    of_client = unread.setdefault(hosts.client_of_peer(transport.get_extra_info("peername")), {})
+    of_client[transport] = _bytes_unread(transport)
+    if sum(of_client.values()) > MAX_UNREAD_OF_CLIENT:
+        for other in of_client:  # browsers have read meanwhile
+            of_client[other] = _bytes_unread(other)
+    if sum(of_client.values()) > MAX_UNREAD_OF_CLIENT:
+        # To close it would wait until all is read.
+        max(of_client, key=of_client.__getitem__).abort()
+    if of_client[transport] > max_unread:
         transport.abort()
 
 
@@ -218,7 +220,7 @@ def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
     if size > request_limits.READ:
         arriving[protocol] = size
     if sum(arriving.values()) > MAX_ARRIVING:
-        max(arriving, key=lambda one: arriving[one]).transport.abort()
+        max(arriving, key=arriving.__getitem__).transport.abort()
 
 
 def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:

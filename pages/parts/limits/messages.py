@@ -88,8 +88,8 @@ def _is_allowed(session: AppSession, message: BackMsg) -> bool:
     if kind == "file_urls_request":
         return len(message.file_urls_request.file_names) <= MAX_FILES
     if kind == "backend_operation_request":
-        asked = message.backend_operation_request.WhichOneof("payload")
-        known = asked in ("deferred_file", "dataframe_chunk")
+        payload = message.backend_operation_request.WhichOneof("payload")
+        known = payload in ("deferred_file", "dataframe_chunk")
         return known and len(session._background_tasks) < MAX_DOWNLOADS
     return kind is not None
 

@@ -60,10 +60,10 @@ def _begin_run(runner: ScriptRunner) -> None:
     running.add(runner._session_id)
 
 
-def _run_script(runner: ScriptRunner, asked: RerunData) -> None:
+def _run_script(runner: ScriptRunner, request: RerunData) -> None:
     _run.ended = None
     try:
-        run_script(runner, asked)  # and again where it is asked for the page meanwhile
+        run_script(runner, request)  # and again where it is asked for the page meanwhile
     finally:
         running.discard(runner._session_id)
         _end_run(runner)

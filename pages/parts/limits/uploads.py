@@ -43,18 +43,18 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
     files = manager.file_storage.get(session_id, {})
     # A session whose connection is broken has no address: its client is the one it had before.
     client, before = peaks.get(session_id) or (client_of(session_id), 0)
-    mine = max(sum(map(_size, files.values())) + _size(file), before)
-    sizes = peaks | {session_id: (client, mine)}
+    peak = max(sum(map(_size, files.values())) + _size(file), before)
+    sizes = peaks | {session_id: (client, peak)}
     if (
         len(files) >= MAX_FILES
-        or mine > MAX_UPLOADED
+        or peak > MAX_UPLOADED
         or sum(size for owner, size in sizes.values() if owner == client) > MAX_OF_CLIENT
         or sum(size for _, size in sizes.values()) > MAX_OF_ALL
     ):
         raise HTTPException(
             413, "Too much was uploaded already; close other tabs, wait two minutes and try again."
         )
-    peaks[session_id] = client, mine
+    peaks[session_id] = client, peak
     add(manager, session_id, file)
 
 

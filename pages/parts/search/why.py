@@ -36,7 +36,7 @@ def explain_result(
     opened = loaders.index_of(path, collection)
     other = query.in_database(collection, hit)
     try:
-        shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
+        shown = _views(query_picture, other)
     except RetrievalError:
         cards.picture(collection, hit, PICTURE_SIDE)
         return
@@ -44,6 +44,11 @@ def explain_result(
         _show_places(path, opened, collection, query_picture, box, other, shown)
     else:
         _show_matches(opened, query_picture, box, other, shown)
+
+
+def _views(*pictures: query.QueryPicture) -> list:
+    """A copy of each picture as JPEG, and the size of the original."""
+    return [loaders.view(picture.source, PICTURE_SIDE, picture.name) for picture in pictures]
 
 
 def _show_places(
@@ -58,9 +63,9 @@ def _show_places(
     """Show heat maps that add up to the cosine, and a histogram of the cosines of other pairs."""
     first, second = (
         extraction.places(
-            one.source, one.key, area, opened.method, opened.checkpoint, opened.settings
+            picture.source, picture.key, area, opened.method, opened.checkpoint, opened.settings
         )
-        for one, area in ((query_picture, box), (other, None))
+        for picture, area in ((query_picture, box), (other, None))
     )
     if first is None or second is None:
         st.info("The pooling of this network takes maxima: its score has no parts to show.")
@@ -231,7 +236,7 @@ def show_geometry(
         return
     a, b, pairs, verified = compared
     other = query.in_database(collection, hit)
-    shown = [loaders.view(one.source, PICTURE_SIDE, one.name) for one in (query_picture, other)]
+    shown = _views(query_picture, other)
     _show_lines(shown, a, b, pairs, verified, (None, None), f"xfeat-{other.key}")
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
