@@ -78,7 +78,7 @@ def check_writable(folder: Path, subject: str) -> None:
     """
     if not os.access(folder, os.W_OK):
         raise RetrievalError(
-            f"The {subject} cannot be kept in {folder}: nothing can be written there."
+            f"The {subject} cannot be kept in {folder}: nothing can be written there; allow that."
         )
 
 

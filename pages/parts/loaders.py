@@ -63,7 +63,9 @@ def file_key(path: Path) -> tuple[str, int]:
     try:
         return str(path), path.stat().st_mtime_ns
     except OSError as error:
-        raise RetrievalError(f"{path.name} cannot be read: {error.strerror}.") from error
+        raise RetrievalError(
+            f"{path.name} cannot be read: {error.strerror}; reload the page."
+        ) from error
 
 
 def collection_titles() -> dict[str, str]:

@@ -84,7 +84,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     boxed = collection
     if args.no_boxes:
         if not needs_pictures or not collection.has_boxes:
-            raise RetrievalError("--no-boxes is for queries that are pictures with boxes.")
+            raise RetrievalError(
+                "--no-boxes is for queries that are pictures with boxes: leave it out."
+            )
         collection = collection.without_boxes()
     method = methods.for_index(index, args.checkpoint) if needs_pictures else None
     with Bar(len(collection.queries), "query") as bar:

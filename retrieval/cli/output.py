@@ -115,7 +115,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         with files.replacing(path) as file:
             yield file
     except OSError as error:
-        raise RetrievalError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise RetrievalError(
+            f"{path} cannot be written: {error.strerror or error}; choose another place."
+        ) from error
 
 
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:

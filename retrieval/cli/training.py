@@ -83,7 +83,7 @@ def _train(args: argparse.Namespace) -> None:
     settings = {name: value for name, value in options.items() if value is not None}
     for name in settings:
         if not hasattr(trainer.Settings, name):
-            raise RetrievalError(f"--{name} is no option of {args.method}.")
+            raise RetrievalError(f"--{name} is no option of {args.method}: leave it out.")
     download_missing(args)
     collection = open_collection(args.collection)
     # realpath, as Path.resolve raises for a loop of links

@@ -300,7 +300,9 @@ def _open_registered(entry: Entry) -> Collection:
 def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Collection:
     truth = read_ground_truth(folder / "ground_truth.json")
     if not truth.names:
-        raise RetrievalError(f"{folder / 'ground_truth.json'} lists no pictures.")
+        raise RetrievalError(
+            f"{folder / 'ground_truth.json'} lists no pictures: name them in imlist or database."
+        )
     # Names may count from the folder itself or from images/ in it.
     inside = not (folder / truth.names[0]).is_file() and (folder / "images").is_dir()
     root = folder / "images" if inside else folder
@@ -354,7 +356,9 @@ def _scan(folder: Path, max_files: int | None = None) -> tuple[tuple[str, ...], 
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)
         if max_files is not None and seen > max_files:
-            raise RetrievalError(f"{folder} has more than {max_files:,} files and folders.")
+            raise RetrievalError(
+                f"{folder} has more than {max_files:,} files and folders; choose a smaller folder."
+            )
         for file in files:
             path = Path(here, file)
             if file.startswith("."):

@@ -209,7 +209,9 @@ def save(
         saving.save(new, out, made_by, collection, images, half)
         saving.replace_folder(new, out)
     except OSError as error:
-        raise RetrievalError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise RetrievalError(
+            f"{out} cannot be written: {error.strerror or error}; choose another place."
+        ) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return load(out)

@@ -142,7 +142,10 @@ class StoredIndex(loading.Index):
 
     def first(self, count: int) -> Shortlist:
         if count > MAX_FIRST:
-            raise RetrievalError(f"{self} holds too many pictures to read them all: {len(self)}.")
+            raise RetrievalError(
+                f"{self} holds {len(self):,} pictures, too many to read them all: use the index in "
+                "a folder that it was exported from."
+            )
         return self._excerpt(range(min(count, len(self))), {})
 
     def _excerpt(self, positions: Sequence[int], filtered: dict[str, str]) -> Shortlist:

@@ -47,7 +47,8 @@ def writing(out: str | Path) -> Iterator[Path]:
                 "space and run the same command again."
             ) from error
         raise RetrievalError(
-            f"The index cannot be written to {target}: {error.strerror or error}."
+            f"The index cannot be written to {target}: {error.strerror or error}; choose another "
+            "place."
         ) from error
 
 

@@ -89,8 +89,8 @@ class Method(ABC):
         for key, default in self.defaults.items():
             if not _is_like(self.settings[key], default):
                 raise RetrievalError(
-                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r:.100}; its "
-                    f"default is {default!r}."
+                    f"The setting {key} of {self.title} cannot be {self.settings[key]!r:.100}; "
+                    f"give it a value like its default, {default!r}."
                 )
         if not 32 <= self.settings["size"] <= 4096:
             raise RetrievalError(
@@ -98,7 +98,9 @@ class Method(ABC):
             )
         scales = self.settings.get("scales", [1.0])
         if not 1 <= len(scales) <= MAX_SCALES or not all(0.1 <= scale <= 4 for scale in scales):
-            raise RetrievalError(f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4.")
+            raise RetrievalError(
+                f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4: choose such ones."
+            )
         self.pixels = self.settings["size"] ** 2 * sum(scale**2 for scale in scales)
         if self.pixels > MAX_PIXELS:
             raise RetrievalError(
@@ -107,7 +109,9 @@ class Method(ABC):
                 "size or fewer scales."
             )
         if "keypoints" in self.defaults and not 1 <= self.settings["keypoints"] <= MAX_KEYPOINTS:
-            raise RetrievalError(f"A picture may have 1 to {MAX_KEYPOINTS:,} keypoints.")
+            raise RetrievalError(
+                f"A picture may have 1 to {MAX_KEYPOINTS:,} keypoints: choose such a number."
+            )
 
     @abstractmethod
     def describe(self, picture: Image.Image, box: Box | None = None) -> Features:

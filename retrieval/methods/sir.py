@@ -25,7 +25,7 @@ class SIR(GlobalMethod):
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)
         if not 0 < self.settings["power"] <= 1:
-            raise RetrievalError("The power of SIR is a number above 0, at most 1.")
+            raise RetrievalError("The power of SIR is a number above 0, at most 1: choose one.")
         weights = checkpoints.load(checkpoint)
         self.trunk = trunks.build(checkpoint.trunk, "final", weights.trunk)
         # A checkpoint without the layer gives the features on which the layer is trained.

@@ -69,7 +69,9 @@ def digest(path: Path) -> str:
             total.update(name + f" {digest(file)}\n".encode())
         return total.hexdigest()
     except OSError as error:
-        raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
+        raise RetrievalError(
+            f"{path} cannot be read: {error.strerror}; name a file or folder that can."
+        ) from error
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> Any:

@@ -142,9 +142,11 @@ def parse_chain(text: str) -> tuple[str, ...]:
                 f"{','.join(BEST)}."
             )
     if len(names) > MAX_LENGTH:
-        raise RetrievalError(f"A chain may have {MAX_LENGTH} re-rankers, not {len(names)}.")
+        raise RetrievalError(
+            f"A chain may have {MAX_LENGTH} re-rankers, not {len(names)}: leave some out."
+        )
     if len(set(names)) < len(names):  # the second run would take as long and change nothing
-        raise RetrievalError("A chain may have each re-ranker only once.")
+        raise RetrievalError("A chain may have each re-ranker only once: leave the others out.")
     return names
 
 

@@ -73,7 +73,9 @@ class Journal:
                 f"Another training is writing to {out}; wait for it or choose another --out."
             ) from error
         except OSError as error:
-            raise RetrievalError(f"{self.folder} cannot be written: {error.strerror}.") from error
+            raise RetrievalError(
+                f"{self.folder} cannot be written: {error.strerror}; choose another --out."
+            ) from error
         self._training = b""  # digest of the identity, once that is stored
         stored = self._read("identity")
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
@@ -133,7 +135,9 @@ class Journal:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RetrievalError(f"{path} cannot be read: {error.strerror}.") from error
+            raise RetrievalError(
+                f"{path} cannot be read: {error.strerror}; choose another --out to begin again."
+            ) from error
         digest, content = data[:32], data[32:]
         try:
             if self._digest(name, content) != digest:
@@ -158,7 +162,9 @@ class Journal:
                 file.write(data)
         except OSError as error:
             reason = error.strerror or "the disk is full"
-            raise RetrievalError(f"{path} cannot be written: {reason}.") from error
+            raise RetrievalError(
+                f"{path} cannot be written: {reason}; when it can, the same command goes on."
+            ) from error
 
 
 def _bytes(content: Any) -> bytes:

@@ -49,7 +49,9 @@ def locked_folder(order: Order, out: Path) -> Iterator[Path]:
     except Timeout as error:
         raise RetrievalError(f"Another download into {out} is running; wait for it.") from error
     except OSError as error:
-        raise RetrievalError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise RetrievalError(
+            f"{out} cannot be written: {error.strerror or error}; choose another place."
+        ) from error
 
 
 class Ledger(dict[str, str]):
