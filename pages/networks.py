@@ -52,20 +52,20 @@ def indexes_here() -> None:
     for name, title in loaders.collection_titles().items():
         for method, path in index.find_all(name):
             try:
-                made = loading.read_manifest(path)
+                manifest = loading.read_manifest(path)
             except RetrievalError as error:
                 st.warning(plain(str(error)), icon=":material/warning:")
                 continue
-            size = sum(file["bytes"] for file in made["files"].values())
+            size = sum(file["bytes"] for file in manifest["files"].values())
             rows.append(
                 {
                     "Collection": title,
                     "Method": methods.METHODS[method].title,
-                    "Checkpoint": made["checkpoint"]["id"],
-                    "Pictures": made["pictures"],
-                    "Unreadable": len(made["skipped"]),
+                    "Checkpoint": manifest["checkpoint"]["id"],
+                    "Pictures": manifest["pictures"],
+                    "Unreadable": len(manifest["skipped"]),
                     "MB": round(size / 1e6, 1),
-                    "Made": made["made"][:10],
+                    "Made": manifest["made"][:10],
                 }
             )
     if rows:

@@ -53,12 +53,12 @@ class TakesLong(Exception):
     before: parts that slow workers do first, in several turns. A turn ends after ``TURN`` seconds,
     or after the mean time of a piece of work where that is longer. The work must find the results
     of its parts in a cache. Errors in parts are dropped: the work itself will meet them again.
-    what: a name for the parts. Parts of one name are done once for a piece of work.
+    parts_name: a name for the parts. Parts of one name are done once for a piece of work.
     """
 
-    def __init__(self, before: Iterable[Callable[[], Any]] = (), what: str = ""):
+    def __init__(self, before: Iterable[Callable[[], Any]] = (), parts_name: str = ""):
         super().__init__()
-        self.before, self.what = before, what
+        self.before, self.parts_name = before, parts_name
 
 
 class _Work(NamedTuple):
@@ -81,14 +81,14 @@ _in_quick_workers: ContextVar[bool] = ContextVar("in quick workers", default=Fal
 _in_turns: ContextVar[frozenset[str] | None] = ContextVar("in turns", default=None)
 
 
-def move_to_slow_workers(what: str = "") -> None:
+def move_to_slow_workers(parts_name: str = "") -> None:
     """Called by a piece of work that will take long: raises TakesLong in a quick worker.
 
     Elsewhere (in a slow worker, or in no worker at all) it returns, and the work goes on.
-    what: a name, where the caller catches TakesLong and raises it again with parts of this name.
-    Then it is also raised in a slow worker that has not done these parts.
+    parts_name: where the caller catches TakesLong and raises it again with parts of this name. Then
+    it is also raised in a slow worker that has not done these parts.
     """
-    if in_quick_workers() or (what and _may_take_turns(what)):
+    if in_quick_workers() or (parts_name and _may_take_turns(parts_name)):
         raise TakesLong
 
 
@@ -97,20 +97,20 @@ def in_quick_workers() -> bool:
     return _in_quick_workers.get()
 
 
-def _may_take_turns(what: str) -> bool:
+def _may_take_turns(parts_name: str) -> bool:
     """Whether a slow worker does this and has not done the parts of this name.
 
     So it is where the work was moved for another reason: a method had to be loaded, or a picture
     took long. The parts may then take minutes.
     """
     done = _in_turns.get()
-    return done is not None and what not in done
+    return done is not None and parts_name not in done
 
 
-def do_parts(what: str, parts: Sequence[Callable[[], Any]]) -> None:
+def do_parts(parts_name: str, parts: Sequence[Callable[[], Any]]) -> None:
     """Do the parts of a piece of work, in several turns where it has workers: see ``TakesLong``."""
-    if len(parts) > 1 and (in_quick_workers() or _may_take_turns(what)):
-        raise TakesLong(parts, what)
+    if len(parts) > 1 and (in_quick_workers() or _may_take_turns(parts_name)):
+        raise TakesLong(parts, parts_name)
     for part in parts:
         part()
 
@@ -271,7 +271,7 @@ class Workers:
                 result = work.do()
             except TakesLong as long:
                 put_back = True
-                in_turns = (work.in_turns or frozenset()) | {long.what}
+                in_turns = (work.in_turns or frozenset()) | {long.parts_name}
                 again = work._replace(before=deque(long.before), in_turns=in_turns)
                 try:
                     if self.slow is None:  # these are the slow workers

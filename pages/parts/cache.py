@@ -84,7 +84,7 @@ def size_of(value: object) -> int:
     if isinstance(value, bytes | str):
         return 50 + len(value)
     if isinstance(value, tuple | list):
-        return 50 + sum(8 + size_of(each) for each in value)
+        return 50 + sum(8 + size_of(item) for item in value)
     if dataclasses.is_dataclass(value):
         return sum(size_of(getattr(value, field.name)) for field in dataclasses.fields(value))
     return 50 + getattr(value, "nbytes", 0)

@@ -61,12 +61,12 @@ def run(progress: Progress) -> None:
         f"{least} or more" if np.isinf(below) else f"{least} to {int(below) - 1}"
         for least, below in bounds
     ]
-    found = [
+    counts = [
         (", then ".join([name, *then]), count(name, then, progress)) for name, then in SEARCHES
     ]
     print("Town: verified pictures that show the landmark of the query, by inliers")
     print(f"{'':36}" + "".join(f"{label:>20}" for label in (*labels, f"best {labels[-1]}")))
-    for title, counted in found:
+    for title, counted in counts:
         cells = [counted.text(*band) for band in bounds]
         cells.append(counted.text(SURE_INLIERS, np.inf, best=True))
         print(f"{title:36}" + "".join(f"{cell:>20}" for cell in cells))

@@ -352,7 +352,7 @@ def _scan(folder: Path, max_files: int | None = None) -> tuple[tuple[str, ...], 
     names, others, seen = [], 0, 0
     unread: list[OSError] = []
     os.scandir(folder).close()  # unlike walking, it says what is wrong
-    for here, folders, files in os.walk(folder, onerror=unread.append):
+    for parent, folders, files in os.walk(folder, onerror=unread.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)
         if max_files is not None and seen > max_files:
@@ -360,7 +360,7 @@ def _scan(folder: Path, max_files: int | None = None) -> tuple[tuple[str, ...], 
                 f"{folder} has more than {max_files:,} files and folders; choose a smaller folder."
             )
         for file in files:
-            path = Path(here, file)
+            path = Path(parent, file)
             if file.startswith("."):
                 continue
             if path.suffix.lower() not in SUFFIXES:
@@ -402,7 +402,7 @@ def in_order(names: Iterable[str], others: int, where: object) -> tuple[str, ...
     """
     from retrieval.images import SUFFIXES
 
-    if found := tuple(sorted(names)):
-        return found
+    if ordered := tuple(sorted(names)):
+        return ordered
     reason = f"none of its {others} files ends in" if others else "it is empty; use files in"
     raise RetrievalError(f"{where} holds no pictures: {reason} {', '.join(sorted(SUFFIXES))}.")

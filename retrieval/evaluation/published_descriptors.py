@@ -117,8 +117,8 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         # Of two with one name, scipy reads the first; and an item of a cell takes 150 bytes.
         stated = sorted(entry for entry in whosmat(path) if entry[0] in expected)
         numbers = all(kind in ("single", "double") for *_, kind in stated)
-        fine = numbers and [(name, shape) for name, shape, _ in stated] == [*expected.items()]
-        if fine:
+        valid = numbers and [(name, shape) for name, shape, _ in stated] == [*expected.items()]
+        if valid:
             content = loadmat(path, variable_names=list(expected))
             arrays = [np.ascontiguousarray(content[name].T, np.float32) for name in expected]
     except RetrievalError:
@@ -127,7 +127,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         raise RetrievalError(
             f"{path.name} is not a readable .mat file; run the same command again."
         ) from error
-    if not fine:
+    if not valid:
         raise RetrievalError(
             f"{path.name} holds {stated!s:.1000} instead of {expected}; run the same command again."
         )

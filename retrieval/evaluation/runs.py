@@ -214,7 +214,7 @@ def _read_record(
             and stated.items() >= _delf_index(index, then).items()
             and (pictures is None or stated.get("query_pictures_sha256", pictures) == pictures)
         )
-        fine = (
+        valid = (
             stated.get("method") == index.method
             and stated.get("pictures") == len(index)
             and stated.get("checkpoint") == index.checkpoint
@@ -229,7 +229,7 @@ def _read_record(
             f"The evaluation in {index.path} is of an earlier index, other labels, other query "
             f"pictures or other settings{again}."
         )
-    if not fine:
+    if not valid:
         raise RetrievalError(f"{path} is damaged{again}.")
     return record
 

@@ -132,7 +132,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
         )
     damaged = RetrievalError(f"The manifest of the index {path} was edited or damaged{AGAIN}.")
     try:
-        fine = (
+        valid = (
             all(is_right(manifest[name]) for name, is_right in _FIELDS.items())
             and _is_part(manifest.get("part", {}))
             and _is_search(manifest)
@@ -142,7 +142,7 @@ def check_manifest(manifest: Any, path: Path | Address) -> None:
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged from error
-    if not fine:
+    if not valid:
         raise damaged
 
 
@@ -231,7 +231,7 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
     Checksums do not show that: whoever edits a file can write the checksum that belongs to it.
     """
     count, part, search = manifest["pictures"], "part" in manifest, search_of(manifest)
-    fine = (
+    valid = (
         _are_pictures(images, count)
         and (count > 0 or part)
         and all(
@@ -239,16 +239,16 @@ def check_contents(manifest, images, arrays, path: Path) -> None:
             for name, (dtype, dimensions) in array_types(manifest["kind"], part, search).items()
         )
     )
-    if fine and manifest["kind"] == "global":
-        fine = _are_vectors(arrays["descriptors"], count) and (
+    if valid and manifest["kind"] == "global":
+        valid = _are_vectors(arrays["descriptors"], count) and (
             search == EXACT or approximate.KINDS[search].fits(arrays, arrays["descriptors"])
         )
-    elif fine:
+    elif valid:
         width = arrays["descriptors"].shape[1] if len(arrays["descriptors"]) else None
-        fine = _are_local(arrays, count) and (
+        valid = _are_local(arrays, count) and (
             manifest["kind"] == "keypoints" or part or _is_inverted_file(arrays, count, width)
         )
-    if not fine:
+    if not valid:
         raise RetrievalError(f"The files of the index {path} contradict its manifest{AGAIN}.")
 
 

@@ -49,7 +49,7 @@ class Extra:
             extra = cls(**data)
         except TypeError as error:
             raise ValueError("other fields") from error
-        fine = (
+        valid = (
             isinstance(extra.alias, str)
             and isinstance(extra.nearest, list)
             and all(isinstance(value, float) and abs(value) <= 2 for value in extra.nearest)
@@ -57,7 +57,7 @@ class Extra:
             and isinstance(extra.folder, str)
             and _can_be_looked_for(extra.folder)
         )
-        if not fine:
+        if not valid:
             raise ValueError("other values")
         return extra
 

@@ -220,15 +220,15 @@ class StoredIndex(loading.Index):
             image = {key: row[key] for key in ("name", "sha256", "width", "height")}
             vector = np.array(row["vector"], np.float32)
             check_name(image["name"])
-            fine = (
+            valid = (
                 isinstance(image["sha256"], str)
                 and all(self.has_digests <= image[side] < 2**31 for side in ("width", "height"))
                 and vector.shape == (self.width,)
                 and bool(np.linalg.norm(vector) < 1.01)
             )
         except (RetrievalError, KeyError, TypeError, ValueError):
-            fine = False
-        if not fine:
+            valid = False
+        if not valid:
             raise self._damaged()
         return image, vector.astype(np.float16)
 

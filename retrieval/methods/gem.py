@@ -178,12 +178,12 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         whitening = whitening["ms" if several else "ss"]
         m, p = (np.asarray(whitening[key], np.float64) for key in ("m", "P"))
         bias = -p @ m.reshape(channels)
-        fine = p.shape[1] == channels
+        fits = p.shape[1] == channels
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RetrievalError(
             "The network's learned whitening (Lw) is damaged; download the file again."
         ) from error
-    if not fine:
+    if not fits:
         raise RetrievalError(
             f"The learned whitening (Lw) does not fit {channels} channels: use that of the same "
             "network."

@@ -165,12 +165,12 @@ def _grid(method: str, path: Path, search: Search, ranking: Ranking) -> None:
     if not ranks:
         return
     first_noise = _first_noise(path, search.collection, ranking) if state.fold else len(ranking)
-    good = [rank for rank in ranks if rank < first_noise]
+    above_noise = [rank for rank in ranks if rank < first_noise]
     folded = [rank for rank in ranks if rank >= first_noise]
-    sections = [("", good, st.container())]
+    sections = [("", above_noise, st.container())]
     if folded:
         many = "1 result" if len(folded) == 1 else f"{len(folded)} results"
-        if not good:
+        if not above_noise:
             st.info("No result stands out from the noise.")
         sections.append(("noise-", folded, st.expander(f"{many} below the noise")))
     as_list = state.layout == "list"

@@ -23,13 +23,13 @@ def write_labels(order: Order, fetched: Fetched, out: Path) -> None:
     A picture of two landmarks is junk for both. Raises RetrievalError when no landmark has three
     pictures that show it alone.
     """
-    own = {
+    alone = {
         landmark: [name for name, (_, landmarks) in fetched.items() if landmarks == (landmark,)]
         for landmark in order.categories
     }
     queries = {
         name: landmark
-        for landmark, names in own.items()
+        for landmark, names in alone.items()
         if len(names) >= 3
         for name in names[::QUERIES]
     }
@@ -42,8 +42,12 @@ def write_labels(order: Order, fetched: Fetched, out: Path) -> None:
     position = {name: number for number, name in enumerate(database)}
     gnd = []
     for landmark in queries.values():
-        ok = [name for name in own[landmark] if name in position]
-        junk = [name for name, (_, all_) in fetched.items() if landmark in all_ and len(all_) > 1]
+        ok = [name for name in alone[landmark] if name in position]
+        junk = [
+            name
+            for name, (_, landmarks) in fetched.items()
+            if landmark in landmarks and len(landmarks) > 1
+        ]
         gnd.append(
             {
                 "bbx": None,
