@@ -50,6 +50,12 @@ class Journal:
                     raise RetrievalError(
                         f"{path} would be replaced; move it, or choose another --out."
                     )
+        self._lock_folder(beside)
+        self._training = b""  # digest of the identity, once that is stored
+        self._keep_identity(dict(identity))
+
+    def _lock_folder(self, beside: Sequence[Path]) -> None:
+        """Make the folder, lock it, and delete unfinished files, also of those beside ``out``."""
         # The folder may have come with a stranger's network, and we write and delete files in it:
         # through a link that would happen elsewhere.
         unlike = f"{self.folder} is a link or holds more than plain files; delete it."
@@ -64,24 +70,26 @@ class Journal:
             if any(path.is_symlink() or not path.is_file() for path in self.folder.iterdir()):
                 raise RetrievalError(unlike)
             unfinished = [*self.folder.glob("*.new")]  # of a training that was killed
-            for path in (out, *beside):
-                unfinished += out.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new")
+            for path in (self.out, *beside):
+                unfinished += path.parent.glob(f"{glob.escape(path.name)}.[0-9]*.new")
             for path in unfinished:
                 path.unlink()
         except Timeout as error:
             raise RetrievalError(
-                f"Another training is writing to {out}; wait for it or choose another --out."
+                f"Another training is writing to {self.out}; wait for it or choose another --out."
             ) from error
         except OSError as error:
             raise RetrievalError(
                 f"{self.folder} cannot be written: {error.strerror}; choose another --out."
             ) from error
-        self._training = b""  # digest of the identity, once that is stored
+
+    def _keep_identity(self, identity: dict[str, Any]) -> None:
+        """Store the identity, or check that the state in the folder has the same."""
         stored = self._read("identity")
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
-            self._write("identity", dict(identity))
-        elif stored != dict(identity):
+            self._write("identity", identity)
+        elif stored != identity:
             changed = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
             raise RetrievalError(
                 f"{self.folder} is the state of another training: {', '.join(changed)} differ. "
