@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from retrieval.collections import archives
+from retrieval.collections import archives, transfer
 from retrieval.collections.collection import (
     Collection,
     in_order,
@@ -36,7 +37,8 @@ from retrieval.errors import RetrievalError
 MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a web folder
 MAX_FOLDERS = 10_000  # in a web or sftp folder: a hostile server can invent new ones for ever
 MAX_PAGE = 20_000_000  # bytes of a page that lists a folder
-MAX_LIST = 300_000_000  # bytes of the paths on an sftp server: 2 million of 100 letters
+MAX_LIST = 300_000_000  # bytes of the paths on an sftp or web server: 2 million of 100 letters
+SECONDS = 30.0  # of computing for the pages of a web folder; 250,000 links take 3
 MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
 
 _LINK = re.compile(
@@ -159,7 +161,7 @@ class _Folder:
         others = 0
         with _errors_explained(self.address):
             if self.web:
-                found: Iterable[str] = _linked(self.start, self.files.cat_file, missing)
+                found: Iterable[str] = _linked(self.start, self._fetch, missing)
             elif self.scheme in ("sftp", "ssh"):
                 found = self._listed_by_sftp(missing)
             else:
@@ -243,12 +245,40 @@ class _Folder:
             return self.files.open(self.start + name, "rb")
         address = self.start + quote(name, errors="surrogateescape")
         try:
-            return io.BytesIO(self.files.cat_file(address))
+            return io.BytesIO(self._fetch(address))
         except Exception as error:  # fsspec's ``open`` makes each a FileNotFoundError
-            status = getattr(error, "status", 500)
-            if status in TEMPORARY or status >= 500:  # busy or away: no picture can be read
+            if _is_away(error):  # no picture can be read
                 raise
             raise FileNotFoundError(address) from error
+
+    def _fetch(self, address: str) -> bytes:
+        return _patiently(lambda: self.files.cat_file(address))
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether a web server is busy or breaks off, so that the same may work later."""
+    status = getattr(error, "status", 500)
+    return not isinstance(error, FileNotFoundError) and (status in TEMPORARY or status >= 500)
+
+
+def _patiently(ask: Callable[[], bytes]) -> bytes:
+    """What ``ask`` returns. It is asked again while the server is busy or breaks off.
+
+    One break in a thousand answers would stop each build of 10,000 pictures, and what is finished
+    is read again when it goes on.
+    """
+    for attempt in range(transfer.RETRIES - 1):
+        try:
+            return ask()
+        except (TimeoutError, ValueError):  # which was waited for, or comes again
+            raise
+        except Exception as error:
+            headers = getattr(error, "headers", None) or {}
+            wait = transfer.retry_after(headers.get("Retry-After", ""))
+            if wait > transfer.MAX_WAIT or not _is_away(error):
+                raise
+        time.sleep(max(transfer.PAUSE * 2**attempt, wait))
+    return ask()
 
 
 def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> list[str]:
@@ -263,6 +293,7 @@ def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> li
         f"{_shown(start)} is too large to be read from the web: it has more than {MAX_FILES:,} "
         f"files or {MAX_FOLDERS:,} folders, or lists them on too long a page. Name a folder in it."
     )
+    until, size = time.thread_time() + SECONDS, 0
     files: set[str] = set()
     folders, waiting = {start}, [start]
     while waiting:
@@ -282,14 +313,21 @@ def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> li
                 link = urljoin(folder, html.unescape(text))
             except ValueError:  # not a valid address
                 continue
+            if time.thread_time() > until:
+                raise refused
             if not link.startswith(start) or "?" in link or "#" in link:
                 continue
-            if not link.endswith("/"):
-                files.add(link)
-            elif link not in folders:
+            if link in files or link in folders:
+                continue
+            # A folder below many others has a long address, and so has each file in it. A letter
+            # takes up to 4 bytes.
+            size += 4 * len(link)
+            if link.endswith("/"):
                 folders.add(link)
                 waiting.append(link)
-            if len(files) > MAX_FILES or len(folders) > MAX_FOLDERS:
+            else:
+                files.add(link)
+            if len(files) > MAX_FILES or len(folders) > MAX_FOLDERS or size > MAX_LIST:
                 raise refused
     return list(files)
 
@@ -339,7 +377,7 @@ class _InParts:
     def read(self, size: int = -1) -> bytes:
         left = self.length - self.tell()
         with self._refusing():
-            data = self.file.read(size)
+            data = _patiently(lambda: self.file.read(size))
             if len(data) < (left if size < 0 else min(size, left)):
                 raise ValueError("too short")
         return data

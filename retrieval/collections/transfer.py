@@ -253,7 +253,7 @@ def _ask(address: str, part: Path, have: int, validator: str, agent: str) -> HTT
             part.unlink(missing_ok=True)
             raise _Broken("the server has a shorter file") from error
         if error.code in TEMPORARY:
-            wait = _retry_after(error.headers.get("Retry-After", ""))
+            wait = retry_after(error.headers.get("Retry-After", ""))
             raise _Broken(f"the server says {error.code} {error.reason}", wait) from error
         final = Unavailable if error.code in (404, 410) else RetrievalError
         raise final(
@@ -322,7 +322,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
             since, seen = time.monotonic(), 0
 
 
-def _retry_after(value: str) -> float:
+def retry_after(value: str) -> float:
     """Seconds of a Retry-After header, which holds a number or a date (RFC 9110)."""
     if value.isdecimal():
         return float(value[:9])

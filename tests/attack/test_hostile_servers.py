@@ -6,8 +6,10 @@ import re
 import struct
 import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +77,74 @@ def test_too_many_files_and_too_long_a_page(monkeypatch):
     refused("too large to be read from the web", linked, {"": " " * 1001})
 
 
+@pytest.mark.parametrize("endless", [False, True])
+def test_addresses_that_are_longer_in_each_folder(endless, monkeypatch):
+    """3.5 MB of short links below three folders with long names took 5.5 GB."""
+    monkeypatch.setattr(remote, "MAX_LIST", 30_000_000)
+    monkeypatch.setattr(remote, "MAX_FOLDERS", 300)
+    folder = "x" * 1900 + "\U0001f600/"
+    deep = f'<a href="{folder}">'.encode()
+    wide = b"".join(b'<a href="%d.jpg">' % number for number in range(24_000))
+    asked = []
+
+    def fetch(address):
+        asked.append(address)
+        return deep if endless or len(asked) < 4 else wide
+
+    tracemalloc.start()
+    refused("too large to be read from the web", remote._linked, START, fetch, [])
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+
+
+def test_links_that_lead_nowhere_have_a_limit_of_time(monkeypatch):
+    """A page of 20 MB of them took half a minute, and there may be 10,000 such pages."""
+    monkeypatch.setattr(remote, "SECONDS", 0.2)
+    started = time.thread_time()
+    refused("too large", remote._linked, START, lambda address: b'href="/" ' * 2_000_000, [])
+    assert time.thread_time() - started < 2
+
+
+@pytest.mark.parametrize("moment", ["busy", "too many", "breaks off"])
+def test_a_server_that_fails_for_a_moment(moment, tmp_path, monkeypatch):
+    """The build stopped, and read all pictures again when it went on: with one break in a thousand
+    answers no build of 10,000 pictures ended."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    for seed in range(3):
+        paint(tmp_path / f"{seed}.png", seed)
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for seed in range(3):
+            archive.write(tmp_path / f"{seed}.png", f"{seed}.png")
+    asked = Counter()
+
+    def answer(request):
+        name = request.path.rpartition("/")[2]
+        page = b"".join(b'<a href="%d.png">' % seed for seed in range(3))
+        data = (tmp_path / name).read_bytes() if name else page
+        first, last = re.findall(r"\d+", request.headers.get("Range", f"0-{len(data) - 1}"))
+        whole, data = len(data), data[int(first) : int(last) + 1]
+        asked[request.command, request.path] += 1
+        # fsspec first asks for the page, and for the zip without a range, whether it is there.
+        number = 1 if name.endswith(".png") else 2
+        fails = asked["GET", request.path] == number and request.command == "GET"
+        status = {"busy": 503, "too many": 429}.get(moment, 200) if fails else 200
+        request.send_response(206 if "Range" in request.headers and status == 200 else status)
+        request.send_header("Accept-Ranges", "bytes")
+        if "Range" in request.headers:
+            request.send_header("Content-Range", f"bytes {first}-{last}/{whole}")
+        request.send_header("Content-Length", str(len(data)))
+        request.send_header("Retry-After", "0")
+        request.end_headers()
+        if request.command == "GET":
+            request.wfile.write(data[:10] if fails else data)
+
+    with answering(answer) as address:
+        for place in (f"{address}/photos/", f"{address}/all.zip"):
+            collection = open_anywhere(place)
+            assert len(build(collection, Thumbnail(), tmp_path / place[-5:].strip("/"))) == 3
+
+
 def test_a_page_of_blanks():
     """fsspec looks at every three of them: 3 kB took minutes."""
     assert linked({"": "<a" + " " * 1_000_000 + "<a href=" * 10_000}) == [[], []]
@@ -121,7 +191,7 @@ def answering(answer):
     """A server on this machine whose answers ``answer`` writes; its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        do_GET = answer
+        do_GET = do_HEAD = answer
 
         def log_message(self, *_):
             pass
@@ -142,9 +212,12 @@ def answering(answer):
         (0, "/photos/ cannot be read: .* is kept"),  # breaks off
     ],
 )
-def test_a_server_that_goes_away_is_not_taken_for_one_without_pictures(status, sentence):
+def test_a_server_that_goes_away_is_not_taken_for_one_without_pictures(
+    status, sentence, monkeypatch
+):
     """An update of an index would drop them all."""
     pytest.importorskip("aiohttp")
+    monkeypatch.setattr(transfer, "PAUSE", 0)
 
     def answer(request):
         is_picture = request.path.endswith(".png")
