@@ -222,6 +222,7 @@ class StoredIndex(loading.Index):
             check_name(image["name"])
             valid = (
                 isinstance(image["sha256"], str)
+                and len(image["sha256"]) in (0, 64)
                 and all(self.has_digests <= image[side] < 2**31 for side in ("width", "height"))
                 and vector.shape == (self.width,)
                 and bool(np.linalg.norm(vector) < 1.01)

@@ -64,6 +64,7 @@ def test_an_index_of_another_version_is_replaced(milvus, exported):
         {"width": -1},
         {"height": "tall"},
         {"sha256": None},
+        {"sha256": "0" * 10_000},  # the cache of rows counts 64 letters
         {"vector": [0.5] * 47},
         {"vector": [float("nan")] * 48},
         {"vector": ["a"] * 48},
