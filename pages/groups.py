@@ -111,14 +111,14 @@ if method is None:
     else:
         notices.no_index(collection, "cnn-irwnha")
     st.stop()
-asked = state.setdefault("groups-found", set())
-if name not in asked:
+wanted = state.setdefault("groups-found", set())
+if name not in wanted:
     st.button(
         "Find groups",
         type="primary",
         icon=":material/stacks:",
         key="groups-find",
-        on_click=asked.add,
+        on_click=wanted.add,
         args=(name,),
     )
     st.stop()

@@ -37,8 +37,8 @@ with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 if not collection.has_pictures:
     st.info(f"The pictures of {collection.title} are not on this machine.")
-if asked := state.pop("kp-asked", None):
-    query.follow(collection, *asked)
+if linked := state.pop("kp-linked-query", None):
+    query.follow(collection, *linked)
 delf, xfeat = delf_extractor(collection), xfeat_extractor(collection)
 chose_a_picture = any(state.get(key) for key in ("kp-been", "searched", "kept-upload"))
 if not chose_a_picture and collection.has_pictures and delf.index:

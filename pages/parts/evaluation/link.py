@@ -28,17 +28,17 @@ def follow_link(titles: Mapping[str, str]) -> None:
     for name in ("method", "against"):
         if name in parameters:
             state[f"eval-{name}"] = parameters[name]
-    state["eval-asked"] = (
+    state["eval-linked"] = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
 
 
 def follow_query(collection: Collection) -> None:
     """Choose the query in the address, which can be read only when the collection is open."""
-    asked = state.pop("eval-asked", None)
-    if not asked:
+    linked = state.pop("eval-linked", None)
+    if not linked:
         return
-    name, box = asked
+    name, box = linked
     numbers = [n for n, prepared in enumerate(collection.queries) if prepared.name == name]
     if numbers:
         # Where queries share a picture, the one with this box.

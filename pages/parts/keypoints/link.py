@@ -69,7 +69,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     if "result" in parameters:
         state["kp-result"], state["kp-other"] = parameters["result"], FROM_COLLECTION
         state["kp-linked"] = parameters["result"]
-    state["kp-asked"] = (
+    state["kp-linked-query"] = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
 

@@ -35,9 +35,9 @@ def make_in_turn() -> None:
     AppSession._handle_backend_operation_request = _make  # type: ignore[assignment, method-assign]
 
 
-async def _make(session: AppSession, asked: BackendOperationRequest) -> None:
+async def _make(session: AppSession, request: BackendOperationRequest) -> None:
     async with turns.setdefault(client_of(session.id), asyncio.Lock()):
-        await make(session, asked)
+        await make(session, request)
 
 
 def limit_kept_files() -> None:
@@ -71,7 +71,9 @@ def _remove(manager: MediaFileManager) -> None:
     now, left = time.monotonic(), MAX_KEPT
     storage: Any = manager._storage
     with manager._lock:
-        pictures = (one for one in storage._files_by_id.values() if one.kind == MediaFileKind.MEDIA)
+        pictures = [
+            file for file in storage._files_by_id.values() if file.kind == MediaFileKind.MEDIA
+        ]
         if sum(picture.content_size for picture in pictures) > MAX_SHOWN:
             _forget_pictures(manager)
         files = {file: manager._file_metadata[file] for file in manager._get_inactive_file_ids()}

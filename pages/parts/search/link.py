@@ -62,15 +62,15 @@ def follow_link(titles: Mapping[str, str]) -> None:
         state[min_score_key(method)] = None
     if parameters.get("method") in methods.METHODS:
         state[min_score_key(parameters["method"])] = query.parse_number(parameters.get("least", ""))
-    state.asked = (
+    state.linked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
 
 
 def follow_query(collection: Collection) -> None:
     """Choose the query and the box of the address, once the collection is open."""
-    if asked := state.pop("asked", None):
-        query.follow(collection, *asked)
+    if linked := state.pop("linked", None):
+        query.follow(collection, *linked)
 
 
 def write_link(collection: Collection, query_picture: query.QueryPicture | None) -> None:
