@@ -417,6 +417,10 @@ def _connected(address: str) -> tuple[Any, str]:
             files.ftp.get_channel().settimeout(MAX_SILENCE)
         if files.exists(path):
             return files, path
+        if scheme in ("http", "https"):  # fsspec says the same of a busy server and a missing file
+            with suppress(FileNotFoundError):
+                _patiently(lambda: files.cat_file(path))
+                return files, path
     raise RetrievalError(f"There is nothing at {_shown(address)}: check the address.")
 
 
@@ -461,6 +465,8 @@ def _errors_explained(address: str, name: str = "") -> Iterator[None]:
         reason = os.strerror(number) if isinstance(number, int) else type(error).__name__
         if isinstance(error, TimeoutError):
             reason = "no answer came in time"
+        elif status := getattr(error, "status", None):  # of a web server
+            reason = f"the server answers {status}"
         place = f"{name} in {_shown(address)}" if name else _shown(address)
         raise RetrievalError(
             f"{place} cannot be read: {reason}. Check the address and your credentials and run the "

@@ -145,6 +145,29 @@ def test_a_server_that_fails_for_a_moment(moment, tmp_path, monkeypatch):
             assert len(build(collection, Thumbnail(), tmp_path / place[-5:].strip("/"))) == 3
 
 
+@pytest.mark.parametrize(
+    ("statuses", "reason"),
+    [
+        ((404,), "There is nothing at http"),
+        ((503,), "photos cannot be read: the server answers 503"),
+        ((503, 503, 200), "it is empty"),  # the page has no pictures
+    ],
+)
+def test_the_first_answer_of_a_server(statuses, reason, monkeypatch):
+    """A busy server was taken for a wrong address."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    left = [*statuses]
+
+    def answer(request):
+        request.send_response(left.pop(0) if len(left) > 1 else left[0])
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    with answering(answer) as address:
+        refused(reason, open_anywhere, f"{address}/photos")
+
+
 def test_a_page_of_blanks():
     """fsspec looks at every three of them: 3 kB took minutes."""
     assert linked({"": "<a" + " " * 1_000_000 + "<a href=" * 10_000}) == [[], []]
