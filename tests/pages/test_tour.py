@@ -98,3 +98,13 @@ def test_the_sentence_belongs_to_one_search():
     assert stop.sentence in guided(box=box)
     for other in ({}, {"box": box, "then": "geometry"}, {"box": box, "judge": "hard"}):
         assert stop.sentence not in guided(**other)
+
+
+def test_the_last_stop_leads_to_the_evaluation():
+    app = AppTest.from_file(Path(__file__).parents[2] / "app.py", default_timeout=120)
+    app.query_params.update({"collection": "town", "query": STOPS[-1].name, "method": "all"})
+    app.run()
+    assert not app.exception, app.exception
+    links = [link.proto for link in app.get("page_link")]
+    [link] = [link for link in links if link.label.startswith("All queries")]
+    assert (link.page, link.query_string) == ("evaluation", "collection=town")

@@ -94,7 +94,7 @@ def show_tour(collection: Collection) -> None:
 
 
 def show_guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
-    """Show the sentence of a stop of the tour beside its answers, and a link to the next stop."""
+    """Show the sentence of a stop of the tour beside its answers, and a link that goes on."""
     names = [stop.name for stop in STOPS]
     if (
         query_picture.name not in names
@@ -114,11 +114,13 @@ def show_guide(collection: Collection, query_picture: query.QueryPicture, box: B
                 _link_to_search(collection, STOPS[n], "The search of the tour", ":material/undo:")
             _link_to_steps(collection, STOPS[n])
             if n + 1 < len(STOPS):
-                _link_to_search(
-                    collection,
-                    STOPS[n + 1],
-                    "Next",
-                    ":material/arrow_forward:",
+                _link_to_search(collection, STOPS[n + 1], "Next", ":material/arrow_forward:")
+            else:
+                st.page_link(
+                    "pages/evaluation.py",
+                    label="All queries: how good is each method?",
+                    icon=":material/arrow_forward:",
+                    query_params={"collection": collection.name},
                 )
 
 
