@@ -38,6 +38,7 @@ def address():
 def chromium():
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        sync_api.expect.set_options(timeout=WAIT)  # 5 s are too few on a busy machine
         yield browser
         browser.close()
 
@@ -113,7 +114,7 @@ def draw(page, start, stop):
 def drawn(page):
     """The box in the number field, once there is one."""
     field = page.get_by_label(BOX)
-    sync_api.expect(field).to_have_value(re.compile(r"^\d+, \d+, \d+, \d+$"), timeout=WAIT)
+    sync_api.expect(field).to_have_value(re.compile(r"^\d+, \d+, \d+, \d+$"))
     return [int(part) for part in field.input_value().split(",")]
 
 
@@ -221,7 +222,7 @@ def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
     bring(page, address, pictures)
     other = chromium.new_page()
     other.goto(f"{address}?collection=mine&method=sir")
-    sync_api.expect(other.get_by_role("button", name="Index with SIR")).to_be_visible(timeout=WAIT)
+    sync_api.expect(other.get_by_role("button", name="Index with SIR")).to_be_visible()
     assert other.locator(".stage").count() == 0
     other.close()
 
@@ -266,7 +267,7 @@ def test_embedded_collection_draw_search_and_share(page, chromium, address):
     page.get_by_role("button", name="Search with belltower 001").click()
     results(page)
     page.get_by_role("button", name="Clear box").click()  # the query brings a box of its own
-    sync_api.expect(page.get_by_label(BOX)).to_have_value("", timeout=WAIT)
+    sync_api.expect(page.get_by_label(BOX)).to_have_value("")
     draw(page, (0.3, 0.25), (0.75, 0.8))
     box = drawn(page)
     names = results(page)
@@ -445,6 +446,6 @@ def test_what_has_the_focus_has_a_ring_that_is_seen(chromium, address, scheme):
     ):
         page.keyboard.press("Tab")  # rings are for those who use keys
         focused.focus(timeout=WAIT)
-        sync_api.expect(ring).to_have_css("outline-color", "rgb(47, 127, 184)", timeout=WAIT)
+        sync_api.expect(ring).to_have_css("outline-color", "rgb(47, 127, 184)")
         sync_api.expect(ring).to_have_css("outline-style", "solid")
     context.close()
