@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +22,15 @@ DELAY = 1.0  # s of work before a bar is shown
 LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
 
 
+# Control character → its escape.
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
 def printable(text: str) -> str:
     """A line with control characters as escapes (\\x1b): names of files may hold commands for a
     terminal.
     """
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+    return text.translate(_ESCAPES)
 
 
 def _tqdm(**options: Any) -> tqdm:

@@ -212,10 +212,15 @@ def evaluate(
     ranks = check_ranks(ranks, len(truth.names), len(truth.queries))
 
     rows: dict[str, list] = {protocol: [] for protocol in protocols}
+    # One for all queries: an array for each would take an hour for a million pictures and 100,000.
+    rank_of = np.full(len(truth.names), -1, np.int64)
     for column, query in enumerate(truth.queries):
-        rank_of = _inverse(ranks[:, column], len(truth.names))
+        ranking = ranks[:, column]
+        ranking = ranking[ranking >= 0]
+        rank_of[ranking] = np.arange(len(ranking))
         for protocol in protocols:
             rows[protocol].append(_score(rank_of, query.labels, PROTOCOLS[protocol]))
+        rank_of[ranking] = -1
     return {protocol: _gather(protocol, rows[protocol]) for protocol in protocols}
 
 
@@ -249,6 +254,7 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
             f"The rankings hold position {worst}, but the database has {pictures} pictures: use "
             f"positions 0 to {pictures - 1}{hint}."
         )
+    place = np.zeros(pictures, np.int64)
     for column in range(queries):  # one by one: a gigabyte of zeros is packed into a megabyte
         ranking = ranks[:, column]
         listed = ranking >= 0
@@ -257,11 +263,13 @@ def check_ranks(ranks: np.ndarray, pictures: int, queries: int) -> np.ndarray:
             raise RetrievalError(
                 "A ranking goes on after an empty entry (-1): put all -1 at the end of its column."
             )
-        counts = np.bincount(ranking, minlength=1)
-        if counts.max() > 1:
+        order = np.arange(len(ranking))
+        place[ranking] = order
+        twice = ranking[place[ranking] != order]
+        if len(twice):
             raise RetrievalError(
-                f"The ranking in column {column} lists position {int(counts.argmax())} twice: list "
-                "each picture once."
+                f"The ranking in column {column} lists position {int(twice[0])} twice: list each "
+                "picture once."
             )
     return ranks
 
@@ -352,14 +360,6 @@ def average_precision_by_loop(
     return area
 
 
-def _inverse(ranking: np.ndarray, pictures: int) -> np.ndarray:
-    """The zero-based rank of every database picture, (pictures,) int64; -1 if it is not listed."""
-    rank_of = np.full(pictures, -1, dtype=np.int64)
-    ranking = ranking[ranking >= 0]
-    rank_of[ranking] = np.arange(len(ranking))
-    return rank_of
-
-
 def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the positives and of the ignored other pictures of a query, ascending."""
     empty = np.zeros(0, np.int64)
@@ -373,7 +373,7 @@ def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarra
 def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:
     """Scores of one query: AP, precisions at KS, recalls at KS, positives, listed, curve.
 
-    rank_of: as from ``_inverse``.
+    rank_of: (N,) int64, the zero-based rank of every database picture, -1 if it is not listed.
     """
     positives, ignored = _label_sets(labels, rule)
     total = len(positives)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 from retrieval.cli import output
 from retrieval.cli.output import DownloadBar
 
@@ -20,3 +22,12 @@ def test_a_log_gets_lines_of_progress(capsys, monkeypatch):
         bar.say("epoch 1")
     written = capsys.readouterr()
     assert written.out == "epoch 1\n"
+
+
+def test_control_characters_of_a_long_name_take_little():
+    """Twenty MB of them, as the name of a collection, took 32 s and 1.5 GB in ``info``."""
+    assert output.printable("a\x1b\x7f\x9f\n\xa0é") == r"a\x1b\x7f\x9f\n" + "\xa0é"
+    tracemalloc.start()
+    assert output.printable("\x7f" * 1_000_000) == r"\x7f" * 1_000_000
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
