@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.index import loading, saving
+from retrieval.index import approximate, layout, loading, saving
 from retrieval.index.content import Content
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
 
 # Files in the folder of an index: its own, what is computed from it, and those of the system.
 FILES = (
-    *("manifest.json", "images.json", "*.npy", "neighbours.npz", "ablation.npz"),
+    *("manifest.json", "images.json", "queries.npy", "neighbours.npz", "ablation.npz"),
     *("evaluation*.json", "evaluation*.npz", "*.new", ".*"),
+    *(f"{name}.npy" for types in layout.ARRAYS.values() for name in types),
+    *(f"{name}.npy" for kind in approximate.KINDS.values() for name in kind.types),
 )
 
 
@@ -159,6 +161,7 @@ def finish(
     loading.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
     if _lasting_entries(finished) != _lasting_entries(target):
+        _check_target(target)  # somebody may have put a file there since the build began
         saving.replace_folder(finished, target)
     delete(work)
     return loading.load(target, part)

@@ -390,7 +390,9 @@ def test_nothing_is_kept_of_pictures_that_cannot_be_read():
         gc.enable()
 
 
-@pytest.mark.parametrize("inside", ["photos/a.jpg", "delf/manifest.json", "net.pth", "notes.txt"])
+@pytest.mark.parametrize(
+    "inside", ["photos/a.jpg", "delf/manifest.json", "net.pth", "notes.txt", "own.npy"]
+)
 def test_what_lies_in_the_folder_of_an_index_is_not_deleted(photos, out, inside):
     build(photos, out)
     (out / "evaluation.json").write_text("{}")
@@ -407,3 +409,17 @@ def test_what_lies_in_the_folder_of_an_index_is_not_deleted(photos, out, inside)
         kept.parent.rmdir()
     build(photos, out)
     assert not (out / "evaluation.json").exists()
+
+
+def test_what_comes_into_the_folder_of_an_index_during_an_update_is_not_deleted(photos, out):
+    build(photos, out)
+    paint(photos / "new.png", 7)
+    plot = out / "plot.png"
+
+    def save_a_plot(*_):
+        plot.touch()
+
+    refused("plot.png is in the folder of an index", build, photos, out, progress=save_a_plot)
+    assert plot.exists()
+    plot.unlink()
+    assert "new.png" in build(photos, out).names
