@@ -269,6 +269,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
     exponents = len(np.atleast_1d(arrays["exponents"]))
     valid = (
         arrays["exponents"].ndim == 1
+        and exponents <= len(EXPONENTS) + 1  # 15,000 of a vector of one number took 3.2 GB
         and arrays["pooled"].ndim == 3
         and arrays["pooled"].shape[:2] == (exponents, count)
         and arrays["pooled"].dtype == np.uint8

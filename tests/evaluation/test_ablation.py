@@ -78,9 +78,18 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
     ablation.make(opened, collection, load("sir"))
     file = opened.path / ablation.FILE
     kept = file.read_bytes()
-    with np.load(file) as honest:
-        bomb = dict(honest) | {"pooled": np.zeros((1, len(opened), 100_000), np.uint8)}
+    with np.load(file) as arrays:
+        honest = dict(arrays)
+    bomb = honest | {"pooled": np.zeros((1, len(opened), 100_000), np.uint8)}
     np.savez_compressed(file, allow_pickle=False, **bomb)  # small until it is unpacked
+    with pytest.raises(RetrievalError, match="damaged"):
+        ablation.load(opened, collection)
+    many = {
+        "exponents": np.arange(1.0, 1001),
+        "pooled": np.ones((1000, len(opened), 1), np.uint8),
+        "maps": np.full((1000, 2), 0.5),
+    }
+    np.savez_compressed(file, allow_pickle=False, **(honest | many))
     with pytest.raises(RetrievalError, match="damaged"):
         ablation.load(opened, collection)
     file.write_bytes(kept)

@@ -580,7 +580,7 @@ def test_a_journal_of_pictures_in_thousands_of_folders(photos, out, unfinished, 
     entry = json.loads(last)
     features = (unfinished / "features.bin").read_bytes()[-entry["bytes"] :]
     for number in range(20):
-        entry["name"] = f"{number}/{'a/' * 2000}b.png"
+        entry["name"] = f"{number}/{'a/' * 190}b.png"
         append(unfinished / "journal.jsonl", json.dumps(entry).encode() + b"\n")
         append(unfinished / "features.bin", features)
     asked = []
