@@ -189,7 +189,7 @@ def make(
     # Queries come first: pictures may take hours, which a query that cannot be read would lose.
     query_steps = []
     for done, query in enumerate(collection.queries, 1):
-        picture = images.read(collection.path(query.name))
+        picture = images.read(collection.path(query.name), query.name)
         query_steps.append(take_steps(method, picture, query.box))
         if progress:
             progress(done, total, query.name)

@@ -47,7 +47,8 @@ class Photographs:
 
         Pictures are not cached, so memory does not grow with the collection.
         """
-        return images.read(self.collection.path(self.collection.names[number]))
+        name = self.collection.names[number]
+        return images.read(self.collection.path(name), name)
 
     def digest(self) -> str:
         """SHA-256 over the bytes and landmarks of all pictures.

@@ -116,3 +116,13 @@ def test_mean_average_precision_by_hand():
     # Trapezoids: first 1; second rank (0 + 1/2) / 2 = 1/4.
     found = mean_average_precision(vectors, np.array([0, 0, 1, 1]))
     assert found == pytest.approx((1 + 0.25 + 1 + 1) / 4)
+
+
+def test_a_picture_that_is_gone_is_named_with_its_folder(landmarks, tmp_path):
+    """Twelve pictures here are called 1.png."""
+    root = copy(landmarks, tmp_path)
+    photos = photographs.unlabelled(open_collection(root))
+    gone = root / "place_03" / "1.png"
+    gone.unlink()
+    with pytest.raises(RetrievalError, match=r"^place_03/1\.png cannot be read"):
+        photos.read(photos.collection.names.index("place_03/1.png"))
