@@ -27,6 +27,7 @@ CHUNK = 1 << 20
 SECONDS, SPEED = 5.0, 10e6  # of computing, and bytes a second that come out at least after that
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
+MAX_LETTERS = 75_000_000  # of the names of all files and folders, each of them takes up to 4 bytes
 MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
 MAX_RECORDS = 100  # in such a header; true ones have about ten
 MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
@@ -178,6 +179,7 @@ def _chosen(
     """(parts of the path, announced size, function that opens it) of every file to read."""
     chosen: set[str] = set()
     folders: set[str] = set()
+    letters = 0  # folders in folders have long names in common, but each of them has its own copy
     for count, (name, is_file, size, source) in enumerate(entries, 1):
         if count > max_files:
             raise _Refused(f"it holds more than {max_files:,} files")
@@ -196,7 +198,12 @@ def _chosen(
             parent = "/".join(parts[:depth])
             if parent in chosen:
                 raise _Refused(f"{parent!r} is in it both as a file and as a folder")
-            folders.add(parent)
+            if parent not in folders:
+                letters += len(parent)
+                folders.add(parent)
+        letters += len(relative)
+        if letters > MAX_LETTERS:
+            raise _Refused("the names of its files are too long")
         chosen.add(relative)
         yield parts, size, source
     if not chosen:

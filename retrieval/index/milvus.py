@@ -31,6 +31,7 @@ ABSENT = 100  # Milvus: there is no such collection
 NOT_LOADED = 101, 103  # Milvus: the collection is not in memory, or only in part
 AWAY = 2  # Milvus and its client: no connection
 MAX_HITS = 16_384  # rows of an answer, which is Milvus's own limit
+MAX_FIELDS = 100  # columns of an answer or a description, where we have six
 MAX_ANSWER = 10_000_000  # bytes of an answer; the client takes up to a hundred times the memory
 
 _DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
@@ -192,10 +193,10 @@ def library():
 
 
 def _limit_answers() -> None:
-    """Give the client only the used fields of an answer, with at most MAX_HITS rows.
+    """Give the client only what is used of an answer, with at most MAX_HITS rows and MAX_FIELDS.
 
-    The client makes an object for each row that an answer states, and a hostile one may state 10¹²
-    rows.
+    The client makes objects for each row that an answer states, and a hostile one may state 10¹²
+    rows; and for each field, of which a description of 10 MB may have five million.
     """
     from pymilvus.grpc_gen import milvus_pb2_grpc
 
@@ -205,6 +206,8 @@ def _limit_answers() -> None:
             ask = dict(vars(self))
             self.Search = lambda *args, **options: _hits(ask["Search"](*args, **options))
             self.Query = lambda *args, **options: _rows(ask["Query"](*args, **options))
+            describing = ask["DescribeCollection"]
+            self.DescribeCollection = lambda *args, **options: _short(describing(*args, **options))
 
     milvus_pb2_grpc.MilvusServiceStub = Stub
 
@@ -221,11 +224,21 @@ def _hits(answer: Any) -> Any:
     return type(answer)(status=answer.status, results=reduced)
 
 
+def _short(description: Any) -> Any:
+    """A description with at most MAX_FIELDS fields, and of each as many parameters."""
+    schema = description.schema
+    del schema.fields[MAX_FIELDS:], schema.functions[:], schema.struct_array_fields[:]
+    for field in schema.fields:
+        del field.type_params[MAX_FIELDS:], field.index_params[MAX_FIELDS:]
+    return description
+
+
 def _rows(answer: Any) -> Any:
-    """Only fields with at least a byte for each row; none where there are over MAX_HITS rows."""
+    """Only fields with at least a byte for each row, at most MAX_FIELDS; none where there are over
+    MAX_HITS rows."""
     fields = [
         field
-        for field in answer.fields_data
+        for field in answer.fields_data[:MAX_FIELDS]
         if field.HasField("scalars") or field.vectors.HasField("float_vector")
     ]
     if any(_length(field) > MAX_HITS for field in fields):

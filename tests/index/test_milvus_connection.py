@@ -154,6 +154,56 @@ def test_more_rows_than_milvus_gives_at_once_are_not_read():
     assert not milvus._rows(query).fields_data
 
 
+def test_fields_without_number():
+    """Five million empty fields in 10 MB took 6.9 GB and a minute."""
+    pytest.importorskip("pymilvus")
+    from pymilvus.grpc_gen import milvus_pb2
+
+    query, description = milvus_pb2.QueryResults(), milvus_pb2.DescribeCollectionResponse()
+    schema = description.schema
+    for _ in range(2 * milvus.MAX_FIELDS):
+        query.fields_data.add().scalars.long_data.data.append(1)
+        for part in (schema.fields, schema.functions, schema.struct_array_fields):
+            part.add()
+        for params in (schema.fields[0].type_params, schema.fields[0].index_params):
+            params.add()
+    assert len(milvus._rows(query).fields_data) == milvus.MAX_FIELDS
+    milvus._short(description)
+    lists = (schema.fields, schema.fields[0].type_params, schema.fields[0].index_params)
+    assert [len(part) for part in lists] == [milvus.MAX_FIELDS] * 3
+    assert not schema.functions
+    assert not schema.struct_array_fields
+
+
+def test_a_description_of_fields_without_number():
+    """It is the client that asks, also before a search."""
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
+    from pymilvus.grpc_gen import milvus_pb2
+
+    description = milvus_pb2.DescribeCollectionResponse()
+    description.schema.fields.extend([description.schema.fields.add()] * 100_000)
+    body = description.SerializeToString()
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            answer = body if call.method.endswith("/DescribeCollection") else b""
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        milvus.library()
+        tracemalloc.start()
+        with pytest.raises(RetrievalError, match="not an index of this program"):
+            index.load(f"milvus://127.0.0.1:{port}/x")
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
+        server.stop(0)
+
+
 def test_rows_that_an_answer_only_says_it_has():
     """The client made an object of each, and a hundred bytes took as much memory as there was."""
     grpc = pytest.importorskip("grpc")

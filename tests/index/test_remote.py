@@ -138,6 +138,19 @@ def test_a_zip_of_many_files(tmp_path, monkeypatch, addresses):
     refused("more than 5 files", open_anywhere, addresses[0])
 
 
+def test_long_folders_in_folders_in_a_zip(tmp_path, monkeypatch):
+    """A list of 128 MB took 9 GB, as each folder of a path has a copy of those before it."""
+    monkeypatch.setattr("retrieval.collections.archives.MAX_LETTERS", 100_000)
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as archive:
+        for number in range(10):
+            archive.writestr("/".join([str(number), *["a" * 100] * 20, "a.png"]), b"x")
+    refused("the names of its files are too long", open_anywhere, str(tmp_path / "long.zip"))
+    with zipfile.ZipFile(tmp_path / "fine.zip", "w") as archive:
+        for number in range(10):
+            archive.writestr("/".join([*["a" * 100] * 20, f"{number}.png"]), b"x")
+    assert len(open_anywhere(str(tmp_path / "fine.zip"))) == 10
+
+
 def test_an_entry_that_never_ends(tmp_path, monkeypatch):
     monkeypatch.setattr("retrieval.images.MAX_BYTES", 3_000_000)
     paint(tmp_path / "a.png", 1)
