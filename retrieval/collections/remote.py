@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -224,8 +225,13 @@ class _Folder:
             if not has_pictures and PurePosixPath(gone).parent == PurePosixPath(folder):
                 self._check_log_in(folder, gone)
             return True
+        path = self.start + ("" if folder == "." else folder)
         try:
-            self.files.ls(self.start + ("" if folder == "." else folder), detail=False)
+            if self.scheme in ("sftp", "ssh"):  # fsspec's own list has no limits
+                for _ in islice(self.files.ftp.listdir_iter(path), MAX_FILES):
+                    pass
+            else:
+                self.files.ls(path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return False
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -308,13 +314,13 @@ def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> li
         if len(page) > MAX_PAGE:
             raise refused
         for match in _LINK.finditer(page):
+            if time.thread_time() > until:
+                raise refused
             try:
                 text = (match[1] or match[2]).decode("utf-8", "replace")
                 link = urljoin(folder, html.unescape(text))
             except ValueError:  # not a valid address
                 continue
-            if time.thread_time() > until:
-                raise refused
             if not link.startswith(start) or "?" in link or "#" in link:
                 continue
             if link in files or link in folders:

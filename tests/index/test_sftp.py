@@ -134,6 +134,24 @@ def test_a_list_without_an_end(address, monkeypatch):
     assert len(given) < 2000
 
 
+def test_a_list_without_an_end_when_a_picture_is_gone(address, tmp_path, monkeypatch):
+    """Whether its folder is there was asked with a list of any length: 2.5 GB after 45 s."""
+    built = indexed(address, tmp_path)
+    (tmp_path / "photos" / "sub" / "c.png").unlink()
+    collection, given = open_anywhere(address), []
+
+    def more(handle):
+        given.append(len(given))
+        if len(given) > 3000:
+            return []
+        return [paramiko.SFTPAttributes.from_stat(os.stat("/"), f"{given[-1]}.jpg")]
+
+    monkeypatch.setattr(paramiko.SFTPHandle, "_get_next_files", more)
+    monkeypatch.setattr(remote, "MAX_FILES", 100)
+    assert index.build(collection, Thumbnail(), built.path).names == ("a.png", "b.png")
+    assert 0 < len(given) < 1000
+
+
 def test_folders_in_folders_without_an_end(address, monkeypatch):
     def list_folder(files, path):
         return [paramiko.SFTPAttributes.from_stat(os.stat("/"), "sub")]
