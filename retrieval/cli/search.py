@@ -141,6 +141,8 @@ def _describe(args: argparse.Namespace) -> None:
     boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
     if not args.out.parent.is_dir():
         raise RetrievalError(f"There is no folder {args.out.parent} to write to; make it first.")
+    if args.out.suffix.lower() in images.SUFFIXES:  # as --out *.jpg is read by a shell
+        raise RetrievalError(f"{args.out} would be replaced by features: end the name with .npz.")
     method = load_method(args)
     rows = []
     with Bar(len(args.pictures)) as bar:

@@ -301,6 +301,12 @@ def test_describe_that_fails(refused, folder, tmp_path):
     sir = ("--method", "sir")
     out = tmp_path / "d.npz"
     refused("no folder", "describe", a, *sir, "--out", tmp_path / "no" / "d.npz")
+    before = (folder / "b.png").read_bytes()
+    refused("would be replaced by features", "describe", a, *sir, "--out", folder / "b.png")
+    refused(
+        "replaced by its figure", "plot", "keypoints", folder / "b.png", "--out", folder / "b.png"
+    )
+    assert (folder / "b.png").read_bytes() == before
     refused("cannot be written: Is a directory", "describe", a, *sir, "--out", tmp_path)
     refused("is a folder; name a file", "describe", a, *sir, "--out", ".")
     refused("2 boxes, 3 pictures", "describe", a, b, c, *sir, "--out", out,
