@@ -37,6 +37,7 @@ CHUNK = 1000  # rows of a request, at most
 ROW = 5000  # bytes of a row, at most, besides its vector
 CACHE_BYTES = 64 << 20  # of rows that were read
 MAX_FIRST = 100_000  # pictures that ``first`` reads
+MAX_READ = 600_000_000  # bytes of vectors and names that are read at once
 
 Row = tuple[dict[str, Any], np.ndarray]  # name, sha256, width, height; the descriptor (D,) float16
 
@@ -142,11 +143,14 @@ class StoredIndex(loading.Index):
 
     def first(self, count: int) -> Shortlist:
         if count > MAX_FIRST:
-            raise RetrievalError(
-                f"{self} holds {len(self):,} pictures, too many to read them all: use the index in "
-                "a folder that it was exported from."
-            )
+            raise self._too_many()
         return self._excerpt(range(min(count, len(self))), {})
+
+    def _too_many(self) -> RetrievalError:
+        return RetrievalError(
+            f"{self} holds {len(self):,} pictures, too many to read them all: use the index in a "
+            "folder that it was exported from."
+        )
 
     def _excerpt(self, positions: Sequence[int], filtered: dict[str, str]) -> Shortlist:
         """An index in memory of the pictures at these positions, which ascend.
@@ -173,6 +177,7 @@ class StoredIndex(loading.Index):
                 position: self._rows[position] for position in positions if position in self._rows
             }
         missing = [position for position in positions if position not in rows]
+        size = 0
         step = min(CHUNK, max(milvus.MAX_ANSWER // (4 * self.width + ROW), 1))
         for start in range(0, len(missing), step):
             chunk = missing[start : start + step]
@@ -182,7 +187,12 @@ class StoredIndex(loading.Index):
                 )
             )
             with self._checking():
-                rows |= {self._position(row): self._checked(row) for row in results}
+                read = {self._position(row): self._checked(row) for row in results}
+            # A letter of a name takes up to 4 bytes.
+            size += sum(2 * self.width + 4 * len(image["name"]) for image, _ in read.values())
+            if size > MAX_READ:
+                raise self._too_many()
+            rows |= read
         if lost := set(positions) - rows.keys():
             raise RetrievalError(
                 f"{self} lacks {len(lost)} of its pictures; export the index again."

@@ -9,6 +9,7 @@ from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus as milvus_module
 from retrieval.index import store_description
+from retrieval.index import stored as stored_module
 from retrieval.index.export import export
 
 
@@ -162,6 +163,16 @@ def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatc
     monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, lambda rows: []))
     with pytest.raises(RetrievalError, match=r"has no picture .* any more; search again"):
         index.load(str(address)).holding(name)
+
+
+def test_vectors_and_names_that_are_large_together(milvus, address, monkeypatch):
+    """100,000 rows with names of 4000 letters took 2.3 GB."""
+    stored = index.load(str(address))
+    monkeypatch.setattr(stored_module, "CHUNK", 2)
+    monkeypatch.setattr(stored_module, "MAX_READ", 2 * (2 * stored.width + 400))
+    assert len(stored.first(2)) == 2
+    with pytest.raises(RetrievalError, match="too many to read them all"):
+        stored.first(len(stored))
 
 
 def test_a_row_that_is_gone_is_noticed(milvus, exported, pictures):
