@@ -396,7 +396,8 @@ def test_nothing_is_kept_of_pictures_that_cannot_be_read():
 def test_what_lies_in_the_folder_of_an_index_is_not_deleted(photos, out, inside):
     build(photos, out)
     (out / "evaluation.json").write_text("{}")
-    (out / ".DS_Store").touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (out / name).touch()
     kept = out / inside
     kept.parent.mkdir(exist_ok=True)
     kept.write_text("the work of hours")
