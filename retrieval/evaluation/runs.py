@@ -32,7 +32,9 @@ from retrieval.ranking import chain, verifiers
 from retrieval.ranking.search import provenance
 
 FORMAT = 1
-MAX_RECORD = 100_000_000  # bytes of evaluation.json; a query takes 300
+# Bytes of evaluation.json: ours have 4000, 300 a query, and the names of pictures.
+MAX_RECORD, BESIDE, QUERY, PICTURE = 100_000_000, 1_000_000, 20_000, 1000
+MAX_STATED = 100_000  # characters of its provenance, which is kept and shown; ours have 1000
 MAX_STAGES = 20  # of a search, whose seconds are kept; a chain of re-rankers has at most ten
 
 
@@ -81,11 +83,11 @@ def record_run(
         previous = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
         previous = None
-    skipped = {entry["name"] for entry in index.manifest["skipped"]}
-    record = {
-        "format": FORMAT,
-        "made": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "provenance": {
+    record = _record(
+        index,
+        collection,
+        datetime.now(UTC).isoformat(timespec="microseconds"),
+        {
             **provenance(index),
             **({"then": chain.stated(then)} if then else {}),
             "collection_fingerprint": collection.fingerprint,
@@ -97,19 +99,32 @@ def record_run(
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        "seconds_a_query": _means(timings),
-        "ranked": _ranked(ranks),
+        Run(ranks, timings, scores, {}),
+    )
+    if previous is not None and np.array_equal(previous.ranks, ranks):
+        return Run(ranks, timings, scores, record)
+    _keep(index.path / _stem(then, collection.whole), ranks, timings, record)
+    return Run(ranks, timings, scores, record)
+
+
+def _record(
+    index: Index, collection: Collection, made: str, stated: Mapping[str, Any], run: Run
+) -> dict[str, Any]:
+    """The content of ``evaluation.json``. stated: the provenance."""
+    skipped = {entry["name"] for entry in index.manifest["skipped"]}
+    return {
+        "format": FORMAT,
+        "made": made,
+        "provenance": stated,
+        "seconds_a_query": _means(run.timings),
+        "ranked": _ranked(run.ranks),
         "not_in_the_index": [name for name in collection.names if name in skipped],
         "queries": [
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
         ],
-        "protocols": _as_json(scores),
+        "protocols": _as_json(run.scores),
     }
-    if previous is not None and np.array_equal(previous.ranks, ranks):
-        return Run(ranks, timings, scores, record)
-    _keep(index.path / _stem(then, collection.whole), ranks, timings, record)
-    return Run(ranks, timings, scores, record)
 
 
 def _keep(
@@ -164,47 +179,45 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
     arrays = path.with_suffix(".npz")
     if not path.is_file() or not arrays.is_file():
         return None
-    record = _read_record(path, index, collection, then, again)
+    made, stated, stages = _read_record(path, index, collection, then, again)
     queries = len(collection.queries)
     check_size(collection)
     # Up to 4 bytes a rank and a second of each stage, and headers.
     max_bytes = 4 * (len(collection.names) + 100) * queries + 100_000
+    timings = {}
     try:
         ranks = files.read_array(arrays, "ranks", max_bytes)
         scores = evaluate(ranks, collection)
-        timings = {
-            stage: files.read_array(arrays, f"seconds_{stage}", max_bytes)
-            for stage in record["seconds_a_query"]
-        }
+        for stage in stages:
+            seconds = files.read_array(arrays, f"seconds_{stage}", max_bytes)
+            if (
+                seconds.shape != (queries,)
+                or seconds.dtype.kind != "f"
+                or not ((seconds >= 0) & (seconds < 1e9)).all()
+            ):
+                raise RetrievalError("no seconds")
+            timings[stage] = seconds
     except RetrievalError as error:
         raise RetrievalError(f"{arrays} is damaged{again}.") from error
-    for seconds in timings.values():
-        if (
-            seconds.shape != (queries,)
-            or seconds.dtype.kind != "f"
-            or not ((seconds >= 0) & (seconds < 1e9)).all()
-        ):
-            raise RetrievalError(f"{arrays} is damaged{again}.")
-    record |= {
-        "seconds_a_query": _means(timings),
-        "protocols": _as_json(scores),
-        "ranked": _ranked(ranks),
-    }
-    return Run(ranks.astype(np.int32, copy=False), timings, scores, record)
+    ranks = ranks.astype(np.int32, copy=False)
+    # What a stranger's file says besides is not kept: the app has 24 runs in memory.
+    record = _record(index, collection, made, stated, Run(ranks, timings, scores, {}))
+    return Run(ranks, timings, scores, record)
 
 
 def _read_record(
     path: Path, index: Index, collection: Collection, then: Sequence[str], again: str
-) -> dict[str, Any]:
-    """The content of ``evaluation.json``, checked.
+) -> tuple[str, dict[str, Any], list[str]]:
+    """Of ``evaluation.json``, checked: its date, its provenance, and the stages with seconds.
 
     again: the end of error messages, with the command that evaluates again. Raises RetrievalError
     where the file is damaged, or is of another index, other labels, other query pictures or other
     re-rankers.
     """
     pictures = query_pictures_digest(collection)
+    max_bytes = BESIDE + QUERY * len(collection.queries) + PICTURE * len(collection.names)
     try:
-        record = files.read_json(path, MAX_RECORD)
+        record = files.read_json(path, min(max_bytes, MAX_RECORD))
         stated = record["provenance"]
         same = (
             stated["index_sha256"] == files.digest(index.path / "manifest.json")
@@ -221,6 +234,8 @@ def _read_record(
             and isinstance(record["seconds_a_query"], dict)
             and len(record["seconds_a_query"]) <= MAX_STAGES
             and isinstance(record["made"], str)
+            and len(record["made"]) < 100
+            and len(json.dumps(stated)) <= MAX_STATED
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RetrievalError(f"{path} is damaged{again}.") from error
@@ -231,7 +246,7 @@ def _read_record(
         )
     if not valid:
         raise RetrievalError(f"{path} is damaged{again}.")
-    return record
+    return record["made"], stated, list(record["seconds_a_query"])
 
 
 def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from attack.indexes import edit, edited, forge, mutate
 from PIL import Image
 from stubs import Grid, Thumbnail, paint, refused
 
-from retrieval import cli, images, methods
+from retrieval import cli, files, images, methods
 from retrieval import index as indexes
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
@@ -404,6 +404,42 @@ def test_an_evaluation_with_very_many_stages(tmp_path, town):
     edit(path / "evaluation.json", lambda e: e.update(seconds_a_query=dict.fromkeys(stages, 0)))
     with pytest.raises(RetrievalError, match="is damaged"):
         runs.load_run(indexes.load(path), collection)
+
+
+def test_an_evaluation_that_says_very_much(tmp_path, town):
+    """A hundred megabytes of JSON, which pack into 240 kB, took 0.9 GB of each of 24 runs."""
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    index = indexes.load(path)
+    kept = runs.load_run(index, collection).record
+    edit(path / "evaluation.json", lambda e: e.update(more=[{"abcdefghijklm": 0.5}] * 10_000))
+    assert runs.load_run(index, collection).record == kept
+    for change in (
+        lambda e: e.update(more="x" * 3_000_000),
+        lambda e: e.update(more=0, made="x" * 200_000),
+        lambda e: e.update(made=kept["made"]) or e["provenance"].update(machine="x" * 200_000),
+    ):
+        edit(path / "evaluation.json", change)
+        with pytest.raises(RetrievalError, match="is damaged"):
+            runs.load_run(index, collection)
+
+
+def test_an_evaluation_that_is_one_large_array(tmp_path, town, monkeypatch):
+    """Each of its stages had the seconds of all rankings before any was checked: 21 GB."""
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    ranks = np.full((len(collection), 2), -1, np.int32)
+    np.save(path / "all.npy", ranks)
+    (path / "all.npy").rename(path / "evaluation.npz")
+    stages = dict.fromkeys("abcdefghij", 0)
+    edit(path / "evaluation.json", lambda e: e.update(seconds_a_query=stages))
+    read, names = files.read_array, []
+    monkeypatch.setattr(
+        files, "read_array", lambda path, name, most: names.append(name) or read(path, name, most)
+    )
+    with pytest.raises(RetrievalError, match="is damaged"):
+        runs.load_run(indexes.load(path), collection)
+    assert names == ["ranks", "seconds_a"]
 
 
 @pytest.mark.parametrize("name", ["evaluation.npz", "evaluation.json"])
