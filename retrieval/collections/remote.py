@@ -37,7 +37,7 @@ from retrieval.errors import RetrievalError
 
 MAX_FILES = 250_000  # in a zip, whose list of files is kept in memory, or in a web folder
 MAX_FOLDERS = 10_000  # in a web or sftp folder: a hostile server can invent new ones for ever
-MAX_PAGE = 20_000_000  # bytes of a page that lists a folder
+MAX_PAGE = 100_000_000  # bytes of a page that lists a folder; Apache takes 200 to 350 a file
 MAX_LIST = 300_000_000  # bytes of the paths on an sftp or web server: 2 million of 100 letters
 SECONDS = 30.0  # of computing for the pages of a web folder; 250,000 links take 3
 MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
@@ -311,7 +311,7 @@ def _linked(start: str, fetch: Callable[[str], bytes], missing: list[str]) -> li
                 raise
             missing.append(folder)
             continue
-        if len(page) > MAX_PAGE:
+        if len(page) > MAX_PAGE or time.thread_time() > until:
             raise refused
         for match in _LINK.finditer(page):
             if time.thread_time() > until:

@@ -77,6 +77,23 @@ def test_too_many_files_and_too_long_a_page(monkeypatch):
     refused("too large to be read from the web", linked, {"": " " * 1001})
 
 
+def test_an_honest_folder_of_many_files():
+    """A folder of 100,000 files of Apache was refused: 200 bytes a file were over 20 MB."""
+    row = '<tr><td><a href="IMG_{0:06}.jpg">IMG_{0:06}.jpg</a></td>' + " " * 150 + "</tr>\n"
+    files, _ = linked({"": "".join(row.format(number) for number in range(100_000))})
+    assert len(files) == 100_000
+
+
+def test_pages_without_links_have_a_limit_of_time(monkeypatch):
+    monkeypatch.setattr(remote, "SECONDS", 0.2)
+    folders = "".join(f'<a href="{number}/">' for number in range(9000))
+    empty = b" " * 2_000_000
+    pages = lambda address: folders.encode() if address == START else empty  # noqa: E731
+    started = time.thread_time()
+    refused("too large", remote._linked, START, pages, [])
+    assert time.thread_time() - started < 2
+
+
 @pytest.mark.parametrize("endless", [False, True])
 def test_addresses_that_are_longer_in_each_folder(endless, monkeypatch):
     """3.5 MB of short links below three folders with long names took 5.5 GB."""
