@@ -110,6 +110,7 @@ class StoredIndex(loading.Index):
                     anns_field="vector",
                     limit=limit,
                     filter=plain,
+                    output_fields=["position"],  # else milvus-lite sends all, with the vectors
                     search_params={"metric_type": "IP"},
                     timeout=time,
                 )

@@ -277,6 +277,17 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
     np.testing.assert_array_equal(kept.ranks, store.ranks)
 
 
+def test_an_answer_to_a_search_holds_no_vectors(opened, exported, pictures, monkeypatch):
+    """milvus-lite sent them too: 5000 results of 512 numbers were over the limit of an answer, so
+    that no larger index in it could be evaluated."""
+    sizes = []
+    hits = milvus_module._hits
+    monkeypatch.setattr(milvus_module, "_hits", lambda a: sizes.append(a.ByteSize()) or hits(a))
+    rank_picture(opened, Thumbnail(), picture(pictures, "a.png"), top=5)
+    assert sizes
+    assert sizes[0] < 50 * len(exported)
+
+
 def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monkeypatch):
     monkeypatch.setattr(stored, "MIN_SHORTLIST", 1)
     monkeypatch.setattr(queries, "MAX_DEPTH", 5)
