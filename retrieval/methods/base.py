@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_SCALES = 16  # the papers have up to seven
 MAX_PIXELS = 4096**2  # of a picture at all scales; DELF's seven scales at 1024 pixels have half
+# Their first layers give 64 numbers a pixel, or a quarter of that; three scales of 1024 have 3.7 M.
+MAX_PIXELS_OF = {"vgg": 2048**2, "resnet": 2 * 2048**2}
+MAX_OUTPUTS = 4096  # numbers that a layer behind the trunk gives; the papers' have up to 2048
 MAX_KEYPOINTS = 5000  # of a picture; the time of a match grows with its square; DELF has 1000
 
 
@@ -102,10 +105,11 @@ class Method(ABC):
                 f"Scales are one to {MAX_SCALES} numbers from 0.1 to 4: choose such ones."
             )
         self.pixels = self.settings["size"] ** 2 * sum(scale**2 for scale in scales)
-        if self.pixels > MAX_PIXELS:
+        max_pixels = MAX_PIXELS_OF.get(checkpoint.trunk.rstrip("0123456789"), MAX_PIXELS)
+        if self.pixels > max_pixels:
             raise RetrievalError(
                 f"A square picture of {self.settings['size']} pixels has more than "
-                f"{MAX_PIXELS // 1_000_000} megapixels at all scales together: choose a smaller "
+                f"{max_pixels // 1_000_000} megapixels at all scales together: choose a smaller "
                 "size or fewer scales."
             )
         if "keypoints" in self.defaults and not 1 <= self.settings["keypoints"] <= MAX_KEYPOINTS:
@@ -228,6 +232,18 @@ class GlobalMethod(Method):
             return self._vectors(inputs).cpu().numpy()
 
 
+def check_outputs(layer: str, count: int) -> None:
+    """Refuse a layer behind the trunk that gives more than MAX_OUTPUTS numbers.
+
+    It may do so for each of 65,536 places of a picture.
+    """
+    if count > MAX_OUTPUTS:
+        raise RetrievalError(
+            f"The layer {layer} of the weights gives {count:,} numbers, and at most "
+            f"{MAX_OUTPUTS:,} are allowed: train one with fewer."
+        )
+
+
 def head_layer(
     head: Mapping[str, np.ndarray], weight: str, bias: str, inputs: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -251,6 +267,7 @@ def head_layer(
         raise RetrievalError(
             f"The weights lack a {weight} that fits their network: train them again."
         )
+    check_outputs(weight, len(b))
     return torch.from_numpy(w.astype(np.float32)), torch.from_numpy(b.astype(np.float32))
 
 

@@ -90,6 +90,11 @@ class DELF(Method):
             first = head_layer(head, "attention.conv1.weight", "attention.conv1.bias", channels)
             hidden = len(first[1])
             last = head_layer(head, "attention.conv2.weight", "attention.conv2.bias", hidden)
+            if len(last[1]) != 1:
+                raise RetrievalError(
+                    "The layer attention.conv2.weight gives one number, not "
+                    f"{len(last[1]):,}: train the weights again."
+                )
             self.attention_layers = first, last
 
     @torch.inference_mode()
@@ -143,7 +148,7 @@ class DELF(Method):
             return raw.norm(dim=1)
         hidden, last = self.attention_layers
         # A 1×1 convolution is a linear layer on every place.
-        return F.softplus(F.linear(F.linear(raw, *hidden).relu(), *last))[:, 0]
+        return F.softplus(F.linear(F.linear(raw, *hidden).relu_(), *last))[:, 0]
 
     def reduce(self, raw: torch.Tensor) -> torch.Tensor:
         """Descriptors (n, d) of features (n, C): L2 → PCA → L2."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
-from retrieval.methods.base import GlobalMethod
+from retrieval.methods.base import GlobalMethod, check_outputs
 from retrieval.networks import checkpoints, trunks
 from retrieval.networks.weights import Weights
 
@@ -135,6 +135,7 @@ def _layer(weights: Weights, channels: int, name: str, required: Any) -> Layer |
             f"The whitening layer {name} of the weights does not fit their network: give it a "
             f"weight (d, {channels}) and a bias (d)."
         )
+    check_outputs(name, len(bias))
     return _tensor(weight), _tensor(bias)
 
 
@@ -176,6 +177,7 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
     try:
         whitening = learned.get(LW) or next(iter(learned.values()))
         whitening = whitening["ms" if several else "ss"]
+        check_outputs("Lw", len(whitening["P"]))  # of bytes, it would take twelve times as much
         m, p = (np.asarray(whitening[key], np.float64) for key in ("m", "P"))
         bias = -p @ m.reshape(channels)
         fits = p.shape[1] == channels

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from attack import pickled
+from torchvision.models import resnet18, vgg11
 
 from retrieval import methods
 from retrieval.errors import RetrievalError
@@ -261,6 +262,44 @@ def test_a_gigabyte_of_nothing(tmp_path, monkeypatch):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1.5 * size
+
+
+def test_layers_that_give_very_many_numbers(tmp_path):
+    """They are computed at each place of a picture: 18 MB of weights took over 9 GB."""
+    path = tmp_path / "net.pth"
+    content = torch.load(checkpoints.REGISTRY["delf-lite0"].path, weights_only=False)
+    for layer, count, words in (
+        ("attention.conv1", 4097, "attention.conv1.weight of the weights gives 4,097 numbers"),
+        ("attention.conv2", 2, "attention.conv2.weight gives one number, not 2"),
+        ("pca", 4097, "pca.components of the weights gives 4,097 numbers"),
+    ):
+        weight = f"{layer}.components" if layer == "pca" else f"{layer}.weight"
+        inputs = content["state_dict"][weight].shape[1]
+        state = content["state_dict"] | {
+            weight: torch.zeros(count, inputs),
+            f"{layer}.bias": torch.zeros(count),
+        }
+        if layer == "attention.conv1":
+            state["attention.conv2.weight"] = torch.zeros(1, count)
+        torch.save(content | {"state_dict": state}, path)
+        with pytest.raises(RetrievalError, match=words):
+            methods.load("delf", path)
+
+
+@pytest.mark.parametrize(("name", "most"), [("vgg11", 4), ("resnet18", 8)])
+def test_large_networks_take_fewer_pixels(tmp_path, name, most):
+    """A picture of 16 megapixels took over 9 GB with VGG, and 4.1 GB with ResNet-50."""
+    path = tmp_path / "net.pth"
+    if name == "vgg11":
+        features = vgg11(weights=None, init_weights=False).features
+    else:
+        features = torch.nn.Sequential(*list(resnet18(weights=None).children())[:-2])
+    values = {f"features.{key}": value for key, value in features.state_dict().items()}
+    state = {key: value.nan_to_num(0, 1, -1) for key, value in values.items() if value.ndim}
+    torch.save({"meta": META | {"architecture": name}, "state_dict": state}, path)
+    methods.load("cnn-irwnha", path, size=1024, scales=[1.0, 2**0.5, 2**-0.5])
+    with pytest.raises(RetrievalError, match=f"more than {most} megapixels at all scales"):
+        methods.load("cnn-irwnha", path, size=2900)
 
 
 def test_what_a_network_says_of_itself_that_python_cannot_write_out(tmp_path):

@@ -268,6 +268,12 @@ def test_files_that_contradict_themselves_are_refused(resnet18, tmp_path):
     narrow = {"lwhiten.weight": torch.ones(9, 512), "lwhiten.bias": torch.ones(9)}
     refused("layer whiten", lambda d: d["state_dict"].update(narrow), local_whitening=True,
             whitening=True)  # fmt: skip
+    # At each place of a picture: 90,000 numbers took over 9 GB.
+    wide = {"lwhiten.weight": torch.ones(4097, 512), "lwhiten.bias": torch.ones(4097)}
+    words = "lwhiten of the weights gives 4,097 numbers"
+    refused(words, lambda d: d["state_dict"].update(wide), local_whitening=True)
+    tall = {"retrieval-SfM-120k": {"ss": {"m": np.zeros(512), "P": np.zeros((4097, 512), "i1")}}}
+    refused("Lw of the weights gives 4,097 numbers", lambda d: d["meta"].update(Lw=tall))
 
 
 def test_layers_of_different_widths(resnet18, picture, tmp_path):
