@@ -208,6 +208,9 @@ def _handle_events(protocol: Any) -> None:
 def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
     arriving.pop(protocol, None)
     waiting.pop(protocol.transport, None)
+    # What is left of a connection waits for the garbage collector, which counts objects, not bytes.
+    protocol.conn.reader.discard()
+    protocol.frames.clear()
     _count_out(protocol)
     lost(protocol, error)
 
