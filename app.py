@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import entrance, limits
+from pages.parts import entrance, limits, notices
 
 limits.set_once()
 st.set_page_config("Image retrieval", "🔎", layout="wide")
@@ -23,4 +23,5 @@ page = st.navigation(
 )
 entrance.ask()
 st.session_state.through_app = True  # see entrance.run_app_first
+notices.stores_away()
 page.run()

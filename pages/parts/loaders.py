@@ -32,7 +32,6 @@ from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs, similarity, submissions
 from retrieval.figures import files as figure_files
 from retrieval.images import Box
-from retrieval.index import finding
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
@@ -70,8 +69,6 @@ def file_key(path: Path) -> tuple[str, int]:
 
 def collection_titles() -> dict[str, str]:
     """Name → title of the collections that can be opened here."""
-    with notices.errors_shown():
-        finding.in_stores()  # shows once, and here, that a store cannot be reached
     return {entry.name: entry.title for entry in collections.registered() if entry.available}
 
 

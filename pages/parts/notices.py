@@ -12,6 +12,7 @@ from pages.parts.plain import plain
 from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
+from retrieval.index import finding
 
 
 @contextmanager
@@ -22,6 +23,15 @@ def errors_shown() -> Iterator[None]:
     except RetrievalError as error:
         st.error(plain(str(error)), icon=":material/error:")
         st.stop()
+
+
+def stores_away() -> None:
+    """Name the stores that cannot be opened; their indexes are left out of the page."""
+    errors: list[RetrievalError] = []
+    with errors_shown():
+        finding.in_stores(errors)
+    for error in errors:
+        st.error(plain(str(error)), icon=":material/error:")
 
 
 def nothing_here() -> NoReturn:

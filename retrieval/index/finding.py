@@ -80,16 +80,16 @@ def _method_and_checkpoint(path: Path, version: tuple[int, int] | None) -> tuple
         return None  # load() says what is wrong with it to whoever asks for it
 
 
-def in_stores() -> list[Path]:
+def in_stores(errors: list[RetrievalError] | None = None, patience: float = 2.0) -> list[Path]:
     """A folder for each store that $RETRIEVAL_STORE names; ``load`` opens the store behind it.
 
-    Raises RetrievalError where a store that was never seen cannot be reached.
+    errors, patience: see ``store_folders.all_folders``.
     """
     if STORES not in os.environ:
         return []
     from retrieval.index import store_folders
 
-    return store_folders.all_folders()
+    return store_folders.all_folders(errors, patience)
 
 
 def find_same(method) -> list[Index]:

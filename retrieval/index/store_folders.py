@@ -8,13 +8,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 from retrieval import files
 from retrieval.collections.collection import data_folder
 from retrieval.errors import RetrievalError
-from retrieval.index.milvus import STORES, Address
+from retrieval.index.milvus import STORES, Address, AwayError
 from retrieval.index.store_description import describe
+
+PATIENCE = 2.0  # s that a page waits for a store that has no folder yet
+PAUSE = 60.0  # s after which a store that could not be opened is asked again
+
+_asked: dict[Address, tuple[float, Future[Path]]] = {}  # when, and the folder
+_asking = threading.Lock()
+_threads = ThreadPoolExecutor(8, "store")
 
 
 def configured() -> list[Address]:
@@ -22,19 +33,44 @@ def configured() -> list[Address]:
     return [Address.parse(text) for text in os.environ.get(STORES, "").split()]
 
 
-def all_folders() -> list[Path]:
+def all_folders(
+    errors: list[RetrievalError] | None = None, patience: float = PATIENCE
+) -> list[Path]:
     """A folder for each configured store, with its manifest and its evaluations.
 
-    Pages list these folders; the store is asked when its index is opened. Raises RetrievalError
-    where a store that has no folder yet cannot be reached.
+    Pages list these folders; the store is asked when its index is opened.
+    A store that has no folder yet and cannot be opened is left out, and the reason added to
+    ``errors``: one of several stores must not stop the pages of all collections.
+    patience: seconds to wait for such stores, each.
     """
     paths = []
     for address in configured():
         manifests = sorted(_root(address).glob("*/*/manifest.json"))
-        paths.append(
-            manifests[0].parent if manifests else folder_of(address, describe(address).manifest)
-        )
+        try:
+            paths.append(manifests[0].parent if manifests else _new_folder(address, patience))
+        except RetrievalError as error:
+            if errors is not None:
+                errors.append(error)
     return paths
+
+
+def _new_folder(address: Address, patience: float) -> Path:
+    """The folder of a store that has none yet, asked in another thread, and not again at once."""
+    now = time.monotonic()
+    with _asking:
+        since, folder = _asked.get(address, (now, None))
+        if folder is None or (folder.done() and now > since + PAUSE):
+            since = now
+            folder = _threads.submit(lambda: folder_of(address, describe(address).manifest))
+            _asked[address] = since, folder
+    try:
+        failed = folder.exception(max(since + patience - now, 0))
+    except NotYet as error:
+        raise AwayError(f"The store {address} does not answer; try again later.") from error
+    if failed:
+        raise RetrievalError(str(failed)) from failed  # itself, it would gather all tracebacks
+    _asked.pop(address, None)
+    return folder.result()
 
 
 def store_behind(path: Path) -> Address | None:

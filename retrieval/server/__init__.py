@@ -80,7 +80,11 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
         )
     if port > 65535:
         raise RetrievalError("A port is a number from 1 to 65535.")
-    for path in finding.in_stores():
+    errors: list[RetrievalError] = []
+    stores = finding.in_stores(errors, patience=60.0)
+    if errors:
+        raise errors[0]
+    for path in stores:
         # So that the owner sees the error, and not the first client; and later, while a store is
         # away, nobody waits for it to be opened.
         catalogue.opened(path)

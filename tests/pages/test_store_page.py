@@ -1,5 +1,7 @@
 """The search page on an index in a store."""
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from milvus_server import free_port
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
+from retrieval.index import finding
 from retrieval.index import milvus as milvus_module
 
 APP = str(Path(__file__).parents[2] / "app.py")
@@ -49,3 +52,20 @@ def test_a_store_that_was_never_seen_and_is_away(app, monkeypatch):
     app.run()
     assert not app.exception
     assert "cannot be reached" in app.error[0].value
+
+
+def test_one_store_of_several_does_not_answer(app, town_store, tmp_path, monkeypatch):
+    """Each page waited for it for 10 s and then ended, for all visitors and all collections."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+        monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{port}/x {town_store}")
+        finding.in_stores(patience=0.1)  # asks the first time
+        started = time.monotonic()
+        assert len(finding.in_stores(patience=0.1)) == 1
+        assert time.monotonic() - started < 2
+        app.run()
+    assert not app.exception
+    assert "does not answer" in app.error[0].value or "cannot be reached" in app.error[0].value
+    assert "by the store" in "\n".join(one.value for one in app.markdown)
+    assert shown(app)[0].startswith("belltower")
