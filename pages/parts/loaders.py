@@ -358,7 +358,7 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
     return _submission(file.file_id, runs.labels_digest(collection.queries), file, collection)
 
 
-@st.cache_resource(scope="session", max_entries=4, show_spinner="Scoring your ranking")
+@st.cache_resource(scope="session", max_entries=1, show_spinner="Scoring your ranking")
 def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collection) -> runs.Run:
     # Unpacked it may take a quarter of a gigabyte, and a minute: searches do not wait for it.
     with turns.one_of_client("ranking"):

@@ -20,6 +20,7 @@ from retrieval.evaluation.runs import Run
 
 # Unpacked, and as 4-byte floats; 5000 × 70 rankings as int64 are 3 MB, 5000 × 2048 floats 41 MB.
 MAX_BYTES = 250_000_000
+RANKED = 8_000_000  # scores that are sorted at a time, which takes 130 MB
 FORM = (
     "The file must be an .npz with `ranks` (one column a query, best first; pictures are numbered "
     "from 0), or with `queries` and `database` (one descriptor a row)."
@@ -64,8 +65,20 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
                 f"`{name}` holds values that are not finite numbers: replace or leave out NaN and "
                 "infinite ones."
             )
+    pictures, queries = len(collection.names), len(collection.queries)
+    if 4 * pictures * queries > MAX_BYTES:
+        raise RetrievalError(
+            f"{collection.title} has {queries:,} queries for {pictures:,} pictures: bring `ranks` "
+            "with the first pictures of each ranking."
+        )
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        return rank_descriptors(*(array.astype(np.float32) for array in arrays))
+        asked, database = (array.astype(np.float32) for array in arrays)
+    ranks = np.empty((pictures, queries), np.int32)
+    step = max(1, RANKED // pictures)
+    for start in range(0, queries, step):
+        columns = slice(start, start + step)
+        ranks[:, columns] = rank_descriptors(asked[columns], database)
+    return ranks
 
 
 def as_run(ranks: np.ndarray, collection: Collection, name: str) -> Run:

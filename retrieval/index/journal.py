@@ -21,6 +21,8 @@ from retrieval.methods.base import Features, LocalFeatures
 LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
 LINE = 3000  # bytes of a line on average, at most; ours have 250 and the name
 BESIDE = 20_000_000  # further bytes of lines, for pictures that have since been deleted
+SKIPPED = ("name", "sha256", "bytes", "reason")  # what is needed of a line
+FINISHED = ("name", "sha256", "bytes", "width", "height", "rows")
 IDENTITY = "identity.json"  # in the folder of an unfinished build: its method and settings
 
 
@@ -107,7 +109,10 @@ class Journal:
                     break
                 if not whole:
                     break
-                self.entries[entry["name"]] = entry | {"offset": data_end}
+                # What a stranger's line says besides may take 34 times its size.
+                keys = SKIPPED if "reason" in entry else FINISHED
+                kept = {key: entry[key] for key in keys}
+                self.entries[entry["name"]] = kept | {"offset": data_end}
                 lines_end += len(line)
                 data_end += len(payload)
         os.truncate(path, lines_end)

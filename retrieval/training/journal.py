@@ -14,6 +14,7 @@ import glob
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,9 @@ class Journal:
         try:
             if self._digest(name, content) != digest:
                 raise ValueError("another checksum")
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                    raise ValueError("compressed")  # torch compresses nothing, and unpacks all
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds on bytes that it did not write
             raise RetrievalError(

@@ -23,7 +23,7 @@ from scipy.io import savemat
 from stubs import Thumbnail, paint, refused
 
 from retrieval.collections import remote, transfer
-from retrieval.collections.commons import Order, choice, download
+from retrieval.collections.commons import Order, choice, download, work
 from retrieval.collections.commons import site as site_module
 from retrieval.collections.remote import open_anywhere
 from retrieval.errors import RetrievalError
@@ -631,6 +631,15 @@ def test_an_unfinished_download_of_a_stranger(tmp_path, monkeypatch, what):
         with pytest.raises(RetrievalError):
             commons_download(out)
     assert not outside.exists()
+
+
+def test_an_unfinished_download_that_is_very_long(tmp_path):
+    """A gigabyte, which packs into one megabyte, may take fifteen times as much as JSON."""
+    path = tmp_path / "decided.json"
+    path.write_text(json.dumps({"1": "!blurred"}))
+    assert work.Ledger(path)
+    path.write_text(" " * 20_000_001 + json.dumps({"1": "!blurred"}))
+    assert not work.Ledger(path)
 
 
 def judged(**meta):

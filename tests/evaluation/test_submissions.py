@@ -123,3 +123,20 @@ def test_small_numbers_that_become_large_ones(collection, monkeypatch):
     monkeypatch.setattr(submissions, "MAX_BYTES", 3000)
     with pytest.raises(RetrievalError, match="`database` holds more than"):
         submissions.read_submission(packed(**arrays), collection)
+
+
+def test_many_rankings_of_few_numbers(collection, monkeypatch):
+    """544 bytes became 1.6 GB of rankings of a large collection, and took twice as much."""
+    random = np.random.default_rng(0)
+    arrays = {"queries": random.random((2, 4)), "database": random.random((3, 4))}
+    ranks = submissions.read_submission(packed(**arrays), collection)
+    monkeypatch.setattr(submissions, "RANKED", 3)
+    assert np.array_equal(submissions.read_submission(packed(**arrays), collection), ranks)
+    assert ranks.dtype == np.int32
+    collection.names = tuple(map(str, range(500)))
+    file = packed(queries=np.zeros((2, 0)), database=np.zeros((500, 0)))
+    monkeypatch.setattr(submissions, "MAX_BYTES", 3999)
+    with pytest.raises(
+        RetrievalError, match="Shapes has 2 queries for 500 pictures: bring `ranks`"
+    ):
+        submissions.read_submission(file, collection)

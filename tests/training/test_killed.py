@@ -1,15 +1,18 @@
 """Every trainer, killed on its way: the same command goes on to the same bytes."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from retrieval.errors import RetrievalError
 from retrieval.training.journal import Journal
@@ -98,3 +101,21 @@ def test_of_two_trainings_with_one_network_only_the_first_writes(tmp_path):
     assert Journal(tmp_path / "network.pth", {"seed": 0}).load_state("stage") == {}
     with pytest.raises(RetrievalError, match="seed differ"):
         Journal(tmp_path / "network.pth", {"seed": 1})
+
+
+def test_a_state_that_was_compressed_by_somebody_else(tmp_path):
+    """torch unpacks it: 10 MB became 10 GB."""
+    journal = Journal(tmp_path / "network.pth", {"seed": 0})
+    journal.save_state("stage", {"weights": torch.zeros(100_000)})
+    path = tmp_path / "network.pth.training" / "stage.state"
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(path.read_bytes()[32:])) as state,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for entry in state.infolist():
+            archive.writestr(entry.filename, state.read(entry))
+    content = packed.getvalue()
+    path.write_bytes(journal._digest("stage.state", content) + content)
+    with pytest.raises(RetrievalError, match="of another training or damaged"):
+        journal.load_state("stage")

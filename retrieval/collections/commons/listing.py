@@ -9,7 +9,7 @@ from pathlib import Path
 from retrieval import files
 from retrieval.collections.commons.choice import FROM, File, LeftOut, judge, unwanted
 from retrieval.collections.commons.order import Order
-from retrieval.collections.commons.site import Site, title_of
+from retrieval.collections.commons.site import MAX_BYTES, Site, title_of
 from retrieval.collections.downloads import Say
 
 MAX_FILES = 200  # of one category, so that its subcategories are listed too
@@ -29,7 +29,7 @@ def list_files(site: Site, order: Order, landmark: str, work: Path, say: Say) ->
     """The files of one landmark. The list is saved in ``work``, and read from there next time."""
     path = work / f"list-{hashlib.sha256(landmark.encode()).hexdigest()[:16]}.json"
     try:
-        saved = files.read_json(path)
+        saved = files.read_json(path, MAX_BYTES)
         return Listing([File.from_json(row) for row in saved["files"]], saved["left_out"])
     except (OSError, ValueError, KeyError, TypeError):
         pass

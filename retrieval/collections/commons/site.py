@@ -56,9 +56,9 @@ class Site:
         for attempt in range(1, RETRIES + 1):
             self.fetch(address, path)
             try:
-                answer = files.read_json(path)
+                answer = files.read_json(path, MAX_BYTES)
                 self.read += path.stat().st_size
-            except ValueError:
+            except (OSError, ValueError):
                 answer = None
             if not isinstance(answer, dict):
                 path.unlink()

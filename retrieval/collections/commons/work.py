@@ -12,6 +12,7 @@ from typing import Any
 from retrieval import files
 from retrieval.collections.commons.choice import File
 from retrieval.collections.commons.order import Order
+from retrieval.collections.commons.site import MAX_BYTES
 from retrieval.errors import RetrievalError
 
 FOLDER = ".commons"  # in the folder of the collection
@@ -75,6 +76,6 @@ class Ledger(dict[str, str]):
 def _read_json(path: Path) -> Any:
     """The content of a JSON file; None where it is missing or damaged."""
     try:
-        return files.read_json(path)
+        return files.read_json(path, MAX_BYTES)
     except (OSError, ValueError):
         return None
