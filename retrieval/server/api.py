@@ -120,9 +120,10 @@ async def list_indexes(request: Request) -> list[IndexInfo]:
 
 def _index_infos() -> list[IndexInfo]:
     infos = []
-    for name in catalogue.index_folders():
+    folders = catalogue.index_folders()
+    for name in folders:
         try:
-            index = catalogue.open_index(name)
+            index = catalogue.open_index(name, folders)
         except HTTPException:
             continue
         infos.append(

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -88,12 +88,12 @@ def _reported(subject: str) -> Iterator[None]:
         ) from error
 
 
-def open_index(name: str) -> Index:
-    """The index with an id.
+def open_index(name: str, folders: Mapping[str, Path] | None = None) -> Index:
+    """The index with an id. folders: what ``index_folders`` gives, where that is known already.
 
     Raises HTTPException where there is none (404) or it is damaged (503).
     """
-    path = index_folders().get(name)
+    path = (index_folders() if folders is None else folders).get(name)
     if path is None:
         raise HTTPException(404, f"There is no index {name}; see /indexes.")
     with _reported(f"The index {name}"):
