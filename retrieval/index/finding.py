@@ -22,6 +22,7 @@ from retrieval.networks import checkpoints
 
 ORDER = tuple(METHODS)  # of the methods, in which their indexes are listed
 MAX_INDEXES = 200  # folders of a collection: the service looks at all with each request
+PATIENCE = 2.0  # s that a page waits for a store that was never seen
 MAX_OTHER_FILES = 10_000  # that are no pictures, in the folder that an index names
 
 
@@ -80,7 +81,7 @@ def _method_and_checkpoint(path: Path, version: tuple[int, int] | None) -> tuple
         return None  # load() says what is wrong with it to whoever asks for it
 
 
-def in_stores(errors: list[RetrievalError] | None = None, patience: float = 2.0) -> list[Path]:
+def in_stores(errors: list[RetrievalError] | None = None, patience: float = PATIENCE) -> list[Path]:
     """A folder for each store that $RETRIEVAL_STORE names; ``load`` opens the store behind it.
 
     errors, patience: see ``store_folders.all_folders``.

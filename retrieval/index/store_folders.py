@@ -20,7 +20,6 @@ from retrieval.errors import RetrievalError
 from retrieval.index.milvus import STORES, Address, AwayError
 from retrieval.index.store_description import describe
 
-PATIENCE = 2.0  # s that a page waits for a store that has no folder yet
 PAUSE = 60.0  # s after which a store that could not be opened is asked again
 
 _asked: dict[Address, tuple[float, Future[Path]]] = {}  # when, and the folder
@@ -33,15 +32,13 @@ def configured() -> list[Address]:
     return [Address.parse(text) for text in os.environ.get(STORES, "").split()]
 
 
-def all_folders(
-    errors: list[RetrievalError] | None = None, patience: float = PATIENCE
-) -> list[Path]:
+def all_folders(errors: list[RetrievalError] | None, patience: float) -> list[Path]:
     """A folder for each configured store, with its manifest and its evaluations.
 
     Pages list these folders; the store is asked when its index is opened.
     A store that has no folder yet and cannot be opened is left out, and the reason added to
     ``errors``: one of several stores must not stop the pages of all collections.
-    patience: seconds to wait for such stores, each.
+    patience: seconds that each such store has to answer, from when it was asked.
     """
     paths = []
     for address in configured():
