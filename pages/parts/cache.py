@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -83,6 +83,8 @@ def size_of(value: object) -> int:
     """About how many bytes a value takes: of arrays, text and what is made of them."""
     if isinstance(value, bytes | str):
         return 50 + len(value)
+    if isinstance(value, Mapping):
+        value = list(value.items())
     if isinstance(value, tuple | list):
         return 50 + sum(8 + size_of(item) for item in value)
     if dataclasses.is_dataclass(value):

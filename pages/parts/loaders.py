@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CACHE = Cache(128 << 20)  # bytes of pictures to show, figures, and results about collections
-PRIVATE = Cache(256 << 20)  # the same of all sessions about pictures that visitors brought
+PRIVATE = Cache(256 << 20)  # the same of all sessions about what visitors brought
 PAIR_BATCH = 8  # pictures that are compared with their nearest pictures in one turn
 PAINT_DELAY = 1.0  # s after which a page that was sent is on the screen
 
@@ -355,15 +355,16 @@ def evaluate(
 
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:
     """The ranking in a visitor's file, scored."""
-    return _submission(file.file_id, runs.labels_digest(collection.queries), file, collection)
 
+    def score() -> runs.Run:
+        # Unpacked it may take a quarter of a gigabyte, and a minute: searches do not wait for it.
+        with turns.one_of_client("ranking"):
+            ranks = submissions.read_submission(file, collection)
+        return submissions.as_run(ranks, collection, file.name)
 
-@st.cache_resource(scope="session", max_entries=1, show_spinner="Scoring your ranking")
-def _submission(key: str, labels: str, _file: UploadedFile, _collection: Collection) -> runs.Run:
-    # Unpacked it may take a quarter of a gigabyte, and a minute: searches do not wait for it.
-    with turns.one_of_client("ranking"):
-        ranks = submissions.read_submission(_file, _collection)
-    return submissions.as_run(ranks, _collection, _file.name)
+    key = "submission", file.file_id, runs.labels_digest(collection.queries)
+    with st.spinner("Scoring your ranking"):
+        return _session_cache().get(key, score)
 
 
 def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:

@@ -76,6 +76,7 @@ def test_sizes_count_arrays_and_bytes():
     arrays = 100 * 4 * (2 + 1 + 1 + 40)
     assert arrays <= size_of(features) <= arrays + 400
     assert size_of((b"x" * 1000, (640, 480))) >= 1000
+    assert size_of({"scores": points}) >= points.nbytes
     assert size_of(None) < 100
 
 

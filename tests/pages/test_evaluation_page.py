@@ -392,6 +392,17 @@ def test_searches_do_not_wait_for_own_rankings(little, monkeypatch):
     assert (taken, at_work) == (["ranking"], [0])
 
 
+def test_own_rankings_of_all_sessions_have_a_limit(little, monkeypatch):
+    """Each session kept one, of up to 250 MB where a collection is large, without a limit."""
+    before = loaders.PRIVATE.bytes
+    upload(start(), ranks=RANKS["sir"])
+    assert loaders.PRIVATE.bytes >= before + RANKS["sir"].astype(np.int32).nbytes
+    monkeypatch.setattr(loaders.PRIVATE, "max_bytes", 100)
+    app = upload(start(), ranks=RANKS["sir"])
+    assert loaders.PRIVATE.bytes <= 100
+    assert not table(app, "Protocol").empty
+
+
 def test_own_ranking_that_is_short_says_so(little):
     app = upload(start(), ranks=RANKS["sir"][:4])
     assert "ranks only 4 of the 8 pictures" in app.warning[0].value
