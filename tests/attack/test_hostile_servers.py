@@ -22,10 +22,10 @@ from commons_site import serving
 from scipy.io import savemat
 from stubs import Thumbnail, paint, refused
 
-from retrieval.collections import remote, transfer
+from retrieval.collections import transfer
 from retrieval.collections.commons import Order, choice, download, work
 from retrieval.collections.commons import site as site_module
-from retrieval.collections.remote import open_anywhere
+from retrieval.collections.remote import folders, open_anywhere, web
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.published_descriptors import read_mat
 from retrieval.index import build
@@ -43,7 +43,7 @@ def linked(pages):
 
     found = {START + name: page for name, page in pages.items()}
     missing = []
-    files = remote._linked(START, fetch, missing)
+    files = web.linked(START, fetch, missing)
     return [sorted(name.removeprefix(START) for name in names) for names in (files, missing)]
 
 
@@ -58,22 +58,22 @@ def test_pages_that_list_folders():
 
 
 def test_folders_in_folders_for_ever(monkeypatch):
-    monkeypatch.setattr(remote, "MAX_FOLDERS", 50)
+    monkeypatch.setattr(folders, "MAX_FOLDERS", 50)
     asked = []
 
     def fetch(address):
         asked.append(address)
         return b'<a href="a/"> <a href="b/">'
 
-    refused("too large to be read from the web", remote._linked, START, fetch, [])
+    refused("too large to be read from the web", web.linked, START, fetch, [])
     assert len(asked) < 100
 
 
 def test_too_many_files_and_too_long_a_page(monkeypatch):
-    monkeypatch.setattr(remote, "MAX_FILES", 50)
+    monkeypatch.setattr(web, "MAX_FILES", 50)
     many = "".join(f'<a href="{number}.jpg">' for number in range(60))
     refused("too large to be read from the web", linked, {"": many})
-    monkeypatch.setattr(remote, "MAX_PAGE", 1000)
+    monkeypatch.setattr(web, "MAX_PAGE", 1000)
     refused("too large to be read from the web", linked, {"": " " * 1001})
 
 
@@ -85,20 +85,20 @@ def test_an_honest_folder_of_many_files():
 
 
 def test_pages_without_links_have_a_limit_of_time(monkeypatch):
-    monkeypatch.setattr(remote, "SECONDS", 0.2)
+    monkeypatch.setattr(web, "SECONDS", 0.2)
     folders = "".join(f'<a href="{number}/">' for number in range(9000))
     empty = b" " * 2_000_000
     pages = lambda address: folders.encode() if address == START else empty  # noqa: E731
     started = time.thread_time()
-    refused("too large", remote._linked, START, pages, [])
+    refused("too large", web.linked, START, pages, [])
     assert time.thread_time() - started < 2
 
 
 @pytest.mark.parametrize("endless", [False, True])
 def test_addresses_that_are_longer_in_each_folder(endless, monkeypatch):
     """3.5 MB of short links below three folders with long names took 5.5 GB."""
-    monkeypatch.setattr(remote, "MAX_LIST", 30_000_000)
-    monkeypatch.setattr(remote, "MAX_FOLDERS", 300)
+    monkeypatch.setattr(folders, "MAX_LIST", 30_000_000)
+    monkeypatch.setattr(folders, "MAX_FOLDERS", 300)
     folder = "x" * 1900 + "\U0001f600/"
     deep = f'<a href="{folder}">'.encode()
     wide = b"".join(b'<a href="%d.jpg">' % number for number in range(24_000))
@@ -109,7 +109,7 @@ def test_addresses_that_are_longer_in_each_folder(endless, monkeypatch):
         return deep if endless or len(asked) < 4 else wide
 
     tracemalloc.start()
-    refused("too large to be read from the web", remote._linked, START, fetch, [])
+    refused("too large to be read from the web", web.linked, START, fetch, [])
     assert tracemalloc.get_traced_memory()[1] < 100_000_000
     tracemalloc.stop()
 
@@ -117,9 +117,9 @@ def test_addresses_that_are_longer_in_each_folder(endless, monkeypatch):
 @pytest.mark.parametrize("link", [b'href="/" ', b'href="//["'])
 def test_links_that_lead_nowhere_have_a_limit_of_time(link, monkeypatch):
     """A page of 20 MB of them took half a minute, and there may be 10,000 such pages."""
-    monkeypatch.setattr(remote, "SECONDS", 0.2)
+    monkeypatch.setattr(web, "SECONDS", 0.2)
     started = time.thread_time()
-    refused("too large", remote._linked, START, lambda address: link * 2_000_000, [])
+    refused("too large", web.linked, START, lambda address: link * 2_000_000, [])
     assert time.thread_time() - started < 2
 
 
@@ -222,7 +222,7 @@ def test_a_server(tmp_path, monkeypatch):
         for name in ("a b.png", "sub/ü#.png"):
             assert found.read_bytes(name) == (tmp_path / "photos" / name).read_bytes()
         refused("endless.png is larger than 5 MB", found.read_bytes, "endless.png")
-        monkeypatch.setattr(remote, "MAX_PAGE", 4_000_000)
+        monkeypatch.setattr(web, "MAX_PAGE", 4_000_000)
         refused("too large to be read from the web", open_anywhere, f"{address}/endless")
         server.shutdown()
 

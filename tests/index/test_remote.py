@@ -15,8 +15,8 @@ from stubs import Grid, Thumbnail, paint
 from test_parts import contents, refused
 
 from retrieval import cli, index
-from retrieval.collections import open_collection, remote
-from retrieval.collections.remote import open_anywhere
+from retrieval.collections import open_collection
+from retrieval.collections.remote import open_anywhere, zips
 from retrieval.errors import RetrievalError
 from retrieval.index import cluster
 from retrieval.index.layout import Part
@@ -134,7 +134,7 @@ def test_a_hostile_zip(tmp_path, name):
 
 
 def test_a_zip_of_many_files(tmp_path, monkeypatch, addresses):
-    monkeypatch.setattr(remote, "MAX_FILES", 5)
+    monkeypatch.setattr(zips, "MAX_FILES", 5)
     refused("more than 5 files", open_anywhere, addresses[0])
 
 

@@ -8,8 +8,8 @@ import pytest
 from stubs import Thumbnail, paint, refused
 
 from retrieval import index
-from retrieval.collections import open_collection, remote
-from retrieval.collections.remote import open_anywhere
+from retrieval.collections import open_collection
+from retrieval.collections.remote import connection, folders, open_anywhere
 
 paramiko = pytest.importorskip("paramiko")
 
@@ -102,7 +102,7 @@ def test_it_equals_the_index_of_the_folder(address, tmp_path):
 
 def test_a_server_that_stops_answering(address, tmp_path, monkeypatch):
     """A build waited for it without end, and Ctrl-C did not stop it."""
-    monkeypatch.setattr(remote, "MAX_SILENCE", 1.0)
+    monkeypatch.setattr(connection, "MAX_SILENCE", 1.0)
     monkeypatch.setattr(Files, "silent_at", "b.png")
     refused("^b.png in sftp://127.*no answer came in time", indexed, address, tmp_path)
 
@@ -129,7 +129,7 @@ def test_a_list_without_an_end(address, monkeypatch):
         return [paramiko.SFTPAttributes.from_stat(os.stat("/"), f"{given[-1]}.jpg")]
 
     monkeypatch.setattr(paramiko.SFTPHandle, "_get_next_files", more)
-    monkeypatch.setattr(remote, "MAX_LIST", 100_000)
+    monkeypatch.setattr(folders, "MAX_LIST", 100_000)
     refused("too large to be read by sftp: .* Name a folder in it", open_anywhere, address)
     assert len(given) < 2000
 
@@ -147,7 +147,7 @@ def test_a_list_without_an_end_when_a_picture_is_gone(address, tmp_path, monkeyp
         return [paramiko.SFTPAttributes.from_stat(os.stat("/"), f"{given[-1]}.jpg")]
 
     monkeypatch.setattr(paramiko.SFTPHandle, "_get_next_files", more)
-    monkeypatch.setattr(remote, "MAX_FILES", 100)
+    monkeypatch.setattr(folders, "MAX_LOOKED_AT", 100)
     assert index.build(collection, Thumbnail(), built.path).names == ("a.png", "b.png")
     assert 0 < len(given) < 1000
 
@@ -157,5 +157,5 @@ def test_folders_in_folders_without_an_end(address, monkeypatch):
         return [paramiko.SFTPAttributes.from_stat(os.stat("/"), "sub")]
 
     monkeypatch.setattr(Files, "list_folder", list_folder)
-    monkeypatch.setattr(remote, "MAX_FOLDERS", 50)
+    monkeypatch.setattr(folders, "MAX_FOLDERS", 50)
     refused("has more than 50 folders", open_anywhere, address)
