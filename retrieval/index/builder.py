@@ -19,7 +19,7 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import describing, layout, loading
+from retrieval.index import checks, describing, layout, loading
 from retrieval.index.content import check_search, collect
 from retrieval.index.describing import Described, Known
 from retrieval.index.journal import Journal
@@ -65,7 +65,7 @@ def build(
     and when the disk is full (finished pictures are kept).
     """
     check_search(search, method.kind)
-    loading.check_count(collection.names)
+    checks.check_count(collection.names)
     with writing(out) as target, ExitStack() as stack:
         started = time.perf_counter()
         names = part.of(collection.names) if part else collection.names

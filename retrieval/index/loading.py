@@ -1,7 +1,7 @@
 """Indexes, opened from a folder or a store: their content and their search.
 
-``layout`` describes the files. ``load`` checks every file against the manifest, and refuses an
-index with a sentence that says what differs.
+``layout`` describes the files. ``load`` refuses an index that does not pass the ``checks`` or has
+other checksums than its manifest, with a sentence that says what differs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy as np
 
 from retrieval import files
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, layout, saving
+from retrieval.index import approximate, checks, layout, saving
 from retrieval.index.layout import AGAIN, EXACT, Part
 from retrieval.index.milvus import STORES, Address, is_address
 from retrieval.methods.base import Features, LocalFeatures, as_vector
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from retrieval.index.neighbours import Neighbours
 
 ATTEMPTS = 20  # to open an index while another one takes its place
-ENTRY = 40  # bytes of images.json that a picture takes at least
-ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
-BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
-MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
-OWN_ENTRY = 150  # bytes there that a picture takes at most where we wrote it, beside its name
 MAX_MANIFEST = 100_000_000  # bytes; each picture that could not be read has about a hundred
 
 
@@ -391,7 +386,7 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} has {file.stat().st_size} bytes instead of "
                 f"{stated['bytes']}: it was cut off or edited{AGAIN}."
             )
-    check_sizes(manifest, path)
+    checks.check_sizes(manifest, path)
     for name, stated in manifest["files"].items():
         file = path / name
         if files.digest(file) != stated["sha256"]:
@@ -399,39 +394,11 @@ def _load(path: Path, part: bool) -> Index:
                 f"{name} in the index {path} does not have the checksum in its manifest: it was "
                 f"edited or damaged{AGAIN}."
             )
-    images = _read_json(path / "images.json", MAX_IMAGES)
+    images = _read_json(path / "images.json", checks.MAX_IMAGES)
     types = layout.array_types(manifest["kind"], part, layout.search_of(manifest))
     arrays = {name: _open_array(path / f"{name}.npy") for name in types}
-    layout.check_contents(manifest, images, arrays, path)
+    checks.check_contents(manifest, images, arrays, path)
     return Index(path, manifest, images, arrays)
-
-
-def check_count(names: Sequence[str]) -> None:
-    """Refuse more pictures than an index can hold, before days of work."""
-    size = len(names) * OWN_ENTRY + sum(len(name.encode("utf-8", "replace")) for name in names)
-    if size > MAX_IMAGES:
-        raise RetrievalError(
-            f"{len(names):,} pictures are too many for one index; index their folders one by one."
-        )
-
-
-def check_sizes(manifest: dict[str, Any], path: Path) -> None:
-    """Refuse files that are too large for so many pictures, before their checksums take an hour.
-
-    A kilobyte of tar may become a terabyte of zeros.
-    """
-    sizes = {name: stated["bytes"] for name, stated in manifest["files"].items()}
-    listed = min(manifest["pictures"], sizes["images.json"] // ENTRY)
-    for name, size in sizes.items():
-        if size > (MAX_IMAGES if name == "images.json" else BESIDE + listed * ROOM):
-            raise RetrievalError(
-                f"{name} in the index {path} is too large for {listed} pictures{AGAIN}."
-            )
-        if files.has_holes(path / name):
-            raise RetrievalError(
-                f"{name} in the index {path} was not written as a whole: parts of it are missing"
-                f"{AGAIN}."
-            )
 
 
 def _read_json(path: Path, max_bytes: int) -> Any:
@@ -466,5 +433,5 @@ def read_manifest(path: Path) -> dict[str, Any]:
                 "index` makes one."
             )
         manifest = _read_json(path / "manifest.json", MAX_MANIFEST)
-    layout.check_manifest(manifest, path)
+    checks.check_manifest(manifest, path)
     return manifest

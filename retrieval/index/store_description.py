@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, milvus
+from retrieval.index import checks, milvus
 from retrieval.index.milvus import Address
 
 FORMAT = 1
@@ -132,7 +132,7 @@ def describe(address: Address) -> Description:
             raise ValueError("another primary key, or vectors of no numbers")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise not_ours(address) from error
-    layout.check_manifest(manifest, address)
+    checks.check_manifest(manifest, address)
     if manifest["kind"] != "global" or manifest["pictures"] < 1:
         raise not_ours(address)
     return Description(raw["collection_name"], manifest, extra, width)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, layout, loading, saving
+from retrieval.index import approximate, checks, layout, loading, saving
 from retrieval.index.content import Content
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
@@ -158,7 +158,7 @@ def finish(
     finished.mkdir()
     seconds = time.perf_counter() - started
     saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
-    loading.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
+    checks.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
     if _lasting_entries(finished) != _lasting_entries(target):
         _check_target(target)  # somebody may have put a file there since the build began

@@ -19,7 +19,7 @@ from retrieval import index as indexes
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import queries, runs
-from retrieval.index import finding, layout
+from retrieval.index import checks, finding, layout
 from retrieval.index.layout import Part
 from retrieval.networks import checkpoints
 from retrieval.ranking.search import rank_picture
@@ -110,11 +110,11 @@ def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change)
 def test_numbers_that_no_index_has(honest, change):
     """The list of indexes of the service, and ``info`` of a store, ended in a traceback."""
     manifest = json.loads((honest / "manifest.json").read_bytes())
-    layout.check_manifest(manifest, honest)
+    checks.check_manifest(manifest, honest)
     change(manifest)
     manifest["sha256"] = layout.manifest_digest(manifest)
     with pytest.raises(RetrievalError, match="was edited or damaged"):
-        layout.check_manifest(manifest, honest)
+        checks.check_manifest(manifest, honest)
 
 
 def test_a_manifest_as_deep_as_python_can_read(honest, tmp_path):

@@ -21,7 +21,7 @@ from stubs import Thumbnail, paint, refused
 from retrieval import images, index
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
-from retrieval.index import builder, journal, layout, loading
+from retrieval.index import builder, checks, journal, layout, loading
 
 SLOW = """
 import sys, time
@@ -270,11 +270,11 @@ def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, d
 
 
 def test_more_pictures_than_an_index_can_hold(photos, out, unfinished, monkeypatch):
-    monkeypatch.setattr(loading, "MAX_IMAGES", 700)
+    monkeypatch.setattr(checks, "MAX_IMAGES", 700)
     method = Thumbnail()
     refused("5 pictures are too many for one index", build, photos, out, method)
     assert not method.described
-    monkeypatch.setattr(loading, "OWN_ENTRY", 0)
+    monkeypatch.setattr(checks, "OWN_ENTRY", 0)
     refused("images.json .* is too large", build, photos, out, method)
     assert not out.exists()
     monkeypatch.undo()
