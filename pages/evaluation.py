@@ -21,6 +21,7 @@ from pages.parts.evaluation.runs import UPLOAD, LabelledRun
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
+from retrieval.collections.ground_truth import usual_protocol
 from retrieval.figures import evaluation as plots
 
 PROTOCOL_RULES = {
@@ -61,7 +62,7 @@ if not collection.protocols:
         )
     st.stop()
 if state.get("eval-protocol") not in collection.protocols:
-    state["eval-protocol"] = "medium" if "medium" in collection.protocols else "classic"
+    state["eval-protocol"] = usual_protocol(collection.protocols)
 right.segmented_control(
     "Protocol",
     collection.protocols,

@@ -11,6 +11,7 @@ from retrieval import images, methods
 from retrieval.cli.arguments import box, positive, share
 from retrieval.cli.output import writing
 from retrieval.collections.credits import Credit, read_credits, with_credits
+from retrieval.collections.ground_truth import usual_protocol
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS
 from retrieval.methods.base import as_local
@@ -157,7 +158,7 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
             raise RetrievalError(
                 f"{path} was not evaluated; run: python -m retrieval evaluate {path}"
             )
-        protocol = args.protocol or ("medium" if "medium" in run.scores else "classic")
+        protocol = args.protocol or usual_protocol(run.scores)
         if protocol not in run.scores:
             raise RetrievalError(
                 f"{collection.title} has no labels for {protocol}; choose another --protocol."

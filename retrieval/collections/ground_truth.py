@@ -12,11 +12,11 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,20 @@ from retrieval.errors import RetrievalError
 if TYPE_CHECKING:
     from retrieval.images import Box
 
+
+class Rule(NamedTuple):
+    """A protocol: names of the label sets that it counts as right, and of those that it ignores."""
+
+    positives: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+PROTOCOLS: dict[str, Rule] = {
+    "easy": Rule(("easy",), ("hard", "junk")),
+    "medium": Rule(("easy", "hard"), ("junk",)),
+    "hard": Rule(("hard",), ("easy", "junk")),
+    "classic": Rule(("ok",), ("junk",)),
+}
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
 KEYS = ("image", "landmark", "bbox", *LABELS, "good")  # of a query, where pictures have names
@@ -73,10 +87,17 @@ class GroundTruth:
 
 
 def protocols_of(queries: Iterable[Query]) -> tuple[str, ...]:
-    """Protocols under which a query has a right picture: of easy, medium, hard and classic."""
+    """Protocols under which a query has a right picture, in the order of ``PROTOCOLS``."""
     kinds = {kind for query in queries for kind, labelled in query.labels.items() if len(labelled)}
-    right = {"easy": {"easy"}, "medium": {"easy", "hard"}, "hard": {"hard"}, "classic": {"ok"}}
-    return tuple(protocol for protocol, needed in right.items() if kinds & needed)
+    return tuple(name for name, rule in PROTOCOLS.items() if not kinds.isdisjoint(rule.positives))
+
+
+def usual_protocol(protocols: Collection[str]) -> str:
+    """The protocol that is shown until another is chosen: medium, else classic; '' without any.
+
+    protocols: as from ``protocols_of``.
+    """
+    return next((name for name in ("medium", "classic") if name in protocols), "")
 
 
 def landmarks(names: Sequence[str], queries: Iterable[Query]) -> dict[str, str]:

@@ -1,11 +1,10 @@
 """How well rankings do: protocols, stored runs, and the figures that others publish."""
 
+from retrieval.collections.ground_truth import PROTOCOLS
 from retrieval.evaluation.protocols import (
     KS,
-    PROTOCOLS,
     RECALL_LEVELS,
     Explanation,
-    Rule,
     Scores,
     Step,
     average_precision_by_loop,
@@ -21,7 +20,6 @@ __all__ = [
     "PROTOCOLS",
     "RECALL_LEVELS",
     "Explanation",
-    "Rule",
     "Scores",
     "Step",
     "average_precision_by_loop",

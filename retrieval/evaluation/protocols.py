@@ -23,30 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from retrieval.collections.ground_truth import Query, protocols_of
+from retrieval.collections.ground_truth import PROTOCOLS, Query, Rule, protocols_of
 from retrieval.errors import RetrievalError
 
 KS = (1, 5, 10)  # depths at which precision and recall are scored
 RECALL_LEVELS = np.arange(101) / 100  # where mean precision-recall curves are sampled
-
-
-class Rule(NamedTuple):
-    """A protocol: names of the label sets that it counts as right, and of those that it ignores."""
-
-    positives: tuple[str, ...]
-    ignored: tuple[str, ...]
-
-
-PROTOCOLS: dict[str, Rule] = {
-    "easy": Rule(("easy",), ("hard", "junk")),
-    "medium": Rule(("easy", "hard"), ("junk",)),
-    "hard": Rule(("hard",), ("easy", "junk")),
-    "classic": Rule(("ok",), ("junk",)),
-}
 
 
 class Truth(Protocol):

@@ -4,7 +4,12 @@ import pickle
 import numpy as np
 import pytest
 
-from retrieval.collections.ground_truth import Query, protocols_of, read_ground_truth
+from retrieval.collections.ground_truth import (
+    Query,
+    protocols_of,
+    read_ground_truth,
+    usual_protocol,
+)
 from retrieval.errors import RetrievalError
 
 GND = {
@@ -220,3 +225,10 @@ def test_protocols_are_those_with_a_right_picture():
     assert protocols_of([Query("q", labels={"easy": nothing, "hard": right})]) == ("medium", "hard")
     easy, hard = Query("a", labels={"easy": right}), Query("b", labels={"hard": right})
     assert protocols_of([easy, hard]) == ("easy", "medium", "hard")
+
+
+def test_medium_is_shown_first_and_classic_where_there_is_no_other():
+    assert usual_protocol(("easy", "medium", "hard")) == "medium"
+    assert usual_protocol(("medium", "hard", "classic")) == "medium"
+    assert usual_protocol(("classic",)) == "classic"
+    assert usual_protocol(()) == ""

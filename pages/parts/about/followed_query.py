@@ -12,6 +12,7 @@ from pages.parts.judging import Judged, judge
 from pages.parts.plain import plain
 from retrieval import images
 from retrieval.collections import Collection
+from retrieval.collections.ground_truth import usual_protocol
 from retrieval.images import Box
 
 state = st.session_state
@@ -74,8 +75,7 @@ def pick() -> FollowedQuery:
             cards.boxed(jpeg, size, query_picture.own_box), alt=query_picture.name, width="content"
         )
         cards.credit_line(query_picture.credit)
-    protocols = collection.protocols
-    protocol = "medium" if "medium" in protocols else "".join(protocols[:1])
+    protocol = usual_protocol(collection.protocols)
     judged = judge(collection, query_picture, query_picture.own_box, protocol)
     with right:
         st.caption(judged if isinstance(judged, str) else f"{judged.sentence}.")

@@ -9,6 +9,7 @@ from pages.parts.search.link import ALL, LAYOUTS, MAX_COUNT, MIN_COUNT, min_scor
 from pages.parts.terms import explained
 from retrieval import methods
 from retrieval.collections import Collection
+from retrieval.collections.ground_truth import usual_protocol
 
 state = st.session_state
 
@@ -52,7 +53,7 @@ def choose_options(collection: Collection) -> None:
     filters.choose_filter(collection)
     if collection.protocols:
         if state.get("judge") not in collection.protocols:
-            state.judge = "medium" if "medium" in collection.protocols else collection.protocols[0]
+            state.judge = usual_protocol(collection.protocols)
         st.segmented_control(
             "Protocol: which pictures count as right",
             collection.protocols,
