@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -196,7 +196,7 @@ def evaluate(
             )
     ranks = check_ranks(ranks, len(truth.names), len(truth.queries))
 
-    rows: dict[str, list] = {protocol: [] for protocol in protocols}
+    rows: dict[str, list[_QueryScores]] = {protocol: [] for protocol in protocols}
     # One for all queries: an array for each would take an hour for a million pictures and 100,000.
     rank_of = np.full(len(truth.names), -1, np.int64)
     for column, query in enumerate(truth.queries):
@@ -355,8 +355,19 @@ def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarra
     return positives, np.setdiff1d(ignored, positives)
 
 
-def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> tuple:
-    """Scores of one query: AP, precisions at KS, recalls at KS, positives, listed, curve.
+class _QueryScores(NamedTuple):
+    """The scores of one query: a row of each field of ``Scores``."""
+
+    ap: float
+    precisions: np.ndarray
+    recalls: np.ndarray
+    positives: int
+    listed: int
+    curve: np.ndarray
+
+
+def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) -> _QueryScores:
+    """The scores of one query.
 
     rank_of: (N,) int64, the zero-based rank of every database picture, -1 if it is not listed.
     """
@@ -364,7 +375,7 @@ def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) ->
     total = len(positives)
     if not total:
         nan = np.full(len(KS), np.nan)
-        return np.nan, nan, nan, 0, 0, np.full(len(RECALL_LEVELS), np.nan)
+        return _QueryScores(np.nan, nan, nan, 0, 0, np.full(len(RECALL_LEVELS), np.nan))
     positive_ranks, ignored_ranks = np.sort(rank_of[positives]), np.sort(rank_of[ignored])
     positive_ranks = positive_ranks[positive_ranks >= 0]
     ignored_ranks = ignored_ranks[ignored_ranks >= 0]
@@ -378,7 +389,8 @@ def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) ->
     best[: len(ranks)] = np.maximum.accumulate(_precisions(ranks)[1][::-1])[::-1]
     needed = -(-np.arange(101) * total // 100)  # positives to reach each level, rounded up
     curve = best[np.maximum(needed, 1) - 1]
-    return average_precision(ranks, total), precisions, recalls, total, len(ranks), curve
+    ap = average_precision(ranks, total)
+    return _QueryScores(ap, precisions, recalls, total, len(ranks), curve)
 
 
 def _precisions(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -391,8 +403,8 @@ def _precisions(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return before, (positives_above + 1) / (ranks + 1)
 
 
-def _gather(protocol: str, rows: list[tuple]) -> Scores:
-    """The scores of all queries. rows: of each query, as from ``_score``."""
+def _gather(protocol: str, rows: Sequence[_QueryScores]) -> Scores:
+    """The scores of all queries. rows: those of each."""
     aps, prs, recalls, positives, listed, curves = zip(*rows, strict=True)
     counted = [curve for curve, count in zip(curves, positives, strict=True) if count]
     curve = np.mean(counted, axis=0) if counted else np.full(len(RECALL_LEVELS), np.nan)
