@@ -36,11 +36,13 @@ def test_how_many_pairs_with_such_a_score_show_one_landmark():
     said = opened("sir", 0)
     score = float(re.search(r"This pair has a cosine of \*\*([\d.]+)\*\*", said).group(1))
     counts = re.search(
-        r"As alike or more: \*\*([\d,]+)\*\* pairs of the same landmark, \*\*([\d,]+)\*\* of "
-        r"different places",
+        r"As alike or more: \*\*([\d,]+)\*\* of the ([\d,]+) pairs of the same landmark, "
+        r"\*\*([\d,]+)\*\* of the ([\d,]+) pairs of different places",
         said,
     )
-    same_place, different = (int(count.replace(",", "")) for count in counts.groups())
+    same_place, of_same, different, of_different = (
+        int(count.replace(",", "")) for count in counts.groups()
+    )
     town = open_collection("town")
     same, others = similarity.pair_cosines(index.load(TOWN / "sir-lite0"), town.names, town.queries)
     # The page has the score with all its digits.
@@ -48,6 +50,10 @@ def test_how_many_pairs_with_such_a_score_show_one_landmark():
     right, wrong = (np.array([(some >= edge).sum() for edge in near]) for some in (same, others))
     assert right.min() <= same_place <= right.max()
     assert wrong.min() <= different <= wrong.max()
+    assert (of_same, of_different) == (len(same), len(others))
+    assert float(re.search(r"Rank \*\*1\*\* · SIR · cosine ([\d.]+)", said).group(1)) == (
+        pytest.approx(score, abs=0.006)
+    )
     assert np.quantile(others, 0.99) == pytest.approx(
         float(re.search(r"only 1 such pair in 100 has ([\d.]+)", said).group(1)), abs=0.006
     )
@@ -61,7 +67,9 @@ def test_a_pair_counts_itself(monkeypatch):
     cosines = np.array([0.3]), np.array([0.6920332, 0.1])
     monkeypatch.setattr(why.loaders, "pair_cosines", lambda *_: cosines)
     why._show_histogram(None, None, 0.6920561)
-    assert said[0].endswith("**0** pairs of the same landmark, **1** of different places.")
+    assert said[0].endswith(
+        "**0** of the 1 pairs of the same landmark, **1** of the 2 pairs of different places."
+    )
 
 
 def test_inliers_beside_those_of_other_places():

@@ -12,7 +12,7 @@ from pages.parts import extraction, loaders, notices
 from pages.parts.about import steps
 from pages.parts.about.followed_query import FollowedQuery
 from pages.parts.keypoints.figures import open_picture
-from pages.parts.search.answer import score_text
+from pages.parts.search.answer import Search, score_text
 from pages.parts.search.why import explain_result
 from retrieval import index
 from retrieval.figures import steps as step_figures
@@ -149,7 +149,6 @@ def _matches(followed: FollowedQuery, path: Path, ranking: Ranking) -> None:
             format_func=lambda n: str(n + 1),
             key=f"about-match-{followed.query_picture.key}",
         )
+        search = Search(followed.collection, followed.query_picture, followed.box, judged=None)
         with notices.errors_shown():
-            explain_result(
-                path, followed.collection, followed.query_picture, followed.box, names[place]
-            )
+            explain_result(search, path, names[place])

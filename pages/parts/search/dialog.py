@@ -12,6 +12,7 @@ from pages.parts.search import filters, reranking
 from pages.parts.search.answer import Search, score_text
 from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
+from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import PAIR_MATCHERS
 
 state = st.session_state
@@ -30,7 +31,7 @@ def show_result(search: Search) -> None:
     with notices.errors_shown():
         ranking = search.ranking(name, path)
     hit = ranking.names[n]
-    title = f"**{n + 1}** · {methods.METHODS[name].title} · {score_text(ranking, n)}"
+    title = f"Rank **{n + 1}** · {methods.METHODS[name].title} · {_named_score(ranking, n)}"
     title += reranking.moved_text(ranking, n)
     if judged and (verdict := judged.verdict(hit)):
         title += f" · {cards.VERDICTS[verdict].symbol} {cards.VERDICTS[verdict].label}"
@@ -39,16 +40,18 @@ def show_result(search: Search) -> None:
         with st.container(horizontal=True, width="content", wrap=False):
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
+    query_column, result_column = st.columns(2)
+    with query_column:
+        cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
+    with result_column:
+        cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
     with notices.errors_shown():
-        explain_result(path, collection, query_picture, search.box, hit)
+        explain_result(search, path, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
             show_inliers(ranking, judged, n)
         matchers = [name for name in reranking.chosen_chain() if name in PAIR_MATCHERS]
         if matchers:
-            show_geometry(path, collection, query_picture, search.box, hit, matchers[-1])
-    with st.container(gap=None):
-        cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
-        cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
+            show_geometry(search, path, hit, matchers[-1])
     filters.show_values(collection.metadata.get(hit))
     with st.container(horizontal=True, vertical_alignment="center"):
         # A picture of the visitor's own stays in the session; it cannot be part of a link.
@@ -69,6 +72,13 @@ def show_result(search: Search) -> None:
             args=(hit,),
         ):
             st.rerun()
+
+
+def _named_score(ranking: Ranking, n: int) -> str:
+    """The score of a result and what it is, as 'cosine 0.380' or '51 inliers'. n: rank, from 0."""
+    if ranking.inliers is None or (ranking.before and not ranking.inliers[n]):
+        return f"{'score' if ranking.before else 'cosine'} {ranking.scores[n]:.3f}"
+    return score_text(ranking, n)
 
 
 def _step(label: str, icon: str, n: int, count: int) -> None:

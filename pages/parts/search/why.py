@@ -13,10 +13,10 @@ import streamlit as st
 from pages.parts import axes, cards, compare, extraction, loaders, query
 from pages.parts.judging import Judged
 from pages.parts.keypoints.figures import open_picture
+from pages.parts.search.answer import Search
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.figures import local_features as plots
-from retrieval.images import Box
 from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.methods.base import LocalFeatures, as_local
@@ -29,21 +29,24 @@ PICTURE_SIDE = 800  # pixels of the longer side of a picture on show
 ROUNDING = 1e-4  # of the cosines of an index, whose vectors are stored in 16 bits
 
 
-def explain_result(
-    path: Path, collection: Collection, query_picture: query.QueryPicture, box: Box | None, hit: str
-) -> None:
-    """Show both pictures, and why the method of the index at ``path`` gives ``hit`` its score."""
-    opened = loaders.index_of(path, collection)
-    other = query.in_database(collection, hit)
+def explain_result(search: Search, path: Path, hit: str) -> None:
+    """Show both pictures, and why the method of the index at ``path`` gives ``hit`` its score.
+
+    hit: name of the result.
+    """
+    opened = loaders.index_of(path, search.collection)
+    other = query.in_database(search.collection, hit)
     try:
-        shown = _views(query_picture, other)
+        shown = _views(search.query_picture, other)
     except RetrievalError:
-        cards.picture(collection, hit, PICTURE_SIDE)
+        cards.picture(search.collection, hit, PICTURE_SIDE)
         return
     if opened.kind == "global":
-        _show_places(path, opened, collection, query_picture, box, other, shown)
+        score = _show_places(search, opened, other, shown)
+        if score is not None:
+            _show_histogram(path, search.collection, score)
     else:
-        _show_matches(opened, query_picture, box, other, shown)
+        _show_matches(search, opened, other, shown)
 
 
 def _views(*pictures: query.QueryPicture) -> list:
@@ -52,24 +55,21 @@ def _views(*pictures: query.QueryPicture) -> list:
 
 
 def _show_places(
-    path: Path,
-    opened: Index,
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    other: query.QueryPicture,
-    shown: list,
-) -> None:
-    """Show heat maps that add up to the cosine, and a histogram of the cosines of other pairs."""
+    search: Search, opened: Index, other: query.QueryPicture, shown: list
+) -> float | None:
+    """Show heat maps that add up to the cosine, which is returned; None where it has no parts.
+
+    shown: of both pictures, as from ``_views``.
+    """
     first, second = (
         extraction.places(
             picture.source, picture.key, area, opened.method, opened.checkpoint, opened.settings
         )
-        for picture, area in ((query_picture, box), (other, None))
+        for picture, area in ((search.query_picture, search.box), (other, None))
     )
     if first is None or second is None:
         st.info("The pooling of this network takes maxima: its score has no parts to show.")
-        return
+        return None
     score = float(np.sum(first.vectors.sum((0, 1)) * second.vectors.sum((0, 1))))
     jpegs, sizes = zip(*shown, strict=True)
     compare.heat(
@@ -90,7 +90,7 @@ def _show_places(
             f"{title} pools by a generalised mean: a place counts by its share in the pooled "
             "value of each channel."
         )
-    _show_histogram(path, collection, score)
+    return score
 
 
 def _show_histogram(path: Path, collection: Collection, score: float) -> None:
@@ -108,7 +108,8 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
     )
     st.markdown(
         f"This pair has a cosine of **{score:.2f}** (grey line). {rare} As alike or more: "
-        f"**{same:,}** pairs of the same landmark, **{other:,}** of different places."
+        f"**{same:,}** of the {len(right):,} pairs of the same landmark, **{other:,}** of the "
+        f"{len(unrelated):,} pairs of different places."
     )
     st.altair_chart(
         _histogram(right, unrelated, score),
@@ -220,17 +221,11 @@ def _inlier_ticks(rows: list[dict[str, Any]], own: int) -> altair.LayerChart:
     return (ticks + line).properties(height=170).configure_axis(**axes.READABLE)
 
 
-def show_geometry(
-    path: Path,
-    collection: Collection,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    hit: str,
-    reranker: str,
-) -> None:
+def show_geometry(search: Search, path: Path, hit: str, reranker: str) -> None:
     """Show the matches that a re-ranker by geometry counts. reranker: a key of PAIR_MATCHERS."""
     st.markdown("#### What geometry saw")
-    compared = extraction.xfeat_matches(path, collection, query_picture, box, hit, reranker)
+    collection, query_picture = search.collection, search.query_picture
+    compared = extraction.xfeat_matches(path, collection, query_picture, search.box, hit, reranker)
     if compared is None:
         st.info("The picture of this result is not on this machine.")
         return
@@ -245,14 +240,12 @@ def show_geometry(
     )
 
 
-def _show_matches(
-    opened: Index,
-    query_picture: query.QueryPicture,
-    box: Box | None,
-    other: query.QueryPicture,
-    shown: list,
-) -> None:
-    """Show the matches of DELF, and the aligned pictures where enough of them agree."""
+def _show_matches(search: Search, opened: Index, other: query.QueryPicture, shown: list) -> None:
+    """Show the matches of DELF, and the aligned pictures where enough of them agree.
+
+    shown: of both pictures, as from ``_views``.
+    """
+    query_picture, box = search.query_picture, search.box
     sizes = [size for _, size in shown]
     a = extraction.delf(
         query_picture.source, query_picture.key, box, opened.checkpoint, opened.settings
