@@ -231,7 +231,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
 
     _call(address, create)
     _call(address, create_indexes)
-    milvus.load(address, name)
+    milvus.load(address, name, LONG_PATIENCE)
 
 
 def _count(address: Address, name: str, where: str = "") -> int:

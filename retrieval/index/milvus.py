@@ -106,9 +106,10 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         except _errors() as error:
             code = _code(error)
             # After a timeout the client may raise other errors, for example while loading.
-            if time.monotonic() - begun > 0.9 * left:
+            late = time.monotonic() - begun > 0.9 * left
+            if late:
                 workers.move_to_slow_workers()
-            if code == "DEADLINE_EXCEEDED":
+            if late or code == "DEADLINE_EXCEEDED":
                 raise AwayError(
                     f"The store {address} did not answer within {patience:g} s; try again later."
                 ) from error
@@ -290,10 +291,9 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
     return clients[0]
 
 
-def load(address: Address, collection: str) -> None:
-    """Let the server load a collection into its memory, which may take minutes."""
-    call(
-        address,
-        lambda client, time: client.load_collection(collection, timeout=time),
-        LONG_PATIENCE,
-    )
+def load(address: Address, collection: str, patience: float) -> None:
+    """Let the server load a collection into its memory, which may take minutes.
+
+    Where it takes longer than ``patience`` seconds, the server goes on and AwayError is raised.
+    """
+    call(address, lambda client, time: client.load_collection(collection, timeout=time), patience)

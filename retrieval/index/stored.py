@@ -263,7 +263,7 @@ class StoredIndex(loading.Index):
             try:
                 return milvus.call(self.address, work, milvus.PATIENCE)
             except NotLoadedError:  # the server was started anew
-                milvus.load(self.address, self.described.collection)
+                milvus.load(self.address, self.described.collection, milvus.PATIENCE)
                 return milvus.call(self.address, work, milvus.PATIENCE)
         except AbsentError as error:
             # It was replaced: the folder that stands for it is brought up to date.

@@ -107,6 +107,10 @@ def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, c
             search.result(1)
         loaded.set()
         assert len(search.result(60))
+        loaded.clear()  # searches of others that take long waited two minutes
+        monkeypatch.setattr(milvus, "PATIENCE", 0.5)
+        with pytest.raises(AwayError, match="did not answer within 0.5 s; try again later"):
+            stored.shortlist(query, 5)
     finally:
         server.stop(None)
         there.close()
