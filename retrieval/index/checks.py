@@ -101,7 +101,9 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "checkpoint": lambda entry: _has_texts(entry, "id", "sha256"),
     "settings": lambda settings: isinstance(settings, dict),
     "collection": lambda entry: (
-        _has_texts(entry, "name", "fingerprint") and isinstance(entry.get("folder", ""), str)
+        _has_texts(entry, "name", "fingerprint")
+        and len(entry["name"]) < MAX_SENT
+        and isinstance(entry.get("folder", ""), str)
     ),
     "made": lambda date: isinstance(date, str),
     "seconds": lambda seconds: isinstance(seconds, int | float) and 0 <= seconds < 1e12,

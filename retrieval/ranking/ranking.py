@@ -63,8 +63,8 @@ class Ranking:
 
     @property
     def notes(self) -> list[str]:
-        """The notes of all stages that have one, in order."""
-        return [stage.note for stage in self.stages if stage.note]
+        """The notes of all stages that have one, in order, each once."""
+        return list(dict.fromkeys(stage.note for stage in self.stages if stage.note))
 
     @property
     def moved(self) -> np.ndarray:

@@ -89,6 +89,7 @@ def test_settings_are_not_arguments(forged, name):
         lambda m: m["collection"].__delitem__("fingerprint"),
         lambda m: m["versions"].update(numpy=[[1]]),
         lambda m: m.update(made="x" * 200_000),
+        lambda m: m["collection"].update(name="x" * 10_000),  # each answer of the service has it
     ],
 )
 def test_manifests_that_lack_something_or_cannot_be_sent_as_json(forged, change):

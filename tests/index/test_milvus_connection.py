@@ -109,7 +109,7 @@ def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, c
         assert len(search.result(60))
         loaded.clear()  # searches of others that take long waited two minutes
         monkeypatch.setattr(milvus, "PATIENCE", 0.5)
-        with pytest.raises(AwayError, match="did not answer within 0.5 s; try again later"):
+        with pytest.raises(AwayError, match=r"did not answer within .* s; try again later"):
             stored.shortlist(query, 5)
     finally:
         server.stop(None)
