@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval.index.neighbours import COUNT, Neighbours
-from retrieval.ranking.expansion import confirmed_first
 from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking, Stage, best_first, likeness
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     stage = Stage("diffusion", ranking, SETTINGS)
     if not neighbours.positions.size:
         return stage.unchanged("Diffusion needs a collection of at least two pictures.")
-    sources = confirmed_first(ranking, SOURCES)
+    sources = ranking.confirmed(SOURCES)
     if not len(sources):
         sources = np.arange(min(NEAREST, len(ranking)))
     y = np.zeros(len(query.index))
@@ -59,7 +58,7 @@ def diffusion(ranking: Ranking, query: Query) -> Ranking:
     f *= MAX_FRACTION / max(f.max(), 1e-12)
     if ranking.inliers is None:
         order = best_first(f)
-        return stage.ordered(order, f[order], None)
+        return stage.ordered(order, f[order])
     return stage.by_inliers(ranking.inliers, f)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.ranking.ranking import Query, Ranking, Stage, best_first
+from retrieval.ranking.ranking import Query, Ranking, Stage, best_first, unit
 
 # Chosen on town and on the photographs of ../shared/photos.
 CONFIRMED = 20  # confirmed pictures that are added to the query, most inliers first
@@ -31,11 +31,11 @@ def expansion(ranking: Ranking, query: Query) -> Ranking:
     (Radenović et al., TPAMI 2018).
     """
     stage = Stage("expansion", ranking, SETTINGS)
-    confirmed = confirmed_first(ranking, CONFIRMED)
+    confirmed = ranking.confirmed(CONFIRMED)
     if len(confirmed):
-        others = vectors(query, ranking.positions[confirmed]).sum(axis=0)
+        others = query.vectors_of(ranking.positions[confirmed]).sum(axis=0)
     else:
-        nearest = vectors(query, ranking.positions[:NEAREST])
+        nearest = query.vectors_of(ranking.positions[:NEAREST])
         others = np.maximum(nearest @ query.vector, 0) ** ALPHA @ nearest
     return _search_again(stage, query, others)
 
@@ -43,7 +43,7 @@ def expansion(ranking: Ranking, query: Query) -> Ranking:
 def expansion_average(ranking: Ranking, query: Query) -> Ranking:
     """Search with the plain average of the query and the five nearest, right or wrong."""
     stage = Stage("expansion-average", ranking, AVERAGE_SETTINGS)
-    return _search_again(stage, query, vectors(query, ranking.positions[:AVERAGED]).sum(axis=0))
+    return _search_again(stage, query, query.vectors_of(ranking.positions[:AVERAGED]).sum(axis=0))
 
 
 def augmentation(ranking: Ranking, query: Query) -> Ranking:
@@ -53,14 +53,14 @@ def augmentation(ranking: Ranking, query: Query) -> Ranking:
     scores = np.empty(len(ranking))
     for start in range(0, len(ranking), BLOCK):
         rows = slice(start, start + BLOCK)
-        sums = vectors(query, ranking.positions[rows])
+        sums = query.vectors_of(ranking.positions[rows])
         for neighbours in _without_own(query.own, nearest[rows]).T:
-            sums += vectors(query, neighbours)
+            sums += query.vectors_of(neighbours)
         # In single precision, copies of a picture would get different scores: see
         # ``superglobal.scores``.
         scores[rows] = unit(sums.astype(np.float64)) @ query.vector.astype(np.float64)
     order = best_first(scores)
-    return stage.ordered(order, scores[order], inliers_of(ranking, order))
+    return stage.ordered(order, scores[order])
 
 
 def _without_own(own: int | None, nearest: np.ndarray) -> np.ndarray:
@@ -74,35 +74,6 @@ def _without_own(own: int | None, nearest: np.ndarray) -> np.ndarray:
     return np.take_along_axis(nearest, order, axis=1)[:, :NEIGHBOURS]
 
 
-def confirmed_first(ranking: Ranking, limit: int) -> np.ndarray:
-    """Ranks (n,) int64, from 0, of the pictures that geometry confirmed; n is at most ``limit``.
-
-    Pictures with most inliers come first.
-    """
-    if ranking.inliers is None:
-        return np.empty(0, np.int64)
-    order = np.argsort(-ranking.inliers, kind="stable")
-    return order[ranking.inliers[order] > 0][:limit]
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (…, D) scaled to unit length; zero vectors stay zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
-def vectors(query: Query, positions: np.ndarray) -> np.ndarray:
-    """Descriptors (n, D) float32 of the pictures at these positions (n,) of the query's index.
-
-    They are stored as float16, so their length is 1 only up to rounding.
-    """
-    return query.index.arrays["descriptors"][positions].astype(np.float32)
-
-
-def inliers_of(ranking: Ranking, order: np.ndarray) -> np.ndarray | None:
-    """The inliers of a ranking in a new order (K,); None where no geometry was verified."""
-    return None if ranking.inliers is None else ranking.inliers[order]
-
-
 def _search_again(stage: Stage, query: Query, others: np.ndarray) -> Ranking:
     """Re-rank by the cosine to the sum of the query's vector and ``others`` (D,)."""
     before = stage.before
@@ -114,4 +85,4 @@ def _search_again(stage: Stage, query: Query, others: np.ndarray) -> Ranking:
     scores = np.empty(len(before), np.float32)
     scores[ranks[present]] = cosines[present]
     order = best_first(scores)
-    return stage.ordered(order, scores[order], inliers_of(before, order))
+    return stage.ordered(order, scores[order])

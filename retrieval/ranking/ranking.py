@@ -75,6 +75,16 @@ class Ranking:
         before = np.array([first_ranks[position] for position in self.positions.tolist()], np.int64)
         return before - np.arange(len(self))
 
+    def confirmed(self, limit: int) -> np.ndarray:
+        """Ranks (n,) int64, from 0, of the pictures that geometry confirmed, most inliers first.
+
+        n is at most ``limit``.
+        """
+        if self.inliers is None:
+            return np.empty(0, np.int64)
+        order = np.argsort(-self.inliers, kind="stable")
+        return order[self.inliers[order] > 0][:limit]
+
     def best(self, count: int | None) -> Ranking:
         """The first ``count`` pictures of this ranking, or all of them for None."""
         return replace(
@@ -161,6 +171,13 @@ class Query:
         """The query's vector (D,), under a method that has one a picture."""
         return as_vector(self.features)
 
+    def vectors_of(self, positions: np.ndarray) -> np.ndarray:
+        """Vectors (n, D) float32 of the pictures at these positions (n,) of the index.
+
+        They are stored as float16, so their length is 1 only up to rounding.
+        """
+        return self.index.arrays["descriptors"][positions].astype(np.float32)
+
 
 class Stage:
     """One run of a re-ranker: measures its time and makes the new ranking.
@@ -174,18 +191,23 @@ class Stage:
 
     def unchanged(self, note: str) -> Ranking:
         """The ranking in its old order. note: one sentence that says why nothing was done."""
-        same_order = np.arange(len(self.before))
-        return self.ordered(same_order, self.before.scores, self.before.inliers, note)
+        return self.ordered(np.arange(len(self.before)), self.before.scores, note)
 
     def ordered(
-        self, order: np.ndarray, scores: np.ndarray, inliers: np.ndarray | None, note: str = ""
+        self,
+        order: np.ndarray,
+        scores: np.ndarray,
+        note: str = "",
+        inliers: np.ndarray | None = None,
     ) -> Ranking:
         """The ranking in a new order.
 
         order: (K,) int64, the rank (from 0) that each picture had before, best first.
-        scores: (K,). inliers: (K,) int64 or None. Both in the new order.
+        scores: (K,), in the new order. inliers: (K,) int64, in the order before; None where this
+        stage counted none, so that each picture keeps those that it has.
         """
         before = self.before
+        inliers = before.inliers if inliers is None else inliers
         seconds = time.perf_counter() - self.started
         record = {"name": self.name, "settings": self.settings}
         return replace(
@@ -193,7 +215,7 @@ class Stage:
             positions=before.positions[order],
             names=tuple(before.names[rank] for rank in order.tolist()),
             scores=np.round(scores, 6).astype(np.float32),  # or equal pictures would differ
-            inliers=inliers,
+            inliers=None if inliers is None else inliers[order],
             timings={**before.timings, self.name: before.timings.get(self.name, 0.0) + seconds},
             provenance={
                 **before.provenance,
@@ -212,7 +234,12 @@ class Stage:
         """
         order = np.lexsort((-np.round(tie_breaker, 6), -inliers))
         scores = inliers + below_one(tie_breaker)
-        return self.ordered(order, scores[order], inliers[order], note)
+        return self.ordered(order, scores[order], note, inliers)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (…, D) scaled to unit length; zero vectors stay zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:

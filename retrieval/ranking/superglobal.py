@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.ranking.expansion import inliers_of, vectors
 from retrieval.ranking.ranking import Query, Ranking, Stage, best_first
 
 # Chosen on town and on the photographs of ../shared/photos. The paper's 400, all of town, lose 1.2
@@ -27,13 +26,13 @@ def superglobal(ranking: Ranking, query: Query) -> Ranking:
     stage = Stage("superglobal", ranking, SETTINGS)
     if not len(ranking):  # the query is the only picture
         return stage.unchanged("There is no other picture to compare with.")
-    refined = scores(vectors(query, ranking.positions[:SHORTLIST]), query.vector)
+    refined = scores(query.vectors_of(ranking.positions[:SHORTLIST]), query.vector)
     count = len(refined)
     order = np.arange(len(ranking))
     order[:count] = best_first(refined)
     new_scores = np.zeros(len(ranking))
     new_scores[:count] = np.maximum(refined[order[:count]], 0)
-    return stage.ordered(order, new_scores, inliers_of(ranking, order))
+    return stage.ordered(order, new_scores)
 
 
 def scores(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:

@@ -208,8 +208,8 @@ def _verified(
         return stage.ordered(
             np.arange(len(before)),
             before.scores,
-            inliers,
             "The picture shows nothing that could be recognised again: no keypoint was found.",
+            inliers,
         )
     missing = 0
     for rank, position in enumerate(before.positions[: stage.settings["shortlist"]].tolist()):
