@@ -36,7 +36,7 @@ VERDICTS = {
 
 _VERDICT_STYLE = """
 .chip.{name} {{background: {colour}}}
-div[class*="st-key-card-{name}-"] img {{border: 5px solid {colour}}}
+div[class*="st-key-card-{name}-"] img {{outline: 5px solid {colour}; outline-offset: -5px}}
 div[class*="st-key-card-{name}-"]::before {{content: "{symbol}"; background: {colour}}}
 """
 
