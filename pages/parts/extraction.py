@@ -22,12 +22,13 @@ from pages.parts.loaders import (
     file_key,
     index_of,
     load_method,
+    timed,
 )
 from pages.parts.turns import in_turn
 from retrieval.collections import Collection
 from retrieval.evaluation import ablation
 from retrieval.images import Box
-from retrieval.methods.base import LocalFeatures, Method, as_local
+from retrieval.methods.base import Features, LocalFeatures, Method, as_local
 from retrieval.methods.places import Places
 from retrieval.ranking import lighterglue as lighterglue_module
 from retrieval.ranking import search, verification, verifiers
@@ -87,12 +88,15 @@ def delf(
 ) -> LocalFeatures:
     """DELF's features of a picture. They are cached; other thresholds need no new ones."""
     method = load_method("delf", checkpoint, **settings)
-    return cached(
-        source,
-        features_key(key, box, method, settings),
-        lambda: as_local(method.describe(_decoded_for(method, source), box)),
-        "Finding keypoints",
+
+    def describe() -> tuple[Features, float]:
+        picture = _decoded_for(method, source)
+        return timed(lambda: method.describe(picture, box))
+
+    features, _ = cached(
+        source, features_key(key, box, method, settings), describe, "Finding keypoints"
     )
+    return as_local(features)
 
 
 def field_sides(

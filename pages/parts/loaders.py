@@ -213,14 +213,13 @@ def search(
 
     def rank() -> Ranking:
         picture = decoded(source)
-        started = time.perf_counter()
         # The features are cached too: another chain of re-rankers needs them again.
-        features = cache.get(
+        features, seconds = cache.get(
             features_key(query_picture.key, box, method, opened.settings),
-            lambda: search_module.describe_query(method, picture, box),
+            lambda: timed(lambda: search_module.describe_query(method, picture, box)),
             wait=False,
         )
-        timings = {"extraction": time.perf_counter() - started}
+        timings = {"extraction": seconds}
         described = Query(opened, features, picture, box, collection=collection)
         return search_module.rank_query(described, then=then, own=own, where=where, timings=timings)
 
@@ -230,11 +229,18 @@ def search(
 
 
 def features_key(key: str, box: Box | None, method: methods.Method, settings: Mapping) -> Hashable:
-    """The cache key for the features of a picture, or of a box in it.
+    """The cache key for the features of a picture, or of a box in it, as ``timed`` returns them.
 
     key: of the picture, see ``QueryPicture.key``. settings: of the index.
     """
     return "features", key, box, method.name, method.checkpoint.id, json.dumps(settings)
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What ``work()`` returns, and the seconds that it took."""
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started
 
 
 def decoded(source: Path | bytes) -> Image.Image:

@@ -1,6 +1,7 @@
 """The search page driven without a browser, on a small collection and without a network."""
 
 import dataclasses
+import re
 import signal
 import threading
 import time
@@ -49,6 +50,22 @@ def test_search_ranks_and_judges(little):
     assert "3 pictures are right, by the labels of this query (protocol Medium)" in captions(app)
     assert "12 pictures" in text(app)
     assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
+
+
+def test_the_time_of_an_answer_has_the_network_in_it(little, monkeypatch):
+    """With another re-ranker the features come from the cache, and the page said '< 1 ms'."""
+    describe = Colours.describe
+
+    def slowly(method, picture, box=None):
+        time.sleep(0.05)
+        return describe(method, picture, box)
+
+    monkeypatch.setattr(Colours, "describe", slowly)
+    app = go(start())
+    first = re.search(r"extraction (.+?) · search", text(app)).group(1)
+    app.selectbox(key="then").set_value("expansion-average").run()
+    assert "Average query expansion" in captions(app)
+    assert re.search(r"extraction (.+?) · search", text(app)).group(1) == first != "< 1 ms"
 
 
 def test_a_method_without_a_colour_of_its_own(little, monkeypatch):
