@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import extraction, notices, query
@@ -87,7 +86,6 @@ def show_delf(
 ) -> None:
     """Show DELF's keypoints, receptive fields or attention; below, those of another checkpoint."""
     with result_column, notices.errors_shown(), query_column:
-        picture, size = open_picture(query_picture.source, query_picture.name)
         features = features_of(query_picture, delf)
         look = st.segmented_control(
             "Show",
@@ -105,17 +103,17 @@ def show_delf(
     note = with_credits(provenance, query_picture.credit)
     with result_column, notices.errors_shown():
         if level is not None:
-            show_attention(query_picture, delf, picture, size, level, note, stem)
+            show_attention(query_picture, delf, level, note, stem)
         elif look == "keypoints" or not len(shown):
             show_keypoints(query_picture, delf, features, shown)
         else:
-            show_receptive_fields(query_picture, delf, picture, size, shown, note, stem)
+            show_receptive_fields(query_picture, delf, shown, note, stem)
     if look != "attention" and not len(shown):
         return
     if look == "keypoints":
         show_histograms(query_picture, features, provenance, stem)
     if look != "fields":
-        compare_checkpoints(query_picture, delf, features, picture, size, level)
+        compare_checkpoints(query_picture, delf, features, level)
 
 
 def show_keypoints(
@@ -232,16 +230,13 @@ def choose_level(delf: DelfExtractor) -> float:
 def show_receptive_fields(
     query_picture: query.QueryPicture,
     delf: DelfExtractor,
-    picture: Image.Image,
-    size: tuple[int, int],
     features: LocalFeatures,
     note: str,
     stem: str,
 ) -> None:
     """Draw the receptive field, a square, of the strongest keypoint of each pyramid level.
 
-    size: (width, height) of the original of ``picture``. note: the small print. stem: of the files
-    to download.
+    note: the small print. stem: of the files to download.
     """
     # Features have their strongest keypoint first.
     _, first_of_level = np.unique(features.scales.round(2), return_index=True)
@@ -252,6 +247,7 @@ def show_receptive_fields(
     if attention is None:
         st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
         return
+    picture, size = open_picture(query_picture.source, query_picture.name)
     sides = attention.side / best.scales
     show_figure(
         stem,
@@ -270,17 +266,11 @@ def show_receptive_fields(
 
 
 def show_attention(
-    query_picture: query.QueryPicture,
-    delf: DelfExtractor,
-    picture: Image.Image,
-    size: tuple[int, int],
-    level: float,
-    note: str,
-    stem: str,
+    query_picture: query.QueryPicture, delf: DelfExtractor, level: float, note: str, stem: str
 ) -> None:
     """Draw the attention of one level over the picture.
 
-    size, note, stem: as for ``show_receptive_fields``.
+    note, stem: as for ``show_receptive_fields``.
     """
     attention = extraction.attention(
         query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
@@ -288,6 +278,7 @@ def show_attention(
     if attention is None:
         st.info("There is no attention map of this level: the picture is too small for it.")
         return
+    picture, size = open_picture(query_picture.source, query_picture.name)
     level_note = f"{note}, pyramid scale {level:.2g}"
     show_figure(
         f"{stem}-{level:g}",

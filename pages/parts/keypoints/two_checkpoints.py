@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import streamlit as st
-from PIL import Image
 
 from pages.parts import extraction, notices, query
 from pages.parts.keypoints.extractors import DelfExtractor
-from pages.parts.keypoints.figures import attention_rows, keypoint_rows, show_figure
+from pages.parts.keypoints.figures import attention_rows, keypoint_rows, open_picture, show_figure
 from retrieval.collections.credits import with_credits
 from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
@@ -22,14 +21,12 @@ def compare_checkpoints(
     query_picture: query.QueryPicture,
     delf: DelfExtractor,
     features: LocalFeatures,
-    picture: Image.Image,
-    size: tuple[int, int],
     level: float | None,
 ) -> None:
     """Offer another checkpoint of DELF, and draw the keypoints of both side by side.
 
-    features: of the picture by ``delf``. size: (width, height) of the original of ``picture``.
-    level: the pyramid level of the attention maps to draw; None for keypoints.
+    features: of the picture by ``delf``. level: the pyramid level of the attention maps to draw;
+    None for keypoints.
     """
     others = [
         checkpoint
@@ -54,26 +51,21 @@ def compare_checkpoints(
             trained_on = checkpoints.find("delf", extractor.checkpoint).trained_on
             st.markdown(f"**{extractor.checkpoint}**  \n:small[{trained_on}]")
             if level is not None:
-                _show_attention(query_picture, extractor, picture, size, level)
+                _show_attention(query_picture, extractor, level)
                 continue
             if extractor is not delf:
                 features = extractor.features(query_picture.source, query_picture.key)
-            _show_keypoints(query_picture, extractor, features[: state["kp-count"]], picture, size)
+            _show_keypoints(query_picture, extractor, features[: state["kp-count"]])
 
 
-def _show_attention(
-    query_picture: query.QueryPicture,
-    delf: DelfExtractor,
-    picture: Image.Image,
-    size: tuple[int, int],
-    level: float,
-) -> None:
+def _show_attention(query_picture: query.QueryPicture, delf: DelfExtractor, level: float) -> None:
     attention = extraction.attention(
         query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
     )
     if attention is None:
         st.info("This checkpoint has no attention map of this level.")
         return
+    picture, size = open_picture(query_picture.source, query_picture.name)
     note = f"{Path(query_picture.name).name} · {delf.checkpoint}, pyramid scale {level:.2g}"
     note = with_credits(note, query_picture.credit)
     show_figure(
@@ -86,12 +78,9 @@ def _show_attention(
 
 
 def _show_keypoints(
-    query_picture: query.QueryPicture,
-    delf: DelfExtractor,
-    features: LocalFeatures,
-    picture: Image.Image,
-    size: tuple[int, int],
+    query_picture: query.QueryPicture, delf: DelfExtractor, features: LocalFeatures
 ) -> None:
+    picture, size = open_picture(query_picture.source, query_picture.name)
     note = f"{Path(query_picture.name).name} · {delf.checkpoint}, {len(features)} keypoints"
     note = with_credits(note, query_picture.credit)
     show_figure(
