@@ -82,7 +82,18 @@ def collection(name: str) -> Collection:
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the collection")
 def _collection(name: str, key: tuple[str, int]) -> Collection:
-    return collections.open_collection(name)
+    opened = collections.open_collection(name)
+    check_names(opened)
+    return opened
+
+
+def check_names(opened: Collection) -> None:
+    """Raise RetrievalError for a name of a picture that is not in UTF-8."""
+    for name in (*opened.names, *(query.name for query in opened.queries)):
+        if name != name.encode("utf-8", "replace").decode():
+            raise RetrievalError(
+                f"The file name {name} is not in UTF-8, so no browser can show it: rename the file."
+            )
 
 
 def load_method(name: str, checkpoint: str | None = None, /, **settings) -> methods.Method:

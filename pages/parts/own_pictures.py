@@ -267,9 +267,5 @@ def _bring_folder(text: str) -> OwnPictures:
 def _open_folder(folder: Path) -> collections.Collection:
     """The collection in a folder, called NAME. Raises RetrievalError for names not in UTF-8."""
     collection = collections.open_collection(folder)
-    for name in (*collection.names, *(prepared.name for prepared in collection.queries)):
-        if name != name.encode("utf-8", "replace").decode():
-            raise RetrievalError(
-                f"The file name {name} is not in UTF-8, so no browser can show it: rename the file."
-            )
+    loaders.check_names(collection)
     return replace(collection, name=NAME, title=TITLE)

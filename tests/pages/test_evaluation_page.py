@@ -16,6 +16,7 @@ from stubs import Registered
 
 from pages.parts import cards, loaders, turns
 from pages.parts.cache import Cache
+from pages.parts.evaluation import query_chart
 from pages.parts.evaluation import runs as evaluation_runs
 from pages.parts.plain import plain
 from retrieval import index, methods
@@ -229,6 +230,19 @@ def test_chart_shows_the_methods_that_are_not_compared_and_groups_landmarks(litt
     assert [row["band"] for row in rows] == [False, True, True]
     axis = json.loads(chart.proto.spec)["layer"][0]["encoding"]["x"]["axis"]
     assert axis["labelExpr"] == '{"0": "red tower", "2": "blue gate"}[datum.value]'
+
+
+@pytest.mark.parametrize(("order", "end"), [("AP", "AP of the first method"), ("collection", "")])
+def test_a_chart_of_very_many_queries_shows_the_first(little, order, end, monkeypatch):
+    monkeypatch.setattr(query_chart, "MAX_COLUMNS", 2)
+    app = start(method="sir", against="nothing", protocol="medium")
+    app.segmented_control(key="eval-order").set_value(order).run()
+    (chart,) = app.get("vega_lite_chart")
+    rows = convert_arrow_bytes_to_pandas_df(chart.proto.data.data)
+    assert list(rows["number"]) == ([0, 1] if order == "collection" else [1, 0])
+    assert "The first 2 of 3 queries, by" in chart.proto.spec
+    assert end in chart.proto.spec
+    assert len(app.selectbox(key="eval-query").options) == 3
 
 
 def test_link_and_search_link(little):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from pages.parts import own_pictures, own_uploads
+from pages.parts import loaders, own_pictures, own_uploads
 from retrieval.errors import RetrievalError
 
 
@@ -88,6 +88,17 @@ def test_names_that_no_browser_can_show(monkeypatch, tmp_path):
         own_pictures._bring_folder(str(tmp_path))
     (tmp_path / "ground_truth.json").unlink()
     assert own_pictures._bring_folder(str(tmp_path)).collection.names == ("a.png",)
+
+
+def test_names_that_no_browser_can_show_in_an_installed_collection(monkeypatch, tmp_path):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    file = tmp_path / "oxford-commons" / "ground_truth.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"database": ["\udce9.png"]}))
+    with pytest.raises(RetrievalError, match="is not in UTF-8"):
+        loaders.collection("oxford-commons")
+    file.write_text(json.dumps({"database": ["é.png"]}))
+    assert loaders.collection("oxford-commons").names == ("é.png",)
 
 
 def test_large_tables_are_refused():
