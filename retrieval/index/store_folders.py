@@ -24,6 +24,7 @@ PAUSE = 60.0  # s after which a store that could not be opened is asked again
 
 _asked: dict[Address, tuple[float, Future[Path]]] = {}  # when, and the folder
 _asking = threading.Lock()
+_writing = threading.Lock()
 _threads = ThreadPoolExecutor(8, "store")
 
 
@@ -94,10 +95,11 @@ def folder_of(address: Address, manifest: dict) -> Path:
     folder = root.joinpath(*(name.replace("/", "_").strip(".") or "_" for name in names))
     path = folder / "manifest.json"
     try:
-        if not path.is_file() or json.loads(path.read_text("utf-8")) != manifest:
-            shutil.rmtree(root, ignore_errors=True)
-            folder.mkdir(parents=True)
-            files.write_json(path, manifest)
+        with _writing:  # searches that meet a new index at once deleted the folders of one another
+            if not path.is_file() or json.loads(path.read_text("utf-8")) != manifest:
+                shutil.rmtree(root, ignore_errors=True)
+                folder.mkdir(parents=True)
+                files.write_json(path, manifest)
     except (OSError, ValueError) as error:
         raise RetrievalError(
             f"{folder} cannot be written; set RETRIEVAL_DATA to a folder that can."

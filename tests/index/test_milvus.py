@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import queries, runs
 from retrieval.index import milvus as milvus_module
-from retrieval.index import store_description, stored
+from retrieval.index import store_description, store_folders, stored
 from retrieval.index.export import export
 from retrieval.index.milvus import AbsentError, Address
 from retrieval.ranking.search import rank_picture
@@ -384,3 +385,12 @@ def test_a_collection_of_somebody_else_is_neither_read_nor_touched(milvus, expor
     with pytest.raises(RetrievalError, match="is not an index of this program"):
         export(exported, address)
     assert [name for name in theirs.list_collections() if name.startswith("theirs")] == ["theirs"]
+
+
+def test_searches_that_meet_a_new_index_at_once(tmp_path, monkeypatch):
+    """One deleted the folder that another was making: a client was told where folders are here."""
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    address = Address("localhost", 1, "town")
+    manifests = [{"collection": {"name": "town"}, "checkpoint": {"id": id_}} for id_ in "ab"]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda one: store_folders.folder_of(address, one), manifests * 200))
