@@ -21,7 +21,7 @@ MAX_FORM = 45_000_000  # the same in base64, with some of it escaped once more
 MAX_ESCAPED = 5000  # %C3 and the like in a form, and signs between fields
 MAX_HELD = 480_000_000  # bytes of all requests that are being answered
 CLIENT_SHARE = 0.5  # of MAX_HELD that one client may fill, so that others find room
-BODY_SECONDS = 60.0  # for the body of a request to arrive
+BODY_SECONDS = 240.0  # for the body of a request to arrive: 10 MB from a telephone take 200
 ANSWER_SECONDS = 300.0  # for a request, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
 # Character sets of a form. Python knows a hundred others, of which punycode takes quadratic time.

@@ -202,6 +202,11 @@ def test_a_body_that_never_arrives_is_refused(monkeypatch, client):
     assert answer.startswith(b"HTTP/1.1 408")
 
 
+def test_a_photo_from_a_slow_telephone_has_time_to_arrive():
+    """10 MB at 50 kB/s, or a class that shares a line, were refused after 60 s."""
+    assert 10_000_000 / 50_000 < guard.BODY_SECONDS < guard.ANSWER_SECONDS
+
+
 @pytest.mark.parametrize(("options", "status"), [(10, 422), (3900, 400)])
 def test_parts_of_forms_with_many_options(client, options, status):
     """One form of 1.2 MB, of 300 parts with 3,900 options each, took 0.7 seconds."""
