@@ -206,6 +206,7 @@ def decode(
                     picture.draft(None, (2 * side, 2 * side))
                 _check_size(size if held else picture.size, name, max_pixels)
                 picture_files.check_pieces(picture, len(data), name, max_pixels)
+                picture_files.check_planes(picture, name)
                 picture.load()
                 stated = picture.size
                 make_upright(picture)

@@ -32,6 +32,7 @@ MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all picture
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF
 PIECE_BYTES = (279, 325)  # of strips, of tiles: how many each takes in the file
 CHANGES = (b"irot", b"imir", b"clap")  # properties of a HEIC: turned, mirrored, cut out
+BITS, PLANES = 258, 284  # tags of TIFF: bits of each colour; 2: one colour behind the other
 RAW = (1, 2, 7)  # kinds of values in TIFF that stay bytes
 
 # Any number of FF may precede a marker. Only the last is matched: the time stays linear. After 01
@@ -269,4 +270,22 @@ def check_pieces(picture: Image.Image, size: int, name: str, max_pixels: int) ->
     ):
         raise PictureError(
             f"{name} is cut into pieces that would take long to read; save it as a plain JPEG."
+        )
+
+
+def check_planes(picture: Image.Image, name: str) -> None:
+    """Refuse a plain TIFF of 16 bits with one colour behind the other: Pillow gives wrong pixels.
+
+    It takes each half of a number for a pixel. Packed files of this kind are read as they are.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    if (
+        tags.get(PLANES) == 2
+        and len(picture.getbands()) > 1
+        and max(tags.get(BITS, (8,))) > 8
+        and any(tile[0] == "raw" for tile in getattr(picture, "tile", ()))
+    ):
+        raise PictureError(
+            f"{name} has 16 bits and one colour behind the other, which cannot be read; save it "
+            "as a plain JPEG."
         )

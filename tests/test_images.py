@@ -103,6 +103,31 @@ def palette(transparent=None):
     return picture
 
 
+def tiff_in_planes(bits, colour):
+    """A TIFF of 16 × 16 pixels of one colour that has first all reds, then all greens, all blues.
+
+    Not packed: Pillow cannot write it.
+    """
+    planes = [np.full((16, 16), value, f"<u{bits // 8}").tobytes() for value in colour]
+    size = len(planes[0])
+    tags = {256: [16], 257: [16], 258: [bits] * 3, 259: [1], 262: [2], 277: [3], 278: [16]}
+    tags |= {273: [200, 200 + size, 200 + 2 * size], 279: [size] * 3, 284: [2]}
+    entries, beside = b"", b""
+    for tag in sorted(tags):
+        values = struct.pack(f"<{len(tags[tag])}L", *tags[tag])
+        if len(values) > 4:
+            values, beside = struct.pack("<L", 8 + 2 + 120 + 4 + len(beside)), beside + values
+        entries += struct.pack("<HHL", tag, 4, len(tags[tag])) + values
+    head = b"II*\0" + struct.pack("<LH", 8, len(tags)) + entries + bytes(4) + beside
+    return head.ljust(200, b"\0") + b"".join(planes)
+
+
+def test_a_tiff_of_16_bits_in_planes_is_not_read_as_other_pixels():
+    """Pillow takes each half of a number for a pixel: the picture is twice beside itself."""
+    assert read(tiff_in_planes(8, (250, 130, 10))).getpixel((8, 8)) == (250, 130, 10)
+    refused(tiff_in_planes(16, (64_000, 33_000, 2_000)), "16 bits and one colour behind the other")
+
+
 def grey16(value):
     """16-bit grey: one bright pixel tells what white is."""
     array = np.full((16, 16), value, np.uint16)
