@@ -19,9 +19,10 @@ import numpy as np
 
 from retrieval import images
 from retrieval.errors import RetrievalError
-from retrieval.index import checks, describing, layout, loading
+from retrieval.index import checks, describing, layout
 from retrieval.index.content import check_search, collect
 from retrieval.index.describing import Described, Known
+from retrieval.index.index import Index
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
 from retrieval.index.target import finish, previous_at, work_folder, writing
@@ -39,13 +40,13 @@ def build(
     out: str | Path,
     progress: Progress | None = None,
     codebook: np.ndarray | None = None,
-    donors: Sequence[loading.Index] = (),
+    donors: Sequence[Index] = (),
     max_pixels: int = images.MAX_PIXELS,
     part: Part | None = None,
     search: str = EXACT,
     describe: Describe = describing.describe,
     turn: Callable[[], AbstractContextManager] = nullcontext,
-) -> loading.Index:
+) -> Index:
     """Index every picture of a collection with a method, into the folder ``out``.
 
     Creates an index, goes on with an interrupted build, or updates an index: new and changed
@@ -163,7 +164,7 @@ def _digest(collection, name: str) -> str:
         return ""
 
 
-def _known(indexes: Sequence[loading.Index]) -> dict[str, tuple[loading.Index, int]]:
+def _known(indexes: Sequence[Index]) -> dict[str, tuple[Index, int]]:
     """SHA-256 of a file → an index with its features, and the position there."""
     return {
         digest: (index, position)

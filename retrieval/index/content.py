@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retrieval.errors import RetrievalError
-from retrieval.index import approximate, layout, loading
+from retrieval.index import approximate, layout
+from retrieval.index.index import Index
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT
 
@@ -41,7 +42,7 @@ class Content(NamedTuple):
         kind: str,
         codebook: np.ndarray | None,
         search: str,
-        previous: loading.Index | None,
+        previous: Index | None,
     ) -> dict[str, Any]:
         """Add the arrays for the search; returns the entries of the manifest about them.
 
@@ -62,7 +63,7 @@ class Content(NamedTuple):
         return {"search": {"type": search, "recall_at_10": round(searcher.recall(), 4)}}
 
 
-def _positions_in(index: loading.Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def _positions_in(index: Index, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """The position (N,) int64 that each picture has in an index, by its digest; -1 for new ones.
 
     Equal pictures keep their order: an index of the same pictures is then the same.
@@ -124,7 +125,7 @@ def collect(
     return Content(records, joined(pieces, kind), skipped)
 
 
-def _rows(index: loading.Index, position: int) -> dict[str, np.ndarray]:
+def _rows(index: Index, position: int) -> dict[str, np.ndarray]:
     """One picture's rows of an existing index, as stored."""
     if index.kind == "global":
         return {"descriptors": index.arrays["descriptors"][position][None]}

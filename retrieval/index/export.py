@@ -21,7 +21,7 @@ from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import Metadata
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus, store_description
-from retrieval.index.loading import Index
+from retrieval.index.index import Index
 from retrieval.index.milvus import LONG_PATIENCE, Address
 
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB

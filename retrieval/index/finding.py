@@ -15,7 +15,8 @@ from retrieval import files
 from retrieval.collections import PRECOMPUTED, Collection, open_collection, registered
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, loading
-from retrieval.index.loading import MAX_MANIFEST, Index, load
+from retrieval.index.index import Index
+from retrieval.index.loading import MAX_MANIFEST, load
 from retrieval.index.milvus import STORES
 from retrieval.methods import METHODS
 from retrieval.networks import checkpoints

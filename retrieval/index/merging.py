@@ -14,6 +14,7 @@ import numpy as np
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, loading
 from retrieval.index.content import Content, check_search, joined
+from retrieval.index.index import Index
 from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT
 from retrieval.index.target import finish, previous_at, work_folder, writing
@@ -26,7 +27,7 @@ def merge(
     out: str | Path,
     codebook: np.ndarray | None = None,
     search: str = EXACT,
-) -> loading.Index:
+) -> Index:
     """Make the index of a whole collection from all of its parts; the pictures are not needed.
 
     The result equals the index of one build byte for byte, except for ``made`` and ``seconds`` in
@@ -71,7 +72,7 @@ def merge(
         return finish(target, method, collection, content, started, more)
 
 
-def _check_parts(pieces: Sequence[loading.Index]) -> None:
+def _check_parts(pieces: Sequence[Index]) -> None:
     """Raise RetrievalError unless these are all the parts of one collection, each once.
 
     pieces: in the order of their numbers.

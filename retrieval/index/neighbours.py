@@ -20,7 +20,7 @@ from retrieval.index.layout import EXACT
 from retrieval.methods.base import LocalFeatures
 
 if TYPE_CHECKING:
-    from retrieval.index.loading import Index
+    from retrieval.index.index import Index
 
 COUNT = 20  # neighbours of each picture, where there are so many
 PART = 2**22  # pictures searched at a time, times those of the index: a third of a second

@@ -26,7 +26,8 @@ from retrieval.collections import metadata_filter
 from retrieval.collections.collection import PRECOMPUTED
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, loading, milvus, store_folders
+from retrieval.index import layout, milvus, store_folders
+from retrieval.index.index import Excerpt, Index
 from retrieval.index.milvus import AbsentError, Address, NotLoadedError, RefusedError
 from retrieval.index.store_description import FIELDS, Description, describe
 from retrieval.methods.base import Features, as_vector
@@ -48,7 +49,7 @@ def opened(address: Address) -> StoredIndex:
     return StoredIndex(address, described, store_folders.folder_of(address, described.manifest))
 
 
-class StoredIndex(loading.Index):
+class StoredIndex(Index):
     """An index in a store. It has no arrays of its own: ``shortlist``, ``holding`` and ``first``
     give indexes in memory, with some of its pictures."""
 
@@ -271,7 +272,7 @@ class StoredIndex(loading.Index):
             raise RetrievalError(f"{self} was replaced; search again.") from error
 
 
-class Shortlist(loading.Excerpt):
+class Shortlist(Excerpt):
     """Some pictures of an index in a store, in memory."""
 
     def __init__(

@@ -19,6 +19,7 @@ from typing import Any
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate, checks, layout, loading, saving
 from retrieval.index.content import Content
+from retrieval.index.index import Index
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
 
@@ -111,7 +112,7 @@ def _check_target(out: Path) -> None:
 
 def previous_at(
     target: Path, method, names: Iterable[str], part: Part | None = None
-) -> loading.Index | None:
+) -> Index | None:
     """The index that is at the target already; None where there is none.
 
     names: of the pictures that are to be in the new one. Raises RetrievalError where the old one is
@@ -139,7 +140,7 @@ def finish(
     content: Content,
     started: float,
     more: Mapping[str, Any],
-) -> loading.Index:
+) -> Index:
     """Write an index and put it in its place, unless an equal one is there.
 
     started: when the build began, by ``time.perf_counter``. more: further entries of the manifest.
