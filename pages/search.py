@@ -44,6 +44,7 @@ state.setdefault("method", "cnn-irwnha")
 state.setdefault("count", 12)
 state.setdefault("layout", "grid")
 state.setdefault("fold", False)
+state.setdefault("hide", False)
 
 left, right = st.columns([1, 2], gap="medium")
 with left.container(horizontal=True, vertical_alignment="bottom"):
@@ -107,10 +108,12 @@ with result_column:
         loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     scroll.here(f"{collection.name} {query_picture.identity}")
-    if state.method == ALL:
-        show_guide(collection, query_picture, box)
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))
-    judged = None if isinstance(verdicts, str) else verdicts
+    asked = (collection.name, *query_picture.identity)
+    hidden = state.hide and not isinstance(verdicts, str) and state.get("revealed") != asked
+    judged = None if hidden or isinstance(verdicts, str) else verdicts
+    if state.method == ALL:
+        show_guide(collection, query_picture, box, hidden)
     with st.container(gap=None):
         if judged:
             cards.legend()
@@ -121,8 +124,15 @@ with result_column:
             vertical_alignment="center",
             wrap=False,
         ):
-            # Where the right answers are not known, a sentence says why.
-            st.caption(verdicts if isinstance(verdicts, str) else verdicts.sentence)
+            if hidden:
+                st.button(
+                    "Show right and wrong",
+                    key="reveal",
+                    icon=":material/visibility:",
+                    on_click=lambda: state.update(revealed=asked),
+                )
+            else:  # where the right answers are not known, a sentence says why
+                st.caption(verdicts if isinstance(verdicts, str) else verdicts.sentence)
             st.button(
                 "Choose another picture",
                 key="back",
@@ -132,7 +142,7 @@ with result_column:
             )
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    search = Search(collection, query_picture, box, judged)
+    search = Search(collection, query_picture, box, judged, hidden)
     show_answers(search)
 
 if "enlarged" in state:

@@ -213,6 +213,40 @@ def test_a_list_and_results_below_the_noise_folded_away(little, monkeypatch):
     assert folded(1.0) == (11, ["No result stands out from the noise."])
 
 
+@pytest.mark.parametrize("method", ["cnn-irwnha", "all"])
+def test_a_class_guesses_first(little, method):
+    """Neither frames and numbers nor file names tell which results are right, until asked."""
+    link = {"collection": "little", "method": method, "query": "ask.png", "hide": "yes"}
+    app = start(**link)
+    assert app.query_params["hide"] == "yes"
+    assert hits(app)[0] == "Result 1"
+    for told in ("of the first", "are right", "· AP ", "red_", "red\\_"):
+        assert told not in text(app) + captions(app), told
+    assert not any("Same landmark" in one.value for one in app.get("html"))
+    tips = [button.help or "" for button in app.button if button.key.startswith("open-")]
+    assert not any("red" in tip for tip in tips)
+    app.button(key="open-cnn-irwnha-0").click().run()
+    assert not app.exception
+    assert "Same landmark" not in text(app)
+    assert "red" not in captions(app)
+
+    app.button(key="reveal").click().run()
+    assert hits(app)[0] == "1: red_3.png, left out of the score"
+    assert " right · AP " in text(app)
+    assert app.query_params["hide"] == "yes"
+    app.selectbox(key="prepared").set_value(1).run()  # the next picture is hidden again
+    assert hits(app)[0] == "Result 1"
+    app.toggle(key="hide").set_value(False).run()
+    assert hits(app)[0] == "1: blue_0.png, same landmark"
+    assert "hide" not in app.query_params
+
+
+def test_nothing_is_hidden_where_right_and_wrong_are_not_known(little):
+    app = start(collection="little", query="green_1.png", hide="yes")
+    assert hits(app)[0] == "1: green_2.png"
+    assert not any(button.key == "reveal" for button in app.button)
+
+
 def test_a_limit_belongs_to_its_method(little):
     app = go(start())
     app.number_input(key="least-cnn-irwnha").set_value(2.0).run()

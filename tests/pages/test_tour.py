@@ -108,3 +108,17 @@ def test_the_last_stop_leads_to_the_evaluation():
     links = [link.proto for link in app.get("page_link")]
     [link] = [link for link in links if link.label.startswith("All queries")]
     assert (link.page, link.query_string) == ("evaluation", "collection=town")
+
+
+def test_a_class_that_guesses_first_is_asked_and_the_next_stop_asks_too():
+    [asked] = [one for one in open_collection("town").queries if one.name == STOPS[0].name]
+    app = AppTest.from_file(Path(__file__).parents[2] / "app.py", default_timeout=120)
+    link = {"collection": "town", "query": asked.name, "method": "all", "hide": "yes"}
+    app.query_params.update(link | {"box": query.box_as_text(asked.box)})
+    app.run()
+    assert not app.exception, app.exception
+    [text] = [one.value for one in app.markdown if one.value.startswith("**Tour, 1 of 6")]
+    assert "Guess first" in text
+    assert STOPS[0].sentence not in text
+    [onward] = [one.proto for one in app.get("page_link") if one.proto.label == "Next"]
+    assert "hide=yes" in onward.query_string

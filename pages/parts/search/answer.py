@@ -33,13 +33,15 @@ state = st.session_state
 class Search:
     """One search: the collection, the query picture, and the box in it.
 
-    judged: the right answers; None where they are not known.
+    judged: the right answers; None where they are not known, or hidden.
+    hidden: whether they are hidden, and with them the names of results, which often tell.
     """
 
     collection: Collection
     query_picture: query.QueryPicture
     box: Box | None
     judged: Judged | None
+    hidden: bool = False
 
     @property
     def judging(self) -> bool:
@@ -179,8 +181,9 @@ def _grid(method: str, path: Path, search: Search, ranking: Ranking) -> None:
             for rank in section:
                 name = ranking.names[rank]
                 caption = plain(name if as_list else Path(name).name)
+                more = "" if search.hidden else f"  \n:small[{caption}]"
                 with st.container(gap="xsmall"):
-                    _card(method, search, ranking, rank, f"  \n:small[{caption}]")
+                    _card(method, search, ranking, rank, more)
 
 
 def _ranks_on_show(method: str, ranking: Ranking) -> list[int]:
@@ -237,7 +240,8 @@ def _strip(method: str, search: Search, rankings: dict[str, Ranking]) -> None:
                 for other, other_ranking in rankings.items()
                 if name in other_ranking.names
             ]
-            tip = f"{plain(Path(name).name)}: rank " + ", ".join(ranks)
+            shown = "" if search.hidden else f"{plain(Path(name).name)}: "
+            tip = f"{shown}rank " + ", ".join(ranks)
             with st.container(gap="xsmall"):
                 _card(method, search, ranking, rank, "", tip)
 
@@ -256,7 +260,7 @@ def _card(
     """
     name = ranking.names[rank]
     verdict = search.judged.verdict(name) if search.judged else None
-    label = f"{rank + 1}: {plain(Path(name).name)}"
+    label = f"Result {rank + 1}" if search.hidden else f"{rank + 1}: {plain(Path(name).name)}"
     if verdict:
         label += f", {cards.VERDICTS[verdict].label.lower()}"
     cards.card(

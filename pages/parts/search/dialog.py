@@ -44,7 +44,8 @@ def show_result(search: Search) -> None:
     with query_column:
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")
     with result_column:
-        cards.credit_line(collection.credits.get(hit), f"Result: {plain(hit)}")
+        named = "Result" if search.hidden else f"Result: {plain(hit)}"
+        cards.credit_line(collection.credits.get(hit), named)
     with notices.errors_shown():
         explain_result(search, path, hit)
         if name == "delf" and judged and not reranking.chosen_chain():
@@ -52,7 +53,8 @@ def show_result(search: Search) -> None:
         matchers = [name for name in reranking.chosen_chain() if name in PAIR_MATCHERS]
         if matchers:
             show_geometry(search, path, hit, matchers[-1])
-    filters.show_values(collection.metadata.get(hit))
+    if not search.hidden:
+        filters.show_values(collection.metadata.get(hit))
     with st.container(horizontal=True, vertical_alignment="center"):
         # A picture of the visitor's own stays in the session; it cannot be part of a link.
         view = {"view": "pair", "collection": collection.name, "result": hit}

@@ -49,6 +49,8 @@ def follow_link(titles: Mapping[str, str]) -> None:
     if parameters.get("layout") in LAYOUTS:
         state.layout = parameters["layout"]
     state.fold = parameters.get("fold") == "yes"
+    state.hide = parameters.get("hide") == "yes"
+    state.pop("revealed", None)
     try:
         state.then = ",".join(chain.parse_chain(parameters.get("then", "")))
     except RetrievalError as error:
@@ -88,6 +90,8 @@ def write_link(collection: Collection, query_picture: query.QueryPicture | None)
         link["least"] = f"{state[min_score_key(state.method)]:g}"
     if collection.protocols:
         link["judge"] = state.judge
+        if state.hide:
+            link["hide"] = "yes"
     link["collection"] = collection.name
     shared = collection.name != own_pictures.NAME and state.get("searched")
     if shared and query_picture and isinstance(query_picture.source, Path):

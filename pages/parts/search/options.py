@@ -63,3 +63,11 @@ def choose_options(collection: Collection) -> None:
             help=explained("protocol"),
             persist_state="session",
         )
+        st.toggle(
+            "Hide right and wrong",
+            key="hide",
+            help="For a class that guesses first: no frames, counts and names of results, until "
+            "you press *Show right and wrong*. The next picture hides them again.",
+            on_change=lambda: state.pop("revealed", None),
+            persist_state="session",
+        )

@@ -93,8 +93,13 @@ def show_tour(collection: Collection) -> None:
             st.markdown(stop.sentence)
 
 
-def show_guide(collection: Collection, query_picture: query.QueryPicture, box: Box | None) -> None:
-    """Show the sentence of a stop of the tour beside its answers, and a link that goes on."""
+def show_guide(
+    collection: Collection, query_picture: query.QueryPicture, box: Box | None, hidden: bool
+) -> None:
+    """Show the sentence of a stop of the tour beside its answers, and a link that goes on.
+
+    hidden: whether right and wrong are hidden; then a question takes the place of the sentence.
+    """
     names = [stop.name for stop in STOPS]
     if (
         query_picture.name not in names
@@ -108,6 +113,8 @@ def show_guide(collection: Collection, query_picture: query.QueryPicture, box: B
     as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
         sentence = STOPS[n].sentence if as_told else "You have changed this search."
+        if as_told and hidden:
+            sentence = "Guess first: which results show the same place as your picture?"
         st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {sentence}")
         with st.container(horizontal=True, gap="small"):
             if not as_told:
@@ -134,6 +141,8 @@ def _link_to_search(
     collection: Collection, stop: Stop, label: str, icon: str | None = None
 ) -> None:
     link = {"collection": collection.name, "method": ALL, "query": stop.name}
+    if state.hide:
+        link["hide"] = "yes"
     for prepared_query in collection.queries:
         if prepared_query.name == stop.name and prepared_query.box:
             link["box"] = query.box_as_text(prepared_query.box)
