@@ -46,7 +46,7 @@ READ = 16_384  # bytes of one connection that are read before the next connectio
 MAX_ANSWERED = 50  # requests of one client at once
 SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
 
-answer = RequestResponseCycle.run_asgi
+original_answer = RequestResponseCycle.run_asgi
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
 
@@ -155,7 +155,7 @@ def answer_in_turn() -> None:
 async def _answer(cycle: RequestResponseCycle, app: Any) -> None:
     async with _turn(cycle.scope["client"]):
         if not cycle.disconnected:
-            await answer(cycle, app)
+            await original_answer(cycle, app)
 
 
 class InTurn:

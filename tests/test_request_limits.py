@@ -172,5 +172,5 @@ def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch):
         await asyncio.sleep(0)
         assert request_limits.turns["192.0.2.1"]._value == 3
 
-    monkeypatch.setattr(request_limits, "answer", answer)
+    monkeypatch.setattr(request_limits, "original_answer", answer)
     asyncio.run(attack())

@@ -156,7 +156,7 @@ def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch, client
     monkeypatch.setattr(request_limits, "SHORT", 60.0)
     monkeypatch.setattr(request_limits, "turns", {})
     # Tests of the app before this one may have set its limits, which do not know of proxies.
-    monkeypatch.setattr(RequestResponseCycle, "run_asgi", request_limits.answer)
+    monkeypatch.setattr(RequestResponseCycle, "run_asgi", request_limits.original_answer)
     head = "POST / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.9\r\n"
     upload = f"{head}{FORM}\r\nContent-Length: 10000\r\n\r\n".encode()
     greedy = [connect(client, upload) for _ in range(4)]

@@ -1,6 +1,8 @@
 """Limits on what one browser may ask of Streamlit's server, which has no settings for them.
 
-Streamlit's own functions are replaced. A test of each limit fails where they get other names.
+Functions of Streamlit and of its server are replaced; a module that still calls one of them has it
+as ``original_…``. ``tests/pages/limits/test_replaced.py`` lists them all, and fails where a new
+version of a library has other names or parameters.
 """
 
 from functools import cache

@@ -31,18 +31,18 @@ MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MAX_UNREAD_OF_CLIENT = 256 << 20  # the same of all browsers of a client
 
-save = MemorySessionStorage.save
-connect = Runtime.connect_session
-made = H11Protocol.connection_made
-unmade = H11Protocol.connection_lost
-pause = H11Protocol.pause_writing
-resume = H11Protocol.resume_writing
-run_socket = WebSocketsSansIOProtocol.run_asgi
-handle_events = WebSocketsSansIOProtocol.handle_events
-received = WebSocketsSansIOProtocol.send_receive_event_to_app
-connected = WebSocketsSansIOProtocol.connection_made
-lost = WebSocketsSansIOProtocol.connection_lost
-write = StarletteSessionClient.write_forward_msg
+original_save = MemorySessionStorage.save
+original_connect = Runtime.connect_session
+original_http_made = H11Protocol.connection_made
+original_http_lost = H11Protocol.connection_lost
+original_pause = H11Protocol.pause_writing
+original_resume = H11Protocol.resume_writing
+original_run_socket = WebSocketsSansIOProtocol.run_asgi
+original_handle_events = WebSocketsSansIOProtocol.handle_events
+original_received = WebSocketsSansIOProtocol.send_receive_event_to_app
+original_socket_made = WebSocketsSansIOProtocol.connection_made
+original_socket_lost = WebSocketsSansIOProtocol.connection_lost
+original_write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
 pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
 open_now: Counter[str] = Counter()  # connections of each client
@@ -64,7 +64,7 @@ def keep_many_sessions() -> None:
 def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
     away: Any = storage._cache
     away._maxsize = MAX_AWAY
-    save(storage, session)
+    original_save(storage, session)
     with contextlib.suppress(RuntimeError):  # a script that ends its own session has no loop
         asyncio.get_running_loop().call_later(away.ttl + GRACE, _forget, away)
 
@@ -88,7 +88,7 @@ def _connect(server: Runtime, client: Any, **more: Any) -> str:
     """Connect, or end the connection: the browser will try again."""
     if not opened.take(hosts.client_of_address(client.client_context.remote_ip), 1):
         raise WebSocketDisconnect
-    return connect(server, client, **more)
+    return original_connect(server, client, **more)
 
 
 def limit_connections() -> None:
@@ -101,12 +101,12 @@ def limit_connections() -> None:
     """
     H11Protocol.pause_writing = _pause  # type: ignore[assignment, method-assign]
     H11Protocol.resume_writing = _resume  # type: ignore[assignment, method-assign]
-    H11Protocol.connection_made = _made  # type: ignore[assignment]
-    H11Protocol.connection_lost = _unmade  # type: ignore[assignment, method-assign]
+    H11Protocol.connection_made = _http_made  # type: ignore[assignment]
+    H11Protocol.connection_lost = _http_lost  # type: ignore[assignment, method-assign]
 
 
-def _made(protocol: H11Protocol, transport: Transport) -> None:
-    made(protocol, transport)
+def _http_made(protocol: H11Protocol, transport: Transport) -> None:
+    original_http_made(protocol, transport)
     request_limits.limit_connection(protocol, transport)
     client = hosts.client_of_peer(protocol.client)
     open_now[client] += 1
@@ -114,9 +114,9 @@ def _made(protocol: H11Protocol, transport: Transport) -> None:
         transport.abort()
 
 
-def _unmade(protocol: H11Protocol, error: Exception | None) -> None:
+def _http_lost(protocol: H11Protocol, error: Exception | None) -> None:
     _count_out(protocol)
-    unmade(protocol, error)
+    original_http_lost(protocol, error)
 
 
 def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
@@ -130,13 +130,13 @@ def _count_out(protocol: H11Protocol | WebSocketsSansIOProtocol) -> None:
 
 
 def _pause(protocol: H11Protocol) -> None:
-    pause(protocol)
+    original_pause(protocol)
     _limit_unread(protocol.transport)
 
 
 def _resume(protocol: H11Protocol) -> None:
     unread.get(hosts.client_of_peer(protocol.client), {}).pop(protocol.transport, None)
-    resume(protocol)
+    original_resume(protocol)
 
 
 def _limit_unread(transport: Transport, max_unread: int = MAX_UNREAD_OF_CLIENT) -> None:
@@ -171,33 +171,33 @@ def limit_messages() -> None:
     """
     WebSocketsSansIOProtocol.run_asgi = _run_socket  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.send_receive_event_to_app = _received  # type: ignore[assignment, method-assign]
-    WebSocketsSansIOProtocol.connection_made = _connected  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.connection_made = _socket_made  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.handle_events = _handle_events  # type: ignore[assignment, method-assign]
-    WebSocketsSansIOProtocol.connection_lost = _lost  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.connection_lost = _socket_lost  # type: ignore[assignment, method-assign]
     StarletteSessionClient.write_forward_msg = _write  # type: ignore[assignment, method-assign]
 
 
 async def _run_socket(protocol: WebSocketsSansIOProtocol) -> None:
     protocol.scope["transport"] = protocol.transport  # type: ignore[typeddict-unknown-key]
-    await run_socket(protocol)
+    await original_run_socket(protocol)
 
 
 def _received(protocol: WebSocketsSansIOProtocol) -> None:
     """Hand a message on, and an empty one after a large one, which Streamlit would else keep."""
     size = sum(map(len, protocol.frames))
-    received(protocol)
+    original_received(protocol)
     if size > request_limits.READ and not protocol.close_sent:
         protocol.queue.put_nowait({"type": "websocket.receive", "bytes": b""})
 
 
-def _connected(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
-    connected(protocol, transport)
+def _socket_made(protocol: WebSocketsSansIOProtocol, transport: Transport) -> None:
+    original_socket_made(protocol, transport)
     protocol.conn.max_message_size = get_max_widget_state_size_bytes()
 
 
 def _handle_events(protocol: Any) -> None:
     if pieces.take(hosts.client_of_peer(protocol.client), len(protocol.conn.events)):
-        handle_events(protocol)
+        original_handle_events(protocol)
         _limit_arriving(protocol)
         if protocol.transport.get_write_buffer_size() > request_limits.READ:  # answers to pings
             _limit_unread(protocol.transport, MAX_UNREAD)
@@ -205,14 +205,14 @@ def _handle_events(protocol: Any) -> None:
         protocol.transport.abort()
 
 
-def _lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
+def _socket_lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) -> None:
     arriving.pop(protocol, None)
     waiting.pop(protocol.transport, None)
     # What is left of a connection waits for the garbage collector, which counts objects, not bytes.
     protocol.conn.reader.discard()
     protocol.frames.clear()
     _count_out(protocol)
-    lost(protocol, error)
+    original_socket_lost(protocol, error)
 
 
 def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
@@ -227,7 +227,7 @@ def _limit_arriving(protocol: WebSocketsSansIOProtocol) -> None:
 
 
 def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
-    write(client, message)
+    original_write(client, message)
     transport = client._websocket.scope.get("transport")  # none before the first page
     if transport and not transport.is_closing():
         waiting[transport] = client._send_queue

@@ -19,10 +19,10 @@ KEPT = 60.0  # s in which a browser begins to fetch a file
 MAX_KEPT = 128 << 20  # bytes of all these files; beyond them the oldest go
 MAX_SHOWN = 512 << 20  # bytes of the pictures of all pages
 
-mark = MediaFileMetadata.mark_for_delete
-remove = MediaFileManager.remove_orphaned_files
-execute = MediaFileManager.execute_deferred
-make = AppSession._handle_backend_operation_request
+original_mark = MediaFileMetadata.mark_for_delete
+original_remove = MediaFileManager.remove_orphaned_files
+original_execute = MediaFileManager.execute_deferred
+original_make = AppSession._handle_backend_operation_request
 turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # of each client
 
 
@@ -37,7 +37,7 @@ def make_in_turn() -> None:
 
 async def _make(session: AppSession, request: BackendOperationRequest) -> None:
     async with turns.setdefault(client_of(session.id), asyncio.Lock()):
-        await make(session, request)
+        await original_make(session, request)
 
 
 def limit_kept_files() -> None:
@@ -61,7 +61,7 @@ def _nothing(file: MediaFileMetadata) -> None:
 
 def _execute(manager: MediaFileManager, deferred: str) -> str:
     """Make a file; its address."""
-    address = execute(manager, deferred)
+    address = original_execute(manager, deferred)
     manager.remove_orphaned_files()
     return address
 
@@ -85,8 +85,8 @@ def _remove(manager: MediaFileManager) -> None:
         for since, name in sorted(unused, reverse=True):
             left -= storage.get_file(name).content_size
             if left < 0 or now - since >= KEPT:
-                mark(files[name])
-    remove(manager)
+                original_mark(files[name])
+    original_remove(manager)
 
 
 def _forget_pictures(manager: MediaFileManager) -> None:

@@ -23,7 +23,7 @@ MAX_DOWNLOADS = 8  # and parts of tables, that are made for one session at a tim
 
 # What Streamlit does at "clear the caches" and "tell me the state of the repository".
 HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")
-handle = AppSession.handle_backmsg
+original_handle = AppSession.handle_backmsg
 parts = OfClients(MAX_PARTS_OF_CLIENT, PARTS_A_SECOND)
 
 
@@ -54,7 +54,7 @@ def _handle(session: AppSession, message: BackMsg) -> None:
         if message.ByteSize() > MAX_VALUES + BYTES_OF_UPLOAD * len(_uploads(session)):
             raise WebSocketDisconnect
     if _is_allowed(session, message):
-        handle(session, message)
+        original_handle(session, message)
 
 
 def _uploads(session: AppSession) -> Collection[str]:

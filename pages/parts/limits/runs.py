@@ -19,11 +19,11 @@ MAX_RUNS = 4  # of pages at once
 BATCH = 50  # messages that are sent to a browser before anything else is done
 SHORT = 1.0  # s; a run that takes longer goes on beside those that begin after it
 
-begin_run = ScriptRunner._install_event_loop
-run_script = ScriptRunner._run_script
-sent = AppSession.on_flushed_messages_sent
-flush = AppSession.flush_browser_queue
-send = Runtime._send_message
+original_begin_run = ScriptRunner._install_event_loop
+original_run_script = ScriptRunner._run_script
+original_sent = AppSession.on_flushed_messages_sent
+original_flush = AppSession.flush_browser_queue
+original_send = Runtime._send_message
 RUNS = Workers(MAX_RUNS, 1_000_000, tidy=False)  # a session has one run at a time
 _run = threading.local()  # ``ended``: the end of the run, in a thread that runs a page
 unsent: dict[str, threading.Event] = {}  # ends of runs by session
@@ -44,7 +44,7 @@ def limit_runs() -> None:
 
 
 def _begin_run(runner: ScriptRunner) -> None:
-    begin_run(runner)
+    original_begin_run(runner)
     if not hasattr(_run, "ended"):  # the thread begins, and no run yet
         return
     _end_run(runner)  # the one before
@@ -63,7 +63,7 @@ def _begin_run(runner: ScriptRunner) -> None:
 def _run_script(runner: ScriptRunner, request: RerunData) -> None:
     _run.ended = None
     try:
-        run_script(runner, request)  # and again where it is asked for the page meanwhile
+        original_run_script(runner, request)  # and again where it is asked for the page meanwhile
     finally:
         running.discard(runner._session_id)
         _end_run(runner)
@@ -85,7 +85,7 @@ def _end_run(runner: ScriptRunner) -> None:
 def _sent(session: AppSession) -> None:
     if ended := unsent.pop(session.id, None):
         ended.set()
-    sent(session)
+    original_sent(session)
 
 
 def send_in_batches() -> None:
@@ -99,14 +99,14 @@ def send_in_batches() -> None:
 
 
 def _flush(session: AppSession) -> list[list[ForwardMsg]]:
-    messages = flush(session)
+    messages = original_flush(session)
     return [messages[start : start + BATCH] for start in range(0, len(messages), BATCH)]
 
 
 def _send(server: Runtime, to: ActiveSessionInfo, batch: list[ForwardMsg] | ForwardMsg) -> None:
     # The first page sets the limits: its first messages may be on their way one by one.
     for message in [batch] if isinstance(batch, ForwardMsg) else batch:
-        send(server, to, message)
+        original_send(server, to, message)
 
 
 def let_others_run() -> None:

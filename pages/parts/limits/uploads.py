@@ -18,7 +18,7 @@ MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one sessio
 MAX_OF_CLIENT = 1536 << 20  # of all sessions of a client, so that others can bring something too
 DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
 
-add = MemoryUploadedFileManager.add_file
+original_add = MemoryUploadedFileManager.add_file
 
 
 def limit_uploads() -> None:
@@ -55,7 +55,7 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
             413, "Too much was uploaded already; close other tabs, wait two minutes and try again."
         )
     peaks[session_id] = client, peak
-    add(manager, session_id, file)
+    original_add(manager, session_id, file)
 
 
 def _size(file: UploadedFileRec) -> int:

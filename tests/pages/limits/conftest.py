@@ -29,5 +29,5 @@ def session(monkeypatch):
 def handled(monkeypatch):
     """What is left for Streamlit to do."""
     left = []
-    monkeypatch.setattr(messages, "handle", lambda session, message: left.append(message))
+    monkeypatch.setattr(messages, "original_handle", lambda session, message: left.append(message))
     return left

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 def test_browsers_of_one_client_connect_slowly(monkeypatch):
     """50 loops that opened the page and left at once kept others waiting for 12 seconds."""
     monkeypatch.setattr(Runtime, "connect_session", Runtime.connect_session)  # undone later
-    monkeypatch.setattr(connections, "connect", lambda server, client, **_: "connected")
+    monkeypatch.setattr(connections, "original_connect", lambda server, client, **_: "connected")
     monkeypatch.setattr(
         connections, "opened", OfClients(connections.MAX_OPENED, connections.OPENED_A_SECOND)
     )
@@ -164,7 +164,7 @@ def test_many_connections_of_one_client(accept, monkeypatch):
 def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
     """A count of all, 10,000, at each new one kept others waiting for half a minute."""
     monkeypatch.setattr(connections, "MAX_OF_CLIENT", 1)
-    monkeypatch.setattr(connections, "lost", lambda *_: None)
+    monkeypatch.setattr(connections, "original_socket_lost", lambda *_: None)
     asked = []
     monkeypatch.setattr(
         connections.hosts, "client_of_peer", lambda peer: asked.append(peer) or peer[0]
@@ -178,7 +178,7 @@ def test_connections_are_counted_as_they_come_and_go(accept, monkeypatch):
     became_a_socket = Protocol()
     became_a_socket.client, became_a_socket.transport = ("192.0.2.3", 50_000), None
     became_a_socket.conn, became_a_socket.frames = ServerProtocol(), []
-    connections._lost(became_a_socket, None)
+    connections._socket_lost(became_a_socket, None)
     assert len(connections.open_now) == 97
     assert not accept("192.0.2.1")[1].ended
 
@@ -210,7 +210,7 @@ class Protocol:
 def test_messages_in_tiny_pieces(monkeypatch):
     """700 browsers of one client that sent 500 empty messages each kept others waiting for 33 s."""
     handled, ended = [], []
-    monkeypatch.setattr(connections, "handle_events", handled.append)
+    monkeypatch.setattr(connections, "original_handle_events", handled.append)
     most, a_second = connections.MAX_FRAMES, connections.FRAMES_A_SECOND
     monkeypatch.setattr(connections, "pieces", OfClients(most, a_second))
     now = 0.0

@@ -17,9 +17,11 @@ from pages.parts.limits import downloads
 
 @pytest.fixture
 def manager(monkeypatch):
-    monkeypatch.setattr(MediaFileMetadata, "mark_for_delete", downloads.mark)  # undone later
-    monkeypatch.setattr(MediaFileManager, "remove_orphaned_files", downloads.remove)
-    monkeypatch.setattr(MediaFileManager, "execute_deferred", downloads.execute)
+    monkeypatch.setattr(
+        MediaFileMetadata, "mark_for_delete", downloads.original_mark
+    )  # undone later
+    monkeypatch.setattr(MediaFileManager, "remove_orphaned_files", downloads.original_remove)
+    monkeypatch.setattr(MediaFileManager, "execute_deferred", downloads.original_execute)
     downloads.limit_kept_files()
     return MediaFileManager(MemoryMediaFileStorage("/media"))
 
@@ -103,9 +105,9 @@ def test_one_file_of_a_client_is_made_at_a_time(monkeypatch):
         await told.wait()
 
     name = "_handle_backend_operation_request"
-    monkeypatch.setattr(AppSession, name, downloads.make)  # undone later
+    monkeypatch.setattr(AppSession, name, downloads.original_make)  # undone later
     downloads.make_in_turn()
-    monkeypatch.setattr(downloads, "make", make)
+    monkeypatch.setattr(downloads, "original_make", make)
     monkeypatch.setattr(downloads, "client_of", lambda session: session[0])
 
     async def attack():

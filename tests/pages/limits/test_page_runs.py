@@ -26,9 +26,9 @@ def run_pages(monkeypatch):
         _enqueued_some_message=lambda: None,
     )
     monkeypatch.setattr(runs.runtime, "get_instance", lambda: server)
-    monkeypatch.setattr(runs, "begin_run", lambda runner: None)
-    monkeypatch.setattr(runs, "run_script", lambda runner, page: page(runner))
-    monkeypatch.setattr(runs, "sent", lambda session: None)
+    monkeypatch.setattr(runs, "original_begin_run", lambda runner: None)
+    monkeypatch.setattr(runs, "original_run_script", lambda runner, page: page(runner))
+    monkeypatch.setattr(runs, "original_sent", lambda session: None)
     monkeypatch.setattr(runs, "SHORT", 60.0)
     monkeypatch.setattr(runs, "RUNS", Workers(runs.MAX_RUNS, 1000, tidy=False))
     begun, threads = queue.Queue(), []
@@ -110,8 +110,10 @@ def test_messages_are_sent_in_batches(session, monkeypatch):
     """All connections had a turn after each one: others waited 20 seconds for their page."""
     messages = [ForwardMsg(hash=str(number)) for number in range(2 * runs.BATCH + 1)]
     arrived = []
-    monkeypatch.setattr(runs, "flush", lambda session: messages)
-    monkeypatch.setattr(runs, "send", lambda server, to, message: arrived.append((to, message)))
+    monkeypatch.setattr(runs, "original_flush", lambda session: messages)
+    monkeypatch.setattr(
+        runs, "original_send", lambda server, to, message: arrived.append((to, message))
+    )
     for owner, name in ((AppSession, "flush_browser_queue"), (Runtime, "_send_message")):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # undone later
     runs.send_in_batches()
