@@ -57,8 +57,9 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
         assert client.get(PATH, params={"name": "a.png"}).status_code == 200
     finally:
         store.kill()
-    monkeypatch.setattr(milvus_module, "PATIENCE", 0.2)
-    answer = client.get(PATH, params={"name": "b.png"})
+    with monkeypatch.context() as soon:
+        soon.setattr(milvus_module, "PATIENCE", 0.2)
+        answer = client.get(PATH, params={"name": "b.png"})
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The store of this index is away; try again later."}
     monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
