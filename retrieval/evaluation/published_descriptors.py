@@ -184,6 +184,7 @@ def save(
     path: of the file they came in. queries: (Q, D), database: (N, D), float32 of unit length.
     """
     from retrieval.index import load, saving
+    from retrieval.index.content import Content
 
     out = PRECOMPUTED / features.collection / CHECKPOINT
     new = out.with_name(f"{out.name}.new")
@@ -202,11 +203,11 @@ def save(
             },
         )
         # No picture is here: digests and sizes are unknown.
-        images: list[dict[str, Any]] = [
+        records: list[dict[str, Any]] = [
             {"name": name, "sha256": "", "width": 0, "height": 0} for name in collection.names
         ]
         half = {"descriptors": database.astype(np.float16)}
-        saving.save(new, out, made_by, collection, images, half)
+        saving.save(new, out, made_by, collection, Content(records, half, []))
         saving.replace_folder(new, out)
     except OSError as error:
         raise RetrievalError(

@@ -29,8 +29,8 @@ def check_search(search: str, kind: str) -> None:
 class Content(NamedTuple):
     """The content of an index.
 
-    records: entry of each picture in images.json. arrays: name → array. skipped: name and reason of
-    each picture that is left out.
+    records: of each picture its entry in images.json: name, sha256, width, height. arrays: name →
+    array, see ``layout``. skipped: name and reason of each picture that is left out.
     """
 
     records: list[dict[str, Any]]

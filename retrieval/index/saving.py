@@ -6,7 +6,7 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from retrieval import files
 from retrieval.collections import registered
 from retrieval.index import layout
+from retrieval.index.content import Content
 
 
 def save(
@@ -24,10 +25,7 @@ def save(
     out: Path,
     method,
     collection,
-    images: list[dict],
-    arrays: Mapping[str, np.ndarray],
-    skipped: Iterable[dict] = (),
-    seconds: float = 0.0,
+    content: Content,
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an index into an existing empty folder, the manifest last.
@@ -35,11 +33,10 @@ def save(
     out: the place where the folder will be put.
     method: anything with kind, name, checkpoint (id, sha256) and settings.
     collection: anything with name, fingerprint and root.
-    images: one dictionary a picture: name, sha256, width, height. arrays: name → array, see
-    ``layout``. skipped: name and reason of each picture left out. seconds: that the build took.
-    more: further entries of the manifest; they replace those above of the same name.
+    more: further entries of the manifest; they replace those below of the same name, as
+    ``seconds``, which the build took.
     """
-    for name, array in arrays.items():
+    for name, array in content.arrays.items():
         try:
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         except OSError as error:
@@ -47,10 +44,11 @@ def save(
             if error.errno is None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
-    (folder / "images.json").write_bytes(files.as_json(images))
+    (folder / "images.json").write_bytes(files.as_json(content.records))
+    written = [*(folder / f"{name}.npy" for name in content.arrays), folder / "images.json"]
     sizes = {
         path.name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
-        for path in sorted([*(folder / f"{name}.npy" for name in arrays), folder / "images.json"])
+        for path in sorted(written)
     }
     manifest = {
         "format": layout.FORMAT,
@@ -60,12 +58,12 @@ def save(
             "fingerprint": collection.fingerprint,
             **_folder_entry(collection, out),
         },
-        "pictures": len(images),
-        "skipped": list(skipped),
+        "pictures": len(content.records),
+        "skipped": content.skipped,
         "files": sizes,
         "versions": {name: version(name) for name in ("numpy", "torch", "pillow")},
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
+        "seconds": 0.0,
         **(more or {}),
     }
     manifest["sha256"] = layout.manifest_digest(manifest)

@@ -145,10 +145,9 @@ def finish(
 
     started: when the build began, by ``time.perf_counter``. more: further entries of the manifest.
     """
-    records, arrays, skipped = content
-    part = "part" in more
+    skipped, part = content.skipped, "part" in more
     work = work_folder(target)
-    if not records and not part:
+    if not content.records and not part:
         delete(work)
         reason = f" The first: {skipped[0]['reason']}" if skipped else ""
         raise RetrievalError(
@@ -157,8 +156,8 @@ def finish(
     finished = _finished_folder(target)
     shutil.rmtree(finished, ignore_errors=True)
     finished.mkdir()
-    seconds = time.perf_counter() - started
-    saving.save(finished, target, method, collection, records, arrays, skipped, seconds, more)
+    more = {"seconds": round(time.perf_counter() - started, 1), **more}
+    saving.save(finished, target, method, collection, content, more)
     checks.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
     if _lasting_entries(finished) != _lasting_entries(target):

@@ -13,6 +13,7 @@ from retrieval.collections import Collection, ground_truth, open_collection
 from retrieval.evaluation import queries, runs
 from retrieval.index import approximate, saving
 from retrieval.index.approximate import KINDS, Cells, Graph
+from retrieval.index.content import Content
 from retrieval.index.layout import Part
 from retrieval.index.vectors import ExactSearcher, nearest
 from retrieval.ranking.ranking import Query
@@ -388,15 +389,11 @@ def test_an_evaluation_asks_as_a_search_does(tmp_path, monkeypatch):
     asked = tuple(ground_truth.Query(name, labels={"easy": np.array([0])}) for name in names[:40])
     collection = Collection("made up", "Made up", None, names, asked)
     np.save(tmp_path / "queries.npy", QUERIES)
-    saving.save(
-        tmp_path,
-        tmp_path,
-        Thumbnail(queries_sha256=files.digest(tmp_path / "queries.npy")),
-        collection,
-        [{"name": name, "sha256": "", "width": 0, "height": 0} for name in names],
-        {"descriptors": VECTORS, **Cells.make(VECTORS).arrays()},
-        more={"search": {"type": "ivfpq", "recall_at_10": 0.5}},
-    )
+    method = Thumbnail(queries_sha256=files.digest(tmp_path / "queries.npy"))
+    records = [{"name": name, "sha256": "", "width": 0, "height": 0} for name in names]
+    arrays = {"descriptors": VECTORS, **Cells.make(VECTORS).arrays()}
+    more = {"search": {"type": "ivfpq", "recall_at_10": 0.5}}
+    saving.save(tmp_path, tmp_path, method, collection, Content(records, arrays, []), more)
     made = index.load(tmp_path)
     ranks, _ = queries.rank_queries(made, None, collection)
     assert (ranks >= 0).sum(axis=0).tolist() == [100] * 40

@@ -13,6 +13,7 @@ from retrieval import index
 from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.index import neighbours, saving
+from retrieval.index.content import Content
 from retrieval.ranking import chain, diffusion, expansion, reciprocal, search, superglobal
 from retrieval.ranking.ranking import Query
 from retrieval.workers import Workers
@@ -24,13 +25,13 @@ def save(folder, vectors):
     """An index of given vectors (N, D), without pictures."""
     folder.mkdir(parents=True)
     names = [f"{i:03}.jpg" for i in range(len(vectors))]
-    images = [{"name": name, "sha256": "", "width": 0, "height": 0} for name in names]
+    records = [{"name": name, "sha256": "", "width": 0, "height": 0} for name in names]
     method = SimpleNamespace(
         kind="global", name="sir", settings={}, checkpoint=SimpleNamespace(id="stub", sha256="a")
     )
     collection = SimpleNamespace(name="vectors", fingerprint="f", root=None)
     arrays = {"descriptors": vectors.astype(np.float16)}
-    saving.save(folder, folder, method, collection, images, arrays)
+    saving.save(folder, folder, method, collection, Content(records, arrays, []))
     return index.load(folder)
 
 
