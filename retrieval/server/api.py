@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
@@ -106,6 +106,15 @@ WHERE = 'Only pictures whose metadata fit: landmark == "chapel"'
 Where = Annotated[str, Query(description=WHERE, max_length=500)]
 
 
+class Asked(NamedTuple):
+    """What a search may ask for beside its picture, as the request has it."""
+
+    box: str
+    top: int
+    then: str
+    where: str
+
+
 @router.get("/health")
 async def health() -> dict[str, str]:
     """Whether the service is up. It loads nothing and never waits for searches."""
@@ -158,7 +167,7 @@ async def search_by_name(
         return index, catalogue.picture_path(catalogue.collection(collection), name)
 
     index, path = await catalogue.in_turn(request, look_up, catalogue.LOOKUP_WORKERS)
-    return await _answer(request, index, path, name, box, top, then, where)
+    return await _answer(request, index, path, name, Asked(box, top, then, where))
 
 
 @router.post("/indexes/{collection}/{checkpoint}/search", response_model_exclude_none=True)
@@ -179,7 +188,7 @@ async def search_by_upload(
         catalogue.LOOKUP_WORKERS,
     )
     name = catalogue.as_text(Path(picture.filename or "picture").name)
-    return await _answer(request, index, picture.file, name, box, top, then, where)
+    return await _answer(request, index, picture.file, name, Asked(box, top, then, where))
 
 
 @router.get(
@@ -216,26 +225,19 @@ def picture_address(collection: str, name: str) -> str:
 
 
 async def _answer(
-    request: Request,
-    index: Index,
-    source: Source,
-    name: str,
-    box: str,
-    top: int,
-    then: str,
-    where: str,
+    request: Request, index: Index, source: Source, name: str, asked: Asked
 ) -> Answer:
-    area, chain = images.read_box(box), parse_chain(then)
+    box, chain = images.read_box(asked.box), parse_chain(asked.then)
 
     def search() -> tuple[Ranking, list[Result]]:
-        ranking = catalogue.search(index, source, name, area, top, chain, where)
+        ranking = catalogue.search(index, source, name, box, asked.top, chain, asked.where)
         return ranking, _results(ranking, catalogue.collection(index.path.parent.name))
 
     ranking, results = await catalogue.in_turn(request, search)
     assert ranking.confidence is not None
     named = {"collection": catalogue.as_text(ranking.provenance["collection"])}
     return Answer(
-        query={"picture": name, "box": area},
+        query={"picture": name, "box": box},
         results=results,
         confidence=asdict(ranking.confidence),
         notes=ranking.notes,
