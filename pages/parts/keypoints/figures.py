@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import streamlit as st
 from PIL import Image
 
-from pages.parts import loaders
+from pages.parts import extraction, loaders
 from pages.parts.downloads import downloads
+from pages.parts.keypoints.extractors import DelfExtractor, Extractor
+from pages.parts.query import QueryPicture
 from retrieval.figures import files as figure_files
 from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
@@ -49,6 +51,53 @@ def show_figure(
     inches = Image.open(io.BytesIO(png)).width / figure_files.DPI
     st.image(png, width=round(inches * PIXELS_PER_INCH), alt=alt)
     downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))
+
+
+def show_keypoint_figure(
+    query_picture: QueryPicture,
+    extractor: Extractor,
+    features: LocalFeatures,
+    name: str,
+    note: str,
+    alt: str,
+) -> None:
+    """Show keypoints on their picture. name, alt: as for ``show_figure``. note: the small print."""
+    picture, size = open_picture(query_picture.source, query_picture.name)
+    show_figure(
+        name,
+        ("keypoints", query_picture.key, note, digest(features)),
+        lambda: plots.keypoints(picture, features, note, size, extractor.score_label),
+        alt,
+        keypoint_rows(features),
+    )
+
+
+def show_attention_figure(
+    query_picture: QueryPicture, delf: DelfExtractor, level: float, name: str, note: str, alt: str
+) -> bool:
+    """Show the attention of one pyramid level over the picture; False where there is none.
+
+    name, note, alt: as for ``show_keypoint_figure``.
+    """
+    attention = extraction.attention(
+        query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
+    )
+    if attention is None:
+        return False
+    picture, size = open_picture(query_picture.source, query_picture.name)
+    show_figure(
+        name,
+        ("attention", query_picture.key, note),
+        lambda: plots.attention_map(picture, attention, note, size),
+        alt,
+        attention_rows(attention),
+    )
+    return True
+
+
+def digest(features: LocalFeatures) -> str:
+    """A value for the key of a figure, equal only for equal keypoints."""
+    return hashlib.sha256(features.keypoints.tobytes()).hexdigest()
 
 
 def attention_rows(attention: Attention) -> list[dict]:

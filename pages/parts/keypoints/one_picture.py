@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import extraction, notices, query
+from pages.parts.keypoints import figures
 from pages.parts.keypoints.extractors import DelfExtractor, Extractor, XFeatExtractor
-from pages.parts.keypoints.figures import (
-    attention_rows,
-    keypoint_rows,
-    open_picture,
-    show_figure,
-)
+from pages.parts.keypoints.figures import digest, keypoint_rows, open_picture, show_figure
 from pages.parts.keypoints.link import BOTH, COUNT_BOUNDS, FEATURES, LOOKS
 from pages.parts.keypoints.two_checkpoints import compare_checkpoints
 from pages.parts.terms import explained
@@ -133,15 +128,14 @@ def show_keypoints(
             else "No keypoint is left: lower the limit of attention or choose more levels."
         )
         return
-    picture, size = open_picture(query_picture.source, query_picture.name)
     provenance = f"{Path(query_picture.name).name} · {extractor.checkpoint}, {len(shown)} keypoints"
-    note = with_credits(provenance, query_picture.credit)
-    show_figure(
+    figures.show_keypoint_figure(
+        query_picture,
+        extractor,
+        shown,
         f"{Path(query_picture.name).stem}-{extractor.title.lower()}-keypoints",
-        ("keypoints", query_picture.key, note, _digest(shown)),
-        lambda: plots.keypoints(picture, shown, note, size, extractor.score_label),
+        with_credits(provenance, query_picture.credit),
         f"{len(shown)} keypoints of {extractor.title}",
-        keypoint_rows(shown),
     )
     is_delf = isinstance(extractor, DelfExtractor)
     circles = (
@@ -156,11 +150,6 @@ def show_keypoints(
         f"Trained on: {checkpoint.trained_on}.",
         help=explained("checkpoint") if is_delf else None,
     )
-
-
-def _digest(features: LocalFeatures) -> str:
-    """A value for the key of a figure, equal only for equal keypoints."""
-    return hashlib.sha256(features.keypoints.tobytes()).hexdigest()
 
 
 def show_histograms(
@@ -179,7 +168,7 @@ def show_histograms(
     with st.container(key="plot-histograms"):
         show_figure(
             f"{stem}-histograms",
-            ("histograms", query_picture.key, provenance, _digest(features)),
+            ("histograms", query_picture.key, provenance, digest(features)),
             lambda: plots.histograms(features, f"{provenance}, all {len(features)} keypoints"),
             "Histograms of attention and scale",
             rows,
@@ -251,7 +240,7 @@ def show_receptive_fields(
     sides = attention.side / best.scales
     show_figure(
         stem,
-        ("fields", query_picture.key, note, _digest(best)),
+        ("fields", query_picture.key, note, digest(best)),
         lambda: plots.receptive_fields(picture, best, sides, note, size),
         "Receptive fields",
         [
@@ -272,21 +261,13 @@ def show_attention(
 
     note, stem: as for ``show_receptive_fields``.
     """
-    attention = extraction.attention(
-        query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
+    level_note = f"{note}, pyramid scale {level:.2g}"
+    there = figures.show_attention_figure(
+        query_picture, delf, level, f"{stem}-{level:g}", level_note, "Attention map"
     )
-    if attention is None:
+    if not there:
         st.info("There is no attention map of this level: the picture is too small for it.")
         return
-    picture, size = open_picture(query_picture.source, query_picture.name)
-    level_note = f"{note}, pyramid scale {level:.2g}"
-    show_figure(
-        f"{stem}-{level:g}",
-        ("attention", query_picture.key, note, level),
-        lambda: plots.attention_map(picture, attention, level_note, size),
-        "Attention map",
-        attention_rows(attention),
-    )
     st.caption(
         "Attention at every place of the picture. DELF keeps the places with the highest attention "
         "as keypoints."

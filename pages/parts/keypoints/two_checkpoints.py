@@ -6,11 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import extraction, notices, query
+from pages.parts import notices, query
+from pages.parts.keypoints import figures
 from pages.parts.keypoints.extractors import DelfExtractor
-from pages.parts.keypoints.figures import attention_rows, keypoint_rows, open_picture, show_figure
 from retrieval.collections.credits import with_credits
-from retrieval.figures import local_features as plots
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
 
@@ -59,34 +58,30 @@ def compare_checkpoints(
 
 
 def _show_attention(query_picture: query.QueryPicture, delf: DelfExtractor, level: float) -> None:
-    attention = extraction.attention(
-        query_picture.source, query_picture.key, level, delf.checkpoint, delf.settings
-    )
-    if attention is None:
-        st.info("This checkpoint has no attention map of this level.")
-        return
-    picture, size = open_picture(query_picture.source, query_picture.name)
-    note = f"{Path(query_picture.name).name} · {delf.checkpoint}, pyramid scale {level:.2g}"
-    note = with_credits(note, query_picture.credit)
-    show_figure(
-        f"{Path(query_picture.name).stem}-{delf.checkpoint}-attention",
-        ("attention", query_picture.key, note),
-        lambda: plots.attention_map(picture, attention, note, size),
+    picture = Path(query_picture.name)
+    note = f"{picture.name} · {delf.checkpoint}, pyramid scale {level:.2g}"
+    there = figures.show_attention_figure(
+        query_picture,
+        delf,
+        level,
+        f"{picture.stem}-{delf.checkpoint}-attention",
+        with_credits(note, query_picture.credit),
         f"Attention map of {delf.checkpoint}",
-        attention_rows(attention),
     )
+    if not there:
+        st.info("This checkpoint has no attention map of this level.")
 
 
 def _show_keypoints(
     query_picture: query.QueryPicture, delf: DelfExtractor, features: LocalFeatures
 ) -> None:
-    picture, size = open_picture(query_picture.source, query_picture.name)
-    note = f"{Path(query_picture.name).name} · {delf.checkpoint}, {len(features)} keypoints"
-    note = with_credits(note, query_picture.credit)
-    show_figure(
-        f"{Path(query_picture.name).stem}-{delf.checkpoint}-keypoints",
-        ("keypoints", query_picture.key, note),
-        lambda: plots.keypoints(picture, features, note, size),
+    picture = Path(query_picture.name)
+    note = f"{picture.name} · {delf.checkpoint}, {len(features)} keypoints"
+    figures.show_keypoint_figure(
+        query_picture,
+        delf,
+        features,
+        f"{picture.stem}-{delf.checkpoint}-keypoints",
+        with_credits(note, query_picture.credit),
         f"{len(features)} keypoints of {delf.checkpoint}",
-        keypoint_rows(features),
     )
