@@ -29,6 +29,7 @@ MAX_TABLE_BYTES = 4_000_000  # while Python reads JSON, everybody waits
 MIN_FREE_BYTES, MIN_FREE_SHARE = 1_500_000_000, 0.1
 FOLDER_PREFIX = "retrieval-own-"
 MAX_NAME_BYTES, MAX_SUFFIX_LENGTH = 200, 10  # file systems take 255, and a number may be added
+REFUSED_LETTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')  # by some file system
 # Private folder → the client that brought what is in it.
 clients: WeakKeyDictionary[TemporaryDirectory, str] = WeakKeyDictionary()
 
@@ -173,7 +174,10 @@ def _unused(path: Path, number: int) -> Path:
 
 
 def _safe_name(name: str) -> str:
-    """A file name that every file system takes, and that is not that of a hidden file."""
-    stem, suffix = os.path.splitext(re.sub(r"[^\w.() -]", "_", Path(name).name).lstrip("."))
+    """A file name that every file system takes, and that is not that of a hidden file.
+
+    Other letters stay, as tables and ground truth have the visitor's names.
+    """
+    stem, suffix = os.path.splitext(REFUSED_LETTERS.sub("_", Path(name).name).lstrip("."))
     stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return (stem or "picture") + suffix[:MAX_SUFFIX_LENGTH]

@@ -41,8 +41,8 @@ def find(collection_name: str, root: Path | None = None) -> dict[str, Path]:
 def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, Path]]:
     """Method and folder of every index of a collection, in the order of the methods.
 
-    The default checkpoint of a method comes before its others. Only manifests are read here, at
-    most ``MAX_INDEXES``.
+    The default checkpoint of a method comes before its others, in the order of the registry. Only
+    manifests are read here, at most ``MAX_INDEXES``.
     Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
     root: the folder of the indexes; by default ``precomputed/``, and the stores.
     """
@@ -61,8 +61,10 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
             made_with = None
         if made_with:
             method, checkpoint = made_with
-            default = [record.id for record in checkpoints.of_method(method)[:1]]
-            within_method = path not in stores, [checkpoint] != default
+            # Only commands can search with one that is not registered: it comes last.
+            known = [record.id for record in checkpoints.of_method(method)]
+            place = known.index(checkpoint) if checkpoint in known else len(known)
+            within_method = path not in stores, place
             entries.append((ORDER.index(method), within_method, method, path))
     return [(method, path) for *_, method, path in sorted(entries)]
 

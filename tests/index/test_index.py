@@ -346,7 +346,12 @@ def test_find_takes_one_index_of_each_method(tmp_path, photos):
     found = index.find("town", root)
     assert list(found) == ["sir", "delf"]
     assert found == {"sir": root / "town" / "b", "delf": root / "town" / "a"}
-    # The default checkpoint wins.
+    # A registered checkpoint wins over a file, with which the app cannot search.
+    other = Thumbnail()
+    other.checkpoint = SimpleNamespace(id="resnet152-imagenet", sha256="cd" * 32)
+    build(photos, root / "town" / "z other", other)
+    assert index.find("town", root)["sir"] == root / "town" / "z other"
+    # The default checkpoint wins over all.
     default = Thumbnail()
     default.checkpoint = SimpleNamespace(id=methods.METHODS["sir"].default, sha256="ef" * 32)
     build(photos, root / "town" / "a default", default)

@@ -38,9 +38,24 @@ def test_the_same_name_again():
     assert len(set(kept.values())) == 4, "none took the place of another"
 
 
-@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "a\0b.png", "-.png", "\n.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["../../x.png", "/etc/x.png", "a\0b.png", "-.png", "\n.png", "\udc80.png", "a\\..\\b.png"],
+)
 def test_odd_names(name):
     assert len(brought(upload(name))) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["Tom & Jerry's house, front #1.png", "Cafe\u0301.png", "ที่นี่.png", "🏰 [50%] + 1.png"]
+)
+def test_names_stay_as_tables_and_ground_truth_have_them(name):
+    table = f'name,place\n"{name}",here\n'.encode()
+    file = SimpleNamespace(name="t.csv", size=len(table), getbuffer=lambda: table)
+    own = own_pictures._bring_uploads([upload(name), file])
+    assert own.collection.names == (name,)
+    assert own.collection.metadata == {name: {"place": "here"}}
+    own.folder.cleanup()
 
 
 def test_a_full_disk(monkeypatch):

@@ -266,7 +266,7 @@ def show_attention(
         query_picture, delf, level, f"{stem}-{level:g}", level_note, "Attention map"
     )
     if not there:
-        st.info("There is no attention map of this level: the picture is too small for it.")
+        st.info("This checkpoint has no attention map of this level of the picture.")
         return
     st.caption(
         "Attention at every place of the picture. DELF keeps the places with the highest attention "
