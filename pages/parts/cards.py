@@ -76,10 +76,12 @@ def grid(columns: int, key: str) -> DeltaGenerator:
     return st.grid(columns, min_column_width=150, gap="xsmall", key=f"grid-{key}")
 
 
-def skeleton(count: int, strip: bool) -> str:
+def skeleton(count: int, compared: bool) -> str:
     """HTML of grey cards in place of pictures that are still to come, of the same height."""
     cells = "<span><i></i><b></b></span>" * count
-    return f'<div class="skeleton{" strip" if strip else ""}" aria-hidden="true">{cells}</div>'
+    return (
+        f'<div class="skeleton{" compared" if compared else ""}" aria-hidden="true">{cells}</div>'
+    )
 
 
 def credit_line(credit: Credit | None, first: str = "") -> None:

@@ -249,9 +249,18 @@ def test_all_methods_are_compared_on_one_screen(page, address):
     page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR has").wait_for()
     page.locator(".st-key-open-cnn-irwnha-9").wait_for()
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
-    last = page.locator('[class*="st-key-strip-cnn-irwnha"]').bounding_box()
-    assert last["y"] + last["height"] <= 800
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
+    # The ten best of each method, in sight at once below the menu, and large enough for a class.
+    every = page.locator(".st-key-compared").bounding_box()
+    assert every["height"] <= 800 - 60
+    assert every["x"] + every["width"] <= 1280
+    pictures = page.locator(".st-key-compared img")
+    assert pictures.count() == 30
+    assert pictures.first.bounding_box()["width"] >= 120
+    # The first of each method are beside each other.
+    firsts = [f'[class*="st-key-card-"][class*="-{name}-0"]' for name in ("sir", "delf")]
+    tops = [page.locator(first).bounding_box()["y"] for first in firsts]
+    assert abs(tops[0] - tops[1]) < 2
     page.locator(".st-key-open-sir-0 button").first.hover()
     tip = page.get_by_role("tooltip")
     sync_api.expect(tip).to_have_text(re.compile(r"rank SIR 1, DELF \d+, CNN-IRwNHA \d+"))
@@ -376,6 +385,24 @@ def test_a_phone_shows_the_symbols_in_one_row_and_the_button_beside_the_sentence
     assert sentence["x"] + sentence["width"] <= button["x"]
     assert button["y"] < sentence["y"] + sentence["height"]
     assert button["x"] + button["width"] <= 390
+
+
+@needs_town
+def test_a_phone_compares_all_methods_without_scrolling_sideways(phone, address):
+    phone.goto(f"{address}?collection=town&method=all&query=hall_004.jpg&box=0,144,479,439")
+    phone.locator(".st-key-open-cnn-irwnha-9").wait_for()
+    phone.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    phone.locator(".st-key-compared img").nth(29).wait_for()
+    boxes = phone.evaluate(
+        "[...document.querySelectorAll('.st-key-compared img')].map(e => e.getBoundingClientRect())"
+        ".map(({x, y, width}) => ({x, y, width}))"
+    )
+    assert len(boxes) == 30
+    assert all(box["width"] >= 100 and box["x"] + box["width"] <= 390 for box in boxes)
+    assert len({round(box["x"]) for box in boxes}) == 3
+    # Ranks are beside each other, whatever the headings have to say.
+    tops = [box["y"] for box in boxes]
+    assert max(tops[::10]) - min(tops[::10]) < 2
 
 
 def test_the_menu_of_a_phone_closes_after_a_choice(phone, address):

@@ -194,7 +194,7 @@ def test_a_list_and_results_below_the_noise_folded_away(little, monkeypatch):
     link = {"collection": "little", "method": "sir", "query": "red_0.png"}
     plain = start(**link)
     scores = [
-        float(one.value.split(" · ")[1][:5]) for one in plain.markdown if "**1**" in one.value
+        float(one.value.split("cosine ")[1][:5]) for one in plain.markdown if "**1**" in one.value
     ]
     assert len(hits(plain, "sir")) == 11
 
@@ -307,10 +307,10 @@ def test_compare_all(little):
     app.segmented_control(key="method").set_value("all").run()
     go(app)
     headings = [one.value for one in app.markdown if one.value.startswith("#### ")]
-    titles = [one.split(" · ")[0].split("> ")[1] for one in headings]  # behind its coloured dot
+    titles = [one.split("<br>")[0].split("> ")[1] for one in headings]  # behind its coloured dot
     assert titles == ["SIR", "DELF", "CNN-IRwNHA"]
     assert "3 of the first 10 right · AP 1.00" in headings[0]
-    assert "rank · cosine" in headings[0]
+    assert "**2** · cosine 0." in text(app)
     assert hits(app, "sir") == hits(app, "cnn-irwnha") != []
     assert "no DELF index" in app.info[0].value
 

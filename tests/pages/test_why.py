@@ -111,7 +111,6 @@ def test_a_picture_that_geometry_never_looked_at_is_not_said_to_have_few_inliers
     votes, inliers = np.array([40.3, 0.2]), np.array([40, 0])
     ranking = Ranking(np.arange(2), votes, ("a", "b"), inliers, {}, {})
     assert [score_text(ranking, n) for n in (0, 1)] == ["40 inliers", "votes 0.200"]
-    assert [score_text(ranking, n, short=True) for n in (0, 1)] == ["40", "0.200"]
 
 
 def test_every_pair_is_in_the_histogram():

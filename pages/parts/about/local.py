@@ -59,7 +59,7 @@ def delf(followed: FollowedQuery) -> Index:
         "their votes. Click a picture to follow it instead.",
     ):
         shown = range(min(steps.RESULTS, len(ranking.names)))
-        captions = [score_text(ranking, n, short=True) for n in shown]
+        captions = [score_text(ranking, n) for n in shown]
         steps.show(followed, ranking, captions, "delf")
     return opened
 

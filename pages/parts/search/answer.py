@@ -25,7 +25,7 @@ from retrieval.ranking.ranking import Ranking
 
 # A result above this quantile of the cosines of unrelated pictures is no noise.
 NOISE_QUANTILE = 0.99
-MAX_STRIP = 10  # pictures in the strip of a method
+COMPARED = 10  # pictures of each method, side by side
 state = st.session_state
 
 
@@ -67,14 +67,18 @@ class Search:
 
 
 def show_answers(search: Search) -> None:
-    """Draw the results of the chosen method as a grid, or of all methods as one strip each."""
+    """Draw the results of the chosen method as a grid, or of all methods side by side."""
     collection, judged = search.collection, search.judged
     compare_all = state.method == ALL
     method_names = list(methods.METHODS) if compare_all else [state.method]
     paths = own_pictures.indexes(collection)
     filters.show_filter()
     # Headings and grey cards are drawn first, so that the results of the last query go at once.
-    slots = {method: _slot(method, compare_all, paths) for method in method_names}
+    columns = st.container(horizontal=True, wrap=False, gap="small", key="compared")
+    slots = {}
+    for method in method_names:
+        with columns.container() if compare_all else st.container():
+            slots[method] = _slot(method, compare_all, paths)
     rankings: dict[str, Ranking] = {}
     for method, (heading, status, slot) in slots.items():
         if method not in paths:
@@ -102,7 +106,7 @@ def show_answers(search: Search) -> None:
     if compare_all:
         for method in rankings:
             with slots[method][-1].container():
-                _strip(method, search, rankings)
+                _column(method, search, rankings)
     # Indexes are built last: that may take minutes, and meanwhile the page shows the other results.
     for method in method_names:
         if method not in paths:
@@ -117,7 +121,7 @@ def _slot(method: str, compare_all: bool, paths: dict[str, Path]) -> tuple[Delta
     heading.markdown(_heading(method, None, None, compare_all), unsafe_allow_html=True)
     slot = st.empty()
     if method in paths:
-        slot.html(cards.skeleton(MAX_STRIP if compare_all else state.count, compare_all))
+        slot.html(cards.skeleton(COMPARED if compare_all else state.count, compare_all))
     return heading, status, slot
 
 
@@ -125,9 +129,10 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
     """A heading as 'DELF · 9 of the first 10 right · AP 0.64 · 0.4 s', in Markdown with HTML."""
     colour = style.METHOD_COLOURS.get(method, style.OTHER_COLOUR)
     mark = f'<span style="color:{colour}">●</span> ' if compare_all else ""
-    parts = [f"#### {mark}{methods.METHODS[method].title}"]
+    title = f"#### {mark}{methods.METHODS[method].title}"
+    parts = []
     if ranking is not None and judged is not None:
-        shown = ranking.names[: MAX_STRIP if compare_all else state.count]
+        shown = ranking.names[: COMPARED if compare_all else state.count]
         right = sum(judged.verdict(name) == "positive" for name in shown)
         parts.append(f"{right} of the first {len(shown)} right")
         ap = judged.average_precision(ranking)
@@ -138,15 +143,9 @@ def _heading(method: str, ranking: Ranking | None, judged: Judged | None, compar
             parts.append(f"AP {ap:.2f}")
     if ranking is not None:
         parts.append(duration_text(sum(ranking.timings.values())))
-    below = f" <small>below each: rank · {_unit(ranking)}</small>" if ranking else ""
-    return " · ".join(parts) + below
-
-
-def _unit(ranking: Ranking) -> str:
-    """The name of the number below each picture."""
-    if ranking.inliers is None:
-        return "score" if ranking.before else "cosine"
-    return "inliers, or score" if ranking.before else "inliers, or votes"
+    if compare_all:  # a narrow column
+        return f"{title}<br><small>{' · '.join(parts)}</small>"
+    return " · ".join([title, *parts])
 
 
 def _terms(method_names: list[str], judged: Judged | None) -> str:
@@ -228,12 +227,11 @@ def _first_noise(path: Path, collection: Collection, ranking: Ranking) -> int:
     return int(np.flatnonzero(above).max(initial=-1)) + 1
 
 
-def _strip(method: str, search: Search, rankings: dict[str, Ranking]) -> None:
-    """The best pictures of one method as a row of small cards."""
+def _column(method: str, search: Search, rankings: dict[str, Ranking]) -> None:
+    """The best pictures of one method, two beside each other, on a phone one below the other."""
     ranking = rankings[method]
-    key = f"strip-{'judging-' if search.judging else ''}{method}"
-    with st.container(horizontal=True, gap="xsmall", key=key):
-        for rank in range(min(MAX_STRIP, len(ranking))):
+    with st.container(key=f"column-{method}"):
+        for rank in range(min(COMPARED, len(ranking))):
             name = ranking.names[rank]
             ranks = [
                 f"{methods.METHODS[other].title} {other_ranking.names.index(name) + 1}"
@@ -266,7 +264,7 @@ def _card(
     cards.card(
         search.collection,
         name,
-        f"**{rank + 1}** · {score_text(ranking, rank, short=tip is not None)}"
+        f"**{rank + 1}** · {score_text(ranking, rank)}"
         f"{reranking.moved_text(ranking, rank)}{more_caption}",
         label,
         f"{method}-{rank}",
@@ -281,13 +279,13 @@ def _card(
         )
 
 
-def score_text(ranking: Ranking, rank: int, short: bool = False) -> str:
-    """The score of a result for readers. rank: from 0. short: for small cards, without units."""
+def score_text(ranking: Ranking, rank: int) -> str:
+    """The score of a result and what it is, as 'cosine 0.380' or '51 inliers'. rank: from 0."""
     if ranking.inliers is not None and ranking.inliers[rank]:
-        return f"{ranking.inliers[rank]}" if short else f"{ranking.inliers[rank]} inliers"
+        return f"{ranking.inliers[rank]} inliers"
     # 0 inliers mean either too few, or that geometry did not check this picture.
-    votes = "votes " if ranking.inliers is not None and not (ranking.before or short) else ""
-    return f"{votes}{ranking.scores[rank]:.3f}"
+    kind = "score" if ranking.before else "cosine" if ranking.inliers is None else "votes"
+    return f"{kind} {ranking.scores[rank]:.3f}"
 
 
 def _below(method: str, search: Search, ranking: Ranking) -> None:
@@ -314,10 +312,11 @@ def _below(method: str, search: Search, ranking: Ranking) -> None:
 
 
 def duration_text(seconds: float) -> str:
-    """'1.2 s', '340 ms' or '< 1 ms'"""
+    """'1.2 s', '340 ms' or '< 1 ms', with blanks at which no line ends."""
     if seconds < 0.001:
-        return "< 1 ms"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+        return "<\N{NO-BREAK SPACE}1\N{NO-BREAK SPACE}ms"
+    number, unit = (f"{seconds:.1f}", "s") if seconds >= 1 else (f"{1000 * seconds:.0f}", "ms")
+    return f"{number}\N{NO-BREAK SPACE}{unit}"
 
 
 def offer_index(method: str, collection: Collection, compare_all: bool) -> None:

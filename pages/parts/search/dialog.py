@@ -12,7 +12,6 @@ from pages.parts.search import filters, reranking
 from pages.parts.search.answer import Search, score_text
 from pages.parts.search.why import explain_result, show_geometry, show_inliers
 from retrieval import methods
-from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.verification import PAIR_MATCHERS
 
 state = st.session_state
@@ -31,7 +30,7 @@ def show_result(search: Search) -> None:
     with notices.errors_shown():
         ranking = search.ranking(name, path)
     hit = ranking.names[n]
-    title = f"Rank **{n + 1}** · {methods.METHODS[name].title} · {_named_score(ranking, n)}"
+    title = f"Rank **{n + 1}** · {methods.METHODS[name].title} · {score_text(ranking, n)}"
     title += reranking.moved_text(ranking, n)
     if judged and (verdict := judged.verdict(hit)):
         title += f" · {cards.VERDICTS[verdict].symbol} {cards.VERDICTS[verdict].label}"
@@ -74,13 +73,6 @@ def show_result(search: Search) -> None:
             args=(hit,),
         ):
             st.rerun()
-
-
-def _named_score(ranking: Ranking, n: int) -> str:
-    """The score of a result and what it is, as 'cosine 0.380' or '51 inliers'. n: rank, from 0."""
-    if ranking.inliers is None or (ranking.before and not ranking.inliers[n]):
-        return f"{'score' if ranking.before else 'cosine'} {ranking.scores[n]:.3f}"
-    return score_text(ranking, n)
 
 
 def _step(label: str, icon: str, n: int, count: int) -> None:
