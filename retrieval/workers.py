@@ -97,6 +97,11 @@ def in_quick_workers() -> bool:
     return _in_quick_workers.get()
 
 
+def in_slow_workers() -> bool:
+    """Whether a slow worker does this, so that only slow work of others waits for it."""
+    return _in_turns.get() is not None
+
+
 def _may_take_turns(parts_name: str) -> bool:
     """Whether a slow worker does this and has not done the parts of this name.
 

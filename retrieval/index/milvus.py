@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval import workers
@@ -33,7 +35,10 @@ AWAY = 2  # Milvus and its client: no connection
 MAX_HITS = 16_384  # rows of an answer, which is Milvus's own limit
 MAX_FIELDS = 100  # columns of an answer or a description, where we have six
 MAX_ANSWER = 10_000_000  # bytes of an answer; the client takes up to a hundred times the memory
+MAX_PAUSE = 2000  # ms between two attempts to connect; gRPC's own grow to two minutes
 
+_away: dict[str, float] = {}  # server → time until which it is not asked, as it did not answer
+_end: ContextVar[float] = ContextVar("end", default=math.inf)  # of the requests of a call
 _DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
@@ -87,9 +92,23 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     """The result of ``work(client, timeout)``, tried again while the server does not answer.
 
     work: must do no harm when it is done twice. patience: seconds, for all attempts together.
+    Slow workers do not ask a server that did not answer for as long again: the searches that wait
+    for it would hold up all other slow ones, each for so many seconds.
     Raises RetrievalError; see its subclasses in this module.
     """
     library()
+    if workers.in_slow_workers() and time.monotonic() < _away.get(address.server, 0):
+        raise AwayError(f"The store {address} did not answer a moment ago; try again later.")
+    try:
+        return _call(address, work, patience)
+    except AwayError:
+        _away[address.server] = time.monotonic() + patience
+        raise
+    finally:
+        _end.set(math.inf)
+
+
+def _call(address: Address, work: Callable[[MilvusClient, float], T], patience: float) -> T:
     end = time.monotonic() + patience
     pause = 0.1
     while True:
@@ -97,6 +116,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         if workers.in_quick_workers():
             left = min(left, QUICK_PATIENCE)
         begun = time.monotonic()
+        _end.set(begun + left)
         try:
             return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
         except _DAMAGE as error:
@@ -205,12 +225,37 @@ def _limit_answers() -> None:
         def __init__(self, channel):
             super().__init__(channel)
             ask = dict(vars(self))
+            for name in ("DescribeCollection", "Query", "Search", "LoadCollection"):
+                ask[name] = _once(ask[name])
+            self.LoadCollection = ask["LoadCollection"]
+            self.GetLoadingProgress = _once(ask["GetLoadingProgress"])
             self.Search = lambda *args, **options: _hits(ask["Search"](*args, **options))
             self.Query = lambda *args, **options: _rows(ask["Query"](*args, **options))
             describing = ask["DescribeCollection"]
             self.DescribeCollection = lambda *args, **options: _short(describing(*args, **options))
 
     milvus_pb2_grpc.MilvusServiceStub = Stub
+
+
+def _once(ask: Callable[..., T]) -> Callable[..., T]:
+    """A request that is made once, and ends with the time of ``call``.
+
+    The client itself repeats it and connects anew, for as many seconds each time, and all its other
+    requests wait for that.
+    """
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    @wraps(ask)
+    def asked_once(*args: Any, **options: Any) -> T:
+        if (end := _end.get()) < math.inf:
+            options["timeout"] = max(end - time.monotonic(), 0.01)
+        try:
+            return ask(*args, **options)
+        except grpc.RpcError as error:
+            raise MilvusException(_code(error), _details(error)) from error
+
+    return asked_once
 
 
 def _hits(answer: Any) -> Any:
@@ -283,8 +328,11 @@ def _client(server: str, token: str, timeout: float) -> MilvusClient:
     """The connection to a server: one for each process, made when it is first needed."""
     clients = _clients(server, token, os.getpid())
     if not clients:
-        # The client sets this option without limit, with a str as key; one with bytes takes effect.
-        limits = {b"grpc.max_receive_message_length": MAX_ANSWER}
+        # The client sets the first without limit, with a str as key; one with bytes takes effect.
+        limits = {
+            b"grpc.max_receive_message_length": MAX_ANSWER,
+            b"grpc.max_reconnect_backoff_ms": MAX_PAUSE,
+        }
         clients.append(
             library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
         )

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import tracemalloc
 from concurrent import futures
 from dataclasses import replace
@@ -111,6 +112,83 @@ def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, c
         monkeypatch.setattr(milvus, "PATIENCE", 0.5)
         with pytest.raises(AwayError, match=r"did not answer within .* s; try again later"):
             stored.shortlist(query, 5)
+    finally:
+        server.stop(None)
+        there.close()
+
+
+def test_a_server_whose_connection_is_lost_is_waited_for_once(address, monkeypatch):
+    """The client connected anew for 10 s in a quick worker, and the other one waited for that: all
+    searches stood still for 19 s, as after a machine was switched off."""
+    grpc = pytest.importorskip("grpc")
+    there = grpc.insecure_channel(address.server.removeprefix("http://"))
+    lost, go_on = threading.Event(), threading.Event()
+
+    def answer(method, request, context):
+        if lost.is_set() and method == "Connect":
+            go_on.wait(60)
+        elif lost.is_set():
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the connection is lost")
+        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            method = call.method.rsplit("/", 1)[1]
+            return grpc.unary_unary_rpc_method_handler(partial(answer, method))
+
+    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        stored = index.load(str(replace(address, port=port)))
+        query = stored.first(1).arrays["descriptors"][0]
+        monkeypatch.setattr(milvus, "PATIENCE", 2.0)
+        monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.2)
+        some = Workers(2, 10, slow=Workers(1, 10))
+        lost.set()
+        away = [some.submit(who, partial(stored.shortlist, query, 5)) for who in "abcd"]
+        assert some.submit("e", lambda: "found").result(60) == "found"
+        assert not any(one.done() for one in away)
+        errors = [str(one.exception(60)) for one in away]
+        assert "cannot be reached" in errors[0]
+        # They would hold the slow worker for as long once more, each.
+        assert all("did not answer a moment ago" in error for error in errors[1:])
+        lost.clear()
+        assert len(some.submit("a", partial(stored.shortlist, query, 5)).result(60))
+    finally:
+        go_on.set()
+        server.stop(None)
+        there.close()
+
+
+def test_an_answer_that_comes_late_is_not_asked_for_again(address, monkeypatch):
+    """The client asked again after 9.9 s, for 10 s more."""
+    grpc = pytest.importorskip("grpc")
+    there = grpc.insecure_channel(address.server.removeprefix("http://"))
+    asked = []
+
+    def answer(method, request, context):
+        if method == "Search":
+            asked.append(method)
+            time.sleep(0.6)
+            context.abort(grpc.StatusCode.INTERNAL, "a fault")
+        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            method = call.method.rsplit("/", 1)[1]
+            return grpc.unary_unary_rpc_method_handler(partial(answer, method))
+
+    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        stored = index.load(str(replace(address, port=port)))
+        query = stored.first(1).arrays["descriptors"][0]
+        monkeypatch.setattr(milvus, "PATIENCE", 1.0)
+        with pytest.raises(RetrievalError, match="refuses: a fault"):
+            stored.shortlist(query, 5)
+        assert len(asked) == 1
     finally:
         server.stop(None)
         there.close()
