@@ -370,6 +370,7 @@ def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) ->
     """The scores of one query.
 
     rank_of: (N,) int64, the zero-based rank of every database picture, -1 if it is not listed.
+    labels: label set → positions of its pictures. rule: which sets are positive, which ignored.
     """
     positives, ignored = _label_sets(labels, rule)
     total = len(positives)
@@ -379,7 +380,9 @@ def _score(rank_of: np.ndarray, labels: Mapping[str, np.ndarray], rule: Rule) ->
     positive_ranks, ignored_ranks = np.sort(rank_of[positives]), np.sort(rank_of[ignored])
     positive_ranks = positive_ranks[positive_ranks >= 0]
     ignored_ranks = ignored_ranks[ignored_ranks >= 0]
+    # Each positive moves up by the number of ignored pictures above it.
     ranks = positive_ranks - np.searchsorted(ignored_ranks, positive_ranks)
+    # Rank of the last positive, counted from 1; unknown where one is not listed.
     last = ranks[-1] + 1 if len(ranks) == total else np.inf
     depth = np.minimum(KS, last)
     precisions = np.searchsorted(ranks, depth) / depth

@@ -1,10 +1,15 @@
 """ASMK*: aggregated selective match kernel on binarised residuals, in numpy and FAISS.
 
 Tolias, Avrithis and Jégou, "Image Search with Selective Match Kernels: Aggregation Across Single
-and Multiple Images", IJCV 2016. A picture is the set of its visual words; for each word the
-residuals of its descriptors are summed and binarised. Two pictures are similar where they share
-words with similar residuals: Σ σ(u) over shared words, with u = 1 − 2·Hamming/d and the selectivity
-σ(u) = u^ALPHA for u > THRESHOLD, divided by √(words of one · words of the other).
+and Multiple Images", IJCV 2016. The centroids of a k-means clustering, the codebook, are the visual
+words. A picture is the set of the words that are nearest to its descriptors. The residual of a
+descriptor is its difference to its word; for each word of a picture the residuals are summed, and
+only the signs of the d components of the sum are kept.
+
+Two pictures are similar where they share words with similar residuals. A shared word has
+u = 1 − 2·h/d, where h of the d signs differ (the Hamming distance), and votes with the selectivity
+σ(u) = u^ALPHA, or 0 where u is at most THRESHOLD. The similarity is the sum of the votes divided by
+√(number of words of one picture · that of the other).
 """
 
 from __future__ import annotations
@@ -17,14 +22,15 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 
+# These three as in the authors' code (github.com/jenicek/asmk) for binarised residuals.
 ALPHA = 3.0
 THRESHOLD = 0.0
 ASSIGNMENTS = 5  # words that a query descriptor is assigned to; a database descriptor gets one
 TRAINING = 1_000_000  # descriptors that a codebook is trained on, at most
-ITERATIONS = 10
+ITERATIONS = 10  # of k-means
 FEWEST_WORDS, MAX_WORDS = 64, 65_536
 BLOCK = 1000  # pictures whose descriptors are converted to float32 at a time
-SEED = 0
+SEED = 0  # of k-means and of the choice of the descriptors that it learns from
 MAX_DIMENSIONS = 64  # bits of the integer that holds the signs of a residual
 
 NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts")
@@ -33,7 +39,7 @@ NAMES = ("codebook", "word_starts", "word_pictures", "word_signs", "word_counts"
 def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.ndarray:
     """k-means centroids (k, d) float32 of descriptors (n, d); k is at most ``words``.
 
-    unit: the value that stands for 1 in quantised descriptors.
+    descriptors: float32, or int8 in which ``unit`` stands for 1 (``layout.QUANTUM``).
     """
     import faiss
 
@@ -58,16 +64,20 @@ def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.n
 
 
 def codebook_size(descriptors: int) -> int:
-    """Words for a collection with that many descriptors: a power of two, FEWEST_WORDS to MAX_WORDS.
+    """How many words a collection with that many descriptors gets: FEWEST_WORDS to MAX_WORDS.
 
-    About 64 descriptors a word: a finer codebook would give similar descriptors different words.
+    The power of two that gives 64 to 128 descriptors a word, within these bounds: a finer codebook
+    would give similar descriptors different words.
     """
     words = 2 ** np.floor(np.log2(max(descriptors, 1) / 64))
     return int(np.clip(words, FEWEST_WORDS, MAX_WORDS))
 
 
 def assign(codebook: np.ndarray, descriptors: np.ndarray, count: int) -> np.ndarray:
-    """The ``count`` nearest words of each descriptor: (n, count) int64, nearest first."""
+    """The ``count`` nearest words of each descriptor: (n, count) int64, nearest first.
+
+    codebook: (k, d) float32. descriptors: (n, d) float32.
+    """
     import faiss
 
     flat = faiss.IndexFlatL2(codebook.shape[1])
@@ -94,7 +104,7 @@ def aggregate(
 
 
 def _pack(values: np.ndarray) -> np.ndarray:
-    """Signs of (n, d ≤ 64) as (n,) uint64."""
+    """Which components of (n, d ≤ 64) are positive, as the bits of (n,) uint64."""
     weights = np.left_shift(np.uint64(1), np.arange(values.shape[1], dtype=np.uint64))
     return ((values > 0) * weights).sum(axis=1, dtype=np.uint64)
 
@@ -124,7 +134,8 @@ class InvertedFile:
     ) -> InvertedFile:
         """From all descriptors (M, d); picture i has rows offsets[i]:offsets[i + 1].
 
-        unit: the value that stands for 1 in quantised descriptors.
+        codebook: (k, d) float32. descriptors, unit: as for ``train_codebook``. offsets: (N + 1,)
+        int64.
         """
         if codebook.shape[1] > MAX_DIMENSIONS:
             raise RetrievalError(
@@ -169,7 +180,7 @@ class InvertedFile:
         nearest = assign(self.codebook, descriptors, min(ASSIGNMENTS, len(self.codebook)))
         words, signs = aggregate(self.codebook, descriptors, nearest)
         u = 1 - 2 * np.arange(self.codebook.shape[1] + 1) / self.codebook.shape[1]
-        votes = np.where(u > THRESHOLD, u.clip(0) ** ALPHA, 0)  # by Hamming distance
+        votes = np.where(u > THRESHOLD, u.clip(0) ** ALPHA, 0)  # (d + 1,): by Hamming distance
         for word, sign in zip(words, signs, strict=True):
             entries = slice(self.starts[word], self.starts[word + 1])
             distance = np.bitwise_count(self.signs[entries] ^ sign)

@@ -1,8 +1,12 @@
 """DELF: attentive deep local features.
 
 Noh, Araujo, Sim, Weyand and Han, "Large-Scale Image Retrieval with Attentive Deep Local
-Features", ICCV 2017: dense features of stride 16 on an image pyramid, attention scores,
-non-maximum suppression, then L2 → PCA to 40-d → L2.
+Features", ICCV 2017. The picture is given to a network in several sizes, the levels of a pyramid.
+On each level the network computes a feature at every 16th pixel (its stride), which depends on a
+square around that place, the receptive field. Attention scores say which features tell landmarks
+apart. The best are kept, and of those whose receptive fields overlap much only the best
+(non-maximum suppression). Then their vectors are scaled to unit length, reduced to 40 numbers by
+PCA and scaled again: L2 → PCA → L2.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from retrieval.methods import pooling
 from retrieval.methods.base import LocalFeatures, Method, head_layer
 from retrieval.networks import checkpoints, trunks
 
-PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]
+PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]  # scales, as in the paper: in steps of √2
 MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out
 # Standard deviation of the pixels (0 to 1) around a place, below which it gives no feature. On
 # plain paper or a clear sky features show the network's padding, which is alike in every picture.
@@ -68,12 +72,12 @@ class DELF(Method):
     title = "DELF"
     kind = "local"
     defaults = {
-        "size": 1024,
-        "enlarge": False,
+        "size": 1024,  # pixels of the longer side at scale 1
+        "enlarge": False,  # whether smaller pictures are enlarged to it
         "scales": PYRAMID,
-        "keypoints": 1000,
-        "nms_iou": 0.8,
-        "min_score": 0.0,
+        "keypoints": 1000,  # at most
+        "nms_iou": 0.8,  # see ``suppress``
+        "min_score": 0.0,  # attention of a keypoint, at least
         "trained_attention": True,
     }
 
@@ -191,6 +195,7 @@ class DELF(Method):
         (n,); contrast (n,) around each place. All float32.
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
+        # The largest level is always used.
         if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):
             return None
         level = full
@@ -202,6 +207,7 @@ class DELF(Method):
             trunks.receptive_field(self.trunk.layers, width),
             trunks.receptive_field(self.trunk.layers, height),
         ]
+        # From pixels of this level to pixels of ``full``.
         x = (fields[0].offset + fields[0].stride * torch.arange(columns)) * full.shape[3] / width
         y = (fields[1].offset + fields[1].stride * torch.arange(rows)) * full.shape[2] / height
         points = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)

@@ -1,5 +1,9 @@
 """CNN-IRwNHA: convolutional features, GeM pooling, whitening, several scales.
 
+GeM, the generalised mean, pools each channel x of the feature map into (mean of xᵖ)^(1/p): p = 1
+gives the mean, a large p nearly the maximum. Whitening is a linear layer that weakens what differs
+between pictures of the same thing (``training.whitening`` learns one).
+
 Radenović, Tolias and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation",
 TPAMI 2018. Reproduces the descriptors of the authors' cirtorch for networks in its format: every
 pooling, over the whole map or over regions, with local, regional and final whitening layers, and
@@ -51,8 +55,9 @@ class GeM(GlobalMethod):
             "gem": gem, "gemmp": gem, "spoc": pooling.spoc_parts,
         }  # fmt: skip
         self.pooling_parts = None if meta.get("regional") else parts.get(meta.get("pooling", "gem"))
-        # Scales are averaged as xᵖ only for plain GeM; vectors out of a whitening layer have
-        # signs and are averaged as they are (cirtorch's ``msp``).
+        # The vectors x of the scales are averaged as GeM averages places, (mean of xᵖ)^(1/p), only
+        # for plain GeM; those out of a whitening layer have negative numbers and are averaged as
+        # they are: p = 1 (cirtorch's ``msp``).
         several = len(self.settings["scales"]) > 1
         plain = meta.get("pooling", "gem") == "gem" and not meta.get("regional")
         self.msp = p.item() if several and plain and self.final_layer is None else 1.0
@@ -92,7 +97,7 @@ class GeM(GlobalMethod):
         levels = [self._parts_at(inputs, scale) for scale in scales]
         if self.msp == 1:
             levels = [level / len(levels) for level in levels]
-        else:  # the mean of powers again: a scale has the share of its power
+        else:  # of the mean of powers, each scale has the share of its own power
             values = torch.stack([level.sum(dim=(0, 1)) for level in levels])
             powers = values.pow(self.msp)
             mean = powers.mean(dim=0).pow(1 / self.msp)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
     from retrieval.ranking.confidence import Confidence
 
-MAX_FRACTION = 0.999  # limit of the score added to a number of inliers: less than one inlier
+MAX_FRACTION = 0.999  # what is added to a number of inliers stays below one inlier
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class Stage:
             before,
             positions=before.positions[order],
             names=tuple(before.names[rank] for rank in order.tolist()),
-            scores=np.round(scores, 6).astype(np.float32),  # or equal pictures would differ
+            scores=np.round(scores, 6).astype(np.float32),  # equal for equal pictures
             inliers=None if inliers is None else inliers[order],
             timings={**before.timings, self.name: before.timings.get(self.name, 0.0) + seconds},
             provenance={

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
-# Pixels of a square picture at all scales together: the three scales of CNN-IRwNHA at 1024 pixels
-# have 3.7 million. More pixels than this take seconds, with ResNet or VGG an eighth of them.
+# A search whose network computes more pixels than this takes seconds and goes to slow workers; with
+# ResNet or VGG an eighth of them do. They are counted in a square picture at all scales together:
+# the three scales of CNN-IRwNHA at 1024 pixels have 3.7 million.
 QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
@@ -108,6 +109,7 @@ def rank_query(
     if shortlist is not index:
         stage = "store" if "store" in shortlist.origin else "shortlist"
         timings[stage] = time.perf_counter() - started
+    # Re-rankers, a filter and the removal of the query's own picture need the whole ranking.
     whole = then or allowed or own is not None
     first = rank_features(shortlist, features, None if whole else top, verify)
     first = replace(first, timings={**timings, **first.timings})
@@ -163,7 +165,8 @@ def rank_features(
     descriptors = as_vector(features) if index.kind == "global" else as_local(features).descriptors
     if len(index.arrays["descriptors"]):
         index.check_width(descriptors)
-    if not np.isfinite(descriptors).all():  # FAISS would find the picture at -1, the last one
+    # FAISS would answer with position -1, which NumPy takes for the last picture.
+    if not np.isfinite(descriptors).all():
         raise RetrievalError("The network gives no numbers for this picture; use another network.")
     started = time.perf_counter()
     if index.kind == "global":

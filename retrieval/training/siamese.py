@@ -1,13 +1,18 @@
 """CNN-IRwNHA's training: a siamese network on matching pairs.
 
-Radenović, Tolias and Chum, TPAMI 2018: a tuple is a query, a picture that matches it, and the
-pictures most similar to it of other landmarks, at most one of each. They are mined again before
-every epoch. Here the match of each negative is added where there is one, and every picture that has
-its match in the tuple is a query once: one pass of twelve pictures gives up to twelve tuples.
+Radenović, Tolias and Chum, TPAMI 2018: a tuple is a query, a picture that matches it, and its
+negatives: the pictures most similar to it of other landmarks, at most one of each. They are mined
+(chosen) again before every epoch.
 
-Batch norms and the first blocks, which see edges and textures only, stay as they are; the rest of
-the trunk and GeM's exponent are trained. Then a whitening layer is learned from the matching pairs
-(section 3.4), and all of it is written as a network file of cirtorch's form.
+Here the query and each of its NEGATIVES come with a picture that matches them, where there is one:
+up to twelve pictures of six things. Each picture that has its match among them is once the query of
+a tuple, and the pictures of the other things are its negatives. So one pass of twelve pictures
+through the network gives up to twelve tuples.
+
+Batch norms and the first blocks of the trunk, which see edges and textures only, stay as they are;
+the rest of the trunk and GeM's exponent are trained. Then a whitening layer is learned from the
+matching pairs (section 3.4 of the paper), and all of it is written as a network file of cirtorch's
+form.
 """
 
 from __future__ import annotations
@@ -34,8 +39,8 @@ SIZE = 224  # pixels of a side of a training view
 NEGATIVES = 5  # of a tuple
 MINING_POOL = 400  # pictures most similar to the query, which negatives are taken from
 DIMENSIONS = 512  # of the whitened descriptor
-SHRINKAGE = 0.3  # of the whitening
-MIN_PAIRS = 50  # that match, of a collection
+SHRINKAGE = 0.3  # of the whitening, see ``whitening.from_groups``
+MIN_PAIRS = 50  # matching pairs that a collection needs
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, C) of unit length, of inputs (B, 3, H, W)."""
+        # GeM: over the places of the map, (mean of xᵖ)^(1/p).
         x = self.features(x).float().clamp(min=pooling.EPS).pow(self.p).mean(dim=(-2, -1))
         return pooling.l2(x.pow(1 / self.p))
 
@@ -106,6 +112,7 @@ class Siamese(Stage):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         trunk = [p for p in self.network.features.parameters() if p.requires_grad]
+        # GeM's exponent learns ten times as fast, as in cirtorch.
         return [
             {"params": trunk},
             {"params": [self.network.p], "factor": 10.0, "weight_decay": 0.0},
@@ -149,6 +156,7 @@ class Siamese(Stage):
         compare = losses.triplet if self.settings.loss == "triplet" else losses.contrastive
         total, count = vectors.new_zeros(()), 0
         for rows in tuples:
+            # As ``losses`` wants them: the query -1, its match 1, negatives 0.
             labels = torch.zeros(rows.shape, device=self.device)
             labels[:, 0], labels[:, 1] = -1, 1
             total = total + compare(vectors[rows.flatten()], labels.flatten())
@@ -172,7 +180,10 @@ class Siamese(Stage):
         return numbers, np.array(items)
 
     def _hard_negatives(self, query: int) -> list[int]:
-        """The pictures most similar to the query that do not match it, one of each group."""
+        """The pictures most similar to the query that do not match it, one of each group.
+
+        Groups: see ``pairs.Matches``.
+        """
         matches = self.matches
         similarities = self.descriptors[self.training] @ self.descriptors[query]
         pool = self.training[np.argsort(-similarities, kind="stable")[:MINING_POOL]]
