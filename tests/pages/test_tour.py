@@ -1,6 +1,7 @@
 """What the tour says of its searches is what the stored runs say."""
 
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -122,3 +123,27 @@ def test_a_class_that_guesses_first_is_asked_and_the_next_stop_asks_too():
     assert STOPS[0].sentence not in text
     [onward] = [one.proto for one in app.get("page_link") if one.proto.label == "Next"]
     assert "hide=yes" in onward.query_string
+
+
+def test_the_first_page_invites_to_the_tour_which_goes_on_and_back():
+    app = AppTest.from_file(Path(__file__).parents[2] / "app.py", default_timeout=120).run()
+    app.button(key="tour").click().run()
+    assert not app.exception, app.exception
+    assert (app.query_params["query"], app.query_params["method"]) == (STOPS[0].name, "all")
+    [text] = [one.value for one in app.markdown if one.value.startswith("**Tour, 1 of 6")]
+    assert STOPS[0].sentence in text
+
+    def leads(name):
+        app.query_params.clear()
+        app.query_params.update({"collection": "town", "query": name, "method": "all"})
+        links = [link.proto for link in app.run().get("page_link")]
+        return {
+            link.label: parse_qs(link.query_string)["query"][0]
+            for link in links
+            if link.label in ("Previous", "Next")
+        }
+
+    first, second, third = (stop.name for stop in STOPS[:3])
+    assert leads(first) == {"Next": second}
+    assert leads(second) == {"Previous": first, "Next": third}
+    assert leads(STOPS[-1].name) == {"Previous": STOPS[-2].name}

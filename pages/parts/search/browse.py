@@ -20,7 +20,7 @@ def show_pictures(collection: Collection) -> None:
     """Show the tour and pages of pictures; a click on a picture searches with it."""
     st.markdown(
         "Search with a picture for others of the same place. **Compare all** shows three methods "
-        "at once."
+        "side by side."
     )
     show_tour(collection)
     st.subheader("Click a picture to search with it", anchor=False)

@@ -82,15 +82,18 @@ STOPS = (
 
 
 def show_tour(collection: Collection) -> None:
-    """Show the six searches as links, where the collection has their pictures."""
+    """Invite to the tour, and list its stops, where the collection has their pictures."""
     if not _is_here(collection):
         return
-    with st.expander("Tour: six searches, explained", icon=":material/tour:"):
-        for number, stop in enumerate(STOPS, 1):
-            with st.container(horizontal=True, gap="small"):
-                _link_to_search(collection, stop, f"**{number} · {stop.title}**")
-                _link_to_steps(collection, stop)
-            st.markdown(stop.sentence)
+    with st.container(horizontal=True, gap="small"):
+        if st.button("Start the tour", key="tour", type="primary", icon=":material/tour:"):
+            st.switch_page("pages/search.py", query_params=_address(collection, STOPS[0]))
+        with st.popover("Its six searches"):
+            for number, stop in enumerate(STOPS, 1):
+                with st.container(horizontal=True, gap="small"):
+                    _link_to_search(collection, stop, f"**{number} · {stop.title}**")
+                    _link_to_steps(collection, stop)
+                st.markdown(stop.sentence)
 
 
 def show_guide(
@@ -119,7 +122,8 @@ def show_guide(
         with st.container(horizontal=True, gap="small"):
             if not as_told:
                 _link_to_search(collection, STOPS[n], "The search of the tour", ":material/undo:")
-            _link_to_steps(collection, STOPS[n])
+            if n > 0:
+                _link_to_search(collection, STOPS[n - 1], "Previous", ":material/arrow_back:")
             if n + 1 < len(STOPS):
                 _link_to_search(collection, STOPS[n + 1], "Next", ":material/arrow_forward:")
             else:
@@ -129,6 +133,7 @@ def show_guide(
                     icon=":material/arrow_forward:",
                     query_params={"collection": collection.name},
                 )
+            _link_to_steps(collection, STOPS[n])
 
 
 def _is_here(collection: Collection) -> bool:
@@ -137,15 +142,21 @@ def _is_here(collection: Collection) -> bool:
     return all(stop.name in known for stop in STOPS)
 
 
-def _link_to_search(
-    collection: Collection, stop: Stop, label: str, icon: str | None = None
-) -> None:
+def _address(collection: Collection, stop: Stop) -> dict[str, str]:
+    """The query parameters of the search of a stop."""
     link = {"collection": collection.name, "method": ALL, "query": stop.name}
     if state.hide:
         link["hide"] = "yes"
     for prepared_query in collection.queries:
         if prepared_query.name == stop.name and prepared_query.box:
             link["box"] = query.box_as_text(prepared_query.box)
+    return link
+
+
+def _link_to_search(
+    collection: Collection, stop: Stop, label: str, icon: str | None = None
+) -> None:
+    link = _address(collection, stop)
     st.page_link("pages/search.py", label=label, icon=icon, query_params=link)
 
 
