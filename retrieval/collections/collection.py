@@ -91,9 +91,12 @@ class Collection:
             raise unreadable(self.root / folder, error.strerror) from error
         return True
 
-    @cached_property
+    @property
     def has_pictures(self) -> bool:
-        """True when at least one database picture is on this machine."""
+        """True when at least one database picture is on this machine.
+
+        The app may have opened the collection before its pictures were downloaded.
+        """
         return (
             self.root is not None
             and self.root.is_dir()

@@ -445,10 +445,12 @@ def test_bad_archives_leave_no_collection(server, roxford, spoil, words):
     with pytest.raises(RetrievalError, match=words):
         downloads.download("roxford5k")
     assert not any(path.suffix == ".jpg" for path in data_folder().parent.rglob("*"))
-    assert not open_collection("roxford5k").has_pictures  # but it can be scored against
+    opened = open_collection("roxford5k")
+    assert not opened.has_pictures  # but it can be scored against
     server.files[archive], server.etags[archive] = good, '"good"'
     downloads.download("roxford5k")
     assert open_collection("roxford5k").has_pictures
+    assert opened.has_pictures, "the app has opened it before"
 
 
 def test_wrong_ground_truth(server, roxford):
