@@ -164,7 +164,8 @@ def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> byt
     columns: dict[str, Sequence[object]] = {
         "rank": range(1, len(ranking) + 1),
         "name": ranking.names,
-        "score": [f"{score:.6g}" for score in ranking.scores],
+        # Numbers: text with a minus would get an apostrophe, see ``table``.
+        "score": [float(f"{score:.6g}") for score in ranking.scores],
     }
     if ranking.inliers is not None:
         columns["inliers"] = ranking.inliers.tolist()

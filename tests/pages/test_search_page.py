@@ -414,6 +414,13 @@ def test_ranking_as_csv(little):
     assert len(lines) == 13
     formula = dataclasses.replace(ranking, names=("=1+1", *ranking.names[1:]))
     assert cards.as_csv(formula, None).decode("utf-8-sig").splitlines()[1].startswith("1,'=1+1,")
+    below_zero = dataclasses.replace(ranking, scores=-ranking.scores)
+    assert (
+        cards.as_csv(below_zero, None)
+        .decode("utf-8-sig")
+        .splitlines()[1]
+        .startswith("1,red_0.png,-0.99")
+    )
 
 
 def test_upload_as_query(little):
