@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -82,23 +84,29 @@ def heat(
     )
 
 
-def matches(
-    shown: tuple[bytes, bytes],
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-    points: tuple[np.ndarray, np.ndarray],
-    similarity: np.ndarray,
-    inliers: np.ndarray,
-    outlines: tuple[np.ndarray | None, np.ndarray | None],
-    key: str,
-    sides: tuple[np.ndarray, np.ndarray] | None = None,
-) -> None:
-    """Matches between two pictures as lines.
+class Lines(NamedTuple):
+    """M matches between two pictures, to be drawn as lines.
 
     points: (M, 2) of each picture in pixels of the originals; similarity (M,); inliers (M,) bool.
     outlines: corners (4, 2) of the query box and of where it lies in the second picture.
     sides: (M,) of each picture, of the square that each keypoint sees.
     """
-    rows = zip(*points, similarity, inliers, *(sides or ([0.0] * len(inliers),) * 2), strict=True)
+
+    points: tuple[np.ndarray, np.ndarray]
+    similarity: np.ndarray
+    inliers: np.ndarray
+    outlines: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    sides: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def matches(shown: Sequence[tuple[bytes, tuple[int, int]]], lines: Lines, key: str) -> None:
+    """Matches between two pictures as lines.
+
+    shown: of both pictures a JPEG, and (width, height) of the original.
+    """
+    inliers = lines.inliers
+    sides = lines.sides or ([0.0] * len(inliers),) * 2
+    rows = zip(*lines.points, lines.similarity, inliers, *sides, strict=True)
     _matches(
         key=key,
         data={
@@ -110,7 +118,7 @@ def matches(
                     "size": size,
                     "outline": None if corners is None else _plain(corners),
                 }
-                for jpeg, size, corners in zip(shown, sizes, outlines, strict=True)
+                for (jpeg, size), corners in zip(shown, lines.outlines, strict=True)
             ],
             "matches": [
                 {

@@ -188,15 +188,9 @@ def _show_comparison(
     outlines = (
         geometry.outlines(box or (0, 0, *sizes[0]), verification) if confirmed else (None, None)
     )
-    compare.matches(
-        jpegs,
-        sizes,
-        comparison.points,
-        comparison.similarity,
-        verification.inliers,
-        outlines,
-        f"kp-matches-{matcher_name}",
-    )
+    lines = compare.Lines(comparison.points, comparison.similarity, verification.inliers, outlines)
+    shown = list(zip(jpegs, sizes, strict=True))
+    compare.matches(shown, lines, f"kp-matches-{matcher_name}")
     note = _note(matcher_name, extractor, pair)
     outliers = state["kp-outliers"]
     rows = _match_rows(comparison)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +231,7 @@ def show_geometry(search: Search, path: Path, hit: str, reranker: str) -> None:
     a, b, pairs, verified = compared
     other = query.in_database(collection, hit)
     shown = _views(query_picture, other)
-    _show_lines(shown, a, b, pairs, verified, (None, None), f"xfeat-{other.key}")
+    compare.matches(shown, _lines(a, b, pairs, verified), f"xfeat-{other.key}")
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
     st.markdown(
         f"XFeat finds keypoints in both pictures{learned}: **{verified.count} of {len(pairs)} "
@@ -254,11 +253,15 @@ def _show_matches(search: Search, opened: Index, other: query.QueryPicture, show
     pairs, verified = geometry.verify_features(a, b, sizes[1])
     agree = verified.matrix is not None and verified.count >= NOISE_FLOOR
     outlines = geometry.outlines(box or (0, 0, *sizes[0]), verified) if agree else (None, None)
-    seen = [
+    seen_a, seen_b = (
         extraction.field_sides(features, size, opened.checkpoint, opened.settings)
         for features, size in zip((a, b), sizes, strict=True)
-    ]
-    _show_lines(shown, a, b, pairs, verified, outlines, f"matches-{other.key}", seen)
+    )
+    sides = None
+    if seen_a is not None and seen_b is not None:
+        sides = seen_a[pairs[:, 0]], seen_b[pairs[:, 1]]
+    lines = _lines(a, b, pairs, verified)._replace(outlines=outlines, sides=sides)
+    compare.matches(shown, lines, f"matches-{other.key}")
     if verified.matrix is not None and agree:
         st.markdown(
             f"**{verified.count} of {len(pairs)} matches of DELF are inliers**: they agree on how "
@@ -280,29 +283,13 @@ def _show_matches(search: Search, opened: Index, other: query.QueryPicture, show
         )
 
 
-def _show_lines(
-    shown: list,
-    a: LocalFeatures,
-    b: LocalFeatures,
-    pairs: np.ndarray,
-    verified: Verification,
-    outlines: tuple[np.ndarray | None, np.ndarray | None],
-    key: str,
-    seen: Sequence[np.ndarray | None] = (None, None),
-) -> None:
-    """Show matches as lines. pairs: (K, 2), rows of the features a and b.
-
-    seen: for each picture, the sides of the receptive fields of its keypoints, where known.
-    """
-    jpegs, sizes = zip(*shown, strict=True)
+def _lines(
+    a: LocalFeatures, b: LocalFeatures, pairs: np.ndarray, verified: Verification
+) -> compare.Lines:
+    """The matches of two pictures, to be drawn. pairs: (K, 2), rows of the features a and b."""
     first, second = pairs.T
-    compare.matches(
-        jpegs,
-        sizes,
+    return compare.Lines(
         (a.keypoints[first], b.keypoints[second]),
         (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
         verified.inliers,
-        outlines,
-        key,
-        None if seen[0] is None or seen[1] is None else (seen[0][first], seen[1][second]),
     )
