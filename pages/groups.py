@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -54,12 +55,10 @@ def show_group(number: int, group: groups.Group, collection: Collection, opened:
                 collection,
                 name,
                 "",
-                f"Search with {plain(name)}",
-                f"group-{number}-{position}",
-                None,
-                search_with,
-                (collection.name, name),
-                plain(Path(name).name),
+                label=f"Search with {plain(name)}",
+                key=f"group-{number}-{position}",
+                on_click=partial(search_with, collection.name, name),
+                tip=plain(Path(name).name),
             )
     if len(order) > MAX_SHOWN:
         st.caption(f"{len(order) - MAX_SHOWN} more are in the CSV.")

@@ -115,14 +115,14 @@ def card(
     collection: Collection,
     name: str,
     caption: str,
+    *,
     label: str,
     key: str,
-    verdict: str | None,
-    on_click: Callable[..., None],
-    args: tuple,
+    on_click: Callable[[], None],
+    verdict: str | None = None,
     tip: str | None = None,
 ) -> None:
-    """One picture with a caption; a click anywhere on it calls ``on_click(*args)``.
+    """One picture with a caption; a click anywhere on it calls ``on_click``.
 
     caption, label, tip: Markdown. Screen readers read the label; the tip appears under the mouse.
     key: unique on the page.
@@ -130,7 +130,7 @@ def card(
     with st.container(key=f"card-{verdict or 'plain'}-{key}"):
         picture(collection, name, 480)
         st.markdown(caption)
-        st.button(label, key=f"open-{key}", on_click=on_click, args=args, help=tip)
+        st.button(label, key=f"open-{key}", on_click=on_click, help=tip)
 
 
 def picture(collection: Collection, name: str, side: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -99,10 +100,9 @@ def show(followed: FollowedQuery, ranking: Ranking, captions: list[str], key: st
                 followed.collection,
                 name,
                 f"**{n + 1}** · {caption}",
-                label,
-                f"about-{key}-{n}",
-                verdict,
-                ask,
-                (name,),
-                f"{plain(name)}: click to follow this picture",
+                label=label,
+                key=f"about-{key}-{n}",
+                on_click=partial(ask, name),
+                verdict=verdict,
+                tip=f"{plain(name)}: click to follow this picture",
             )

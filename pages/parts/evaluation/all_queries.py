@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import streamlit as st
 
@@ -125,9 +126,7 @@ def _show_queries(
                 collection,
                 collection.queries[number].name,
                 f"AP **{scores.aps[number]:.3f}** :small[{label}]",
-                f"Open {label}",
-                f"edge-{title}-{number}",
-                None,
-                open_query,
-                (number,),
+                label=f"Open {label}",
+                key=f"edge-{title}-{number}",
+                on_click=partial(open_query, number),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -62,15 +63,15 @@ def show_ranked_list(
     with cards.grid(4 if alone else 2, f"hits-{entry.run_id}"):
         for rank, name, kind in results:
             short = plain(Path(name).name)
+            large = name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"
             cards.card(
                 collection,
                 name,
                 f"**{rank}** :small[{short}]",
-                f"{rank}: {short}, {cards.VERDICTS[kind].label.lower()}",
-                f"{entry.run_id}-{rank}",
-                kind,
-                lambda *args: state.update({"eval-enlarged": args}),
-                (name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"),
+                label=f"{rank}: {short}, {cards.VERDICTS[kind].label.lower()}",
+                key=f"{entry.run_id}-{rank}",
+                on_click=partial(state.update, {"eval-enlarged": large}),
+                verdict=kind,
             )
 
 

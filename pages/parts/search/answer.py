@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -266,12 +267,11 @@ def _card(
         name,
         f"**{rank + 1}** · {score_text(ranking, rank)}"
         f"{reranking.moved_text(ranking, rank)}{more_caption}",
-        label,
-        f"{method}-{rank}",
-        verdict,
-        open_result,
-        (method, rank),
-        tip,
+        label=label,
+        key=f"{method}-{rank}",
+        on_click=partial(open_result, method, rank),
+        verdict=verdict,
+        tip=tip,
     )
     if search.judging:
         marking.show_buttons(

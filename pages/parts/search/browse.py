@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -35,17 +36,17 @@ def show_pictures(collection: Collection) -> None:
             if isinstance(choice, int):
                 prepared_query = collection.queries[choice]
                 name, label = prepared_query.name, plain(query.label(prepared_query))
+                ask = partial(query.ask_prepared, choice)
             else:
                 name, label = choice, plain(Path(choice).name)
+                ask = partial(query.ask_database, choice)
             cards.card(
                 collection,
                 name,
                 f":small[{label}]",
-                f"Search with {label}",
-                f"browse-{n}",
-                None,
-                query.ask_prepared if prepared else query.ask_database,
-                (choice,),
+                label=f"Search with {label}",
+                key=f"browse-{n}",
+                on_click=ask,
             )
     if pages > 1:
         st.pagination(pages, key="page")
