@@ -194,10 +194,13 @@ def _connected(address: str) -> Iterator[Any]:
                 # Ray itself tries for two minutes.
                 socket.create_connection((place[1], int(place[2])), PATIENCE).close()
             ray.init(address, **quiet)
-    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises Exception itself where it does not start in time
         raise RetrievalError(
-            f"Ray cannot be reached at {address}: see that it runs, that the address is right and "
-            "that RAY_AUTH_MODE=token is set if it asks for a token."
+            "Ray does not start on this machine: run the same command again when it has less to "
+            "do, or without --ray."
+            if address == LOCAL
+            else f"Ray cannot be reached at {address}: see that it runs, that the address is right "
+            "and that RAY_AUTH_MODE=token is set if it asks for a token."
         ) from error
     try:
         yield ray

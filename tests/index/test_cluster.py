@@ -99,6 +99,20 @@ def test_there_is_no_ray(monkeypatch, pictures, tmp_path):
         build(pictures, tmp_path / "out", Thumbnail)
 
 
+def test_a_ray_that_does_not_start(monkeypatch, pictures, tmp_path):
+    """On a busy machine Ray gave up, with a traceback."""
+
+    def init(*args, **options):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    refused(
+        "Ray does not start on this machine: run the same command again",
+        lambda: build(pictures, tmp_path / "out", Thumbnail),
+    )
+
+
 def test_a_ray_that_asks_nobody_for_a_token(monkeypatch, pictures, tmp_path):
     monkeypatch.setattr(ray, "__version__", "2.58.0")
     with pytest.raises(cluster.RetrievalError, match="lets everybody in"):
