@@ -12,7 +12,7 @@ from pages.parts.indexing import build
 from pages.parts.permission import command_instead, may_download
 from pages.parts.plain import plain
 from retrieval import index, methods
-from retrieval.collections import PRECOMPUTED, commons, credits, data_folder, registered
+from retrieval.collections import PRECOMPUTED, Collection, commons, credits, data_folder, registered
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
@@ -111,10 +111,8 @@ def make_indexes(name: str, title: str) -> None:
                 st.rerun()
 
 
-def photographers(titles: dict[str, str]) -> None:
+def photographers(titles: dict[str, str], opened: dict[str, Collection]) -> None:
     """A table of author, licence and source of every picture of a collection."""
-    with notices.errors_shown():
-        opened = {name: loaders.collection(name) for name in titles}
     named = {name: collection for name, collection in opened.items() if collection.credits}
     if not named:
         return
@@ -146,21 +144,30 @@ def photographers(titles: dict[str, str]) -> None:
 
 cards.open_page("Collections")
 titles = loaders.collection_titles()
+opened: dict[str, Collection] = {}
+problems: list[str] = []
+for name, title in titles.items():
+    try:
+        opened[name] = loaders.collection(name)
+    except RetrievalError as error:
+        problems.append(f"{title} cannot be opened. {error}")
 with notices.errors_shown():
     rows = [
         {
-            "Collection": title,
-            "Pictures": len(loaders.collection(name)),
-            "Queries": len(loaders.collection(name).queries),
+            "Collection": titles[name],
+            "Pictures": len(collection),
+            "Queries": len(collection.queries),
             "Indexed with": ", ".join(methods.METHODS[method].title for method in index.find(name)),
-            "From": loaders.collection(name).credit,
+            "From": collection.credit,
         }
-        for name, title in titles.items()
+        for name, collection in opened.items()
     ]
 st.subheader("On this machine", anchor=False)
 if rows:
     st.dataframe(rows, hide_index=True, key="here")
-else:
+for problem in problems:
+    st.error(plain(problem), icon=":material/error:")
+if not titles:
     st.info("None yet. The search page can take pictures of your own.")
 photographs()
-photographers(titles)
+photographers(titles, opened)

@@ -251,6 +251,15 @@ def test_variants_of_an_earlier_index_stop_nothing_else(monkeypatch):
     assert [one.value for one in app.subheader][-1] == "3 · Average pooling"
 
 
+def test_variants_that_cannot_be_used_are_named_without_the_path_of_the_checkout(monkeypatch):
+    monkeypatch.setattr(ablation, "MAX_PICTURES", 10)
+    loaders._variants.clear()
+    warned = page(part="sir").warning[0].value.replace("\\", "")
+    loaders._variants.clear()
+    assert str(TOWN.parent) not in warned
+    assert "town/sir-lite0: it is for up to 10 pictures" in warned
+
+
 def test_a_picture_of_ones_own_is_followed():
     app = page(part="sir")
     picture = Image.effect_mandelbrot((320, 240), (-2, -1.5, 1, 1.5), 60).convert("RGB")

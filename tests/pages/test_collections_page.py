@@ -12,6 +12,7 @@ from stubs import Registered
 from pages.parts import loaders
 from retrieval import index, methods
 from retrieval.collections import commons, data_folder
+from retrieval.errors import RetrievalError
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,3 +118,23 @@ def test_what_strangers_wrote_is_not_rendered(site):
     app = bring(start())
     assert "![x]" in "".join(element.value for element in app.text)
     assert not any("![x]" in element.value for element in app.markdown)
+
+
+def test_a_collection_that_cannot_be_opened_leaves_the_others(site, monkeypatch):
+    """It ended the page, also for the others and for what can be downloaded."""
+    open_collection = loaders.collection
+
+    def broken(name):
+        if name == "atlas":
+            raise RetrievalError("Its ground truth is damaged.")
+        return open_collection(name)
+
+    titles = {"atlas": "The atlas"} | loaders.collection_titles()
+    monkeypatch.setattr(loaders, "collection_titles", lambda: titles)
+    monkeypatch.setattr(loaders, "collection", broken)
+    app = start()
+    said = [one.value.replace("\\", "") for one in app.error]
+    assert said == ["The atlas cannot be opened. Its ground truth is damaged."]
+    assert "The atlas" not in set(table(app, 0)["Collection"])
+    assert len(table(app, 0)) == len(titles) - 1 > 0
+    assert app.radio(key="preset").options

@@ -43,7 +43,8 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     try:
         variants = loaders.variants(path, followed.collection)
     except RetrievalError as error:  # of an earlier index: the other steps can be shown
-        st.warning(plain(str(error)))
+        # Visitors are not told where on this machine the checkout is.
+        st.warning(plain(str(error).replace(str(path), os.path.relpath(path))))
         return opened, described, None
     again = f"`python -m retrieval ablate {os.path.relpath(path)}`"
     if variants is not None and not variants.fits(described):
