@@ -18,7 +18,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -273,7 +273,7 @@ class Workers:
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
             try:
-                result = work.do()
+                result = copy_context().run(work.do)  # what it sets there ends with it
             except TakesLong as long:
                 put_back = True
                 in_turns = (work.in_turns or frozenset()) | {long.parts_name}

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from contextvars import ContextVar
 from functools import partial
 from types import SimpleNamespace
 
@@ -393,3 +394,11 @@ def test_nobody_steps_aside_where_there_is_no_place_for_it():
     workers = Workers(1, 10)
     assert workers.run("a", lambda: move_to_slow_workers() or 42, lambda place: None) == 42
     move_to_slow_workers()
+
+
+def test_the_context_of_a_piece_of_work_ends_with_it():
+    """How long a search waited for a store is kept there; the next one begins anew."""
+    waited = ContextVar("waited", default=0)
+    some = Workers(1, 10)
+    some.submit("a", lambda: waited.set(1)).result(60)
+    assert some.submit("a", waited.get).result(60) == 0

@@ -39,6 +39,7 @@ MAX_PAUSE = 2000  # ms between two attempts to connect; gRPC's own grow to two m
 
 _away: dict[str, float] = {}  # server → time until which it is not asked, as it did not answer
 _end: ContextVar[float] = ContextVar("end", default=math.inf)  # of the requests of a call
+_waited: ContextVar[float] = ContextVar("waited", default=0.0)  # s, by a piece of work
 _DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
@@ -92,24 +93,30 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     """The result of ``work(client, timeout)``, tried again while the server does not answer.
 
     work: must do no harm when it is done twice. patience: seconds, for all attempts together.
-    Slow workers do not ask a server that did not answer for as long again: the searches that wait
-    for it would hold up all other slow ones, each for so many seconds.
+    Searches in slow workers hold up all other slow ones. So there the calls of a search that take
+    over QUICK_PATIENCE have ``patience`` together, and a server that did not answer is not asked
+    for as long again.
     Raises RetrievalError; see its subclasses in this module.
     """
     library()
-    if workers.in_slow_workers() and time.monotonic() < _away.get(address.server, 0):
+    begun = time.monotonic()
+    waited = _waited.get() if workers.in_slow_workers() else 0
+    if workers.in_slow_workers() and begun < _away.get(address.server, 0):
         raise AwayError(f"The store {address} did not answer a moment ago; try again later.")
     try:
-        return _call(address, work, patience)
+        return _call(address, work, patience, begun + patience - waited)
     except AwayError:
         _away[address.server] = time.monotonic() + patience
         raise
     finally:
         _end.set(math.inf)
+        if (seconds := time.monotonic() - begun) > QUICK_PATIENCE:
+            _waited.set(waited + seconds)
 
 
-def _call(address: Address, work: Callable[[MilvusClient, float], T], patience: float) -> T:
-    end = time.monotonic() + patience
+def _call(
+    address: Address, work: Callable[[MilvusClient, float], T], patience: float, end: float
+) -> T:
     pause = 0.1
     while True:
         left = max(end - time.monotonic(), 0.1)

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +22,31 @@ from retrieval.errors import RetrievalError
 from retrieval.index import milvus
 from retrieval.index.milvus import Address, AwayError
 from retrieval.workers import Workers
+
+
+@contextmanager
+def between(address, answer):
+    """The index at an address, opened through a server that gives the bytes of ``answer(method,
+    ask, context)``; ``ask()`` are those of the real server."""
+    grpc = pytest.importorskip("grpc")
+    there = grpc.insecure_channel(address.server.removeprefix("http://"))
+
+    class Answers(grpc.GenericRpcHandler):
+        def service(self, call):
+            ask = there.unary_unary(call.method)
+            name = call.method.rsplit("/", 1)[1]
+            return grpc.unary_unary_rpc_method_handler(
+                lambda request, context: answer(name, partial(ask, request), context)
+            )
+
+    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Answers()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield index.load(str(replace(address, port=port)))
+    finally:
+        server.stop(None)
+        there.close()
 
 
 def test_a_server_that_is_away_is_one_sentence(monkeypatch):
@@ -67,14 +93,13 @@ def test_nobody_waits_for_a_server_that_answers_slowly_but_those_who_ask_it(monk
 @pytest.mark.parametrize("code", [101, 103])
 def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, code):
     """Where that took over a second, as after a start, each search was refused."""
-    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("pymilvus")
     from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
-    there = grpc.insecure_channel(address.server.removeprefix("http://"))
     asked = threading.Event()
     loaded = threading.Event()
 
-    def answer(method, request):
+    def answer(method, ask, context):
         if method == "LoadCollection":
             asked.set()
             return common_pb2.Status().SerializeToString()
@@ -84,20 +109,9 @@ def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, c
         if method == "Search" and not loaded.is_set():
             status = common_pb2.Status(code=code, reason="collection not loaded", error_code=1)
             return milvus_pb2.SearchResults(status=status).SerializeToString()
-        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+        return ask()
 
-    class Answers(grpc.GenericRpcHandler):
-        def service(self, call):
-            method = call.method.rsplit("/", 1)[1]
-            return grpc.unary_unary_rpc_method_handler(
-                lambda request, context: answer(method, request)
-            )
-
-    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Answers()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        stored = index.load(str(replace(address, port=port)))
+    with between(address, answer) as stored:
         monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.3)
         some = Workers(1, 10, slow=Workers(1, 10))
         query = stored.first(1).arrays["descriptors"][0]
@@ -112,86 +126,83 @@ def test_a_collection_that_is_being_loaded_is_waited_for(address, monkeypatch, c
         monkeypatch.setattr(milvus, "PATIENCE", 0.5)
         with pytest.raises(AwayError, match=r"did not answer within .* s; try again later"):
             stored.shortlist(query, 5)
-    finally:
-        server.stop(None)
-        there.close()
 
 
 def test_a_server_whose_connection_is_lost_is_waited_for_once(address, monkeypatch):
     """The client connected anew for 10 s in a quick worker, and the other one waited for that: all
     searches stood still for 19 s, as after a machine was switched off."""
     grpc = pytest.importorskip("grpc")
-    there = grpc.insecure_channel(address.server.removeprefix("http://"))
     lost, go_on = threading.Event(), threading.Event()
 
-    def answer(method, request, context):
+    def answer(method, ask, context):
         if lost.is_set() and method == "Connect":
             go_on.wait(60)
         elif lost.is_set():
             context.abort(grpc.StatusCode.UNAVAILABLE, "the connection is lost")
-        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+        return ask()
 
-    class Answers(grpc.GenericRpcHandler):
-        def service(self, call):
-            method = call.method.rsplit("/", 1)[1]
-            return grpc.unary_unary_rpc_method_handler(partial(answer, method))
-
-    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Answers()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        stored = index.load(str(replace(address, port=port)))
+    with between(address, answer) as stored:
         query = stored.first(1).arrays["descriptors"][0]
         monkeypatch.setattr(milvus, "PATIENCE", 2.0)
         monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.2)
         some = Workers(2, 10, slow=Workers(1, 10))
         lost.set()
-        away = [some.submit(who, partial(stored.shortlist, query, 5)) for who in "abcd"]
-        assert some.submit("e", lambda: "found").result(60) == "found"
-        assert not any(one.done() for one in away)
-        errors = [str(one.exception(60)) for one in away]
-        assert "cannot be reached" in errors[0]
-        # They would hold the slow worker for as long once more, each.
-        assert all("did not answer a moment ago" in error for error in errors[1:])
-        lost.clear()
-        assert len(some.submit("a", partial(stored.shortlist, query, 5)).result(60))
-    finally:
-        go_on.set()
-        server.stop(None)
-        there.close()
+        try:
+            away = [some.submit(who, partial(stored.shortlist, query, 5)) for who in "abcd"]
+            assert some.submit("e", lambda: "found").result(60) == "found"
+            assert not any(one.done() for one in away)
+            errors = [str(one.exception(60)) for one in away]
+            assert "cannot be reached" in errors[0]
+            # They would hold the slow worker for as long once more, each.
+            assert all("did not answer a moment ago" in error for error in errors[1:])
+            lost.clear()
+            assert len(some.submit("a", partial(stored.shortlist, query, 5)).result(60))
+        finally:
+            go_on.set()
+
+
+def test_the_requests_of_a_search_have_one_time_together(address, monkeypatch):
+    """A server that took 9 s for each held the slow worker for 28 s a search."""
+    slow = threading.Event()
+
+    def answer(method, ask, context):
+        if slow.is_set():
+            time.sleep(1.2)
+        return ask()
+
+    with between(address, answer) as stored:
+        query = stored.first(1).arrays["descriptors"][0]
+        monkeypatch.setattr(milvus, "PATIENCE", 2.0)
+        monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.2)
+        some = Workers(1, 10, slow=Workers(1, 10))
+
+        def search():
+            stored.name_of(b"a picture")
+            return stored.shortlist(query, 5)
+
+        slow.set()
+        with pytest.raises(AwayError, match="did not answer within 2 s"):
+            some.submit("a", search).result(60)
 
 
 def test_an_answer_that_comes_late_is_not_asked_for_again(address, monkeypatch):
     """The client asked again after 9.9 s, for 10 s more."""
     grpc = pytest.importorskip("grpc")
-    there = grpc.insecure_channel(address.server.removeprefix("http://"))
     asked = []
 
-    def answer(method, request, context):
+    def answer(method, ask, context):
         if method == "Search":
             asked.append(method)
             time.sleep(0.6)
             context.abort(grpc.StatusCode.INTERNAL, "a fault")
-        return there.unary_unary(f"/milvus.proto.milvus.MilvusService/{method}")(request)
+        return ask()
 
-    class Answers(grpc.GenericRpcHandler):
-        def service(self, call):
-            method = call.method.rsplit("/", 1)[1]
-            return grpc.unary_unary_rpc_method_handler(partial(answer, method))
-
-    server = grpc.server(futures.ThreadPoolExecutor(8), handlers=[Answers()])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        stored = index.load(str(replace(address, port=port)))
+    with between(address, answer) as stored:
         query = stored.first(1).arrays["descriptors"][0]
         monkeypatch.setattr(milvus, "PATIENCE", 1.0)
         with pytest.raises(RetrievalError, match="refuses: a fault"):
             stored.shortlist(query, 5)
         assert len(asked) == 1
-    finally:
-        server.stop(None)
-        there.close()
 
 
 def test_an_answer_of_megabytes_is_not_read():
