@@ -10,10 +10,11 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache, wraps
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retrieval import workers
@@ -39,7 +40,8 @@ MAX_PAUSE = 2000  # ms between two attempts to connect; gRPC's own grow to two m
 
 _away: dict[str, float] = {}  # server → time until which it is not asked, as it did not answer
 _end: ContextVar[float] = ContextVar("end", default=math.inf)  # of the requests of a call
-_waited: ContextVar[float] = ContextVar("waited", default=0.0)  # s, by a piece of work
+# Server → s that a piece of work waited for it.
+_waited: ContextVar[Mapping[str, float]] = ContextVar("waited", default=MappingProxyType({}))
 _DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
@@ -93,16 +95,18 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     """The result of ``work(client, timeout)``, tried again while the server does not answer.
 
     work: must do no harm when it is done twice. patience: seconds, for all attempts together.
-    Searches in slow workers hold up all other slow ones. So there the calls of a search that take
-    over QUICK_PATIENCE have ``patience`` together, and a server that did not answer is not asked
-    for as long again.
+    Searches in slow workers hold up all other slow ones. So there the calls of a search to a server
+    that take over QUICK_PATIENCE have ``patience`` together, and one that did not answer is not
+    asked for as long again.
     Raises RetrievalError; see its subclasses in this module.
     """
     library()
     begun = time.monotonic()
-    waited = _waited.get() if workers.in_slow_workers() else 0
-    if workers.in_slow_workers() and begun < _away.get(address.server, 0):
-        raise AwayError(f"The store {address} did not answer a moment ago; try again later.")
+    waited = 0.0
+    if workers.in_slow_workers():
+        waited = _waited.get().get(address.server, 0.0)
+        if begun < _away.get(address.server, 0):
+            raise AwayError(f"The store {address} did not answer a moment ago; try again later.")
     try:
         return _call(address, work, patience, begun + patience - waited)
     except AwayError:
@@ -111,7 +115,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     finally:
         _end.set(math.inf)
         if (seconds := time.monotonic() - begun) > QUICK_PATIENCE:
-            _waited.set(waited + seconds)
+            _waited.set({**_waited.get(), address.server: waited + seconds})
 
 
 def _call(

@@ -186,6 +186,25 @@ def test_the_requests_of_a_search_have_one_time_together(address, monkeypatch):
             some.submit("a", search).result(60)
 
 
+def test_each_server_has_time_of_its_own(address, monkeypatch):
+    """The list of the service asks all: it would leave out those after one that does not answer."""
+    monkeypatch.setattr(milvus, "PATIENCE", 2.0)
+    monkeypatch.setattr(milvus, "QUICK_PATIENCE", 0.2)
+
+    def answer(method, ask, context):
+        time.sleep(0.5)
+        return ask()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent, between(address, answer) as stored:
+
+        def both():
+            with pytest.raises(AwayError):
+                index.load(str(replace(address, port=silent.getsockname()[1])))
+            return index.load(str(stored))
+
+        assert len(Workers(1, 10, slow=Workers(1, 10)).submit("a", both).result(60))
+
+
 def test_an_answer_that_comes_late_is_not_asked_for_again(address, monkeypatch):
     """The client asked again after 9.9 s, for 10 s more."""
     grpc = pytest.importorskip("grpc")
