@@ -213,13 +213,13 @@ def _ablate(args: argparse.Namespace) -> None:
     with Bar(len(index) + len(collection.queries)) as bar:
         result = ablation.make(index, collection, methods.for_index(index), bar.update)
     print(f"kept in {index.path / ablation.FILE}", file=sys.stderr)
+    title = printable(collection.title)
     if np.isnan(result.maps).all():
         print(
-            f"{collection.title} has no labels for {ablation.PROTOCOL}: only the page How it works "
-            "uses this."
+            f"{title} has no labels for {ablation.PROTOCOL}: only the page How it works uses this."
         )
         return
-    print(f"{collection.title}, {index.checkpoint}: mAP (Medium) in per cent")
+    print(f"{title}, {index.checkpoint}: mAP (Medium) in per cent")
     print(f"{'one scale':>16}{'no layer':>10}{'layer':>10}")
     for p, (without, with_layer) in zip(result.exponents, result.maps, strict=True):
         print(f"{f'p = {p:.3g}':>16}{100 * without:10.2f}{100 * with_layer:10.2f}")

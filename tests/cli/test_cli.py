@@ -326,7 +326,7 @@ def test_describe_that_fails(refused, folder, tmp_path):
 
 
 def test_names_are_shown_and_not_obeyed(run, refused, tmp_path, drawn):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "pictures\x1b[1m"
     folder.mkdir()
     name = "\x1b[2Jclear\x9b1m.png"
     drawn(1, (64, 64)).save(folder / name)
@@ -336,6 +336,7 @@ def test_names_are_shown_and_not_obeyed(run, refused, tmp_path, drawn):
         ("index", folder, "--method", "sir", "--out", out),
         ("search", out, folder / name),
         ("info", out),
+        ("ablate", out),
         ("search", out, folder / "\x1b]0;bad.png"),
     ):
         _, text, said = run(*command)
