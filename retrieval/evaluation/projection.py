@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retrieval import workers
+
 MAX_PICTURES = 2000  # on a map: the first of a collection
 PERPLEXITY = 15.0  # about how many neighbours of each picture t-SNE keeps near
 
@@ -38,6 +40,7 @@ def tsne(vectors: np.ndarray) -> np.ndarray:
 
     vectors: (N, D) of unit length, N from 4 to MAX_PICTURES. The result is deterministic.
     """
+    workers.move_to_slow_workers()  # 2000 pictures take 5 s and more
     from sklearn.manifold import TSNE  # takes a second
 
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from retrieval.evaluation import projection
+from retrieval.workers import Workers
 
 
 def clusters(count=3, each=12, width=20):
@@ -42,3 +43,11 @@ def test_neighbourhoods_keep_clusters_together():
 
 def test_few_pictures():
     assert np.isfinite(projection.tsne(clusters(2, 2))).all()
+
+
+def test_searches_do_not_wait_for_a_map():
+    """Two maps of 2000 pictures kept both quick workers, and a search waited 24 s."""
+    workers = Workers(1, 10, slow=Workers(1, 10))
+    places = workers.run("anybody", lambda: projection.tsne(clusters()), lambda place: None)
+    assert places.shape == (36, 2)
+    assert workers.slow._threads
