@@ -110,7 +110,9 @@ with result_column:
     scroll.here(f"{collection.name} {query_picture.identity}")
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))
     asked = (collection.name, *query_picture.identity)
-    hidden = state.hide and not isinstance(verdicts, str) and state.get("revealed") != asked
+    # Only where the option is drawn: it may be on from another collection.
+    hidden = state.hide and bool(collection.protocols) and state.get("revealed") != asked
+    hidden = hidden and not isinstance(verdicts, str)
     judged = None if hidden or isinstance(verdicts, str) else verdicts
     if state.method == ALL:
         show_guide(collection, query_picture, box, hidden)

@@ -121,26 +121,27 @@ def card(
     on_click: Callable[[], None],
     verdict: str | None = None,
     tip: str | None = None,
+    alt: str = "",
 ) -> None:
     """One picture with a caption; a click anywhere on it calls ``on_click``.
 
     caption, label, tip: Markdown. Screen readers read the label; the tip appears under the mouse.
-    key: unique on the page.
+    key: unique on the page. alt: of the picture, as for ``picture``.
     """
     with st.container(key=f"card-{verdict or 'plain'}-{key}"):
-        picture(collection, name, 480)
+        picture(collection, name, 480, alt)
         st.markdown(caption)
         st.button(label, key=f"open-{key}", on_click=on_click, help=tip)
 
 
-def picture(collection: Collection, name: str, side: int) -> None:
-    """The picture, or a plain note where it is not on this machine."""
+def picture(collection: Collection, name: str, side: int, alt: str = "") -> None:
+    """The picture, or a plain note where it is not on this machine. alt: its name by default."""
     try:
         jpeg, _ = loaders.view(collection.path(name), side)
     except RetrievalError:
         st.info(f"No picture of {plain(Path(name).name)} here.", icon=":material/hide_image:")
     else:
-        st.image(jpeg, width="stretch", alt=name)
+        st.image(jpeg, width="stretch", alt=alt or name)
 
 
 def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:

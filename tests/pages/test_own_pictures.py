@@ -74,6 +74,17 @@ def test_judgements_outlive_files_that_cannot_be_read(nothing_installed):
     assert len(hits(app)) == 2
 
 
+def test_marks_are_hidden_only_where_the_option_is_drawn(nothing_installed):
+    """It may be on from another collection; with wrong marks alone it could not be turned off."""
+    files = {"red_png": picture(RED), "blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    pictures = archive(**{name: encoded(image) for name, image in files.items()})
+    app = go(bring(start(hide="yes"), "mine.zip", pictures))
+    app.toggle(key="judging").set_value(True).run()
+    app.segmented_control(key="mark-cnn-irwnha-0").set_value("wrong").run()
+    assert not any(toggle.key == "hide" for toggle in app.toggle)
+    assert hits(app)[0].endswith(", another place")
+
+
 def test_own_results_are_judged_and_evaluated(nothing_installed):
     shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
     shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}

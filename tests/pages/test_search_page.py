@@ -226,6 +226,9 @@ def test_a_class_guesses_first(little, method):
     assert not any("Same landmark" in one.value for one in app.get("html"))
     tips = [button.help or "" for button in app.button if button.key.startswith("open-")]
     assert not any("red" in tip for tip in tips)
+    alts = [image.proto.imgs[0].alt for image in app.get("image")]
+    assert "Result 1" in alts
+    assert not any("red" in alt for alt in alts)
     app.button(key="open-cnn-irwnha-0").click().run()
     assert not app.exception
     assert "Same landmark" not in text(app)

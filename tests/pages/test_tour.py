@@ -147,3 +147,13 @@ def test_the_first_page_invites_to_the_tour_which_goes_on_and_back():
     assert leads(first) == {"Next": second}
     assert leads(second) == {"Previous": first, "Next": third}
     assert leads(STOPS[-1].name) == {"Previous": STOPS[-2].name}
+
+
+def test_the_list_of_the_tour_does_not_tell_a_class_that_guesses():
+    def told(**link):
+        app = AppTest.from_file(Path(__file__).parents[2] / "app.py", default_timeout=120)
+        app.query_params.update({"collection": "town"} | link)
+        return STOPS[0].sentence in [one.value for one in app.run().markdown]
+
+    assert told()
+    assert not told(hide="yes")

@@ -272,6 +272,7 @@ def _card(
         on_click=partial(open_result, method, rank),
         verdict=verdict,
         tip=tip,
+        alt=f"Result {rank + 1}" if search.hidden else "",
     )
     if search.judging:
         marking.show_buttons(

@@ -93,7 +93,8 @@ def show_tour(collection: Collection) -> None:
                 with st.container(horizontal=True, gap="small"):
                     _link_to_search(collection, stop, f"**{number} · {stop.title}**")
                     _link_to_steps(collection, stop)
-                st.markdown(stop.sentence)
+                if not state.hide:
+                    st.markdown(stop.sentence)
 
 
 def show_guide(
