@@ -14,7 +14,7 @@ from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
 from retrieval.index import Index
-from retrieval.index.milvus import MAX_HITS
+from retrieval.index.milvus_client import MAX_HITS
 from retrieval.methods.base import Method
 from retrieval.ranking import chain
 from retrieval.ranking.ranking import Query as RankingQuery

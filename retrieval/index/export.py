@@ -20,7 +20,7 @@ import numpy as np
 from retrieval.collections import Collection, ground_truth
 from retrieval.collections.metadata import Metadata
 from retrieval.errors import RetrievalError
-from retrieval.index import milvus, store_description
+from retrieval.index import milvus, milvus_client, store_description
 from retrieval.index.index import Index
 from retrieval.index.milvus import LONG_PATIENCE, Address
 
@@ -188,7 +188,7 @@ def _collection_of(address: Address) -> str | None:
 
 def _prepare(index: Index, address: Address, name: str) -> None:
     """Make the collection and its indexes where they are missing, and load it."""
-    types = milvus.library().DataType
+    types = milvus_client.library().DataType
     parameters = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
     if len(index) > EXACT:
         # Not for fewer: milvus-lite cannot open an inverted index that a kill has cut off.
@@ -247,7 +247,7 @@ def _count(address: Address, name: str, where: str = "") -> int:
     )
     try:
         return int(answer[0]["count(*)"])
-    except milvus.damage() as error:
+    except milvus_client.damage() as error:
         raise RetrievalError(
             f"The store {address} does not say how many rows it has; export again."
         ) from error

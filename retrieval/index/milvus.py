@@ -1,11 +1,10 @@
 """Addresses of Milvus collections, and calls to a server that may not answer.
 
-``pymilvus`` is imported at the first call, so that it is not needed for an index in a folder.
+``milvus_client`` has the client that makes them.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -13,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache, wraps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from retrieval import workers
 from retrieval.errors import RetrievalError
+from retrieval.index import milvus_client
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -33,16 +32,10 @@ LONG_PATIENCE = 120.0  # s that an export waits
 ABSENT = 100  # Milvus: there is no such collection
 NOT_LOADED = 101, 103  # Milvus: the collection is not in memory, or only in part
 AWAY = 2  # Milvus and its client: no connection
-MAX_HITS = 16_384  # rows of an answer, which is Milvus's own limit
-MAX_FIELDS = 100  # columns of an answer or a description, where we have six
-MAX_ANSWER = 10_000_000  # bytes of an answer; the client takes up to a hundred times the memory
-MAX_PAUSE = 2000  # ms between two attempts to connect; gRPC's own grow to two minutes
 
 _away: dict[str, float] = {}  # server → time until which it is not asked, as it did not answer
-_end: ContextVar[float] = ContextVar("end", default=math.inf)  # of the requests of a call
 # Server → s that a piece of work waited for it.
 _waited: ContextVar[Mapping[str, float]] = ContextVar("waited", default=MappingProxyType({}))
-_DAMAGE = AttributeError, LookupError, TypeError, ValueError  # of the client, by damaged answers
 _ADDRESS = re.compile(
     r"milvus(?P<tls>\+tls)?://(?P<host>[\w.-]+|\[[0-9a-fA-F:.]+\])(:(?P<port>\d{1,5}))?"
     r"/(?P<collection>[A-Za-z_][A-Za-z0-9_]{0,199})",
@@ -100,7 +93,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
     asked for as long again.
     Raises RetrievalError; see its subclasses in this module.
     """
-    library()
+    milvus_client.library()
     begun = time.monotonic()
     waited = 0.0
     if workers.in_slow_workers():
@@ -113,7 +106,7 @@ def call(address: Address, work: Callable[[MilvusClient, float], T], patience: f
         _away[address.server] = time.monotonic() + patience
         raise
     finally:
-        _end.set(math.inf)
+        milvus_client.END.set(math.inf)
         if (seconds := time.monotonic() - begun) > QUICK_PATIENCE:
             _waited.set({**_waited.get(), address.server: waited + seconds})
 
@@ -127,15 +120,16 @@ def _call(
         if workers.in_quick_workers():
             left = min(left, QUICK_PATIENCE)
         begun = time.monotonic()
-        _end.set(begun + left)
+        milvus_client.END.set(begun + left)
         try:
-            return work(_client(address.server, os.environ.get(TOKEN, ""), left), left)
-        except _DAMAGE as error:
+            token = os.environ.get(TOKEN, "")
+            return work(milvus_client.connected(address.server, token, left), left)
+        except milvus_client.DAMAGE as error:
             raise RetrievalError(
                 f"An answer of the store {address} is damaged; export the index again."
             ) from error
-        except _errors() as error:
-            code = _code(error)
+        except milvus_client.errors() as error:
+            code = milvus_client.code_of(error)
             # After a timeout the client may raise other errors, for example while loading.
             late = time.monotonic() - begun > 0.9 * left
             if late:
@@ -187,167 +181,14 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
     if code in NOT_LOADED:
         return NotLoadedError(f"The store has not loaded {address}; try again.")
     # Only the first line: the others mark the position of the error in a filter.
-    reason = str(getattr(error, "message", None) or _details(error)).strip().partition("\n")[0]
+    message = getattr(error, "message", None) or milvus_client.details_of(error)
+    reason = str(message).strip().partition("\n")[0]
     token = os.environ.get(TOKEN, "")
     if token:
         reason = reason.replace(token, "…")
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "auth" in reason.lower():
         return RetrievalError(f"The store {address} refuses the token in {TOKEN}, or wants one.")
     return RefusedError(address, reason[:300].rstrip(".?! "))
-
-
-def _code(error: Exception) -> Any:
-    """The code of an error: a number of Milvus, or the name of a gRPC status."""
-    code = getattr(error, "code", None)
-    code = code() if callable(code) else code
-    return getattr(code, "name", code)
-
-
-def _details(error: Exception) -> str:
-    details = getattr(error, "details", None)
-    return str(details() if callable(details) else error)
-
-
-@lru_cache(maxsize=1)
-def library():
-    """``pymilvus``. Raises RetrievalError with how to install it."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else gRPC writes to the terminal
-    try:
-        import pymilvus
-    except ImportError as error:
-        raise RetrievalError(
-            'A store needs the client of Milvus: pip install "pymilvus>=2.6,<4"'
-        ) from error
-    # Besides raising errors, it writes their tracebacks to the terminal.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
-    _limit_answers()
-    return pymilvus
-
-
-def _limit_answers() -> None:
-    """Give the client only what is used of an answer, with at most MAX_HITS rows and MAX_FIELDS.
-
-    The client makes objects for each row that an answer states, and a hostile one may state 10¹²
-    rows; and for each field, of which a description of 10 MB may have five million.
-    """
-    from pymilvus.grpc_gen import milvus_pb2_grpc
-
-    class Stub(milvus_pb2_grpc.MilvusServiceStub):
-        def __init__(self, channel):
-            super().__init__(channel)
-            ask = dict(vars(self))
-            for name in ("DescribeCollection", "Query", "Search", "LoadCollection"):
-                ask[name] = _once(ask[name])
-            self.LoadCollection = ask["LoadCollection"]
-            self.GetLoadingProgress = _once(ask["GetLoadingProgress"])
-            self.Search = lambda *args, **options: _hits(ask["Search"](*args, **options))
-            self.Query = lambda *args, **options: _rows(ask["Query"](*args, **options))
-            describing = ask["DescribeCollection"]
-            self.DescribeCollection = lambda *args, **options: _short(describing(*args, **options))
-
-    milvus_pb2_grpc.MilvusServiceStub = Stub
-
-
-def _once(ask: Callable[..., T]) -> Callable[..., T]:
-    """A request that is made once, and ends with the time of ``call``.
-
-    The client itself repeats it and connects anew, for as many seconds each time, and all its other
-    requests wait for that.
-    """
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
-    @wraps(ask)
-    def asked_once(*args: Any, **options: Any) -> T:
-        if (end := _end.get()) < math.inf:
-            options["timeout"] = max(end - time.monotonic(), 0.01)
-        try:
-            return ask(*args, **options)
-        except grpc.RpcError as error:
-            raise MilvusException(_code(error), _details(error)) from error
-
-    return asked_once
-
-
-def _hits(answer: Any) -> Any:
-    """Only the keys and similarities of an answer to a search, of at most MAX_HITS rows."""
-    results = answer.results
-    reduced = type(results)(
-        ids=results.ids,
-        scores=results.scores,
-        topks=[min(len(results.ids.int_id.data), MAX_HITS)],
-        primary_field_name=results.primary_field_name,
-    )
-    return type(answer)(status=answer.status, results=reduced)
-
-
-def _short(description: Any) -> Any:
-    """A description with at most MAX_FIELDS fields, and of each as many parameters."""
-    schema = description.schema
-    del schema.fields[MAX_FIELDS:], schema.functions[:], schema.struct_array_fields[:]
-    for field in schema.fields:
-        del field.type_params[MAX_FIELDS:], field.index_params[MAX_FIELDS:]
-    return description
-
-
-def _rows(answer: Any) -> Any:
-    """Only fields with at least a byte for each row, at most MAX_FIELDS; none where there are over
-    MAX_HITS rows."""
-    fields = [
-        field
-        for field in answer.fields_data[:MAX_FIELDS]
-        if field.HasField("scalars") or field.vectors.HasField("float_vector")
-    ]
-    if any(_length(field) > MAX_HITS for field in fields):
-        fields = []
-    for field in fields:
-        field.ClearField("valid_data")
-    return type(answer)(status=answer.status, fields_data=fields)
-
-
-def _length(field: Any) -> int:
-    """The number of rows of a field."""
-    if field.HasField("vectors"):
-        return len(field.vectors.float_vector.data) // max(field.vectors.dim, 1)
-    kind = field.scalars.WhichOneof("data")
-    return len(getattr(field.scalars, kind).data) if kind else 0
-
-
-def damage() -> tuple[type[Exception], ...]:
-    """The exceptions that a damaged answer causes when it is read.
-
-    The client decodes a row only when it is used, so its errors may also come after the call.
-    """
-    return *_DAMAGE, *_errors()
-
-
-@lru_cache(maxsize=1)
-def _errors() -> tuple[type[Exception], ...]:
-    import grpc
-    from pymilvus.exceptions import MilvusException
-
-    return MilvusException, grpc.RpcError
-
-
-@lru_cache(maxsize=16)
-def _clients(server: str, token: str, process: int) -> list[MilvusClient]:
-    """A list that ``_client`` fills with the client of a process; it is cached."""
-    return []
-
-
-def _client(server: str, token: str, timeout: float) -> MilvusClient:
-    """The connection to a server: one for each process, made when it is first needed."""
-    clients = _clients(server, token, os.getpid())
-    if not clients:
-        # The client sets the first without limit, with a str as key; one with bytes takes effect.
-        limits = {
-            b"grpc.max_receive_message_length": MAX_ANSWER,
-            b"grpc.max_reconnect_backoff_ms": MAX_PAUSE,
-        }
-        clients.append(
-            library().MilvusClient(server, token=token, timeout=timeout, grpc_options=limits)
-        )
-    return clients[0]
 
 
 def load(address: Address, collection: str, patience: float) -> None:

@@ -26,7 +26,7 @@ from retrieval.collections import metadata_filter
 from retrieval.collections.collection import PRECOMPUTED
 from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
-from retrieval.index import layout, milvus, store_folders
+from retrieval.index import layout, milvus, milvus_client, store_folders
 from retrieval.index.index import Excerpt, Index
 from retrieval.index.milvus import AbsentError, Address, NotLoadedError, RefusedError
 from retrieval.index.store_description import FIELDS, Description, describe
@@ -180,7 +180,7 @@ class StoredIndex(Index):
             }
         missing = [position for position in positions if position not in rows]
         size = 0
-        step = min(CHUNK, max(milvus.MAX_ANSWER // (4 * self.width + ROW), 1))
+        step = min(CHUNK, max(milvus_client.MAX_ANSWER // (4 * self.width + ROW), 1))
         for start in range(0, len(missing), step):
             chunk = missing[start : start + step]
             results = self._call(
@@ -214,7 +214,7 @@ class StoredIndex(Index):
         """Refuses answers without the fields that were asked for, and those that do not decode."""
         try:
             yield
-        except milvus.damage() as error:
+        except milvus_client.damage() as error:
             raise self._damaged() from error
 
     def _damaged(self) -> RetrievalError:

@@ -10,7 +10,7 @@ import numpy as np
 from retrieval import images, index
 from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
-from retrieval.index import milvus as milvus_module
+from retrieval.index import milvus_client
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def cli(*arguments, **environment):
 
 
 def client(server):
-    return milvus_module.library().MilvusClient(f"http://127.0.0.1:{server.port}")
+    return milvus_client.library().MilvusClient(f"http://127.0.0.1:{server.port}")
 
 
 def picture(root, name):

@@ -22,7 +22,7 @@ from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import queries, runs
 from retrieval.index import milvus as milvus_module
-from retrieval.index import store_description, store_folders, stored
+from retrieval.index import milvus_client, store_description, store_folders, stored
 from retrieval.index.export import export
 from retrieval.index.milvus import AbsentError, Address
 from retrieval.ranking.search import rank_picture
@@ -282,8 +282,8 @@ def test_an_answer_to_a_search_holds_no_vectors(opened, exported, pictures, monk
     """milvus-lite sent them too: 5000 results of 512 numbers were over the limit of an answer, so
     that no larger index in it could be evaluated."""
     sizes = []
-    hits = milvus_module._hits
-    monkeypatch.setattr(milvus_module, "_hits", lambda a: sizes.append(a.ByteSize()) or hits(a))
+    hits = milvus_client._hits
+    monkeypatch.setattr(milvus_client, "_hits", lambda a: sizes.append(a.ByteSize()) or hits(a))
     rank_picture(opened, Thumbnail(), picture(pictures, "a.png"), top=5)
     assert sizes
     assert sizes[0] < 50 * len(exported)

@@ -19,7 +19,7 @@ from store_helpers import cli
 
 from retrieval import index
 from retrieval.errors import RetrievalError
-from retrieval.index import milvus
+from retrieval.index import milvus, milvus_client
 from retrieval.index.milvus import Address, AwayError
 from retrieval.workers import Workers
 
@@ -253,19 +253,19 @@ def test_more_rows_than_milvus_gives_at_once_are_not_read():
 
     search, query = milvus_pb2.SearchResults(), milvus_pb2.QueryResults()
     search.results.ids.int_id.data.extend([1] * 50_000)
-    assert milvus._hits(search).results.topks == [milvus.MAX_HITS]
+    assert milvus_client._hits(search).results.topks == [milvus_client.MAX_HITS]
     position = query.fields_data.add(field_name="position", type="Int64")
     for values in (position.scalars.long_data, position.scalars.bool_data):
-        values.data.extend([1] * milvus.MAX_HITS)
-        assert milvus._rows(query).fields_data
+        values.data.extend([1] * milvus_client.MAX_HITS)
+        assert milvus_client._rows(query).fields_data
         values.data.append(1)
-        assert not milvus._rows(query).fields_data
+        assert not milvus_client._rows(query).fields_data
     vectors = position.vectors
     vectors.dim = 2
-    vectors.float_vector.data.extend([1.0] * 2 * milvus.MAX_HITS)
-    assert milvus._rows(query).fields_data
+    vectors.float_vector.data.extend([1.0] * 2 * milvus_client.MAX_HITS)
+    assert milvus_client._rows(query).fields_data
     vectors.dim = 1
-    assert not milvus._rows(query).fields_data
+    assert not milvus_client._rows(query).fields_data
 
 
 def test_fields_without_number():
@@ -275,16 +275,16 @@ def test_fields_without_number():
 
     query, description = milvus_pb2.QueryResults(), milvus_pb2.DescribeCollectionResponse()
     schema = description.schema
-    for _ in range(2 * milvus.MAX_FIELDS):
+    for _ in range(2 * milvus_client.MAX_FIELDS):
         query.fields_data.add().scalars.long_data.data.append(1)
         for part in (schema.fields, schema.functions, schema.struct_array_fields):
             part.add()
         for params in (schema.fields[0].type_params, schema.fields[0].index_params):
             params.add()
-    assert len(milvus._rows(query).fields_data) == milvus.MAX_FIELDS
-    milvus._short(description)
+    assert len(milvus_client._rows(query).fields_data) == milvus_client.MAX_FIELDS
+    milvus_client._short(description)
     lists = (schema.fields, schema.fields[0].type_params, schema.fields[0].index_params)
-    assert [len(part) for part in lists] == [milvus.MAX_FIELDS] * 3
+    assert [len(part) for part in lists] == [milvus_client.MAX_FIELDS] * 3
     assert not schema.functions
     assert not schema.struct_array_fields
 
@@ -308,7 +308,7 @@ def test_a_description_of_fields_without_number():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        milvus.library()
+        milvus_client.library()
         tracemalloc.start()
         with pytest.raises(RetrievalError, match="not an index of this program"):
             index.load(f"milvus://127.0.0.1:{port}/x")

@@ -8,7 +8,7 @@ from store_helpers import client, collections_of, content, wanted
 from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus as milvus_module
-from retrieval.index import store_description
+from retrieval.index import milvus_client, store_description
 from retrieval.index import stored as stored_module
 from retrieval.index.export import export
 
@@ -110,7 +110,7 @@ def test_rows_and_hits_that_are_none_of_the_index(
     def change(rows):
         return [{} if missing else {**row, "position": position} for row in rows]
 
-    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, change))
+    monkeypatch.setattr(milvus_client, "connected", lambda *args: Lying(real, change))
     asks = (
         lambda: opened.shortlist(exported.arrays["descriptors"][0], 5),
         lambda: opened.first(5),
@@ -131,9 +131,9 @@ def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch, in_met
         yield rows[0]
         if in_metadata:
             raise AttributeError("'float' object has no attribute 'items'")
-        raise milvus_module.library().exceptions.ParamError(message="a vector of no numbers")
+        raise milvus_client.library().exceptions.ParamError(message="a vector of no numbers")
 
-    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, change))
+    monkeypatch.setattr(milvus_client, "connected", lambda *args: Lying(real, change))
     with pytest.raises(RetrievalError, match=r"A row of .* is damaged; export the index again"):
         opened.first(5)
 
@@ -141,9 +141,9 @@ def test_rows_that_the_client_cannot_decode(milvus, address, monkeypatch, in_met
 def test_a_description_that_the_client_cannot_use(address, monkeypatch):
     """It asks for it before a query. One without a primary key ended in a traceback."""
     opened = index.load(str(address))
-    refuse = milvus_module.library().MilvusClient._pack_pks_expr
+    refuse = milvus_client.library().MilvusClient._pack_pks_expr
     monkeypatch.setattr(
-        milvus_module.library().MilvusClient,
+        milvus_client.library().MilvusClient,
         "_pack_pks_expr",
         lambda self, description, keys: refuse(self, {"fields": []}, keys),
     )
@@ -154,13 +154,13 @@ def test_a_description_that_the_client_cannot_use(address, monkeypatch):
 def test_a_picture_that_a_store_has_twice_or_no_more(milvus, address, monkeypatch, exported):
     real, name = client(milvus), exported.names[0]
     monkeypatch.setattr(
-        milvus_module,
-        "_client",
+        milvus_client,
+        "connected",
         lambda *args: Lying(real, lambda rows: [{**row, "name": name} for row in rows]),
     )
     with pytest.raises(RetrievalError, match="has a picture twice; export the index again"):
         index.load(str(address)).first(5)
-    monkeypatch.setattr(milvus_module, "_client", lambda *args: Lying(real, lambda rows: []))
+    monkeypatch.setattr(milvus_client, "connected", lambda *args: Lying(real, lambda rows: []))
     with pytest.raises(RetrievalError, match=r"has no picture .* any more; search again"):
         index.load(str(address)).holding(name)
 

@@ -29,6 +29,7 @@ from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import export as export_module
 from retrieval.index import milvus as milvus_module
+from retrieval.index import milvus_client
 from retrieval.index.export import export, landmarks
 from retrieval.index.milvus import AbsentError, Address, AwayError
 from retrieval.ranking.search import rank_picture
@@ -45,7 +46,7 @@ def test_an_export_done_twice_writes_once(milvus, exported, address, metadata):
 def test_a_store_that_does_not_say_how_many_rows_it_has(monkeypatch):
     """A table without rows, or one that does not decode, ended in a traceback."""
     pytest.importorskip("pymilvus")
-    wrong = milvus_module.library().exceptions.ParamError(message="no rows")
+    wrong = milvus_client.library().exceptions.ParamError(message="no rows")
 
     class Undecoded:
         def __getitem__(self, row):
@@ -53,7 +54,7 @@ def test_a_store_that_does_not_say_how_many_rows_it_has(monkeypatch):
 
     for answer in ([], [{}], [{"count(*)": "x"}], Undecoded()):
         asked = SimpleNamespace(query=lambda *args, answer=answer, **options: answer)
-        monkeypatch.setattr(milvus_module, "_client", lambda *args, asked=asked: asked)
+        monkeypatch.setattr(milvus_client, "connected", lambda *args, asked=asked: asked)
         with pytest.raises(RetrievalError, match="does not say how many rows it has"):
             export_module._count(Address("host", 1, "x"), "x")
 
