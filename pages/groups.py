@@ -110,17 +110,6 @@ if method is None:
     else:
         notices.no_index(collection, "cnn-irwnha")
     st.stop()
-wanted = state.setdefault("groups-found", set())
-if name not in wanted:
-    st.button(
-        "Find groups",
-        type="primary",
-        icon=":material/stacks:",
-        key="groups-find",
-        on_click=wanted.add,
-        args=(name,),
-    )
-    st.stop()
 path = paths[method]
 with notices.errors_shown():
     opened = loaders.index_of(path, collection)
@@ -132,8 +121,22 @@ with notices.errors_shown():
             f"python -m retrieval groups {os.path.relpath(path)} --csv groups.csv", language="sh"
         )
         st.stop()
+confirmed = groups.load(opened)
+wanted = state.setdefault("groups-found", set())
+if confirmed is None and name not in wanted:
+    st.button(
+        "Find groups",
+        type="primary",
+        icon=":material/stacks:",
+        key="groups-find",
+        on_click=wanted.add,
+        args=(name,),
+    )
+    st.stop()
+if confirmed is None:
+    confirmed = find_pairs(path, collection)
+with notices.errors_shown():
     opened = opened.first(len(opened))
-confirmed = find_pairs(path, collection)
 pairs = [pair for pair in confirmed if pair.inliers >= min_inliers]
 sets = groups.grouped(pairs)
 inside = sum(len(group.positions) for group in sets)

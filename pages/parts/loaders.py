@@ -262,14 +262,14 @@ def decoded(source: Path | bytes) -> Image.Image:
 def confirmed_pairs(
     path: Path, collection: Collection, progress: Callable[[int, int], None]
 ) -> list[groups.Pair]:
-    """All pairs of similar pictures of an index that geometry confirms.
+    """All pairs of similar pictures of an index that geometry confirms; kept beside the index.
 
     progress(done, total): called with numbers of pictures. The page warns where some pictures could
     not be compared. Raises RetrievalError where there is no pair then.
     """
     index_key = file_key(path / "manifest.json")
-    opened = index_of(path, collection)
-    opened = opened.first(len(opened))
+    whole = index_of(path, collection)
+    opened = whole.first(len(whole))
     database = verifiers.DatabaseFeatures(opened, collection)
 
     def compare(batch: range) -> tuple[list[groups.Pair], str]:
@@ -286,6 +286,8 @@ def confirmed_pairs(
         raise RetrievalError(note)
     if note:
         st.warning(plain(note), icon=":material/warning:")
+    else:
+        groups.keep(whole, pairs)
     return pairs
 
 

@@ -6,11 +6,16 @@ import argparse
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retrieval import files
 from retrieval.cli.arguments import command, positive
 from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
+
+if TYPE_CHECKING:
+    from retrieval.index import Index
+    from retrieval.ranking.groups import Pair
 
 
 def add(commands) -> None:
@@ -28,10 +33,8 @@ def add(commands) -> None:
 def _groups(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
     from retrieval.collections.credits import table
-    from retrieval.index.finding import collection_of
     from retrieval.ranking import groups
     from retrieval.ranking.verification import MIN_INLIERS
-    from retrieval.ranking.verifiers import DatabaseFeatures
 
     min_inliers = groups.CONNECTED if args.inliers is None else args.inliers
     if min_inliers < MIN_INLIERS:
@@ -42,19 +45,9 @@ def _groups(args: argparse.Namespace) -> None:
     if args.csv:
         files.check_writable(args.csv.parent, "table")
     index = indexes.load(args.index)
-    collection = None
-    with suppress(RetrievalError):  # the features of its pictures may lie beside the index
-        collection = collection_of(index)
-    database = DatabaseFeatures(index, collection)
-    pairs: list[groups.Pair] = []
-    with Bar(len(index)) as bar:
-        for position, name in enumerate(index.names):
-            pairs += groups.pairs_of(index, database, [position])
-            bar.update(position + 1, len(index), name)
-    if database.note:
-        if not pairs:
-            raise RetrievalError(database.note)
-        print(printable(f"note: {database.note}"), file=sys.stderr)
+    pairs = groups.load(index)
+    if pairs is None:
+        pairs = _compared(index)
     connected = groups.grouped(pair for pair in pairs if pair.inliers >= min_inliers)
     rows = groups.rows(connected, index.names)
     if args.csv:
@@ -65,3 +58,27 @@ def _groups(args: argparse.Namespace) -> None:
         print(printable(f"{row['group']:5} {row['picture']}"))
     many = "1 group" if len(connected) == 1 else f"{len(connected)} groups"
     print(f"{many} with {len(rows)} of {len(index)} pictures")
+
+
+def _compared(index: Index) -> list[Pair]:
+    """The confirmed pairs of an index, kept beside it unless some pictures were left out."""
+    from retrieval.index.finding import collection_of
+    from retrieval.ranking import groups
+    from retrieval.ranking.verifiers import DatabaseFeatures
+
+    collection = None
+    with suppress(RetrievalError):  # the features of its pictures may lie beside the index
+        collection = collection_of(index)
+    database = DatabaseFeatures(index, collection)
+    pairs: list[Pair] = []
+    with Bar(len(index)) as bar:
+        for position, name in enumerate(index.names):
+            pairs += groups.pairs_of(index, database, [position])
+            bar.update(position + 1, len(index), name)
+    if not database.note:
+        groups.keep(index, pairs)
+    elif pairs:
+        print(printable(f"note: {database.note}"), file=sys.stderr)
+    else:
+        raise RetrievalError(database.note)
+    return pairs

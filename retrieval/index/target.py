@@ -25,8 +25,9 @@ from retrieval.index.layout import Part
 
 # Files in the folder of an index: its own, what is computed from it, and those of the system.
 FILES = (
-    *("manifest.json", "images.json", "queries.npy", "neighbours.npz", "ablation.npz"),
-    *("evaluation*.json", "evaluation*.npz", "*.new", ".*", "Thumbs.db", "desktop.ini"),
+    *("manifest.json", "images.json", "queries.npy", "neighbours.npz", "groups.npz"),
+    *("ablation.npz", "evaluation*.json", "evaluation*.npz"),
+    *("*.new", ".*", "Thumbs.db", "desktop.ini"),
     *(f"{name}.npy" for types in layout.ARRAYS.values() for name in types),
     *(f"{name}.npy" for kind in approximate.KINDS.values() for name in kind.types),
 )

@@ -4,18 +4,26 @@ Each picture is compared with its nearest pictures. Where geometry confirms a pa
 ``geometry`` does: XFeat, a homography, enough inliers), both belong to one group. So a group is a
 connected component, as in Philbin and Zisserman, "Object Mining Using a Matching Graph on Very
 Large Image Collections", ICVGIP 2008.
+
+``groups.npz`` beside an index keeps the confirmed pairs, which take minutes to compute.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from retrieval import files
+from retrieval.errors import RetrievalError
 from retrieval.index import Index
+from retrieval.networks import checkpoints
 from retrieval.ranking.verification import MIN_INLIERS, xfeat_pair
-from retrieval.ranking.verifiers import DatabaseFeatures
+from retrieval.ranking.verifiers import QUERY_KEYPOINTS, DatabaseFeatures
+
+FILE = "groups.npz"
 
 NEAR = 10  # nearest pictures that each picture is compared with
 # Inliers that connect two pictures: more than a re-ranker needs, for one wrong pair joins groups.
@@ -74,6 +82,61 @@ def pairs_of(index: Index, database: DatabaseFeatures, positions: Sequence[int])
                 share = verified.count / min(len(features), len(candidate))
                 pairs.append(Pair(first, second, verified.count, share))
     return pairs
+
+
+def keep(index: Index, pairs: Sequence[Pair]) -> None:
+    """Keep all confirmed pairs of an index beside it.
+
+    Where the folder cannot be written, they are computed again next time.
+    """
+    ends = np.array([pair[:2] for pair in pairs], np.int32).reshape(-1, 2)
+    with contextlib.suppress(OSError), files.replacing(index.path / FILE) as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            ends=ends,
+            inliers=np.array([pair.inliers for pair in pairs], np.int32),
+            share=np.array([pair.share for pair in pairs], np.float64),
+            made_from=np.array(_made_from(index)),
+        )
+
+
+def load(index: Index) -> list[Pair] | None:
+    """The confirmed pairs that are kept beside an index; None where none fit.
+
+    Those of an earlier index or another XFeat do not fit, nor does a damaged file.
+    """
+    path, max_bytes = index.path / FILE, len(index) * NEAR * 20 + 10_000
+    try:
+        ends, inliers, share, made_from = (
+            files.read_array(path, key, max_bytes)
+            for key in ("ends", "inliers", "share", "made_from")
+        )
+    except RetrievalError:
+        return None
+    count = len(inliers) if inliers.ndim == 1 else -1
+    valid = (
+        str(made_from) == _made_from(index)
+        and ends.shape == (count, 2)
+        and share.shape == (count,)
+        and ends.dtype == inliers.dtype == np.int32
+        and share.dtype == np.float64
+        and ((ends >= 0) & (ends < len(index))).all()
+        and (ends[:, 0] != ends[:, 1]).all()
+        and ((inliers >= MIN_INLIERS) & (inliers <= QUERY_KEYPOINTS)).all()
+        and ((share > 0) & (share <= 1)).all()
+    )
+    if not valid:
+        return None
+    return [
+        Pair(*pair) for pair in zip(*ends.T.tolist(), inliers.tolist(), share.tolist(), strict=True)
+    ]
+
+
+def _made_from(index: Index) -> str:
+    """What the confirmed pairs of an index depend on."""
+    xfeat = checkpoints.REGISTRY["xfeat"].sha256
+    return f"index {index.manifest['sha256']}, XFeat {xfeat}, {NEAR} nearest"
 
 
 def grouped(pairs: Iterable[Pair]) -> list[Group]:

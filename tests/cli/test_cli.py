@@ -661,6 +661,9 @@ def test_groups_of_an_index(run, refused, indexes, tmp_path):
     assert code == 0
     assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")
     assert (tmp_path / "g.csv").read_text("utf-8-sig").startswith("group,picture,inliers")
+    with pytest.MonkeyPatch.context() as patch:  # the second time nothing is compared
+        patch.setattr("retrieval.ranking.groups.pairs_of", None)
+        assert run("groups", indexes["sir"].path, "--inliers", 20)[1] == text
 
 
 def test_stopped_while_modules_are_loaded():

@@ -11,6 +11,7 @@ from pages.parts import loaders
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
+from retrieval.ranking import groups
 from retrieval.ranking.groups import Pair
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def page(monkeypatch):
     pairs = [Pair(0, 1, 25, 0.1), Pair(1, 2, 14, 0.05), Pair(30, 31, 200, 0.8)]
+    monkeypatch.setattr(groups, "load", lambda index: None)
     monkeypatch.setattr(loaders, "confirmed_pairs", lambda path, collection, progress: pairs)
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     app.switch_page("pages/groups.py").run()
@@ -31,6 +33,15 @@ def page(monkeypatch):
 
 def headings(app):
     return [one.value for one in app.markdown if one.value.startswith("**Group")]
+
+
+def test_groups_of_the_embedded_collection_are_there_at_once():
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.switch_page("pages/groups.py").run()
+    assert not app.exception
+    assert "groups-find" not in [one.key for one in app.button]
+    assert len(headings(app)) == 10
+    assert any("from" in one.value and "connected pairs" in one.value for one in app.markdown)
 
 
 def test_nearly_equal_views_first_and_stricter_or_looser(page):
@@ -100,13 +111,26 @@ def test_groups_without_some_of_the_pictures_say_so(tmp_path, drawn, monkeypatch
     drawn(1, (320, 240)).save(folder / "b.jpg")
     drawn(2, (320, 240)).save(folder / "c.png")
     collection = open_collection(folder)
-    path = index.build(collection, methods.load("sir", size=64), tmp_path / "index").path
-    (folder / "c.png").unlink()
+    built = index.build(collection, methods.load("sir", size=64), tmp_path / "index")
+    (folder / "c.png").rename(tmp_path / "c.png")
     said = []
     monkeypatch.setattr(loaders.st, "warning", lambda text, icon: said.append(text))
-    [pair] = loaders.confirmed_pairs(path, collection, lambda done, total: None)
+    [pair] = loaders.confirmed_pairs(built.path, collection, lambda done, total: None)
     assert (pair.first, pair.second) == (0, 1)
     assert "could not be compared" in said[0]
+    assert groups.load(built) is None  # they would stand without c.png when it is back
+
+
+def test_pairs_are_kept_beside_the_index(tmp_path, drawn):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    drawn(1, (320, 240)).save(folder / "a.png")
+    drawn(1, (320, 240)).save(folder / "b.jpg")
+    collection = open_collection(folder)
+    built = index.build(collection, methods.load("sir", size=64), tmp_path / "index")
+    pairs = loaders.confirmed_pairs(built.path, collection, lambda done, total: None)
+    assert len(pairs) == 1
+    assert groups.load(built) == pairs
 
 
 def test_a_link_brings_collection_and_inliers():

@@ -2,12 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from attack.indexes import edit, forge
 from PIL import Image
 
 from retrieval import index, methods
-from retrieval.collections import Collection
+from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.ranking import groups
 from retrieval.ranking.groups import Pair
 from retrieval.ranking.verifiers import DatabaseFeatures, xfeat
@@ -57,6 +58,72 @@ def test_copies_and_parts_are_found(copies):
     names = [{opened.names[position] for position in group.positions} for group in found]
     assert names == [{"0.png", "copy.jpg"}, {"1.png", "part.png"}]
     assert found[0].pairs[0].share >= groups.SAME_VIEW
+
+
+@pytest.mark.parametrize("pairs", [[Pair(0, 3, 30, 0.2), Pair(5, 1, 12, 1 / 3)], []])
+def test_pairs_are_kept_with_their_index(copies, tmp_path, pairs):
+    built, collection = copies
+    shutil.copytree(built.path, tmp_path / "index")
+    opened = index.load(tmp_path / "index")
+    assert groups.load(opened) is None
+    groups.keep(opened, pairs)
+    assert groups.load(opened) == pairs
+    files = opened.path / groups.FILE, tmp_path / "kept"
+    shutil.copy(*files)
+    (collection.root / "copy.jpg").rename(tmp_path / "copy.jpg")
+    smaller = Collection("copies", "Copies", collection.root, collection.names[:-2])
+    other = index.build(smaller, methods.for_index(built), tmp_path / "other")
+    (tmp_path / "copy.jpg").rename(collection.root / "copy.jpg")
+    shutil.copy(files[1], other.path / groups.FILE)
+    assert groups.load(other) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ends": np.array([[0, 6]], np.int32)},
+        {"ends": np.array([[-1, 2]], np.int32)},
+        {"ends": np.array([[2, 2]], np.int32)},
+        {"ends": np.array([[1.0, 2.0]])},
+        {"ends": np.array([[1, 2, 3]], np.int32)},
+        {"inliers": np.array([11], np.int32)},
+        {"inliers": np.array([2**31 - 1], np.int32)},
+        {"inliers": np.array(30, np.int32)},
+        {"inliers": np.array([[30]], np.int32)},
+        {"inliers": np.array([30, 30], np.int32)},
+        {"share": np.array([np.nan])},
+        {"share": np.array([1.5])},
+        {"share": np.array([0.5], np.float16)},
+        {"made_from": np.array(["another", "text"])},
+        {"ends": np.zeros((5000, 2), np.int32)},
+    ],
+)
+def test_pairs_of_a_stranger_are_computed_again(copies, tmp_path, change):
+    shutil.copytree(copies[0].path, tmp_path / "index")
+    opened = index.load(tmp_path / "index")
+    groups.keep(opened, [Pair(0, 3, 30, 0.2)])
+    path = opened.path / groups.FILE
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    np.savez(path, **arrays)
+    assert groups.load(opened) == [Pair(0, 3, 30, 0.2)]
+    np.savez(path, **arrays | change)
+    assert groups.load(opened) is None
+
+
+@pytest.mark.skipif(not (PRECOMPUTED / "town" / "gem-lite0").is_dir(), reason="town is not here")
+def test_the_kept_pairs_of_town_are_those_that_are_found():
+    opened = index.load(PRECOMPUTED / "town" / "gem-lite0")
+    kept = groups.load(opened)
+    assert kept is not None
+    some = range(0, len(opened), 20)
+    found = groups.pairs_of(opened, DatabaseFeatures(opened, None), some)
+    assert len(found) > 20
+    # Another OpenCV may count some inliers more or less, and so find other pairs near the limit.
+    sure = [{pair[:2] for pair in pairs if pair.inliers >= 25} for pairs in (kept, found)]
+    all_of = [{pair[:2] for pair in pairs if pair.first in some} for pairs in (kept, found)]
+    assert sure[1] <= all_of[0]
+    assert {ends for ends in sure[0] if ends[0] in some} <= all_of[1]
 
 
 def test_an_index_made_without_pictures_has_no_groups(copies, tmp_path):
