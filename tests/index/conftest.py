@@ -1,6 +1,7 @@
 """Pictures and where to index them; an index to put into a store."""
 
 import pytest
+from index_folders import Stopped, Stopping, build
 from stubs import Thumbnail, paint
 
 from retrieval import index
@@ -41,6 +42,16 @@ def photos(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "indexes" / "one"
+
+
+@pytest.fixture
+def unfinished(photos, out):
+    """The working folder of a build that was stopped after two pictures."""
+    with pytest.raises(Stopped):
+        build(photos, out, Stopping())
+    assert not out.exists()
+    (work,) = out.parent.iterdir()
+    return work
 
 
 @pytest.fixture(scope="session")

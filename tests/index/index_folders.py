@@ -1,4 +1,4 @@
-"""Indexes in folders: built, and compared."""
+"""Indexes in folders: built, stopped, and compared."""
 
 from pathlib import Path
 
@@ -11,6 +11,19 @@ from retrieval.collections import open_collection
 
 def build(folder, out, method=None, **options):
     return index.build(open_collection(folder), method or Thumbnail(), out, **options)
+
+
+class Stopped(Exception):
+    pass
+
+
+class Stopping(Thumbnail):
+    """Stops before its third picture."""
+
+    def describe(self, picture, box=None):
+        if len(self.described) == 2:
+            raise Stopped
+        return super().describe(picture, box)
 
 
 def snapshot(path):

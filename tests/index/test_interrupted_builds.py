@@ -1,4 +1,4 @@
-"""Builds that are killed, stopped, run twice at once or meet a full disk, and their readers."""
+"""Builds that are killed, stopped, run twice at once or meet a full disk."""
 
 import json
 import os
@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import zlib
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
@@ -15,13 +13,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from index_folders import build, same, snapshot
+from index_folders import Stopped, build, same, snapshot
 from stubs import Thumbnail, paint, refused
 
-from retrieval import images, index
+from retrieval import images
 from retrieval.collections import Collection
-from retrieval.errors import RetrievalError
-from retrieval.index import builder, checks, journal, layout, loading
+from retrieval.index import builder
 
 SLOW = """
 import sys, time
@@ -153,149 +150,6 @@ def test_an_unfinished_build_outlives_a_disk_that_is_not_there(photos, unfinishe
     assert len(method.described) == 3, "the finished two are not described again"
 
 
-class Stopped(Exception):
-    pass
-
-
-class Stopping(Thumbnail):
-    """Stops before its third picture."""
-
-    def describe(self, picture, box=None):
-        if len(self.described) == 2:
-            raise Stopped
-        return super().describe(picture, box)
-
-
-@pytest.fixture
-def unfinished(photos, out):
-    """The working folder of a build that was stopped after two pictures."""
-    with pytest.raises(Stopped):
-        build(photos, out, Stopping())
-    assert not out.exists()
-    (work,) = out.parent.iterdir()
-    return work
-
-
-def append(path, data):
-    with open(path, "ab") as file:
-        file.write(data)
-
-
-def cut(path, count):
-    with open(path, "r+b") as file:
-        file.truncate(path.stat().st_size - count)
-
-
-def line(**changes):
-    """A line of a journal that says nothing of what it should, for no bytes at all."""
-    return json.dumps({"name": "x.png", "bytes": 0, "crc32": 0} | changes).encode() + b"\n"
-
-
-def endless(work, size):
-    append(work / "journal.jsonl", line(bytes=size))
-    os.truncate(work / "features.bin", 2**40)
-
-
-def much(work):
-    """Some kilobytes, packed, that say rightly what 100 GB of nothing are: six minutes."""
-    entry = json.loads((work / "journal.jsonl").read_bytes().splitlines()[0])
-    nothing = bytes(1_000_000)
-    entry |= {"bytes": len(nothing), "crc32": zlib.crc32(nothing), "name": "x.png"}
-    (work / "journal.jsonl").write_bytes((json.dumps(entry) + "\n").encode() * 100_000)
-    os.truncate(work / "features.bin", 0)
-    os.truncate(work / "features.bin", 10**11)
-
-
-def change_last(work, cut=0, **changes):
-    """Change what the last line of a journal says, or its features, with a checksum that fits."""
-    *before, last = (work / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    entry = json.loads(last)
-    data = (work / "features.bin").read_bytes()
-    data = data[: len(data) - cut]
-    size = entry["bytes"] - cut
-    entry |= {"bytes": size, "crc32": zlib.crc32(data[len(data) - size :])} | changes
-    (work / "journal.jsonl").write_bytes(b"".join(before) + json.dumps(entry).encode() + b"\n")
-    (work / "features.bin").write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("damage", "again"),
-    [
-        (lambda work: None, 3),
-        (lambda work: change_last(work), 3),
-        (lambda work: change_last(work, width="wide"), 4),
-        (lambda work: change_last(work, height=0), 4),
-        (lambda work: change_last(work, rows=None), 4),
-        (lambda work: change_last(work, sha256=5), 4),
-        (lambda work: change_last(work, reason=5), 4),
-        (lambda work: change_last(work, cut=1), 4),
-        (lambda work: change_last(work, cut=2), 4),
-        (lambda work: append(work / "journal.jsonl", b'{"name": "sub/d.p'), 3),
-        (lambda work: append(work / "journal.jsonl", b"\xff\0garbage\n[]\n"), 3),
-        (lambda work: append(work / "journal.jsonl", b"[" * 100_000 + b"\n"), 3),
-        (lambda work: append(work / "journal.jsonl", line(bytes=10**15)), 3),
-        (lambda work: append(work / "journal.jsonl", line(bytes=10**40)), 3),
-        (lambda work: append(work / "journal.jsonl", line(name=[])), 3),
-        (lambda work: append(work / "journal.jsonl", line()), 3),
-        (lambda work: append(work / "features.bin", b"half a feature"), 3),
-        (lambda work: cut(work / "journal.jsonl", 5), 4),
-        (lambda work: cut(work / "features.bin", 5), 4),
-        (lambda work: (work / "features.bin").write_bytes(b"x" * 500), 5),
-        (lambda work: (work / "features.bin").unlink(), 5),
-        (lambda work: (work / "journal.jsonl").unlink(), 5),
-        (lambda work: (work / "identity.json").write_text("{"), 5),
-        (lambda work: (work / "identity.json").write_bytes(b"\xff"), 5),
-        # A tar of a kilobyte brings a terabyte of nothing.
-        (lambda work: os.truncate(work / "identity.json", 2**40), 5),
-        (lambda work: os.truncate(work / "journal.jsonl", 2**40), 3),
-        (lambda work: endless(work, -1), 3),
-        (lambda work: endless(work, 2**39), 3),
-        (much, 5),
-        (lambda work: append(work / "journal.jsonl", line(name="a\0/b", sha256="", reason="")), 3),
-        (
-            lambda work: append(
-                work / "journal.jsonl", line(name="\ud800/b", sha256="", reason="")
-            ),
-            3,
-        ),
-    ],
-)
-def test_a_damaged_journal_costs_no_more_than_its_end(photos, out, unfinished, damage, again):
-    damage(unfinished)
-    method = Thumbnail()
-    resumed = build(photos, out, method)
-    assert len(method.described) == again
-    same(resumed, build(photos, out.with_name("fresh")))
-    assert sorted(path.name for path in out.parent.iterdir()) == ["fresh", "one"]
-
-
-def test_more_pictures_than_an_index_can_hold(photos, out, unfinished, monkeypatch):
-    monkeypatch.setattr(checks, "MAX_IMAGES", 700)
-    method = Thumbnail()
-    refused("5 pictures are too many for one index", build, photos, out, method)
-    assert not method.described
-    monkeypatch.setattr(checks, "OWN_ENTRY", 0)
-    refused("images.json .* is too large", build, photos, out, method)
-    assert not out.exists()
-    monkeypatch.undo()
-    again = Thumbnail()
-    assert len(build(photos, out, again)) == 5
-    assert not again.described
-
-
-@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin"])
-def test_stopped_and_damaged_twice(photos, out, unfinished, name):
-    """What is written after the damage must be found again."""
-    append(unfinished / name, b'{"name": "half a line')
-    with pytest.raises(Stopped):
-        build(photos, out, Stopping())
-    append(unfinished / name, b"more garbage\n")
-    method = Thumbnail()
-    resumed = build(photos, out, method)
-    assert len(method.described) == 1
-    same(resumed, build(photos, out.with_name("fresh")))
-
-
 def test_an_unfinished_build_with_other_settings_is_neither_used_nor_lost(photos, out, unfinished):
     refused("unfinished build with another method or other settings",
             build, photos, out, Thumbnail(size=8))  # fmt: skip
@@ -388,94 +242,6 @@ def test_a_build_that_is_stopped_while_it_cleans_up(photos, out, monkeypatch):
     assert len(deleted) == 6  # the new index, in three files, and the journal, in three
 
 
-def test_a_reader_between_the_two_renames(photos, out):
-    before = build(photos, out)
-    old = out.with_name("one.building") / "index.old"
-    old.parent.mkdir()
-    out.rename(old)
-    timer = threading.Timer(0.2, old.rename, [out])
-    timer.start()
-    same(index.load(out), before)
-    timer.join()
-
-
-def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):
-    """Its checksums were those of the old one, its vectors those of the new."""
-    before = build(photos, out)
-    paint(photos / "a.png", 77)
-    new = build(photos, out.with_name("two"))
-    opened = loading._open_array
-
-    def replaced(path):
-        if new.path.exists():
-            shutil.rmtree(out)
-            new.path.rename(out)
-        return opened(path)
-
-    monkeypatch.setattr(loading, "_open_array", replaced)
-    found = index.load(out)
-    same(found, new)
-    assert found.manifest == new.manifest != before.manifest
-
-
-def test_an_index_that_is_always_replaced(photos, out, monkeypatch):
-    """The last try was believed, whatever it had read."""
-    build(photos, out)
-    monkeypatch.setattr(loading, "version_of", lambda path: object())
-    refused("is replaced all the time", index.load, out)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits to set")
-@pytest.mark.parametrize("what", [index.load, loading.read_manifest])
-def test_files_that_the_system_does_not_open(photos, out, what):
-    """The error is a sentence, and does not advise to delete an index that is whole."""
-    import resource
-
-    build(photos, out)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-    try:
-        with pytest.raises(RetrievalError) as caught:
-            what(out)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert str(caught.value) == f"{out / 'manifest.json'} cannot be read: Too many open files."
-
-
-def test_a_file_that_vanishes_while_an_index_is_read(photos, out, monkeypatch):
-    build(photos, out)
-    digest = loading.files.digest
-
-    def vanished(path):
-        path.unlink()
-        return digest(path)
-
-    monkeypatch.setattr(loading.files, "digest", vanished)
-    refused("cannot be read: No such file", index.load, out)
-
-
-def test_a_reader_while_builds_come_and_go(tmp_path):
-    """A folder that goes while it is looked through is no traceback, and no 500 of the service."""
-    going = True
-
-    def come_and_go():
-        while going:
-            for number in range(20):
-                (tmp_path / f"one.{number}").mkdir()
-            for number in range(20):
-                (tmp_path / f"one.{number}").rmdir()
-
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    try:
-        for _ in range(300):
-            with pytest.raises(RetrievalError, match="no manifest"):
-                index.load(tmp_path / "one")
-    finally:
-        going = False
-        thread.join()
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 40 kB; ``small_disk.grow()`` makes it large."""
@@ -543,55 +309,6 @@ def test_a_full_disk_keeps_the_former_index(photos, small_disk):
     assert len(method.described) < 4
 
 
-@pytest.mark.parametrize("name", ["journal.jsonl", "features.bin", "index", "index.old"])
-def test_an_unfinished_build_of_links(photos, out, tmp_path, name):
-    """A working folder may come with a stranger's index: nothing is written through its links."""
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    work = out.with_name("one.building")
-    work.mkdir(parents=True)
-    (work / "identity.json").write_text(json.dumps(layout.identity(Thumbnail())))
-    (work / name).symlink_to(victim)
-    refused("holds links or devices", build, photos, out)
-    (work / name).unlink()
-    os.mkfifo(work / name)
-    refused("holds links or devices", build, photos, out)
-    assert victim.read_text() == "precious"
-
-
-def test_a_journal_of_millions_of_lines(photos, out, unfinished, monkeypatch):
-    """3 MB, packed, computed for two minutes, 28 MB took 8.7 GB; what is there is kept."""
-    monkeypatch.setattr(journal, "BESIDE", 20_000)
-    path = unfinished / "journal.jsonl"
-    skipped = [line(name=f"{number}.png", sha256="", reason="") for number in range(1000)]
-    append(path, b"".join(skipped))
-    before = path.read_bytes()
-    refused("journal.jsonl is too long for so few pictures", build, photos, out)
-    assert path.read_bytes() == before
-    method = Thumbnail()
-    path.write_bytes(before[: before.index(skipped[100])])
-    assert len(build(photos, out, method)) == 5
-    assert len(method.described) == 3
-
-
-def test_a_journal_of_pictures_in_thousands_of_folders(photos, out, unfinished, monkeypatch):
-    """A kilobyte, packed, of 100 names computed for 149 s, 400 filled more than 6 GB."""
-    *_, last = (unfinished / "journal.jsonl").read_bytes().splitlines()
-    entry = json.loads(last)
-    features = (unfinished / "features.bin").read_bytes()[-entry["bytes"] :]
-    for number in range(20):
-        entry["name"] = f"{number}/{'a/' * 190}b.png"
-        append(unfinished / "journal.jsonl", json.dumps(entry).encode() + b"\n")
-        append(unfinished / "features.bin", features)
-    asked = []
-    check = Collection.check_folder
-    monkeypatch.setattr(
-        Collection, "check_folder", lambda *args: asked.append(args) or check(*args)
-    )
-    build(photos, out)
-    assert len(asked) == 21  # the folder, and the first in it of each name: it is not there
-
-
 def test_ground_truth_of_pictures_that_are_not_there(photos, out, monkeypatch):
     """A list of 1.5 million of them, 0.6 MB when packed, took 78 s and 3 GB, for no index."""
     monkeypatch.setattr(builder, "MAX_FAILED", 5)
@@ -608,27 +325,3 @@ def test_ground_truth_of_pictures_that_are_not_there(photos, out, monkeypatch):
     method = Thumbnail()
     assert len(build(photos, out, method)) == 5
     assert not method.described, "what was finished is kept"
-
-
-def test_an_unfinished_build_that_is_a_link(photos, out, tmp_path):
-    """All files of the folder that it led to were deleted, if there was an identity.json."""
-    victim = tmp_path / "victim"
-    (victim / "deep").mkdir(parents=True)
-    for name in ("identity.json", "work.txt", "deep/more.txt"):
-        (victim / name).write_text("precious")
-    before = snapshot(victim)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_name("one.building").symlink_to(victim)
-    refused("one.building is a link", build, photos, out)
-    assert snapshot(victim) == before
-
-
-def test_lines_that_say_very_much(tmp_path):
-    """They were kept as they are: of 20 MB, which pack into 50 kB, 0.7 GB."""
-    line = {"name": "x.png", "sha256": "", "reason": "broken", "bytes": 0, "crc32": 0}
-    (tmp_path / "identity.json").write_text("{}")
-    content = json.dumps(line | {"width": [[]] * 1000, "more": [[]] * 1000}) + "\n"
-    (tmp_path / "journal.jsonl").write_text(content)
-    with journal.Journal(tmp_path, {}, 1) as found:
-        assert found.entries.keys() == {"x.png"}
-        assert found.entries["x.png"].keys() == {"name", "sha256", "bytes", "reason", "offset"}

@@ -8,6 +8,7 @@ import time
 import pytest
 import requests
 import uvicorn
+from PIL import Image
 from starlette.formparsers import FormParser
 
 from retrieval import index, server
@@ -104,3 +105,8 @@ def jpeg():
         return data.getvalue()
 
     return encode
+
+
+@pytest.fixture
+def picture(jpeg):
+    return jpeg(Image.new("RGB", (90, 70), "red"))

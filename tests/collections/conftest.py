@@ -1,0 +1,36 @@
+"""A server that has Oxford's archive."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+from file_server import Server, gnd, tgz
+
+from retrieval.collections import downloads, transfer
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(transfer, "PAUSE", 0.001)
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def roxford(server, monkeypatch):
+    truth = gnd(4993, 70, "oxford")
+    server.files["/gnd_roxford5k.pkl"] = pickle.dumps(truth)
+    names = [*truth["imlist"], *truth["qimlist"]]
+    server.files["/oxbuild_images-v1.tgz"] = tgz([f"{name}.jpg" for name in sorted(names)])
+    source = replace(
+        downloads.SOURCES["roxford5k"],
+        size=1_000_000,
+        archives=(f"{server.root}/oxbuild_images-v1.tgz",),
+        ground_truth=f"{server.root}/gnd_roxford5k.pkl",
+        ground_truth_sha256="",
+    )
+    monkeypatch.setitem(downloads.SOURCES, "roxford5k", source)
+    return truth
