@@ -211,12 +211,11 @@ def make(
         "exponents": np.array(exponents),
         "pooled": _coarse(np.swapaxes(pooled, 0, 1)),
         "second": np.array(second or np.empty((0, 0)), np.float16),
+        "maps": np.full((len(exponents), 2), np.nan),
+        "scale_maps": np.full(len(method.settings.get("scales", [1.0])), np.nan),
     }
-    ablation = _ablation(index, arrays | _without_scores(exponents, method))
     if query_steps and PROTOCOL in collection.protocols:
-        arrays |= _scored(ablation, index, collection, query_steps)
-    else:
-        arrays |= _without_scores(exponents, method)
+        arrays |= _scored(_ablation(index, arrays), index, collection, query_steps)
     _save(index, collection, arrays)
     return _ablation(index, arrays)
 
@@ -314,11 +313,6 @@ def _coarse(vectors: np.ndarray) -> np.ndarray:
     """Vectors without negative numbers as uint8; the square root keeps small numbers apart."""
     maxima = vectors.max(axis=-1, keepdims=True).clip(min=1e-12)
     return np.rint(255 * np.sqrt(vectors / maxima)).astype(np.uint8)
-
-
-def _without_scores(exponents: list[float], method: Method) -> dict[str, np.ndarray]:
-    scales = len(method.settings.get("scales", [1.0]))
-    return {"maps": np.full((len(exponents), 2), np.nan), "scale_maps": np.full(scales, np.nan)}
 
 
 def _scored(

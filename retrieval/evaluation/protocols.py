@@ -326,25 +326,6 @@ def precision_recall(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(recall, 0.0), np.array(precision, dtype=np.float64)
 
 
-def average_precision_by_loop(
-    ranking: Sequence[int], positives: set[int], ignored: set[int]
-) -> float:
-    """AP of one ranking by a plain loop, to test and time ``average_precision`` against."""
-    if not positives:
-        return float("nan")
-    rank = found = 0
-    area = 0.0
-    for position in ranking:
-        if position in positives:
-            before = found / rank if rank else 1.0
-            found += 1
-            after = found / (rank + 1)
-            area += (before + after) / 2 / len(positives)
-        if position in positives or position not in ignored:
-            rank += 1
-    return area
-
-
 def _label_sets(labels: Mapping[str, np.ndarray], rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the positives and of the ignored other pictures of a query, ascending."""
     empty = np.zeros(0, np.int64)

@@ -99,16 +99,24 @@ def record_run(
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        Run(ranks, timings, scores, {}),
+        ranks,
+        timings,
+        scores,
     )
-    if previous is not None and np.array_equal(previous.ranks, ranks):
-        return Run(ranks, timings, scores, record)
-    _keep(index.path / _stem(then, collection.whole), ranks, timings, record)
-    return Run(ranks, timings, scores, record)
+    run = Run(ranks, timings, scores, record)
+    if previous is None or not np.array_equal(previous.ranks, ranks):
+        _keep(index.path / _stem(then, collection.whole), run)
+    return run
 
 
 def _record(
-    index: Index, collection: Collection, made: str, stated: Mapping[str, Any], run: Run
+    index: Index,
+    collection: Collection,
+    made: str,
+    stated: Mapping[str, Any],
+    ranks: np.ndarray,
+    timings: Mapping[str, np.ndarray],
+    scores: Mapping[str, Scores],
 ) -> dict[str, Any]:
     """The content of ``evaluation.json``. stated: the provenance."""
     skipped = {entry["name"] for entry in index.manifest["skipped"]}
@@ -116,31 +124,32 @@ def _record(
         "format": FORMAT,
         "made": made,
         "provenance": stated,
-        "seconds_a_query": _means(run.timings),
-        "ranked": _ranked(run.ranks),
+        "seconds_a_query": {
+            stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()
+        },
+        # How many pictures the shortest ranking lists.
+        "ranked": int((ranks >= 0).sum(axis=0).min(initial=len(ranks))),
         "not_in_the_index": [name for name in collection.names if name in skipped],
         "queries": [
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
         ],
-        "protocols": _as_json(run.scores),
+        "protocols": {protocol: result.to_json() for protocol, result in scores.items()},
     }
 
 
-def _keep(
-    path: Path, ranks: np.ndarray, timings: Mapping[str, np.ndarray], record: Mapping[str, Any]
-) -> None:
+def _keep(path: Path, run: Run) -> None:
     """Write ``<path>.npz`` and then ``<path>.json``, each as a whole or not at all."""
-    small = np.int16 if len(ranks) <= np.iinfo(np.int16).max else np.int32
+    small = np.int16 if len(run.ranks) <= np.iinfo(np.int16).max else np.int32
     try:
         with files.replacing(path.with_name(f"{path.name}.npz")) as file:
             np.savez_compressed(
                 file,
                 allow_pickle=False,
-                ranks=ranks.astype(small),
-                **{f"seconds_{stage}": seconds for stage, seconds in timings.items()},
+                ranks=run.ranks.astype(small),
+                **{f"seconds_{stage}": seconds for stage, seconds in run.timings.items()},
             )
-        files.write_json(path.with_name(f"{path.name}.json"), record)
+        files.write_json(path.with_name(f"{path.name}.json"), run.record)
     except OSError as error:
         raise RetrievalError(
             f"The evaluation cannot be kept in {path.parent}: {error.strerror or error}."
@@ -201,7 +210,7 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         raise RetrievalError(f"{arrays} is damaged{again}.") from error
     ranks = ranks.astype(np.int32, copy=False)
     # What a stranger's file says besides is not kept: the app has 24 runs in memory.
-    record = _record(index, collection, made, stated, Run(ranks, timings, scores, {}))
+    record = _record(index, collection, made, stated, ranks, timings, scores)
     return Run(ranks, timings, scores, record)
 
 
@@ -255,19 +264,6 @@ def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:
         return {}
     delf = verifiers.delf_beside(index.path)
     return {"delf_index_sha256": delf.digest_on_disk()} if delf else {}
-
-
-def _ranked(ranks: np.ndarray) -> int:
-    """How many pictures the shortest of rankings (N, Q) lists."""
-    return int((ranks >= 0).sum(axis=0).min(initial=len(ranks)))
-
-
-def _means(timings: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()}
-
-
-def _as_json(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    return {protocol: result.to_json() for protocol, result in scores.items()}
 
 
 def evaluate_index(

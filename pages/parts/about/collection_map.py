@@ -124,8 +124,7 @@ def _map(
     if len(names) < len(full_index):
         st.caption(f"The first {len(names):,} of {len(full_index):,} pictures.")
     nearest = loaders.search(path, method, collection, query_picture, followed.box).names[:NEAREST]
-    pictures = min(len(opened), projection.MAX_PICTURES)
-    with st.spinner(f"Computing the places of {pictures:,} pictures: once for everybody"):
+    with st.spinner(f"Computing the places of {len(names):,} pictures: once for everybody"):
         places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
     st.markdown(
         f"**{METHODS[method].title}**"
