@@ -12,6 +12,7 @@ from pages.parts import cards, choose, loaders, notices, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
+from retrieval.collections.ground_truth import landmarks
 from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.ranking import groups
@@ -147,6 +148,14 @@ st.markdown(
     f"{METHODS[method].title} chose the pictures to compare, XFeat compared them. "
     "Click a picture to search with it."
 )
+landmark_of = landmarks(collection.names, collection.queries)
+same, labelled = groups.agreement(pairs, opened.names, landmark_of)
+if labelled:
+    st.markdown(
+        f"By the labels, **{same} of {labelled}** connected pairs show the same landmark.",
+        help="The labels are those of the prepared queries, and are not used to find groups. "
+        "Pairs with a picture that has no label are not counted.",
+    )
 if not sets:
     fewer = " Fewer inliers connect some." if confirmed else ""
     st.info(f"No two pictures are connected.{fewer}")

@@ -11,7 +11,7 @@ Large Image Collections", ICVGIP 2008.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -169,6 +169,21 @@ def components(ends: np.ndarray, count: int) -> np.ndarray:
 
     graph = coo_array((np.ones(len(ends)), tuple(ends.T)), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def agreement(
+    pairs: Iterable[Pair], names: Sequence[str], landmark_of: Mapping[str, str]
+) -> tuple[int, int]:
+    """How many pairs show one landmark by the labels, and how many have labels on both pictures.
+
+    names: of the index, by position. landmark_of: see ``ground_truth.landmarks``. A picture without
+    a label is not wrong: nobody has said what it shows.
+    """
+    labels = [
+        (landmark_of.get(names[one.first]), landmark_of.get(names[one.second])) for one in pairs
+    ]
+    labelled = [pair for pair in labels if None not in pair]
+    return sum(first == second for first, second in labelled), len(labelled)
 
 
 def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | int]]:

@@ -28,6 +28,13 @@ def test_pairs_join_pictures_to_groups():
     assert [row["inliers of its best pair"] for row in rows] == [25, 25, 22, 30, 40, 40]
 
 
+def test_agreement_with_labels():
+    pairs = [Pair(0, 1, 30, 0.2), Pair(1, 2, 25, 0.9), Pair(2, 3, 40, 0.3), Pair(0, 4, 22, 0.1)]
+    labels = {"a": "tower", "b": "tower", "c": "gate", "e": "tower"}
+    assert groups.agreement(pairs, "abcde", labels) == (2, 3)
+    assert groups.agreement(pairs, "abcde", {}) == (0, 0)
+
+
 def test_no_pairs_no_groups():
     assert groups.grouped([]) == []
 
