@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from retrieval import rehearsal
-from retrieval.collections.ground_truth import read_ground_truth
+from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.errors import RetrievalError
 
 GROUND_TRUTH = {"imlist": [f"{n}.jpg" for n in range(200_000)], "qimlist": [], "gnd": []}

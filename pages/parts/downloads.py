@@ -38,13 +38,10 @@ def download(label: str, data: Callable[[], bytes], name: str, mime: str) -> Non
     )
 
 
-def downloads(
-    name: str, rows: list[dict] | None = None, draw: Callable[[str], bytes] | None = None
-) -> None:
+def downloads(name: str, rows: list[dict], draw: Callable[[str], bytes] | None = None) -> None:
     """Buttons for the numbers and for the figure of a section. draw: kind → file."""
     with st.container(horizontal=True, gap="small"):
-        if rows is not None:
-            download("CSV", lambda: as_csv(rows), f"{name}.csv", "text/csv")
+        download("CSV", lambda: as_csv(rows), f"{name}.csv", "text/csv")
         if draw is not None:
             for kind, mime in figure_files.FORMATS.items():
                 download(kind.upper(), partial(draw, kind), f"{name}.{kind}", mime)

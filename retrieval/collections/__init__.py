@@ -8,7 +8,8 @@ from retrieval.collections.collection import (
     open_collection,
     registered,
 )
-from retrieval.collections.ground_truth import GroundTruth, Query, read_ground_truth
+from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.collections.ground_truth_files import read_ground_truth
 
 __all__ = [
     "PRECOMPUTED",

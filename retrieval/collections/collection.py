@@ -21,8 +21,8 @@ from retrieval.collections.ground_truth import (
     Query,
     check_name,
     protocols_of,
-    read_ground_truth,
 )
+from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.collections.metadata import Metadata, of_pictures, read_metadata, read_table
 from retrieval.errors import RetrievalError
 
@@ -345,7 +345,7 @@ def _views(path: Path, names: tuple[str, ...]) -> Metadata:
     }
 
 
-def _scan(folder: Path, max_files: int | None = None) -> tuple[tuple[str, ...], str]:
+def _scan(folder: Path, max_files: int | None) -> tuple[tuple[str, ...], str]:
     """Sorted names of the pictures below ``folder`` (already resolved); a note on folders not read.
 
     Raises RetrievalError where there are more than ``max_files`` files and folders, and OSError.

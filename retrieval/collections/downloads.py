@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from retrieval.collections import Entry, data_folder, open_collection, registered
 from retrieval.collections.archives import unpack
-from retrieval.collections.ground_truth import read_ground_truth
+from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.collections.transfer import CHUNK, Progress, check_room, fetch
 from retrieval.errors import RetrievalError
 
@@ -101,7 +101,7 @@ def download(name: str, progress: Progress | None = None, say: Say = lambda text
         )
 
 
-def ensure_ground_truth(name: str, progress: Progress | None = None) -> None:
+def ensure_ground_truth(name: str, progress: Progress | None) -> None:
     """Fetch the ground truth of a registered collection if it is not there, and check it."""
     entry = _entry(name)
     if not entry.available:

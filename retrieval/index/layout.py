@@ -57,9 +57,7 @@ AGAIN = "; delete it and index the collection again"
 QUANTUM = 127  # int8 value that stands for 1 in local descriptors
 
 
-def array_types(
-    kind: str, part: bool = False, search: str = EXACT
-) -> Mapping[str, tuple[str, int]]:
+def array_types(kind: str, part: bool, search: str = EXACT) -> Mapping[str, tuple[str, int]]:
     """Name → dtype and number of dimensions of the arrays that an index has.
 
     kind: "global", "local" or "keypoints". part: whether it is one part of a local index, which

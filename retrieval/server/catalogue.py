@@ -56,8 +56,8 @@ def index_folders() -> dict[str, Path]:
     }
 
 
-def index_of_each_method(collection: str = "") -> dict[str, str]:
-    """Method → id of its index in a collection, by default the first that has an index.
+def index_of_each_method(collection: str) -> dict[str, str]:
+    """Method → id of its index in a collection; '' is the first one that has an index.
 
     Raises RetrievalError where there is none.
     """

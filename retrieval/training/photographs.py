@@ -17,7 +17,7 @@ from PIL import Image
 
 from retrieval import files, images
 from retrieval.collections import Collection
-from retrieval.collections.ground_truth import MAX_BYTES
+from retrieval.collections.ground_truth_files import MAX_BYTES
 from retrieval.errors import RetrievalError
 
 NO_LANDMARK = -1  # for a picture that shows no landmark

@@ -16,14 +16,14 @@ import pytest
 from attack import archives, pickled
 
 from retrieval import images
-from retrieval.collections import credits, ground_truth, open_collection, read_ground_truth
+from retrieval.collections import credits, ground_truth_files, open_collection, read_ground_truth
 from retrieval.collections.archives import names_in, unpack
 from retrieval.collections.ground_truth import (
     GroundTruth,
     Query,
     check_name,
-    parse_ground_truth,
 )
+from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.collections.metadata import read_table
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate
@@ -236,7 +236,7 @@ def test_one_long_landmark_of_very_many_queries(monkeypatch):
     """Made plain again for each query, 0.7 MB of a visitor kept a worker of all busy for 23 s."""
     asked = []
     monkeypatch.setattr(
-        ground_truth, "one_line", lambda text: asked.append(text) or credits.one_line(text)
+        ground_truth_files, "one_line", lambda text: asked.append(text) or credits.one_line(text)
     )
     long, count = "\nhall" * 1000, 1000
     gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{}] * count}
@@ -264,7 +264,7 @@ def test_text_files_that_are_large_together(tmp_path, monkeypatch):
 
     The lines, of which each becomes a text, are not even looked at.
     """
-    monkeypatch.setattr(ground_truth, "MAX_BYTES", 1000)
+    monkeypatch.setattr(ground_truth_files, "MAX_BYTES", 1000)
     for number in (1, 2):
         for kind in ("good", "ok", "junk"):
             (tmp_path / f"hall_{number}_{kind}.txt").write_bytes(b"a\n" * 50)

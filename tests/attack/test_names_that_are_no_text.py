@@ -11,7 +11,8 @@ from retrieval import index as indexes
 from retrieval.cli.output import write_json
 from retrieval.collections import open_collection
 from retrieval.collections.credits import table
-from retrieval.collections.ground_truth import check_name, parse_ground_truth
+from retrieval.collections.ground_truth import check_name
+from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.collections.judgements import as_json
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs

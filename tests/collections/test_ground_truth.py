@@ -7,9 +7,9 @@ import pytest
 from retrieval.collections.ground_truth import (
     Query,
     protocols_of,
-    read_ground_truth,
     usual_protocol,
 )
+from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.errors import RetrievalError
 
 GND = {

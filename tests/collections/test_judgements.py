@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from retrieval.collections import Collection, Query, judgements, open_collection
-from retrieval.collections.ground_truth import GroundTruth, parse_ground_truth
+from retrieval.collections.ground_truth import GroundTruth
+from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate
 

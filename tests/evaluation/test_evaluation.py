@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from retrieval.benchmarks.evaluation import average_precision_by_loop
-from retrieval.collections.ground_truth import GroundTruth, Query, read_ground_truth
+from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import evaluate, explain, precision_recall
 from retrieval.evaluation import protocols as evaluation

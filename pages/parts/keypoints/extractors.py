@@ -53,15 +53,11 @@ class DelfExtractor:
     def features(self, source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatures:
         return extraction.delf(source, key, box, self.checkpoint, self.settings)
 
-    def stored_features(self, name: str) -> LocalFeatures | None:
-        """Features from the index, without the network; None where it lacks the picture."""
-        if self.index is None or name not in self.index.positions:
-            return None
-        return as_local(self.index.features(self.index.positions[name]))
-
     def database_features(self, picture: QueryPicture) -> LocalFeatures:
-        stored = self.stored_features(picture.name) if isinstance(picture.source, Path) else None
-        return stored or self.features(picture.source, picture.key)
+        positions = self.index.positions if self.index and picture.own_name else {}
+        if self.index and picture.name in positions:
+            return as_local(self.index.features(positions[picture.name]))
+        return self.features(picture.source, picture.key)
 
 
 @dataclass(frozen=True)

@@ -58,19 +58,14 @@ def show_one_picture(
     with result_column, notices.errors_shown():
         for column, extractor in zip(st.columns(len(extractors)), extractors, strict=True):
             with column:
-                features = features_of(query_picture, extractor)
+                features = (
+                    delf.database_features(query_picture)  # those of an index need no network
+                    if extractor is delf
+                    else extractor.features(query_picture.source, query_picture.key)
+                )
                 st.markdown(f"**{extractor.title}**")
                 show_keypoints(query_picture, extractor, features, features[:count])
     return query_picture
-
-
-def features_of(query_picture: query.QueryPicture, extractor: Extractor) -> LocalFeatures:
-    """Features of a picture: those in an index of DELF need no network."""
-    if isinstance(extractor, DelfExtractor) and isinstance(query_picture.source, Path):
-        stored = extractor.stored_features(query_picture.name)
-        if stored is not None:
-            return stored
-    return extractor.features(query_picture.source, query_picture.key)
 
 
 def show_delf(
@@ -81,7 +76,7 @@ def show_delf(
 ) -> None:
     """Show DELF's keypoints, receptive fields or attention; below, those of another checkpoint."""
     with result_column, notices.errors_shown(), query_column:
-        features = features_of(query_picture, delf)
+        features = delf.database_features(query_picture)
         look = st.segmented_control(
             "Show",
             LOOKS,

@@ -10,7 +10,7 @@ import streamlit as st
 from pages.parts import cards, indexing, own_pictures, query, turns
 from pages.parts.plain import plain
 from retrieval.collections import Collection, judgements
-from retrieval.collections.ground_truth import parse_ground_truth
+from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import METHODS
