@@ -23,7 +23,8 @@ MIN_SIMILARITY = 0.6  # cosine from which mutual nearest neighbours are a putati
 TOLERANCE = 0.015  # distance from the map within which a match is an inlier, in longer sides of b
 Model = Literal["affine", "homography"]
 MIN_MATCHES: dict[Model, int] = {"affine": 3, "homography": 4}
-MAX_STRETCH = 8.0  # times; a map that stretches more is no view of the same thing
+# Times, in pixels or in widths of both pictures; a map that stretches more is no view of one thing.
+MAX_STRETCH = 8.0
 CELLS = 32  # along the longer side; all inliers in one cell count as one
 BLOCK = 1 << 23  # similarities in one block: 32 MB
 
@@ -104,11 +105,14 @@ def verify(
     points_b: np.ndarray,
     tolerance: float,
     model: Model = "affine",
+    enlarged: float = 1.0,
 ) -> Verification:
     """Fit a map from a to b that most matches agree with (USAC with MAGSAC++ scoring).
 
     points_a, points_b: (M, 2), x and y in pixels, one row a match. tolerance: distance in pixels
-    of b within which a match is an inlier. The same input gives the same answer: the seed is fixed.
+    of b within which a match is an inlier. enlarged: size of b, divided by that of a. A photograph
+    of 6000 pixels shrinks nine times to fit one of 640, and is a plausible view of the same thing.
+    The same input gives the same answer: the seed is fixed.
     There is no matrix and no inlier where too few matches agree, where the inliers lie on one line,
     and where the map is not plausible for two views of one thing.
     Source: Baráth et al., MAGSAC++, CVPR 2020, as in OpenCV.
@@ -141,9 +145,9 @@ def verify(
     if inliers.sum() < needed or _on_one_line(a[inliers]) or _on_one_line(b[inliers]):
         return nothing
     if model == "affine":
-        plausible = _plausible(matrix[:, :2])
+        plausible = _plausible(matrix[:, :2], enlarged)
     else:
-        plausible = _plausible_homography(matrix, a[inliers])
+        plausible = _plausible_homography(matrix, a[inliers], enlarged)
     return Verification(matrix, inliers) if plausible else nothing
 
 
@@ -171,19 +175,21 @@ def _on_one_line(points: np.ndarray) -> bool:
     return small <= 1e-3 * large
 
 
-def _plausible(linear: np.ndarray) -> bool:
+def _plausible(linear: np.ndarray, enlarged: float) -> bool:
     """Whether a linear map (2, 2) is possible between two views of one thing.
 
     It must keep orientation. It must not stretch or shrink a direction MAX_STRETCH times or more,
-    nor stretch one direction MAX_STRETCH times as much as another.
+    both in pixels and as a share of each picture, nor stretch one direction MAX_STRETCH times as
+    much as another. enlarged: as for ``verify``.
     """
     if np.linalg.det(linear) <= 0:
         return False
     large, small = np.linalg.svd(linear, compute_uv=False)
-    return large < MAX_STRETCH and small > 1 / MAX_STRETCH and large / small < MAX_STRETCH
+    most, least = MAX_STRETCH * max(1, enlarged), min(1, enlarged) / MAX_STRETCH
+    return large < most and small > least and large / small < MAX_STRETCH
 
 
-def _plausible_homography(matrix: np.ndarray, points: np.ndarray) -> bool:
+def _plausible_homography(matrix: np.ndarray, points: np.ndarray, enlarged: float) -> bool:
     """Whether a homography is close to a plausible affine map at each of these points (M, 2) of a.
 
     All points must lie on one side of the horizon, where the denominator changes its sign.
@@ -194,7 +200,7 @@ def _plausible_homography(matrix: np.ndarray, points: np.ndarray) -> bool:
     mapped = project(matrix, points)
     # Derivative of (n / d): (n' - mapped · d') / d
     linear = (matrix[None, :2, :2] - mapped[:, :, None] * matrix[2, :2]) / depth[:, None, None]
-    return all(map(_plausible, linear))
+    return all(_plausible(at_point, enlarged) for at_point in linear)
 
 
 def verify_features(
@@ -212,4 +218,6 @@ def verify_features(
     """
     matches = mutual_matches(a.descriptors, b.descriptors, min_similarity)
     points_a, points_b = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
-    return matches, verify(points_a, points_b, tolerance * max(size_b), model)
+    # The size of a is not known here, but its keypoints lie all over it.
+    enlarged = max(size_b) / float(a.keypoints.max(initial=1.0))
+    return matches, verify(points_a, points_b, tolerance * max(size_b), model, enlarged)

@@ -96,7 +96,8 @@ def verify_matches(
     side.
     """
     points_a, points_b = a.keypoints[matches[:, 0]], b.keypoints[matches[:, 1]]
-    verified = geometry.verify(points_a, points_b, tolerance * max(size_b), model)
+    enlarged = max(size_b) / max(size_a)
+    verified = geometry.verify(points_a, points_b, tolerance * max(size_b), model, enlarged)
     return geometry.one_inlier_per_cell(verified, points_a, points_b, max(size_a), max(size_b))
 
 

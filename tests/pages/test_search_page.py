@@ -25,6 +25,7 @@ from retrieval.figures import style
 from retrieval.index import describing
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
+from retrieval.ranking.ranking import Ranking
 from retrieval.workers import Workers
 
 
@@ -317,6 +318,12 @@ def test_compare_all(little):
     assert "**2** · cosine 0." in text(app)
     assert hits(app, "sir") == hits(app, "cnn-irwnha") != []
     assert "no DELF index" in app.info[0].value
+
+
+def test_compare_all_says_what_a_reranker_could_not_check(little, monkeypatch):
+    monkeypatch.setattr(Ranking, "notes", ["3 of 6 pictures could not be checked."])
+    app = go(start(method="all"))
+    assert captions(app).count("3 of 6 pictures could not be checked.") == 2  # SIR, CNN-IRwNHA
 
 
 def test_a_picture_is_described_once_for_all_chains(little, monkeypatch):

@@ -145,6 +145,19 @@ def test_mirrored_and_absurd_maps_are_refused():
         assert found.count < 15
 
 
+def test_a_large_photograph_and_a_small_picture_show_the_same_thing():
+    """A telephone's photograph has 6000 pixels where the collection has 500: twelve times."""
+    small, descriptors = points(50), unit(50, dimensions=16)
+    large = local(small * 12, descriptors)
+    small = local(small, descriptors)
+    for a, b, size in ((large, small, (640, 480)), (small, large, (7680, 5760))):
+        for model in ("affine", "homography"):
+            _, found = geometry.verify_features(a, b, size, model=model)
+            assert found.count == 50, (size, model)
+    absurd = local(small.keypoints * 0.02, descriptors)  # all of it in a corner of the other
+    assert geometry.verify_features(small, absurd, (640, 480))[1].count == 0
+
+
 def slow_matches(a, b, least):
     pairs = []
     for i in range(len(a)):

@@ -231,6 +231,7 @@ def _first_noise(path: Path, collection: Collection, ranking: Ranking) -> int:
 def _column(method: str, search: Search, rankings: dict[str, Ranking]) -> None:
     """The best pictures of one method, two beside each other, on a phone one below the other."""
     ranking = rankings[method]
+    reranking.show_notes(ranking)
     with st.container(key=f"column-{method}"):
         for rank in range(min(COMPARED, len(ranking))):
             name = ranking.names[rank]

@@ -59,6 +59,11 @@ def show_summary(ranking: Ranking) -> None:
                 for stage in ranking.stages[1:]
             )
         )
+    show_notes(ranking)
+
+
+def show_notes(ranking: Ranking) -> None:
+    """Say what a re-ranker could not do: the order is then not what its name promises."""
     for note in ranking.notes:
         st.caption(f":material/info: {note}")
 
