@@ -76,6 +76,7 @@ def test_an_archive_that_computes_and_gives_nothing(tmp_path, monkeypatch, data)
         ([b"8 ab=cd\n" * 200], "no sensible size"),
         ([b"8 ab=cd\n" + b"\0" * 60_000] * 150, "no sensible size"),
         ([b"19 GNU.sparse.x=a\n"], "damaged|sparse"),
+        ([b"16 path=a\0b.jpg\n"], "is no file name"),
         ([b"16 path=dog.jpg\n"], ""),
     ],
 )

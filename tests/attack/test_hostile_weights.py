@@ -187,6 +187,7 @@ def test_two_lists_of_files_in_one_zip(tmp_path):
     [
         ({"mean": [1e19] * 3}, "are not three numbers each"),
         ({"mean": [10**400] * 3}, "wrong meta or state_dict"),
+        ({"settings": [1]}, "must be a dictionary"),
         ({"whitening": torch.zeros(0)}, "wrong meta or state_dict"),
         ({"local_whitening": torch.zeros(2)}, "wrong meta or state_dict"),
         ({"trained": collections.Counter}, "Who has the network can save it again"),

@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import ssl
+import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from file_server import listing
@@ -250,6 +253,17 @@ def test_the_address_of_the_user_is_sent_to_no_other_host(server, tmp_path):
         fetch(f"{server.root}{path}", tmp_path / path.strip("/"), agent="demo (me@example.org)")
     asked, elsewhere, here = (server.agents[path] for path in ("/a.bin", "/b.bin", "/c.bin"))
     assert (asked, elsewhere, here) == ("demo (me@example.org)", "retrieval-demo", asked)
+
+
+def test_a_certificate_that_is_not_trusted_is_final(tmp_path, monkeypatch):
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    opener = Mock()
+    opener.open.side_effect = urllib.error.URLError(error)
+    monkeypatch.setattr(transfer, "_opener", lambda: opener)
+    with pytest.raises(RetrievalError, match="cannot be trusted: self-signed certificate"):
+        fetch("https://example.org/a.bin", tmp_path / "a.bin")
+    assert opener.open.call_count == 1
 
 
 def test_nobody_listens(tmp_path, monkeypatch):

@@ -171,6 +171,25 @@ def test_a_compressed_file_is_refused(tmp_path):
     refused("not a weights file that can be read safely", weights.read_tensors, path)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_in_another_order_of_bytes_are_refused(tmp_path, zipped):
+    """They would be read as other numbers."""
+    path, other = tmp_path / "little.pth", tmp_path / "big.pth"
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(path) as little, zipfile.ZipFile(other, "w") as big:
+            for name in little.namelist():
+                is_order = name.endswith("byteorder")
+                big.writestr(name, b"big" if is_order else little.read(name))
+    else:
+        data = path.read_bytes()
+        at = data.index(b"little_endian")
+        at = data.index(b"\x88", at)  # True, in a pickle
+        other.write_bytes(data[:at] + b"\x89" + data[at + 1 :])
+    assert weights.read_tensors(path)["a"].tolist() == [1, 1]
+    refused("not a weights file that can be read safely", weights.read_tensors, other)
+
+
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "network.pth"
     torch.save(network(), path)
