@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -90,9 +90,22 @@ def test_features_beside_the_index_are_used_and_give_the_same(opened, scenes, lo
     index.build(scenes, xfeat, verifiers.candidates(copy.path)[1])
     found = asked(copy, scenes, load, then=["geometry"], collection=None)
     assert found.names == expected.names
-    # Coordinates are rounded on disk.
-    np.testing.assert_allclose(found.inliers, expected.inliers, atol=5)
+    np.testing.assert_array_equal(found.inliers, expected.inliers)
     assert found.inliers[1] >= verification.MIN_INLIERS
+
+
+def test_features_described_on_demand_are_those_of_an_index(drawn, load, tmp_path):
+    """They were not rounded to float16: `groups` found other inliers with --verifier xfeat."""
+    drawn(1, (333, 250)).save(tmp_path / "a.png")  # keypoints are found at another size
+    collection = Collection("own", "Own", tmp_path, ("a.png",))
+    own = index.build(collection, load("sir"), tmp_path / "index")
+    described = verifiers.DatabaseFeatures(own, collection).features(0)
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"])
+    index.build(collection, xfeat, verifiers.candidates(own.path)[1])
+    stored = verifiers.DatabaseFeatures(own, None).features(0)
+    for field in fields(stored):
+        ours, theirs = getattr(described, field.name), getattr(stored, field.name)
+        np.testing.assert_array_equal(ours, theirs)
 
 
 class Counting(Workers):
