@@ -103,7 +103,8 @@ def _train(args: argparse.Namespace) -> None:
             say=bar.say,
         )
     print(f"trained: {path}; use it with --method {args.method} --checkpoint {path}")
-    print(f"curves: {path.with_suffix('.csv')}, {path.with_suffix('.png')}")
+    if path.with_suffix(".csv").is_file():  # none where nothing is learned in epochs
+        print(f"curves: {path.with_suffix('.csv')}, {path.with_suffix('.png')}")
 
 
 def _learning_rate(text: str) -> float:

@@ -87,6 +87,18 @@ def test_train_does_not_write_among_the_pictures(refused, folder, monkeypatch):
     assert sorted(folder.rglob("*")) == before
 
 
+def test_train_names_curves_only_where_there_are_some(run, folder, tmp_path, monkeypatch):
+    """DELF with a frozen trunk and the norm as attention has no epochs."""
+    from retrieval.training import delf
+
+    out = tmp_path / "net.pth"
+    monkeypatch.setattr(delf, "train", lambda collection, path, *args, **options: path)
+    command = "train", "delf", folder, "--trunk", "frozen", "--attention", "norm", "--out", out
+    assert "curves: " not in run(*command)[1]
+    out.with_suffix(".csv").touch()
+    assert f"curves: {tmp_path / 'net.csv'}, {tmp_path / 'net.png'}" in run(*command)[1]
+
+
 @pytest.mark.parametrize(
     "words",
     [
