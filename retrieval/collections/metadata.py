@@ -51,7 +51,8 @@ def read_table(path: Path) -> dict[str, Values]:
     """File name → values, from a CSV file in UTF-8 or a JSON list of objects.
 
     Values are int where the whole column has integers, else float where it has numbers, else str.
-    Empty cells are left out. Raises RetrievalError for a table that cannot be read.
+    Empty cells are left out, and NaN or NA among numbers. Raises RetrievalError for a table that
+    cannot be read.
     """
     try:
         text = files.read(path, MAX_BYTES).decode("utf-8-sig")
@@ -110,7 +111,9 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     for column, identifier in identifiers.items():
         cells = {name: _cell(line.get(column)) for name, line in zip(names, lines, strict=True)}
         filled = {name: cell for name, cell in cells.items() if cell != ""}
-        kind = _kind(filled.values())
+        numbers = {n: cell for n, cell in filled.items() if not _MISSING.fullmatch(cell)}
+        kind = _kind(numbers.values())
+        filled = numbers if kind is not str else filled
         for name, cell in filled.items():
             table[name][identifier] = kind(cell)
     return dict(table)
@@ -131,7 +134,11 @@ def _cell(value: Any) -> str:
 
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # 007 is a name, not a number
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+# Programs write seventeen digits behind the zeros: 0.012345678901234568 has eighteen decimals.
+_NUMBER = re.compile(
+    r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?(e(-[0-9]{1,3}|\+?[0-9]{1,2}))?", re.IGNORECASE
+)
+_MISSING = re.compile("nan|na", re.IGNORECASE)  # as NumPy and R write no number
 
 
 def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
