@@ -162,6 +162,18 @@ def test_a_link_to_a_method_that_there_is_not(little):
     assert hits(app)[0] == "1: green_2.png"
 
 
+@pytest.mark.parametrize("method", ["delf", "all"])
+def test_a_chain_that_a_method_cannot_use(little, method):
+    """It was dropped without a word, by a link and by a click on the method."""
+    words = "Nothing is re-ranked now: Query expansion cannot be used with DELF."
+    assert words in captions(start(method=method, then="geometry,expansion"))
+    app = start(method="sir", then="geometry,expansion")
+    assert words not in captions(app)
+    app.segmented_control(key="method").set_value(method).run()
+    assert words in captions(app)
+    assert words not in captions(app.run())
+
+
 @pytest.mark.parametrize(
     "link",
     [

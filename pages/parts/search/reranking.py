@@ -20,15 +20,23 @@ state = st.session_state
 
 
 def choose_chain() -> None:
-    """Draw the choice of one re-ranker, the best chain, or the chain that a link brought."""
+    """Draw the choice of one re-ranker, the best chain, or the chain that a link brought.
+
+    Where the chosen chain cannot be used with the method any more, a sentence says so.
+    """
     methods = METHODS.values() if state.method == ALL else [METHODS[state.method]]
     local = any(method.kind == "local" for method in methods)
     usable = [reranker.name for reranker in RERANKERS.values() if not (reranker.vectors and local)]
     options = ["", ",".join(chain.BEST), *usable]
+    dropped: list[str] = []
     if state.setdefault("then", "") not in options:
-        if all(name in usable for name in state.then.split(",")):
+        chosen = state.then.split(",")
+        if all(name in usable for name in chosen):
             options.append(state.then)
         else:
+            dropped = [
+                one.title for one in RERANKERS.values() if one.vectors and one.name in chosen
+            ]
             state.then = ""
     st.selectbox(
         "Then re-rank by",
@@ -39,6 +47,8 @@ def choose_chain() -> None:
         + "  \n".join(f"**{RERANKERS[name].title}**: {RERANKERS[name].summary}" for name in usable),
         persist_state="session",
     )
+    if dropped:
+        st.caption(f"Nothing is re-ranked now: {', '.join(dropped)} cannot be used with DELF.")
 
 
 def chosen_chain() -> tuple[str, ...]:
