@@ -122,9 +122,9 @@ class XFeatNetwork(nn.Module):
             return F.grid_sample(values, grid, mode=mode, align_corners=False)[0, :, :, 0].T
 
         scores = (at_points(probability, "nearest") * at_points(reliability, "bilinear"))[:, 0]
-        best = scores.argsort(descending=True, stable=True)[:max_keypoints]
+        best = scores.argsort(descending=True, stable=True)
         # The original takes a keypoint in pixel (0, 0) for padding and drops it, and so do we.
-        best = best[(scores[best] > 0) & (points[best] > 0).any(dim=1)]
+        best = best[(scores[best] > 0) & (points[best] > 0).any(dim=1)][:max_keypoints]
         descriptors = F.normalize(at_points(features, "bicubic")[best], dim=1)
         scale = torch.tensor([width / w, height / h])
         return Keypoints(points[best] * scale, scores[best], descriptors)

@@ -52,6 +52,23 @@ def test_keypoints_equal_those_of_the_wheel(network, wheel, drawn, size, most):
     assert (ours.scores.diff() <= 0).all()
 
 
+def test_the_keypoint_that_is_dropped_counts_among_none(network, monkeypatch):
+    """One photograph in 378 has a keypoint in pixel (0, 0): an index kept 479 of it, not 480."""
+
+    def a_keypoint_in_the_corner_of_each_cell(picture):
+        logits = torch.zeros(1, 65, 8, 8)
+        logits[:, 0] = 2
+        logits[:, 0, 0, 0] = 9  # the best is in pixel (0, 0)
+        return torch.ones(1, 64, 8, 8), logits, torch.ones(1, 1, 8, 8)
+
+    monkeypatch.setattr(network, "forward", a_keypoint_in_the_corner_of_each_cell)
+    picture = torch.zeros(1, 3, 64, 64)
+    every = network.detect(picture, 4096).points
+    assert len(every) == 8 * 8 - 1
+    for most in 1, 5, 63, 64:
+        torch.testing.assert_close(network.detect(picture, most).points, every[:most])
+
+
 def test_other_weights_are_refused(network):
     state = {**network.state_dict(), "fine_matcher.0.weight": torch.zeros(1)}
     XFeatNetwork(state)
