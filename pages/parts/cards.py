@@ -135,11 +135,15 @@ def card(
 
 
 def picture(collection: Collection, name: str, side: int, alt: str = "") -> None:
-    """The picture, or a plain note where it is not on this machine. alt: its name by default."""
+    """The picture, or a plain note where it is not on this machine.
+
+    alt: what stands for it in the note and for screen readers; its name by default.
+    """
     try:
         jpeg, _ = loaders.view(collection.path(name), side)
     except RetrievalError:
-        st.info(f"No picture of {plain(Path(name).name)} here.", icon=":material/hide_image:")
+        shown = alt or plain(Path(name).name)
+        st.info(f"No picture of {shown} here.", icon=":material/hide_image:")
     else:
         st.image(jpeg, width="stretch", alt=alt or name)
 

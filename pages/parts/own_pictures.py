@@ -150,7 +150,8 @@ def show_form(method_name: str) -> None:
         )
         st.caption(
             f"Pictures are files of the kinds {', '.join(images.FORMATS)}. Other files, such as a "
-            "PDF, are not allowed: save their pages as pictures first."
+            "PDF, are not allowed: save their pages as pictures first. Put more than 1000 pictures "
+            "into a zip: browsers lose some of so many files."
         )
     else:
         folder = st.text_input(

@@ -258,6 +258,22 @@ def test_a_class_guesses_first(little, method):
     assert "hide" not in app.query_params
 
 
+def test_a_picture_that_is_gone_does_not_tell_its_name_to_a_class(little):
+    """The card and the large view said: No picture of red_3.png here."""
+    app = start(collection="little", method="cnn-irwnha", query="ask.png")
+    name = hits(go(app))[0].removeprefix("1: ").partition(",")[0]
+    little.collection.path(name).unlink()
+    app = start(collection="little", method="cnn-irwnha", query="ask.png", hide="yes")
+    notes = [one.value for one in app.info]
+    assert "No picture of Result 1 here." in notes
+    app.button(key="open-cnn-irwnha-0").click().run()
+    notes += [one.value for one in app.info]
+    assert "No picture of the result here." in notes
+    assert not any(name in note or "red" in note for note in notes)
+    app.button(key="reveal").click().run()
+    assert f"No picture of {name} here." in [one.value.replace("\\", "") for one in app.info]
+
+
 def test_nothing_is_hidden_where_right_and_wrong_are_not_known(little):
     app = start(collection="little", query="green_1.png", hide="yes")
     assert hits(app)[0] == "1: green_2.png"

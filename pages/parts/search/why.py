@@ -38,7 +38,8 @@ def explain_result(search: Search, path: Path, hit: str) -> None:
     try:
         shown = _views(search.query_picture, other)
     except RetrievalError:
-        cards.picture(search.collection, hit, PICTURE_SIDE)
+        alt = "the result" if search.hidden else ""
+        cards.picture(search.collection, hit, PICTURE_SIDE, alt)
         return
     if opened.kind == "global":
         score = _show_places(search, opened, other, shown)
