@@ -227,7 +227,8 @@ def _array_of_archive(arrays: Any, key: str | None, label: str, max_bytes: int) 
     if key not in arrays.files:
         content = f"no array {key!r}" if key else "several arrays"
         raise RetrievalError(
-            f"{label} holds {content}; name one of: {', '.join(arrays.files)[:1000]}."
+            f"{label} holds {content}; name one of: {', '.join(arrays.files)[:1000]}, "
+            f"as {label}:NAME."
         )
     # All of them are counted: of several with one name, numpy may take any.
     members = arrays.zip.infolist()

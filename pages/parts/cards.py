@@ -164,6 +164,13 @@ def boxed(jpeg: bytes, size: tuple[int, int], box: Box | None) -> Image.Image:
     return shown
 
 
+def csv_name(collection: str, ranking: Ranking, query: str) -> str:
+    """The name of the file of ``as_csv``; with and without re-rankers it is another one."""
+    made = ranking.provenance
+    steps = [made["method"], *(step["name"] for step in made.get("then", ()))]
+    return f"{collection}-{'-'.join(steps)}-{Path(query).stem}.csv"
+
+
 def as_csv(ranking: Ranking, verdict: Callable[[str], str | None] | None) -> bytes:
     """A ranking as CSV. verdict: gives that of a picture by name; None without ground truth."""
     columns: dict[str, Sequence[object]] = {

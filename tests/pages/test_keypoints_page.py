@@ -19,7 +19,7 @@ from stubs import OneByOne
 
 from pages.parts import loaders, turns
 from pages.parts.cache import Cache
-from pages.parts.keypoints import presets, two_pictures
+from pages.parts.keypoints import one_picture, presets, two_pictures
 from pages.parts.keypoints.matching import MATCHERS
 from pages.parts.keypoints.presets import PRESETS
 from retrieval import index, methods
@@ -381,6 +381,17 @@ def test_delf_and_xfeat_side_by_side(little):
     assert text(app).count("192 of 192 keypoints") == 2
     saved = {one.proto.id.rpartition("get-")[2] for one in app.get("download_button")}
     assert {"noise_0-delf-keypoints.png", "noise_0-xfeat-keypoints.png"} <= saved
+
+
+def test_scales_of_the_histogram_as_csv(monkeypatch):
+    """float32 has no 0.35: a spreadsheet showed 0.3499999940395355."""
+    figures = []
+    monkeypatch.setattr(one_picture, "show_figure", lambda *figure: figures.append(figure))
+    scales = np.array([0.35355338, 1.4142135, 0.35355338], np.float32)
+    features = LocalFeatures(np.ones((3, 2)), scales, np.ones(3), np.ones((3, 2)))
+    one_picture.show_histograms(SimpleNamespace(key="picture"), features, "note", "stem")
+    rows = [{"scale": 0.35, "keypoints": 2}, {"scale": 1.41, "keypoints": 1}]
+    assert figures[0][-1] == rows
 
 
 def test_matchers_are_chosen_by_link_and_kept_in_it(little):

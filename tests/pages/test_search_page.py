@@ -450,6 +450,10 @@ def test_ranking_as_csv(little):
     assert lines[1].endswith(",positive")
     assert lines[-1].endswith(",wrong")
     assert len(lines) == 13
+    assert cards.csv_name("town", ranking, "a/b 1.jpg") == "town-sir-b 1.csv"
+    then = [{"name": name, "settings": {}} for name in ("geometry", "diffusion")]
+    reranked = dataclasses.replace(ranking, provenance={**ranking.provenance, "then": then})
+    assert cards.csv_name("town", reranked, "b.jpg") == "town-sir-geometry-diffusion-b.csv"
     formula = dataclasses.replace(ranking, names=("=1+1", *ranking.names[1:]))
     assert cards.as_csv(formula, None).decode("utf-8-sig").splitlines()[1].startswith("1,'=1+1,")
     below_zero = dataclasses.replace(ranking, scores=-ranking.scores)

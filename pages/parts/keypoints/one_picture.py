@@ -157,7 +157,7 @@ def show_histograms(
     st.subheader("How strong, and at which scale", anchor=False)
     levels, counts = np.unique(features.scales.round(2), return_counts=True)
     rows = [
-        {"scale": float(level), "keypoints": int(count)}
+        {"scale": round(float(level), 2), "keypoints": int(count)}
         for level, count in zip(levels, counts, strict=True)
     ]
     with st.container(key="plot-histograms"):

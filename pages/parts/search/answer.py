@@ -305,7 +305,7 @@ def _below(method: str, search: Search, ranking: Ranking) -> None:
     st.download_button(
         "Ranking as CSV",
         lambda: cards.as_csv(ranking, search.judged.verdict if search.judged else None),
-        f"{search.collection.name}-{method}-{Path(search.query_picture.name).stem}.csv",
+        cards.csv_name(search.collection.name, ranking, search.query_picture.name),
         "text/csv",
         key=f"csv-{method}",
         on_click="ignore",
