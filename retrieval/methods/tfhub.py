@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retrieval import images, processes
+from retrieval import images, processes, workers
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import saved_model
@@ -50,6 +50,7 @@ class HubDELF(Method):
         self.program = _program(checkpoint.require().resolve(), checkpoint.sha256)
 
     def describe(self, picture: Image.Image, box: Box | None = None) -> LocalFeatures:
+        workers.move_to_slow_workers()  # the module may take as long as PATIENCE
         # The module normalises for itself: pixels go in as 0 to 1, (H, W, 3).
         pixels = self._input(picture, box)[0].permute(1, 2, 0).numpy()
         height, width = pixels.shape[:2]

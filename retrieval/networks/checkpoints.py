@@ -92,14 +92,14 @@ class Checkpoint:
         if self.format == "saved-model":
             cached = _hub_cache(self.source)
             own = data_folder() / "checkpoints" / self.id
-            return cached if cached and cached.is_dir() and not own.is_dir() else own
+            return cached if cached and os.path.isdir(cached) and not os.path.isdir(own) else own
         return data_folder() / "checkpoints" / urlsplit(self.address).path.rpartition("/")[2]
 
     @property
     def available(self) -> bool:
         """Whether the weights are on this machine."""
         try:
-            return self.path.exists()
+            return os.path.exists(self.path)  # False without rights, not an error
         except RetrievalError:
             return False
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from stubs import refused
@@ -202,6 +203,14 @@ def test_registered_collections():
         open_collection("roxford5k")
     with pytest.raises(RetrievalError, match="download commons --preset paris"):
         open_collection("paris-commons")
+
+
+def test_a_place_that_cannot_be_looked_into_holds_no_collections(folder, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", "/" + "d" * 300)  # an error, as without rights
+    assert not any(entry.available for entry in collections.registered())
+    with pytest.raises(RetrievalError, match="python -m retrieval download roxford5k"):
+        open_collection("roxford5k")
+    assert not replace(open_collection(folder), root=collections.data_folder()).has_pictures
 
 
 def test_registered_collection_without_pictures():

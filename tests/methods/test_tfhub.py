@@ -16,6 +16,7 @@ from retrieval.errors import RetrievalError
 from retrieval.methods import saved_model, tfhub
 from retrieval.methods.saved_model import _needed, tensorflow
 from retrieval.networks import checkpoints
+from retrieval.workers import Workers, in_slow_workers
 
 CELL = 16  # pixels of a level that one feature averages
 
@@ -125,6 +126,17 @@ def test_settings_reach_the_module(saved, picture):
     none = methods.load("delf", saved, min_score=900.0)
     assert len(none.describe(picture)) == 0
     assert none.describe(picture).descriptors.shape == (0, 40)
+
+
+def test_quick_searches_do_not_wait_for_a_module(saved, picture, monkeypatch):
+    delf = methods.load("delf", saved, size=100, scales=[1.0])
+    ask, slowly = delf.program.ask, []
+    monkeypatch.setattr(
+        delf.program, "ask", lambda values: slowly.append(in_slow_workers()) or ask(values)
+    )
+    quick = Workers(1, 9, slow=Workers(1, 9))
+    assert len(quick.submit("a", lambda: delf.describe(picture)).result(60))
+    assert slowly == [True]
 
 
 def test_index_and_search(saved, picture, tmp_path):

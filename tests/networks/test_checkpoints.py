@@ -310,3 +310,10 @@ def test_missing_weights_are_refused_with_the_command_that_downloads_them(tmp_pa
     record.path.parent.mkdir(parents=True)
     record.path.touch()
     assert record.available
+
+
+def test_a_place_that_cannot_be_looked_into_holds_no_weights(monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", "/" + "d" * 300)  # an error, as without rights
+    assert all(record.available == (not record.address) for record in checkpoints.REGISTRY.values())
+    monkeypatch.setenv("TFHUB_CACHE_DIR", "/" + "d" * 300)
+    refused("download delf-tfhub", checkpoints.REGISTRY["delf-tfhub"].require)
