@@ -40,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RetrievalError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1
+    except PermissionError as error:  # any look at a path in a folder of somebody else
+        print(
+            printable(f"error: {error.filename} cannot be used: {error.strerror}."), file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt:
         kept = " What is finished is kept: the same command goes on."
         print("Stopped." + (kept if args.resumed else ""), file=sys.stderr)

@@ -1,5 +1,6 @@
 """The commands that need few words, and the door itself."""
 
+import errno
 import io
 import json
 import os
@@ -309,3 +310,17 @@ def test_stopped_while_modules_are_loaded():
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (130, "Stopped.\n")
+
+
+def test_a_folder_of_somebody_else(refused, tmp_path, monkeypatch):
+    other, stat = tmp_path / "other", os.stat
+
+    def without_rights(path, *args, **options):
+        if isinstance(path, Path) and path.parent == other:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", without_rights)
+    sentence = "/other/{} cannot be used: Permission denied"
+    refused(sentence.format("a"), "index", "town", "--method", "sir", "--out", other / "a")
+    refused(sentence.format("b"), "evaluate", "--ranks", other / "b", "--collection", "town")
