@@ -31,10 +31,16 @@ class ExactSearcher:
 
         Returns positions (top,) int64 and cosines (top,) float32.
         """
-        scores, positions = self.search(descriptor[None], top)
+        query = np.ascontiguousarray(descriptor[None], np.float32)
+        found = self.search(query, min(top + 1, self.flat.ntotal))
+        scores, positions = found[0][0], found[1][0]
+        if len(scores) > top and scores[top] == scores[top - 1]:
+            # FAISS keeps any pictures of this score, so all are asked for.
+            below = float(np.nextafter(scores[top], np.float32(-np.inf)))
+            _, scores, positions = self.flat.range_search(query, below)
         # FAISS leaves equal scores in any order.
-        order = np.lexsort((positions[0], -scores[0]))
-        return positions[0][order], scores[0][order]
+        order = np.lexsort((positions, -scores))[:top]
+        return positions[order], scores[order]
 
 
 def fill(

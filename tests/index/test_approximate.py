@@ -63,6 +63,17 @@ def test_exact_search_is_exact():
         assert (got[1] == positions).mean() > 0.99  # but for equal ones
 
 
+def test_the_first_results_are_those_of_the_whole_ranking_beside_copies():
+    """With ten results asked for, the command line named other copies of a picture than the app."""
+    copies = np.vstack([VECTORS[:3], np.repeat(VECTORS[3:4], 60, axis=0), VECTORS[4:9]])
+    searcher = ExactSearcher(copies)
+    for query in QUERIES:
+        whole = searcher.rank(query, len(copies))
+        for top in (1, 5, 10, 30, 64, len(copies)):
+            for few, all_of_them in zip(searcher.rank(query, top), whole, strict=True):
+                np.testing.assert_array_equal(few, all_of_them[:top])
+
+
 def test_blocks_change_nothing(monkeypatch):
     whole = nearest(VECTORS, QUERIES, 20)
     monkeypatch.setattr("retrieval.index.vectors.BLOCK", 7)
