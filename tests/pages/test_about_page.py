@@ -225,6 +225,14 @@ def test_the_map_says_what_a_query_finds():
     app.segmented_control(key="map-kind").set_value("pca").run()
     assert not app.exception
     assert "of all differences" in " ".join(one.value for one in app.markdown)
+    assert app.query_params["map"] in ("pca", ["pca"])
+
+
+@pytest.mark.parametrize(("linked", "shown"), [("pca", "pca"), ("umap", "tsne")])
+def test_a_link_brings_the_kind_of_map(linked, shown):
+    app = page(part="map", map=linked)
+    assert not app.exception
+    assert app.segmented_control(key="map-kind").value == shown
 
 
 def test_marked_results_are_left_out_and_move_the_others():

@@ -261,6 +261,19 @@ def test_link_and_search_link(little):
     assert "not on this machine" in text(app)
 
 
+def test_a_link_brings_the_order_and_the_view_of_all_queries(little):
+    app = start(order="collection", together="Landmarks")
+    assert app.segmented_control(key="eval-order").value == "collection"
+    assert app.segmented_control(key="eval-together").value == "Landmarks"
+    assert (app.query_params["order"], app.query_params["together"]) == ("collection", "Landmarks")
+    app.segmented_control(key="eval-together").set_value("Distribution").run()
+    assert app.query_params["together"] in ("Distribution", ["Distribution"])
+    app = start(order="nothing", together="nothing")
+    assert app.segmented_control(key="eval-order").value == "AP"
+    assert app.segmented_control(key="eval-together").value == "Precision and recall"
+    assert "together" not in app.query_params
+
+
 @pytest.mark.parametrize(
     "what", ["Precision and recall", "Distribution", "Landmarks", "Hardest and easiest"]
 )

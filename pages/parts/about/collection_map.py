@@ -56,12 +56,13 @@ def section(followed: FollowedQuery) -> None:
         "that picture, if it is on the map. Small grey dots: no landmark is known."
     )
     columns = _columns(collection)
+    if state.get("map-kind") not in KINDS:  # nothing, or what a link says
+        state["map-kind"] = "tsne"
     with st.container(horizontal=True):
-        kind = st.segmented_control(
+        st.segmented_control(
             "Map",
             KINDS,
             format_func=KINDS.__getitem__,
-            default="tsne",
             required=True,
             key="map-kind",
             width="content",
@@ -79,6 +80,7 @@ def section(followed: FollowedQuery) -> None:
                 width=240,
                 persist_state="session",
             )
+    kind: str = state["map-kind"]
     st.caption(TEXTS[kind])
     paths = {
         method: path

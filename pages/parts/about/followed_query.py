@@ -36,12 +36,16 @@ def follow_link(parts: dict[str, str]) -> None:
         state["about-part"] = parameters["part"]
     if "query" in parameters:
         state["about-query"] = state["about-linked"] = parameters["query"]
+    if parameters.get("part") == "map":
+        state["map-kind"] = parameters.get("map", "tsne")
 
 
 def write_link(followed: FollowedQuery) -> None:
     link = {"part": state["about-part"]}
     if isinstance(followed.query_picture.source, Path):
         link |= {"collection": followed.collection.name, "query": followed.query_picture.name}
+    if link["part"] == "map" and (kind := state.get("map-kind", "tsne")) != "tsne":
+        link["map"] = kind
     query.keep_link("about-link", link)
 
 

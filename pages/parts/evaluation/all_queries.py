@@ -37,15 +37,16 @@ def show_all_queries(
     compared: the runs that the page compares, which are also the first of ``all_runs``. Curves show
     all of them, the other views those compared.
     """
-    view = st.segmented_control(
+    st.session_state.setdefault("eval-together", CURVES)
+    st.segmented_control(
         "All queries together",
         VIEWS,
         key="eval-together",
         required=True,
-        default=CURVES,
         label_visibility="collapsed",
         persist_state="session",
     )
+    view: str = st.session_state["eval-together"]
     shown = all_runs if view == CURVES else compared
     scores = {entry.label: entry.run.scores[protocol] for entry in shown}
     note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from pages.parts import own_pictures, query
+from pages.parts.evaluation.all_queries import CURVES, VIEWS
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.evaluation import PROTOCOLS
@@ -25,6 +26,9 @@ def follow_link(titles: Mapping[str, str]) -> None:
     if parameters.get("protocol") in PROTOCOLS:
         state["eval-protocol"] = parameters["protocol"]
     state["eval-whole"] = parameters.get("boxes") == "no"
+    state["eval-order"] = parameters.get("order", "AP")
+    view = parameters.get("together")
+    state["eval-together"] = view if view in VIEWS else CURVES
     for name in ("method", "against"):
         if name in parameters:
             state[f"eval-{name}"] = parameters[name]
@@ -72,6 +76,10 @@ def write_link(parameters: Mapping[str, str]) -> None:
         "method": state["eval-method"],
         "against": state["eval-against"],
     }
+    if state["eval-order"] != "AP":
+        link["order"] = state["eval-order"]
+    if (view := state.get("eval-together", CURVES)) != CURVES:
+        link["together"] = view
     if state.get("eval-whole"):
         link["boxes"] = "no"
     query.keep_link("eval-link", link)
