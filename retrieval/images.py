@@ -45,8 +45,8 @@ SECONDS, PIXELS_A_SECOND = 2.0, 15_000_000
 QUICK_SECONDS = 1.0  # HEICs of telephones take 0.4 to 0.8
 MAX_ENLARGED = 4.0
 
-# Decoders of pictures of visitors, of pictures of collections, and of pictures that take long: for
-# the latter only other such pictures wait.
+# Decoders of pictures of visitors, of pictures of collections, and of pictures that take long or
+# belong to slow searches: for the latter only other such pictures wait.
 _quick, _collections, _slow = Decoder(), Decoder(), Decoder()
 # Hashes of pictures that took long: one that is shown and then searched with is not tried again in
 # a quick decoder.
@@ -133,7 +133,7 @@ def _decode(
     data = read_bytes(source, name)
     request = {"name": name, "max_pixels": max_pixels, "side": side, "formats": FORMATS}
     seconds = SECONDS + max_pixels / PIXELS_A_SECOND
-    if hash(data) not in _took_long:
+    if hash(data) not in _took_long and not workers.in_slow_workers():
         quick = _quick if max_pixels < MAX_PIXELS else _collections
         with contextlib.suppress(TimeoutError):
             return quick.decode(data, min(QUICK_SECONDS, seconds), request)

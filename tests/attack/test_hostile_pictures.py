@@ -17,7 +17,7 @@ import pytest
 from attack import pictures
 from PIL import Image
 
-from retrieval import decoding, images, picture_files, processes
+from retrieval import decoding, images, picture_files, processes, workers
 
 MEASURE = """
 import contextlib, sys, time
@@ -393,6 +393,24 @@ def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, mon
             images.read(data, max_pixels=1_000_000)
     assert images.read(GOOD, max_pixels=1_000_000).size == (16, 16)
     assert tried == [b"slow", GOOD]
+
+
+def test_pictures_of_slow_searches_keep_no_quick_decoder_busy(hostile, monkeypatch):
+    """A quick search waited for those of nine searches with LighterGlue: 5 s, now 3 s."""
+    quick = images._quick.decode
+    monkeypatch.setattr(
+        images._quick,
+        "decode",
+        lambda *a: quick(*a) if workers.in_quick_workers() else pytest.fail("it is a slow search"),
+    )
+    queue = workers.Workers(1, 10, workers.Workers(1, 10))
+
+    def search():
+        size = images.read(GOOD, max_pixels=1_000_000).size
+        workers.move_to_slow_workers()  # and begin again
+        return size
+
+    assert queue.submit("visitor", search).result(60) == (16, 16)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
