@@ -66,10 +66,11 @@ def test_a_pair_counts_itself(monkeypatch):
     monkeypatch.setattr(why.st, "altair_chart", lambda *_, **__: None)
     cosines = np.array([0.3]), np.array([0.6920332, 0.1])
     monkeypatch.setattr(why.loaders, "pair_cosines", lambda *_: cosines)
-    why._show_histogram(None, None, 0.6920561)
-    assert said[0].endswith(
-        "**0** of the 1 pairs of the same landmark, **1** of the 2 pairs of different places."
-    )
+    why._show_histogram(None, None, 0.6920561, 2000)
+    counts = "**0** of the 1 pairs of the same landmark, **1** of the 2 pairs of different places."
+    assert said[0].endswith(f" As alike or more: {counts}")
+    why._show_histogram(None, None, 0.6920561, 2001)
+    assert said[1].endswith(f" As alike or more among the first 2,000 pictures: {counts}")
 
 
 def test_inliers_beside_those_of_other_places():

@@ -15,6 +15,7 @@ from pages.parts.keypoints.figures import open_picture
 from pages.parts.search.answer import Search
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
+from retrieval.evaluation.similarity import MAX_PICTURES
 from retrieval.figures import local_features as plots
 from retrieval.index import Index
 from retrieval.methods import METHODS
@@ -44,7 +45,7 @@ def explain_result(search: Search, path: Path, hit: str) -> None:
     if opened.kind == "global":
         score = _show_places(search, opened, other, shown)
         if score is not None:
-            _show_histogram(path, search.collection, score)
+            _show_histogram(path, search.collection, score, len(opened))
     else:
         _show_matches(search, opened, other, shown)
 
@@ -93,8 +94,11 @@ def _show_places(
     return score
 
 
-def _show_histogram(path: Path, collection: Collection, score: float) -> None:
-    """Show the score beside those of pairs that do and do not show one landmark."""
+def _show_histogram(path: Path, collection: Collection, score: float, pictures: int) -> None:
+    """Show the score beside those of pairs that do and do not show one landmark.
+
+    pictures: of the index at ``path``; of many, only the first are compared with each other.
+    """
     right, unrelated = loaders.pair_cosines(path, collection)
     if not len(right) or not len(unrelated):
         return
@@ -106,8 +110,9 @@ def _show_histogram(path: Path, collection: Collection, score: float) -> None:
         if score >= usual
         else "That says little: more than 1 in 100 pairs of different places are as alike."
     )
+    first = f" among the first {MAX_PICTURES:,} pictures" if pictures > MAX_PICTURES else ""
     st.markdown(
-        f"This pair has a cosine of **{score:.2f}** (grey line). {rare} As alike or more: "
+        f"This pair has a cosine of **{score:.2f}** (grey line). {rare} As alike or more{first}: "
         f"**{same:,}** of the {len(right):,} pairs of the same landmark, **{other:,}** of the "
         f"{len(unrelated):,} pairs of different places."
     )
