@@ -193,10 +193,14 @@ def read_array(
                 file = opened.enter_context(open(source, "rb"))
             is_zip = file.read(2) == b"PK"
             file.seek(0)
-            arrays = np.load(ShortReads(file) if is_zip else file, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                return arrays
-            return _array_of_archive(arrays, key, label, max_bytes)
+            array = np.load(ShortReads(file) if is_zip else file, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                array = _array_of_archive(array, key, label, max_bytes)
+            if array.dtype.kind == "U":
+                array.tobytes().decode("utf-32")  # numpy makes no text of other numbers
+            elif array.dtype.kind not in "biufc":
+                raise ValueError(array.dtype)
+            return array
     except FileNotFoundError as error:
         raise RetrievalError(f"There is no file {label}.") from error
     # The last five are what numpy raises for headers that were made to do harm.

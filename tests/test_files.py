@@ -166,6 +166,23 @@ def test_read_array_runs_no_pickle(tmp_path):
         files.read_array(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([0x7FFFFFFF], np.uint32).view("U1"),
+        np.array([(0x7FFFFFFF,)], [("text", np.uint32)]).view([("text", "U1")]),
+        np.array(["2026-11-28"], "M8[D]"),
+    ],
+)
+def test_read_array_refuses_what_is_no_text(array, tmp_path):
+    """A letter that is none ended "Groups" and "How it works" with a SystemError of NumPy."""
+    np.savez(tmp_path / "a.npz", text=array)
+    with pytest.raises(RetrievalError, match="not a readable"):
+        files.read_array(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", text=np.array("Sacré-Cœur 🗼"))
+    assert str(files.read_array(tmp_path / "a.npz")) == "Sacré-Cœur 🗼"
+
+
 def test_read_array_is_limited(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", ranks=np.zeros((1000, 1000), int))
     monkeypatch.setattr(files, "MAX_ARRAYS", 1_000_000)

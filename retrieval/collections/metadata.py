@@ -112,7 +112,7 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
         cells = {name: _cell(line.get(column)) for name, line in zip(names, lines, strict=True)}
         filled = {name: cell for name, cell in cells.items() if cell != ""}
         numbers = {n: cell for n, cell in filled.items() if not _MISSING.fullmatch(cell)}
-        kind = _kind(numbers.values())
+        kind = _kind(numbers.values()) if numbers else str  # NA alone may be North America
         filled = numbers if kind is not str else filled
         for name, cell in filled.items():
             table[name][identifier] = kind(cell)

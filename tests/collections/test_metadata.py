@@ -122,3 +122,6 @@ def test_numbers_as_other_programs_write_them(folder):
     assert metadata_filter.matching(known, "year >= 1900") == {"a.png", "deep/c.png"}
     assert "year" not in known["b.png"]
     assert known["b.png"]["country"] == "NA"  # among texts it is one
+    (folder / "metadata.csv").write_text("name,continent\na.png,NA\nb.png,NA\n")
+    known = open_collection(folder).metadata
+    assert metadata_filter.matching(known, 'continent == "NA"') == {"a.png", "b.png"}
