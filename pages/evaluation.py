@@ -21,7 +21,6 @@ from pages.parts.evaluation.runs import UPLOAD, LabelledRun
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
-from retrieval.collections.ground_truth import usual_protocol
 from retrieval.figures import evaluation as plots
 
 PROTOCOL_RULES = {
@@ -61,8 +60,7 @@ if not collection.protocols:
             query_params={"collection": collection.name},
         )
     st.stop()
-if state.get("eval-protocol") not in collection.protocols:
-    state["eval-protocol"] = usual_protocol(collection.protocols)
+link.follow_protocol(collection)
 right.segmented_control(
     "Protocol",
     collection.protocols,
@@ -139,7 +137,7 @@ if labelled_runs:
             st.caption(note)
     downloads(
         f"{collection.name}-scores",
-        tables.score_rows(labelled_runs.values(), collection.protocols),
+        tables.in_percent(tables.score_rows(labelled_runs.values(), collection.protocols)),
     )
 elif not not_evaluated:
     st.info(
@@ -155,22 +153,25 @@ if labelled_runs:
         anchor="re-ranking",
         help=explained("re-ranker"),
     )
-    if rows := tables.reranking_rows(labelled_runs, protocol):
+    if reranked_rows := tables.reranking_rows(labelled_runs, protocol):
         st.markdown(
             f"mAP ({protocol.capitalize()}, in per cent) of each method alone and with re-rankers, "
             f"measured with this program on {collection.title}."
         )
         st.dataframe(
-            rows,
+            reranked_rows,
             hide_index=True,
             height="content",
             key="reranked",
             placeholder="–",
             column_config=dict.fromkeys(
-                [name for row in rows for name in row if name != "Method"], numbers
+                [name for row in reranked_rows for name in row if name != "Method"], numbers
             ),
         )
-        downloads(f"{collection.name}-{protocol}-reranked", rows)
+        downloads(
+            f"{collection.name}-{protocol}-reranked",
+            tables.reranking_file_rows(reranked_rows, labelled_runs),
+        )
     else:
         whole = " and without the query boxes" if collection.whole else ""
         st.markdown(f"Nothing was evaluated with a re-ranker{whole} yet.")

@@ -116,8 +116,11 @@ with result_column:
     judged = None if hidden or isinstance(verdicts, str) else verdicts
     if state.method == ALL:
         show_guide(collection, query_picture, box, hidden)
+    search = Search(collection, query_picture, box, judged, hidden)
     with st.container(gap=None):
-        if judged:
+        # What the first mark would add here would move the results below a second quick click; the
+        # bar explains the symbols and counts the marks.
+        if judged and not search.judging:
             cards.legend()
         with st.container(
             key="judged",
@@ -133,8 +136,10 @@ with result_column:
                     icon=":material/visibility:",
                     on_click=lambda: state.update(revealed=asked),
                 )
-            else:  # where the right answers are not known, a sentence says why
-                st.caption(verdicts if isinstance(verdicts, str) else verdicts.sentence)
+            elif isinstance(verdicts, str):  # why the right answers are not known
+                st.caption(verdicts)
+            else:
+                st.caption("" if search.judging else verdicts.sentence)
             st.button(
                 "Choose another picture",
                 key="back",
@@ -144,7 +149,6 @@ with result_column:
             )
     if marking.can_judge(collection, query_picture):
         marking.show_bar(collection)
-    search = Search(collection, query_picture, box, judged, hidden)
     show_answers(search)
 
 if "enlarged" in state:

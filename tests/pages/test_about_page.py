@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import loaders
 from pages.parts.about import collection_map, steps
 from pages.parts.about.followed_query import FollowedQuery
-from pages.parts.query import QueryPicture
+from pages.parts.query import OWN_PICTURES, QueryPicture
 from retrieval import index
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
@@ -70,6 +70,22 @@ def test_a_link_to_an_unknown_picture_says_so():
     assert "nobody" in app.warning[0].value
     app.run()
     assert not app.warning
+
+
+def test_a_link_to_an_unknown_part_says_so():
+    app = page(part="cnn")
+    assert "asks for the part cnn, which is unknown" in app.warning[0].value
+    assert app.query_params["part"] == "sir"
+    app.run()
+    assert not app.warning
+
+
+def test_own_pictures_are_followed_one_by_one():
+    app = page(part="sir")
+    assert not any("A picture of yours" in one.value for one in app.caption)
+    app.session_state["collection"] = OWN_PICTURES
+    app.run()
+    assert any("A picture of yours" in one.value for one in app.caption)
 
 
 def test_a_collection_without_its_pictures_says_what_to_do(monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The evaluation page on a tiny collection with stored runs: what it shows is what was measured."""
 
+import csv
 import dataclasses
 import io
 import json
@@ -14,7 +15,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 from stubs import Registered
 
-from pages.parts import cards, loaders, turns
+from pages.parts import cards, downloads, loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.evaluation import query_chart
 from pages.parts.evaluation import runs as evaluation_runs
@@ -257,6 +258,10 @@ def test_link_and_search_link(little):
     }
     app = start(query="nobody.png", method="nobody", against="nobody", protocol="nobody")
     assert "no query here" in text(app)
+    for protocol in ("nobody", "classic"):  # classic exists, but not here
+        app = start(protocol=protocol)
+        assert f"asks for the protocol {protocol}, which is none of Little" in text(app)
+        assert app.query_params["protocol"] == "medium"
     app = start(collection="elsewhere")
     assert "not on this machine" in text(app)
 
@@ -281,6 +286,8 @@ def test_all_queries_together(little, what):
     app = start()
     app.segmented_control(key="eval-together").set_value(what).run()
     assert not app.exception
+    # The curves show all methods.
+    assert ("methods compared above" in text(app)) == (what in ("Distribution", "Landmarks"))
     if what == "Hardest and easiest":
         medium = evaluate(RANKS["cnn-irwnha"], little.collection)["medium"].aps
         app.button(key=f"open-edge-Hardest-{medium.argmin()}").click().run()
@@ -343,6 +350,43 @@ def test_a_chain_is_evaluated_on_request_kept_and_compared_with_the_method_alone
     assert table(app, "Measured")["Method"].tolist() == ["SIR", "CNN-IRwNHA"]
 
 
+def test_files_say_what_their_numbers_are(little, monkeypatch):
+    """Some were in per cent and some from 0 to 1, and no header said so."""
+    files = {}
+    monkeypatch.setattr(
+        downloads, "download", lambda label, data, name, mime: files.update({name: data})
+    )
+    path = dict(little.indexes)["sir"]
+    runs.evaluate_index(index.load(path), little.collection, Grey("sir"), then=["diffusion"])
+    app = upload(start(), ranks=RANKS["sir"])
+    assert "mAP Medium" in table(app, "Measured").columns  # no wider than before
+    assert list(table(app, "Alone").columns) == ["Method", "Alone", "Diffusion"]
+
+    def header(name):
+        return files[f"little-{name}.csv"]().decode("utf-8-sig").splitlines()[0].split(",")
+
+    rest = ["Queries", "Checkpoint", "Measured"]
+    scores = ["mAP (%)", "mP@1 (%)", "mP@5 (%)", "mP@10 (%)"]
+    assert header("scores") == header("upload") == ["Method", "Protocol", *scores, *rest]
+    reranked = list(
+        csv.DictReader(files["little-medium-reranked.csv"]().decode("utf-8-sig").splitlines())
+    )
+    assert list(reranked[0]) == [
+        "Method",
+        "mAP (%), Alone",
+        "mAP (%), Diffusion",
+        "Checkpoint",
+        "Measured",
+    ]
+    assert reranked[0]["Checkpoint"] == methods.METHODS["sir"].default
+    made = runs.load_run(index.load(path), little.collection, ("diffusion",)).record["made"]
+    assert reranked[0]["Measured"] == str(made)[:10]
+    assert header("medium-queries")[2:4] == ["AP CNN-IRwNHA", "AP SIR"]
+    assert header("medium-precision")[1:3] == ["Precision CNN-IRwNHA", "Precision SIR"]
+    app.segmented_control(key="eval-together").set_value("Landmarks").run()
+    assert header("medium-landmarks")[1:3] == ["Mean AP CNN-IRwNHA", "Mean AP SIR"]
+
+
 def test_a_chain_that_no_page_offers_is_refused(little):
     """It would be kept beside the index, and be on the page of everybody."""
     app = start()
@@ -369,6 +413,8 @@ def test_without_pictures_names_are_shown(little):
     assert table(app, "Rank")["Picture"].tolist()[:2] == ["3.png", "0.png"]
     app.segmented_control(key="eval-together").set_value("Hardest and easiest").run()
     assert not app.exception
+    columns = ["Query", "Landmark", "AP", "Right pictures"]
+    assert columns in [list(one.value.columns) for one in app.dataframe]
 
 
 def test_without_labels_or_indexes(little):

@@ -94,13 +94,21 @@ def test_own_results_are_judged_and_evaluated(nothing_installed):
     app.toggle(key="judging").set_value(True).run()
     assert "Judged by you: 0 queries, 0 pictures" in text(app)
     assert app.button(key="judged-evaluate").disabled
+    assert "as right" in app.button(key="judged-evaluate").help
+    assert not any("legend" in one.value for one in app.html)
 
     app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
     app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
     assert "Judged by you: 1 query, 2 pictures" in text(app)
-    assert (
-        "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
-    ) in captions(app)
+    assert not app.button(key="judged-evaluate").help
+    # Legend and sentence would move the results below a second quick click.
+    right = "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
+    assert not any("legend" in one.value for one in app.html)
+    assert right not in captions(app)
+    app.toggle(key="judging").set_value(False).run()
+    assert any("legend" in one.value for one in app.html)
+    assert right in captions(app)
+    app.toggle(key="judging").set_value(True).run()
     assert [one.split(", ")[1:] for one in hits(app)] == [
         ["same landmark"],
         ["another place"],
@@ -170,7 +178,10 @@ def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
     for number in range(2):
         app.selectbox(key="prepared").set_value(number).run()
         assert "2 of the first 3 right · AP 1.00" in text(app)
+        app.toggle(key="judging").set_value(False).run()
+        assert "2 of the first 3 right · AP 1.00" in text(app)
         assert "without its own picture" in captions(app)
+        app.toggle(key="judging").set_value(True).run()
         app.segmented_control(key="mark-cnn-irwnha-2").set_value("wrong").run()
         assert "Judged by you: 2 queries" in text(app)
     app.segmented_control(key="judge").set_value("hard").run()

@@ -32,11 +32,13 @@ class FollowedQuery(NamedTuple):
 def follow_link(parts: dict[str, str]) -> None:
     """Put the settings in the address into the session, before any widget is drawn."""
     parameters = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
-    if parameters.get("part") in parts:
-        state["about-part"] = parameters["part"]
+    if (part := parameters.get("part")) in parts:
+        state["about-part"] = part
+    elif part:
+        st.warning(f"This link asks for the part {plain(part)}, which is unknown. Choose another.")
     if "query" in parameters:
         state["about-query"] = state["about-linked"] = parameters["query"]
-    if parameters.get("part") == "map":
+    if part == "map":
         state["map-kind"] = parameters.get("map", "tsne")
 
 
@@ -55,6 +57,11 @@ def pick() -> FollowedQuery:
     titles = loaders.collection_titles()
     if not titles:
         notices.nothing_here()
+    if state.get("collection") == query.OWN_PICTURES:
+        st.caption(
+            "The pictures that you search in are no collection here. Follow one of them with “A "
+            "picture of yours”."
+        )
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:
         only = next(iter(titles)) if len(titles) == 1 else None

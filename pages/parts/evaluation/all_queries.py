@@ -68,12 +68,15 @@ def show_all_queries(
         )
     elif view == DISTRIBUTION:
         st.markdown(
-            "How many queries have a low AP and how many a high one, which their mean hides."
+            "How many queries have a low AP and how many a high one, which their mean hides, for "
+            "the methods compared above."
         )
         rows = query_rows(collection, scores, plots.queries_order(scores, "AP"))
         figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
     elif view == LANDMARKS:
-        st.markdown("The mean of the AP over the queries of each landmark.")
+        st.markdown(
+            "The mean of the AP over the queries of each landmark, for the methods compared above."
+        )
         figure(
             name,
             key,
@@ -96,7 +99,10 @@ def _curve_rows(scores: Mapping[str, Scores]) -> list[dict]:
     """A row for each level of recall: the precision of each run."""
     return [
         {"Recall": float(level)}
-        | {label: round(float(scored.curve[n]), 6) for label, scored in scores.items()}
+        | {
+            f"Precision {label}": round(float(scored.curve[n]), 6)
+            for label, scored in scores.items()
+        }
         for n, level in enumerate(RECALL_LEVELS)
     ]
 
@@ -106,7 +112,7 @@ def _landmark_rows(scores: Mapping[str, Scores], collection: Collection) -> list
     means = {label: scored.by_landmark(collection.queries) for label, scored in scores.items()}
     return [
         {"Landmark": landmark}
-        | {label: round(of_run[landmark], 6) for label, of_run in means.items()}
+        | {f"Mean AP {label}": round(of_run[landmark], 6) for label, of_run in means.items()}
         for landmark in next(iter(means.values()))
     ]
 
@@ -116,9 +122,8 @@ def _show_queries(
 ) -> None:
     """Queries as cards that open them, or as a table where the pictures are not here."""
     if not collection.has_pictures:
-        st.dataframe(
-            query_rows(collection, {"AP": scores}, numbers), hide_index=True, key=f"edge-{title}"
-        )
+        rows = query_rows(collection, {"": scores}, numbers)
+        st.dataframe(rows, hide_index=True, key=f"edge-{title}")
         return
     with cards.grid(EXTREMES, f"edge-{title}"):
         for number in map(int, numbers):

@@ -10,7 +10,7 @@ from pages.parts import own_pictures, query
 from pages.parts.evaluation.all_queries import CURVES, VIEWS
 from pages.parts.plain import plain
 from retrieval.collections import Collection
-from retrieval.evaluation import PROTOCOLS
+from retrieval.collections.ground_truth import usual_protocol
 
 state = st.session_state
 
@@ -23,8 +23,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     parameters = query.new_link(titles, "eval-link", "eval-collection")
     if not parameters:
         return
-    if parameters.get("protocol") in PROTOCOLS:
-        state["eval-protocol"] = parameters["protocol"]
+    state["eval-linked-protocol"] = parameters.get("protocol")
     state["eval-whole"] = parameters.get("boxes") == "no"
     state["eval-order"] = parameters.get("order", "AP")
     view = parameters.get("together")
@@ -35,6 +34,20 @@ def follow_link(titles: Mapping[str, str]) -> None:
     state["eval-linked"] = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
+
+
+def follow_protocol(collection: Collection) -> None:
+    """Choose the protocol in the address, or where there is none, keep it or take the usual one."""
+    linked = state.pop("eval-linked-protocol", None)
+    if linked in collection.protocols:
+        state["eval-protocol"] = linked
+    elif linked:
+        st.warning(
+            f"This link asks for the protocol {plain(linked)}, which is none of "
+            f"{plain(collection.title)}. Choose another one."
+        )
+    if state.get("eval-protocol") not in collection.protocols:
+        state["eval-protocol"] = usual_protocol(collection.protocols)
 
 
 def follow_query(collection: Collection) -> None:

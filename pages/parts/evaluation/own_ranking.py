@@ -7,7 +7,7 @@ import streamlit as st
 from pages.parts import query
 from pages.parts.downloads import as_csv, download, downloads
 from pages.parts.evaluation.runs import LabelledRun
-from pages.parts.evaluation.tables import score_rows
+from pages.parts.evaluation.tables import in_percent, score_rows
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.evaluation import submissions
@@ -67,4 +67,4 @@ def _show_scores(collection: Collection, uploaded: LabelledRun) -> None:
         for row in rows
     ]
     st.dataframe(shown, hide_index=True, key="upload-scores")
-    downloads(f"{collection.name}-upload", rows)
+    downloads(f"{collection.name}-upload", in_percent(rows))

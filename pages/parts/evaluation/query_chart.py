@@ -73,7 +73,7 @@ def ap_chart(
         row = row | {"number": number, "column": column, "top": 1, "chosen": highlight}
         row["Query"] = Path(row["Query"]).name
         row["Landmark"] = row["Landmark"].replace("_", " ")
-        data.append(row | {f"ap{n}": row[label] for n, label in enumerate(labels)})
+        data.append(row | {f"ap{n}": row[f"AP {label}"] for n, label in enumerate(labels)})
     by_landmark = by == "collection"
     base = altair.Chart().encode(
         x=altair.X(

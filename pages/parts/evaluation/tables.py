@@ -69,6 +69,14 @@ def column_config(table: list[dict]) -> dict:
     return config
 
 
+def in_percent(rows: Iterable[dict]) -> list[dict]:
+    """Rows for a file, whose headers say that mAP and mP@k are in per cent."""
+    return [
+        {f"{name} (%)" if name.startswith(("mAP", "mP@")) else name: row[name] for name in row}
+        for row in rows
+    ]
+
+
 def reranking_rows(labelled_runs: Mapping[str, LabelledRun], protocol: str) -> list[dict]:
     """mAP of one protocol in per cent: a row for each index, a column for each chain.
 
@@ -90,6 +98,22 @@ def reranking_rows(labelled_runs: Mapping[str, LabelledRun], protocol: str) -> l
                 row[chain.title(then)] = run and _percent(run.scores[protocol].map)
             rows.append(row)
     return rows
+
+
+def reranking_file_rows(rows: list[dict], labelled_runs: Mapping[str, LabelledRun]) -> list[dict]:
+    """Rows of ``reranking_rows`` for a file: with the unit, the checkpoint and the last date."""
+    records: dict[str, list[Mapping]] = {}
+    for run_id, entry in labelled_runs.items():
+        alone = labelled_runs[entry.without_reranking or run_id]
+        records.setdefault(alone.label, []).append(entry.run.record)
+    return [
+        {name if name == "Method" else f"mAP (%), {name}": row[name] for name in row}
+        | {
+            "Checkpoint": records[row["Method"]][0]["provenance"]["checkpoint"],
+            "Measured": max(str(record["made"])[:10] for record in records[row["Method"]]),
+        }
+        for row in rows
+    ]
 
 
 def show_figures_of_others(collection: Collection, our_checkpoints: Set[str]) -> None:
@@ -149,7 +173,7 @@ def show_literature(collection: str, our_checkpoints: Set[str] = frozenset()) ->
             "38 of RParis (Song et al., CVPR 2024, arXiv 2404.01524). Networks trained on pictures "
             "with captions, such as OpenCLIP, know kinds of buildings, but few single ones."
         )
-    downloads(f"{collection}-literature", table)
+    downloads(f"{collection}-literature", in_percent(table))
 
 
 def query_rows(
@@ -157,7 +181,7 @@ def query_rows(
 ) -> list[dict]:
     """A row for each of these queries: name, landmark, AP of each run, number of right pictures.
 
-    scores: label of the run → scores of one protocol.
+    scores: label of the run → scores of one protocol. An AP is from 0 to 1.
     """
     positives = next(iter(scores.values())).positives
     rows = []
@@ -165,7 +189,10 @@ def query_rows(
         prepared_query = collection.queries[number]
         rows.append(
             {"Query": prepared_query.name, "Landmark": prepared_query.landmark}
-            | {label: round(float(of_run.aps[number]), 6) for label, of_run in scores.items()}
+            | {
+                f"AP {label}".strip(): round(float(of_run.aps[number]), 6)
+                for label, of_run in scores.items()
+            }
             | {"Right pictures": int(positives[number])}
         )
     return rows

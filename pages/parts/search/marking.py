@@ -62,7 +62,13 @@ def show_bar(collection: Collection) -> None:
                 st.error(plain(problem), icon=":material/error:")
         indexes = own_pictures.indexes(collection)
         evaluable = bool(collection.protocols and indexes)
-        if st.button("Evaluate", key="judged-evaluate", type="primary", disabled=not evaluable):
+        if st.button(
+            "Evaluate",
+            key="judged-evaluate",
+            type="primary",
+            disabled=not evaluable,
+            help=None if evaluable else "Mark at least one result as right (✓) first.",
+        ):
             for name, path in indexes.items():
                 indexing.evaluate(collection, METHODS[name].title, path)
             st.switch_page("pages/evaluation.py", query_params={"collection": collection.name})
