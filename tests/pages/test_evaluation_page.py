@@ -260,7 +260,9 @@ def test_link_and_search_link(little):
     assert "no query here" in text(app)
     for protocol in ("nobody", "classic"):  # classic exists, but not here
         app = start(protocol=protocol)
-        assert f"asks for the protocol {protocol}, which is none of Little" in text(app)
+        assert f"asks for the protocol {protocol}, which Little collection does not have" in text(
+            app
+        )
         assert app.query_params["protocol"] == "medium"
     app = start(collection="elsewhere")
     assert "not on this machine" in text(app)

@@ -59,8 +59,7 @@ def pick() -> FollowedQuery:
         notices.nothing_here()
     if state.get("collection") == query.OWN_PICTURES:
         st.caption(
-            "The pictures that you search in are no collection here. Follow one of them with “A "
-            "picture of yours”."
+            "Your own pictures are not in this list. Follow one of them with “A picture of yours”."
         )
     left, right = st.columns([1, 4], gap="medium", vertical_alignment="center")
     with right:

@@ -43,8 +43,8 @@ def follow_protocol(collection: Collection) -> None:
         state["eval-protocol"] = linked
     elif linked:
         st.warning(
-            f"This link asks for the protocol {plain(linked)}, which is none of "
-            f"{plain(collection.title)}. Choose another one."
+            f"This link asks for the protocol {plain(linked)}, which {plain(collection.title)} "
+            "does not have. Choose another one."
         )
     if state.get("eval-protocol") not in collection.protocols:
         state["eval-protocol"] = usual_protocol(collection.protocols)
