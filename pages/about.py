@@ -20,8 +20,9 @@ st.markdown(
     "in the same way, and the pictures with the most similar descriptors come first. Follow one "
     "picture through the three methods."
 )
-followed_query.follow_link(PARTS)
+followed_query.follow_link(PARTS, collection_map.KINDS)
 state.setdefault("about-part", "sir")
+state.setdefault("map-kind", "tsne")
 st.segmented_control(
     "Part",
     PARTS,

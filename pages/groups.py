@@ -123,18 +123,18 @@ with notices.errors_shown():
         )
         st.stop()
 confirmed = groups.load(opened)
-wanted = state.setdefault("groups-found", set())
-if confirmed is None and name not in wanted:
-    st.button(
-        "Find groups",
-        type="primary",
-        icon=":material/stacks:",
-        key="groups-find",
-        on_click=wanted.add,
-        args=(name,),
-    )
-    st.stop()
 if confirmed is None:
+    wanted = state.setdefault("groups-found", set())
+    if name not in wanted:
+        st.button(
+            "Find groups",
+            type="primary",
+            icon=":material/stacks:",
+            key="groups-find",
+            on_click=wanted.add,
+            args=(name,),
+        )
+        st.stop()
     confirmed = find_pairs(path, collection)
 with notices.errors_shown():
     opened = opened.first(len(opened))

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def record_run(
     Nothing is written where the same rankings are kept already: a repeated evaluation would change
     only the times in the files. Raises RetrievalError where the index was replaced.
     """
-    scores = evaluate(ranks, collection)
+    run = Run(ranks, timings, evaluate(ranks, collection), {})
     pictures = query_pictures_digest(collection)
     try:
         previous = load_run(index, collection, then)
@@ -99,11 +99,9 @@ def record_run(
             "numpy": np.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },
-        ranks,
-        timings,
-        scores,
+        run,
     )
-    run = Run(ranks, timings, scores, record)
+    run = replace(run, record=record)
     if previous is None or not np.array_equal(previous.ranks, ranks):
         _keep(index.path / _stem(then, collection.whole), run)
     return run
@@ -114,27 +112,25 @@ def _record(
     collection: Collection,
     made: str,
     stated: Mapping[str, Any],
-    ranks: np.ndarray,
-    timings: Mapping[str, np.ndarray],
-    scores: Mapping[str, Scores],
+    run: Run,
 ) -> dict[str, Any]:
-    """The content of ``evaluation.json``. stated: the provenance."""
+    """The content of ``evaluation.json``. stated: the provenance. run: without a record yet."""
     skipped = {entry["name"] for entry in index.manifest["skipped"]}
     return {
         "format": FORMAT,
         "made": made,
         "provenance": stated,
         "seconds_a_query": {
-            stage: round(float(seconds.mean()), 5) for stage, seconds in timings.items()
+            stage: round(float(seconds.mean()), 5) for stage, seconds in run.timings.items()
         },
         # How many pictures the shortest ranking lists.
-        "ranked": int((ranks >= 0).sum(axis=0).min(initial=len(ranks))),
+        "ranked": int((run.ranks >= 0).sum(axis=0).min(initial=len(run.ranks))),
         "not_in_the_index": [name for name in collection.names if name in skipped],
         "queries": [
             {"name": query.name, "box": query.box, "landmark": query.landmark}
             for query in collection.queries
         ],
-        "protocols": {protocol: result.to_json() for protocol, result in scores.items()},
+        "protocols": {protocol: result.to_json() for protocol, result in run.scores.items()},
     }
 
 
@@ -210,8 +206,8 @@ def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> 
         raise RetrievalError(f"{arrays} is damaged{again}.") from error
     ranks = ranks.astype(np.int32, copy=False)
     # What a stranger's file says besides is not kept: the app has 24 runs in memory.
-    record = _record(index, collection, made, stated, ranks, timings, scores)
-    return Run(ranks, timings, scores, record)
+    run = Run(ranks, timings, scores, {})
+    return replace(run, record=_record(index, collection, made, stated, run))
 
 
 def _read_record(

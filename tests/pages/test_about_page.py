@@ -249,6 +249,7 @@ def test_a_link_brings_the_kind_of_map(linked, shown):
     app = page(part="map", map=linked)
     assert not app.exception
     assert app.segmented_control(key="map-kind").value == shown
+    assert app.query_params["map"] == shown
 
 
 def test_marked_results_are_left_out_and_move_the_others():

@@ -56,8 +56,6 @@ def section(followed: FollowedQuery) -> None:
         "that picture, if it is on the map. Small grey dots: no landmark is known."
     )
     columns = _columns(collection)
-    if state.get("map-kind") not in KINDS:  # nothing, or what a link says
-        state["map-kind"] = "tsne"
     with st.container(horizontal=True):
         st.segmented_control(
             "Map",

@@ -29,8 +29,11 @@ class FollowedQuery(NamedTuple):
     judged: Judged | str
 
 
-def follow_link(parts: dict[str, str]) -> None:
-    """Put the settings in the address into the session, before any widget is drawn."""
+def follow_link(parts: dict[str, str], maps: dict[str, str]) -> None:
+    """Put the settings in the address into the session, before any widget is drawn.
+
+    parts: of the page, maps: kinds of map; name → title.
+    """
     parameters = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
     if (part := parameters.get("part")) in parts:
         state["about-part"] = part
@@ -38,16 +41,16 @@ def follow_link(parts: dict[str, str]) -> None:
         st.warning(f"This link asks for the part {plain(part)}, which is unknown. Choose another.")
     if "query" in parameters:
         state["about-query"] = state["about-linked"] = parameters["query"]
-    if part == "map":
-        state["map-kind"] = parameters.get("map", "tsne")
+    if parameters.get("map") in maps:
+        state["map-kind"] = parameters["map"]
 
 
 def write_link(followed: FollowedQuery) -> None:
     link = {"part": state["about-part"]}
     if isinstance(followed.query_picture.source, Path):
         link |= {"collection": followed.collection.name, "query": followed.query_picture.name}
-    if link["part"] == "map" and (kind := state.get("map-kind", "tsne")) != "tsne":
-        link["map"] = kind
+    if link["part"] == "map":
+        link["map"] = state["map-kind"]
     query.keep_link("about-link", link)
 
 

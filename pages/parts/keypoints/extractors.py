@@ -54,9 +54,8 @@ class DelfExtractor:
         return extraction.delf(source, key, box, self.checkpoint, self.settings)
 
     def database_features(self, picture: QueryPicture) -> LocalFeatures:
-        positions = self.index.positions if self.index and picture.own_name else {}
-        if self.index and picture.name in positions:
-            return as_local(self.index.features(positions[picture.name]))
+        if self.index and picture.own_name in self.index.positions:
+            return as_local(self.index.features(self.index.positions[picture.name]))
         return self.features(picture.source, picture.key)
 
 
