@@ -41,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     except PermissionError as error:  # any look at a path in a folder of somebody else
-        print(
-            printable(f"error: {error.filename} cannot be used: {error.strerror}."), file=sys.stderr
-        )
+        where = error.filename or "A file or folder"
+        print(printable(f"error: {where} cannot be used: {error.strerror}."), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         kept = " What is finished is kept: the same command goes on."

@@ -104,16 +104,16 @@ def pool(features: np.ndarray, p: float, power: float = 1.0) -> np.ndarray:
     """
     values = features.reshape(len(features), -1).astype(np.float64).clip(min=0)
     pooled = values.max(axis=1) if np.isinf(p) else (values**p).mean(axis=1) ** (1 / p)
-    return unit(pooled**power).astype(np.float32)
+    return l2(pooled**power).astype(np.float32)
 
 
 def project(vectors: np.ndarray, layer: Layer | None) -> np.ndarray:
     """Apply the last layer to unit-length vectors (…, C), then L2: (…, D)."""
-    return vectors if layer is None else unit(vectors @ layer[0].T + layer[1])
+    return vectors if layer is None else l2(vectors @ layer[0].T + layer[1])
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Scale vectors to unit length along the last axis."""
+def l2(vectors: np.ndarray) -> np.ndarray:
+    """Unit length along the last axis, as ``pooling.l2`` for tensors."""
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + 1e-6)
 
 
@@ -154,13 +154,13 @@ class Ablation:
 
     def scores_of_scales(self, steps: Steps, count: int) -> np.ndarray:
         """Cosines (N,) by the mean of the first ``count`` scales: 1, 2, or all of the method's."""
-        vector = unit(np.mean([steps.at_scale(scale) for scale in range(count)], axis=0))
+        vector = l2(np.mean([steps.at_scale(scale) for scale in range(count)], axis=0))
         if count == len(steps.maps):
             return self.whole @ vector
         if count == 1:
             return self.scores(steps, steps.exponent, True)
         first = project(self._pooled(steps.exponent), steps.layer)
-        return unit((first + self.second) / 2) @ vector
+        return l2((first + self.second) / 2) @ vector
 
     def _pooled(self, p: float) -> np.ndarray:
         """(N, C): the vectors that are pooled with exponent p."""
@@ -296,7 +296,7 @@ def _check_size(index: Index) -> None:
 def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:
     return Ablation(
         arrays["exponents"],
-        unit(arrays["pooled"].astype(np.float32) ** 2),
+        l2(arrays["pooled"].astype(np.float32) ** 2),
         arrays["second"].astype(np.float32),
         index.arrays["descriptors"].astype(np.float32),
         arrays["maps"],

@@ -25,7 +25,7 @@ from retrieval.index.index import Index
 from retrieval.index.milvus import LONG_PATIENCE, Address
 
 BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
-EXACT = 100_000  # pictures up to which the engine compares with all of them
+MAX_FLAT = 100_000  # pictures up to which the engine compares with all of them
 MAX_ROWS = 2000  # in one request
 ATTEMPTS = 3
 LONGEST_NAME = 4096  # bytes
@@ -190,7 +190,7 @@ def _prepare(index: Index, address: Address, name: str) -> None:
     """Make the collection and its indexes where they are missing, and load it."""
     types = milvus_client.library().DataType
     parameters = {"vector": {"index_type": "FLAT", "metric_type": "IP"}}
-    if len(index) > EXACT:
+    if len(index) > MAX_FLAT:
         # Not for fewer: milvus-lite cannot open an inverted index that a kill has cut off.
         inverted = {"index_type": "INVERTED"}
         approximate = {"index_type": "AUTOINDEX", "metric_type": "IP"}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from retrieval.ranking.ranking import unit
+
 RIGHT, WRONG = 0.75, 0.15  # weights of the means; the query has 1
 
 
@@ -22,4 +24,4 @@ def rocchio(query: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> np.ndarr
     for vectors, weight in ((right, RIGHT), (wrong, -WRONG)):
         if len(vectors):
             moved = moved + weight * vectors.mean(axis=0)
-    return (moved / (np.linalg.norm(moved) or 1.0)).astype(np.float32)
+    return unit(moved).astype(np.float32)

@@ -23,7 +23,7 @@ def test_steps_make_the_descriptor(load, drawn, name, box):
     steps = ablation.take_steps(method, drawn(3), box)
     scales = [steps.at_scale(scale) for scale in range(len(steps.maps))]
     assert len(scales) == {"sir": 1, "cnn-irwnha": 2}[name]
-    found = ablation.unit(np.mean(scales, axis=0))
+    found = ablation.l2(np.mean(scales, axis=0))
     assert found == pytest.approx(method.describe(drawn(3), box), abs=1e-5)
 
 

@@ -156,9 +156,10 @@ def test_a_link_to_a_database_picture(little):
     assert app.segmented_control(key="source").value == "Database"
 
 
-def test_a_link_to_a_method_that_there_is_not(little):
-    app = start(collection="little", query="green_1.png", method="sirr")
-    assert "the method sirr, which is unknown" in app.warning[0].value
+@pytest.mark.parametrize(("part", "what"), [("method", "the method"), ("judge", "the protocol")])
+def test_a_link_to_a_method_or_protocol_that_there_is_not(little, part, what):
+    app = start(collection="little", query="green_1.png", **{part: "sirr"})
+    assert f"{what} sirr, which is unknown" in app.warning[0].value
     assert hits(app)[0] == "1: green_2.png"
 
 

@@ -15,7 +15,7 @@ from pages.parts.plain import plain
 from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
-from retrieval.evaluation.ablation import Ablation, Steps, project, unit
+from retrieval.evaluation.ablation import Ablation, Steps, l2, project
 from retrieval.figures import steps as step_figures
 from retrieval.figures.style import COLOURS
 from retrieval.index import Index
@@ -153,7 +153,7 @@ def gem(followed: FollowedQuery) -> Index:
         _pooling(followed, opened, described, variants)
         _scales(followed, opened, described, variants)
         scales = range(len(described.maps))
-        descriptor = unit(np.mean([described.at_scale(scale) for scale in scales], axis=0))
+        descriptor = l2(np.mean([described.at_scale(scale) for scale in scales], axis=0))
         feedback.section(6, followed, opened, descriptor)
     return opened
 
@@ -293,7 +293,7 @@ def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: 
             required=True,
             key="about-scales",
         )
-        vector = unit(np.mean([described.at_scale(scale) for scale in range(count)], axis=0))
+        vector = l2(np.mean([described.at_scale(scale) for scale in range(count)], axis=0))
         steps.strip(vector, f"The descriptor from {count} of {len(factors)} scales.")
         steps.neighbours(
             followed, opened.names, variants.scores_of_scales(described, count), "scales"

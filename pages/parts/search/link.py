@@ -44,6 +44,11 @@ def follow_link(titles: Mapping[str, str]) -> None:
         )
     if parameters.get("judge") in PROTOCOLS:
         state.judge = parameters["judge"]
+    elif "judge" in parameters:
+        st.warning(
+            f"This link asks for the protocol {plain(parameters['judge'])}, which is unknown. "
+            "Choose another under *Options*."
+        )
     if parameters.get("count", "").isdecimal():
         state.count = min(max(int(parameters["count"][:4]), MIN_COUNT), MAX_COUNT)
     if parameters.get("layout") in LAYOUTS:
