@@ -37,7 +37,6 @@ from retrieval.networks import checkpoints
 from retrieval.ranking import groups, verifiers
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Query, Ranking
-from retrieval.workers import Workers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,7 +166,10 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
 
 
 def _kept(
-    cache: Cache | Part, key: Hashable, work: Callable[[], T], workers: Workers | None = None
+    cache: Cache | Part,
+    key: Hashable,
+    work: Callable[[], T],
+    in_turn: Callable[[Callable[[], T]], T] = turns.in_turn,
 ) -> T:
     """The value of a key, or what ``work()`` returns, done in turn.
 
@@ -178,7 +180,7 @@ def _kept(
     def look_again() -> T:  # another client may have made it by now
         return cache.get(key, work, wait=False)
 
-    return cache.get(key, lambda: turns.in_turn(look_again, workers), wait=False)
+    return cache.get(key, lambda: in_turn(look_again), wait=False)
 
 
 @st.cache_resource(scope="session", show_spinner=False, on_release=Part.forget)
@@ -402,7 +404,12 @@ def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
         return figure_files.encode(draw(), "png", dark)
 
     with notices.errors_shown():
-        return _kept(CACHE, ("drawing", "dark" if dark else "png", key), encoded, turns.DRAWERS)
+        return _kept(
+            CACHE,
+            ("drawing", "dark" if dark else "png", key),
+            encoded,
+            partial(turns.in_turn, workers=turns.DRAWERS),
+        )
 
 
 def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[bytes, tuple[int, int]]:
@@ -414,8 +421,11 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
         key: Hashable = hashlib.sha256(source).digest()
     else:
         key = file_key(source)
-    return _cache_for(source).get(
-        ("view", key, side), lambda: images.as_jpeg(source, side, name, images.visitors_limit())
+    return _kept(
+        _cache_for(source),
+        ("view", key, side),
+        lambda: images.as_jpeg(source, side, name, images.visitors_limit()),
+        turns.in_turn_unseen,
     )
 
 

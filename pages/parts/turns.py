@@ -22,6 +22,10 @@ T = TypeVar("T")
 # The slow workers do one piece of work at a time.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
+# They make pictures to be shown. Each page asks for one at a time, so none has to be refused.
+VIEWERS = Workers(
+    min(threads.usable_cores(), 2), 1_000_000, Workers(1, 1_000_000, tidy=False), False
+)
 LOOK_FOR_TURN = 2.0  # s after which a page that waits for another looks whether it is still open
 # Locks of ``one_of_client``, by kind and client.
 taken: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
@@ -46,6 +50,16 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
         return (workers or WORKERS).run(client(), work, waiting)
     finally:
         slot.empty()
+
+
+def in_turn_unseen(work: Callable[[], T]) -> T:
+    """As ``in_turn``, for a picture: a line about the queue would move those around it."""
+
+    def waiting(place: int) -> None:
+        runs.let_others_run()
+        st.session_state.get("own")  # to ask anything ends the run of a page that was left
+
+    return VIEWERS.run(client(), work, waiting)
 
 
 @contextmanager

@@ -73,6 +73,43 @@ def test_sessions_of_one_client_take_its_turns(in_queue):
     assert done == ["a", "other", "b", "c"]
 
 
+def test_pictures_of_one_client_keep_no_others_waiting(monkeypatch, tmp_path, in_queue):
+    """Sixty tabs that showed a PNG of 25 megapixels each kept another visitor waiting for 114 s."""
+    workers, done, door = Workers(1, 100), [], threading.Event()
+    monkeypatch.setattr(turns, "VIEWERS", workers)
+    monkeypatch.setattr(
+        loaders.images, "as_jpeg", lambda path, *_: (done.append(path.name), (8, 8))
+    )
+    workers.submit("nobody", door.wait)
+
+    def ask(address, name):
+        (tmp_path / name).touch()
+        return in_queue(workers, address, lambda: loaders.view(tmp_path / name, 8))
+
+    waiting = [ask("192.0.2.1", name) for name in ("a", "b", "c")]
+    waiting.append(ask("192.0.2.2", "other"))
+    door.set()
+    for thread in waiting:
+        thread.join(20)
+    assert done == ["a", "other", "b", "c"]
+
+
+def test_a_page_that_was_left_waits_for_no_picture(monkeypatch):
+    class Left(Exception):
+        pass
+
+    def get(key):
+        raise Left
+
+    workers, door = Workers(1, 100), threading.Event()
+    monkeypatch.setattr(turns, "VIEWERS", workers)
+    monkeypatch.setattr(turns.st, "session_state", SimpleNamespace(get=get))
+    workers.submit("nobody", door.wait)
+    with pytest.raises(Left):
+        turns.in_turn_unseen(lambda: pytest.fail("nobody looks at it"))
+    door.set()
+
+
 def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch, in_queue):
     """One client kept all others for a minute from what it had put behind a hundred searches."""
     workers, done, door = Workers(1, 100), [], threading.Event()
