@@ -125,7 +125,8 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
         elif "folder" in stated:
             # An index may be a stranger's, and name all of the disk.
             max_files = MAX_OTHER_FILES + 10 * (len(index) + len(index.manifest["skipped"]))
-            collection = open_collection(index.local / stated["folder"], max_files)
+            folder = index.local / stated["folder"]
+            collection = _labelled(index, folder) or open_collection(folder, max_files)
         elif stated["name"] in {entry.name for entry in registered()}:
             collection = open_collection(stated["name"])
         else:
@@ -138,3 +139,16 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
         ) from error
     index.check_collection(collection)
     return collection
+
+
+def _labelled(index: Index, folder: Path) -> Collection | None:
+    """The collection whose ground truth lies beside the folder of its pictures, ``images``.
+
+    folder: of the pictures. None where that is another folder, or the index has other pictures.
+    """
+    if folder.name == "images" and (folder.parent / "ground_truth.json").is_file():
+        with contextlib.suppress(RetrievalError):
+            collection = open_collection(folder.parent)
+            index.check_collection(collection)
+            return collection
+    return None

@@ -227,6 +227,25 @@ def test_collection_of_an_index(index, folder):
         finding.collection_of(index, "nope")
 
 
+def test_ground_truth_beside_the_folder_of_the_pictures(index, method, folder):
+    """Names may count from images/: labels and metadata were lost, and the order of the names."""
+    pictures = folder / "images"
+    pictures.mkdir()
+    for path in folder.glob("*.jpg"):
+        path.rename(pictures / path.name)
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    truth["imlist"].reverse()
+    (folder / "ground_truth.json").write_text(json.dumps(truth))
+    collection = open_collection(folder)
+    built = indexes.build(collection, method, index.path.with_name("built"))
+    assert collection.root == pictures
+    found = finding.collection_of(built).queries
+    assert runs.labels_digest(found) == runs.labels_digest(collection.queries)
+    # Labels of other pictures are none of this index.
+    plain = indexes.build(open_collection(pictures), method, index.path.with_name("plain"))
+    assert finding.collection_of(plain).queries == ()
+
+
 # --- the commands --------------------------------------------------------------------------
 
 

@@ -225,3 +225,11 @@ def test_small_votes_are_told_apart(indexes, drawn, monkeypatch):
     assert "Perhaps nothing here shows the same thing." in judged.reason
     assert "best likeness is 0.0021" in judged.reason
     assert "neighbour with 0.0042 or more" in judged.reason
+
+
+def test_a_copy_is_not_unlike_a_collection_of_copies(many, drawn, monkeypatch):
+    """Descriptors in the index are rounded: the best likeness was 1, less than the usual 1."""
+    monkeypatch.setitem(vars(many), "nearest_sample", np.full(4, 1.00002))
+    found = Ranking(np.arange(1), np.array([0.99998]), many.names[:1], None, {}, {})
+    judged = confidence.judge(found, many, drawn(3), None, np.ones(4, np.float32))
+    assert judged.level == "unchecked"
