@@ -122,12 +122,13 @@ def main() -> None:
                     picture, size = decode(data, **request)
             except PictureError as error:
                 send(answers, {"error": str(error)})
-                continue
-            send(answers, {"size": size, "picture": picture.size})
-            for band in _bands(picture):
-                answers.write(band.tobytes())
-            answers.flush()
-            del picture, data
+            else:
+                send(answers, {"size": size, "picture": picture.size})
+                for band in _bands(picture):
+                    answers.write(band.tobytes())
+                answers.flush()
+                del picture
+            del data  # not only when the next picture comes
 
 
 def send(pipe: BinaryIO, message: dict[str, Any], data: bytes = b"") -> None:

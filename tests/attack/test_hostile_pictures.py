@@ -18,6 +18,7 @@ from attack import pictures
 from PIL import Image
 
 from retrieval import decoding, images, picture_files, processes, workers
+from retrieval.benchmarks import process_status
 
 MEASURE = """
 import contextlib, sys, time
@@ -62,6 +63,24 @@ def test_four_large_pictures_at_once(tmp_path):
     # Four decoders at once would take 770 MB.
     assert most < 600, "MB: two decoders of 250, and pictures that are not yet small"
     assert rest < 150, "MB: what is freed goes back to the system"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
+def test_a_file_that_is_no_picture_is_not_kept():
+    """Each decoder kept one of 190 MB until the next picture came, long after the visitor left."""
+    decoder, large = decoding.Decoder(), bytes(100_000_000)
+    request = {"name": "x", "max_pixels": 1, "side": None, "formats": images.FORMATS}
+    try:
+        with pytest.raises(images.PictureError, match="is not a picture"):
+            decoder.decode(large, 10, request)
+        for _ in range(100):
+            resident = process_status("VmRSS", decoder._process.pid)
+            if resident < len(large):
+                break
+            time.sleep(0.1)  # it answers first
+        assert resident < len(large)
+    finally:
+        processes.end(decoder._process)
 
 
 def test_visitors_have_a_lower_limit(monkeypatch, tmp_path):
