@@ -38,7 +38,8 @@ class Confidence:
     """How far an answer can be trusted.
 
     level: 'sure', 'unsure', 'unchecked', or 'nothing'. The last is for a query that is blank or has
-    no keypoints: its ranking has no meaning. reason: a sentence that explains the level.
+    no keypoints, as its ranking has no meaning, and for a ranking without pictures. reason: a
+    sentence that explains the level.
     """
 
     level: Level
@@ -59,6 +60,8 @@ def judge(
     of four pictures of the collection have a nearest neighbour with at least that similarity. Where
     the best similarity is lower, perhaps no picture of the collection shows the query.
     """
+    if not len(ranking):  # the query is the only picture
+        return Confidence("nothing", "There is no other picture to find.")
     if _is_blank(picture, box):
         return Confidence("nothing", "The picture is blank: there is nothing to search for.")
     if isinstance(features, LocalFeatures) and not len(features):

@@ -373,3 +373,11 @@ def test_names_below_a_map_have_room():
     assert columns(["x" * 300] * 20, phone) == 2, "a long name is cut"
     assert columns(["bridge", "chapel", "market", "museum", "observatory"], phone) == 4
     assert columns(["1"], 10) == 1
+
+
+def test_a_collection_of_one_picture(monkeypatch):
+    """DELF ended in a traceback: it offers to match the query with a result."""
+    search = loaders.search
+    monkeypatch.setattr(loaders, "search", lambda *args: search(*args).best(0))
+    app = page(part="delf")
+    assert [one.value for one in app.info] == ["There is no other picture to find."]

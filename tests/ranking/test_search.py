@@ -233,3 +233,14 @@ def test_a_copy_is_not_unlike_a_collection_of_copies(many, drawn, monkeypatch):
     found = Ranking(np.arange(1), np.array([0.99998]), many.names[:1], None, {}, {})
     judged = confidence.judge(found, many, drawn(3), None, np.ones(4, np.float32))
     assert judged.level == "unchecked"
+
+
+def test_nothing_is_alike_where_the_query_is_the_only_picture(indexes, collection, load):
+    """DELF said that it looks alike, and that geometry confirms no picture."""
+    name = collection.names[0]
+    picture = images.read(collection.path(name))
+    features = load("delf").describe(picture)
+    found = Ranking(np.zeros(1, np.int64), np.ones(1), (name,), np.full(1, 99), {}, {})
+    alone = found.without(name)
+    judged = confidence.judge(alone, indexes["delf"], picture, None, features)
+    assert judged.reason == "There is no other picture to find."

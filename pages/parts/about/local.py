@@ -141,6 +141,9 @@ def _matches(followed: FollowedQuery, path: Path, ranking: Ranking) -> None:
         r"\mathbf{t}",
     ):
         names = ranking.names[: steps.RESULTS]
+        if not names:
+            st.info("There is no other picture to find.")
+            return
         place = st.segmented_control(
             "Match the query with result",
             range(len(names)),
