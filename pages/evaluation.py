@@ -122,8 +122,9 @@ if labelled_runs:
         column_config=tables.column_config(table),
     )
     st.caption(
-        f"Measured with this program on {collection.title}, {len(collection.names):,} pictures. "
-        f"The columns mP@k and Queries are for the protocol {protocol.capitalize()}."
+        f"Measured with this program on {collection.title}, {len(collection.names):,} pictures."
+        f"{runs.command_text(collection, without_reranking)} The columns mP@k and Queries "
+        f"are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {plain(collection.note)}" if collection.note else "")
         + (
@@ -193,7 +194,9 @@ scores = {entry.label: entry.run.scores[protocol] for entry in compared}
 query_numbers = [int(n) for n in plots.queries_order(scores, "collection")]
 if state.get("eval-query") not in query_numbers:
     if "eval-query" in state:
-        st.caption(f"That query has no right picture under {protocol}, so it is not scored.")
+        st.caption(
+            f"That query has no right picture under {protocol.capitalize()}, so it is not scored."
+        )
     state["eval-query"] = int(plots.queries_order(scores, "AP")[len(query_numbers) // 2])
 number = state["eval-query"]
 all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}

@@ -79,8 +79,8 @@ st.markdown(
     f"Pictures of the same thing, found without a query and without labels. Each picture is "
     f"compared with the {groups.NEAR} most like it, keypoint by keypoint. Two pictures are "
     "connected if one transformation explains enough of their matches (the **inliers**). Pictures "
-    "that are connected, directly or through others, make a group. Nearly equal views "
-    "come first: photographs from almost the same place, and copies."
+    "that are connected, directly or through others, make a group. Nearly the same "
+    "views come first: photographs from almost the same place, and copies."
 )
 titles = own_pictures.collection_titles()
 if not titles:

@@ -67,7 +67,7 @@ def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) 
     """
     methods = ", ".join(dict.fromkeys(_method_text(record["provenance"]) for record in records))
     days = sorted({str(record["made"])[:10] for record in records})
-    return f"{title}, {protocol} · {methods} · measured {' and '.join(days)}"
+    return f"{title}, {protocol.capitalize()} · {methods} · measured {' and '.join(days)}"
 
 
 def _method_text(provenance: Mapping[str, Any]) -> str:
@@ -142,7 +142,7 @@ def curves(scores: Mapping[str, Scores], note: str) -> Figure:
             markevery=10,
             linewidth=2.5,
             markersize=7,
-            label=f"{label}, mAP {100 * run.map:.1f}",
+            label=f"{label}, mAP {100 * run.map:.1f}%",
         )
     _label_precision_recall(axes)
     _legend(axes, inside=True)

@@ -48,7 +48,7 @@ METHODS: dict[str, Entry] = {
             "sir",
             "SIR",
             "global",
-            "Simple image retrieval. One vector a picture: features of a network for ImageNet, "
+            "Simple image retrieval. One descriptor a picture: features of a network for ImageNet, "
             "averaged, then a trained layer of 1024 units.",
             "Babenko et al., Neural Codes for Image Retrieval, ECCV 2014",
             "sir",
@@ -68,8 +68,8 @@ METHODS: dict[str, Entry] = {
             "cnn-irwnha",
             "CNN-IRwNHA",
             "global",
-            "CNN image retrieval with no human annotation. One vector a picture: convolutional "
-            "features, GeM pooling, whitening, three scales.",
+            "CNN image retrieval with no human annotation. One descriptor a picture: "
+            "convolutional features, GeM pooling, whitening, three scales.",
             "Radenović et al., Fine-Tuning CNN Image Retrieval with No Human Annotation, "
             "TPAMI 2018",
             "gem",

@@ -162,7 +162,7 @@ def test_format_of_a_path_is_its_suffix():
 def test_provenance_names_methods_once_and_all_days():
     record = {"made": "2026-11-23T10:00:00", "provenance": {"method": "sir", "checkpoint": "x"}}
     note = plots.provenance("Town", "hard", [record, record])
-    assert note == "Town, hard · SIR with x · measured 2026-11-23"
+    assert note == "Town, Hard · SIR with x · measured 2026-11-23"
 
 
 def test_provenance_names_what_re_ranked():

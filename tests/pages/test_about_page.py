@@ -19,6 +19,7 @@ from pages.parts.about import collection_map, steps
 from pages.parts.about.followed_query import FollowedQuery
 from pages.parts.query import OWN_PICTURES, QueryPicture
 from retrieval import index
+from retrieval.cli.parser import _parser
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation, runs
@@ -190,7 +191,11 @@ def test_the_training_is_shown_as_it_was():
     text = " ".join(one.value for one in app.markdown)
     values = [row["validation"] for row in made["epochs"]]
     assert f"**{values[0]:.1%}** before, **{max(values):.1%}** after" in text
-    assert made["command"] in [one.value for one in app.code]
+    # They were shown without --out, and so ended with an error for those who copied them.
+    commands = [one.value for one in app.code]
+    assert commands[0] == f"{made['command']} --out gem-lite0.pth"
+    for command in commands:
+        _parser().parse_args(command.split()[3:])
     before, after = first(app, "gem-lite0-imagenet"), first(app, "gem-lite0")
     assert len(before) == 10
     assert before != after

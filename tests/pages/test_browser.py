@@ -246,7 +246,7 @@ def test_the_former_answer_is_gone_before_the_next_is_there(page, address):
 def test_all_methods_are_compared_on_one_screen(page, address):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{address}?collection=town&method=all&query=hall_004.jpg&box=0,144,479,439")
-    page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR has").wait_for()
+    page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR describes").wait_for()
     page.locator(".st-key-open-cnn-irwnha-9").wait_for()
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
@@ -344,6 +344,9 @@ def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.get_by_text("Still in use: belltower_001.jpg").wait_for()
     page.get_by_role("heading", name="XFeat").first.wait_for()
     page.get_by_role("img", name="matches are inliers, drawn as lines").first.wait_for()
+    # Of the yellow frame only the downloaded figure said what it is.
+    yellow = "Yellow: the query, and where it lies in the other picture."
+    sync_api.expect(page.locator(".compare .note").first).to_contain_text(yellow)
 
 
 @pytest.mark.parametrize(

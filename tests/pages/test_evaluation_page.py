@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -514,7 +515,7 @@ def test_an_index_that_is_removed_while_the_page_looks(little, monkeypatch):
     assert "No such file" in text(app)
 
 
-def test_without_the_query_boxes(little):
+def test_without_the_query_boxes(little, monkeypatch):
     app = start()
     with_boxes = table(app, "Measured").set_index("Method")["mAP Medium"]["SIR"]
     app.toggle(key="eval-whole").set_value(True).run()
@@ -523,6 +524,11 @@ def test_without_the_query_boxes(little):
     assert not app.exception, app.exception
     assert table(app, "Measured")["Method"].tolist() == ["SIR"]
     assert f"With their boxes the queries gave mAP {with_boxes:.2f} (SIR)." in text(app)
+    assert "--no-boxes" not in text(app)  # these indexes are elsewhere
+    monkeypatch.setattr(evaluation_runs, "PRECOMPUTED", little.built["sir"].path.parent)
+    app.run()
+    command = f"python -m retrieval evaluate {os.path.relpath(little.built['sir'].path)} --no-boxes"
+    assert f"`{command}` measures the first row again." in text(app)
     assert app.query_params["boxes"] == "no"
     app.toggle(key="eval-whole").set_value(False).run()
     assert table(app, "Measured").set_index("Method")["mAP Medium"]["SIR"] == with_boxes

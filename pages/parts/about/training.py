@@ -54,12 +54,12 @@ def section() -> None:
     """Draw the training of the checkpoints in use, and one query before and after it."""
     st.markdown(
         "The networks started with weights from ImageNet. Then they were trained on photographs of "
-        "landmarks. One pass over these photographs is an **epoch**. The training minimises the "
-        "**loss**. Whether the search gets better is measured on landmarks that were **held out**: "
-        "the network never learns from them. For their mAP each held-out photograph is a query "
-        "among the others, with one vector, one scale and no whitening, so it differs from the mAP "
-        "of the page *Evaluation*. Epoch 0 is before the training; the epoch with the best value "
-        "is kept (large mark)."
+        "landmarks, in rounds that are called **epochs**. The training makes the **loss** small, a "
+        "number that is high where the network is wrong. Whether the search gets better is "
+        "measured on landmarks that were **held out**: the network never learns from them. For "
+        "their mAP each held-out photograph is a query among the others, with one descriptor, one "
+        "scale and no whitening, so it differs from the mAP of the page *Evaluation*. Epoch 0 is "
+        "before the training; the epoch with the best value is kept (large mark)."
     )
     for method in ("cnn-irwnha", "sir", "delf"):
         checkpoint = checkpoints.find(method)
@@ -109,9 +109,10 @@ def _training_run(checkpoint: checkpoints.Checkpoint, record: dict[str, Any]) ->
     labels = "their landmarks (or none)" if record["labels"] == "landmark" else record["labels"]
     st.caption(
         f"Learned from {record['pictures']:,} photographs, labels: {labels}; {record['held_out']} "
-        f"photographs of other landmarks were held out. Began with {record['from']}."
+        f"photographs of other landmarks were held out. Began with {record['from']}. The command "
+        f"needs these photographs in a folder {record['collection']}; we may not pass them on."
     )
-    st.code(record["command"], language="sh", wrap_lines=True)
+    st.code(f"{record['command']} --out {checkpoint.id}.pth", language="sh", wrap_lines=True)
 
 
 def _curve(

@@ -131,17 +131,19 @@ def _sir_layer(
         steps.neighbours(followed, opened.names, variants.scores(described, 1.0, on), "sir")
         _map_caption(
             followed,
+            opened,
             f"layer off **{variants.maps[0, 0]:.1%}**, on **{variants.maps[0, 1]:.1%}**",
         )
 
 
-def _map_caption(followed: FollowedQuery, values: str) -> None:
+def _map_caption(followed: FollowedQuery, opened: Index, values: str) -> None:
     """A caption with the mAP of variants over all queries of the collection. values: Markdown."""
     if ablation.PROTOCOL in followed.collection.protocols:
         st.caption(
             f"mAP (Medium) of all {len(followed.collection.queries)} queries: {values}. "
-            "Measured with `python -m retrieval ablate`, on descriptors that are stored with 8 "
-            "bits a number. The page Evaluation uses exact ones: its mAP may differ by 0.1 points."
+            f"Measured with `python -m retrieval ablate {os.path.relpath(opened.path)}`, on "
+            "descriptors that are stored with 8 bits a number. The page Evaluation uses exact "
+            "ones: its mAP may differ by 0.1 points."
         )
 
 
@@ -229,7 +231,7 @@ def _whitening(
                 _map_chart(variants, described.exponent, p, on),
                 alt="Mean average precision by exponent, with and without whitening",
             )
-            _map_caption(followed, "the chart, at one scale")
+            _map_caption(followed, opened, "the chart, at one scale")
 
 
 def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.LayerChart:
@@ -302,4 +304,4 @@ def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: 
             f"{n} {'scale' if n == 1 else 'scales'} **{value:.1%}**"
             for n, value in enumerate(variants.scale_maps, 1)
         )
-        _map_caption(followed, values)
+        _map_caption(followed, opened, values)

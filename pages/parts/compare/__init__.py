@@ -106,12 +106,14 @@ def matches(shown: Sequence[tuple[bytes, tuple[int, int]]], lines: Lines, key: s
     """
     inliers = lines.inliers
     sides = lines.sides or ([0.0] * len(inliers),) * 2
+    frame = " Yellow: the query, and where it lies in the other picture."
     rows = zip(*lines.points, lines.similarity, inliers, *sides, strict=True)
     _matches(
         key=key,
         data={
             "label": f"{np.sum(inliers)} of {len(inliers)} matches are inliers, drawn as lines",
-            "note": "Point at a line to see that match alone. A click or tap keeps it.",
+            "note": "Point at a line to see that match alone. A click or tap keeps it."
+            + ("" if lines.outlines[1] is None else frame),
             "sides": [
                 {
                     "src": uri(jpeg),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import streamlit as st
 from pages.parts import indexing, loaders, notices, own_pictures
 from pages.parts.plain import plain
 from retrieval import files, index, methods
-from retrieval.collections import Collection
+from retrieval.collections import PRECOMPUTED, Collection
 from retrieval.errors import RetrievalError
 from retrieval.evaluation.runs import Run
 from retrieval.ranking import chain
@@ -130,6 +131,17 @@ def scores_with_boxes(
             if run is not None:
                 texts.append(f"{100 * run.scores[protocol].map:.2f} ({entry.label})")
     return f" With their boxes the queries gave mAP {', '.join(texts)}." if texts else ""
+
+
+def command_text(collection: Collection, labelled_runs: Iterable[LabelledRun]) -> str:
+    """' `python -m retrieval …` measures the first row again.', of the first run; or ''."""
+    paths = {path.name: path for _, path in _indexes(collection)}
+    path = next((paths[one.run_id] for one in labelled_runs if one.run_id in paths), None)
+    if path is None or not path.is_relative_to(PRECOMPUTED):  # a visitor's own, or in a store
+        return ""
+    option = " --no-boxes" if collection.whole else ""
+    command = f"python -m retrieval evaluate {os.path.relpath(path)}{option}"
+    return f" `{command}` measures the first row again."
 
 
 def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:

@@ -33,8 +33,8 @@ STOPS = (
     Stop(
         "hall_004.jpg",
         "Details tell buildings apart",
-        "SIR has similar vectors for similar buildings: four of its first ten are wrong. DELF "
-        "compares hundreds of places: all ten are right.",
+        "SIR describes a picture by one list of numbers, and similar buildings have similar lists: "
+        "four of its first ten are wrong. DELF compares hundreds of places: all ten are right.",
         (6, 10, 7),
         "delf",
     ),

@@ -88,8 +88,8 @@ def _show_places(
         )
     else:
         st.caption(
-            f"{title} pools by a generalised mean: a place counts by its share in the pooled "
-            "value of each channel."
+            f"{title} takes a mean of its features over all places in which the strong ones count "
+            "more (GeM), so each place has a part in the score."
         )
     return score
 
