@@ -91,13 +91,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     method = methods.for_index(index, args.checkpoint) if needs_pictures else None
     with Bar(len(collection.queries), "query") as bar:
         run = runs.evaluate_index(index, collection, method, bar.update, args.then)
-    if args.ranks:
-        with writing(Path(args.ranks)) as file:
-            np.savez_compressed(file, ranks=run.ranks)
     record = dict(run.record)
     if args.protocol:
         record["protocols"] = {name: record["protocols"][name] for name in args.protocol}
     write_json(args.json, record)
+    if args.ranks:  # last: the same command is refused where this file is there
+        with writing(Path(args.ranks)) as file:
+            np.savez_compressed(file, ranks=run.ranks)
     protocols = list(record["protocols"])
     _print_run(run, protocols, index, collection, args.then)
     if args.then:

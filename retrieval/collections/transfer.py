@@ -370,6 +370,7 @@ def check_room(folder: Path, needed: int, subject: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise RetrievalError(
-            f"{subject} needs {needed / 1e9:.1f} GB below {folder}, but {free / 1e9:.1f} GB are "
-            "free; make room, or set RETRIEVAL_DATA to another place."
+            f"{subject} needs {files.human_bytes(needed)} below {folder}, but "
+            f"{files.human_bytes(free)} are free; make room, or choose another place: "
+            "RETRIEVAL_DATA, or --out where you gave one."
         )

@@ -150,7 +150,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+        text = first["msg"]
+        if first["type"] == "value_error":  # a text in place of a file
+            text = "send a file with a filename, as curl -F picture=@photo.jpg does"
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {text}."}, 422)
 
 
 def _without_locations(error: RetrievalError) -> str:

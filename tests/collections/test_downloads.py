@@ -111,7 +111,9 @@ def test_hashes_are_those_of_the_authors_files(name):
 def test_no_room_for_the_collection(server, roxford, monkeypatch):
     usage = type("Usage", (), {"free": 1_500_000})
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(RetrievalError, match=r"ROxford5k needs 0\.0 GB .* make room"):
+    with pytest.raises(
+        RetrievalError, match=r"ROxford5k needs 2 MB .* 1\.5 MB are free; make room"
+    ):
         downloads.download("roxford5k")
     assert server.asked == []
 

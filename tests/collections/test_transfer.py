@@ -219,7 +219,8 @@ def test_full_disk_is_noticed_before_the_transfer(server, tmp_path, monkeypatch)
     server.files["/a.bin"] = CONTENT
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(RetrievalError, match=r"0\.0 GB are free; make room, or set RETRIEVAL_DATA"):
+    sentence = r"needs 1\.02 MB below .*, but 1 kB are free; make room, or choose another place"
+    with pytest.raises(RetrievalError, match=sentence):  # and not 0.0 GB of 0.0 GB
         fetch(f"{server.root}/a.bin", tmp_path / "a.bin")
 
 

@@ -341,6 +341,21 @@ def test_evaluate_writes_whole_files_or_none(folder, tmp_path):
     assert not list(tmp_path.glob("*.new"))
 
 
+def test_evaluate_can_be_repeated_where_the_scores_could_not_be_written(
+    index, method, folder, tmp_path, monkeypatch
+):
+    """The rankings were written first, and the same command refused to overwrite them."""
+    monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: method)
+    out, ranks = tmp_path / "later" / "scores.json", tmp_path / "ranks.npz"
+    arguments = index.path, "--collection", folder, "--json", out, "--ranks", ranks
+    with pytest.raises(RetrievalError, match="cannot be written"):
+        evaluate(*arguments)
+    out.parent.mkdir()
+    assert evaluate(*arguments) == 0
+    assert out.is_file()
+    assert ranks.is_file()
+
+
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="needs ../shared/reference")
 def test_evaluate_foreign_rankings(tmp_path, capsys):
     out = tmp_path / "o.json"

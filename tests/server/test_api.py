@@ -165,6 +165,15 @@ def test_bad_requests_say_what_is_wrong(client, data, form, status, words):
     assert words in answer.text
 
 
+def test_a_picture_that_is_no_file(client):
+    """curl -F picture=photo.jpg sends the name of the file; the answer spoke of Python classes."""
+    answer = client.post(f"/indexes/{GEM}/search", files={"picture": (None, "photo.jpg")})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == (
+        "picture: send a file with a filename, as curl -F picture=@photo.jpg does."
+    )
+
+
 def test_a_blank_picture_is_an_answer(client):
     answer = client.upload(DELF, jpeg(Image.new("RGB", (90, 70), "white"))).json()
     assert len(answer["results"]) == 5
