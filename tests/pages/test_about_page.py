@@ -12,11 +12,13 @@ import pytest
 from attack.indexes import edited
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.runtime.scriptrunner_utils.script_run_context import in_cached_function
 from streamlit.testing.v1 import AppTest
 
-from pages.parts import loaders
+from pages.parts import loaders, turns
 from pages.parts.about import collection_map, steps
 from pages.parts.about.followed_query import FollowedQuery
+from pages.parts.cache import Cache
 from pages.parts.query import OWN_PICTURES, QueryPicture
 from retrieval import index
 from retrieval.cli.parser import _parser
@@ -255,6 +257,21 @@ def test_a_link_brings_the_kind_of_map(linked, shown):
     assert not app.exception
     assert app.segmented_control(key="map-kind").value == shown
     assert app.query_params["map"] == shown
+
+
+def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same_map(monkeypatch):
+    """Streamlit keeps all waiting for the first who asks: one with many searches in the queue."""
+    locked, run = [], turns.WORKERS.run
+
+    def asked(*work):
+        locked.append(in_cached_function.get())
+        return run(*work)
+
+    monkeypatch.setattr(turns.WORKERS, "run", asked)
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
+    page(part="map", map="tsne")
+    assert len(locked) > 1  # the search, and the map
+    assert not any(locked)
 
 
 def test_marked_results_are_left_out_and_move_the_others():

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 from streamlit import runtime
 
-from pages.parts import loaders, notices, query, turns
+from pages.parts import loaders, notices, query
 from pages.parts.about.followed_query import FollowedQuery
 from retrieval import index
 from retrieval.collections import Collection, ground_truth
@@ -124,8 +124,12 @@ def _map(
     if len(names) < len(full_index):
         st.caption(f"The first {len(names):,} of {len(full_index):,} pictures.")
     nearest = loaders.search(path, method, collection, query_picture, followed.box).names[:NEAREST]
-    with st.spinner(f"Computing the places of {len(names):,} pictures: once for everybody"):
-        places, share = _places(loaders.file_key(path / "manifest.json"), kind, opened)
+    places, share = loaders.cached(
+        path,
+        ("map", loaders.file_key(path / "manifest.json"), kind),
+        lambda: _places(kind, opened),
+        f"Computing the places of {len(names):,} pictures: once for everybody",
+    )
     st.markdown(
         f"**{METHODS[method].title}**"
         + (f" · the two directions hold {share:.0%} of all differences" if kind == "pca" else "")
@@ -259,15 +263,14 @@ def _legend_columns(names: list) -> altair.ExprRef:
     return altair.ExprRef(columns)
 
 
-@st.cache_data(max_entries=12, show_spinner=False)
-def _places(version: tuple[str, int], kind: str, _index: index.Index) -> tuple[np.ndarray, float]:
+def _places(kind: str, opened: index.Index) -> tuple[np.ndarray, float]:
     """Places (N, 2) of the pictures, and the share of the variance that they hold, 0 if unknown.
 
-    version: of the index, for the cache. kind: of ``KINDS``.
+    kind: of ``KINDS``.
     """
-    vectors = _index.arrays["descriptors"][: projection.MAX_PICTURES].astype(np.float32)
+    vectors = opened.arrays["descriptors"][: projection.MAX_PICTURES].astype(np.float32)
     if kind == "tsne":
-        return turns.in_turn(lambda: projection.tsne(vectors)), 0.0
+        return projection.tsne(vectors), 0.0
     axes = projection.pca(vectors)
     return axes.place(vectors), axes.share
 
