@@ -40,6 +40,9 @@ def tsne(vectors: np.ndarray) -> np.ndarray:
 
     vectors: (N, D) of unit length, N from 4 to MAX_PICTURES. The result is deterministic.
     """
+    if (vectors == vectors[0]).all():
+        # scikit-learn would divide by their variance, and its C code then ends the whole process.
+        return np.zeros((len(vectors), 2), np.float32)
     workers.move_to_slow_workers()  # 2000 pictures take 5 s and more
     from sklearn.manifold import TSNE  # takes a second
 
