@@ -100,14 +100,21 @@ def delf(
 
 
 def field_sides(
-    features: LocalFeatures, size: tuple[int, int], checkpoint: str | None, settings: Mapping
+    features: LocalFeatures,
+    size: tuple[int, int],
+    box: Box | None,
+    checkpoint: str | None,
+    settings: Mapping,
 ) -> np.ndarray | None:
     """Sides (N,) of the squares that DELF's keypoints see, in pixels of their picture.
 
-    size: (width, height) of it. None where the checkpoint cannot tell.
+    size: (width, height) of the picture, of which ``box`` was described. None where the checkpoint
+    cannot tell.
     """
     method = load_method("delf", checkpoint, **settings)
-    return method.field_side(size) / features.scales if hasattr(method, "field_side") else None
+    if not hasattr(method, "field_side"):
+        return None
+    return method.field_side(size, box) / features.scales
 
 
 def attention(

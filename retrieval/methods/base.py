@@ -27,6 +27,7 @@ MAX_PIXELS = 4096**2  # of a picture at all scales; DELF's seven scales at 1024 
 # Their first layers give 64 numbers a pixel, or a quarter of that; three scales of 1024 have 3.7 M.
 MAX_PIXELS_OF = {"vgg": 2048**2, "resnet": 2 * 2048**2}
 MAX_OUTPUTS = 4096  # numbers that a layer behind the trunk gives; the papers' have up to 2048
+MIN_INPUT = 32  # pixels of the shorter side of a network's input: networks of stride 32 need some
 MAX_KEYPOINTS = 5000  # of a picture; the time of a match grows with its square; DELF has 1000
 
 
@@ -136,10 +137,9 @@ class Method(ABC):
         if self.checkpoint.transform is not None:
             return self.checkpoint.transform(images.crop(picture, box) if box else picture)[None]
         small = images.fit(picture, self.settings["size"], box, self.settings.get("enlarge", False))
-        # A tiny crop is enlarged: networks of stride 32 need some pixels.
-        if min(small.size) < 32:
-            factor = 32 / min(small.size)
-            small = small.resize([max(32, round(side * factor)) for side in small.size])
+        if min(small.size) < MIN_INPUT:  # a tiny crop, or a long panorama
+            factor = MIN_INPUT / min(small.size)
+            small = small.resize([max(MIN_INPUT, round(side * factor)) for side in small.size])
         pixels = np.asarray(small, dtype=np.float32) / 255
         mean, std = np.array([self.checkpoint.mean, self.checkpoint.std], np.float32)
         pixels = (pixels - mean) / std

@@ -22,11 +22,10 @@ from retrieval import images
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import pooling
-from retrieval.methods.base import LocalFeatures, Method, head_layer
+from retrieval.methods.base import MIN_INPUT, LocalFeatures, Method, head_layer
 from retrieval.networks import checkpoints, trunks
 
 PYRAMID = [0.25, 2**-1.5, 0.5, 2**-0.5, 1.0, 2**0.5, 2.0]  # scales, as in the paper: in steps of √2
-MIN_INPUT = 32  # pixels of the shorter side below which a pyramid level is left out
 # Standard deviation of the pixels (0 to 1) around a place, below which it gives no feature. On
 # plain paper or a clear sky features show the network's padding, which is alike in every picture.
 MIN_CONTRAST = 0.01
@@ -176,16 +175,18 @@ class DELF(Method):
             2 * float(radii[0]) * factor,
         )
 
-    def field_side(self, size: tuple[int, int]) -> float:
+    def field_side(self, size: tuple[int, int], box: Box | None = None) -> float:
         """Side of the receptive field of a keypoint of scale 1, in pixels of the original picture.
 
-        size: (width, height) of that picture. At scale s the side is this divided by s.
+        size: (width, height) of that picture, of which only ``box`` was described. At scale s the
+        side is this divided by s.
         """
         longer = max(size)
         largest = longer * images.MAX_ENLARGED if self.settings["enlarge"] else longer
         input_side = min(self.settings["size"], largest)
         field = trunks.receptive_field(self.trunk.layers, int(input_side))
-        return field.size * longer / input_side
+        left, top, right, bottom = images.cut_out(box, size)
+        return field.size / max(input_side / longer, MIN_INPUT / min(right - left, bottom - top))
 
     def _level(self, full: torch.Tensor, scale: float) -> tuple[torch.Tensor, ...] | None:
         """Features of all places of one pyramid level; None where the level is too small.
@@ -195,7 +196,7 @@ class DELF(Method):
         (n,); contrast (n,) around each place. All float32.
         """
         height, width = (max(1, round(side * scale)) for side in full.shape[2:])
-        # The largest level is always used.
+        # The largest level is always used; else one has at least the shorter side of an input.
         if min(height, width) < MIN_INPUT and scale < max(self.settings["scales"]):
             return None
         level = full

@@ -79,6 +79,9 @@ def test_bars_markers_and_lines_have_the_values_of_the_scores(truth, scores):
     (axes,) = plots.distribution(easy, NOTE).axes
     assert sum(bar.get_height() for bar in axes.patches) == 6
     assert axes.patches[-1].get_height() == 3  # DELF is right everywhere
+    edges = replace(easy["SIR"], aps=np.array([0.3, 0.6, 0.7]))
+    (axes,) = plots.distribution({"SIR": edges}, NOTE).axes
+    assert np.flatnonzero([bar.get_height() for bar in axes.patches]).tolist() == [3, 6, 7]
     (axes,) = plots.curves(easy, NOTE).axes
     assert np.array_equal(axes.lines[1].get_ydata(), easy["DELF"].curve)
 

@@ -322,9 +322,21 @@ def test_suppress_by_hand():
     assert delf.suppress(boxes[:0], scores[:0], 0.5, 9).tolist() == []
 
 
-@pytest.mark.parametrize("size", [(240, 180), (90, 120), (40, 30)])
+@pytest.mark.parametrize("size", [(240, 180), (90, 120), (40, 30), (600, 50), (50, 600)])
 def test_the_square_that_a_keypoint_sees(load, drawn, size):
-    """As the attention map has it: found from the size alone."""
+    """As the attention map has it: found from the size alone. It was twice as large in a
+    panorama, which is enlarged before the network sees it."""
     method = load("delf")
     seen = method.attention(drawn(3, size))
     assert method.field_side(size) == pytest.approx(seen.side, rel=0.02)
+
+
+@pytest.mark.parametrize("box", [(40.0, 20.0, 200.0, 120.0), (40.0, 20.0, 60.0, 120.0)])
+def test_the_square_that_a_keypoint_sees_in_a_box(load, drawn, box):
+    """A narrow box is enlarged, too."""
+    method, picture = load("delf"), drawn(3)
+    dense = method.dense(picture, box)
+    left, _, right, _ = dense.fields[dense.scales == 1][0].tolist()
+    shrunk = (box[2] - box[0]) / method._input(picture, box).shape[3]
+    expected = (right - left) * shrunk
+    assert method.field_side(picture.size, box) == pytest.approx(expected, rel=0.03)

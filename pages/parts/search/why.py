@@ -260,8 +260,8 @@ def _show_matches(search: Search, opened: Index, other: query.QueryPicture, show
     agree = verified.matrix is not None and verified.count >= NOISE_FLOOR
     outlines = geometry.outlines(box or (0, 0, *sizes[0]), verified) if agree else (None, None)
     seen_a, seen_b = (
-        extraction.field_sides(features, size, opened.checkpoint, opened.settings)
-        for features, size in zip((a, b), sizes, strict=True)
+        extraction.field_sides(features, size, area, opened.checkpoint, opened.settings)
+        for features, size, area in zip((a, b), sizes, (box, None), strict=True)
     )
     sides = None
     if seen_a is not None and seen_b is not None:
