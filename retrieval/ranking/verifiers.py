@@ -117,12 +117,12 @@ class DatabaseFeatures:
         if self.stored is not None and digest in self.stored[1]:
             index, positions = self.stored
             return as_local(index.features(positions[digest]))
-        if self.collection is None:
+        if self.collection is None or self.collection.root is None:
             return None
+        path = self.collection.path(self.index.names[position])
         try:
-            path = self.collection.path(self.index.names[position])
             keypoints, descriptors, scores = _described(path, digest)
-        except RetrievalError:
+        except images.PictureError:  # what else may fail is not the picture's fault
             return None
         ones = np.ones(len(scores), np.float32)
         return LocalFeatures(keypoints, ones, scores, layout.dequantise(descriptors))
@@ -133,12 +133,12 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Keypoints (n, 2), int8 descriptors (n, 64) and scores (n,) of a picture, to be cached.
 
     They equal those that an index of keypoints would hold. digest: of the file that was indexed.
-    Raises RetrievalError where the file is gone or has changed.
+    Raises PictureError where the file is gone or has changed.
     """
     workers.move_to_slow_workers(KEYPOINTS)  # the pictures of a whole shortlist take seconds
     data = images.read_bytes(path, path.name)
     if layout.digest(data) != digest:
-        raise RetrievalError(
+        raise images.PictureError(
             f"{path.name} has changed since it was indexed; index the collection again."
         )
     count = checkpoints.REGISTRY["xfeat"].settings["keypoints"]

@@ -100,10 +100,12 @@ def train_stage(
         _require_finite(epochs[0]["validation"], module, stage, 0, journal)
     else:
         try:
-            module.load_state_dict(state["module"])
-            optimiser.load_state_dict(state["optimiser"])
             epochs, best = state["rows"], state["best"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            _check_rows(epochs, stage)
+            for weights in (best, state["module"]):
+                module.load_state_dict(weights)
+            optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RetrievalError(
                 f"{journal.folder} does not fit this training; choose another --out to begin again."
             ) from error
@@ -212,6 +214,18 @@ def _raise_diverged(stage: Stage, epoch: int, journal: Journal) -> NoReturn:
         f"infinite or NaN. {kept}Begin again with a lower --rate, from another checkpoint, or with "
         "--out elsewhere."
     )
+
+
+def _check_rows(rows: Any, stage: Stage) -> None:
+    """Raises ValueError, KeyError or TypeError for other rows than ``_epoch_row`` makes."""
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("no epochs")
+    for number, row in enumerate(rows):
+        loss = row["loss"] if number else 0.0 if row["loss"] is None else None  # epoch 0 has none
+        values = (row["rate"], loss, row["validation"], row["seconds"])
+        finite = all(isinstance(value, float) and math.isfinite(value) for value in values)
+        if (row["stage"], row["epoch"]) != (stage.name, number) or not finite:
+            raise ValueError("another epoch")
 
 
 def _epoch_row(

@@ -134,13 +134,14 @@ def _landmarks_from_file(collection: Collection) -> list[str | None] | None:
         entries = files.read_json(path, MAX_BYTES)["images"]
         landmarks = []
         for name in collection.names:
-            entry = entries.get(name) or entries[PurePosixPath(name).name]
-            if not isinstance(entry["landmark"], str | None):
+            key = name if entries.get(name) else PurePosixPath(name).name
+            if key not in entries:
+                raise RetrievalError(f"{path} has no entry for {name!r}; add one.")
+            landmark = entries[key]["landmark"]
+            if not isinstance(landmark, str | None):
                 raise TypeError
-            landmarks.append(entry["landmark"])
-    except KeyError as error:
-        raise RetrievalError(f"{path} has no entry for {error}; add one.") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+            landmarks.append(landmark)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RetrievalError(
             f'{path} cannot be used: write it as {{"images": {{FILE: {{"landmark": NAME or null'
             "}}}."

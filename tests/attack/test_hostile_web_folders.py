@@ -243,6 +243,30 @@ def test_a_server_that_goes_away_is_not_taken_for_one_without_pictures(
         refused(sentence, open_anywhere(f"{address}/photos/").read_bytes, "a.png")
 
 
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "javascript:1", "http://[", "http://a:b/"])
+def test_a_picture_that_leads_to_no_address_of_the_web(place, tmp_path, monkeypatch):
+    """Each build stopped at it after 15 s, as if the server were away."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    paint(tmp_path / "b.png", 1)
+    asked = Counter()
+
+    def answer(request):
+        name = request.path.rpartition("/")[2]
+        asked[name] += 1
+        request.send_response(302 if name == "a.png" else 200)
+        request.send_header("Location", place)
+        request.end_headers()
+        links = b'<a href="a.png"><a href="b.png">'
+        request.wfile.write((tmp_path / name).read_bytes() if name == "b.png" else links)
+
+    with answering(answer) as address:
+        index = build(open_anywhere(f"{address}/photos/"), Thumbnail(), tmp_path / "index")
+    assert index.names == ("b.png",)
+    assert [entry["name"] for entry in index.manifest["skipped"]] == ["a.png"]
+    assert asked["a.png"] < 3
+
+
 def test_a_server_that_refuses_all_pictures_takes_nothing_that_is_finished(tmp_path):
     """Half a build of hours was deleted when it went on and each picture was answered with 403."""
     pytest.importorskip("aiohttp")

@@ -9,9 +9,11 @@ from PIL import Image
 
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, Collection
+from retrieval.decoding import Decoder
+from retrieval.errors import RetrievalError
 from retrieval.ranking import groups
 from retrieval.ranking.groups import Pair
-from retrieval.ranking.verifiers import DatabaseFeatures, xfeat
+from retrieval.ranking.verifiers import DatabaseFeatures, _described, xfeat
 
 
 def test_pairs_join_pictures_to_groups():
@@ -152,6 +154,20 @@ def test_an_index_made_without_pictures_has_no_groups(copies, tmp_path):
 def test_pictures_that_cannot_be_read_are_in_no_group(copies):
     opened, _ = copies
     assert groups.pairs_of(opened, DatabaseFeatures(opened, None), range(len(opened))) == []
+
+
+def test_no_process_to_read_pictures_is_said(copies, monkeypatch):
+    """It said that the pictures were changed."""
+    opened, collection = copies
+
+    def fail(*_):
+        raise RetrievalError("No process can be started.")
+
+    monkeypatch.setattr("retrieval.processes.start", fail)
+    monkeypatch.setattr("retrieval.images._collections", Decoder())
+    _described.cache_clear()
+    with pytest.raises(RetrievalError, match="No process"):
+        groups.pairs_of(opened, DatabaseFeatures(opened, collection), range(len(opened)))
 
 
 def test_a_blank_picture(tmp_path, load):

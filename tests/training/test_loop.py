@@ -201,6 +201,30 @@ def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
         journal.load_state("trunk")
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        [],
+        [{}],
+        ({"epoch": 0},),
+        lambda rows: rows[1:],
+        lambda rows: [row | {"stage": "other"} for row in rows],
+        lambda rows: [row | {"loss": 1.0} for row in rows],
+        lambda rows: [row | {"validation": "0.5"} for row in rows],
+        lambda rows: [row | {"rate": float("inf")} for row in rows],
+    ],
+)
+def test_a_state_with_odd_epochs_is_refused(tmp_path, rows):
+    """It may come with a stranger's network. It ended in a traceback."""
+    go(tmp_path, Line())
+    kept = journal(tmp_path)
+    state = kept.load_state("line")
+    kept.save_state("line", state | {"rows": rows(state["rows"]) if callable(rows) else rows})
+    with pytest.raises(RetrievalError, match="does not fit this training"):
+        go(tmp_path, Line())
+
+
 def test_a_state_of_links_and_pipes_is_refused(tmp_path):
     """It may come with a stranger's network: of /dev/zero it read until the memory was full."""
     folder, victim = tmp_path / "net.pth.training", tmp_path / "victim"

@@ -60,7 +60,9 @@ def test_labels_from_a_file(landmarks, small, tmp_path):
     for damaged, message in [
         ("[]", "cannot be used"),
         ("{", "cannot be used"),
-        (json.dumps({"images": {}}), "no entry for"),
+        (json.dumps({"images": {}}), f"no entry for '{names[0]}'; add one"),
+        (json.dumps({}), "cannot be used"),
+        (json.dumps({"images": {name: {} for name in names}}), "cannot be used"),
         (json.dumps({"images": {name: {"landmark": 3} for name in names}}), "cannot be used"),
         (json.dumps({"images": {name: [] for name in names}}), "cannot be used"),
     ]:

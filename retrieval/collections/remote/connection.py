@@ -130,5 +130,10 @@ def patiently(ask: Callable[[], bytes]) -> bytes:
 
 def is_away(error: Exception) -> bool:
     """Whether a web server is busy or breaks off, so that the same may work later."""
+    import aiohttp
+
+    # The latter: it leads to an address that is none of the web, which is its answer.
+    if isinstance(error, FileNotFoundError | aiohttp.RedirectClientError):
+        return False
     status = getattr(error, "status", 500)
-    return not isinstance(error, FileNotFoundError) and (status in TEMPORARY or status >= 500)
+    return status in TEMPORARY or status >= 500
