@@ -51,7 +51,7 @@ def bring(preset: str) -> None:
             news.text,
         )
     except RetrievalError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(notices.sentence(error), icon=":material/error:")
         st.info(
             "The pictures that have arrived are kept: press the button again to continue. If this "
             "machine has no internet, run the command below on one that has, and copy the folder "
@@ -150,7 +150,7 @@ for name, title in titles.items():
     try:
         opened[name] = loaders.collection(name)
     except RetrievalError as error:
-        problems.append(f"{title} cannot be opened. {error}")
+        problems.append(f"{plain(title)} cannot be opened. {notices.sentence(error)}")
 with notices.errors_shown():
     rows = [
         {
@@ -166,7 +166,7 @@ st.subheader("On this machine", anchor=False)
 if rows:
     st.dataframe(rows, hide_index=True, key="here")
 for problem in problems:
-    st.error(plain(problem), icon=":material/error:")
+    st.error(problem, icon=":material/error:")
 if not titles:
     st.info("None yet. The search page can take pictures of your own.")
 photographs()

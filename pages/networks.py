@@ -4,7 +4,6 @@ import streamlit as st
 
 from pages.parts import cards, loaders, notices
 from pages.parts.permission import command_instead, may_download
-from pages.parts.plain import plain
 from retrieval import index, methods
 from retrieval.errors import RetrievalError
 from retrieval.index import loading
@@ -54,7 +53,7 @@ def indexes_here() -> None:
             try:
                 manifest = loading.read_manifest(path)
             except RetrievalError as error:
-                st.warning(plain(str(error)), icon=":material/warning:")
+                st.warning(notices.sentence(error), icon=":material/warning:")
                 continue
             size = sum(file["bytes"] for file in manifest["files"].values())
             rows.append(

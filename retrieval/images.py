@@ -61,14 +61,19 @@ def visitors_limit() -> int:
     return min(int(text) * 1_000_000, MAX_PIXELS)
 
 
-def read(source: Source, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read(
+    source: Source,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    of_visitor: bool = False,
+) -> Image.Image:
     """Decode one picture into upright 8-bit RGB.
 
     name: what to call it in an error; by default the path's or the file's own name.
-    max_pixels: pixels it may have.
+    max_pixels: pixels it may have. of_visitor: whether a visitor brought it.
     Raises PictureError for anything that is not a whole, reasonably sized picture.
     """
-    return _decode(source, name, max_pixels)[0]
+    return _decode(source, name, max_pixels, of_visitor)[0]
 
 
 def thumbnail(
@@ -76,13 +81,14 @@ def thumbnail(
     side: int,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    of_visitor: bool = False,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """A picture to look at: its longer side at most ``side``; and its true (width, height).
 
     A JPEG is decoded at a reduced size, and ``max_pixels`` limits the pixels that are decoded. A
-    progressive one is decoded as a whole, so all its pixels count.
+    progressive one is decoded as a whole, so all its pixels count. of_visitor: as of ``read``.
     """
-    picture, size = _decode(source, name, max_pixels, side)
+    picture, size = _decode(source, name, max_pixels, of_visitor, side)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture, size
 
@@ -92,6 +98,7 @@ def as_jpeg(
     side: int,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    of_visitor: bool = False,
 ) -> tuple[bytes, tuple[int, int]]:
     """A picture to be shown ``side`` pixels large, as JPEG; and its true (width, height).
 
@@ -103,7 +110,7 @@ def as_jpeg(
     small = len(data) <= 4 * side * side
     if small and (size := _plain_jpeg(data, name)) and max(size) <= 1.5 * side:
         return data, size
-    picture, size = thumbnail(data, side, name, max_pixels)
+    picture, size = thumbnail(data, side, name, max_pixels, of_visitor)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return buffer.getvalue(), size
@@ -123,7 +130,7 @@ def _plain_jpeg(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def _decode(
-    source: Source, name: str | None, max_pixels: int, side: int | None = None
+    source: Source, name: str | None, max_pixels: int, of_visitor: bool, side: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """An upright RGB picture and the size that the file states, upright too.
 
@@ -134,7 +141,7 @@ def _decode(
     request = {"name": name, "max_pixels": max_pixels, "side": side, "formats": FORMATS}
     seconds = SECONDS + max_pixels / PIXELS_A_SECOND
     if hash(data) not in _took_long and not workers.in_slow_workers():
-        quick = _quick if max_pixels < MAX_PIXELS else _collections
+        quick = _quick if of_visitor else _collections
         with contextlib.suppress(TimeoutError):
             return quick.decode(data, min(QUICK_SECONDS, seconds), request)
         _took_long.append(hash(data))

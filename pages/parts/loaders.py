@@ -152,8 +152,11 @@ def _preload(paths: list[Path]) -> None:
 
 def _cache_for(source: Path | bytes) -> Cache | Part:
     """The cache for results about a picture: that of the session where a visitor brought it."""
-    private = isinstance(source, bytes) or own_uploads.is_private(source)
-    return _session_cache() if private else CACHE
+    return _session_cache() if _is_of_visitor(source) else CACHE
+
+
+def _is_of_visitor(source: Path | bytes) -> bool:
+    return isinstance(source, bytes) or own_uploads.is_private(source)
 
 
 def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:
@@ -194,10 +197,16 @@ def _index(path: Path, key: tuple[str, int]) -> index.Index:
     return index.load(path)
 
 
+@st.cache_resource(scope="session", max_entries=len(methods.METHODS), show_spinner=False)
+def _own_index(path: Path, key: tuple[str, int]) -> index.Index:
+    return index.load(path)
+
+
 def index_of(path: Path, collection: Collection) -> index.Index:
     """The index at ``path``. Raises RetrievalError where it is not one of this collection."""
+    load = _own_index if own_uploads.is_private(path) else _index
     with st.spinner("Opening the index"):
-        opened = _index(path, file_key(path / "manifest.json"))
+        opened = load(path, file_key(path / "manifest.json"))
     opened.check_collection(collection)
     return opened
 
@@ -258,7 +267,8 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 
 def decoded(source: Path | bytes) -> Image.Image:
     """Decode a picture. Raises PictureError where it has more pixels than visitors may bring."""
-    return images.read(source, max_pixels=images.visitors_limit())
+    limit = images.visitors_limit()
+    return images.read(source, max_pixels=limit, of_visitor=_is_of_visitor(source))
 
 
 def confirmed_pairs(
@@ -424,7 +434,7 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
     return _kept(
         _cache_for(source),
         ("view", key, side),
-        lambda: images.as_jpeg(source, side, name, images.visitors_limit()),
+        lambda: images.as_jpeg(source, side, name, images.visitors_limit(), _is_of_visitor(source)),
         turns.in_turn_unseen,
     )
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import streamlit as st
 
+from pages.parts import own_uploads
 from pages.parts.plain import plain
 from retrieval import methods
-from retrieval.collections import Collection
+from retrieval.collections import PRECOMPUTED, Collection, data_folder
 from retrieval.errors import RetrievalError
 from retrieval.index import finding
+
+
+def sentence(error: RetrievalError) -> str:
+    """The text of a page about an error: visitors are not told where on this machine files are."""
+    text = re.sub(rf"\S*{own_uploads.FOLDER_PREFIX}[^/\\]*[/\\]", "", str(error))
+    for folder in (PRECOMPUTED.parent, data_folder()):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return plain(text)
 
 
 @contextmanager
@@ -21,7 +32,7 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except RetrievalError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
         st.stop()
 
 
@@ -31,7 +42,7 @@ def stores_away() -> None:
     with errors_shown():
         finding.in_stores(errors)
     for error in errors:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.error(sentence(error), icon=":material/error:")
 
 
 def nothing_here() -> NoReturn:

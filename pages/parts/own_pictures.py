@@ -269,4 +269,4 @@ def _open_folder(folder: Path) -> collections.Collection:
     """The collection in a folder, called NAME. Raises RetrievalError for names not in UTF-8."""
     collection = collections.open_collection(folder)
     loaders.check_names(collection)
-    return replace(collection, name=NAME, title=TITLE)
+    return replace(collection, name=NAME, title=TITLE, of_visitor=True)

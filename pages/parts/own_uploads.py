@@ -178,6 +178,7 @@ def _safe_name(name: str) -> str:
 
     Other letters stay, as tables and ground truth have the visitor's names.
     """
-    stem, suffix = os.path.splitext(REFUSED_LETTERS.sub("_", Path(name).name).lstrip("."))
-    stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    # All of '.jpg' would be a stem: it has a letter before it meanwhile.
+    stem, suffix = os.path.splitext("_" + REFUSED_LETTERS.sub("_", Path(name).name))
+    stem = stem[1:].lstrip(".").encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return (stem or "picture") + suffix[:MAX_SUFFIX_LENGTH]

@@ -22,10 +22,9 @@ T = TypeVar("T")
 # The slow workers do one piece of work at a time.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
-# They make pictures to be shown. Each page asks for one at a time, so none has to be refused.
-VIEWERS = Workers(
-    min(threads.usable_cores(), 2), 1_000_000, Workers(1, 1_000_000, tidy=False), False
-)
+# They make pictures to be shown. Each page asks for one at a time, so none has to be refused. They
+# are two even on one core: one waits for the decoder of slow pictures, the other for that of quick.
+VIEWERS = Workers(2, 1_000_000, Workers(1, 1_000_000, tidy=False), False)
 LOOK_FOR_TURN = 2.0  # s after which a page that waits for another looks whether it is still open
 # Locks of ``one_of_client``, by kind and client.
 taken: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()

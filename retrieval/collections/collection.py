@@ -48,6 +48,7 @@ class Collection:
     metadata: picture name → column → value, where there is a table beside the pictures.
     note: one sentence on figures that are measured on the collection.
     whole: whether the boxes of its queries were taken away, see ``without_boxes``.
+    of_visitor: whether a visitor of the app brought its pictures, see ``images.read``.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Collection:
     metadata: Metadata = field(default_factory=dict, repr=False)
     note: str = ""
     whole: bool = False
+    of_visitor: bool = False
 
     def __len__(self) -> int:
         return len(self.names)

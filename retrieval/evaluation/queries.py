@@ -73,7 +73,8 @@ def rank_queries(
             described = RankingQuery(index, stored[column])
             return rank_query(described, then=then, own=query.name, depth=depth)
         assert method is not None
-        picture = images.read(collection.path(query.name), query.name)
+        path = collection.path(query.name)
+        picture = images.read(path, query.name, of_visitor=collection.of_visitor)
         try:
             box = images.check_box(query.box, picture.size) if query.box else None
         except RetrievalError as error:

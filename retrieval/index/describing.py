@@ -79,7 +79,7 @@ def _pictures(
         if known.has(name, digest):
             return name, digest, None
         try:
-            return name, digest, images.read(data, name, max_pixels)
+            return name, digest, images.read(data, name, max_pixels, collection.of_visitor)
         except images.PictureError as error:
             return name, digest, str(error)
 

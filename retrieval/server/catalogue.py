@@ -172,7 +172,8 @@ def search(
     if not isinstance(source, str | Path | bytes):
         source.seek(0)  # slow workers do this again, after it was read
     data = images.read_bytes(source, name)
-    picture = images.read(data, name, images.visitors_limit())
+    sent = not isinstance(source, str | Path)
+    picture = images.read(data, name, images.visitors_limit(), of_visitor=sent)
     return search_module.rank_picture(
         index,
         _method(index.path, loading.version_of(index.path)),

@@ -30,6 +30,13 @@ def test_long_names(name):
     assert kept[:20] == name[:20]
 
 
+@pytest.mark.parametrize("name", [".png", "..png", "...a.png"])
+def test_names_with_dots_before_them(name):
+    """Of 43 pictures, '.jpg' and '..jpg' were left out without a word."""
+    (kept,) = brought(upload(name))
+    assert kept == ("a.png" if "a" in name else "picture.png")
+
+
 def test_the_same_name_again():
     colours = ("red", "lime", "blue", "white")
     names = ("a (3).png", "a.png", "a.png", "a.png")

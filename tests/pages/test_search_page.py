@@ -13,7 +13,7 @@ from PIL import Image
 from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, picture, start, text
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import cards, loaders, turns
+from pages.parts import cards, loaders, notices, turns
 from pages.parts.cache import Cache
 from pages.parts.search.answer import duration_text
 from retrieval import images, index, methods
@@ -523,10 +523,27 @@ def test_an_index_of_another_list_of_pictures(little, monkeypatch):
     assert "another list of pictures" in app.error[0].value
 
 
-def test_an_edited_index_is_refused(little):
+def test_an_edited_index_is_refused(little, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
     path = little.indexes["cnn-irwnha"] / "descriptors.npy"
     path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
-    assert "checksum" in go(start()).error[0].value
+    said = go(start()).error[0].value.replace("\\", "")
+    assert said.startswith(
+        "descriptors.npy in the index indexes/cnn-irwnha does not have the checks"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (collections.PRECOMPUTED / "town" / "sir", "precomputed/town/sir"),
+        ("/tmp/retrieval-own-42-x7/pictures", "pictures"),
+        ("a name of a picture", "a name of a picture"),
+    ],
+)
+def test_visitors_are_not_told_where_files_are(path, shown):
+    said = notices.sentence(RetrievalError(f"The index {path} is damaged."))
+    assert said.replace("\\", "") == f"The index {shown} is damaged."
 
 
 @pytest.fixture
@@ -636,9 +653,9 @@ def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
     monkeypatch.setattr(turns, "client", lambda: "me")
     free, read, pictures_read = threading.Event(), images.read, []
 
-    def reading(data, name, max_pixels):
+    def reading(data, name, *rest):
         pictures_read.append((name, free.is_set()))
-        return read(data, name, max_pixels)
+        return read(data, name, *rest)
 
     monkeypatch.setattr(images, "read", reading)
     workers.submit("somebody else", lambda: free.wait(30))

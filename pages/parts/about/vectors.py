@@ -11,7 +11,6 @@ import streamlit as st
 from pages.parts import axes, extraction, loaders, notices
 from pages.parts.about import feedback, steps
 from pages.parts.about.followed_query import FollowedQuery, leave_fragment
-from pages.parts.plain import plain
 from retrieval import index
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
@@ -43,8 +42,7 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     try:
         variants = loaders.variants(path, followed.collection)
     except RetrievalError as error:  # of an earlier index: the other steps can be shown
-        # Visitors are not told where on this machine the checkout is.
-        st.warning(plain(str(error).replace(str(path), os.path.relpath(path))))
+        st.warning(notices.sentence(error))
         return opened, described, None
     again = f"`python -m retrieval ablate {os.path.relpath(path)}`"
     if variants is not None and not variants.fits(described):

@@ -47,7 +47,7 @@ class LabelledRun:
 
 
 class NotEvaluated(NamedTuple):
-    """An index without a run that fits it. problem: the error of its run; '' without a run."""
+    """An index without a run that fits it. problem: the error of its run, in Markdown, or ''."""
 
     label: str
     path: Path
@@ -81,7 +81,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
             run, chains = loaders.run(path, collection), loaders.chains(path, collection)
         except RetrievalError as error:
             # Each judgement of a visitor changes the labels, so the last evaluation no longer fits.
-            problem = "" if collection.name == own_pictures.NAME else str(error)
+            problem = "" if collection.name == own_pictures.NAME else notices.sentence(error)
             not_evaluated.append(NotEvaluated(label, path, problem))
             continue
         if run is None:
@@ -98,7 +98,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
             try:
                 reranked = loaders.run(path, collection, then)
             except RetrievalError as error:
-                st.warning(plain(str(error)), icon=":material/warning:")
+                st.warning(notices.sentence(error), icon=":material/warning:")
                 continue
             if reranked is not None:
                 room -= 1
@@ -148,7 +148,7 @@ def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:
     """Say that an index was not evaluated, and draw a button that does it where it is possible."""
     label = plain(index.label)
     if index.problem:
-        st.warning(plain(index.problem), icon=":material/warning:")
+        st.warning(index.problem, icon=":material/warning:")
     elif not collection.has_pictures:
         st.info(
             f"{label} was not evaluated, because the pictures of its queries are not on this "

@@ -9,8 +9,7 @@ from typing import Protocol
 
 import streamlit as st
 
-from pages.parts import extraction, loaders, own_pictures
-from pages.parts.plain import plain
+from pages.parts import extraction, loaders, notices, own_pictures
 from pages.parts.query import QueryPicture
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -93,7 +92,7 @@ def delf_extractor(collection: Collection) -> DelfExtractor:
             index = loaders.index_of(paths["delf"], collection)
             return DelfExtractor(index, index.checkpoint, index.settings)
         except RetrievalError as error:
-            st.warning(plain(str(error)), icon=":material/warning:")
+            st.warning(notices.sentence(error), icon=":material/warning:")
     return DelfExtractor(None, checkpoints.of_method("delf")[0].id, {})
 
 

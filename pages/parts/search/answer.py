@@ -88,7 +88,7 @@ def show_answers(search: Search) -> None:
             with status:
                 rankings[method] = search.ranking(method, paths[method])
         except RetrievalError as error:
-            slot.error(plain(str(error)), icon=":material/error:")
+            slot.error(notices.sentence(error), icon=":material/error:")
         confidence = rankings[method].confidence if method in rankings else None
         if confidence and confidence.level == "nothing":  # any order of pictures would be arbitrary
             slot.info(confidence.reason, icon=":material/hide_image:")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import own_pictures, query
+from pages.parts import notices, own_pictures, query
 from pages.parts.plain import plain
 from retrieval import methods
 from retrieval.collections import Collection
@@ -60,7 +60,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
         state.then = ",".join(chain.parse_chain(parameters.get("then", "")))
     except RetrievalError as error:
         state.then = ""
-        st.warning(f"{plain(str(error))} Nothing is re-ranked now.")
+        st.warning(f"{notices.sentence(error)} Nothing is re-ranked now.")
     state.where, state.filtered = (
         parameters.get("where", "")[:MAX_FILTER_LENGTH],
         state.get("collection"),
