@@ -104,8 +104,9 @@ with result_column:
         st.stop()
     if not searched and not isinstance(query_picture.source, bytes):
         show_pictures(collection)
-        paths = own_pictures.indexes(collection)
-        loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
+        if not collection.of_visitor:  # indexes that were loaded ahead are kept for everybody
+            paths = own_pictures.indexes(collection)
+            loaders.preload([path for name, path in paths.items() if state.method in (name, ALL)])
         st.stop()
     scroll.here(f"{collection.name} {query_picture.identity}")
     verdicts = judge(collection, query_picture, box, state.get("judge", ""))

@@ -299,7 +299,8 @@ def test_reduced_copies_go_with_the_session(nothing_installed):
 
 def test_indexes_go_with_the_session(nothing_installed, monkeypatch):
     """The files of the last twelve stayed open for all sessions, and so on the disk."""
-    monkeypatch.setattr(loaders, "_index", lambda *_: pytest.fail("it is kept for everybody"))
+    for kept_for_everybody in ("_index", "preload"):
+        monkeypatch.setattr(loaders, kept_for_everybody, lambda *_: pytest.fail("an own index"))
     files = archive(a_png=encoded(picture(RED)), b_png=encoded(picture(BLUE)))
     assert hits(go(bring(start(), "mine.zip", files)))
 
