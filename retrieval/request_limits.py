@@ -95,9 +95,9 @@ class _Buffer(ReceiveBuffer):
 def allow_many_files() -> None:
     """Let the process have more open files than the usual 1024.
 
-    Each connection is one. asyncio accepts all connections that wait, up to 2048, before the first
-    of them can be refused. Where no file is left, it logs each connection that it cannot accept,
-    and no folder can be listed.
+    Each connection is one. asyncio accepts all connections that wait, in the app up to 2048, before
+    the first of them can be refused. Where no file is left, it logs each connection that it cannot
+    accept, and no folder can be listed.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
         import resource

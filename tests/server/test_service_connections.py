@@ -1,8 +1,10 @@
 """Connections whose clients misbehave, and what that does to the others."""
 
+import asyncio
 import contextlib
 import socket
 import threading
+from asyncio.selector_events import BaseSelectorEventLoop
 
 import pytest
 from raw_requests import STALLED, connect, wait_until
@@ -207,3 +209,31 @@ def test_a_new_connection_costs_little(monkeypatch, client):
 
 def test_uvicorn_runs_with_our_connection():
     assert server.settings()["http"] is connections.Connection
+
+
+def test_few_connections_are_accepted_before_others_are_read(monkeypatch):
+    """asyncio accepted all 2048 that waited: others waited for these in each round of the loop."""
+    accept = BaseSelectorEventLoop._accept_connection
+    monkeypatch.setattr(BaseSelectorEventLoop, "_accept_connection", accept)  # restores it
+    connections.accept_few_at_once()
+    counts = [0]
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport):
+            counts[-1] += 1
+
+    async def serve(loop):
+        server = await loop.create_server(Counted, "127.0.0.1", 0, backlog=2048)
+        address = server.sockets[0].getsockname()
+        clients = [socket.create_connection(address) for _ in range(100)]
+        while sum(counts) < len(clients):
+            counts.append(0)
+            await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+        server.close()
+
+    loop = asyncio.SelectorEventLoop()
+    loop.run_until_complete(serve(loop))
+    loop.close()
+    assert 0 < max(counts) <= connections.MAX_ACCEPTED
