@@ -6,8 +6,8 @@ times the memory of one and would not be done sooner.
 Workers may be *quick*: then they have *slow* workers beside them. A piece of work that turns out to
 take long leaves the quick workers (``move_to_slow_workers``) and is done again, from its beginning,
 by the slow ones. So work that takes long waits for other such work, and short work does not wait
-for it. One quick worker is left to others by a client whose last piece of work took over ``LONG``
-seconds: its next one may take as long.
+for it. One quick worker is left to others by the clients whose last piece of work took over
+``LONG`` seconds: their next one may take as long.
 """
 
 from __future__ import annotations
@@ -249,7 +249,8 @@ class Workers:
         """Whether a worker may take the next piece of work of this client."""
         if self.slow is None or who not in self._long:
             return True
-        return self._at_work[who] < max(1, self.count - 1)
+        # Of all such clients together: two with slow pictures had both of two workers all the time.
+        return sum(self._at_work[one] for one in self._long) < max(1, self.count - 1)
 
     def _do(self, work: _Work) -> None:
         if work.future.done():  # cancelled

@@ -234,6 +234,23 @@ def test_who_has_long_work_leaves_a_quick_worker_to_others(door, monkeypatch):
     assert not workers._long  # nothing is kept of clients that have no work
 
 
+def test_all_who_have_long_work_leave_one_quick_worker_to_others(door, monkeypatch):
+    """Pages of three clients with slow pictures kept another waiting for 80 s: now for 10."""
+    monkeypatch.setattr(module, "LONG", 0)
+    workers, second, third = Workers(2, 10, slow=Workers(1, 10)), Door(), Door()
+    futures = [workers.submit(who, work) for who, work in (("a", door), ("b", second))]
+    futures += [workers.submit(who, third) for who in "ab"]
+    assert door.entered.wait(30)
+    assert second.entered.wait(30)
+    for first in (door, second):
+        first.open.set()
+    assert third.entered.wait(30)  # by a worker, for one of the two
+    assert workers.submit("other", int).result(30) == 0
+    third.open.set()
+    for future in futures:
+        future.result(30)
+
+
 def test_who_leaves_a_worker_to_others_has_all_cores_while_nobody_takes_it(door, monkeypatch):
     """A class behind one address had one core of two, and the other one was idle."""
     shares = []
