@@ -291,7 +291,8 @@ def confirmed_pairs(
     note = ""
     for start in range(0, len(opened), PAIR_BATCH):
         batch = range(start, min(start + PAIR_BATCH, len(opened)))
-        found, problem = _kept(CACHE, ("pairs", index_key, start), partial(compare, batch))
+        key = "pairs", index_key, start
+        found, problem = _kept(_cache_for(path), key, partial(compare, batch))
         pairs, note = pairs + found, note or problem
         progress(batch.stop, len(opened))
     if note and not pairs:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from pages.parts import loaders
+from pages.parts import loaders, own_uploads
+from pages.parts.cache import Cache
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, open_collection
 from retrieval.errors import RetrievalError
@@ -124,16 +125,23 @@ def test_groups_without_some_of_the_pictures_say_so(tmp_path, drawn, monkeypatch
     assert groups.load(built) is None  # they would stand without c.png when it is back
 
 
-def test_pairs_are_kept_beside_the_index(tmp_path, drawn):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+@pytest.mark.parametrize("parent", ["", f"{own_uploads.FOLDER_PREFIX}1-x"])
+def test_pairs_are_kept_beside_the_index(tmp_path, drawn, monkeypatch, parent):
+    """In memory too: those of a visitor's own pictures for that session alone."""
+    caches = {"": Cache(1 << 20), "session": Cache(1 << 20)}
+    monkeypatch.setattr(loaders, "CACHE", caches[""])
+    monkeypatch.setattr(loaders, "_session_cache", lambda: caches["session"])
+    monkeypatch.setattr(loaders, "_own_index", loaders._index)  # no session is here
+    folder = tmp_path / parent / "pictures"
+    folder.mkdir(parents=True)
     drawn(1, (320, 240)).save(folder / "a.png")
     drawn(1, (320, 240)).save(folder / "b.jpg")
     collection = open_collection(folder)
-    built = index.build(collection, methods.load("sir", size=64), tmp_path / "index")
+    built = index.build(collection, methods.load("sir", size=64), folder.parent / "index")
     pairs = loaders.confirmed_pairs(built.path, collection, lambda done, total: None)
     assert len(pairs) == 1
     assert groups.load(built) == pairs
+    assert [bool(cache.bytes) for cache in caches.values()] == [not parent, bool(parent)]
 
 
 def test_a_link_brings_collection_and_inliers():
