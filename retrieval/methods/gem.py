@@ -36,7 +36,11 @@ class GeM(GlobalMethod):
 
     name = "cnn-irwnha"
     title = "CNN-IRwNHA"
-    defaults = {"size": 1024, "scales": [1.0]}
+    defaults = {
+        "size": 1024,  # pixels of the longer side at scale 1
+        "enlarge": False,  # whether smaller pictures are enlarged to it
+        "scales": [1.0],
+    }
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)

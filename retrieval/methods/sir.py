@@ -14,12 +14,13 @@ class SIR(GlobalMethod):
     """Average-pooled features of a frozen classification network → 1024-d layer → L2.
 
     power: 0.5 takes the square root of the features first, so that a few strong ones do not decide
-    alone (Perronnin, Sánchez and Mensink, ECCV 2010); 1 leaves them.
+    alone (Perronnin, Sánchez and Mensink, ECCV 2010); 1 leaves them. enlarge: whether pictures that
+    are smaller than ``size`` are enlarged to it.
     """
 
     name = "sir"
     title = "SIR"
-    defaults = {"size": 320, "power": 1.0}
+    defaults = {"size": 320, "enlarge": False, "power": 1.0}
     exponent = 1.0  # the average
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):

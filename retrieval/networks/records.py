@@ -56,9 +56,9 @@ _XFEAT = dict(
 # Id of the embedded trunk as trained on ImageNet, without layers of our training.
 IMAGENET_TRUNK = "efficientnet-lite0"
 SETTINGS: dict[str, dict[str, Any]] = {  # of the methods on that trunk
-    "sir": {"size": 288, "power": 0.5},
+    "sir": {"size": 288, "enlarge": True, "power": 0.5},
     "delf": {"size": 384, "enlarge": True, "keypoints": 600, "nms_iou": 0.9},
-    "cnn-irwnha": {"size": 288, "scales": [1.0, 2**0.5, 2**-0.5]},
+    "cnn-irwnha": {"size": 352, "enlarge": True, "scales": [1.0, 2**0.5, 2**-0.5]},
 }
 
 

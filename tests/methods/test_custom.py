@@ -35,7 +35,7 @@ def test_own_module_by_hand(picture):
     np.testing.assert_allclose(
         own.describe(picture), expected / np.linalg.norm(expected), atol=1e-5
     )
-    assert own.settings == {"size": 1024, "scales": [1.0]}
+    assert own.settings == {"size": 1024, "enlarge": False, "scales": [1.0]}
     assert own.checkpoint.id == "colours"
     box = (0, 0, 64, 48)
     crop = np.asarray(picture.crop(box), np.float64).mean((0, 1))

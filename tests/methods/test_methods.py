@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from retrieval import images, methods
+from retrieval.collections import PRECOMPUTED
 from retrieval.errors import RetrievalError
 from retrieval.methods import delf
 from retrieval.ranking import geometry
@@ -145,7 +146,7 @@ BOX = (40.4, 22.6, 150.2, 120.0)
 
 @pytest.mark.parametrize("name", GLOBAL)
 def test_a_box_is_described_as_its_crop(load, picture, name):
-    method = load(name, size=180)
+    method = load(name, size=180, enlarge=False)
     same(method.describe(picture, BOX), method.describe(images.crop(picture, BOX)))
     beyond = 100, -50, 900, 900
     same(
@@ -164,12 +165,23 @@ def test_a_box_of_delf_is_its_crop_moved(load, picture):
 @pytest.mark.parametrize("name", GLOBAL)
 def test_a_box_keeps_the_scale_of_its_photograph(load, drawn, name):
     """The crop shrinks by the factor of the full picture, not until it fits by itself."""
-    method = load(name, size=128)
+    method = load(name, size=128, enlarge=False)
     large = drawn(5, (512, 384))
     box = 0, 0, 256, 256
     by_hand = large.crop(box)
     by_hand.thumbnail((64, 64), Image.Resampling.LANCZOS)
     same(method.describe(large, box), method.describe(by_hand))
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_a_small_copy_is_like_its_original(name):
+    """It was described as small as it is: the cosine with its original was below 0.3."""
+    with Image.open(PRECOMPUTED / "town" / "images" / "belltower_003.jpg") as original:
+        small = original.resize([side // 7 for side in original.size], Image.Resampling.LANCZOS)
+        enlarged, plain = methods.load(name), methods.load(name, enlarge=False)
+        vector = enlarged.describe(original)
+    assert vector @ plain.describe(small) < 0.3
+    assert vector @ enlarged.describe(small) > 0.4
 
 
 @pytest.mark.parametrize("name", methods.METHODS)

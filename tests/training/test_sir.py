@@ -26,7 +26,7 @@ def test_a_trained_file_loads_as_the_layer(landmarks, tiny, tmp_path):
     assert sir.train(landmarks, out, settings=QUICK, say=said.append) == out
     assert len(said) == 4
     method = methods.load("sir", out)
-    assert method.settings == {"size": 64, "power": 0.5}
+    assert method.settings == {"size": 64, "enlarge": True, "power": 0.5}
     assert out.stat().st_size < 300_000, "the trunk is not in it"
     assert method.checkpoint.trained_on == (
         f"{landmarks.name} (labels: landmark), starting from efficientnet-lite0"

@@ -56,13 +56,18 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
 def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """Draw the two steps that both methods begin with: the input and the feature map."""
     picture = steps.cut(followed, SIDE)
-    size = loaders.settings_of(opened)["size"]
+    settings = loaders.settings_of(opened)
+    resized = (
+        "resized so that its longer side has"
+        if settings.get("enlarge")
+        else "shrunk until its longer side has at most"
+    )
     channels, height, width = described.maps[0].shape
     kept = " Only the box is kept." if followed.box else ""
     with steps.step(
         1,
         "Input",
-        f"The picture is shrunk until its longer side has at most {size} pixels.{kept} "
+        f"The picture is {resized} {settings['size']} pixels.{kept} "
         "Every picture of the collection went through the same steps when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
