@@ -53,7 +53,11 @@ def test_index_with_scales_and_bad_files(run, folder, tmp_path):
     assert text.startswith("6 pictures")
     assert ", 1 skipped" in text
     assert "skipped page.jpg: page.jpg is not a picture" in error
-    assert indexes_module.load(out).settings == {"size": 64, "scales": [1.0, 0.5]}
+    assert indexes_module.load(out).settings == {
+        "size": 64,
+        "enlarge": True,
+        "scales": [1.0, 0.5],
+    }
 
 
 def test_index_of_no_pictures(refused, tmp_path):

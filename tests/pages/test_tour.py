@@ -36,15 +36,16 @@ def test_numbers_of_the_tour():
         assert found == list(stop.right), stop.name
 
 
-def test_the_first_answer_that_the_tour_names():
+def test_the_answers_that_the_tour_names():
     town = open_collection("town")
-    for path, name, first in (
-        (INDEXES[0], "museum_017.jpg", "exchange_"),
-        (INDEXES[2], "exchange_019.jpg", "museum_"),
+    for path, name, ranks, found in (
+        (INDEXES[0], "museum_017.jpg", [0], "exchange_"),
+        (INDEXES[2], "exchange_019.jpg", [1, 2], "museum_"),
     ):
         run = runs.load_run(index.load(path), town)
         number = [query.name for query in town.queries].index(name)
-        assert town.names[run.ranks[0, number]].startswith(first)
+        for rank in ranks:
+            assert town.names[run.ranks[rank, number]].startswith(found)
 
 
 def test_the_stop_that_is_no_prepared_query():
