@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Transport
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncIterator
+from socket import socket
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
@@ -25,6 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from retrieval import hosts
 
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
+MAX_ACCEPTED = 16  # connections that are accepted before the others are read and answered
 MAX_TINY = 1000  # chunks of a body that may be tiny
 MIN_MEAN = 512  # bytes, at least, that all further chunks have on average
 MAX_HEADER = 16_384  # bytes, as in Node: 100 headers of 64 kB, of empty lines, took 4 s
@@ -46,6 +49,7 @@ READ = 16_384  # bytes of one connection that are read before the next connectio
 MAX_ANSWERED = 50  # requests of one client at once
 SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
 
+original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-defined]
 original_answer = RequestResponseCycle.run_asgi
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
@@ -95,8 +99,7 @@ class _Buffer(ReceiveBuffer):
 def allow_many_files() -> None:
     """Let the process have more open files than the usual 1024.
 
-    Each connection is one. asyncio accepts all connections that wait, in the app up to 2048, before
-    the first of them can be refused. Where no file is left, it logs each connection that it cannot
+    Each connection is one. Where no file is left, asyncio logs each connection that it cannot
     accept, and no folder can be listed.
     """
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on every system
@@ -105,6 +108,29 @@ def allow_many_files() -> None:
         now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = MAX_OPEN if most == resource.RLIM_INFINITY else min(most, MAX_OPEN)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, wanted), most))
+
+
+def accept_few_at_once() -> None:
+    """Accept at most MAX_ACCEPTED connections in a round of the thread that answers.
+
+    asyncio accepts all that wait, up to 2048, and an answer takes about ten rounds: beside 300
+    loops of one client that connect, send a picture to the service and leave, a search of another
+    took 17 s. Now it takes 2, and 10 where 2048 connections wait when it comes.
+    """
+    BaseSelectorEventLoop._accept_connection = _accept  # type: ignore[attr-defined]
+
+
+def _accept(
+    loop: BaseSelectorEventLoop,
+    factory: Any,
+    listener: socket,
+    sslcontext: Any,
+    server: Any,
+    backlog: int,
+    *more: Any,
+) -> None:
+    few = min(backlog, MAX_ACCEPTED)
+    original_accept(loop, factory, listener, sslcontext, server, few, *more)
 
 
 def limit_forms() -> None:

@@ -73,8 +73,6 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     """
     import uvicorn
 
-    from retrieval.server import connections
-
     if not (options.token or open_to_all or _is_this_machine(host)):
         raise RetrievalError(
             f"Other machines can reach {host}: set a password with --token or RETRIEVAL_TOKEN, or "
@@ -93,7 +91,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     if options.collection:
         catalogue.index_of_each_method(options.collection)  # for the same reason
     request_limits.allow_many_files()
-    connections.accept_few_at_once()
+    request_limits.accept_few_at_once()
     # uvicorn ends by the signal that stopped it. Python would make a KeyboardInterrupt of it and
     # unload modules while searches still run, which crashes.
     former_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio.selector_events import BaseSelectorEventLoop
-from socket import socket
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -13,34 +11,8 @@ from retrieval import hosts, request_limits
 
 HEADER_SECONDS = 10.0  # to send the header of a request
 COUNT_DELAY = 0.01  # s; by then the first request was read, which says for whom a proxy asks
-MAX_ACCEPTED = 16  # connections that are accepted before the others are read and answered
 MAX_CONNECTIONS = 400  # open connections
 MAX_UNREAD = 256_000_000  # bytes of answers that clients have not read
-
-original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-defined]
-
-
-def accept_few_at_once() -> None:
-    """Accept at most MAX_ACCEPTED connections in a round of the thread that answers.
-
-    asyncio accepts all that wait, up to 2048, and an answer takes about ten rounds: beside 300
-    loops of one client that connect, send a picture and leave, a search of another took 17 s. Now
-    it takes 2, and 10 where 2048 connections wait when it comes.
-    """
-    BaseSelectorEventLoop._accept_connection = _accept  # type: ignore[attr-defined]
-
-
-def _accept(
-    loop: BaseSelectorEventLoop,
-    factory: Any,
-    listener: socket,
-    sslcontext: Any,
-    server: Any,
-    backlog: int,
-    *more: Any,
-) -> None:
-    few = min(backlog, MAX_ACCEPTED)
-    original_accept(loop, factory, listener, sslcontext, server, few, *more)
 
 
 class Connection(H11Protocol):

@@ -215,7 +215,7 @@ def test_few_connections_are_accepted_before_others_are_read(monkeypatch):
     """asyncio accepted all 2048 that waited: others waited for these in each round of the loop."""
     accept = BaseSelectorEventLoop._accept_connection
     monkeypatch.setattr(BaseSelectorEventLoop, "_accept_connection", accept)  # restores it
-    connections.accept_few_at_once()
+    request_limits.accept_few_at_once()
     counts = [0]
 
     class Counted(asyncio.Protocol):
@@ -236,4 +236,4 @@ def test_few_connections_are_accepted_before_others_are_read(monkeypatch):
     loop = asyncio.SelectorEventLoop()
     loop.run_until_complete(serve(loop))
     loop.close()
-    assert 0 < max(counts) <= connections.MAX_ACCEPTED
+    assert 0 < max(counts) <= request_limits.MAX_ACCEPTED

@@ -15,6 +15,7 @@ from retrieval import cookies, request_limits
 def set_once() -> None:
     """Set all limits, at the first run of a page."""
     request_limits.allow_many_files()
+    connections.accept_few_at_once()
     connections.keep_many_sessions()
     connections.limit_new_sessions()
     connections.limit_connections()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Transport
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
-from streamlit import net_util
+from streamlit import net_util, runtime
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
@@ -49,6 +50,27 @@ open_now: Counter[str] = Counter()  # connections of each client
 arriving: dict[WebSocketsSansIOProtocol, int] = {}  # bytes of a message whose end is missing
 unread: dict[str, dict[Transport, int]] = {}  # bytes of each connection of each client, of late
 waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
+
+
+def accept_few_at_once() -> None:
+    """Accept few connections in a round of the thread that answers, see ``request_limits``.
+
+    The server listens before the first page sets the limits. Twenty loops of one client that begin
+    a connection to the page and leave at once kept others waiting for 20 s.
+    """
+    request_limits.accept_few_at_once()
+    if runtime.exists():
+        loop = runtime.get_instance()._get_async_objs().eventloop
+        if isinstance(loop, BaseSelectorEventLoop):  # not on Windows
+            loop.call_soon_threadsafe(_listen_again, loop)
+
+
+def _listen_again(loop: Any) -> None:
+    """Call the present function for new connections where asyncio's own is called."""
+    for key in list(loop._selector.get_map().values()):
+        reader, _ = key.data
+        if reader and getattr(reader._callback, "__func__", None) is request_limits.original_accept:
+            loop._add_reader(key.fd, loop._accept_connection, *reader._args)
 
 
 def keep_many_sessions() -> None:

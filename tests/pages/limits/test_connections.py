@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +55,39 @@ def test_browsers_of_one_client_connect_slowly(monkeypatch):
     assert connected("192.0.2.2", 1) == 1
     now = 2.0
     assert connected("192.0.2.1", 1000) == 2 * connections.OPENED_A_SECOND
+
+
+def test_few_connections_are_accepted_though_the_server_listens_already(monkeypatch):
+    """Twenty loops that began a connection and left at once kept others waiting for 20 s."""
+    monkeypatch.setattr(
+        BaseSelectorEventLoop, "_accept_connection", request_limits.original_accept
+    )  # undone later
+    counts = [0]
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport):
+            counts[-1] += 1
+
+    async def serve(loop):
+        listening = await loop.create_server(Counted, "127.0.0.1", 0, backlog=2048)
+        connections.accept_few_at_once()
+        await asyncio.sleep(0.01)
+        address = listening.sockets[0].getsockname()
+        clients = [socket.create_connection(address) for _ in range(100)]
+        while sum(counts) < len(clients):
+            counts.append(0)
+            await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+        listening.close()
+
+    loop = asyncio.SelectorEventLoop()
+    server = SimpleNamespace(_get_async_objs=lambda: SimpleNamespace(eventloop=loop))
+    monkeypatch.setattr(connections.runtime, "exists", lambda: True)
+    monkeypatch.setattr(connections.runtime, "get_instance", lambda: server)
+    loop.run_until_complete(serve(loop))
+    loop.close()
+    assert 0 < max(counts) <= request_limits.MAX_ACCEPTED
 
 
 def test_sessions_away_outlast_hundreds_of_others(monkeypatch):

@@ -27,6 +27,7 @@ MEDIA = "streamlit.runtime.media_file_manager:MediaFileManager"
 RUNNER = "streamlit.runtime.scriptrunner.script_runner:ScriptRunner"
 RUNTIME = "streamlit.runtime.runtime:Runtime"
 UPLOADED = "streamlit.runtime.memory_uploaded_file_manager:MemoryUploadedFileManager"
+LOOP = "asyncio.selector_events:BaseSelectorEventLoop"
 BROWSER = "streamlit.web.server.starlette.starlette_websocket:StarletteSessionClient"
 HTTP = "uvicorn.protocols.http.h11_impl:H11Protocol"
 CYCLE = "uvicorn.protocols.http.h11_impl:RequestResponseCycle"
@@ -74,6 +75,12 @@ REPLACED = [
     ("starlette.formparsers:parse_options_header", "value", REQUESTS),
     ("starlette.formparsers:unquote_plus", "string, encoding, errors", REQUESTS),
     (f"{CYCLE}.run_asgi", "self, app", REQUESTS),
+    (
+        f"{LOOP}._accept_connection",
+        "self, protocol_factory, sock, sslcontext, server, backlog, ssl_handshake_timeout, "
+        "ssl_shutdown_timeout",
+        REQUESTS,
+    ),
     ("http.cookies:_unquote", "str", COOKIES),
 ]
 # Not replaced: other defaults are set, or a subclass of ours has functions of these names.
@@ -92,6 +99,9 @@ USED = [
     ("websockets.protocol:Protocol", "current_size events max_message_size reader", CONNECTIONS),
     ("websockets.streams:StreamReader", "buffer discard", CONNECTIONS),
     ("asyncio:Queue", "_queue", CONNECTIONS),
+    ("asyncio:Handle", "_args _callback", CONNECTIONS),
+    (LOOP, "_add_reader _selector", CONNECTIONS),
+    (RUNTIME, "_get_async_objs", CONNECTIONS),
     (
         MEDIA,
         "_file_metadata _files_by_session_and_coord _get_inactive_file_ids _lock _storage",
@@ -128,7 +138,7 @@ def parameters(name):
         return None
 
 def of_ours():
-    libraries = ("streamlit", "starlette", "uvicorn", "websockets", "h11", "http")
+    libraries = ("asyncio", "streamlit", "starlette", "uvicorn", "websockets", "h11", "http")
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in libraries:
             classes = [one for one in vars(module).values() if inspect.isclass(one)]
