@@ -36,7 +36,7 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="ID or FILE", help="default: the embedded one")
     own = "default: that of the checkpoint"
     parser.add_argument(
-        "--size", type=positive, metavar="PX", help=f"pixels of the longer side, at most; {own}"
+        "--size", type=positive, metavar="PX", help=f"pixels of the longer side; {own}"
     )
     parser.add_argument(
         "--scales",

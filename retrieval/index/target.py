@@ -161,19 +161,24 @@ def finish(
     saving.save(finished, target, method, collection, content, more)
     checks.check_sizes(loading.read_manifest(finished), finished)  # else nothing could open it
     # Evaluations that lie in the folder are lost when it is replaced, and may be the work of hours.
-    if _lasting_entries(finished) != _lasting_entries(target):
+    defaults = getattr(method, "defaults", {})
+    if _lasting_entries(finished, defaults) != _lasting_entries(target, defaults):
         _check_target(target)  # somebody may have put a file there since the build began
         saving.replace_folder(finished, target)
     delete(work)
     return loading.load(target, part)
 
 
-def _lasting_entries(path: Path) -> dict[str, Any] | None:
-    """The manifest without the entries that differ from build to build; None without an index."""
+def _lasting_entries(path: Path, defaults: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest without the entries that differ from build to build; None without an index.
+
+    defaults: settings that a manifest without them had, as it is older than they are.
+    """
     if not (path / "manifest.json").is_file():
         return None
     # If other versions of the libraries make equal files, the versions that made them first stay.
     ephemeral = ("made", "seconds", "versions", "sha256")
-    return {
+    entries = {
         key: value for key, value in loading.read_manifest(path).items() if key not in ephemeral
     }
+    return {**entries, "settings": {**defaults, **entries["settings"]}}

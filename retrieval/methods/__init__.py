@@ -136,7 +136,8 @@ def custom(
     transform: from an upright RGB picture, or the crop of it, to (3, H, W); by default it is
     brought to ``size``, 0 to 1, and normalised with ``mean`` and ``std``.
     pooling: 'gem', 'mac', 'spoc' or 'rmac', for CNN-IRwNHA; SIR averages. Vectors want 'spoc'.
-    settings: ``size`` (1024, SIR 320) and, for CNN-IRwNHA, ``scales``.
+    settings: ``size`` (1024, SIR 320), ``enlarge`` (False; True: smaller pictures are enlarged to
+    that size) and, for CNN-IRwNHA, ``scales``.
     """
     if method not in ("sir", "cnn-irwnha"):
         raise RetrievalError("A network of your own can be used with sir and cnn-irwnha.")

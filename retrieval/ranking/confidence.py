@@ -20,7 +20,7 @@ from retrieval.ranking.ranking import Ranking, likeness
 SURE_INLIERS = 20
 # An answer counts as unlike the collection where its best similarity is below this quantile of the
 # similarities of the pictures to their nearest neighbours. That is no proof: it is so for 9 of the
-# 70 queries of town with SIR and for 4 with CNN-IRwNHA, and yet the first result of 7 and 3 of them
+# 70 queries of town with SIR and for 3 with CNN-IRwNHA, and yet the first result of 7 and 1 of them
 # is right.
 QUANTILE = 0.25
 BLANK = 2.0  # standard deviation of grey values (0 to 255) below which there is nothing to see

@@ -17,7 +17,7 @@ form.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrieval import methods
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
 from retrieval.methods import pooling
@@ -121,12 +122,14 @@ class Siamese(Stage):
     def describe(self, numbers: np.ndarray, size: int) -> np.ndarray:
         """Descriptors (n, C) float32, of unit length, of whole pictures.
 
-        numbers: of the pictures, (n,) int. size: pixels of the longer side, at most.
+        numbers: of the pictures, (n,) int. size: pixels of the longer side; smaller pictures are
+        enlarged to it where the method does so with this checkpoint.
         """
+        enlarge = self.checkpoint.settings.get("enlarge", False)
         with torch.inference_mode():
             rows = [
                 self.module(x.to(self.device)).cpu()
-                for x in views.whole_pictures(self.photos, numbers, size, self.checkpoint)
+                for x in views.whole_pictures(self.photos, numbers, size, self.checkpoint, enlarge)
             ]
         return torch.cat(rows).numpy()
 
@@ -239,6 +242,8 @@ def train(
     stopped. Raises RetrievalError where too few pictures match.
     """
     checkpoint = checkpoints.find("cnn-irwnha", start or IMAGENET_TRUNK)
+    # All settings of the method, checked: a file may state others, or not all.
+    checkpoint = replace(checkpoint, settings=methods.load_record(checkpoint).settings)
     labelled = photographs.labelled(collection)
     if settings.pairs == "labels" and labelled is None:
         labelled = photographs.require_labels(collection)
@@ -249,6 +254,7 @@ def train(
             "method": "cnn-irwnha",
             "pictures": (labelled or unlabelled).digest(),
             "from": checkpoint.sha256,
+            "input": checkpoint.settings,
             **asdict(settings),
         },
     )

@@ -62,12 +62,17 @@ def network_input(pictures: Sequence[np.ndarray], checkpoint: Checkpoint) -> tor
 
 
 def whole_pictures(
-    photos: Photographs, numbers: np.ndarray, size: int, checkpoint: Checkpoint
+    photos: Photographs,
+    numbers: np.ndarray,
+    size: int,
+    checkpoint: Checkpoint,
+    enlarge: bool = False,
 ) -> Iterator[torch.Tensor]:
     """Batches (1, 3, H, W) float32, normalised, each of one whole picture.
 
-    numbers: of the pictures, (n,) int. size: pixels of the longer side, at most.
+    numbers: of the pictures, (n,) int. size: pixels of the longer side, at most. enlarge: whether
+    smaller pictures are enlarged to it.
     """
     for number in numbers.tolist():
-        picture = images.fit(photos.read(number), size)
+        picture = images.fit(photos.read(number), size, enlarge=enlarge)
         yield network_input([np.asarray(picture, np.float32)], checkpoint)

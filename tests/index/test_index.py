@@ -331,6 +331,17 @@ def test_a_setting_that_is_newer_than_the_index_is_at_its_default_in_it(photos, 
     refused(r"made with power 1.0, not power 0.5;", loaded.check_method, newer)
 
 
+def test_a_setting_that_is_newer_than_the_index_costs_no_evaluation(photos, out):
+    """An update replaced such an index by an equal one, and its evaluation was gone."""
+    build(photos, out)
+    (out / "evaluation.json").write_text("{}")
+    newer = Thumbnail()
+    newer.defaults = {"size": 8, "power": 1.0}
+    newer.settings = {**newer.settings, "power": 1.0}
+    build(photos, out, newer)
+    assert (out / "evaluation.json").is_file()
+
+
 def test_find_takes_one_index_of_each_method(tmp_path, photos):
     root = tmp_path / "precomputed"
     assert index.find("town", root) == {}

@@ -7,7 +7,7 @@ import torch
 from retrieval import images, methods
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
-from retrieval.networks.records import SETTINGS
+from retrieval.networks.records import HEADS, SETTINGS
 from retrieval.training import losses, pairs, photographs, siamese
 
 
@@ -108,6 +108,46 @@ def test_a_trained_network_is_used_like_any_other(landmarks, quick, tmp_path, ki
                         for s in range(12) for n in (0, 2)])  # fmt: skip
     likeness = vectors @ vectors.T - 2 * np.eye(24)
     assert (likeness.argmax(axis=1) == np.arange(24) ^ 1).sum() >= 12
+
+
+def test_pictures_have_the_size_in_which_the_method_describes_them(landmarks, quick):
+    """Small ones were not enlarged when the training validated and learned the whitening."""
+    checkpoint = checkpoints.find("cnn-irwnha", "efficientnet-lite0")
+    photos = photographs.labelled(landmarks)
+    matches = pairs.Matches(verified((0, 1, 40)), 37, photos.landmarks)
+    network = siamese.Network(checkpoint, 12)
+    stage = siamese.Siamese(network, checkpoint, photos, matches, siamese.Settings())
+    method = methods.load("cnn-irwnha", checkpoint.id, size=400, scales=[1.0])
+    picture = photos.read(0)
+    assert max(picture.size) < 400
+    np.testing.assert_allclose(
+        stage.describe(np.array([0]), 400)[0], method.describe(picture), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"enlarge": "yes"}, "The setting enlarge"),
+        ({"size": "288"}, "The setting size"),
+        ({"scales": [1.0]}, "'size': 1024, 'enlarge': False"),
+    ],
+)
+def test_settings_of_a_file_are_checked_and_complete(
+    landmarks, quick, tmp_path, settings, said, monkeypatch
+):
+    """A network file that states no size was a KeyError."""
+
+    def reached(network, checkpoint, *rest):
+        raise RetrievalError(str(checkpoint.settings))
+
+    path = tmp_path / "start.pth"
+    start = torch.load(HEADS / "gem-lite0-imagenet.pth", weights_only=True)
+    start["meta"]["settings"] = settings
+    torch.save(start, path)
+    monkeypatch.setattr(siamese, "Siamese", reached)
+    with pytest.raises(RetrievalError, match=said):
+        siamese.train(landmarks, tmp_path / "net.pth", str(path))
 
 
 @pytest.mark.parametrize("loss", ["contrastive", "triplet"])

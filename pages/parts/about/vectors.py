@@ -11,7 +11,7 @@ import streamlit as st
 from pages.parts import axes, extraction, loaders, notices
 from pages.parts.about import feedback, steps
 from pages.parts.about.followed_query import FollowedQuery, leave_fragment
-from retrieval import index
+from retrieval import images, index
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 from retrieval.evaluation.ablation import Ablation, Steps, l2, project
@@ -63,11 +63,15 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
         else "shrunk until its longer side has at most"
     )
     channels, height, width = described.maps[0].shape
+    if settings.get("enlarge"):
+        small = f" A small picture is enlarged, at most {images.MAX_ENLARGED:g} times."
+    else:
+        small = ""
     kept = " Only the box is kept." if followed.box else ""
     with steps.step(
         1,
         "Input",
-        f"The picture is {resized} {settings['size']} pixels.{kept} "
+        f"The picture is {resized} {settings['size']} pixels.{small}{kept} "
         "Every picture of the collection went through the same steps when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
