@@ -31,4 +31,5 @@ def set_once() -> None:
     runs.limit_runs()
     runs.send_in_batches()
     uploads.limit_uploads()
+    uploads.read_one_at_a_time()
     uploads.read_forms_as_utf8()
