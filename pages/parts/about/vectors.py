@@ -57,21 +57,19 @@ def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """Draw the two steps that both methods begin with: the input and the feature map."""
     picture = steps.cut(followed, SIDE)
     settings = loaders.settings_of(opened)
-    resized = (
-        "resized so that its longer side has"
-        if settings.get("enlarge")
-        else "shrunk until its longer side has at most"
-    )
-    channels, height, width = described.maps[0].shape
     if settings.get("enlarge"):
-        small = f" A small picture is enlarged, at most {images.MAX_ENLARGED:g} times."
+        resized = (
+            f"resized so that its longer side has {settings['size']} pixels. A small picture is "
+            f"enlarged, at most {images.MAX_ENLARGED:g} times."
+        )
     else:
-        small = ""
+        resized = f"shrunk until its longer side has at most {settings['size']} pixels."
+    channels, height, width = described.maps[0].shape
     kept = " Only the box is kept." if followed.box else ""
     with steps.step(
         1,
         "Input",
-        f"The picture is {resized} {settings['size']} pixels.{small}{kept} "
+        f"The picture is {resized}{kept} "
         "Every picture of the collection went through the same steps when the index was made.",
     ):
         st.image(picture, alt="What the network sees")
