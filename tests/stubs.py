@@ -1,5 +1,7 @@
-"""Methods that need no network, for tests of what lies behind the methods."""
+"""Methods that need no network, and other parts that tests of several folders use."""
 
+import asyncio
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,3 +88,32 @@ def paint(path: Path, seed: int, size=(40, 30)):
     array = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
+
+
+def most_accepted(loop, once_listening=lambda: None):
+    """The most connections that a loop accepts in one round, of 100 that wait for its server.
+
+    once_listening: called when the server listens.
+    """
+    counts = [0]
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport):
+            counts[-1] += 1
+
+    async def serve():
+        server = await loop.create_server(Counted, "127.0.0.1", 0, backlog=2048)
+        once_listening()
+        await asyncio.sleep(0.01)
+        address = server.sockets[0].getsockname()
+        clients = [socket.create_connection(address) for _ in range(100)]
+        while sum(counts) < len(clients):
+            counts.append(0)
+            await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+        server.close()
+
+    loop.run_until_complete(serve())
+    loop.close()
+    return max(counts)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import sys
 from asyncio.selector_events import BaseSelectorEventLoop
@@ -20,6 +19,7 @@ from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.web.server import server_util
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
+from stubs import most_accepted
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
@@ -62,32 +62,12 @@ def test_few_connections_are_accepted_though_the_server_listens_already(monkeypa
     monkeypatch.setattr(
         BaseSelectorEventLoop, "_accept_connection", request_limits.original_accept
     )  # undone later
-    counts = [0]
-
-    class Counted(asyncio.Protocol):
-        def connection_made(self, transport):
-            counts[-1] += 1
-
-    async def serve(loop):
-        listening = await loop.create_server(Counted, "127.0.0.1", 0, backlog=2048)
-        connections.accept_few_at_once()
-        await asyncio.sleep(0.01)
-        address = listening.sockets[0].getsockname()
-        clients = [socket.create_connection(address) for _ in range(100)]
-        while sum(counts) < len(clients):
-            counts.append(0)
-            await asyncio.sleep(0)
-        for client in clients:
-            client.close()
-        listening.close()
-
     loop = asyncio.SelectorEventLoop()
     server = SimpleNamespace(_get_async_objs=lambda: SimpleNamespace(eventloop=loop))
     monkeypatch.setattr(connections.runtime, "exists", lambda: True)
     monkeypatch.setattr(connections.runtime, "get_instance", lambda: server)
-    loop.run_until_complete(serve(loop))
-    loop.close()
-    assert 0 < max(counts) <= request_limits.MAX_ACCEPTED
+    most = most_accepted(loop, connections.accept_few_at_once)
+    assert 0 < most <= request_limits.MAX_ACCEPTED
 
 
 def test_sessions_away_outlast_hundreds_of_others(monkeypatch):
