@@ -152,10 +152,12 @@ def test_a_server_whose_connection_is_lost_is_waited_for_once(address, monkeypat
             away = [some.submit(who, partial(stored.shortlist, query, 5)) for who in "abcd"]
             assert some.submit("e", lambda: "found").result(60) == "found"
             assert not any(one.done() for one in away)
-            errors = sorted(str(one.exception(60)) for one in away)
-            assert "cannot be reached" in errors[0]  # of a or b: both begin at once
-            # They would hold the slow worker for as long once more, each.
-            assert all("did not answer a moment ago" in error for error in errors[1:])
+            errors = [str(one.exception(60)) for one in away]
+            # One waits, a or b: both begin at once. The others would hold the slow worker for as
+            # long once more, each.
+            (waited,) = (error for error in errors if "did not answer a moment ago" not in error)
+            # The latter where the machine stood still during an attempt.
+            assert "cannot be reached" in waited or "did not answer within 3 s" in waited
             lost.clear()
             monkeypatch.setattr(milvus, "QUICK_PATIENCE", 2.0)
             assert len(some.submit("a", partial(stored.shortlist, query, 5)).result(60))
