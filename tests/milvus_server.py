@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from retrieval.benchmarks.served import free_port
+from retrieval.index import milvus
 from retrieval.index.milvus import Address
 
 
@@ -20,10 +23,19 @@ def needed():
     pytest.importorskip("milvus_lite")
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+def only_pauses_take_time(monkeypatch):
+    """On the clock of ``milvus.call``, where they pass at once.
+
+    Attempts at a server that refuses take none: one that took the rest of its time, as the machine
+    stood still, would be one without an answer.
+    """
+    now = [time.monotonic()]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(milvus, "time", clock)
 
 
 class Server:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
+from retrieval.benchmarks.served import free_port
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / ".streamlit" / "Dockerfile").read_text("utf-8")
@@ -76,9 +77,7 @@ def copied(tmp_path_factory):
 
 @pytest.mark.parametrize("path", ["", "demo/images"])
 def test_the_health_check_hears_the_app(copied, tmp_path, path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     serve, ask = (
         json.loads(one[one.index("[") :].replace("8501", port))
         for one in (step("CMD"), step("HEALTHCHECK"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -74,9 +76,7 @@ def serving(module: Sequence[str], port_option: str, health: str) -> Iterator[Se
     port_option: of the command. health: the path that answers as soon as the process is ready.
     Raises RetrievalError where it does not start.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", *module, port_option, str(port)]
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -99,6 +99,18 @@ def serving(module: Sequence[str], port_option: str, health: str) -> Iterator[Se
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that is free.
+
+    Not one of those that the system gives out by itself: until it is used, another process may be
+    given it.
+    """
+    while True:
+        with socket.socket() as one, contextlib.suppress(OSError):  # it is taken
+            one.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_768)))
+            return one.getsockname()[1]
 
 
 def _answers(address: str) -> bool:

@@ -1,7 +1,6 @@
 """What waits for its turn among the work of other visitors."""
 
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -151,30 +150,36 @@ def test_one_session_of_a_client_at_a_time(monkeypatch):
     """Others waited for minutes for the 1000 pictures, and for the zips, of somebody else."""
     monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
     order, doors = [], {"first": threading.Event(), "other": threading.Event()}
+    slot = SimpleNamespace(caption=lambda text: waits.set(), empty=lambda: None)
+    monkeypatch.setattr(turns.st, "empty", lambda: slot)
+    begun, waits = threading.Event(), threading.Event()
 
     def build(name, kind="index"):
         with turns.one_of_client(kind):
             order.append(f"{name} begins")
+            begun.set()
             if name in doors:
-                doors[name].wait(20)
+                doors[name].wait(60)
             order.append(f"{name} ends")
 
-    def begin(address, *what):
+    def begin(address, *what, until=begun):
+        until.clear()
         thread = threading.Thread(target=build, args=what, daemon=True)
         monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address=address))
         thread.start()
-        time.sleep(0.1)
+        assert until.wait(60)
         return thread
 
-    first, second = begin("192.0.2.1", "first"), begin("192.0.2.1", "second")
-    begin("192.0.2.1", "brings", "pictures").join(20)
+    first = begin("192.0.2.1", "first")
+    second = begin("192.0.2.1", "second", until=waits)
+    begin("192.0.2.1", "brings", "pictures").join(60)
     other = begin("192.0.2.2", "other")
     assert order == ["first begins", "brings begins", "brings ends", "other begins"]
-    for name in ("other", "first"):
-        doors[name].set()
-        time.sleep(0.1)
-    for thread in (first, second, other):
-        thread.join(20)
+    doors["other"].set()
+    other.join(60)
+    doors["first"].set()
+    for thread in (first, second):
+        thread.join(60)
     assert order[4:] == ["other ends", "first ends", "second begins", "second ends"]
 
 

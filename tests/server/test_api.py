@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import requests
 from fastapi import HTTPException, Request
-from milvus_server import free_port
 from PIL import Image
 
 from retrieval import cli, images, index, methods
+from retrieval.benchmarks.served import free_port
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
 from retrieval.index import finding, layout

@@ -1,9 +1,10 @@
 """The service on an index in a store, in place of the folder of the same collection."""
 
 import pytest
-from milvus_server import Server, free_port, needed
+from milvus_server import Server, needed, only_pauses_take_time
 
 from retrieval import index, server
+from retrieval.benchmarks.served import free_port
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus as milvus_module
 from retrieval.index.export import export
@@ -63,6 +64,7 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     assert answer.status_code == 503
     assert answer.json() == {"detail": "The store of this index is away; try again later."}
     monkeypatch.setenv(milvus_module.STORES, f"milvus://127.0.0.1:{free_port()}/town")
+    only_pauses_take_time(monkeypatch)
     with pytest.raises(RetrievalError, match="cannot be reached: check that it runs"):
         server.run("127.0.0.1", 0, server.Options())
 

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -64,8 +65,10 @@ def test_few_pages_run_at_a_time(run_pages):
     assert next_ones(4) == ["a", "b", "c", "d"]
     start("e")
     assert not next_ones(0)
-    done.set()  # their messages are not sent yet
-    assert not next_ones(0)
+    done.set()
+    while len(runs.unsent) < 4:
+        time.sleep(0.01)
+    assert not next_ones(0)  # their messages are not sent yet
     runs._sent(SimpleNamespace(id="a"))
     assert next_ones(1) == ["e"]
     start("fG")
