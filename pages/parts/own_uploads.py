@@ -114,7 +114,7 @@ def copy_uploads(files: list, folder: Path) -> None:
                 f"These pictures are more than {max_megabytes} MB together; bring fewer."
             )
         try:
-            _unused(target, number).write_bytes(file.getbuffer())
+            _unused(target, number).write_bytes(file.getvalue())
         except OSError as error:
             raise RetrievalError(
                 f"{file.name} cannot be kept here: {error.strerror or error}."

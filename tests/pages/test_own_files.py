@@ -13,7 +13,7 @@ from retrieval.errors import RetrievalError
 def upload(name, colour="red"):
     data = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(data, "PNG")
-    return SimpleNamespace(name=name, size=data.tell(), getbuffer=data.getbuffer)
+    return SimpleNamespace(name=name, size=data.tell(), getvalue=data.getvalue)
 
 
 def brought(*files):
@@ -58,7 +58,7 @@ def test_odd_names(name):
 )
 def test_names_stay_as_tables_and_ground_truth_have_them(name):
     table = f'name,place\n"{name}",here\n'.encode()
-    file = SimpleNamespace(name="t.csv", size=len(table), getbuffer=lambda: table)
+    file = SimpleNamespace(name="t.csv", size=len(table), getvalue=lambda: table)
     own = own_pictures._bring_uploads([upload(name), file])
     assert own.collection.names == (name,)
     assert own.collection.metadata == {name: {"place": "here"}}

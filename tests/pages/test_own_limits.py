@@ -19,7 +19,7 @@ def upload(name, padding=0):
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30)).save(buffer, "PNG")
     data = buffer.getvalue() + bytes(padding)
-    return SimpleNamespace(name=name, size=len(data), getbuffer=lambda: data)
+    return SimpleNamespace(name=name, size=len(data), getvalue=lambda: data)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_several_zips_are_counted_together(monkeypatch):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for picture in ("1.png", "2.png"):
-                archive.writestr(picture, upload(picture).getbuffer())
+                archive.writestr(picture, upload(picture).getvalue())
         file.name, file.size = name, len(file.getvalue())
         zips.append(file)
     monkeypatch.setenv("RETRIEVAL_OWN_FILES", "4")
@@ -61,7 +61,7 @@ def test_several_zips_have_the_time_of_one(monkeypatch):
     for name in ("a.zip", "b.zip", "c.zip"):
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr("1.png", upload("1.png").getbuffer())
+            archive.writestr("1.png", upload("1.png").getvalue())
         file.name, file.size = name, len(file.getvalue())
         zips.append(file)
     clock = itertools.count(0, 2)
@@ -81,7 +81,7 @@ def test_a_folder_that_is_none(monkeypatch, tmp_path, text):
 def test_names_that_no_browser_can_show(monkeypatch, tmp_path):
     """Each page ended in a traceback, as long as the session lasted."""
     monkeypatch.setenv("RETRIEVAL_ALLOW_FOLDERS", str(tmp_path))
-    (tmp_path / "a.png").write_bytes(upload("a.png").getbuffer())
+    (tmp_path / "a.png").write_bytes(upload("a.png").getvalue())
     truth = {"imlist": ["a.png"], "qimlist": ["\udce9.png"], "gnd": [{"ok": [0]}]}
     (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
     with pytest.raises(RetrievalError, match="is not in UTF-8"):
@@ -105,7 +105,7 @@ def test_large_tables_are_refused():
     """16 MB of brackets kept everybody waiting for a second."""
     table = b'[{"name": "a.png", "year": 1900}]'
     files = [upload("a.png"), SimpleNamespace(name="t.json", size=len(table))]
-    files[1].getbuffer = lambda: table
+    files[1].getvalue = lambda: table
     assert own_pictures._bring_uploads(files).collection.metadata == {"a.png": {"year": 1900}}
     files[1].size = own_uploads.MAX_TABLE_BYTES + 1
     with pytest.raises(RetrievalError, match="has more than 4 MB"):

@@ -32,4 +32,5 @@ def set_once() -> None:
     runs.send_in_batches()
     uploads.limit_uploads()
     uploads.read_one_at_a_time()
+    uploads.share_bytes()
     uploads.read_forms_as_utf8()

@@ -86,15 +86,20 @@ def keep_many_sessions() -> None:
 def _save(storage: MemorySessionStorage, session: SessionInfo) -> None:
     away: Any = storage._cache
     away._maxsize = MAX_AWAY
+    _forget(away)  # to save one drops them, and does not end them
     original_save(storage, session)
     with contextlib.suppress(RuntimeError):  # a script that ends its own session has no loop
         asyncio.get_running_loop().call_later(away.ttl + GRACE, _forget, away)
 
 
 def _forget(away: Any) -> None:
-    """End the sessions that may not come back any more."""
+    """End the sessions that may not come back any more.
+
+    What they keep, as uploads, would stay until garbage is collected, minutes later.
+    """
     for _, info in away.expire():
         info.session.shutdown()
+        info.session.session_state.clear()
 
 
 def limit_new_sessions() -> None:

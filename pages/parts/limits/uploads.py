@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from pages.parts.limits.allowances import client_of
 from pages.parts.limits.messages import MAX_FILES
@@ -81,6 +81,20 @@ async def _read(upload: UploadFile, size: int = -1) -> bytes:
         return await original_read(upload, size)
     async with _reading:
         return await original_read(upload, size)
+
+
+def share_bytes() -> None:
+    """Let all copies of an uploaded file have the same bytes.
+
+    Streamlit gives a copy to each run of a page. Twenty zips that waited to be indexed took 2 GB,
+    and as much again for the copies.
+    """
+    UploadedFile.__deepcopy__ = _copy  # type: ignore[attr-defined]
+
+
+def _copy(file: UploadedFile, memo: dict[int, Any]) -> UploadedFile:
+    record = UploadedFileRec(file.file_id, file.name, file.type, file.getvalue())
+    return UploadedFile(record, file._file_urls)
 
 
 def read_forms_as_utf8() -> None:

@@ -86,10 +86,7 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
     connections.keep_many_sessions()
     storage = MemorySessionStorage(ttl_seconds=0.02)
     ended = []
-    late, soon = (
-        SimpleNamespace(id=name, shutdown=lambda name=name: ended.append(name))
-        for name in ("late", "soon")
-    )
+    late, soon = session("late", ended), session("soon", ended)
 
     async def leave():
         storage.save(SimpleNamespace(session=late))
@@ -100,6 +97,25 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
     monkeypatch.setattr(connections, "GRACE", 0.02)
     asyncio.run(leave())
     assert ended == ["late"]
+    # Their garbage was collected minutes later, and with it 2 GB of uploads.
+    assert (late.session_state, soon.session_state) == ({}, {"brought": "soon"})
+
+
+def session(name, ended):
+    """A session that adds its name to a list when it ends."""
+    state = {"brought": name}
+    return SimpleNamespace(id=name, session_state=state, shutdown=lambda: ended.append(name))
+
+
+def test_a_session_ends_though_another_leaves_at_the_same_moment(monkeypatch):
+    """Streamlit dropped it when it saved the other one, and its uploads stayed."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    connections.keep_many_sessions()
+    storage = MemorySessionStorage(ttl_seconds=0)
+    ended = []
+    for name in ("first", "second"):
+        storage.save(SimpleNamespace(session=session(name, ended)))
+    assert ended == ["first"]
 
 
 SHOWN = """

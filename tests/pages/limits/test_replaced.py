@@ -70,6 +70,8 @@ REPLACED = [
     (f"{SESSION}.flush_browser_queue", "self", RUNS),
     (f"{RUNTIME}._send_message", "self, session_info, msg", RUNS),
     (f"{UPLOADED}.add_file", "self, session_id, file", UPLOADS),
+    # Streamlit has none: Python copies such a file with all its bytes.
+    ("streamlit.runtime.uploaded_file_manager:UploadedFile.__deepcopy__", None, UPLOADS),
     ("starlette.datastructures:UploadFile.read", "self, size", UPLOADS),
     ("starlette.formparsers:_user_safe_decode", "src, codec", UPLOADS),
     ("starlette.formparsers:FormParser.parse", "self", UPLOADS),
@@ -116,6 +118,7 @@ USED = [
     (SESSION, "_background_tasks _uploaded_file_mgr id", MESSAGES),
     (UPLOADED, "file_storage", UPLOADS),
     ("starlette.datastructures:UploadFile", "_in_memory", UPLOADS),
+    ("streamlit.runtime.uploaded_file_manager:UploadedFile", "_file_urls", UPLOADS),
     (RUNTIME, "_enqueued_some_message get_client is_active_session", RUNS),
     (RUNNER, "_session_id", RUNS),
     (RUNTIME, "_session_mgr", UPLOADS),

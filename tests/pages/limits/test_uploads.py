@@ -1,6 +1,7 @@
 """What uploads take in memory, and how their forms are read."""
 
 import asyncio
+import copy
 from contextlib import ExitStack
 from tempfile import SpooledTemporaryFile
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser
 from starlette.requests import Request
+from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.uploaded_file_manager import UploadedFileRec
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from pages.parts.limits import uploads
 from pages.parts.plain import plain
@@ -176,3 +178,15 @@ def test_large_uploads_come_into_memory_one_at_a_time(monkeypatch):
         *("begin b", "end b"),
     ]
     assert events.index("begin small") < events.index("end a"), "a small one waits for no other"
+
+
+def test_all_copies_of_an_upload_have_the_same_bytes(monkeypatch):
+    """Seventeen zips took 1.9 GB, and as much again while their pages waited to index them."""
+    monkeypatch.setattr(UploadedFile, "__deepcopy__", None, raising=False)  # undone later
+    uploads.share_bytes()
+    file = UploadedFile(UploadedFileRec("1", "a.zip", "zip", bytes(1000)), FileURLs(file_id="1"))
+    copied = copy.deepcopy([file])[0]
+    assert copied.getvalue() is file.getvalue()
+    assert (copied, copied.name, copied.size, copied.type) == (file, "a.zip", 1000, "zip")
+    assert copied.read(10) == bytes(10)
+    assert (copied.tell(), file.tell()) == (10, 0)
