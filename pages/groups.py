@@ -118,9 +118,8 @@ with notices.errors_shown():
         st.info(
             f"On this page: up to {MAX_PICTURES:,} pictures. This collection has {len(opened):,}."
         )
-        st.code(
-            f"python -m retrieval groups {os.path.relpath(path)} --csv groups.csv", language="sh"
-        )
+        where = os.path.relpath(path) if str(opened) == str(path) else opened  # in a store
+        st.code(f"python -m retrieval groups {where} --csv groups.csv", language="sh")
         st.stop()
 confirmed = groups.load(opened)
 if confirmed is None:

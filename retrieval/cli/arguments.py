@@ -11,6 +11,7 @@ from retrieval import methods
 from retrieval.errors import RetrievalError
 from retrieval.images import read_box
 from retrieval.index.layout import Part
+from retrieval.index.loading import store_at
 from retrieval.index.milvus import Address, is_address
 from retrieval.ranking.chain import BEST, RERANKERS, parse_chain
 
@@ -83,7 +84,18 @@ def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
     return reader
 
 
+def _in_folder(text: str) -> Path:
+    """Where an index is or will be, for commands that need its files.
+
+    Raises RetrievalError for a store, also for the folder on this machine that stands for one.
+    """
+    if store_at(place(text)):
+        raise RetrievalError(f"{text} is a store, and this needs the folder of an index")
+    return Path(text)
+
+
 box, chain, store = _reader(read_box), _reader(parse_chain), _reader(Address.parse)
+folder = _reader(_in_folder)
 
 
 def numbers(text: str) -> list[float]:

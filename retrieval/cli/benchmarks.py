@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
-from retrieval.cli.arguments import command, positive
+from retrieval.cli.arguments import command, folder, positive
 from retrieval.cli.output import Bar
 
 
@@ -65,7 +64,7 @@ def add(commands) -> None:
 
 def _index_arguments(parser: argparse.ArgumentParser, text: str) -> None:
     """Add an index and its collection. text: help for the index."""
-    parser.add_argument("index", type=Path, nargs="?", metavar="INDEX", help=text)
+    parser.add_argument("index", type=folder, nargs="?", metavar="INDEX", help=text)
     parser.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the index was made of"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retrieval import files, methods
-from retrieval.cli.arguments import command, place, then_argument
+from retrieval.cli.arguments import command, folder, place, then_argument
 from retrieval.cli.output import Bar, print_table, printable, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
@@ -58,7 +58,7 @@ def add(commands) -> None:
     then_argument(parser)
 
     ablate = command(commands, "ablate", _ablate, "what each step of SIR or CNN-IRwNHA is worth")
-    ablate.add_argument("index", type=Path, metavar="INDEX")
+    ablate.add_argument("index", type=folder, metavar="INDEX")
 
     command(commands, "reproduce", _reproduce, "the report's table: measured here, and stated")
 

@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
-from retrieval.cli.arguments import command, store
+from retrieval.cli.arguments import command, folder, store
 from retrieval.cli.output import Bar
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -16,7 +16,7 @@ from retrieval.index.milvus import Address
 
 def add(commands) -> None:
     export = command(commands, "export", _export, "put an index into a store: Milvus")
-    export.add_argument("index", type=Path, metavar="INDEX", help="a folder with vectors")
+    export.add_argument("index", type=folder, metavar="INDEX", help="a folder with vectors")
     export.add_argument(
         "--store", type=store, required=True, metavar="ADDRESS", help="milvus://host:19530/town"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import files
-from retrieval.cli.arguments import command, positive
+from retrieval.cli.arguments import command, place, positive
 from retrieval.cli.output import Bar, printable, writing
 from retrieval.errors import RetrievalError
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def add(commands) -> None:
     parser = command(commands, "groups", _groups, "find pictures of the same thing in an index")
-    parser.add_argument("index", type=Path, metavar="INDEX", help="a folder")
+    parser.add_argument(
+        "index", type=place, metavar="INDEX", help="a folder, or the address of a store"
+    )
     parser.add_argument(
         "--inliers",
         type=positive,
@@ -49,7 +51,7 @@ def _groups(args: argparse.Namespace) -> None:
     if pairs is None:
         pairs = _compared(index)
     connected = groups.grouped(pair for pair in pairs if pair.inliers >= min_inliers)
-    rows = groups.rows(connected, index.names)
+    rows = groups.rows(connected, index.first(len(index)).names)
     if args.csv:
         columns = ("group", "picture", "inliers of its best pair")
         with writing(args.csv) as file:
@@ -69,11 +71,12 @@ def _compared(index: Index) -> list[Pair]:
     collection = None
     with suppress(RetrievalError):  # the features of its pictures may lie beside the index
         collection = collection_of(index)
-    database = DatabaseFeatures(index, collection)
+    opened = index.first(len(index))
+    database = DatabaseFeatures(opened, collection)
     pairs: list[Pair] = []
     with Bar(len(index)) as bar:
-        for position, name in enumerate(index.names):
-            pairs += groups.pairs_of(index, database, [position])
+        for position, name in enumerate(opened.names):
+            pairs += groups.pairs_of(opened, database, [position])
             bar.update(position + 1, len(index), name)
     if not database.note:
         groups.keep(index, pairs)

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import methods
-from retrieval.cli.arguments import command, load_method, method_arguments, part, place, store
+from retrieval.cli.arguments import (
+    command,
+    folder,
+    load_method,
+    method_arguments,
+    part,
+    place,
+    store,
+)
 from retrieval.cli.download import download_missing
 from retrieval.cli.export import put_into
 from retrieval.cli.output import Bar, index_size, print_table, printable
@@ -38,13 +46,13 @@ def add(commands) -> None:
     method_arguments(index)
     index.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         metavar="INDEX",
         help="where to put it; default for collections with a name: precomputed/NAME/CHECKPOINT, "
         "and what has ground truth is evaluated",
     )
     index.add_argument(
-        "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
+        "--codebook", type=folder, metavar="INDEX", help="a DELF index whose visual words to use"
     )
     index.add_argument(
         "--verifier",
@@ -71,10 +79,10 @@ def add(commands) -> None:
     index.set_defaults(wrong_usage=index.error, resumed=True)
 
     merge = command(commands, "merge", _merge, "make one index of all parts of a collection")
-    merge.add_argument("parts", type=Path, nargs="+", metavar="PART")
-    merge.add_argument("--out", type=Path, required=True, metavar="INDEX")
+    merge.add_argument("parts", type=folder, nargs="+", metavar="PART")
+    merge.add_argument("--out", type=folder, required=True, metavar="INDEX")
     merge.add_argument(
-        "--codebook", type=Path, metavar="INDEX", help="a DELF index whose visual words to use"
+        "--codebook", type=folder, metavar="INDEX", help="a DELF index whose visual words to use"
     )
     _search_argument(merge)
 
@@ -228,6 +236,7 @@ def _info(args: argparse.Namespace) -> None:
     index = indexes.load(args.index)
     manifest = index.manifest
     known = methods.METHODS | {methods.XFEAT.name: methods.XFEAT}
+    in_store = str(index) != str(index.path)
     rows = {
         "method": known[index.method].title if index.method in known else "?",
         "checkpoint": f"{index.checkpoint} (SHA-256 {manifest['checkpoint']['sha256'][:16]}…)",
@@ -240,7 +249,7 @@ def _info(args: argparse.Namespace) -> None:
         "size": index_size(index),
         "made": f"{manifest['made']} in {manifest['seconds']} s",
         "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
-        "checksums": "all match" if index.path == args.index else "those of the exported index",
+        "checksums": "those of the exported index" if in_store else "all match",
     }
     for key, value in rows.items():
         print(printable(f"{key:12} {value}"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval import images, methods
-from retrieval.cli.arguments import box, positive, share
+from retrieval.cli.arguments import box, place, positive, share
 from retrieval.cli.output import writing
 from retrieval.collections.credits import Credit, read_credits, with_credits
 from retrieval.collections.ground_truth import usual_protocol
@@ -68,7 +68,7 @@ def add(commands) -> None:
 
     text = "AP of every query, curves and means of indexes that were evaluated"
     evaluation = figures.add_parser("evaluation", help=text, description=text)
-    evaluation.add_argument("index", type=Path, nargs="+", metavar="INDEX", help="evaluated ones")
+    evaluation.add_argument("index", type=place, nargs="+", metavar="INDEX", help="evaluated ones")
     evaluation.add_argument(
         "--collection", metavar="NAME or FOLDER", help="default: the one the indexes were made of"
     )

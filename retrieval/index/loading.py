@@ -33,7 +33,7 @@ def load(path: str | Path, part: bool = False) -> Index:
     part: whether to open a part, made with ``index --part``, and not a whole index.
     Raises RetrievalError with a sentence that says what is wrong and what to do.
     """
-    address = _store_at(path)
+    address = store_at(path)
     if address is not None:
         from retrieval.index import stored
 
@@ -68,7 +68,7 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _store_at(path: str | Path) -> Address | None:
+def store_at(path: str | Path) -> Address | None:
     """The store that an address names or a folder stands for; None for any other folder."""
     if is_address(path):
         return Address.parse(str(path))

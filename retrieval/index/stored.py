@@ -46,7 +46,7 @@ Row = tuple[dict[str, Any], np.ndarray]  # name, sha256, width, height; the desc
 def opened(address: Address) -> StoredIndex:
     """The index at an address, checked as far as that needs no pictures."""
     described = describe(address)
-    return StoredIndex(address, described, store_folders.folder_of(address, described.manifest))
+    return StoredIndex(address, described, store_folders.folder_of(address, described))
 
 
 class StoredIndex(Index):

@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -332,9 +334,43 @@ def test_the_commands(milvus, pictures, exported, tmp_path, monkeypatch, capsys)
     tables = [said("evaluate", place).splitlines()[1:] for place in (address, out)]
     assert tables[0] == tables[1]
     assert len(tables[0]) == 4
-    assert f"pictures     {len(exported)}" in said("info", address)
+    monkeypatch.setenv(milvus_module.STORES, address)
+    for place in (address, index.load(address).path):
+        text = said("info", place)
+        assert f"pictures     {len(exported)}" in text
+        assert "checksums    those of the exported index" in text
+        assert said("groups", place) == said("groups", out)
+        assert said("plot", "evaluation", place, "--out", tmp_path / "a.svg")
+    assert "checksums    all match" in said("info", out)
     with pytest.raises(SystemExit):
         main(["index", str(folder), "--method", "delf", "--out", str(out), "--store", address])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ablate STORE",
+        "export STORE --store milvus://host/y",
+        "bench rerank STORE",
+        "bench delf STORE",
+        "merge STORE --out x",
+        "merge x --out STORE",
+        "index town --method delf --codebook STORE",
+        "index town --method sir --out STORE",
+    ],
+)
+def test_commands_that_need_a_folder(command, tmp_path, monkeypatch, capsys):
+    """They said that there is no index, ended with tracebacks where the folder of a store was
+    named, and ``index`` made a folder called milvus:."""
+    store = Address("host", 1, "x")
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    monkeypatch.setenv(milvus_module.STORES, str(store))
+    for place in (str(store), str(store_folders._root(store) / "town" / "sir-lite0")):
+        with pytest.raises(SystemExit):
+            main(command.replace("STORE", place).split())
+        assert (
+            f"{place} is a store, and this needs the folder of an index" in capsys.readouterr().err
+        )
 
 
 # --- what does not fit is refused, with the words of a folder
@@ -392,5 +428,23 @@ def test_searches_that_meet_a_new_index_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
     address = Address("localhost", 1, "town")
     manifests = [{"collection": {"name": "town"}, "checkpoint": {"id": id_}} for id_ in "ab"]
+    described = [SimpleNamespace(manifest=one, collection="town_1") for one in manifests]
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda one: store_folders.folder_of(address, one), manifests * 200))
+        list(threads.map(lambda one: store_folders.folder_of(address, one), described * 200))
+
+
+def test_stores_that_do_not_answer_are_waited_for_together(tmp_path, monkeypatch):
+    """Six of them held up each page of everybody for 12 s, once a minute."""
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    monkeypatch.setattr(store_folders, "_asked", {})
+    monkeypatch.setenv(milvus_module.STORES, " ".join(f"milvus://host:{n}/x" for n in (1, 2, 3)))
+    together = threading.Barrier(3)
+
+    def describe(address):
+        together.wait(20)
+        raise RetrievalError("asked")
+
+    monkeypatch.setattr(store_folders, "describe", describe)
+    errors = []
+    assert store_folders.all_folders(errors, 60) == []
+    assert [str(error) for error in errors] == ["asked"] * 3

@@ -28,8 +28,8 @@ from retrieval import index
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.index import export as export_module
+from retrieval.index import finding, loading, milvus_client, store_folders
 from retrieval.index import milvus as milvus_module
-from retrieval.index import milvus_client
 from retrieval.index.export import export, landmarks
 from retrieval.index.milvus import AbsentError, Address, AwayError
 from retrieval.ranking.search import rank_picture
@@ -76,6 +76,45 @@ def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_p
         rank_picture(before, Thumbnail(), picture(folder, "new.png"), top=1)
     kept = json.loads((before.path.parents[1] / "more/stub/manifest.json").read_text())
     assert kept["pictures"] == len(exported) + 1
+
+
+def test_the_same_index_with_other_metadata_is_opened_anew(milvus, exported, pictures, tmp_path):
+    """The app and the service said "was replaced; search again" until they were started anew."""
+    address = milvus.address("metadata")
+    export(exported, address)
+    before = index.load(str(address))
+    version, kept = loading.version_of(before.path), before.path / "evaluation.json"
+    kept.write_text("{}")
+    index.load(str(address))
+    assert loading.version_of(before.path) == version
+    export(exported, address, {"a.png": {"colour": "red"}})
+    with pytest.raises(RetrievalError, match="was replaced; search again"):
+        rank_picture(before, Thumbnail(), picture(pictures, "a.png"), top=1)
+    assert loading.version_of(before.path) != version
+    assert kept.is_file()
+    red = rank_picture(
+        index.load(str(address)), Thumbnail(), picture(pictures, "06.png"), where='colour == "red"'
+    )
+    assert red.names == ("a.png",)
+
+
+def test_a_new_index_is_learned_of_without_a_search(milvus, exported, monkeypatch, tmp_path):
+    """Whoever saw an evaluation or a search that was kept saw those of the former one for ever."""
+    address = milvus.address("learned")
+    export(exported, address)
+    monkeypatch.setenv(milvus_module.STORES, str(address))
+    (folder,) = finding.in_stores(patience=60)
+    version = loading.version_of(folder)
+    export(exported, address, {"a.png": {"colour": "red"}})
+    finding.in_stores()
+    assert loading.version_of(folder) == version
+    monkeypatch.setattr(store_folders, "PAUSE", 0)
+    for _ in range(600):
+        assert finding.in_stores() == [folder]
+        if loading.version_of(folder) != version:
+            break
+        time.sleep(0.05)
+    assert loading.version_of(folder) != version
 
 
 def test_two_exports_at_once_lose_nothing(milvus, exported, pictures, tmp_path, monkeypatch):

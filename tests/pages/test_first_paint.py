@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 VISIT = """
 import sys
@@ -23,6 +25,51 @@ assert not app.exception, app.exception
 assert "# Evaluation" in [one.value for one in app.markdown]
 print((heavy - {"matplotlib"}) & set(sys.modules))
 """
+
+
+CHART = """
+import importlib.abc, sys, threading, time
+import numpy as np
+import altair, streamlit
+from pages.parts.search import why
+
+assert "pandas" not in sys.modules
+begun = threading.Event()
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.startswith("pandas.") and not begun.is_set():
+            begun.set()
+            time.sleep(3)
+
+sys.meta_path.insert(0, Slow())
+importing = threading.Thread(target=__import__, args=["pandas"])
+importing.start()
+assert begun.wait(60)
+%s
+importing.join()
+"""
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        "import pages.parts.evaluation.query_chart",
+        "why._histogram(np.array([0.5, 0.6]), np.array([0.1, 0.2]), 0.5).to_dict()",
+        "why._inlier_ticks([{'inliers': 20, 'Result': 'a', 'name': 'b'}], 20).to_dict()",
+    ],
+)
+def test_a_chart_while_another_thread_imports_pandas(chart):
+    """As the first look at a store does: Evaluation, opened meanwhile, was a traceback."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-c", CHART % chart],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_first_paint_imports_no_deep_learning(tmp_path):

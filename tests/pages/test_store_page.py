@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
 from retrieval.benchmarks.served import free_port
-from retrieval.index import finding, store_folders
+from retrieval.index import finding, store_folders, stored
 from retrieval.index import milvus as milvus_module
 
 APP = str(Path(__file__).parents[2] / "app.py")
@@ -45,6 +45,21 @@ def test_a_search_in_a_store(app, town_store, monkeypatch):
     assert "right · AP 0." in text
     names = shown(app)
     assert names[0].startswith("belltower")
+
+
+def test_no_page_names_a_command_that_a_store_refuses(app, town_store, monkeypatch):
+    """How it works said to run ``ablate``, which ended in a traceback; so did ``groups``."""
+    monkeypatch.setenv(milvus_module.STORES, str(town_store))
+    app.query_params["part"] = "cnn-irwnha"
+    app.switch_page("pages/about.py").run()
+    assert not app.exception
+    text = "This index is in a store, so its steps cannot be changed here."
+    assert [one.value for one in app.info] == [text]
+    monkeypatch.setattr(stored.StoredIndex, "__len__", lambda self: 6000)
+    app.switch_page("pages/groups.py").run()
+    assert not app.exception
+    command = f"python -m retrieval groups {town_store} --csv groups.csv"
+    assert [one.value for one in app.code] == [command]
 
 
 def test_a_store_that_was_never_seen_and_is_away(app, monkeypatch):

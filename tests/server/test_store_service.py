@@ -46,6 +46,18 @@ def test_a_filter_goes_to_the_store(start, address, monkeypatch, folder):
     assert refused.json()["detail"].startswith("The filter landmark = is not understood: ")
 
 
+def test_other_metadata_in_the_store(start, address, precomputed, monkeypatch):
+    """Every search was answered with "was replaced; search again", for ever."""
+    monkeypatch.setenv(milvus_module.STORES, str(address))
+    client = start()
+    assert client.get(PATH, params={"name": "c.png"}).status_code == 200
+    export(index.load(precomputed / "town" / "gem-lite0"), address, {"b.png": {"colour": "red"}})
+    refused = client.get(PATH, params={"name": "c.png"})
+    assert refused.json() == {"detail": "service was replaced; search again."}
+    answer = client.get(PATH, params={"name": "c.png", "where": 'colour == "red"'}).json()
+    assert [one["name"] for one in answer["results"]] == ["b.png"]
+
+
 def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     """A client is not told where the store is; at the start its owner is."""
     needed()

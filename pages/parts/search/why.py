@@ -9,7 +9,7 @@ import altair
 import numpy as np
 import streamlit as st
 
-from pages.parts import axes, cards, compare, extraction, loaders, query
+from pages.parts import cards, compare, extraction, loaders, query
 from pages.parts.judging import Judged
 from pages.parts.keypoints.figures import open_picture
 from pages.parts.search.answer import Search
@@ -124,6 +124,8 @@ def _show_histogram(path: Path, collection: Collection, score: float, pictures: 
 
 def _histogram(right: np.ndarray, unrelated: np.ndarray, score: float) -> altair.LayerChart:
     """Cosines of pairs of one landmark (n,) and of different places (m,), and one score."""
+    from pages.parts import axes
+
     shown = np.concatenate([right, unrelated, [score, 1]])  # of copies it may be 1.0001
     kinds = ["Same landmark", "Different places"]
     colours = altair.Scale(
@@ -198,6 +200,8 @@ def _inlier_ticks(rows: list[dict[str, Any]], own: int) -> altair.LayerChart:
     rows: one dictionary a result: ``inliers``, ``Result`` (label of its verdict) and ``name``.
     own: inliers of the one result.
     """
+    from pages.parts import axes
+
     labels = [cards.VERDICTS[verdict].label for verdict in ("positive", "wrong")]
     ticks = (
         altair.Chart(altair.Data(values=rows))
