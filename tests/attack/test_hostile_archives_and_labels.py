@@ -145,19 +145,19 @@ def test_many_queries_of_many_pictures():
     names = tuple(map(str, range(1_000_000)))
     query = Query("q", labels={"ok": np.array([5])})
     truth = GroundTruth(names, (query,) * 10_000)
-    started = time.process_time()
+    started = time.thread_time()
     scores = evaluate(np.tile([[9], [5]], 10_000), truth)["classic"]
-    assert time.process_time() - started < 10
+    assert time.thread_time() - started < 10
     assert scores.aps.tolist() == [0.25] * 10_000
 
 
 def test_a_name_of_very_many_folders():
     """20 MB of them took 18 s and 0.6 GB before they were refused; 128 kB of a pickle a minute."""
     for name in ("a/" * 5_000_000 + "b.jpg", "a/" * 2000 + "b.jpg", "/" * 2000 + "b.jpg"):
-        started = time.process_time()
+        started = time.thread_time()
         with pytest.raises(RetrievalError, match="is no picture name"):
             check_name(name)
-        assert time.process_time() - started < 0.2
+        assert time.thread_time() - started < 0.2
     assert check_name("a/" * 200 + "b.jpg")
 
 

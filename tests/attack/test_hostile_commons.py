@@ -37,9 +37,9 @@ def test_answers_of_commons_that_are_large(tmp_path, monkeypatch):
 
 def test_bars_for_categories_of_a_file():
     """19 MB of them kept the command busy for more than half a minute."""
-    started = time.process_time()
+    started = time.thread_time()
     judged(License="cc0", Artist="A", Categories="|" * 10_000_000)
-    assert time.process_time() - started < 5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize("what", ["page", "link"])

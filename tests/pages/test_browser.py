@@ -196,11 +196,18 @@ def test_a_finger_draws_and_keys_move(phone, address, pictures):
     assert area["width"] <= 390
     swipe(phone, area)  # scrolls, and draws nothing
     sync_api.expect(phone.get_by_label(BOX)).to_have_value("")
-    # A tap while the swipe still scrolls the page would only end that.
+    # A tap while the swipe still scrolls the page would only end that. Frames are counted, not
+    # seconds: it does not scroll while the machine stands still.
     phone.wait_for_function(
         """() => new Promise((done) => {
-            const main = document.querySelector("[data-testid=stMain]"), before = main.scrollTop;
-            setTimeout(() => done(main.scrollTop === before), 1000);
+            const main = document.querySelector("[data-testid=stMain]");
+            let before = main.scrollTop, still = 0;
+            const look = () => {
+              still = main.scrollTop === before ? still + 1 : 0;
+              before = main.scrollTop;
+              if (still < 60) requestAnimationFrame(look); else done(true);
+            };
+            requestAnimationFrame(look);
         })"""
     )
     phone.get_by_role("button", name="Crop").tap()
@@ -221,6 +228,7 @@ def test_a_finger_draws_and_keys_move(phone, address, pictures):
 def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
     bring(page, address, pictures)
     other = chromium.new_page()
+    other.set_default_timeout(WAIT)
     other.goto(f"{address}?collection=mine&method=sir")
     sync_api.expect(other.get_by_role("button", name="Index with SIR")).to_be_visible()
     assert other.locator(".stage").count() == 0
@@ -311,7 +319,9 @@ def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(pag
     sync_api.expect(page.get_by_role("heading", name="One query")).to_be_in_viewport()
     idle.wait_for()
     page.locator('[class*="st-key-open-"] button').first.click()
-    page.wait_for_timeout(600)  # the place is kept once the page stands still
+    page.wait_for_function(  # the place is kept once the page stands still
+        f"Number(sessionStorage.getItem(`scroll ${{location.pathname}}`)) === {top}"
+    )
     left = page.evaluate(top)
     assert left > 300
     page.get_by_role("link", name="See the matches").click()
@@ -467,15 +477,16 @@ def test_tab_reaches_the_heat_maps_of_a_dialog_and_escape_closes_it(page, addres
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_has_the_focus_has_a_ring_that_is_seen(chromium, address, scheme):
     context = chromium.new_context(color_scheme=scheme)
+    context.set_default_timeout(WAIT)
     page = context.new_page()
-    page.goto(address, timeout=WAIT)
+    page.goto(address)
     card = page.locator("div[class*='st-key-card-']").first
     for focused, ring in (
         (page.get_by_role("link", name="Evaluation"),) * 2,
         (card.locator("[class*=st-key-open-] button"), card),
     ):
         page.keyboard.press("Tab")  # rings are for those who use keys
-        focused.focus(timeout=WAIT)
+        focused.focus()
         sync_api.expect(ring).to_have_css("outline-color", "rgb(47, 127, 184)")
         sync_api.expect(ring).to_have_css("outline-style", "solid")
     context.close()

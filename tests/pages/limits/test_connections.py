@@ -84,7 +84,7 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
     """What the last visitors had brought stayed until others came and went."""
     monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
     connections.keep_many_sessions()
-    storage = MemorySessionStorage(ttl_seconds=0.02)
+    storage = MemorySessionStorage(ttl_seconds=0.5)
     ended = []
     late, soon = session("late", ended), session("soon", ended)
 
@@ -92,7 +92,7 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
         storage.save(SimpleNamespace(session=late))
         storage.save(SimpleNamespace(session=soon))
         storage.delete("soon")  # it came back
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
 
     monkeypatch.setattr(connections, "GRACE", 0.02)
     asyncio.run(leave())
