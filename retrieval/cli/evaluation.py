@@ -184,6 +184,11 @@ def _check_evaluable(
     wanted: list[str] | None, collection: Collection, needs_pictures: bool
 ) -> None:
     """Raise RetrievalError for missing labels and query pictures, before minutes are spent."""
+    if not collection.protocols and collection.queries:
+        raise RetrievalError(
+            f"No query of {collection.title} has a right picture in its ground truth, so nothing "
+            "can be scored: name right pictures there. Judge, on the app's search page, marks them."
+        )
     if not collection.protocols:
         raise RetrievalError(
             f"{collection.title} has no labelled queries to evaluate with: put a ground_truth.json "

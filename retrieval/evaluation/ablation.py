@@ -83,18 +83,24 @@ def take_steps(method: Method, picture: Image.Image, box: Box | None = None) -> 
 
     Raises RetrievalError for a method with other steps.
     """
-    if not isinstance(method, GlobalMethod) or method.exponent is None:
-        raise RetrievalError(
-            f"There is no ablation of {method.checkpoint.id}: it is for pooling by an average or a "
-            "generalised mean, which SIR and CNN-IRwNHA have."
-        )
+    method, exponent = _with_steps(method)
     scales = method.settings.get("scales", [1.0])
     maps = tuple(method.feature_map(picture, box, scale) for scale in scales)
     layer = None
     if method.final_layer is not None:
         weight, bias = (tensor.cpu().numpy() for tensor in method.final_layer)
         layer = weight, bias
-    return Steps(maps, method.exponent, method.settings.get("power", 1.0), layer)
+    return Steps(maps, exponent, method.settings.get("power", 1.0), layer)
+
+
+def _with_steps(method: Method) -> tuple[GlobalMethod, float]:
+    """The method and its exponent; RetrievalError for a method with other steps."""
+    if not isinstance(method, GlobalMethod) or method.exponent is None:
+        raise RetrievalError(
+            f"There is no ablation of {method.checkpoint.id}: it is for pooling by an average or a "
+            "generalised mean, which SIR and CNN-IRwNHA have."
+        )
+    return method, method.exponent
 
 
 def pool(features: np.ndarray, p: float, power: float = 1.0) -> np.ndarray:
@@ -180,6 +186,7 @@ def make(
     since it was indexed, and where nothing can be written beside the index.
     """
     index.check_method(method)
+    _with_steps(method)
     _check_size(index)
     files.check_writable(index.path, "ablation")
     pooled: list[list[np.ndarray]] = []

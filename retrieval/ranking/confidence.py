@@ -72,7 +72,9 @@ def judge(
             "sure", f"Geometry confirms it: {inliers} inliers with the picture that fits best."
         )
     best = float(likeness(ranking).max(initial=0))
-    usual = np.quantile(index.nearest_sample, QUANTILE) if len(index) > 1 else 0.0
+    # The lower of two neighbours in the sample: of three pictures only two reached a value between.
+    several = len(index) > 1
+    usual = np.quantile(index.nearest_sample, QUANTILE, method="lower") if several else 0.0
     if inliers:
         return Confidence("unsure", f"Geometry found at most {inliers} inliers with a picture.")
     # Compared as they are shown, with two digits (the votes of DELF are a few thousandths): where
@@ -90,6 +92,8 @@ def judge(
             "The order comes from the descriptors alone. The re-ranker Geometry also checks "
             "whether the pictures show the same thing.",
         )
+    if not several:  # nobody knows what is alike here
+        return Confidence("unsure", "Geometry confirms no picture.")
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")
 
 

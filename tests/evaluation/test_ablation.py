@@ -146,6 +146,14 @@ def test_more_scales_than_are_kept(collection, load, tmp_path):
         ablation.load(built, collection)
 
 
+def test_a_method_with_other_steps_is_told_so_whatever_its_scales(indexes, collection, load):
+    """An index of DELF was told that an ablation is for up to three."""
+    opened = indexes["delf"]
+    assert len(opened.settings["scales"]) > ablation.MAX_SCALES
+    with pytest.raises(RetrievalError, match="which SIR and CNN-IRwNHA have"):
+        ablation.make(opened, collection, load("delf"))
+
+
 def test_where_nothing_can_be_written_no_picture_is_read(copied, collection, load, monkeypatch):
     opened, seen = copied("sir"), []
     monkeypatch.setattr(os, "access", lambda *args: False)

@@ -235,6 +235,26 @@ def test_a_copy_is_not_unlike_a_collection_of_copies(many, drawn, monkeypatch):
     assert judged.level == "unchecked"
 
 
+def test_three_of_four_pictures_reach_the_usual_likeness(many, drawn, monkeypatch):
+    """Of three pictures only two reached what was said, a value between two of them."""
+    monkeypatch.setitem(vars(many), "nearest_sample", np.array([0.6, 0.6, 0.5]))
+    found = Ranking(np.arange(1), np.array([0.3]), many.names[:1], None, {}, {})
+    judged = confidence.judge(found, many, drawn(3), None, np.ones(4, np.float32))
+    assert "neighbour with 0.5 or more" in judged.reason
+
+
+def test_nobody_knows_what_is_alike_in_a_collection_of_one_picture(
+    indexes, collection, drawn, monkeypatch
+):
+    """It looked alike, with a hundredth of the votes of a likeness."""
+    opened = indexes["delf"]
+    monkeypatch.setattr(type(opened), "__len__", lambda index: 1)
+    inliers = np.zeros(1, np.int64)
+    found = Ranking(np.arange(1), np.array([0.0001]), opened.names[:1], inliers, {}, {})
+    judged = confidence.judge(found, opened, drawn(3), None, opened.features(0))
+    assert (judged.level, judged.reason) == ("unsure", "Geometry confirms no picture.")
+
+
 def test_nothing_is_alike_where_the_query_is_the_only_picture(indexes, collection, load):
     """DELF said that it looks alike, and that geometry confirms no picture."""
     name = collection.names[0]
