@@ -188,7 +188,11 @@ def _connected(address: str) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address == LOCAL:
-            ray.init(LOCAL, num_cpus=usable_cores(), include_dashboard=False, **quiet)
+            here = quiet | {"num_cpus": usable_cores(), "include_dashboard": False}
+            try:
+                ray.init(LOCAL, **here)
+            except Exception:  # it gives up after half a minute, as on a busy machine
+                ray.init(LOCAL, **here)
         else:
             if place := re.fullmatch(r"(.+):(\d{1,5})", address):
                 # Ray itself tries for two minutes.

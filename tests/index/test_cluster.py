@@ -51,11 +51,10 @@ class Numbered(Thumbnail):
 @pytest.fixture(scope="module")
 def local():
     """Ray with two workers, once for all tests here."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    quiet = {"log_to_driver": False, "logging_level": "error"}
-    ray.init("local", num_cpus=2, include_dashboard=False, **quiet)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "usable_cores", lambda: 2)
+        with cluster._connected("local"):
+            yield
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +110,22 @@ def test_a_ray_that_does_not_start(monkeypatch, pictures, tmp_path):
         "Ray does not start on this machine: run the same command again",
         lambda: build(pictures, tmp_path / "out", Thumbnail),
     )
+
+
+def test_a_ray_that_starts_the_second_time(monkeypatch):
+    """It gave up after 30 s, and who ran the command again had an index."""
+    started = []
+
+    def init(*args, **options):
+        started.append(args)
+        if len(started) == 1:
+            raise RuntimeError("Timed out waiting for file gcs_server_port")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with cluster._connected("local"):
+        assert started == [("local",)] * 2
 
 
 def test_a_ray_that_asks_nobody_for_a_token(monkeypatch, pictures, tmp_path):
