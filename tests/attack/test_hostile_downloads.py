@@ -176,7 +176,7 @@ def test_headers_that_drip(tmp_path, monkeypatch, begin):
             pass
 
     with answering(answer) as address:
-        stopped = threading.Timer(20, over.set)
+        stopped = threading.Timer(60, over.set)
         stopped.start()
         refused("the server is too slow", transfer.fetch, f"{address}/file", tmp_path / "file")
         assert not over.is_set()

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from index_folders import build, same
@@ -13,15 +14,15 @@ from retrieval.errors import RetrievalError
 from retrieval.index import loading
 
 
-def test_a_reader_between_the_two_renames(photos, out):
+def test_a_reader_between_the_two_renames(photos, out, monkeypatch):
     before = build(photos, out)
     old = out.with_name("one.building") / "index.old"
     old.parent.mkdir()
     out.rename(old)
-    timer = threading.Timer(0.2, old.rename, [out])
-    timer.start()
+    pauses = iter([lambda: None, lambda: old.rename(out)])
+    clock = SimpleNamespace(sleep=lambda seconds: next(pauses)())
+    monkeypatch.setattr(loading, "time", clock)
     same(index.load(out), before)
-    timer.join()
 
 
 def test_an_index_that_is_replaced_while_it_is_read(photos, out, monkeypatch):

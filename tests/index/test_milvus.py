@@ -441,7 +441,7 @@ def test_stores_that_do_not_answer_are_waited_for_together(tmp_path, monkeypatch
     together = threading.Barrier(3)
 
     def describe(address):
-        together.wait(20)
+        together.wait(60)
         raise RetrievalError("asked")
 
     monkeypatch.setattr(store_folders, "describe", describe)

@@ -47,7 +47,7 @@ def in_queue(monkeypatch):
         monkeypatch.setattr(workers, "submit", submitted)
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        assert begun.wait(20)
+        assert begun.wait(60)
         monkeypatch.setattr(workers, "submit", submit)
         return thread
 
@@ -68,7 +68,7 @@ def test_sessions_of_one_client_take_its_turns(in_queue):
     waiting.append(ask("192.0.2.2", "other"))
     door.set()
     for thread in waiting:
-        thread.join(20)
+        thread.join(60)
     assert done == ["a", "other", "b", "c"]
 
 
@@ -89,7 +89,7 @@ def test_pictures_of_one_client_keep_no_others_waiting(monkeypatch, tmp_path, in
     waiting.append(ask("192.0.2.2", "other"))
     door.set()
     for thread in waiting:
-        thread.join(20)
+        thread.join(60)
     assert done == ["a", "other", "b", "c"]
 
 
@@ -123,7 +123,7 @@ def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch
     waiting = [in_queue(workers, address, ask) for address in ("192.0.2.1", "192.0.2.2")]
     door.set()
     for thread in waiting:
-        thread.join(20)
+        thread.join(60)
     assert done == ["another", "the same", *["another"] * 9]
 
 

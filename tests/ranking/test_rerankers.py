@@ -343,7 +343,7 @@ def test_nobody_waits_for_neighbours_but_those_who_need_them(tmp_path, monkeypat
     some = Workers(1, 10, slow=Workers(1, 10))
     need = [some.submit("a", lambda: opened.neighbours) for _ in range(2)]
     try:
-        assert some.submit("b", lambda: "found").result(20)
+        assert some.submit("b", lambda: "found").result(60)
         assert not any(future.done() for future in need)
     finally:
         go_on.set()

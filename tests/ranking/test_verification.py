@@ -320,7 +320,7 @@ def test_others_do_not_wait_for_lighterglue(monkeypatch):
     some = Workers(1, 5, slow=Workers(1, 5))
     slow = some.submit("a", partial(verification.geometry_lighterglue, None, None))
     assert begun.wait(60)
-    assert some.submit("b", lambda: "found").result(20) == "found"
+    assert some.submit("b", lambda: "found").result(60) == "found"
     assert not slow.done()
     end.set()
     assert slow.result(60)

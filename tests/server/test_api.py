@@ -406,7 +406,7 @@ def test_only_those_who_ask_for_it_wait_for_what_is_loaded():
     some = Workers(1, 10, slow=Workers(1, 10))
     slow = [some.submit("a", lambda: loader("slow")) for _ in range(3)]
     try:
-        assert some.submit("b", lambda: loader("quick")).result(20)
+        assert some.submit("b", lambda: loader("quick")).result(60)
         assert not any(future.done() for future in slow)
     finally:
         go_on.set()

@@ -47,14 +47,14 @@ def run_pages(monkeypatch):
             run.start()
 
     def next_ones(count):
-        found = sorted(begun.get(timeout=20) for _ in range(count))
+        found = sorted(begun.get(timeout=60) for _ in range(count))
         with pytest.raises(queue.Empty):
             begun.get(timeout=0.1)
         return found
 
     yield start, next_ones
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
 
 def test_few_pages_run_at_a_time(run_pages):
