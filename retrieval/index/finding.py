@@ -43,17 +43,20 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
 
     The default checkpoint of a method comes before its others, in the order of the registry. Only
     manifests are read here, at most ``MAX_INDEXES``.
-    Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name.
+    Indexes in stores that $RETRIEVAL_STORE names take the place of folders of the same name; of two
+    stores with the same one, the first does.
     root: the folder of the indexes; by default ``precomputed/``, and the stores.
     """
     entries = []  # rank of the method, rank within the method, method, path
     folder = (root or PRECOMPUTED) / collection_name
     manifests = sorted(islice(folder.glob("*/manifest.json"), MAX_INDEXES))
-    stores = [path for path in in_stores() if path.parent.name == collection_name]
+    stores: dict[str, Path] = {}  # by the name of the index
+    for path in in_stores():
+        if path.parent.name == collection_name:
+            stores.setdefault(path.name, path)
     if stores and root in (None, PRECOMPUTED):
-        names = {path.name for path in stores}
-        manifests = [path for path in manifests if path.parent.name not in names]
-        manifests += [path / "manifest.json" for path in stores]
+        manifests = [path for path in manifests if path.parent.name not in stores]
+        manifests += [path / "manifest.json" for path in stores.values()]
     for path in (manifest.parent for manifest in manifests):
         try:
             made_with = _method_and_checkpoint(path, loading.version_of(path))
@@ -64,7 +67,7 @@ def find_all(collection_name: str, root: Path | None = None) -> list[tuple[str, 
             # Only commands can search with one that is not registered: it comes last.
             known = [record.id for record in checkpoints.of_method(method)]
             place = known.index(checkpoint) if checkpoint in known else len(known)
-            within_method = path not in stores, place
+            within_method = path not in stores.values(), place
             entries.append((ORDER.index(method), within_method, method, path))
     return [(method, path) for *_, method, path in sorted(entries)]
 

@@ -9,9 +9,11 @@ from milvus_server import only_pauses_take_time
 from streamlit.testing.v1 import AppTest
 
 from pages.parts import loaders
+from retrieval import index
 from retrieval.benchmarks.served import free_port
 from retrieval.index import finding, store_folders, stored
 from retrieval.index import milvus as milvus_module
+from retrieval.index.export import export
 
 APP = str(Path(__file__).parents[2] / "app.py")
 
@@ -60,6 +62,18 @@ def test_no_page_names_a_command_that_a_store_refuses(app, town_store, monkeypat
     assert not app.exception
     command = f"python -m retrieval groups {town_store} --csv groups.csv"
     assert [one.value for one in app.code] == [command]
+
+
+def test_two_stores_with_the_same_index(app, milvus, town_store, monkeypatch):
+    """Evaluation offered to evaluate both, with buttons of one name, and was a traceback."""
+    again = milvus.address("town_again")
+    export(index.load(index.find("town")["cnn-irwnha"]), again)
+    monkeypatch.setenv(milvus_module.STORES, f"{town_store} {again}")
+    assert len(finding.in_stores(patience=60)) == 2
+    app.switch_page("pages/evaluation.py").run()
+    assert not app.exception
+    (path,) = (path for _, path in index.find_all("town") if path.name == "gem-lite0")
+    assert index.load(path).address == town_store
 
 
 def test_a_store_that_was_never_seen_and_is_away(app, monkeypatch):
