@@ -1,5 +1,6 @@
 """Folders on servers of the web that lie: they may have no end, go away, or be of other files."""
 
+import gzip
 import re
 import threading
 import time
@@ -364,6 +365,47 @@ def test_a_folder_in_a_web_folder_goes_away_for_a_while(moment, tmp_path):
         made = build(open_anywhere(f"{address}/photos/"), method, out)
         assert made.names == ("a.png", "b.png", "c d/b.png")
         assert len(method.described) == 4
+
+
+@pytest.mark.parametrize(
+    ("packed", "sentence"),
+    [
+        (True, "the server packs what it sends"),
+        (
+            False,
+            "sub in http.* its list has no pictures, but the server still sends them.* is kept",
+        ),
+    ],
+)
+def test_a_list_without_links_takes_no_pictures_from_an_index(packed, sentence, tmp_path):
+    """A server began to pack its pages with gzip, or showed another for a while: an update dropped
+    all pictures of that folder, and said nothing."""
+    pytest.importorskip("aiohttp")
+    for seed, name in enumerate(("a.png", "sub/a.png", "sub/b.png")):
+        paint(tmp_path / "photos" / name, seed)
+    away = False
+    pages = {"": b'<a href="a.png"><a href="sub/">', "sub/": b'<a href="a.png"><a href="b.png">'}
+
+    def answer(request):
+        path = request.path.removeprefix("/photos/")
+        data = pages.get(path) or (tmp_path / "photos" / path).read_bytes()
+        request.send_response(200)
+        if away and path == "sub/":
+            data = gzip.compress(data) if packed else b"<html>We will be back soon."
+            if packed:
+                request.send_header("Content-Encoding", "gzip")
+        request.end_headers()
+        request.wfile.write(data)
+
+    method, out = Thumbnail(), tmp_path / "index"
+    with answering(answer) as address:
+        photos = f"{address}/photos/"
+        build(open_anywhere(photos), method, out)
+        away = True
+        refused(sentence, lambda: build(open_anywhere(photos), method, out))
+        away = False
+        assert len(build(open_anywhere(photos), method, out)) == 3
+    assert len(method.described) == 3
 
 
 def test_a_page_that_names_a_picture_in_several_ways(tmp_path):

@@ -16,6 +16,7 @@ from retrieval.errors import RetrievalError
 MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
 WEB = "http", "https"
 SFTP = "sftp", "ssh"
+PACKINGS = "gzip", "deflate", "br", "zstd", "compress"
 
 
 def connected(address: str) -> tuple[Any, str]:
@@ -33,7 +34,7 @@ def connected(address: str) -> tuple[Any, str]:
             )
         options: dict[str, Any] = {}
         if scheme in WEB:
-            options = _limited_client()
+            options = _limited_client(address)
         elif scheme in SFTP:
             steps = ("timeout", "banner_timeout", "auth_timeout", "channel_timeout")
             options = dict.fromkeys(steps, MAX_SILENCE)
@@ -49,7 +50,7 @@ def connected(address: str) -> tuple[Any, str]:
     raise RetrievalError(f"There is nothing at {shown(address)}: check the address.")
 
 
-def _limited_client() -> dict[str, Any]:
+def _limited_client(address: str) -> dict[str, Any]:
     """Options for fsspec: answers of a web server are not unpacked, and have a size limit."""
     import fsspec
 
@@ -60,6 +61,13 @@ def _limited_client() -> dict[str, Any]:
 
     class Answer(aiohttp.ClientResponse):
         async def read(self) -> bytes:
+            packing = self.headers.get("Content-Encoding", "").lower()
+            if any(way in packing for way in PACKINGS):
+                # In a packed list there are no links: every picture would be taken for deleted.
+                raise RetrievalError(
+                    f"{shown(address)} cannot be read: the server packs what it sends, though it "
+                    "is asked not to. Let it send these files as they are (no gzip)."
+                )
             data = bytearray()
             async for chunk in self.content.iter_chunked(archives.CHUNK):
                 data += chunk
@@ -117,7 +125,7 @@ def patiently(ask: Callable[[], bytes]) -> bytes:
     for attempt in range(transfer.RETRIES - 1):
         try:
             return ask()
-        except (TimeoutError, ValueError):  # which was waited for, or comes again
+        except (TimeoutError, ValueError, RetrievalError):  # was waited for, or comes again
             raise
         except Exception as error:
             headers = getattr(error, "headers", None) or {}

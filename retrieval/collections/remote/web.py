@@ -33,16 +33,19 @@ class WebFolder(folders.Folder):
     def check_folder(self, folder: str, gone: str, has_pictures: bool) -> bool:
         """True: the answer for a folder does not tell whether it is there.
 
-        Raises an error where the server sends a log-in page in place of the list and the picture.
+        Raises an error where the server sends another page in place of the list: one to log in, in
+        place of the picture too, or one of a list that is repaired.
         """
         # Some servers send a page for each missing file: trust a list with pictures.
         if not has_pictures and PurePosixPath(gone).parent == PurePosixPath(folder):
             with suppress(FileNotFoundError):
-                if self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<"):
-                    raise unreadable(
-                        f"{folder} in {shown(self.address)}",
-                        "the server sends a page in place of its pictures",
-                    )
+                is_page = self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<")
+                raise unreadable(
+                    f"{folder} in {shown(self.address)}",
+                    "the server sends a page in place of its pictures"
+                    if is_page
+                    else "its list has no pictures, but the server still sends them",
+                )
         return True
 
     def open(self, name: str) -> BinaryIO:
