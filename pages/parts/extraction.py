@@ -26,6 +26,7 @@ from pages.parts.loaders import (
 )
 from pages.parts.turns import in_turn
 from retrieval.collections import Collection
+from retrieval.errors import RetrievalError
 from retrieval.evaluation import ablation
 from retrieval.images import Box
 from retrieval.methods.base import Features, LocalFeatures, Method, as_local
@@ -145,9 +146,12 @@ def xfeat(source: Path | bytes, key: str, box: Box | None = None) -> LocalFeatur
 def xfeat_stored(path: Path, collection: Collection, name: str) -> LocalFeatures | None:
     """XFeat's features of a picture as the re-ranking has them.
 
-    None where the index at ``path`` lacks the picture.
+    None where the index at ``path`` lacks the picture, or is in a store that cannot be asked now.
     """
-    opened = index_of(path, collection)
+    try:
+        opened = index_of(path, collection).holding(name)
+    except RetrievalError:
+        return None
     if name not in opened.positions:
         return None
     with st.spinner("Finding keypoints"):

@@ -258,7 +258,7 @@ def _delf_index(index: Index, then: Sequence[str]) -> dict[str, str]:
     """The SHA-256 of the manifest of the DELF index that ``geometry-delf`` uses, if any."""
     if "geometry-delf" not in then or index.kind == "local":
         return {}
-    delf = verifiers.delf_beside(index.path)
+    delf = verifiers.delf_beside(index.local)
     return {"delf_index_sha256": delf.digest_on_disk()} if delf else {}
 
 

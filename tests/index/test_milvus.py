@@ -280,6 +280,15 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
     np.testing.assert_array_equal(kept.ranks, store.ranks)
 
 
+def test_a_run_of_a_store_rests_on_the_delf_index_beside_the_folder(opened, exported, monkeypatch):
+    """With ``geometry-delf``. It was looked for elsewhere, and a new one was not noticed."""
+    delf = SimpleNamespace(digest_on_disk=lambda: "ab")
+    monkeypatch.setattr(
+        runs.verifiers, "delf_beside", lambda path: delf if path == exported.path else None
+    )
+    assert runs._delf_index(opened, ["geometry-delf"]) == {"delf_index_sha256": "ab"}
+
+
 def test_an_answer_to_a_search_holds_no_vectors(opened, exported, pictures, monkeypatch):
     """milvus-lite sent them too: 5000 results of 512 numbers were over the limit of an answer, so
     that no larger index in it could be evaluated."""

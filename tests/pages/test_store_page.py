@@ -64,6 +64,19 @@ def test_no_page_names_a_command_that_a_store_refuses(app, town_store, monkeypat
     assert [one.value for one in app.code] == [command]
 
 
+def test_keypoints_beside_a_store(app, milvus, monkeypatch):
+    """The first index of the collection was asked for the names of its pictures: a traceback."""
+    address = milvus.address("town_sir")
+    export(index.load(index.find("town")["sir"]), address)
+    monkeypatch.setenv(milvus_module.STORES, str(address))
+    assert len(finding.in_stores(patience=60)) == 1
+    app.query_params.update({"view": "pair", "by": "xfeat", "query": "belltower_003.jpg"})
+    app.switch_page("pages/keypoints.py").run()
+    assert not app.exception
+    assert not app.error
+    assert "inliers" in "\n".join(one.value for one in app.markdown)
+
+
 def test_two_stores_with_the_same_index(app, milvus, town_store, monkeypatch):
     """Evaluation offered to evaluate both, with buttons of one name, and was a traceback."""
     again = milvus.address("town_again")
