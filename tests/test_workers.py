@@ -23,7 +23,7 @@ class Door:
 
     def __call__(self):
         self.entered.set()
-        assert self.open.wait(30)
+        assert self.open.wait(60)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def occupied(door, most=100):
     """One thread, which is busy."""
     workers = Workers(1, most)
     workers.submit("somebody", door)
-    assert door.entered.wait(30)
+    assert door.entered.wait(60)
     return workers
 
 
@@ -89,7 +89,7 @@ def test_turns_go_round(door):
     places = [workers.place(who, future) for (who, _), future in zip(asked, futures, strict=True)]
     door.open.set()
     for future in futures:
-        future.result(30)
+        future.result(60)
     expected = [("a", 1), ("b", 1), ("c", 1), ("a", 2), ("b", 2), ("a", 3)]
     assert done == expected
     assert places == [1 + expected.index(one) for one in asked]
@@ -111,11 +111,11 @@ def test_one_leaves_places_to_others(door):
 def test_as_many_at_once_as_there_are_threads():
     workers, doors = Workers(2, 10), [Door() for _ in range(3)]
     futures = [workers.submit(str(n), door) for n, door in enumerate(doors)]
-    assert all(door.entered.wait(30) for door in doors[:2])
+    assert all(door.entered.wait(60) for door in doors[:2])
     assert workers.place("2", futures[2]) == 1
     assert not doors[2].entered.is_set()
     doors[0].open.set()
-    assert doors[2].entered.wait(30)
+    assert doors[2].entered.wait(60)
     doors[1].open.set()
     doors[2].open.set()
 
@@ -143,7 +143,7 @@ def test_who_gives_up_leaves_the_queue(door):
     assert seen == [2]
     assert workers.place("b", behind) == 1
     door.open.set()
-    assert behind.result(30) == 0
+    assert behind.result(60) == 0
 
 
 @pytest.mark.parametrize(("place", "pause"), [(2 * module.NEAR, 1.0), (9 * module.NEAR, 2.0)])
@@ -172,7 +172,7 @@ def test_who_is_far_back_looks_seldom(door, monkeypatch, place, pause):
 def test_nothing_of_finished_work_is_kept():
     workers = Workers(1, 10)
     future = workers.submit("a", lambda: 1)
-    assert future.result(30) == 1
+    assert future.result(60) == 1
     assert workers.place("a", future) == 0
     assert not workers._waiting
 
@@ -188,9 +188,9 @@ def test_memory_is_given_back_in_every_pause(monkeypatch):
     monkeypatch.setattr("retrieval.workers.PAUSES", (0.05, 0.05))
     monkeypatch.setattr("retrieval.memory.give_back", give_back)
     workers = Workers(1, 10)
-    assert workers.submit("a", int).result(30) == 0
-    assert often.wait(30)
-    assert workers.submit("a", int).result(30) == 0
+    assert workers.submit("a", int).result(60) == 0
+    assert often.wait(60)
+    assert workers.submit("a", int).result(60) == 0
 
 
 def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
@@ -204,13 +204,13 @@ def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
         return name
 
     futures = [workers.submit("a", partial(slow, "first"))]
-    assert door.entered.wait(30)
+    assert door.entered.wait(60)
     futures += [workers.submit(who, partial(slow, who)) for who in "bcd"]
     assert workers.run("e", lambda: 42, lambda place: None) == 42
     with pytest.raises(Busy):  # b and c wait already
-        futures[3].result(30)
+        futures[3].result(60)
     door.open.set()
-    assert [future.result(30) for future in futures[:3]] == ["first", "b", "c"] == done
+    assert [future.result(60) for future in futures[:3]] == ["first", "b", "c"] == done
 
 
 def test_who_has_long_work_leaves_a_quick_worker_to_others(door, monkeypatch):
@@ -218,17 +218,17 @@ def test_who_has_long_work_leaves_a_quick_worker_to_others(door, monkeypatch):
     monkeypatch.setattr(module, "LONG", 0)
     workers, second, third = Workers(2, 10, slow=Workers(1, 10)), Door(), Door()
     futures = [workers.submit("greedy", work) for work in (door, second, third)]
-    assert door.entered.wait(30)
-    assert second.entered.wait(30)
+    assert door.entered.wait(60)
+    assert second.entered.wait(60)
     door.open.set()
-    futures[0].result(30)
-    assert workers.submit("other", int).result(30) == 0
+    futures[0].result(60)
+    assert workers.submit("other", int).result(60) == 0
     assert not third.entered.wait(0.1)
     second.open.set()
-    assert third.entered.wait(30)  # by the worker that is free again
+    assert third.entered.wait(60)  # by the worker that is free again
     third.open.set()
-    futures[2].result(30)
-    end = time.monotonic() + 30
+    futures[2].result(60)
+    end = time.monotonic() + 60
     while workers._long and time.monotonic() < end:
         time.sleep(0.01)
     assert not workers._long  # nothing is kept of clients that have no work
@@ -240,15 +240,15 @@ def test_all_who_have_long_work_leave_one_quick_worker_to_others(door, monkeypat
     workers, second, third = Workers(2, 10, slow=Workers(1, 10)), Door(), Door()
     futures = [workers.submit(who, work) for who, work in (("a", door), ("b", second))]
     futures += [workers.submit(who, third) for who in "ab"]
-    assert door.entered.wait(30)
-    assert second.entered.wait(30)
+    assert door.entered.wait(60)
+    assert second.entered.wait(60)
     for first in (door, second):
         first.open.set()
-    assert third.entered.wait(30)  # by a worker, for one of the two
-    assert workers.submit("other", int).result(30) == 0
+    assert third.entered.wait(60)  # by a worker, for one of the two
+    assert workers.submit("other", int).result(60) == 0
     third.open.set()
     for future in futures:
-        future.result(30)
+        future.result(60)
 
 
 def test_who_leaves_a_worker_to_others_has_all_cores_while_nobody_takes_it(door, monkeypatch):
@@ -258,12 +258,12 @@ def test_who_leaves_a_worker_to_others_has_all_cores_while_nobody_takes_it(door,
     monkeypatch.setattr(module.threads, "share", shares.append)
     workers, second = Workers(2, 10, slow=Workers(1, 10)), Door()
     futures = [workers.submit("class", work) for work in (door, second, int, int)]
-    assert door.entered.wait(30)
-    assert second.entered.wait(30)
+    assert door.entered.wait(60)
+    assert second.entered.wait(60)
     door.open.set()
-    futures[0].result(30)
+    futures[0].result(60)
     second.open.set()
-    futures[3].result(30)
+    futures[3].result(60)
     assert shares[2:] == [1, 1]
 
 
@@ -277,15 +277,15 @@ def test_who_gives_up_leaves_those_who_wait_for_the_slow_worker_too(door):
         done.append(name)
 
     futures = [workers.submit(who, partial(slow, who)) for who in "abc"]
-    assert door.entered.wait(30)
-    workers.submit("d", int).result(30)  # b and c are with the slow workers by then
+    assert door.entered.wait(60)
+    workers.submit("d", int).result(60)  # b and c are with the slow workers by then
     assert workers.place("c", futures[2]) == 2
     assert futures[1].cancel()
     assert workers.place("c", futures[2]) == 1
     assert "b" not in workers.slow._waiting
     assert futures[0].cancel()  # its result is for nobody
     door.open.set()
-    futures[2].result(30)
+    futures[2].result(60)
     assert done == ["a", "c"]
 
 
@@ -316,26 +316,26 @@ def test_work_in_many_parts_lets_others_have_turns(door, monkeypatch):
         done.append("other")
 
     futures = [workers.submit("a", many)]
-    assert door.entered.wait(30)
+    assert door.entered.wait(60)
     futures += [workers.submit(who, slow) for who in "bc"]
     given_up = workers.submit("d", slow)
     while len(workers.slow._waiting) < 3:
         time.sleep(0.001)
     given_up.cancel()
     door.open.set()
-    assert futures[0].result(30) == "all"
+    assert futures[0].result(60) == "all"
     assert done == [0, "other", "other", 1, 2]
 
 
 def results_in_turn(workers, door, first, second):
     """Of two pieces of work: the second waits among those that take long while the first begins."""
     futures = [workers.submit("a", first)]
-    assert door.entered.wait(30)
+    assert door.entered.wait(60)
     futures.append(workers.submit("b", second))
     while not workers.slow._waiting:
         time.sleep(0.001)
     door.open.set()
-    return [future.result(30) for future in futures]
+    return [future.result(60) for future in futures]
 
 
 def test_work_in_many_parts_has_longer_turns_beside_work_that_takes_long(door):
@@ -401,9 +401,9 @@ def test_parts_that_are_never_done_come_to_an_end():
         do_parts("x", [partial(done.append, number) for number in range(2)])
         return "all"
 
-    assert workers.submit("a", never).result(30) == "all"
+    assert workers.submit("a", never).result(60) == "all"
     assert done == [0, 1] * 2
-    assert Workers(1, 10).submit("a", never).result(30) == "all"
+    assert Workers(1, 10).submit("a", never).result(60) == "all"
     assert done == [0, 1] * 3
 
 
