@@ -125,7 +125,7 @@ def _call(
             token = os.environ.get(TOKEN, "")
             return work(milvus_client.connected(address.server, token, left), left)
         except milvus_client.DAMAGE as error:
-            raise RetrievalError(
+            raise StoreError(
                 f"An answer of the store {address} is damaged; export the index again."
             ) from error
         except milvus_client.errors() as error:
@@ -152,11 +152,15 @@ def _call(
         pause = min(2 * pause, 2.0)
 
 
-class AwayError(RetrievalError):
+class StoreError(RetrievalError):
+    """Something that is for the owner of a store to mend, and nothing in what was asked."""
+
+
+class AwayError(StoreError):
     """The server does not answer."""
 
 
-class RefusedError(RetrievalError):
+class RefusedError(StoreError):
     """The server refuses a request; ``reason`` is its own text."""
 
     def __init__(self, address: Address, reason: str):
@@ -164,11 +168,11 @@ class RefusedError(RetrievalError):
         self.reason = reason
 
 
-class AbsentError(RetrievalError):
+class AbsentError(StoreError):
     """There is no such collection."""
 
 
-class NotLoadedError(RetrievalError):
+class NotLoadedError(StoreError):
     """The server has the collection, but not in its memory."""
 
 
@@ -187,7 +191,7 @@ def _explained(address: Address, error: Exception, code: object) -> RetrievalErr
     if token:
         reason = reason.replace(token, "…")
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "auth" in reason.lower():
-        return RetrievalError(f"The store {address} refuses the token in {TOKEN}, or wants one.")
+        return StoreError(f"The store {address} refuses the token in {TOKEN}, or wants one.")
     return RefusedError(address, reason[:300].rstrip(".?! "))
 
 

@@ -28,7 +28,7 @@ from retrieval.collections.ground_truth import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, milvus, milvus_client, store_folders
 from retrieval.index.index import Excerpt, Index
-from retrieval.index.milvus import AbsentError, Address, NotLoadedError, RefusedError
+from retrieval.index.milvus import AbsentError, Address, NotLoadedError, RefusedError, StoreError
 from retrieval.index.store_description import FIELDS, Description, describe
 from retrieval.methods.base import Features, as_vector
 
@@ -124,13 +124,13 @@ class StoredIndex(Index):
             positions = sorted({self._position(hit) for hit in results[0]})
         if len(positions) > limit:
             raise self._damaged()
-        if not positions:
+        if not positions and where:
             raise RetrievalError(
                 f"No picture in {self.address.collection} fits the filter {where}: choose another "
                 "filter."
-                if where
-                else f"{self} is empty; export the index again."
             )
+        if not positions:
+            raise StoreError(f"{self} is empty; export the index again.")
         return self._excerpt(positions, {"filter": where} if where else {})
 
     def holding(self, name: str) -> Shortlist:
@@ -196,9 +196,7 @@ class StoredIndex(Index):
                 raise self._too_many()
             rows |= read
         if lost := set(positions) - rows.keys():
-            raise RetrievalError(
-                f"{self} lacks {len(lost)} of its pictures; export the index again."
-            )
+            raise StoreError(f"{self} lacks {len(lost)} of its pictures; export the index again.")
         max_rows = max(CACHE_BYTES // (2 * self.width + 400), 1)
         with self._lock:
             for position in missing:
@@ -206,7 +204,7 @@ class StoredIndex(Index):
             while len(self._rows) > max_rows:
                 self._rows.popitem(last=False)
         if len({rows[position][0]["name"] for position in positions}) != len(positions):
-            raise RetrievalError(f"{self} has a picture twice; export the index again.")
+            raise StoreError(f"{self} has a picture twice; export the index again.")
         return [rows[position] for position in positions]
 
     @contextmanager
@@ -217,8 +215,8 @@ class StoredIndex(Index):
         except milvus_client.damage() as error:
             raise self._damaged() from error
 
-    def _damaged(self) -> RetrievalError:
-        return RetrievalError(f"A row of {self} is damaged; export the index again.")
+    def _damaged(self) -> StoreError:
+        return StoreError(f"A row of {self} is damaged; export the index again.")
 
     def _position(self, row: Mapping[str, Any]) -> int:
         position = row["position"]

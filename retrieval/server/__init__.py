@@ -25,9 +25,10 @@ from starlette.requests import ClientDisconnect
 
 from retrieval import cookies, request_limits
 from retrieval.collections import collection as collections
+from retrieval.collections.credits import one_line
 from retrieval.errors import RetrievalError
 from retrieval.index import finding
-from retrieval.index.milvus import AwayError
+from retrieval.index.milvus import AwayError, StoreError
 from retrieval.server import api, catalogue, guard, report_client
 from retrieval.workers import Busy
 
@@ -133,10 +134,14 @@ def _add_error_handlers(app: FastAPI) -> None:
     def explained(request: Request, error: RetrievalError) -> JSONResponse:
         return JSONResponse({"detail": _without_locations(error)}, 422)
 
-    @app.exception_handler(AwayError)
-    def away(request: Request, error: AwayError) -> JSONResponse:
-        catalogue.log.error("%s", error)  # where it is, is for the owner to know
-        return JSONResponse({"detail": "The store of this index is away; try again later."}, 503)
+    @app.exception_handler(StoreError)
+    def in_store(request: Request, error: StoreError) -> JSONResponse:
+        # Where it is, is for the owner to know, and the server's own words.
+        catalogue.log.error("%s", one_line(str(error), 500))
+        text = "The store of this index has a fault; its owner finds the reason in the log."
+        if isinstance(error, AwayError):
+            text = "The store of this index is away; try again later."
+        return JSONResponse({"detail": text}, 503)
 
     @app.exception_handler(Busy)
     def busy(request: Request, error: Busy) -> JSONResponse:

@@ -7,6 +7,7 @@ from retrieval import index, server
 from retrieval.benchmarks.served import free_port
 from retrieval.errors import RetrievalError
 from retrieval.index import milvus as milvus_module
+from retrieval.index import milvus_client
 from retrieval.index.export import export
 
 PATH = "/indexes/town/gem-lite0/search"
@@ -79,6 +80,21 @@ def test_a_store_that_is_away(start, precomputed, tmp_path, monkeypatch):
     only_pauses_take_time(monkeypatch)
     with pytest.raises(RetrievalError, match="cannot be reached: check that it runs"):
         server.run("127.0.0.1", 0, server.Options())
+
+
+def test_a_store_whose_index_was_deleted(start, address, monkeypatch, capsys):
+    """A client got 422, and the owner's command to put an index there."""
+    monkeypatch.setenv(milvus_module.STORES, str(address))
+    client = start()
+    assert client.get(PATH, params={"name": "a.png"}).status_code == 200
+    stored = index.load(str(address)).described.collection
+    owner = milvus_client.connected(address.server, "", 10)
+    owner.drop_alias(address.collection)
+    owner.drop_collection(stored)
+    answer = client.get(PATH, params={"name": "b.png"})
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("The store of this index has a fault; its owner")
+    assert f"There is no index in {address}; put one there" in capsys.readouterr().err
 
 
 def test_a_store_that_goes_away_before_anybody_asks(start, precomputed, tmp_path, monkeypatch):
