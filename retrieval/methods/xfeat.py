@@ -24,7 +24,11 @@ class XFeat(Method):
     name = "xfeat"
     title = "XFeat"
     kind = "keypoints"
-    defaults = {"size": 640, "keypoints": 1024}
+    defaults = {
+        "size": 640,  # pixels of the longer side, at most
+        "enlarge": False,  # whether smaller pictures are enlarged to it
+        "keypoints": 1024,
+    }
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings):
         super().__init__(checkpoint, **settings)

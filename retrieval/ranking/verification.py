@@ -32,6 +32,7 @@ LIGHTERGLUE_SHORTLIST = 20  # each takes 60 ms and more
 
 XFEAT_SETTINGS = {
     "features": "xfeat",
+    "enlarge": True,  # smaller pictures, as the registry says
     "shortlist": SHORTLIST,
     "min_similarity": MIN_SIMILARITY,
     "tolerance": TOLERANCE,
@@ -39,6 +40,7 @@ XFEAT_SETTINGS = {
 }
 LIGHTERGLUE_SETTINGS = {
     "features": "xfeat",
+    "enlarge": True,
     "matcher": "xfeat-lighterglue",
     "shortlist": LIGHTERGLUE_SHORTLIST,
     "tolerance": TOLERANCE,

@@ -170,7 +170,13 @@ def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
         or np.diff(index.arrays["offsets"]).max(initial=0) > QUERY_KEYPOINTS
     ):
         raise RetrievalError(f"{path} is not an index of keypoints; move it away.")
-    index.check_checkpoint(checkpoints.REGISTRY["xfeat"])
+    record = checkpoints.REGISTRY["xfeat"]
+    index.check_checkpoint(record)
+    if index.settings.get("enlarge", False) != record.settings["enlarge"]:
+        raise RetrievalError(
+            f"{path} was made before XFeat enlarged small pictures{layout.AGAIN} with "
+            "--verifier xfeat."
+        )
     return index, {digest: position for position, digest in enumerate(index.digests)}
 
 

@@ -166,7 +166,8 @@ def _local_features(
     """For each picture: points (k, 2) float32, x and y in pixels; descriptors (k, 64) float16;
     and its size (width, height).
     """
-    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], keypoints=KEYPOINTS)
+    # The limits above were chosen with pictures as small as they are.
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], enlarge=False, keypoints=KEYPOINTS)
     points, descriptors, sizes = [], [], []
     for number in range(len(photos)):
         picture = photos.read(number)

@@ -241,6 +241,31 @@ def test_an_index_with_more_keypoints_than_a_picture_may_have(opened, scenes, lo
         asked(copy, scenes, load, then=["geometry"])
 
 
+def test_keypoints_of_before_small_pictures_were_enlarged_are_refused(
+    opened, scenes, load, tmp_path
+):
+    """Few of them match those of an enlarged query."""
+    shutil.copytree(opened.path, tmp_path / "index" / "sir")
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"], enlarge=False)
+    index.build(scenes, xfeat, tmp_path / "index" / "xfeat")
+    copy = index.load(tmp_path / "index" / "sir")
+    with pytest.raises(RetrievalError, match="before XFeat enlarged small pictures; delete it and"):
+        asked(copy, scenes, load, then=["geometry"])
+
+
+def test_geometry_confirms_small_copies(drawn):
+    """Between a thumbnail and the large picture it was made of there were no inliers."""
+    picture = drawn(1, (640, 512))
+    small = picture.resize((160, 128), Image.Resampling.LANCZOS)
+    as_small = methods.load_record(checkpoints.REGISTRY["xfeat"], enlarge=False)
+    counts = []
+    for xfeat in (as_small, verifiers.xfeat()):
+        features = [xfeat.describe(one) for one in (small, picture)]
+        counts.append(verification.xfeat_pair(*features, small.size, picture.size)[1].count)
+    assert counts[0] < verification.MIN_INLIERS
+    assert counts[1] > 100
+
+
 def test_one_inlier_a_place():
     a = np.array([[0, 0], [9, 9], [11, 0], [300, 200], [301, 201], [100, 100]], float)
     b = np.array([[0, 0], [50, 50], [90, 0], [200, 100], [90, 90], [91, 1]], float)
