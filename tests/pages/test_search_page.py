@@ -1,32 +1,20 @@
 """The search page driven without a browser, on a small collection and without a network."""
 
 import dataclasses
-import re
-import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, picture, start, text
-from streamlit.delta_generator import DeltaGenerator
 
-from pages.parts import cards, loaders, notices, turns
-from pages.parts.cache import Cache
-from pages.parts.search.answer import duration_text
-from retrieval import images, index, methods
-from retrieval.collections import collection as collections
+from pages.parts import cards, loaders
+from retrieval import index
 from retrieval.collections.credits import Credit
 from retrieval.collections.ground_truth import Query
-from retrieval.errors import RetrievalError
 from retrieval.figures import style
-from retrieval.index import describing
 from retrieval.networks import checkpoints
 from retrieval.ranking import search
 from retrieval.ranking.ranking import Ranking
-from retrieval.workers import Workers
 
 
 def test_first_paint_offers_the_prepared_queries(little):
@@ -52,22 +40,6 @@ def test_search_ranks_and_judges(little):
     assert "3 pictures are right, by the labels of this query (protocol Medium)" in captions(app)
     assert "12 pictures" in text(app)
     assert checkpoints.find("cnn-irwnha").stands_in_for in text(app)
-
-
-def test_the_time_of_an_answer_has_the_network_in_it(little, monkeypatch):
-    """With another re-ranker the features come from the cache, and the page said '< 1 ms'."""
-    describe = Colours.describe
-
-    def slowly(method, picture, box=None):
-        time.sleep(0.05)
-        return describe(method, picture, box)
-
-    monkeypatch.setattr(Colours, "describe", slowly)
-    app = go(start())
-    first = re.search(r"extraction (.+?) · search", text(app)).group(1)
-    app.selectbox(key="then").set_value("expansion-average").run()
-    assert "Average query expansion" in captions(app)
-    assert re.search(r"extraction (.+?) · search", text(app)).group(1) == first != duration_text(0)
 
 
 def test_a_method_without_a_colour_of_its_own(little, monkeypatch):
@@ -355,23 +327,6 @@ def test_compare_all_says_what_a_reranker_could_not_check(little, monkeypatch):
     assert captions(app).count("3 of 6 pictures could not be checked.") == 2  # SIR, CNN-IRwNHA
 
 
-def test_a_picture_is_described_once_for_all_chains(little, monkeypatch):
-    described, describe = [], Colours.describe
-
-    def counted(self, picture, box=None):
-        described.append(box)
-        return describe(self, picture, box)
-
-    monkeypatch.setattr(Colours, "describe", counted)
-    app = go(start(method="sir"))
-    found = len(hits(app, "sir"))
-    app.selectbox(key="then").select("expansion").run()
-    assert not app.exception
-    assert any("Re-ranked by" in one.value for one in app.caption)
-    assert len(hits(app, "sir")) == found > 0
-    assert len(described) == 1
-
-
 def test_a_result_large_and_as_the_next_query(little):
     app = go(start())
     app.button(key="open-cnn-irwnha-4").click().run()
@@ -428,16 +383,6 @@ def test_why_steps_to_the_results_before_and_after(little):
     assert not app.exception
 
 
-def test_what_others_wrote_is_no_markdown(little):
-    """A link, or a file name, that would make the browser ask another host for a picture."""
-    picture_elsewhere = "![x](https://evil.example/a.png)"
-    app = start(then=picture_elsewhere)
-    assert r"\!\[x\]\(https" in app.warning[0].value
-    app.segmented_control(key="source").set_value("Upload").run()
-    app.file_uploader(key="upload").upload(f"{picture_elsewhere}.png", b"?", "image/png").run()
-    assert r"\!\[x\]\(https" in app.error[0].value
-
-
 def test_ranking_as_csv(little):
     assert go(start()).download_button(key="csv-cnn-irwnha")
     asked = Image.open(little.collection.path("ask.png"))
@@ -477,25 +422,6 @@ def test_upload_as_query(little):
     assert "not part of the link" in "".join(caption.value for caption in app.caption)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"<html>404</html>",
-        encoded(picture(RED), "JPEG")[:300],
-        encoded(picture(RED, size=(1, 1))),
-    ],
-    ids=["empty", "html", "half a JPEG", "1x1"],
-)
-def test_an_unreadable_upload_is_explained(little, data):
-    app = start()
-    app.segmented_control(key="source").set_value("Upload").run()
-    app.file_uploader(key="upload").upload("mine.jpg", data, "image/jpeg").run()
-    assert len(app.error) == 1
-    assert r"mine\.jpg" in app.error[0].value
-    assert not app.exception
-
-
 @pytest.mark.parametrize("method", ["cnn-irwnha", "all"])
 def test_a_blank_picture_gets_a_sentence_and_no_cards(little, method):
     app = start(method=method)
@@ -508,77 +434,6 @@ def test_a_blank_picture_gets_a_sentence_and_no_cards(little, method):
     assert not [one for one in app.button if one.key and one.key.startswith("open-")]
 
 
-def test_an_index_deleted_while_running(little):
-    app = go(start())
-    (little.indexes["cnn-irwnha"] / "manifest.json").unlink()
-    app.selectbox(key="prepared").set_value(1).run()
-    assert r"manifest\.json" in app.error[0].value
-    assert not app.exception
-
-
-def test_an_index_of_another_list_of_pictures(little, monkeypatch):
-    fewer = dataclasses.replace(little.collection, names=little.collection.names[:5], queries=())
-    monkeypatch.setattr(loaders, "collection", lambda name: fewer)
-    app = go(start())
-    assert "another list of pictures" in app.error[0].value
-
-
-def test_an_edited_index_is_refused(little, tmp_path, monkeypatch):
-    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
-    path = little.indexes["cnn-irwnha"] / "descriptors.npy"
-    path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
-    said = go(start()).error[0].value.replace("\\", "")
-    assert said.startswith(
-        "descriptors.npy in the index indexes/cnn-irwnha does not have the checks"
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "shown"),
-    [
-        (collections.PRECOMPUTED / "town" / "sir", "precomputed/town/sir"),
-        ("/tmp/retrieval-own-42-x7/pictures", "pictures"),
-        ("a name of a picture", "a name of a picture"),
-    ],
-)
-def test_visitors_are_not_told_where_files_are(path, shown):
-    said = notices.sentence(RetrievalError(f"The index {path} is damaged."))
-    assert said.replace("\\", "") == f"The index {shown} is damaged."
-
-
-@pytest.fixture
-def show_names(stand_in, tmp_path, monkeypatch):
-    """``show_names(*names)``: the page has one indexed collection, of pictures with these names."""
-
-    def call(*names):
-        folder = tmp_path / "odd"
-        folder.mkdir()
-        for n, name in enumerate(names):
-            picture((60 * n + 40, 90, 30)).save(folder / name)
-        opened = dataclasses.replace(collections.open_collection(folder), name="odd", title="Odd")
-        index.build(opened, Colours("cnn-irwnha"), tmp_path / "index")
-        monkeypatch.setattr(loaders, "collection_titles", lambda: {"odd": "Odd"})
-        monkeypatch.setattr(loaders, "collection", lambda name: opened)
-        monkeypatch.setattr(index, "find", lambda name: {"cnn-irwnha": tmp_path / "index"})
-
-    return call
-
-
-def test_names_are_text_not_markup(show_names):
-    show_names(":red[x] **b**.png", "$x^2$ <script>.png", "[a](http:b).png")
-    app = go(start())
-    assert r"\$x\^2\$ \<script\>\.png" in text(start())
-    assert r"\:red\[x\] \*\*b\*\*\.png" in text(app)
-
-
-def test_why_this_result_of_names_with_two_underscores(show_names):
-    """'Why this result?' ended in a traceback: __ separates parts of the names of components."""
-    show_names("photo__0.png", "photo__1.png", "photo__2.png")
-    app = go(start())
-    app.button(key="open-cnn-irwnha-0").click().run()
-    assert not app.exception, app.exception
-
-
 def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
     app = start()
     app.segmented_control(key="source").set_value("Upload").run()
@@ -587,15 +442,6 @@ def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
     app.file_uploader(key="upload").clear()
     app.file_uploader(key="upload").upload("photo.png", encoded(picture(BLUE)), "image/png").run()
     assert app.text_input(key="box").value == ""
-
-
-def test_pictures_that_are_not_here(little, monkeypatch, tmp_path):
-    away = dataclasses.replace(little.collection, root=tmp_path / "gone")
-    monkeypatch.setattr(loaders, "collection", lambda name: away)
-    app = start()
-    assert "not on this machine" in app.info[0].value
-    app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
-    assert hits(go(app))[0] == "1: green_0.png"
 
 
 def test_networks_and_indexes_and_back(little):
@@ -609,116 +455,3 @@ def test_networks_and_indexes_and_back(little):
     app.switch_page("pages/search.py").run()
     assert hits(app) == before
     assert app.query_params["box"] == "32, 0, 64, 48"
-
-
-def test_a_network_loaded_ahead_is_not_loaded_again(little, monkeypatch):
-    loaded = []
-
-    def load(record, **settings):
-        loaded.append(record.id)
-        return Colours(record.method)
-
-    monkeypatch.setattr(methods, "load_record", load)
-    loaders._preload([little.indexes["cnn-irwnha"]])
-    assert len(loaded) == 1
-    app = go(start(method="cnn-irwnha"))
-    assert hits(app)
-    assert len(loaded) == 1
-
-
-def test_a_search_waits_for_its_turn_and_says_so(little, monkeypatch):
-    workers = Workers(1, 10)
-    monkeypatch.setattr(turns, "WORKERS", workers)
-    free, said = threading.Event(), []
-    workers.submit("somebody else", lambda: free.wait(30))
-    caption = DeltaGenerator.caption
-
-    def listening(self, body, *args, **kwargs):
-        if "in the queue" in body:
-            said.append(body)
-            free.set()
-        return caption(self, body, *args, **kwargs)
-
-    monkeypatch.setattr(DeltaGenerator, "caption", listening)
-    app = go(start(method="cnn-irwnha"))
-    assert hits(app)
-    assert "number 1 in the queue" in said[0]
-    assert not any("in the queue" in one.value for one in app.caption)
-
-
-def test_a_build_reads_its_pictures_when_it_is_its_turn(little, monkeypatch):
-    """Twenty visitors who waited with a picture of 25 megapixels each held 5 GB."""
-    workers = Workers(1, 10)
-    monkeypatch.setattr(turns, "WORKERS", workers)
-    monkeypatch.setattr(turns, "client", lambda: "me")
-    free, read, pictures_read = threading.Event(), images.read, []
-
-    def reading(data, name, *rest):
-        pictures_read.append((name, free.is_set()))
-        return read(data, name, *rest)
-
-    monkeypatch.setattr(images, "read", reading)
-    workers.submit("somebody else", lambda: free.wait(30))
-    known, names = describing.Known({}, []), list(little.collection.names[:3])
-    described = turns.describe_in_turns(
-        little.collection, Colours("sir"), names, known, images.MAX_PIXELS
-    )
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(next, described)
-        while "me" not in workers._waiting:
-            time.sleep(0.01)
-        assert not first.done()
-        free.set()
-        assert [first.result().name, *(one.name for one in described)] == names
-    assert pictures_read == [(name, True) for name in names]
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
-def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
-    workers = Workers(1, 10, slow=Workers(1, 10))
-    monkeypatch.setattr(turns, "WORKERS", workers)
-    monkeypatch.setattr(turns, "client", lambda: "me")
-    monkeypatch.setattr(images, "QUICK_SECONDS", 1e-6)
-    known, names = describing.Known({}, []), list(little.collection.names[:3])
-    described = turns.describe_in_turns(
-        little.collection, Colours("sir"), names, known, images.visitors_limit()
-    )
-    assert [(one.name, one.size) for one in described] == [
-        (name, images.read(little.collection.path(name)).size) for name in names
-    ]
-    assert workers.slow._threads
-
-
-def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(little, monkeypatch):
-    workers = Workers(1, 10, slow=Workers(1, 10))
-    monkeypatch.setattr(turns, "WORKERS", workers)
-    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
-    expected = hits(go(start(method="cnn-irwnha")))
-    assert not workers.slow._threads
-    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
-    monkeypatch.setattr(search, "QUICK_PIXELS", -1)
-    assert hits(go(start(method="cnn-irwnha"))) == expected
-    assert workers.slow._threads
-
-
-def test_the_same_question_of_another_visitor_costs_nothing(little, monkeypatch):
-    first = hits(go(start(method="cnn-irwnha")))
-    monkeypatch.setattr(turns, "WORKERS", None)  # nobody is there to search
-    assert hits(go(start(method="cnn-irwnha"))) == first
-
-
-def test_an_index_that_is_deleted_while_a_result_is_open(little, monkeypatch):
-    app = go(start())
-    app.button(key="open-cnn-irwnha-4").click().run()
-    monkeypatch.setattr(index, "find", lambda name: {})
-    app.button(key="step-Next").click().run()
-    assert not app.exception, app.exception
-    assert "There is no CNN-IRwNHA index" in app.info[-1].value
-
-
-def test_an_index_that_is_replaced_between_the_search_and_its_pictures(little, monkeypatch):
-    def pair_cosines(path, collection):
-        raise RetrievalError("It was made of another list of pictures.")
-
-    monkeypatch.setattr(loaders, "pair_cosines", pair_cosines)
-    assert "another list of pictures" in go(start(fold="yes")).error[0].value
