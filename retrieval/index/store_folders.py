@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,8 @@ def all_folders(errors: list[RetrievalError] | None, patience: float) -> list[Pa
     """
     kept: dict[Address, Path | None] = {}
     for address in configured():  # all are asked before one is waited for
-        manifest = min(_root(address).glob("*/*/manifest.json"), default=None)
-        kept[address] = manifest and manifest.parent
-        _ask(address, manifest is not None)
+        kept[address] = _kept_folder(address)
+        _ask(address, kept[address] is not None)
     paths = []
     for address, folder in kept.items():
         try:
@@ -56,6 +56,14 @@ def all_folders(errors: list[RetrievalError] | None, patience: float) -> list[Pa
             if errors is not None:
                 errors.append(error)
     return paths
+
+
+def _kept_folder(address: Address) -> Path | None:
+    """The folder of a store on this machine; None where there is none, or it is made anew now."""
+    with suppress(FileNotFoundError):  # it was deleted during the look
+        for manifest in _root(address).glob("*/*/manifest.json"):
+            return manifest.parent
+    return None
 
 
 def _ask(address: Address, known: bool) -> None:

@@ -442,6 +442,28 @@ def test_searches_that_meet_a_new_index_at_once(tmp_path, monkeypatch):
         list(threads.map(lambda one: store_folders.folder_of(address, one), described * 200))
 
 
+def test_a_folder_of_a_store_that_is_made_anew_while_pages_list_it(tmp_path, monkeypatch):
+    """They were given a FileNotFoundError where it was deleted between two steps of the list."""
+    monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
+    monkeypatch.setenv(milvus_module.STORES, "milvus://localhost:1/town")
+    monkeypatch.setattr(store_folders, "_asked", {})
+    manifest = {"collection": {"name": "town"}, "checkpoint": {"id": "a"}}
+    described = SimpleNamespace(manifest=manifest, collection="town_1")
+    monkeypatch.setattr(store_folders, "describe", lambda address: described)
+    kept = store_folders.folder_of(Address("localhost", 1, "town"), described)
+    glob = Path.glob
+
+    def found(folder, pattern):
+        if pattern != "*/*/manifest.json":
+            return glob(folder, pattern)
+        shutil.rmtree(folder)
+        return os.scandir(folder)
+
+    monkeypatch.setattr(Path, "glob", found)
+    assert store_folders.all_folders(None, 60) == [kept]
+    assert (kept / "manifest.json").is_file()
+
+
 def test_stores_that_do_not_answer_are_waited_for_together(tmp_path, monkeypatch):
     """Six of them held up each page of everybody for 12 s, once a minute."""
     monkeypatch.setenv("RETRIEVAL_DATA", str(tmp_path))
