@@ -34,7 +34,7 @@ from retrieval.figures import files as figure_files
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures
 from retrieval.networks import checkpoints
-from retrieval.ranking import groups, verifiers
+from retrieval.ranking import groups, verification, verifiers
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Query, Ranking
 
@@ -246,7 +246,13 @@ def search(
         return search_module.rank_query(described, then=then, own=own, where=where, timings=timings)
 
     key = "ranking", index_key, query_picture.key, box, then, where
-    ranking = cached(source, key, rank, "Searching")
+    message = "Searching"
+    if verification.PAIR_MATCHERS.keys() & set(then) and not verifiers.keypoints_path(path):
+        message += (
+            ". Geometry first finds the keypoints of up to 100 pictures, where it has not yet: "
+            "that may take a minute."
+        )
+    ranking = cached(source, key, rank, message)
     return ranking.without(own) if own else ranking
 
 

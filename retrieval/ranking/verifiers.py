@@ -151,12 +151,16 @@ def _described(path: Path, digest: str) -> tuple[np.ndarray, np.ndarray, np.ndar
     return keypoints, layout.quantise(features.descriptors), scores
 
 
+def keypoints_path(path: Path) -> Path | None:
+    """Path of the index of keypoints of the index at ``path``; None where there is none."""
+    found = (one for one in candidates(path) if (one / "manifest.json").is_file())
+    return next(found, None)
+
+
 def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
     """The index of keypoints of an index, and digest → position in it; None where there is none."""
-    for candidate in candidates(path):
-        if (candidate / "manifest.json").is_file():
-            return _keypoints(candidate, loading.version_of(candidate))
-    return None
+    found = keypoints_path(path)
+    return _keypoints(found, loading.version_of(found)) if found else None
 
 
 @lru_cache(maxsize=4)

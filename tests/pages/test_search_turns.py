@@ -13,9 +13,11 @@ from streamlit.delta_generator import DeltaGenerator
 from pages.parts import loaders, turns
 from pages.parts.cache import Cache
 from pages.parts.search.answer import duration_text
-from retrieval import images, methods
+from retrieval import images, index, methods
 from retrieval.index import describing
-from retrieval.ranking import search
+from retrieval.methods.xfeat import XFeat
+from retrieval.networks import checkpoints
+from retrieval.ranking import search, verifiers
 from retrieval.workers import Workers
 
 
@@ -50,6 +52,31 @@ def test_a_picture_is_described_once_for_all_chains(little, monkeypatch):
     assert any("Re-ranked by" in one.value for one in app.caption)
     assert len(hits(app, "sir")) == found > 0
     assert len(described) == 1
+
+
+def test_a_search_that_finds_keypoints_first_says_so(little, monkeypatch):
+    """With 200 thumbnails of a visitor the page said "Searching" for half a minute."""
+    said, spinner = [], loaders.st.spinner
+
+    def listening(text, **options):
+        said.append(text)
+        return spinner(text, **options)
+
+    def geometry():
+        app = go(start(method="cnn-irwnha"))
+        del said[:]
+        app.selectbox(key="then").set_value("geometry").run()
+        assert not app.exception
+        return [text for text in said if "keypoints of up to 100" in text]
+
+    record = checkpoints.REGISTRY["xfeat"]
+    xfeat = XFeat(record, **record.settings)
+    monkeypatch.setattr(verifiers, "xfeat", lambda: xfeat)
+    monkeypatch.setattr(loaders.st, "spinner", listening)
+    assert geometry()
+    path = verifiers.candidates(little.indexes["cnn-irwnha"])[0]
+    index.build(little.collection, xfeat, path)
+    assert not geometry()
 
 
 def test_a_network_loaded_ahead_is_not_loaded_again(little, monkeypatch):
