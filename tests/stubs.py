@@ -20,6 +20,7 @@ class OneByOne:
     """What a stub needs besides ``describe`` to be built an index with."""
 
     pixels = 0
+    seconds = 0
 
     batch = 1
 

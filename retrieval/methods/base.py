@@ -85,6 +85,7 @@ class Method(ABC):
     kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.layout
     defaults: ClassVar[dict[str, Any]]
     pixels: float = 0  # of a square picture at all scales
+    seconds: float = 0  # that the quickest query took so far; see ``ranking.search``
     batch: int = 1  # pictures that ``describe_batch`` is best given together
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):

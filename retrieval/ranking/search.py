@@ -32,6 +32,7 @@ SHORTLIST = 100  # pictures whose geometry is verified
 # the three scales of CNN-IRwNHA at 1024 pixels have 3.7 million.
 QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
+QUICK_SECONDS = 2.0  # a method, as a network of the owner, that never took less goes there too
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
 
 
@@ -77,13 +78,18 @@ def rank_picture(
 def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Features:
     """Features of the picture to search with, or of a box in it."""
     leave_to_slow_workers(method)
-    return method.describe(picture, box)
+    started = time.perf_counter()
+    features = method.describe(picture, box)
+    seconds = time.perf_counter() - started
+    # The least: on a busy machine each method takes long from time to time.
+    method.seconds = min(method.seconds or seconds, seconds)
+    return features
 
 
 def leave_to_slow_workers(method: Method) -> None:
-    """Move the work of this thread to slow workers, where the method computes many pixels."""
+    """Move the work of this thread to slow workers, where the method takes long."""
     share = 1 if method.checkpoint.trunk.startswith(QUICK_TRUNK) else 8
-    if share * method.pixels > QUICK_PIXELS:
+    if share * method.pixels > QUICK_PIXELS or method.seconds > QUICK_SECONDS:
         workers.move_to_slow_workers()
 
 

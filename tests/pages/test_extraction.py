@@ -21,7 +21,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_a_large_network_keeps_no_search_waiting(name, monkeypatch):
     """Beside four tabs that looked at steps of the report's ResNet-152, a search waited 28 s."""
-    method = Mock(pixels=3_700_000, **{"checkpoint.id": "c", "checkpoint.trunk": ""})
+    method = Mock(pixels=3_700_000, seconds=0, **{"checkpoint.id": "c", "checkpoint.trunk": ""})
     for other in ("file_key", "index_of", "decoded", "as_local", "ablation"):
         monkeypatch.setattr(extraction, other, Mock())
     extraction.index_of.return_value.settings = {}

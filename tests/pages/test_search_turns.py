@@ -161,6 +161,7 @@ def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(littl
     workers = Workers(1, 10, slow=Workers(1, 10))
     monkeypatch.setattr(turns, "WORKERS", workers)
     monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))
+    monkeypatch.setattr(search, "QUICK_SECONDS", 60)
     expected = hits(go(start(method="cnn-irwnha")))
     assert not workers.slow._threads
     monkeypatch.setattr(loaders, "CACHE", Cache(1 << 20))

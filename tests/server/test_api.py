@@ -203,6 +203,7 @@ def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(
     """One client that searched in an index of 4096 pixels, 8 s each, let others wait for 16."""
     data, workers = (folder / "b.png").read_bytes() + b"large", Workers(1, 10, slow=Workers(1, 10))
     monkeypatch.setattr(images, "QUICK_SECONDS", 60)
+    monkeypatch.setattr(search, "QUICK_SECONDS", 60)
     expected = client.upload(GEM, data).json()["results"]
     monkeypatch.setattr(catalogue, "SEARCH_WORKERS", workers)
     assert client.upload(GEM, data).json()["results"] == expected
@@ -218,9 +219,20 @@ def test_fewer_pixels_take_as_long_with_a_larger_network(monkeypatch):
     apart = []
     monkeypatch.setattr(search.workers, "move_to_slow_workers", lambda: apart.append(trunk))
     for trunk in ("efficientnet-lite0", "resnet152"):
-        method = Mock(pixels=3_700_000, **{"checkpoint.trunk": trunk})
+        method = Mock(pixels=3_700_000, seconds=0, **{"checkpoint.trunk": trunk})
         search.describe_query(method, Image.new("RGB", (9, 9)), None)
     assert apart == ["resnet152"]
+
+
+def test_a_network_that_takes_long_is_searched_with_apart(client, folder, monkeypatch):
+    """Beside three clients of an owner's network of few pixels and 10 s, others waited for 10 s."""
+    data, workers = (folder / "b.png").read_bytes() + b"slow", Workers(1, 10, slow=Workers(1, 10))
+    monkeypatch.setattr(images, "QUICK_SECONDS", 60)
+    expected = client.upload(GEM, data).json()["results"]
+    monkeypatch.setattr(catalogue, "SEARCH_WORKERS", workers)
+    monkeypatch.setattr(search, "QUICK_SECONDS", 0)
+    assert client.upload(GEM, data).json()["results"] == expected
+    assert workers.slow._threads
 
 
 def test_first_searches_are_not_put_apart(start, folder, monkeypatch):
