@@ -87,12 +87,26 @@ def pictures():
     return buffer.getvalue()
 
 
+def settled(page):
+    """Wait until the run of the page has ended."""
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+
+
+def upload(page, file):
+    """Choose a file, once the run that draws the field for it has ended.
+
+    While it goes on the field may be drawn anew, without the file.
+    """
+    field = page.locator("input[type=file]")
+    field.wait_for(state="attached")
+    settled(page)
+    field.set_input_files(file)
+
+
 def bring(page, address, pictures):
     """Index pictures of one's own with SIR, through the upload."""
     page.goto(f"{address}?collection=mine&method=sir")
-    page.locator("input[type=file]").set_input_files(
-        {"name": "mine.zip", "mimeType": "application/zip", "buffer": pictures}
-    )
+    upload(page, {"name": "mine.zip", "mimeType": "application/zip", "buffer": pictures})
     page.get_by_role("button", name="Index with SIR").click()
     page.get_by_role("button", name="Search with like pattern 0.jpg").wait_for(state="attached")
 
@@ -121,7 +135,7 @@ def drawn(page):
 def results(page, method="sir"):
     """Names on the cards of an answer, once all of it is there."""
     page.get_by_role("button", name="Ranking as CSV").first.wait_for()
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    settled(page)
     cards = page.locator(f'[class*="st-key-open-{method}-"] button')
     return [text.split(": ", 1)[1].split(",")[0] for text in cards.all_inner_texts()]
 
@@ -256,7 +270,7 @@ def test_all_methods_are_compared_on_one_screen(page, address):
     page.goto(f"{address}?collection=town&method=all&query=hall_004.jpg&box=0,144,479,439")
     page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR describes").wait_for()
     page.locator(".st-key-open-cnn-irwnha-9").wait_for()
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    settled(page)
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
     # The ten best of each method, in sight at once below the menu, and large enough for a class.
     every = page.locator(".st-key-compared").bounding_box()
@@ -344,10 +358,9 @@ def test_a_click_brings_the_query_into_view_and_back_leads_to_the_place_left(pag
 def test_a_pdf_as_query_and_the_matches_of_an_upload(page, address):
     page.goto(f"{address}?collection=town&method=sir")
     page.get_by_role("radio", name="Upload").click()
-    file = page.locator("input[type=file]")
-    file.set_input_files({"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4"})
+    upload(page, {"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4"})
     page.get_by_text("a.pdf is not a picture that can be read").wait_for()
-    file.set_input_files(ROOT / "precomputed/town/images/belltower_001.jpg")
+    upload(page, ROOT / "precomputed/town/images/belltower_001.jpg")
     results(page)
     page.locator('[class*="st-key-open-sir-0"] button').first.click()
     page.get_by_role("link", name="See the matches").click()
@@ -404,7 +417,7 @@ def test_a_phone_shows_the_symbols_in_one_row_and_the_button_beside_the_sentence
 def test_a_phone_compares_all_methods_without_scrolling_sideways(phone, address):
     phone.goto(f"{address}?collection=town&method=all&query=hall_004.jpg&box=0,144,479,439")
     phone.locator(".st-key-open-cnn-irwnha-9").wait_for()
-    phone.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    settled(phone)
     phone.locator(".st-key-compared img").nth(29).wait_for()
     boxes = phone.evaluate(
         "[...document.querySelectorAll('.st-key-compared img')].map(e => e.getBoundingClientRect())"
@@ -438,8 +451,7 @@ def test_a_phone_shows_the_query_with_its_first_results(phone, address, by):
         phone.get_by_role("button", name="Search with belltower 001").tap()
     if by == "upload":
         phone.get_by_role("radio", name="Upload").tap()
-        photo = ROOT / "precomputed/town/images/belltower_001.jpg"
-        phone.locator("input[type=file]").set_input_files(photo)
+        upload(phone, ROOT / "precomputed/town/images/belltower_001.jpg")
     results(phone)
     verdict = "plain" if by == "upload" else "positive"
     sync_api.expect(phone.locator(f'[class*="st-key-card-{verdict}-sir-0"]')).to_be_in_viewport()
