@@ -118,7 +118,7 @@ with notices.errors_shown():
         st.info(
             f"On this page: up to {MAX_PICTURES:,} pictures. This collection has {len(opened):,}."
         )
-        where = os.path.relpath(path) if str(opened) == str(path) else opened  # in a store
+        where = opened if opened.in_store else os.path.relpath(path)
         st.code(f"python -m retrieval groups {where} --csv groups.csv", language="sh")
         st.stop()
 confirmed = groups.load(opened)

@@ -247,7 +247,7 @@ def search(
 
     key = "ranking", index_key, query_picture.key, box, then, where
     message = "Searching"
-    if verification.PAIR_MATCHERS.keys() & set(then) and not verifiers.keypoints_path(path):
+    if verification.PAIR_MATCHERS.keys() & set(then) and not verifiers.keypoints_path(opened.local):
         message += (
             ". Geometry first finds the keypoints of up to 100 pictures, where it has not yet: "
             "that may take a minute."

@@ -236,7 +236,6 @@ def _info(args: argparse.Namespace) -> None:
     index = indexes.load(args.index)
     manifest = index.manifest
     known = methods.METHODS | {methods.XFEAT.name: methods.XFEAT}
-    in_store = str(index) != str(index.path)
     rows = {
         "method": known[index.method].title if index.method in known else "?",
         "checkpoint": f"{index.checkpoint} (SHA-256 {manifest['checkpoint']['sha256'][:16]}…)",
@@ -249,7 +248,7 @@ def _info(args: argparse.Namespace) -> None:
         "size": index_size(index),
         "made": f"{manifest['made']} in {manifest['seconds']} s",
         "with": ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()),
-        "checksums": "those of the exported index" if in_store else "all match",
+        "checksums": "those of the exported index" if index.in_store else "all match",
     }
     for key, value in rows.items():
         print(printable(f"{key:12} {value}"))

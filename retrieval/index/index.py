@@ -28,8 +28,10 @@ class Index:
     whole_positions: (N,) int64, where this index holds a part of another one: the position of each
     picture in that; None where this is the whole.
     origin: what a part adds to the provenance of a ranking.
+    in_store: whether a store holds it, and the folder at ``path`` only stands for that.
     """
 
+    in_store = False
     whole_positions: np.ndarray | None = None
     origin: Mapping[str, Any] = {}
 

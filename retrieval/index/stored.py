@@ -53,6 +53,7 @@ class StoredIndex(Index):
     """An index in a store. It has no arrays of its own: ``shortlist``, ``holding`` and ``first``
     give indexes in memory, with some of its pictures."""
 
+    in_store = True
     search_stated = "by the store"
     filters = True
 

@@ -17,6 +17,7 @@ from retrieval import images, workers
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods.base import LocalFeatures, as_local
+from retrieval.networks import checkpoints
 from retrieval.ranking import geometry, lighterglue, verifiers
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.ranking import Query, Ranking, Stage
@@ -32,7 +33,7 @@ LIGHTERGLUE_SHORTLIST = 20  # each takes 60 ms and more
 
 XFEAT_SETTINGS = {
     "features": "xfeat",
-    "enlarge": True,  # smaller pictures, as the registry says
+    "enlarge": checkpoints.REGISTRY["xfeat"].settings["enlarge"],
     "shortlist": SHORTLIST,
     "min_similarity": MIN_SIMILARITY,
     "tolerance": TOLERANCE,
@@ -40,7 +41,7 @@ XFEAT_SETTINGS = {
 }
 LIGHTERGLUE_SETTINGS = {
     "features": "xfeat",
-    "enlarge": True,
+    "enlarge": XFEAT_SETTINGS["enlarge"],
     "matcher": "xfeat-lighterglue",
     "shortlist": LIGHTERGLUE_SHORTLIST,
     "tolerance": TOLERANCE,

@@ -225,17 +225,24 @@ def test_a_reader_that_goes_away(indexes, folder):
     assert len(done.stdout) == 10
 
 
-@pytest.mark.parametrize("junk", [[], [0, 1]])
-def test_evaluate_where_no_query_has_a_right_picture(run, folder, tmp_path, junk):
-    """It asked for a ground_truth.json, which was there."""
+def indexed_photos(run, folder, tmp_path, truth):
+    """The index of a collection of two pictures; truth: of a query with the first, or None."""
     out, photos = tmp_path / "index", tmp_path / "photos"
     photos.mkdir()
     names = ["a.png", "b.png"]
     for name in names:
         shutil.copy(folder / name, photos)
-    truth = {"imlist": names, "qimlist": names[:1], "gnd": [{"easy": [], "hard": [], "junk": junk}]}
-    (photos / "ground_truth.json").write_text(json.dumps(truth))
+    if truth:
+        whole = {"imlist": names, "qimlist": names[:1], "gnd": [truth]}
+        (photos / "ground_truth.json").write_text(json.dumps(whole))
     assert run("index", photos, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+    return out
+
+
+@pytest.mark.parametrize("junk", [[], [0, 1]])
+def test_evaluate_where_no_query_has_a_right_picture(run, folder, tmp_path, junk):
+    """It asked for a ground_truth.json, which was there."""
+    out = indexed_photos(run, folder, tmp_path, {"easy": [], "hard": [], "junk": junk})
     code, _, error = run("evaluate", out)
     assert code == 1
     assert "No query of photos has a right picture in its ground truth" in error
@@ -244,15 +251,7 @@ def test_evaluate_where_no_query_has_a_right_picture(run, folder, tmp_path, junk
 @pytest.mark.parametrize("labelled", [False, True])
 def test_ablate_without_labels_for_medium(run, folder, tmp_path, labelled):
     """Of Oxford5k, whose labels are classic, it said that there are no labelled queries."""
-    out, photos = tmp_path / "index", tmp_path / "photos"
-    photos.mkdir()
-    names = ["a.png", "b.png"]
-    for name in names:
-        shutil.copy(folder / name, photos)
-    if labelled:
-        truth = {"imlist": names, "qimlist": names[:1], "gnd": [{"ok": [1], "junk": []}]}
-        (photos / "ground_truth.json").write_text(json.dumps(truth))
-    assert run("index", photos, "--method", "sir", "--size", 64, "--out", out)[0] == 0
+    out = indexed_photos(run, folder, tmp_path, {"ok": [1], "junk": []} if labelled else None)
     code, text, error = run("ablate", out)
     assert (code, "nan" in text) == (0, False)
     assert "photos has no labels for medium: only the page How it works uses this" in text

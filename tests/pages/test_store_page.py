@@ -49,6 +49,20 @@ def test_a_search_in_a_store(app, town_store, monkeypatch):
     assert names[0].startswith("belltower")
 
 
+def test_keypoints_of_the_exported_index_are_not_found_again(app, town_store, monkeypatch):
+    """The page looked for them beside the folder of the store, and said that it may take long."""
+    monkeypatch.setenv(milvus_module.STORES, str(town_store))
+    said, spinner = [], loaders.st.spinner
+    monkeypatch.setattr(
+        loaders.st, "spinner", lambda text, **options: said.append(text) or spinner(text, **options)
+    )
+    app.query_params["then"] = "geometry"
+    app.run()
+    assert not app.exception
+    assert "by the store" in "\n".join(one.value for one in app.markdown)
+    assert "Searching" in said
+
+
 def test_no_page_names_a_command_that_a_store_refuses(app, town_store, monkeypatch):
     """How it works said to run ``ablate``, which ended in a traceback; so did ``groups``."""
     monkeypatch.setenv(milvus_module.STORES, str(town_store))

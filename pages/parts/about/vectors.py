@@ -48,7 +48,7 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     if variants is not None and not variants.fits(described):
         st.warning(f"The variants of this index were computed with another network; run {again}")
         return opened, described, None
-    if variants is None and str(opened) != str(opened.path):
+    if variants is None and opened.in_store:
         st.info("This index is in a store, so its steps cannot be changed here.")
     elif variants is None:
         st.info(f"The steps can be changed once the variants of this index are computed: {again}")
