@@ -21,8 +21,6 @@ from retrieval.ranking.ranking import Query as RankingQuery
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import DEPTH, rank_picture, rank_query
 
-MAX_DEPTH = MAX_HITS  # results that a store is asked for
-
 # Does the work of one query when it may be done, and returns its ranking.
 Turn = Callable[[Callable[[], Ranking]], Ranking]
 
@@ -50,14 +48,14 @@ def rank_queries(
     turn(work): does the work of one query when it may be done; by default at once.
     Returns the rankings (N, Q) int32 and the seconds (Q,) of each stage. A ranking holds positions
     in the collection, best first, equal scores in the order of the collection. It is filled up with
-    -1 where the index skipped pictures, after the best MAX_DEPTH of a store, and after the
+    -1 where the index skipped pictures, after the best MAX_HITS of a store, and after the
     shortlist of an approximate search.
     Raises RetrievalError where a re-ranker has no features of a picture that it should check, and
     where the index holds a picture that is not in the collection.
     """
     chain.check_chain(then, index)
     # As deep as a search goes: asked for more, an approximate one compares with all pictures.
-    depth = MAX_DEPTH if index.filters else DEPTH
+    depth = MAX_HITS if index.filters else DEPTH
     check_size(collection)
     ranks = np.full((len(collection.names), len(collection.queries)), -1, np.int32)
     timings: dict[str, np.ndarray] = {}

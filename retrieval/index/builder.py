@@ -165,10 +165,10 @@ def _digest(collection, name: str) -> str:
 
 
 def _known(indexes: Sequence[Index]) -> dict[str, tuple[Index, int]]:
-    """SHA-256 of a file → an index with its features, and the position there."""
+    """SHA-256 of a file → the first of the indexes with its features, and the position there."""
     return {
         digest: (index, position)
-        for index in indexes
+        for index in reversed(indexes)  # of equal keys the last one stays
         for position, digest in enumerate(index.digests)
         if digest  # published features come without
     }

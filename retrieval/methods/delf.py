@@ -35,14 +35,13 @@ BLOCK = 256  # candidates that are compared with each other at a time
 class Attention(NamedTuple):
     """Attention at every place of one pyramid level. Coordinates: pixels of the original picture.
 
-    scores: (h, w) float32. x: (w,) float32, centres of the columns; y: (h,) float32, centres of the
-    rows. side: length of a side of the receptive field, a square around each centre.
+    scores: (h, w) float32. x: (w,) float32, centres of the columns. y: (h,) float32, centres of the
+    rows.
     """
 
     scores: np.ndarray
     x: np.ndarray
     y: np.ndarray
-    side: float
 
 
 class Dense(NamedTuple):
@@ -165,14 +164,12 @@ class DELF(Method):
         level = self._level(full, scale)
         if level is None:
             return None
-        raw, points, radii, *_ = level
+        raw, points, *_ = level
         x, y = (np.unique(points[:, axis].numpy()) for axis in (0, 1))
-        factor = picture.width / full.shape[3]
         return Attention(
             self.attention_of(raw).numpy().reshape(len(y), len(x)),
-            x * factor,
+            x * (picture.width / full.shape[3]),
             y * (picture.height / full.shape[2]),
-            2 * float(radii[0]) * factor,
         )
 
     def field_side(self, size: tuple[int, int], box: Box | None = None) -> float:

@@ -48,9 +48,11 @@ class SIR(GlobalMethod):
         count = features.shape[0] * features.shape[1]
         parts = features / count
         if self.settings["power"] != 1:
-            # The power is taken of the sum over all places; each place keeps its share of that.
-            total = parts.sum(dim=(0, 1)).clamp(min=1e-12)
-            parts = parts * total.pow(self.settings["power"] - 1)
+            # The power is taken of the sum over all places; each place keeps its share of that. A
+            # sum below zero, as networks without a last ReLU have, counts as zero.
+            total = parts.sum(dim=(0, 1))
+            factors = total.clamp(min=1e-12).pow(self.settings["power"] - 1)
+            parts = parts * factors * (total > 0)
         parts = pooling.l2_parts(parts)
         if self.final_layer is not None:
             weight, bias = self.final_layer

@@ -160,6 +160,24 @@ def test_features_are_taken_from_another_collection(photos, out, tmp_path, monke
     assert finding.find_same(method) == []
 
 
+def test_an_update_keeps_its_own_features(photos, out):
+    """Those of another collection took their place. They differ in their last bits where that was
+    indexed with another number of threads; here they differ altogether."""
+
+    class Opposite(Thumbnail):
+        def describe(self, picture, box=None):
+            return -super().describe(picture, box)
+
+    before = build(photos, out, Thumbnail())
+    donor = build(photos, out.with_name("donor"), Opposite())
+    paint(photos / "new.png", 77)
+    updated = build(photos, out, Thumbnail(), donors=[donor])
+    for name in before.names:
+        np.testing.assert_array_equal(
+            updated.features(updated.positions[name]), before.features(before.positions[name])
+        )
+
+
 def test_what_is_known_does_not_wait(photos, out):
     """Progress goes on picture by picture, and a batch holds no more than it must."""
     known = [(str(n), "digest", None) for n in range(3)]

@@ -302,7 +302,7 @@ def test_an_answer_to_a_search_holds_no_vectors(opened, exported, pictures, monk
 
 def test_an_evaluation_that_ends_early_says_so(exported, opened, pictures, monkeypatch):
     monkeypatch.setattr(stored, "MIN_SHORTLIST", 1)
-    monkeypatch.setattr(queries, "MAX_DEPTH", 5)
+    monkeypatch.setattr(queries, "MAX_HITS", 5)
     collection = labelled(pictures, exported)
     whole = runs.evaluate_index(exported, collection, Thumbnail())
     run = runs.evaluate_index(opened, collection, Thumbnail())

@@ -43,6 +43,13 @@ def test_a_network_without_whitening_at_several_scales(drawn, pool, scales):
     assert found.vectors.sum(axis=(0, 1)) == pytest.approx(method.describe(drawn(5)), abs=1e-4)
 
 
+def test_root_of_channels_below_zero(drawn):
+    """They count as zero in the descriptor, and were a million times too much in its parts."""
+    method = methods.custom("flat", Flat(), method="sir", size=160, power=0.5)
+    found = method.places(drawn(5))
+    assert found.vectors.sum(axis=(0, 1)) == pytest.approx(method.describe(drawn(5)), abs=1e-4)
+
+
 @pytest.mark.parametrize("pool", ["mac", "rmac"])
 def test_poolings_that_have_no_parts(drawn, pool):
     method = methods.custom("flat", Flat(), pooling=pool, size=160)

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attack.indexes import edited
 from PIL import Image
@@ -319,6 +320,34 @@ def test_a_picture_of_ones_own_is_followed():
     app.file_uploader(key="about-upload").upload("mine.png", b"not a picture", "image/png").run()
     assert not app.exception
     assert app.error
+
+
+def uploaded(app, name, seed):
+    """Follow a picture of one's own."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (9, 12, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize((320, 240)).save(out, "PNG")
+    app.file_uploader(key="about-upload").upload(name, out.getvalue(), "image/png").run()
+    assert not app.exception
+
+
+def test_a_picture_of_ones_own_is_not_the_one_of_the_same_name():
+    """The map marked the picture of the collection with a cross, as if that were followed."""
+    opened = index.load(TOWN / "gem-lite0")
+    app = page(part="map", map="pca")
+    uploaded(app, opened.names[0], 1)
+    for rows in drawn(app):
+        assert not any(row["query"] for row in rows)
+
+
+def test_marks_are_those_of_one_picture():
+    """The next picture of the same name had the marks of the one before, at other results."""
+    app = page(part="cnn-irwnha")
+    uploaded(app, "mine.png", 1)
+    next(one for one in app.get("button_group") if one.label == "Right").set_value([0]).run()
+    assert first(app, "again")
+    uploaded(app, "mine.png", 2)
+    assert not first(app, "again")
 
 
 def test_no_browser_is_told_where_the_pictures_are():

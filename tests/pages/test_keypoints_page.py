@@ -63,7 +63,10 @@ class Cells(OneByOne):
 
     def attention(self, picture, scale=1.0):
         x, y = np.arange(5, SIZE[0], 10.0), np.arange(5, SIZE[1], 10.0)
-        return SimpleNamespace(scores=np.outer(y, x).astype(np.float32), x=x, y=y, side=40.0)
+        return SimpleNamespace(scores=np.outer(y, x).astype(np.float32), x=x, y=y)
+
+    def field_side(self, size, box=None):
+        return 40.0
 
 
 def noise(seed):

@@ -146,7 +146,7 @@ def _map(
             "x": x,
             "y": y,
             "ring": name in nearest,
-            "query": name == query_picture.name,
+            "query": name == query_picture.own_name,
             **({"image": image} if image else {}),
         }
         for name, landmark, (x, y), image in zip(

@@ -62,7 +62,8 @@ def section(number: int, followed: FollowedQuery, opened: Index, vector: np.ndar
 def _marks(followed: FollowedQuery, names: list[str]) -> tuple[list[int], list[int]]:
     """Numbers of the results, from 0, that the visitor marks as right, and as wrong."""
     numbers = range(len(names))
-    key = f"{followed.collection.name} {followed.query_picture.name}"
+    # Not the name: the next picture of a visitor may have the same one, and other results.
+    key = f"{followed.collection.name} {followed.query_picture.key}"
     keys = f"about-right {key}", f"about-wrong {key}"
     judged = followed.judged
 

@@ -225,14 +225,11 @@ def show_receptive_fields(
     # Features have their strongest keypoint first.
     _, first_of_level = np.unique(features.scales.round(2), return_index=True)
     best = features[np.sort(first_of_level)]
-    attention = extraction.attention(
-        query_picture.source, query_picture.key, 1.0, delf.checkpoint, delf.settings
-    )
-    if attention is None:
+    picture, size = open_picture(query_picture.source, query_picture.name)
+    sides = extraction.field_sides(best, size, None, delf.checkpoint, delf.settings)
+    if sides is None:
         st.info("This checkpoint does not tell how much of the picture each keypoint sees.")
         return
-    picture, size = open_picture(query_picture.source, query_picture.name)
-    sides = attention.side / best.scales
     show_figure(
         stem,
         ("fields", query_picture.key, note, digest(best)),
