@@ -166,9 +166,10 @@ def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
 @lru_cache(maxsize=4)
 def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
     index = _load(path, version)
+    descriptors = index.arrays["descriptors"]
     if (
         index.kind != methods.XFEAT.kind
-        or index.arrays["descriptors"].shape[1] != 64
+        or (len(descriptors) and descriptors.shape[1] != 64)  # of blank pictures there are none
         # A stranger may have made it, and the time of LighterGlue grows with the square of the
         # number of keypoints.
         or np.diff(index.arrays["offsets"]).max(initial=0) > QUERY_KEYPOINTS

@@ -241,6 +241,18 @@ def test_an_index_with_more_keypoints_than_a_picture_may_have(opened, scenes, lo
         asked(copy, scenes, load, then=["geometry"])
 
 
+def test_keypoints_of_blank_pictures_alone(tmp_path, load):
+    """There is no descriptor, and so none of 64 numbers: the index was refused as another kind."""
+    (tmp_path / "blank").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (320, 256), "grey").save(tmp_path / "blank" / name)
+    blank = Collection("blank", "Blank", tmp_path / "blank", ("a.png", "b.png"))
+    opened = index.build(blank, load("sir"), tmp_path / "sir")
+    xfeat = methods.load_record(checkpoints.REGISTRY["xfeat"])
+    index.build(blank, xfeat, verifiers.candidates(opened.path)[1])
+    assert asked(opened, blank, load, "a.png", then=["geometry"]).inliers.tolist() == [0, 0]
+
+
 def test_keypoints_of_before_small_pictures_were_enlarged_are_refused(
     opened, scenes, load, tmp_path
 ):
