@@ -19,9 +19,9 @@ from retrieval.ranking import groups
 from retrieval.ranking.verification import MIN_INLIERS
 
 PER_PAGE = 10  # groups
-MAX_PICTURES = 5000  # of a collection; they take minutes
+MAX_PICTURES = 5000  # of a collection whose pictures are grouped, which takes minutes
 MAX_SHOWN = 24  # pictures of one group
-MAX_INLIERS = 60  # that the slider goes up to
+MAX_INLIERS = 60  # the end of the slider
 state = st.session_state
 
 

@@ -30,7 +30,7 @@ BAND = 4_000_000  # pixels that are converted and sent at once
 
 # Bytes of memory: a decoder takes up to 20 a pixel, the picture 4, and the copy in RGB 4 more.
 MEMORY, MEMORY_A_PIXEL, COPIES_OF_THE_FILE = 400_000_000, 32, 3
-WAITING = 10  # times its seconds of computing that a picture may take on a busy machine
+WAITING = 10  # on a busy machine, a picture may take so many times its seconds of computing
 # Exit codes of a process that took too long: see ``_at_most``.
 TOO_LONG = [-getattr(signal, name) for name in ("SIGPROF", "SIGALRM") if hasattr(signal, name)]
 

@@ -21,12 +21,12 @@ from retrieval.errors import RetrievalError
 MAX_SCANS = 32  # of a progressive JPEG, each of which touches every pixel; encoders write ten
 MAX_SEGMENTS = 10_000  # of a JPEG
 MAX_PIECES = 500_000  # strips or tiles of a TIFF: 120 megapixels in tiles of 16 × 16
-MAX_SHARED = 10  # times the length of a TIFF that its pieces have together: true ones share none
-MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Of 8 bytes Pillow can make an object of 230
+MAX_SHARED = 10  # bytes of all pieces of a TIFF for each byte of it; up to 1 where none share bytes
+MAX_EXIF = 4_000_000  # bytes; cameras write 64 kB. Pillow can make 230 bytes in memory of each 8
 MAX_BOXES = 1000  # at the top of a HEIC; true ones have three
 MAX_META = 1_000_000  # bytes that say what is in a HEIC; telephones write 10 kB
-MAX_TOUCHED = 6  # times the pixels that a HEIC may have, with its tiles and turns; true ones: 4
-MAX_DEPTH = 50  # pictures made of pictures, in a HEIC; of which true ones have two
+MAX_TOUCHED = 6  # pixels that a HEIC makes decoders compute for each pixel allowed; true ones: 4
+MAX_DEPTH = 50  # levels of pictures made of pictures, in a HEIC; true ones have two
 MAX_COPIES = 500_000_000  # bytes of metadata and colour profiles of all pictures in a HEIC
 
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF

@@ -24,10 +24,11 @@ SECONDS = 60
 
 
 def rehearse(read: Callable[[Path], Any], path: Path) -> None:
-    """Call ``read(path)`` in a process of its own, a function of a module, with limits.
+    """Call ``read(path)`` in a process of its own, whose memory and time are limited.
 
-    Memory is limited on Linux only. Raises the RetrievalError that ``read`` raises there, and one
-    where it takes more than MEMORY or SECONDS, or where no process can be started.
+    read: a function at the top level of a module. Memory is limited on Linux only.
+    Raises the RetrievalError that ``read`` raises there, and one where it takes more than MEMORY or
+    SECONDS, or where no process can be started.
     """
     name = os.fspath(path)
     process = processes.start(

@@ -30,8 +30,9 @@ T = TypeVar("T")
 SHARE = 0.8  # of the places in the queue that one client may fill, so that others find some
 LONG = 0.5  # s; a search takes 0.1 to 0.3, with a photo of 24 megapixels 1 to 2
 TURN = 0.1  # s, at least, after which work in many parts goes to the end of the queue
-LOOK, SELDOM = 0.5, 2.0  # s between two looks at the queue by a client; by one far back in it
-NEAR = 8  # places in the queue from which on looks are more seldom
+# Seconds after which a client in the queue looks for its place again: LOOK for one of the first
+# NEAR, longer further back, SELDOM at most.
+LOOK, SELDOM, NEAR = 0.5, 2.0, 8
 # Seconds without work after which freed memory goes back to the system: soon after the searches,
 # and then from time to time, as sessions that needed no search leave some too.
 PAUSES = (2.0, 60.0, 240.0)
@@ -174,7 +175,7 @@ class Workers:
         """
         future = self.submit(who, do)
         try:
-            # Called for the first time after LOOK: work that a free worker takes does not wait.
+            # ``waiting`` is first called after LOOK: work that a worker does at once does not wait.
             place = 0
             while not wait([future], min(LOOK * max(1, place / NEAR), SELDOM)).done:
                 place = self.place(who, future)

@@ -29,7 +29,8 @@ MAX_TABLE_BYTES = 4_000_000  # while Python reads JSON, everybody waits
 MIN_FREE_BYTES, MIN_FREE_SHARE = 1_500_000_000, 0.1
 FOLDER_PREFIX = "retrieval-own-"
 MAX_NAME_BYTES, MAX_SUFFIX_LENGTH = 200, 10  # file systems take 255, and a number may be added
-REFUSED_LETTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')  # by some file system
+# Letters that at least one file system refuses in a name.
+REFUSED_LETTERS = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\ud800-\udfff]')
 # Private folder → the client that brought what is in it.
 clients: WeakKeyDictionary[TemporaryDirectory, str] = WeakKeyDictionary()
 

@@ -24,13 +24,14 @@ from retrieval import files
 from retrieval.errors import RetrievalError
 
 CHUNK = 1 << 20
-SECONDS, SPEED = 5.0, 10e6  # of computing, and bytes a second that come out at least after that
+# Unpacking may take SECONDS of computing, and one more for each SPEED bytes that come out.
+SECONDS, SPEED = 5.0, 10e6
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
-MAX_LETTERS = 75_000_000  # of the names of all files and folders, each of them takes up to 4 bytes
+MAX_LETTERS = 75_000_000  # of the names of all files and folders; a letter takes up to 4 bytes
 MAX_HEADER = 1 << 16  # tarfile reads a header of any announced size at once; true ones are small
 MAX_RECORDS = 100  # in such a header; true ones have about ten
-MAX_DIGITS = 100  # in a row in such a header: until Python 3.11.10, tarfile takes their square
+MAX_DIGITS = 100  # in a row there: the time of tarfile grows with their square (to Python 3.11.10)
 
 # Suffixes of archives, which are refused in an archive.
 ARCHIVES = frozenset(

@@ -55,7 +55,8 @@ def one_line(text: str, max_length: int = 300) -> str:
 
 def plain_name(name: str) -> str:
     """A picture's name as collections have it: ./a.jpg, as ``find .`` writes it, is a.jpg."""
-    return PurePosixPath(name).as_posix() if "/" in name else name  # which takes a microsecond
+    # Most names have no folder, and a path takes a microsecond to make.
+    return PurePosixPath(name).as_posix() if "/" in name else name
 
 
 def read_credits(folder: Path) -> dict[str, Credit]:

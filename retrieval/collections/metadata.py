@@ -138,7 +138,7 @@ _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")  # 007 is a name, not a number
 _NUMBER = re.compile(
     r"-?(0|[1-9][0-9]{0,17})(\.[0-9]+)?(e(-[0-9]{1,3}|\+?[0-9]{1,2}))?", re.IGNORECASE
 )
-_MISSING = re.compile("nan|na", re.IGNORECASE)  # as NumPy and R write no number
+_MISSING = re.compile("nan|na", re.IGNORECASE)  # how NumPy and R write a missing number
 
 
 def _kind(cells: Iterable[str]) -> Callable[[str], Value]:

@@ -32,7 +32,8 @@ from retrieval.ranking import chain, verifiers
 from retrieval.ranking.search import provenance
 
 FORMAT = 1
-# Bytes of evaluation.json: ours have 4000, 300 a query, and the names of pictures.
+# Bytes that evaluation.json may have: at most MAX_RECORD, and no more than BESIDE with QUERY for
+# each query and PICTURE for each picture. Ours have 4000, 300 a query, and the names of pictures.
 MAX_RECORD, BESIDE, QUERY, PICTURE = 100_000_000, 1_000_000, 20_000, 1000
 MAX_STATED = 100_000  # characters of its provenance, which is kept and shown; ours have 1000
 MAX_STAGES = 20  # of a search, whose seconds are kept; a chain of re-rankers has at most ten

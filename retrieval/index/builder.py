@@ -27,7 +27,7 @@ from retrieval.index.journal import Journal
 from retrieval.index.layout import EXACT, Part
 from retrieval.index.target import finish, previous_at, work_folder, writing
 
-MAX_FAILED = 100_000  # pictures, where hardly any other can be read
+MAX_FAILED = 100_000  # pictures that cannot be read, where most of the others cannot, either
 
 Progress = Callable[[int, int, str], None]
 # (collection, method, names, known, max_pixels) → the result for each picture, in any order

@@ -25,11 +25,12 @@ from retrieval.methods.base import MAX_KEYPOINTS
 if TYPE_CHECKING:
     from retrieval.index.milvus import Address
 
-ENTRY = 40  # bytes of images.json that a picture takes at least
+# Bytes that a picture takes in images.json: at least ENTRY; in a file that we write, at most
+# OWN_ENTRY beside its name.
+ENTRY, OWN_ENTRY = 40, 150
 ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
 BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
 MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
-OWN_ENTRY = 150  # bytes there that a picture takes at most where we wrote it, beside its name
 MAX_SENT = 10_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
 VALUES = 8_000_000  # numbers of descriptors that are checked at a time
 

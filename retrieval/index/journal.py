@@ -21,7 +21,8 @@ from retrieval.methods.base import Features, LocalFeatures
 LONGEST = 1_000_000  # bytes of a line, and of the features of a picture; ours have up to 0.4 MB
 LINE = 3000  # bytes of a line on average, at most; ours have 250 and the name
 BESIDE = 20_000_000  # further bytes of lines, for pictures that have since been deleted
-SKIPPED = ("name", "sha256", "bytes", "reason")  # what is needed of a line
+# The keys that are kept of a line, for a picture that was left out and for one that was described.
+SKIPPED = ("name", "sha256", "bytes", "reason")
 FINISHED = ("name", "sha256", "bytes", "width", "height", "rows")
 IDENTITY = "identity.json"  # in the folder of an unfinished build: its method and settings
 

@@ -49,7 +49,7 @@ def library():
 
 @lru_cache(maxsize=16)
 def _clients(server: str, token: str, process: int) -> list[MilvusClient]:
-    """A list that ``connected`` fills with the client of a process; it is cached."""
+    """A list for the client of a process: empty at first; ``connected`` puts the client in it."""
     return []
 
 

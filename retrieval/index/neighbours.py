@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from retrieval.index.index import Index
 
 COUNT = 20  # neighbours of each picture, where there are so many
-PART = 2**22  # pictures searched at a time, times those of the index: a third of a second
-LEAST_PART = 2**17  # numbers in the vectors searched with: with fewer FAISS is ten times slower
-LOCAL_PART = 4  # pictures searched at a time, with keypoints
+# So many pairs of pictures are compared at a time, which takes a third of a second; but no fewer
+# pictures than have LEAST_PART numbers: FAISS is ten times slower with fewer. DELF: LOCAL_PART.
+PART, LEAST_PART = 2**22, 2**17
+LOCAL_PART = 4  # pictures
 SAMPLE = 64  # pictures for ``nearest_sample``
 FILE = "neighbours.npz"
 

@@ -108,5 +108,6 @@ def former_folders(path: Path) -> list[Path]:
     """Folders to which ``replace_folder`` has moved the index at ``path``, between its renames."""
     try:
         return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
-    except FileNotFoundError:  # one was renamed or deleted meanwhile
+    except FileNotFoundError:
+        # A folder was renamed or deleted during the look: an index is being replaced just now.
         return [path]

@@ -24,7 +24,7 @@ from retrieval.index.store_description import Description, describe
 
 PAUSE = 60.0  # s after which a store is asked again
 
-# When a store was first met or last asked, and the folder that it then had.
+# For each store: when it was last asked (on the clock of ``time.monotonic``), and its answer.
 _asked: dict[Address, tuple[float, Future[Path] | None]] = {}
 _asking = threading.Lock()
 _writing = threading.Lock()

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 MAX_SCALES = 16  # the papers have up to seven
 MAX_PIXELS = 4096**2  # of a picture at all scales; DELF's seven scales at 1024 pixels have half
-# Their first layers give 64 numbers a pixel, or a quarter of that; three scales of 1024 have 3.7 M.
+# Less for these networks, whose first layers take the most memory: VGG gives 64 numbers for each
+# pixel, ResNet a quarter of that. Three scales at 1024 pixels have 3.7 million.
 MAX_PIXELS_OF = {"vgg": 2048**2, "resnet": 2 * 2048**2}
 MAX_OUTPUTS = 4096  # numbers that a layer behind the trunk gives; the papers' have up to 2048
 MIN_INPUT = 32  # pixels of the shorter side of a network's input: networks of stride 32 need some

@@ -32,7 +32,8 @@ SHORTLIST = 100  # pictures whose geometry is verified
 # the three scales of CNN-IRwNHA at 1024 pixels have 3.7 million.
 QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
-QUICK_SECONDS = 2.0  # a method, as a network of the owner, that never took less goes there too
+# Searches go there too with a method that never took less: a network that the owner registered.
+QUICK_SECONDS = 2.0
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
 
 

@@ -21,7 +21,7 @@ from retrieval.collections.ground_truth_files import MAX_BYTES
 from retrieval.errors import RetrievalError
 
 NO_LANDMARK = -1  # for a picture that shows no landmark
-HELD_OUT_ONE_IN = 7  # landmarks
+HELD_OUT_ONE_IN = 7  # one landmark in seven is held out for validation
 MIN_HELD_OUT_PICTURES = 8  # of a landmark; one with fewer is not used for validation
 MIN_PICTURES = 20  # of a collection
 

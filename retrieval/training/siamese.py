@@ -85,7 +85,8 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Descriptors (B, C) of unit length, of inputs (B, 3, H, W)."""
-        # GeM: over the places of the map, (mean of xᵖ)^(1/p).
+        # GeM: (mean of xᵖ over the map)^(1/p). To ``pooling.gem`` one p is a plain number, of which
+        # nothing can be learned.
         x = self.features(x).float().clamp(min=pooling.EPS).pow(self.p).mean(dim=(-2, -1))
         return pooling.l2(x.pow(1 / self.p))
 

@@ -144,11 +144,11 @@ def command_text(collection: Collection, labelled_runs: Iterable[LabelledRun]) -
     return f" `{command}` measures the first row again."
 
 
-def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:
+def offer_evaluation(collection: Collection, missing: NotEvaluated) -> None:
     """Say that an index was not evaluated, and draw a button that does it where it is possible."""
-    label = plain(index.label)
-    if index.problem:
-        st.warning(index.problem, icon=":material/warning:")
+    label = plain(missing.label)
+    if missing.problem:
+        st.warning(missing.problem, icon=":material/warning:")
     elif not collection.has_pictures:
         st.info(
             f"{label} was not evaluated, because the pictures of its queries are not on this "
@@ -156,9 +156,9 @@ def offer_evaluation(collection: Collection, index: NotEvaluated) -> None:
         )
     else:
         st.info(f"The {label} index was not evaluated yet.")
-    if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{index.path.name}"):
+    if not collection.has_pictures or not st.button("Evaluate now", key=f"run-{missing.path.name}"):
         return
-    indexing.evaluate(collection, index.label, index.path)
+    indexing.evaluate(collection, missing.label, missing.path)
     st.rerun()
 
 

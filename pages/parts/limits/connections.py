@@ -23,8 +23,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from pages.parts.limits.allowances import OfClients
 from retrieval import hosts, request_limits
 
-MAX_AWAY = 4096  # sessions that may come back, for the two minutes in which each of them may
-GRACE = 1.0  # s after those minutes
+MAX_AWAY = 4096  # sessions without a connection: each is kept for two minutes, and may come back
+GRACE = 1.0  # s after those minutes, when the session is deleted
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
 MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
 MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # frames of messages of one client, at once and then

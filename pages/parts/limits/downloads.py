@@ -15,8 +15,8 @@ from streamlit.web.server.starlette.starlette_gzip_middleware import SelectiveGZ
 
 from pages.parts.limits.allowances import client_of
 
-KEPT = 60.0  # s in which a browser begins to fetch a file
-MAX_KEPT = 128 << 20  # bytes of all these files; beyond them the oldest go
+KEPT = 60.0  # s that a file waits for the browser to fetch it
+MAX_KEPT = 128 << 20  # bytes of all files that wait; when they are more, the oldest are deleted
 MAX_SHOWN = 512 << 20  # bytes of the pictures of all pages
 
 original_mark = MediaFileMetadata.mark_for_delete

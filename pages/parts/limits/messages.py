@@ -14,12 +14,12 @@ from pages.parts.limits import runs
 from pages.parts.limits.allowances import OfClients, client_of
 
 MAX_PARTS = 100_000  # of one message: each of 10,000 uploaded files takes eight
-MAX_PARTS_OF_CLIENT, PARTS_A_SECOND = 400_000, 40_000  # at once, and then
+MAX_PARTS_OF_CLIENT, PARTS_A_SECOND = 400_000, 40_000  # at once, and each second after that
 MAX_FILES = 10_000  # that one message may announce; whoever has more brings a zip
 MAX_VALUES = 64_000  # bytes of the values of a page, without those of its uploads
 BYTES_OF_UPLOAD = 1000  # in a message: its name and addresses
 MAX_WIDGETS = 1000  # of a page: Streamlit looks at all of them for each value of its session
-MAX_DOWNLOADS = 8  # and parts of tables, that are made for one session at a time
+MAX_DOWNLOADS = 8  # files, and parts of tables, that are made for one session at the same time
 
 # What Streamlit does at "clear the caches" and "tell me the state of the repository".
 HANDLERS = ("_handle_clear_cache_request", "_handle_git_information_request")

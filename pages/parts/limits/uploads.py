@@ -18,7 +18,8 @@ from pages.parts.limits.messages import MAX_FILES
 
 MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 MAX_OF_CLIENT = 1536 << 20  # of all sessions of a client, so that others can bring something too
-DECODE = "_user_safe_decode"  # of Starlette: reads a form in the character set that it names
+# The function of Starlette that decodes a form with the character set that the form names.
+DECODE = "_user_safe_decode"
 
 original_add = MemoryUploadedFileManager.add_file
 original_read = UploadFile.read

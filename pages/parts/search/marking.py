@@ -15,7 +15,7 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.methods import METHODS
 
-MAX_FILE_QUERIES = 200  # of a file; a command scores more without keeping others waiting
+MAX_FILE_QUERIES = 200  # of a file; a command scores more, and keeps no visitor waiting
 MAX_FILE_MEGABYTES = 4  # of a file, which takes up to thirty times as much in memory
 MARKS = (judgements.RIGHT, judgements.WRONG, judgements.LEFT_OUT)
 state = st.session_state
