@@ -1,9 +1,10 @@
-"""A server that has Oxford's archive."""
+"""A server that has Oxford's archive, and one that answers as Wikimedia Commons does."""
 
 import pickle
 from dataclasses import replace
 
 import pytest
+from commons_site import serving
 from file_server import Server, gnd, tgz
 
 from retrieval.collections import downloads, transfer
@@ -34,3 +35,18 @@ def roxford(server, monkeypatch):
     )
     monkeypatch.setitem(downloads.SOURCES, "roxford5k", source)
     return truth
+
+
+@pytest.fixture
+def site(monkeypatch):
+    with serving(monkeypatch) as site:
+        yield site
+
+
+@pytest.fixture
+def two(site):
+    """Twelve files in each of two categories."""
+    for category in ("Tower", "Bridge"):
+        for _ in range(12):
+            site.add(category)
+    return site
