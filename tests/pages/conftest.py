@@ -1,11 +1,14 @@
-"""What all tests of pages need, and a small collection for those of the search page."""
+"""What all tests of pages need, and small collections for those of search and evaluation."""
 
 import dataclasses
 import functools
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from evaluation_app import NAMES, QUERIES, RANKS, Grey
+from PIL import Image
 from search_app import BLUE, GREEN, RED, Colours, picture
 from streamlit.components.v2 import manifest_scanner
 
@@ -13,6 +16,7 @@ from pages.parts import loaders, own_pictures
 from pages.parts.cache import Cache
 from retrieval import index, methods
 from retrieval.collections import collection as collections
+from retrieval.evaluation import runs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,6 +97,34 @@ def little(stand_in, colours_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(index, "find", lambda name: found)
     monkeypatch.setattr(index, "find_all", lambda name: list(found.items()))
     return SimpleNamespace(collection=opened, indexes=found)
+
+
+@pytest.fixture
+def evaluated(tmp_path, monkeypatch):
+    """A collection with an evaluated index for two of the three methods is installed."""
+    folder = tmp_path / "little"
+    folder.mkdir()
+    for n, name in enumerate((*NAMES, "q0.png", "q1.png", "q2.png")):
+        Image.new("RGB", (40, 30), (20 * n, 90, 255 - 20 * n)).save(folder / name)
+    (folder / "ground_truth.json").write_text(json.dumps({"database": NAMES, "queries": QUERIES}))
+    opened = dataclasses.replace(
+        collections.open_collection(folder), name="little", title="Little collection"
+    )
+    made = SimpleNamespace(collection=opened, indexes=[], built={})
+    for name, ranks in RANKS.items():
+        built = index.build(opened, Grey(name), tmp_path / "indexes" / name)
+        runs.record_run(built, opened, ranks, {"search": np.full(3, 0.01)})
+        made.built[name] = built
+        made.indexes.append((name, built.path))
+    for cached in (loaders._method, loaders._index, loaders._run):
+        cached.clear()
+    monkeypatch.setattr(loaders, "CACHE", Cache(1 << 27))
+    monkeypatch.setattr(methods, "load_record", lambda record, **_: Grey(record.method))
+    monkeypatch.setattr(loaders, "collection_titles", lambda: {"little": "Little collection"})
+    monkeypatch.setattr(loaders, "collection", lambda name: made.collection)
+    monkeypatch.setattr(index, "find_all", lambda name: made.indexes)
+    monkeypatch.setattr(index, "find", lambda name: dict(made.indexes))
+    return made
 
 
 @pytest.fixture
