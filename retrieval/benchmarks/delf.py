@@ -51,7 +51,6 @@ def run(
         raise RetrievalError(f"{index.path} is not a DELF index.")
     collection = finding.collection_of(index, named)
     method = methods.for_index(index)
-    index.check_method(method)
     queries = collection.queries[:: max(1, len(collection.queries) // QUERIES)][:QUERIES]
     if not queries or not collection.protocols:
         raise RetrievalError(f"{collection.title} has no labelled queries to compare with.")

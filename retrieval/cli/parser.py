@@ -40,10 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RetrievalError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1
-    except PermissionError as error:  # any look at a path in a folder of somebody else
-        where = error.filename or "A file or folder"
-        print(printable(f"error: {where} cannot be used: {error.strerror}."), file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         kept = " What is finished is kept: the same command goes on."
         print("Stopped." + (kept if args.resumed else ""), file=sys.stderr)
@@ -51,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # … | head
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # Any look at a path that is too long, or on a disk or in a folder of somebody else that
+        # cannot be read.
+        where, reason = error.filename or "A file or folder", error.strerror or error
+        print(printable(f"error: {where} cannot be used: {reason}."), file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -174,11 +174,14 @@ def for_index(index, checkpoint: str | Path | None = None) -> Method:
 
     The index may be a stranger's, so the checkpoint that it names is looked up among the registered
     ones and never opened as a path. checkpoint: the user's own file, where it was made with one.
-    Raises RetrievalError, before any weights are loaded, where they are not those of the index.
+    Raises RetrievalError, before any weights are loaded, where they are not those of the index, and
+    where its settings are of an earlier version: a query would be described in another way.
     """
     if checkpoint is None:
         record = checkpoints.registered(index.method, index.checkpoint)
     else:
         record = checkpoints.find(index.method, checkpoint)
     index.check_checkpoint(record)
-    return load_record(record, **index.settings)
+    method = load_record(record, **index.settings)
+    index.check_method(method)
+    return method

@@ -8,7 +8,8 @@ them. A picture that it lacks is described when it is needed, and its features a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,6 +31,19 @@ MISSING = (
 )
 KEYPOINTS = "keypoints"  # the name of this work for ``workers.move_to_slow_workers``
 CACHED_PICTURES = 4000  # described on demand: 0.15 GB of memory at most
+
+
+class FeaturesError(RetrievalError):
+    """Local features that lie beside an index cannot be used, which is for its owner to mend."""
+
+
+@contextmanager
+def _for_owner() -> Iterator[None]:
+    """Turn each RetrievalError about an index that lies beside another into a FeaturesError."""
+    try:
+        yield
+    except RetrievalError as error:
+        raise FeaturesError(str(error)) from error
 
 
 def candidates(path: Path) -> list[Path]:
@@ -59,6 +73,7 @@ def method_of(index: Index) -> Method:
 
 
 @lru_cache(maxsize=2)
+@_for_owner()
 def _method(path: Path, version: Version) -> Method:
     return methods.for_index(_load(path, version))
 
@@ -164,6 +179,7 @@ def _keypoints_beside(path: Path) -> tuple[Index, dict[str, int]] | None:
 
 
 @lru_cache(maxsize=4)
+@_for_owner()
 def _keypoints(path: Path, version: Version) -> tuple[Index, dict[str, int]]:
     index = _load(path, version)
     descriptors = index.arrays["descriptors"]
@@ -195,5 +211,6 @@ def delf_beside(path: Path) -> Index | None:
 
 
 @lru_cache(maxsize=8)
+@_for_owner()
 def _load(path: Path, version: Version) -> Index:
     return loading.load(path)

@@ -23,12 +23,13 @@ from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect
 
-from retrieval import cookies, request_limits
+from retrieval import cookies, images, request_limits
 from retrieval.collections import collection as collections
 from retrieval.collections.credits import one_line
 from retrieval.errors import RetrievalError
 from retrieval.index import finding
 from retrieval.index.milvus import AwayError, StoreError
+from retrieval.ranking.verifiers import FeaturesError
 from retrieval.server import api, catalogue, guard, report_client
 from retrieval.workers import Busy
 
@@ -70,7 +71,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
     """The command ``serve``: answer until the process is stopped.
 
     Raises RetrievalError where the service would be open without a token, where a store or the
-    collection is not here, and where the address cannot be used.
+    collection is not here, and where the address or a setting cannot be used.
     """
     import uvicorn
 
@@ -81,6 +82,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
         )
     if port > 65535:
         raise RetrievalError("A port is a number from 1 to 65535.")
+    images.visitors_limit()  # raises for a wrong setting, which a client would see first
     errors: list[RetrievalError] = []
     stores = finding.in_stores(errors, patience=60.0)
     if errors:
@@ -135,10 +137,14 @@ def _add_error_handlers(app: FastAPI) -> None:
         return JSONResponse({"detail": _without_locations(error)}, 422)
 
     @app.exception_handler(StoreError)
-    def in_store(request: Request, error: StoreError) -> JSONResponse:
-        # Where it is, is for the owner to know, and the server's own words.
+    @app.exception_handler(FeaturesError)
+    def for_owner(request: Request, error: StoreError | FeaturesError) -> JSONResponse:
+        # Where it is, is for the owner to know, and a store's own words.
         catalogue.log.error("%s", one_line(str(error), 500))
-        text = "The store of this index has a fault; its owner finds the reason in the log."
+        subject = "The store of this index has a fault"
+        if isinstance(error, FeaturesError):
+            subject = "The local features beside this index cannot be used"
+        text = f"{subject}; its owner finds the reason in the log."
         if isinstance(error, AwayError):
             text = "The store of this index is away; try again later."
         return JSONResponse({"detail": text}, 503)

@@ -82,9 +82,9 @@ def _reported(subject: str) -> Iterator[None]:
     try:
         yield
     except (RetrievalError, OSError) as error:
-        log.error("%s cannot be opened: %s", subject, one_line(str(error), 500))
+        log.error("%s cannot be used: %s", subject, one_line(str(error), 500))
         raise HTTPException(
-            503, f"{subject} is damaged; its owner finds the reason in the log."
+            503, f"{subject} cannot be used; its owner finds the reason in the log."
         ) from error
 
 
@@ -106,7 +106,8 @@ def ready_index(name: str) -> Index:
     A search that had to load them itself would be moved to the slow workers.
     """
     index = open_index(name)
-    _method(index.path, loading.version_of(index.path))
+    with _reported(f"The index {name}"):  # perhaps of an earlier version, or of an owner's network
+        _method(index.path, loading.version_of(index.path))
     collection(index.path.parent.name)
     return index
 

@@ -327,15 +327,17 @@ def test_stopped_while_modules_are_loaded():
     assert (run.returncode, run.stderr) == (130, "Stopped.\n")
 
 
-def test_a_folder_of_somebody_else(refused, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOTCONN, errno.ENAMETOOLONG])
+def test_a_folder_in_which_nothing_can_be_looked_at(refused, tmp_path, monkeypatch, number):
+    """Of somebody else, or of a disk or a network that is gone, or with a name that is too long."""
     other, stat = tmp_path / "other", os.stat
 
-    def without_rights(path, *args, **options):
+    def failing(path, *args, **options):
         if isinstance(path, Path) and path.parent == other:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            raise OSError(number, os.strerror(number), str(path))
         return stat(path, *args, **options)
 
-    monkeypatch.setattr(os, "stat", without_rights)
-    sentence = "/other/{} cannot be used: Permission denied"
+    monkeypatch.setattr(os, "stat", failing)
+    sentence = f"/other/{{}} cannot be used: {os.strerror(number)}"
     refused(sentence.format("a"), "index", "town", "--method", "sir", "--out", other / "a")
     refused(sentence.format("b"), "evaluate", "--ranks", other / "b", "--collection", "town")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attack.indexes import forge
+from attack.indexes import edited, forge
 from PIL import Image
 
 from retrieval import images, index, methods, workers
@@ -188,6 +188,17 @@ def test_delf_features_for_another_index(scenes, load, tmp_path):
         )  # fmt: skip
         assert found.inliers[place] == (map_.count if map_.count >= geometry.NOISE_FLOOR else 0)
     assert found.names[1] == "d.png"
+
+
+def test_a_delf_index_with_the_settings_of_an_earlier_version(scenes, load, tmp_path):
+    """The query was enlarged and the pictures of the index were not: fewer inliers, not a word."""
+    built = index.build(scenes, load("sir"), tmp_path / "sir")
+    delf = load("delf")
+    earlier = methods.load("delf", **{**delf.settings, "enlarge": False})
+    path = index.build(scenes, earlier, tmp_path / "delf").path
+    edited(path, lambda manifest: manifest["settings"].__delitem__("enlarge"))
+    with pytest.raises(verifiers.FeaturesError, match="was made with enlarge False"):
+        asked(built, scenes, load, then=["geometry-delf"])
 
 
 def test_geometry_after_the_search_of_delf(scenes, load, tmp_path):

@@ -17,6 +17,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import requests
+from attack.indexes import edited
 from fastapi import HTTPException, Request
 from PIL import Image
 
@@ -282,7 +283,7 @@ def test_a_damaged_index_is_explained(client, precomputed):
         answer = client.get(f"/indexes/{DELF}/search", params={"name": "a.png"})
         assert answer.status_code == 503
         assert answer.json() == {
-            "detail": f"The index {DELF} is damaged; its owner finds the reason in the log."
+            "detail": f"The index {DELF} cannot be used; its owner finds the reason in the log."
         }
         # The others are still listed.
         assert [one["id"] for one in client.get("/indexes").json()] == [GEM]
@@ -290,11 +291,52 @@ def test_a_damaged_index_is_explained(client, precomputed):
         file.write_bytes(whole)
 
 
+def test_local_features_beside_an_index_that_are_damaged(client, precomputed, caplog):
+    """A client was told to delete a folder (422), and its owner nothing."""
+    file, asked = precomputed / DELF / "scores.npy", {"name": "a.png", "then": "geometry-delf"}
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-4])
+        (precomputed / DELF / "manifest.json").touch()
+        answer = client.get(f"/indexes/{GEM}/search", params=asked)
+    finally:
+        file.write_bytes(whole)
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "detail": "The local features beside this index cannot be used; its owner finds the reason "
+        "in the log."
+    }
+    assert "it was cut off or edited" in caplog.text
+    assert client.get(f"/indexes/{GEM}/search", params=asked).status_code == 200
+
+
+def test_an_index_with_the_settings_of_an_earlier_version(client, precomputed, caplog):
+    """As above: it says what its owner has to do, and a client cannot do it."""
+    path = precomputed / GEM / "manifest.json"
+    whole = path.read_text()
+    try:
+        edited(path.parent, lambda manifest: manifest["settings"].__delitem__("enlarge"))
+        answer = client.get(f"/indexes/{GEM}/search", params={"name": "a.png"})
+    finally:
+        path.write_text(whole)
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith(f"The index {GEM} cannot be used; its owner")
+    assert "was made with enlarge" in caplog.text
+
+
 def test_the_command_starts_the_service(monkeypatch):
     asked = []
     monkeypatch.setattr("uvicorn.run", lambda app, **where: asked.append(where))
     assert cli.main(["serve", "--port", "8123"]) == 0
     assert (asked[0]["host"], asked[0]["port"]) == ("127.0.0.1", 8123)
+
+
+def test_a_wrong_setting_is_told_at_the_start(monkeypatch, capsys):
+    """Each client that sent a picture was told (422), and the owner was not."""
+    monkeypatch.setenv(images.MEGAPIXELS, "many")
+    monkeypatch.setattr("uvicorn.run", Mock())
+    assert cli.main(["serve"]) == 1
+    assert "RETRIEVAL_MEGAPIXELS is a whole number from 1 to 999" in capsys.readouterr().err
 
 
 def test_starting_imports_no_deep_learning():
