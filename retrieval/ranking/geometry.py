@@ -63,6 +63,14 @@ def mutual_matches(a: np.ndarray, b: np.ndarray, min_similarity: float = 0.0) ->
     return np.stack([rows[mutual], nearest[rows[mutual]]], axis=1)
 
 
+def similarities(a: LocalFeatures, b: LocalFeatures, matches: np.ndarray) -> np.ndarray:
+    """Cosine of the descriptors of each match: (K,) float32. matches: (K, 2), rows of a and b."""
+    if not len(matches):  # an index without any keypoint has descriptors without a width
+        return np.empty(0, np.float32)
+    rows_a, rows_b = matches.T
+    return (a.descriptors[rows_a] * b.descriptors[rows_b]).sum(axis=1)
+
+
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each row of a (N, d), its nearest row of b (M, d) by inner product.
 

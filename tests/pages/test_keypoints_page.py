@@ -345,6 +345,15 @@ def test_blank_and_identical_pictures(little, link, said):
     assert said in text(start(view="pair", **link))
 
 
+def test_a_collection_of_blank_pictures(little, monkeypatch, tmp_path):
+    """The descriptors of such an index have no width, those of the query have one."""
+    blank = dataclasses.replace(little.collection, names=("sky.png",), queries=())
+    little.indexes["delf"] = tmp_path / "blank"
+    index.build(blank, little.method, little.indexes["delf"])
+    monkeypatch.setattr(loaders, "collection", lambda name: blank)
+    assert "DELF finds no keypoint" in text(start(view="pair"))
+
+
 def test_without_an_index_two_pictures_are_still_compared(little):
     little.indexes.clear()
     app = start(view="pair", query="ask.png", result="noise_1.png")

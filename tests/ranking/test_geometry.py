@@ -202,7 +202,11 @@ def test_matches_of_nothing():
     for a, b in ((0, 5), (5, 0), (0, 0)):
         assert geometry.mutual_matches(unit(a), unit(b)).shape == (0, 2)
     # An index of blank pictures only has descriptors without a width.
-    assert geometry.mutual_matches(unit(5), np.empty((0, 0), np.float32)).shape == (0, 2)
+    without = np.empty((0, 0), np.float32)
+    matches = geometry.mutual_matches(unit(5), without)
+    assert matches.shape == (0, 2)
+    sides = local(points(5), unit(5)), local(points(0), without)
+    assert geometry.similarities(*sides, matches).shape == (0,)
 
 
 def test_duplicates_match_once():
@@ -218,6 +222,7 @@ def test_two_pictures():
     pairs, found = geometry.verify_features(a, b, (800, 600), 0.5, 0.01)
     assert len(pairs) == 50
     assert (order[pairs[:, 1]] == pairs[:, 0]).all()
+    np.testing.assert_allclose(geometry.similarities(a, b, pairs), 1, atol=1e-6)
     assert found.count == 50
     empty = local(np.empty((0, 2)), np.empty((0, 16)))
     for one, two in ((a, empty), (empty, a), (empty, empty)):

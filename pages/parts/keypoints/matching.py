@@ -110,7 +110,7 @@ def match_pictures(matcher_name: str, extractor: Extractor, pair: Pair) -> Compa
     return Comparison(
         (len(a), len(b)),
         (a.keypoints[rows_a], b.keypoints[rows_b]),
-        (a.descriptors[rows_a] * b.descriptors[rows_b]).sum(axis=1),
+        geometry.similarities(a, b, matches),
         verified,
     )
 

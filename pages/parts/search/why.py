@@ -300,6 +300,6 @@ def _lines(
     first, second = pairs.T
     return compare.Lines(
         (a.keypoints[first], b.keypoints[second]),
-        (a.descriptors[first] * b.descriptors[second]).sum(axis=1),
+        geometry.similarities(a, b, pairs),
         verified.inliers,
     )
