@@ -15,6 +15,7 @@ from pages.parts.limits import runs
 from retrieval import hosts, methods, threads
 from retrieval.collections import Collection
 from retrieval.index import describing
+from retrieval.ranking import search
 from retrieval.workers import Workers
 
 T = TypeVar("T")
@@ -90,11 +91,13 @@ def describe_in_turns(
 ) -> Iterator[describing.Described]:
     """``describing.describe`` for a build: each batch waits for its turn among searches of others.
 
-    It is read in its turn too, so that those who wait hold no pictures.
+    It is read in its turn too, so that those who wait hold no pictures. Searches do not wait
+    for a method that takes long.
     """
     who = client()
 
     def described(batch: Sequence[str]) -> list[describing.Described]:
+        search.leave_to_slow_workers(method)
         # A whole list, as slow workers may have to begin the batch again.
         return list(describing.describe(collection, method, batch, known, max_pixels))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -14,7 +15,7 @@ from PIL import Image
 
 from retrieval import images
 from retrieval.index import layout
-from retrieval.methods.base import Features
+from retrieval.methods.base import Features, note_seconds
 
 
 class Described(NamedTuple):
@@ -52,7 +53,10 @@ def describe(
     """Describe these pictures of a collection one after another, in batches of the method."""
     for batch in _batches(_pictures(collection, names, known, max_pixels), method.batch):
         pictures = [picture for *_, picture in batch if isinstance(picture, Image.Image)]
+        started = time.perf_counter()
         features = iter(method.describe_batch(pictures))
+        if pictures:
+            note_seconds(method, (time.perf_counter() - started) / len(pictures))
         for name, digest, picture in batch:
             if isinstance(picture, Image.Image):
                 yield Described(name, digest, picture.size, next(features))

@@ -73,6 +73,13 @@ def as_vector(features: Features) -> np.ndarray:
     return features
 
 
+def note_seconds(method: Method, seconds: float) -> None:
+    """Keep the least time that a picture took: on a busy machine each method takes long from time
+    to time. ``ranking.search`` leaves methods that always take long to slow workers.
+    """
+    method.seconds = min(method.seconds or seconds, seconds)
+
+
 class Method(ABC):
     """A method that describes pictures by features. Subclasses write ``__init__`` and ``describe``.
 
@@ -86,7 +93,7 @@ class Method(ABC):
     kind: ClassVar[str]  # 'global', 'local' or 'keypoints', see index.layout
     defaults: ClassVar[dict[str, Any]]
     pixels: float = 0  # of a square picture at all scales
-    seconds: float = 0  # that the quickest query took so far; see ``ranking.search``
+    seconds: float = 0  # that the quickest picture took so far, see ``note_seconds``
     batch: int = 1  # pictures that ``describe_batch`` is best given together
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, **settings: Any):

@@ -18,7 +18,14 @@ from retrieval.collections.metadata_filter import matching
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index
-from retrieval.methods.base import Features, LocalFeatures, Method, as_local, as_vector
+from retrieval.methods.base import (
+    Features,
+    LocalFeatures,
+    Method,
+    as_local,
+    as_vector,
+    note_seconds,
+)
 from retrieval.networks import checkpoints
 from retrieval.ranking import chain, confidence, geometry
 from retrieval.ranking.ranking import MAX_FRACTION, Query, Ranking
@@ -81,9 +88,7 @@ def describe_query(method: Method, picture: Image.Image, box: Box | None) -> Fea
     leave_to_slow_workers(method)
     started = time.perf_counter()
     features = method.describe(picture, box)
-    seconds = time.perf_counter() - started
-    # The least: on a busy machine each method takes long from time to time.
-    method.seconds = min(method.seconds or seconds, seconds)
+    note_seconds(method, time.perf_counter() - started)
     return features
 
 

@@ -18,7 +18,7 @@ from retrieval.index import describing
 from retrieval.methods.xfeat import XFeat
 from retrieval.networks import checkpoints
 from retrieval.ranking import search, verifiers
-from retrieval.workers import Workers
+from retrieval.workers import Workers, in_slow_workers
 
 
 def test_the_time_of_an_answer_has_the_network_in_it(little, monkeypatch):
@@ -155,6 +155,23 @@ def test_pictures_of_a_build_that_take_long_are_read_apart(little, monkeypatch):
         (name, images.read(little.collection.path(name)).size) for name in names
     ]
     assert workers.slow._threads
+
+
+def test_a_build_with_a_network_that_takes_long_is_done_apart(little, monkeypatch):
+    """Beside two visitors whose pictures a network of 10 s described, others waited 10 to 14 s."""
+    monkeypatch.setattr(turns, "WORKERS", Workers(1, 10, slow=Workers(1, 10)))
+    monkeypatch.setattr(turns, "client", lambda: "me")
+    monkeypatch.setattr(images, "QUICK_SECONDS", 60)
+    monkeypatch.setattr(images, "_took_long", [])  # the test above has put these pictures there
+    monkeypatch.setattr(search, "QUICK_SECONDS", 0)
+    method, apart = Colours("sir"), []
+    describe = method.describe
+    monkeypatch.setattr(
+        method, "describe", lambda picture: apart.append(in_slow_workers()) or describe(picture)
+    )
+    known, names = describing.Known({}, []), list(little.collection.names[:3])
+    assert list(turns.describe_in_turns(little.collection, method, names, known, images.MAX_PIXELS))
+    assert apart == [False, True, True]  # the first one tells how long it takes
 
 
 def test_a_picture_that_is_described_at_many_pixels_is_searched_with_apart(little, monkeypatch):
