@@ -64,6 +64,13 @@ def test_its_scores_are_those_of_the_embedded_indexes(saved):
         assert rows[path.parent.name][3:6] == scores
 
 
+def test_re_ranking_is_shown_with_a_query_that_it_improves(saved):
+    """With new networks its example had become one of the five queries whose AP falls."""
+    [table] = [printed(cell) for cell in code_of(saved) if "Diffusion" in printed(cell)]
+    search, geometry, diffusion = (float(line.split()[2]) for line in table.splitlines()[1:])
+    assert search < geometry < diffusion
+
+
 def test_it_runs_from_top_to_bottom(saved):
     fresh = nbformat.from_dict(saved)
     client = NotebookClient(

@@ -29,7 +29,7 @@ def opened(method, place, **link):
     [card] = [one for one in app.button if one.key == f"open-{method}-{place}"]
     card.click().run()
     assert not app.exception, app.exception
-    return " ".join(one.value for one in app.markdown)
+    return " ".join(one.value for one in [*app.markdown, *app.caption])
 
 
 def test_how_many_pairs_with_such_a_score_show_one_landmark():
@@ -86,6 +86,19 @@ def test_what_geometry_saw_is_what_the_re_ranker_counted(reranker):
     counted = re.search(r"\*\*1\*\* · SIR · (\d+) inliers", said).group(1)
     assert f"**{counted} of " in said[said.index("What geometry saw") :]
     assert ("LighterGlue matches them" in said) == (reranker != "geometry")
+
+
+@pytest.mark.parametrize("place", range(0, 12, 3))
+def test_what_re_rankers_did_to_a_result(place):
+    """Beside a picture that diffusion moved up stood only that its cosine says little."""
+    said = opened("cnn-irwnha", place, then="geometry,diffusion")
+    moved = re.search(rf"Rank \*\*{place + 1}\*\* · CNN-IRwNHA · [^·]+ · (▲|▼) (\d+) ·", said)
+    if moved:
+        first = place + 1 + (int(moved[2]) if moved[1] == "▲" else -int(moved[2]))
+        assert f"The search alone put it at rank {first}," in said
+        assert f"Re-ranking then put it at rank {place + 1}." in said
+    else:
+        assert f"Re-ranking left it at rank {place + 1}." in said
 
 
 def show_inliers_of_own_pictures():

@@ -39,6 +39,7 @@ def show_result(search: Search) -> None:
         with st.container(horizontal=True, width="content", wrap=False):
             _step("Previous", ":material/chevron_left:", n - 1, len(ranking))
             _step("Next", ":material/chevron_right:", n + 1, len(ranking))
+    reranking.show_history(ranking, n)
     query_column, result_column = st.columns(2)
     with query_column:
         cards.credit_line(query_picture.credit, f"Query: {plain(query_picture.name)}")

@@ -63,13 +63,36 @@ def show_summary(ranking: Ranking) -> None:
     if ranking.before:
         st.caption(
             f"Re-ranked by {chain.title(chosen_chain())}. ▲ and ▼: how many places a picture "
-            "moved.  \n"
-            + "  \n".join(
-                f"{RERANKERS[stage.stage].title}: {RERANKERS[stage.stage].summary}"
-                for stage in ranking.stages[1:]
-            )
+            f"moved.  \n{_stages(ranking)}"
         )
     show_notes(ranking)
+
+
+def _stages(ranking: Ranking) -> str:
+    """A line for each re-ranker that ran: what it looks at."""
+    return "  \n".join(
+        f"{RERANKERS[stage.stage].title}: {RERANKERS[stage.stage].summary}"
+        for stage in ranking.stages[1:]
+    )
+
+
+def show_history(ranking: Ranking, rank: int) -> None:
+    """Say what the re-rankers did to the picture at a rank (from 0); nothing where none ran.
+
+    Else a picture that they moved stands beside a cosine, or inliers, that do not explain its rank.
+    """
+    if not ranking.before:
+        return
+    first = rank + int(ranking.moved[rank])
+    st.caption(
+        (
+            f"Re-ranking left it at rank {rank + 1}."
+            if first == rank
+            else f"The search alone put it at rank {first + 1}, for the reason shown first. "
+            f"Re-ranking then put it at rank {rank + 1}."
+        )
+        + f"  \n{_stages(ranking)}"
+    )
 
 
 def show_notes(ranking: Ranking) -> None:

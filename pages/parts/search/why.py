@@ -77,19 +77,19 @@ def _show_places(
         jpegs,
         sizes,
         (first, second),
-        f"Yellow places raise the score, blue ones lower it; all add up to {score:.3f}. Click a "
+        f"Yellow places raise the cosine, blue ones lower it; all add up to {score:.3f}. Click a "
         "place, or go there with the arrow keys, to see where the other picture is like it.",
         f"heat-{other.key}",
     )
     title = METHODS[opened.method].title
     if opened.method == "sir":
         st.caption(
-            f"{title} averages its features over all places, so each place has a part in the score."
+            f"{title} averages its features over all places, so each has a part in the cosine."
         )
     else:
         st.caption(
             f"{title} takes a mean of its features over all places in which the strong ones count "
-            "more (GeM), so each place has a part in the score."
+            "more (GeM), so each has a part in the cosine."
         )
     return score
 
