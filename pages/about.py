@@ -17,8 +17,7 @@ cards.open_page("How it works")
 st.markdown(
     "A network describes each picture of a collection by lists of numbers, its **descriptors**. "
     "They are computed once and stored: that is the **index**. To search, the query is described "
-    "in the same way, and the pictures with the most similar descriptors come first. Follow one "
-    "picture through the three methods."
+    "in the same way, and the pictures with the most similar descriptors come first."
 )
 followed_query.follow_link(PARTS, collection_map.KINDS)
 state.setdefault("about-part", "sir")

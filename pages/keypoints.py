@@ -40,9 +40,5 @@ if not collection.has_pictures:
 if linked := state.pop("kp-linked-query", None):
     query.follow(collection, *linked)
 delf, xfeat = delf_extractor(collection), xfeat_extractor(collection)
-chose_a_picture = any(state.get(key) for key in ("kp-been", "searched", "kept-upload"))
-if not chose_a_picture and collection.has_pictures and delf.index:
-    state.source = query.DATABASE  # the index has its features, so no network is loaded
-state["kp-been"] = True
 show_view = show_one_picture if view == "sees" else show_two_pictures
 write_link(collection, show_view(collection, delf, xfeat))

@@ -165,7 +165,10 @@ def choose_picture(collection: Collection) -> QueryPicture | None:
         sources,
         key="source",
         required=True,
-        label_visibility="collapsed",
+        help="**Prepared**: a query whose right answers are known.  \n"
+        "**Database**: one of the pictures that are searched."
+        if PREPARED in sources
+        else None,
         persist_state="session",
     )
     if state.source == UPLOAD:

@@ -140,11 +140,18 @@ def text(app):
 
 
 def test_a_database_picture_needs_no_network(little):
-    app = start()
+    app = start(query="noise_0.png")
     assert "# Keypoints and matches" in [one.value for one in app.markdown]
     assert "192 of 192 keypoints" in text(app)
     assert little.method.described == []
     assert checkpoints.find("delf").trained_on in text(app)
+
+
+def test_the_page_begins_with_the_query_that_the_other_pages_begin_with(little):
+    """It began with the first database picture, in town a blurred one, and so did Search then."""
+    app = start()
+    assert app.segmented_control(key="source").value == "Prepared"
+    assert app.query_params["query"] in ("ask.png", ["ask.png"])
 
 
 def test_the_page_says_that_too_many_wait_for_drawings(little, monkeypatch):
@@ -181,6 +188,22 @@ def test_what_a_keypoint_sees(little, look):
     assert ("square of the picture" if look == "fields" else "every place") in text(app)
 
 
+def test_receptive_fields_that_are_larger_than_the_picture(monkeypatch):
+    """Seven keypoints had three squares to be seen, and nothing said where the others were."""
+    said = []
+    monkeypatch.setattr(one_picture, "show_figure", lambda *_: None)
+    monkeypatch.setattr(one_picture, "open_picture", lambda *_: (None, (100, 60)))
+    monkeypatch.setattr(one_picture.st, "caption", said.append)
+    sides = np.array([30.0, 110.0, 300.0])  # the second leaves a strip at the right free
+    monkeypatch.setattr(one_picture.extraction, "field_sides", lambda *_: sides)
+    scales = np.array([2, 1, 0.25], np.float32)
+    features = LocalFeatures(np.full((3, 2), 40.0), scales, np.ones(3), np.ones((3, 2)))
+    shown = SimpleNamespace(source=None, name="picture", key="picture")
+    delf = SimpleNamespace(checkpoint="delf-lite0", settings={})
+    one_picture.show_receptive_fields(shown, delf, features, "note", "stem")
+    assert said[0].endswith(" The whole picture lies inside 1 of the 3 squares.")
+
+
 @pytest.mark.parametrize("look", ["keypoints", "attention"])
 def test_two_checkpoints_side_by_side(little, look):
     app = start(look=look)
@@ -203,7 +226,7 @@ def test_a_blank_picture_has_no_keypoints(little, look):
 
 
 def test_an_upload_is_described(little):
-    app = start()
+    app = start(query="noise_0.png")
     app.segmented_control(key="source").set_value("Upload").run()
     app.file_uploader(key="upload").upload("mine.png", encoded(noise(7)), "image/png").run()
     assert not app.exception
@@ -392,7 +415,7 @@ def test_delf_and_xfeat_side_by_side(little):
     assert {"**DELF**", "**XFeat**"} <= {one.value for one in app.markdown}
     assert text(app).count("192 of 192 keypoints") == 2
     saved = {one.proto.id.rpartition("get-")[2] for one in app.get("download_button")}
-    assert {"noise_0-delf-keypoints.png", "noise_0-xfeat-keypoints.png"} <= saved
+    assert {"ask-delf-keypoints.png", "ask-xfeat-keypoints.png"} <= saved
 
 
 def test_scales_of_the_histogram_as_csv(monkeypatch):

@@ -161,8 +161,7 @@ def show_literature(collection: str, our_checkpoints: Set[str] = frozenset()) ->
         table,
         hide_index=True,
         height="content",
-        column_config={f"mAP {name.capitalize()}": numbers for name in protocols}
-        | {"Network": st.column_config.TextColumn(width=170)},
+        column_config={f"mAP {name.capitalize()}": numbers for name in protocols},
         placeholder="–",
         key=f"literature-{collection}",
     )

@@ -240,9 +240,13 @@ def show_receptive_fields(
             for row, side in zip(keypoint_rows(best), sides, strict=True)
         ],
     )
+    reach = sides[:, None] / 2
+    around = (best.keypoints <= reach) & (best.keypoints >= np.array(size) - reach)
+    unseen = int(around.all(axis=1).sum())
     st.caption(
         "The strongest keypoint of each pyramid level, and the square of the picture that its "
         "descriptor depends on, its receptive field. The middle of the square counts most."
+        + (f" The whole picture lies inside {unseen} of the {len(best)} squares." if unseen else "")
     )
 
 
