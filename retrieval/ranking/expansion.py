@@ -66,9 +66,10 @@ def augmentation(ranking: Ranking, query: Query) -> Ranking:
 def _without_own(own: int | None, nearest: np.ndarray) -> np.ndarray:
     """The first NEIGHBOURS of each row that are not the query's own picture.
 
-    own: its position, or None. nearest: (n, k) positions. Returns (n, min(k, NEIGHBOURS)).
+    own: its position, or None. nearest: (n, k) positions. Returns (n, min(k, NEIGHBOURS)); in a
+    collection of so few pictures that k ≤ NEIGHBOURS, the own picture is not left out.
     """
-    if own is None or nearest.shape[1] <= NEIGHBOURS:
+    if own is None:
         return nearest[:, :NEIGHBOURS]
     order = np.argsort(nearest == own, axis=1, kind="stable")  # moves the own picture to the end
     return np.take_along_axis(nearest, order, axis=1)[:, :NEIGHBOURS]

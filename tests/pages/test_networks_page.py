@@ -82,7 +82,7 @@ def test_visitors_download_nothing_unless_the_owner_allows_it(networks, monkeypa
 
 def test_every_checkpoint_and_index_is_named(networks):
     app = networks("0" * 64)
-    for table in app.dataframe[:2]:
+    for table in (app.dataframe[0], app.dataframe[1]):
         assert {"sir-lite0", "delf-lite0", "gem-lite0"} <= set(table.value["Checkpoint"])
 
 

@@ -196,7 +196,9 @@ def test_k_reciprocal_orders_the_shortlist_only(tmp_path):
     found = reciprocal.k_reciprocal(first, Query(opened, query))
     plain = plain_k_reciprocal(unit(exact(opened))[first.positions[:100]], query)
     assert found.positions[:100].tolist() == first.positions[np.argsort(plain)].tolist()
+    np.testing.assert_allclose(found.scores[:100], 1 - np.sort(plain), atol=1e-6)
     assert found.positions[100:].tolist() == first.positions[100:].tolist()
+    assert not found.scores[100:].any()
 
 
 def plain_superglobal(vectors, query, neighbours=9, beta=0.15):
