@@ -226,7 +226,7 @@ def open_collection(where: str | Path, max_files: int | None = None) -> Collecti
 
     A folder with ``ground_truth.json`` is read through that; any other is searched for
     pictures, subfolders included, in the order of their names, and labelled by the classic
-    authors' ``*_query.txt`` if it holds them. Hidden files and links that leave the folder are
+    authors' ``*_1_query.txt`` if it holds them. Hidden files and links that leave the folder are
     left out, and so are folders in it that cannot be read, which ``note`` tells. A name wins over a
     folder of the same name: write ``./town`` for the folder.
     max_files: files and folders to search, where it is not the user who names the folder.
@@ -255,7 +255,7 @@ def _open_folder(folder: Path, max_files: int | None) -> Collection:
         return _with_ground_truth(folder, folder.name, folder.name, "")
     names, unread = _scan(folder, max_files)
     truth = GroundTruth(names, ())
-    if any(folder.glob("*_query.txt")):
+    if any(folder.glob("*_[0-9]*_query.txt")):  # other files may be called my_query.txt
         truth = read_ground_truth(folder, names)
     return Collection(
         folder.name,

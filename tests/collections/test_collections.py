@@ -263,3 +263,10 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
     assert collections.data_folder() == tmp_path / ".cache" / "retrieval"
     with pytest.raises(RetrievalError, match="There is no folder"):
         open_collection("~/pictures")
+
+
+def test_a_text_file_of_another_kind_beside_the_pictures(tmp_path, drawn):
+    """The folder could not be opened: it was to hold the classic authors' files too."""
+    drawn(1).save(tmp_path / "a.png")
+    (tmp_path / "my_query.txt").write_text("select 1")
+    assert open_collection(tmp_path).names == ("a.png",)
