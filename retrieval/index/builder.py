@@ -72,7 +72,11 @@ def build(
         names = part.of(collection.names) if part else collection.names
         previous = previous_at(target, method, names, part)
         known = _known(donors if previous is None else [previous, *donors])
-        with Journal(work_folder(target), layout.identity(method), len(names)) as journal:
+        of_part: dict[str, Any] = {"part": part._asdict()} if part else {}
+        identity = layout.identity(method) | of_part
+        with Journal(work_folder(target), identity, len(names)) as journal:
+            if previous is None:
+                _check_journal(journal, names)
             described = {*journal.described, *(previous.names if previous else ())}
             _check_folders_can_be_read(collection, described.difference(names))
             digests: dict[str, str] = {}
@@ -100,11 +104,17 @@ def build(
                     journal.skip(name, digests[name], reason)
             stack.enter_context(turn())
             content = collect(names, digests, journal, known, method.kind)
-        if part:
-            more = {"part": part._asdict()}
-        else:
-            more = content.add_search(method.kind, codebook, search, previous)
+        more = of_part or content.add_search(method.kind, codebook, search, previous)
         return finish(target, method, collection, content, started, more)
+
+
+def _check_journal(journal: Journal, names: Iterable[str]) -> None:
+    """Raise RetrievalError for an unfinished build of other pictures only: it would be deleted."""
+    if journal.described and journal.described.isdisjoint(names):
+        raise RetrievalError(
+            f"{journal.folder} keeps an unfinished build of other pictures: it has none of these. "
+            "Repeat its command to go on with it, or delete the folder to begin again."
+        )
 
 
 def _check_folders_can_be_read(collection, gone: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ BESIDE = 20_000_000  # further bytes of lines, for pictures that have since been
 # The keys that are kept of a line, for a picture that was left out and for one that was described.
 SKIPPED = ("name", "sha256", "bytes", "reason")
 FINISHED = ("name", "sha256", "bytes", "width", "height", "rows")
-IDENTITY = "identity.json"  # in the folder of an unfinished build: its method and settings
+IDENTITY = "identity.json"  # in the folder of an unfinished build: its method, settings and part
 
 
 class Journal:
@@ -32,10 +32,10 @@ class Journal:
 
     The features are written first and then their line with their checksum, so after a kill at any
     moment the journal ends with the last whole record. Entering raises RetrievalError where the
-    folder keeps pictures of another method or other settings, as their work may have taken hours,
+    folder keeps pictures of another method, settings or part, as their work may have taken hours,
     and where the files are far too large for ``pictures``, as a stranger may have made them.
 
-    identity: method and settings, as JSON values. pictures: number of pictures of the build.
+    identity: method, settings and part, as JSON values. pictures: number of pictures of the build.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], pictures: int):
@@ -57,8 +57,8 @@ class Journal:
         elif same is False and lines.is_file() and lines.stat().st_size:
             raise RetrievalError(
                 f"{self.folder} keeps the pictures of an unfinished build with another method or "
-                "other settings. Repeat its command to go on with it, or delete the folder to "
-                "begin again."
+                "other settings, or of another part. Repeat its command to go on with it, or "
+                "delete the folder to begin again."
             )
         else:
             delete(self.folder)

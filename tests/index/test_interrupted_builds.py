@@ -19,6 +19,7 @@ from stubs import Thumbnail, paint, refused
 from retrieval import images
 from retrieval.collections import Collection
 from retrieval.index import builder
+from retrieval.index.layout import Part
 
 SLOW = """
 import sys, time
@@ -156,6 +157,29 @@ def test_an_unfinished_build_with_other_settings_is_neither_used_nor_lost(photos
     method = Thumbnail()
     build(photos, out, method)
     assert len(method.described) == 3, "two are kept"
+
+
+def test_an_unfinished_build_of_other_pictures_or_another_part_is_not_lost(photos, out, unfinished):
+    """The other build used none of it, or a fifth, and deleted all at its end."""
+    paint(photos.with_name("others") / "other.png", 9)
+    refused("unfinished build of other pictures", build, photos.with_name("others"), out)
+    refused("or of another part", build, photos, out, part=Part(1, 5))
+    method = Thumbnail()
+    build(photos, out, method)
+    assert len(method.described) == 3, "two are kept"
+
+
+def test_new_pictures_that_are_deleted_again_before_the_update_is_done(photos, out):
+    before = build(photos, out)
+    paint(photos / "0.png", 9)
+
+    def stop(done, total, name):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        build(photos, out, progress=stop)
+    (photos / "0.png").unlink()
+    same(build(photos, out), before)
 
 
 def test_a_build_that_was_stopped_before_its_first_picture_is_in_nobodys_way(photos, out):
