@@ -1,9 +1,14 @@
 """demo.ipynb: what a reader sees in the file, and that all of it runs."""
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
+import PIL
 import pytest
 from nbclient import NotebookClient
 
@@ -69,6 +74,35 @@ def test_re_ranking_is_shown_with_a_query_that_it_improves(saved):
     [table] = [printed(cell) for cell in code_of(saved) if "Diffusion" in printed(cell)]
     search, geometry, diffusion = (float(line.split()[2]) for line in table.splitlines()[1:])
     assert search < geometry < diffusion
+
+
+def test_in_colab_an_old_pillow_in_memory_asks_for_a_restart(saved, tmp_path, monkeypatch):
+    """Colab loads its own before anything is installed: modules of both versions were mixed, and
+    the cell cloned again into the same folder after a restart, which is an error.
+    """
+    commands = []
+
+    def run(command, check):
+        commands.append(command)
+        if "clone" in command:
+            folder = Path(command[-1])
+            folder.mkdir()
+            for name in ("app.py", "requirements.txt"):
+                (folder / name).write_bytes((ROOT / name).read_bytes())
+
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr(subprocess, "run", run)
+    cell = code_of(saved)[0].source.replace("/tmp/", f"{tmp_path.as_posix()}/")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(PIL, "__version__", "11.3.0")
+    with pytest.raises(RuntimeError, match="Restart session and run all"):
+        exec(cell, {})
+    monkeypatch.chdir(tmp_path)  # where a new session begins
+    monkeypatch.setattr(PIL, "__version__", version("pillow"))
+    exec(cell, {})
+    assert ["clone" in command for command in commands] == [True, False, False]
+    assert Path("app.py").is_file()
+    assert "tensorflow" not in (tmp_path / "needed.txt").read_text("utf-8")
 
 
 def test_it_runs_from_top_to_bottom(saved):
