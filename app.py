@@ -9,13 +9,13 @@ st.set_page_config("Image retrieval", "🔎", layout="wide")
 page = st.navigation(
     [
         st.Page("pages/search.py", title="Search", icon=":material/image_search:", default=True),
-        st.Page("pages/evaluation.py", title="Evaluation", icon=":material/query_stats:"),
+        st.Page("pages/about.py", title="How it works", icon=":material/school:"),
         st.Page(
             "pages/keypoints.py", title="Keypoints and matches", icon=":material/scatter_plot:"
         ),
+        st.Page("pages/evaluation.py", title="Evaluation", icon=":material/query_stats:"),
         st.Page("pages/groups.py", title="Groups", icon=":material/stacks:"),
         st.Page("pages/collections.py", title="Collections", icon=":material/photo_library:"),
-        st.Page("pages/about.py", title="How it works", icon=":material/school:"),
         st.Page("pages/networks.py", title="Networks and indexes", icon=":material/deployed_code:"),
     ],
     # Without one of its own a page gets a menu of the names of files.

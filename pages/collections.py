@@ -57,7 +57,7 @@ def bring(preset: str) -> None:
             "machine has no internet, run the command below on one that has, and copy the folder "
             f"`{name}` that it makes to `{data_folder()}` here."
         )
-        st.code(command(preset), language="sh")
+        st.code(command(preset), language=None)
         st.stop()
     st.rerun()
 

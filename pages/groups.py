@@ -119,7 +119,7 @@ with notices.errors_shown():
             f"On this page: up to {MAX_PICTURES:,} pictures. This collection has {len(opened):,}."
         )
         where = opened if opened.in_store else os.path.relpath(path)
-        st.code(f"python -m retrieval groups {where} --csv groups.csv", language="sh")
+        st.code(f"python -m retrieval groups {where} --csv groups.csv", language=None)
         st.stop()
 confirmed = groups.load(opened)
 if confirmed is None:

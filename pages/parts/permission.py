@@ -47,4 +47,4 @@ def command_instead(command: str) -> None:
         else "The owner of this app downloads with a command on the machine that the app runs on. "
         f"To have a button here instead, start the app with `{ALLOWED}=1`."
     )
-    st.code(command, language="sh")
+    st.code(command, language=None)

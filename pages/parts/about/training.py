@@ -112,7 +112,7 @@ def _training_run(checkpoint: checkpoints.Checkpoint, record: dict[str, Any]) ->
         f"photographs of other landmarks were held out. Began with {record['from']}. The command "
         f"needs these photographs in a folder {record['collection']}; we may not pass them on."
     )
-    st.code(f"{record['command']} --out {checkpoint.id}.pth", language="sh", wrap_lines=True)
+    st.code(f"{record['command']} --out {checkpoint.id}.pth", language=None, wrap_lines=True)
 
 
 def _curve(
