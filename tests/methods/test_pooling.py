@@ -86,6 +86,8 @@ def test_regions_by_hand():
     # Two squares of 6 overlap by half on 9 columns, three by 75 %: half is nearer to 40 %.
     assert pooling.regions(6, 9, 1) == [(0, 0, 6), (0, 3, 6)]
     assert pooling.regions(9, 6, 1) == [(0, 0, 6), (3, 0, 6)]
+    # Five on 20 columns, 3.5 apart, overlap by 42 %; four by 22 %, six by 53 %.
+    assert pooling.regions(6, 20, 1) == [(0, left, 6) for left in (0, 3, 7, 10, 14)]
 
 
 def test_regional_pooling_of_one_unit_is_plain():
