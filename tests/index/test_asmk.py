@@ -89,6 +89,15 @@ def test_scores_equal_the_package_of_the_authors(collection):
     assert ours[ranks[0]] == pytest.approx(scores[0].tolist(), abs=1e-6)
 
 
+def test_scores_by_hand():
+    """Of one word: a residual that agrees in at most half of its signs has no vote."""
+    codebook = np.zeros((1, 8), np.float32)
+    agreeing = [8, 7, 6, 4, 2, 0]  # components of each picture's one descriptor
+    pictures = np.array([[1] * n + [-1] * (8 - n) for n in agreeing], np.float32)
+    inverted = asmk.InvertedFile.build(codebook, pictures, np.arange(7))
+    assert inverted.scores(pictures[:1]).tolist() == [1, 0.75**3, 0.5**3, 0, 0, 0]
+
+
 def test_nothing_to_look_for_and_nothing_to_find(collection):
     descriptors, offsets, codebook = collection
     inverted = asmk.InvertedFile.build(codebook, descriptors, offsets)
