@@ -55,10 +55,9 @@ def pca(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns weight (d, D) and bias (d,).
     """
-    mean = x.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov((x - mean).T.astype(np.float64)))
+    _, vectors = np.linalg.eigh(np.cov(x.T.astype(np.float64)))
     weight = vectors[:, ::-1].T[:dimensions]
-    return weight, -weight @ mean
+    return weight, -weight @ x.mean(axis=0)
 
 
 def pca_whitening(x: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -48,6 +48,15 @@ def test_whitening_evens_out_what_differs_within_a_group():
     assert np.linalg.norm(weight, axis=1).max() == pytest.approx(1)
 
 
+def test_shrinkage_moves_the_eigenvalues_towards_their_mean():
+    x, groups = groups_of()
+    weight, _ = whitening.from_groups(x, groups, 6, shrinkage=0.3)
+    covariance = within(x, groups)
+    expected = np.linalg.inv(0.7 * covariance + 0.3 * np.trace(covariance) / 6 * np.eye(6))
+    found = weight.T @ weight
+    np.testing.assert_allclose(found / np.trace(found), expected / np.trace(expected), atol=1e-9)
+
+
 def test_full_shrinkage_is_a_plain_pca():
     x, groups = groups_of()
     weight, _ = whitening.from_groups(x, groups, 3, shrinkage=1.0)
