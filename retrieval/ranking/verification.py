@@ -127,8 +127,8 @@ def geometry_delf(ranking: Ranking, query: Query) -> Ranking:
     index = query.index if query.index.kind == "local" else verifiers.delf_beside(query.index.path)
     if index is None:
         raise RetrievalError(
-            "geometry-delf needs a DELF index of the same pictures beside this one: index the "
-            "collection with --method delf."
+            "geometry-delf needs a DELF index of the same pictures beside this one: index them "
+            "with DELF too (--method delf)."
         )
     local = (
         query.features

@@ -173,7 +173,7 @@ def test_without_the_picture_the_ranking_stays_as_it_was(opened, load, scenes):
 
 def test_delf_features_for_another_index(scenes, load, tmp_path):
     built = index.build(scenes, load("sir"), tmp_path / "scenes" / "sir")
-    with pytest.raises(RetrievalError, match="needs a DELF index of the same") as caught:
+    with pytest.raises(RetrievalError, match="index them with DELF too") as caught:
         asked(built, scenes, load, then=["geometry-delf"])
     assert str(tmp_path) not in str(caught.value)  # visitors and clients are shown it
     delf = index.build(scenes, load("delf"), tmp_path / "scenes" / "delf")
