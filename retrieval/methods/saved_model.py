@@ -124,10 +124,15 @@ def receive(pipe: BinaryIO) -> dict[str, np.ndarray] | None:
 
 
 def tensorflow():
-    """TensorFlow. It takes seconds the first time."""
+    """TensorFlow. It takes seconds the first time. Raises RetrievalError where it is missing."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings about missing GPUs
-    import tensorflow
-
+    try:
+        import tensorflow
+    except ModuleNotFoundError as error:
+        raise RetrievalError(
+            "A SavedModel needs TensorFlow, which is not installed here; for Python 3.14 there is "
+            "none yet. Install the app with Python 3.13, or use another network."
+        ) from error
     return tensorflow
 
 

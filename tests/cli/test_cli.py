@@ -327,6 +327,9 @@ def test_stopped_while_modules_are_loaded():
     assert (run.returncode, run.stderr) == (130, "Stopped.\n")
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="Path.exists hides errors: later steps meet them"
+)
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOTCONN, errno.ENAMETOOLONG])
 def test_a_folder_in_which_nothing_can_be_looked_at(refused, tmp_path, monkeypatch, number):
     """Of somebody else, or of a disk or a network that is gone, or with a name that is too long."""

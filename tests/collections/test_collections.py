@@ -244,6 +244,9 @@ def test_import_brings_nothing_heavy():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="Path.exists hides errors: the folder counts as empty"
+)
 def test_a_folder_that_the_system_does_not_look_into(tmp_path):
     folder = tmp_path
     while len(str(folder)) < 3900:

@@ -4,7 +4,9 @@ Our reader runs a part of the file. It is held against tensorflow-hub, which run
 """
 
 import hashlib
+import sys
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,9 @@ from retrieval.methods.saved_model import _needed, tensorflow
 from retrieval.networks import checkpoints
 from retrieval.workers import Workers, in_slow_workers
 
+pytestmark = pytest.mark.skipif(
+    find_spec("tensorflow") is None, reason="TensorFlow is not installed"
+)
 CELL = 16  # pixels of a level that one feature averages
 
 
@@ -217,6 +222,12 @@ def save_1(tf, path, main_op=None):
         )
         builder.save()
     return path
+
+
+def test_without_tensorflow(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it was not installed
+    with pytest.raises(RetrievalError, match=r"needs TensorFlow.* with Python 3\.13"):
+        tensorflow()
 
 
 def test_a_module_of_tensorflow_1(tf, picture, tmp_path):
