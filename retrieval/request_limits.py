@@ -34,7 +34,9 @@ MAX_HEADER = 16_384  # bytes, as in Node: 100 headers of 64 kB, of empty lines, 
 MAX_TARGET = 8190  # bytes of an address, as in Apache
 MAX_PIECES = 500  # lines, ; and & of a header: browsers send fewer than 100
 MAX_OPTIONS = 50  # ; in the header of one part of a form
-MAX_FIELDS = 20  # of a form, which brings one file
+MAX_FIELDS = 20  # of a form to the service, which brings one file
+MAX_TEXT = 65_536  # bytes of a field with letters that are not ASCII
+MAX_FALSE = 1000  # times that a line of a body begins like one between the parts of a form
 # Escapes of the signs of base64, which are replaced all at once. For each other escape in a form
 # Python makes an object.
 BASE64_ESCAPES = {
@@ -49,6 +51,9 @@ READ = 16_384  # bytes of one connection that are read before the next connectio
 MAX_ANSWERED = 50  # requests of one client at once
 SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
 
+# The function of Starlette that decodes a field with the character set that the form names.
+DECODE = "_user_safe_decode"
+
 original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-defined]
 original_answer = RequestResponseCycle.run_asgi
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
@@ -59,10 +64,12 @@ class Connection(h11.Connection):
     pieces, also the headers that may follow a body.
 
     h11 reads all that has arrived in one go, and meanwhile no other client is served. A chunk takes
-    20 µs, a Content-Type of 15,000 semicolons 30 ms, 16 kB of lines of three bytes 20 ms.
+    20 µs, a Content-Type of 15,000 semicolons 30 ms, 16 kB of lines of three bytes 20 ms. The same
+    holds for forms: 300 connections that sent lines which begin like one between two parts, and
+    nothing else, kept others waiting for 13 s.
     """
 
-    chunks = size = 0  # of the body that arrives
+    chunks = size = false_lines = 0  # of the body that arrives
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEADER)
@@ -75,14 +82,17 @@ class Connection(h11.Connection):
                 raise h11.RemoteProtocolError("a header in tiny pieces")
         event = super().next_event()
         if isinstance(event, h11.Request):
-            self.chunks = self.size = 0
+            self.chunks = self.size = self.false_lines = 0
             if len(event.target) > MAX_TARGET:
                 raise h11.RemoteProtocolError("an address that is too long", 414)
-        elif isinstance(event, h11.Data) and event.chunk_start:
-            self.chunks += 1
+        elif isinstance(event, h11.Data):
+            self.chunks += event.chunk_start
             self.size += len(event.data)
             if self.chunks > MAX_TINY + self.size / MIN_MEAN:
                 raise h11.RemoteProtocolError("too many tiny chunks")
+            self.false_lines += event.data.count(b"\r\n--")
+            if self.false_lines > MAX_FALSE:
+                raise h11.RemoteProtocolError("too many lines that begin with --")
         return event
 
 
@@ -133,15 +143,30 @@ def _accept(
     original_accept(loop, factory, listener, sslcontext, server, few, *more)
 
 
-def limit_forms() -> None:
-    """Refuse forms of more than one file, and forms with very many options in a header of a part.
+def limit_forms(max_fields: int) -> None:
+    """Refuse forms of more than one file or ``max_fields`` fields, and forms with very many options
+    in a header of a part; read each as UTF-8, whatever character set a client asks for.
 
-    A form of 900 empty files (56 kB) took 0.1 s, one of 1.2 MB with many options 0.7 s.
+    A form of 900 empty files (56 kB) took 0.1 s, one of 1.2 MB with many options 0.7 s. The time of
+    punycode grows with the square of the length: a megabyte would stop the one thread that serves
+    everybody for a minute.
     """
     assert Request.form.__kwdefaults__ is not None
-    Request.form.__kwdefaults__.update(max_files=1, max_fields=MAX_FIELDS)
+    Request.form.__kwdefaults__.update(max_files=1, max_fields=max_fields)
     formparsers.parse_options_header = _parse_options  # type: ignore[attr-defined]
     formparsers.unquote_plus = _unquote_plus  # type: ignore[attr-defined, assignment]
+    setattr(formparsers, DECODE, _decode)
+
+
+def _decode(data: bytes | bytearray, codec: str = "") -> str:
+    """The text of a field. Longer than MAX_TEXT, it is a picture in base64, and a byte is a letter.
+
+    With a single emoji, Python keeps four bytes for each letter of a text: five forms of 44 MB took
+    1.2 GB.
+    """
+    if len(data) > MAX_TEXT:
+        return data.decode("latin-1")
+    return data.decode("utf-8", "replace")
 
 
 def _unquote_plus(text: str) -> str:
@@ -153,7 +178,7 @@ def _unquote_plus(text: str) -> str:
     data = text.encode("latin-1").replace(b"+", b" ")
     for escape, sign in BASE64_ESCAPES.items():
         data = data.replace(escape, sign)
-    return unquote_to_bytes(data).decode("utf-8", "replace")
+    return _decode(unquote_to_bytes(data))
 
 
 def _parse_options(value: str | bytes | None) -> tuple[bytes, dict[bytes, bytes]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import sys
 import tracemalloc
 from types import SimpleNamespace
 from urllib.parse import quote_plus, unquote_plus
@@ -44,6 +45,21 @@ def test_each_body_is_counted_for_itself():
 def test_tiny_chunks(size):
     with pytest.raises(h11.RemoteProtocolError):
         received(request_limits.Connection(), size, 5000)
+
+
+@pytest.mark.parametrize(("lines", "read"), [(900, True), (1100, False)])
+def test_bodies_of_lines_that_are_not_between_parts(lines, read):
+    """The parser of forms looks at each of them: 300 connections kept others waiting for 13 s."""
+    connection = request_limits.Connection()
+    body = b"\r\n--b" * lines
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+    connection.receive_data(head + body)
+    connection.next_event()
+    if read:
+        assert connection.next_event().data == body
+    else:
+        with pytest.raises(h11.RemoteProtocolError, match="lines"):
+            connection.next_event()
 
 
 def sent(header):
@@ -113,14 +129,27 @@ def test_tiny_lines_behind_a_body_are_refused():
 def test_values_of_forms_are_those_of_urllib(monkeypatch, value):
     assert value == value.encode().decode("latin-1")
     monkeypatch.setattr(formparsers, "unquote_plus", None)
-    request_limits.limit_forms()
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
     assert formparsers.unquote_plus(value) == unquote_plus(value)
+
+
+def test_a_long_field_takes_a_byte_for_each_of_its_bytes(monkeypatch):
+    """Five forms of 44 MB of base64 and one emoji took 1.2 GB: four bytes for each letter."""
+    for name in ("unquote_plus", request_limits.DECODE):
+        monkeypatch.setattr(formparsers, name, getattr(formparsers, name))  # undone later
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
+    decode = getattr(formparsers, request_limits.DECODE)
+    short, long = "é🙂a", "🙂" + "a" * request_limits.MAX_TEXT
+    assert decode(short.encode(), "latin-1") == formparsers.unquote_plus(quote_plus(short)) == short
+    for text in (decode(long.encode(), "utf-8"), formparsers.unquote_plus(quote_plus(long))):
+        assert text.endswith("a" * request_limits.MAX_TEXT)
+        assert sys.getsizeof(text) < 1.1 * len(long)
 
 
 def test_letters_that_are_not_ascii_make_no_pieces(monkeypatch):
     """A form of 42 MB with a single escape took 20 s and 1 GB; meanwhile nobody was served."""
     monkeypatch.setattr(formparsers, "unquote_plus", unquote_plus)
-    request_limits.limit_forms()
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
     text = "%41" + "\xe9a" * 200_000
     tracemalloc.start()
     try:

@@ -42,6 +42,13 @@ def private_folder() -> TemporaryDirectory:
     return folder
 
 
+def delete_all() -> None:
+    """Delete the private folders of this server, which ends."""
+    for folder in list(clients):
+        with suppress(OSError):
+            folder.cleanup()
+
+
 def is_private(path: Path) -> bool:
     """Whether a file lies in such a folder."""
     return any(part.startswith(FOLDER_PREFIX) for part in path.parts)

@@ -53,7 +53,7 @@ def create(options: Options | None = None) -> request_limits.InTurn:
     """The service, ready for uvicorn or any other ASGI server."""
     options = options or Options()
     cookies.read_in_linear_time()
-    request_limits.limit_forms()
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
     # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",

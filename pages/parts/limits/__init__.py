@@ -7,13 +7,14 @@ version of a library has other names or parameters.
 
 from functools import cache
 
-from pages.parts.limits import connections, downloads, messages, runs, uploads
+from pages.parts.limits import connections, downloads, logs, messages, runs, uploads
 from retrieval import cookies, request_limits
 
 
 @cache
 def set_once() -> None:
-    """Set all limits, at the first run of a page."""
+    """Set all limits: before the server starts, see app.py, or at the first run of a page."""
+    logs.write_plain_text()
     request_limits.allow_many_files()
     connections.accept_few_at_once()
     connections.keep_many_sessions()
@@ -22,7 +23,7 @@ def set_once() -> None:
     connections.limit_messages()
     connections.skip_address_lookup()
     cookies.read_in_linear_time()
-    request_limits.limit_forms()
+    request_limits.limit_forms(max_fields=0)  # an upload is a file and nothing else
     request_limits.answer_in_turn()
     downloads.make_in_turn()
     downloads.limit_kept_files()
@@ -33,4 +34,4 @@ def set_once() -> None:
     uploads.limit_uploads()
     uploads.read_one_at_a_time()
     uploads.share_bytes()
-    uploads.read_forms_as_utf8()
+    uploads.refuse_other_forms()

@@ -20,6 +20,7 @@ from streamlit.web.server.starlette.starlette_websocket import StarletteSessionC
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from pages.parts.limits import messages
 from pages.parts.limits.allowances import OfClients
 from retrieval import hosts, request_limits
 
@@ -184,8 +185,8 @@ def _limit_unread(transport: Transport, max_unread: int = MAX_UNREAD_OF_CLIENT) 
 
 
 def _bytes_unread(transport: Transport) -> int:
-    messages: Any = waiting.get(transport)
-    return sum(map(len, messages._queue if messages else ())) + transport.get_write_buffer_size()
+    queue: Any = waiting.get(transport)
+    return sum(map(len, queue._queue if queue else ())) + transport.get_write_buffer_size()
 
 
 def limit_messages() -> None:
@@ -210,8 +211,17 @@ async def _run_socket(protocol: WebSocketsSansIOProtocol) -> None:
 
 
 def _received(protocol: WebSocketsSansIOProtocol) -> None:
-    """Hand a message on, and an empty one after a large one, which Streamlit would else keep."""
-    size = sum(map(len, protocol.frames))
+    """Hand a message on, and an empty one after a large one, which Streamlit would else keep.
+
+    End the connection where the message may not be read, or is a text.
+    """
+    protocol.frames = [b"".join(protocol.frames)]
+    client, size = hosts.client_of_peer(protocol.client), len(protocol.frames[0])
+    is_text = protocol.curr_msg_data_type == "text"
+    if is_text or not messages.may_be_read(protocol.frames[0], client):
+        protocol.frames = []
+        protocol.transport.abort()
+        return
     original_received(protocol)
     if size > request_limits.READ and not protocol.close_sent:
         protocol.queue.put_nowait({"type": "websocket.receive", "bytes": b""})
@@ -237,6 +247,7 @@ def _socket_lost(protocol: WebSocketsSansIOProtocol, error: Exception | None) ->
     waiting.pop(protocol.transport, None)
     # What is left of a connection waits for the garbage collector, which counts objects, not bytes.
     protocol.conn.reader.discard()
+    protocol.conn.parser.close()
     protocol.frames.clear()
     _count_out(protocol)
     original_socket_lost(protocol, error)

@@ -18,8 +18,7 @@ from pages.parts.limits.messages import MAX_FILES
 
 MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 MAX_OF_CLIENT = 1536 << 20  # of all sessions of a client, so that others can bring something too
-# The function of Starlette that decodes a form with the character set that the form names.
-DECODE = "_user_safe_decode"
+MAX_IN_MEMORY = 65_536  # bytes of an upload that arrives; the rest goes to a file on the disk
 
 original_add = MemoryUploadedFileManager.add_file
 original_read = UploadFile.read
@@ -78,7 +77,7 @@ def read_one_at_a_time() -> None:
 
 
 async def _read(upload: UploadFile, size: int = -1) -> bytes:
-    if upload._in_memory:  # less than a megabyte
+    if upload._in_memory:
         return await original_read(upload, size)
     async with _reading:
         return await original_read(upload, size)
@@ -98,19 +97,15 @@ def _copy(file: UploadedFile, memo: dict[int, Any]) -> UploadedFile:
     return UploadedFile(record, file._file_urls)
 
 
-def read_forms_as_utf8() -> None:
-    """Read every form, of an upload, as UTF-8, whatever character set a client asks for.
+def refuse_other_forms() -> None:
+    """Let uploads that arrive wait on the disk, and refuse forms as ``a=1&b=2``.
 
-    Python takes the square of the length to read punycode: a megabyte would stop the one thread
-    that serves everybody for a minute. Forms as ``a=1&b=2``, which no browser sends for a file, are
-    refused: 10 MB of ``%41`` or ``&`` take about half a second of that thread.
+    Of each upload, Starlette would keep a megabyte in memory until its end, which a client need not
+    send. Forms that no browser sends for a file: 10 MB of ``%41`` or ``&`` take about half a second
+    of the one thread that serves everybody.
     """
-    setattr(formparsers, DECODE, _decode)
+    formparsers.MultiPartParser.spool_max_size = MAX_IN_MEMORY
     formparsers.FormParser.parse = _refuse  # type: ignore[assignment, method-assign]
-
-
-def _decode(data: bytes | bytearray, codec: str) -> str:
-    return data.decode("utf-8", "replace")
 
 
 async def _refuse(parser: formparsers.FormParser) -> NoReturn:

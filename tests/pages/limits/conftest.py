@@ -18,11 +18,14 @@ def session(monkeypatch):
     session._state = AppSessionState.SHUTDOWN_REQUESTED  # there is nothing to shut down
     session.id = "there"
     session._uploaded_file_mgr = MemoryUploadedFileManager("")
-    monkeypatch.setattr(messages, "client_of", lambda session: f"client of {session}")
-    monkeypatch.setattr(
-        messages, "parts", OfClients(messages.MAX_PARTS_OF_CLIENT, messages.PARTS_A_SECOND)
-    )
     return session
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """What each client may still send, as if nobody had sent anything."""
+    allowed = OfClients(messages.MAX_PARTS_OF_CLIENT, messages.PARTS_A_SECOND)
+    monkeypatch.setattr(messages, "parts", allowed)
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ def test_files_that_are_announced(session, handled):
     assert [len(one.file_urls_request.file_names) for one in handled] == [0, messages.MAX_FILES]
 
 
-def test_messages_of_very_many_parts(session, handled):
-    """Two million widgets, which are 4 MB, kept everybody waiting for a second."""
+def test_messages_of_very_many_parts(parts):
+    """Two million widgets, which are 4 MB, took 123 MB and kept everybody waiting for a second."""
 
     def message(widgets=0, numbers=0, hashes=0):
         made = BackMsg()
@@ -44,33 +44,66 @@ def test_messages_of_very_many_parts(session, handled):
         state.widget_states.widgets.extend([WidgetState()] * widgets)
         state.widget_states.widgets.add().int_array_value.data.extend([1] * numbers)
         state.cached_message_hashes.extend([""] * hashes)
-        return made
+        return made.SerializeToString()
 
     most = messages.MAX_PARTS
-    small = [message(), message(999, 50_000, 900)]
+    small = [message(), message(999, 50_000, 900), message(messages.MAX_WIDGETS), b""]
     large = [message(widgets=most), message(numbers=most), message(hashes=most)]
-    for one in small:
-        session.handle_backmsg(one)
-    for one in large:
-        with pytest.raises(WebSocketDisconnect):  # its connection, which would keep it, ends
-            session.handle_backmsg(one)
-    session.handle_backmsg(message(messages.MAX_WIDGETS))  # and one more
-    assert handled == small
+    assert all(messages.may_be_read(one, "a") for one in small)
+    assert not any(messages.may_be_read(one, f"b{number}") for number, one in enumerate(large))
 
 
-def test_parts_of_all_messages_of_a_client(session, handled, monkeypatch):
+def test_parts_are_counted_as_they_are_sent():
+    message = BackMsg()
+    script = message.rerun_script
+    script.query_string, script.context_info.timezone_offset = "é" * 300, -60
+    widgets = script.widget_states.widgets
+    widgets.add(id="a", double_value=0.1)
+    widgets.add(id="b", int_value=-(2**40))
+    widgets.add(id="c").double_array_value.data.extend([1.0, 2.0])  # 16 bytes
+    file = widgets.add(id="d").file_uploader_state_value.uploaded_file_info.add(size=10**6)
+    file.file_urls.upload_url = "/there"
+    # rerun_script 1, query 1, context 2, widget_states 1, widgets 4 with id 4, two values 2,
+    # list 1 + 16, uploader 1, file 1, size 1, urls 1, address 1
+    assert sum(messages._parts(message.SerializeToString())) == 37
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x5a",  # a message without its length
+        b"\x5a\x05a",  # that is longer than all there is
+        b"\x5a\x02\x0a\x05",  # that holds a longer one
+        b"\x5a" + b"\xff" * 10,  # of 2^70 bytes
+        b"\x5b\x5c",  # a group
+        BackMsg(debug_disconnect_websocket=True).SerializeToString(),  # a line in the log
+        BackMsg(debug_shutdown_runtime=True).SerializeToString(),
+    ],
+)
+def test_what_is_no_message_of_a_page(parts, data):
+    assert not messages.may_be_read(data, "a")
+
+
+def test_parts_of_all_messages_of_a_client(parts, monkeypatch):
     """Fifty tabs that announced 10,000 files again and again kept others waiting for a minute."""
     message = BackMsg()
     message.file_urls_request.file_names.extend([""] * messages.MAX_FILES)
+    data = message.SerializeToString()
     monkeypatch.setattr(allowances.time, "monotonic", lambda: 0.0)
     most = messages.MAX_PARTS_OF_CLIENT // messages.MAX_FILES - 1  # a message is one part too
-    for _ in range(most):
-        session.handle_backmsg(message)
-    with pytest.raises(WebSocketDisconnect):
-        session.handle_backmsg(message)
-    session.id = "b"
-    session.handle_backmsg(message)
-    assert len(handled) == most + 1
+    assert all(messages.may_be_read(data, "a") for _ in range(most))
+    assert not messages.may_be_read(data, "a")
+    assert messages.may_be_read(data, "b")
+
+
+def test_messages_that_are_refused_count(parts, monkeypatch):
+    """Else a client could have as many counted as it likes, in the thread that serves everybody."""
+    monkeypatch.setattr(allowances.time, "monotonic", lambda: 0.0)
+    message = BackMsg()
+    message.rerun_script.cached_message_hashes.extend([""] * 2 * messages.MAX_PARTS)
+    for _ in range(10):
+        assert not messages.may_be_read(message.SerializeToString(), "a")
+    assert not messages.may_be_read(BackMsg(stop_script=True).SerializeToString(), "a")
 
 
 @pytest.mark.parametrize("payload", ["install_skills", "dismiss_skills_nudge"])

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from starlette import formparsers
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import FormParser
+from starlette.formparsers import FormParser, MultiPartParser
 from starlette.requests import Request
 from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -18,6 +18,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 
 from pages.parts.limits import uploads
 from pages.parts.plain import plain
+from retrieval import request_limits
 
 
 def test_names_that_cannot_be_sent():
@@ -25,39 +26,76 @@ def test_names_that_cannot_be_sent():
     assert plain("caf\ud800*") == r"caf\?\*"
 
 
-def parsed_form(charset):
-    kind = f"multipart/form-data; boundary=x; charset={charset}"
-    body = '--x\r\nContent-Disposition: form-data; name="é"\r\n\r\nbcher-kva\r\n--x--\r\n'
+@pytest.fixture
+def form(monkeypatch):
+    """What the app makes of a form whose body is given."""
+    monkeypatch.setattr(FormParser, "parse", FormParser.parse)  # these are undone later
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)
+    monkeypatch.setattr(Request.form, "__kwdefaults__", dict(Request.form.__kwdefaults__))
+    for name in ("parse_options_header", "unquote_plus", request_limits.DECODE):
+        monkeypatch.setattr(formparsers, name, getattr(formparsers, name))
+    request_limits.limit_forms(max_fields=0)
+    uploads.refuse_other_forms()
 
-    async def stream():
-        yield body.encode()
+    def read(body, kind="multipart/form-data; boundary=x", pause=lambda: None):
+        parts = [body[: len(body) // 2], body[len(body) // 2 :]]
 
-    parser = formparsers.MultiPartParser(Headers({"Content-Type": kind}), stream())
-    return dict(asyncio.run(parser.parse()))
+        async def receive():
+            if len(parts) == 1:
+                pause()
+            return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+        async def parsed():
+            headers = [(b"content-type", kind.encode())]
+            return await Request({"type": "http", "headers": headers, "app": None}, receive).form()
+
+        return asyncio.run(parsed())
+
+    return read
 
 
-def test_forms_are_read_as_utf8(monkeypatch):
-    monkeypatch.setattr(
-        formparsers, uploads.DECODE, getattr(formparsers, uploads.DECODE)
-    )  # undone later
-    uploads.read_forms_as_utf8()
-    for charset in ("punycode", "utf-8", "latin-1", "nothing"):
-        assert parsed_form(charset) == {"é": "bcher-kva"}
+def part(name, data, more=""):
+    head = f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + data + b"\r\n--x--\r\n"
 
 
-def test_forms_without_files_are_refused(monkeypatch):
+@pytest.mark.parametrize("charset", ["punycode", "utf-8", "latin-1", "nothing"])
+def test_forms_are_read_as_utf8(form, charset):
+    read = form(
+        part("é", b"", '; filename="bücher-kva"'),
+        f"multipart/form-data; boundary=x; charset={charset}",
+    )
+    assert read["é"].filename == "bücher-kva"
+
+
+def test_an_upload_is_a_file_and_nothing_else(form):
+    """Fields of forms that had no end took 3 GB: they wait in memory."""
+    with pytest.raises(HTTPException, match="fields"):
+        form(part("a", b"b"))
+
+
+def test_uploads_that_arrive_wait_on_the_disk(form, monkeypatch):
+    """Of each upload without an end, Starlette kept a megabyte in memory."""
+    files = []
+
+    class Spooled(SpooledTemporaryFile):
+        def __init__(self, max_size):
+            super().__init__(max_size)
+            files.append(self)
+
+    def pause():
+        assert [file._rolled for file in files] == [True]
+
+    monkeypatch.setattr(formparsers, "SpooledTemporaryFile", Spooled)
+    data = bytes(3 * uploads.MAX_IN_MEMORY)
+    read = form(part("a", data, '; filename="a.jpg"'), pause=pause)
+    assert asyncio.run(read["a"].read()) == data
+
+
+def test_forms_without_files_are_refused(form):
     """20 uploads of 10 MB of ampersands kept all visitors waiting for nine seconds."""
-    monkeypatch.setattr(FormParser, "parse", FormParser.parse)  # undone later
-    monkeypatch.setattr(formparsers, uploads.DECODE, getattr(formparsers, uploads.DECODE))
-    uploads.read_forms_as_utf8()
-    kind = (b"content-type", b"application/x-www-form-urlencoded")
-
-    async def receive():
-        return {"type": "http.request", "body": b"&" * 100}
-
-    request = Request({"type": "http", "headers": [kind], "app": None}, receive)
     with pytest.raises(HTTPException, match="multipart"):
-        asyncio.run(request._get_form(max_files=1, max_fields=1, max_part_size=1))
+        form(b"&" * 100, "application/x-www-form-urlencoded")
 
 
 def uploading(monkeypatch, *sessions):

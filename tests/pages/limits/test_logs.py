@@ -1,0 +1,45 @@
+"""What the log shows of what visitors send."""
+
+import logging
+
+import pytest
+
+from pages.parts.limits import logs
+
+
+@pytest.fixture
+def written(monkeypatch, caplog):
+    """The lines that a logger writes, as a terminal gets them."""
+    before = logging.getLogRecordFactory()
+    logs.write_plain_text()
+    logger = logging.getLogger("of a test")
+    yield logger, lambda: caplog.handler.stream.getvalue().splitlines()
+    logging.setLogRecordFactory(before)
+
+
+def test_no_text_of_a_visitor_reaches_the_terminal_as_a_command(written):
+    """A fragment of this name set the clipboard of whoever read the log."""
+    logger, lines = written
+    logger.warning("Fragment %s", "\x1b]52;c;cm0K\x07\x9b31m\nINFO Stopped")
+    first, second = lines()
+    assert first.endswith("Fragment ]52;c;cm0K31m")
+    assert second == "  INFO Stopped"
+
+
+def test_tracebacks_are_readable(written):
+    logger, lines = written
+    try:
+        raise ValueError("\x1b[31m\nINFO Stopped")
+    except ValueError:
+        logger.exception("Uncaught")
+    assert lines()[1] == "  Traceback (most recent call last):"
+    assert lines()[2].startswith("    File ")
+    assert lines()[-2:] == ["  ValueError: [31m", "  INFO Stopped"]
+
+
+def test_messages_are_cut(written):
+    logger, lines = written
+    logger.warning("a" * 10**6)
+    logger.warning("\n" * 10**6)
+    assert len(lines()[0]) < 1.1 * logs.MAX_LENGTH
+    assert len(lines()) == 1 + logs.MAX_LINES
