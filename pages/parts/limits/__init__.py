@@ -32,6 +32,7 @@ def set_once() -> None:
     runs.limit_runs()
     runs.send_in_batches()
     uploads.limit_uploads()
+    uploads.limit_arriving()
     uploads.read_one_at_a_time()
     uploads.share_bytes()
     uploads.refuse_other_forms()

@@ -1,10 +1,14 @@
-"""Limits on the memory that uploads take, and on the forms that bring them."""
+"""Limits on the memory and disk that uploads take, and on the forms that bring them."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+from collections import Counter
+from tempfile import gettempdir
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 from starlette import formparsers
 from starlette.datastructures import UploadFile
@@ -12,9 +16,11 @@ from starlette.exceptions import HTTPException
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pages.parts.limits.allowances import client_of
 from pages.parts.limits.messages import MAX_FILES
+from retrieval import hosts
 
 MAX_UPLOADED, MAX_OF_ALL = 600 << 20, 2 << 30  # bytes of uploads: of one session, of all
 MAX_OF_CLIENT = 1536 << 20  # of all sessions of a client, so that others can bring something too
@@ -22,6 +28,8 @@ MAX_IN_MEMORY = 65_536  # bytes of an upload that arrives; the rest goes to a fi
 
 original_add = MemoryUploadedFileManager.add_file
 original_read = UploadFile.read
+original_data_received = H11Protocol.data_received
+arriving: WeakSet[H11Protocol] = WeakSet()  # connections that send, or sent, an upload
 _reading = asyncio.Lock()
 
 
@@ -81,6 +89,44 @@ async def _read(upload: UploadFile, size: int = -1) -> bytes:
         return await original_read(upload, size)
     async with _reading:
         return await original_read(upload, size)
+
+
+def limit_arriving() -> None:
+    """Limit the uploads of a client, and of all, that arrive: they take as much of the disk.
+
+    Each may have 200 MB, and a client need not end it: 40 took 7.7 GB in a minute, and more than a
+    thousand are possible. On many Linux systems the folder for temporary files is in memory.
+    """
+    H11Protocol.data_received = _received  # type: ignore[assignment, method-assign]
+
+
+def _received(protocol: H11Protocol, data: bytes) -> None:
+    """Receive data; where a megabyte is full, see whether there is room for it."""
+    before = _size_of_body(protocol)
+    original_data_received(protocol, data)
+    if _size_of_body(protocol) >> 20 > before >> 20:
+        arriving.add(protocol)
+        _make_room()
+
+
+def _size_of_body(protocol: H11Protocol) -> int:
+    """Bytes that have arrived of the present or the last request."""
+    return getattr(protocol.conn, "size", 0)  # of a connection from before the limits: none
+
+
+def _make_room() -> None:
+    """Where too much arrives, end the largest upload of the client that sends most."""
+    sizes: Counter[str] = Counter()
+    for one in list(arriving):
+        if one.cycle.response_complete or one.transport.is_closing():
+            arriving.discard(one)
+        else:
+            sizes[hosts.client_of_peer(one.client)] += _size_of_body(one)
+    room = min(MAX_OF_ALL, shutil.disk_usage(gettempdir()).free)
+    for client, most in sizes.most_common(1):
+        if most > MAX_OF_CLIENT or sizes.total() > room:
+            of_client = (one for one in arriving if hosts.client_of_peer(one.client) == client)
+            max(of_client, key=_size_of_body).transport.abort()
 
 
 def share_bytes() -> None:

@@ -7,6 +7,7 @@ from tempfile import SpooledTemporaryFile
 from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from starlette import formparsers
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pages.parts.limits import uploads
 from pages.parts.plain import plain
@@ -185,6 +187,77 @@ def test_names_of_uploads_count_too(monkeypatch):
         upload("two", name, 0)
     with pytest.raises(HTTPException, match="413"):
         upload("two", "d", 0)
+
+
+class Connected(asyncio.Transport):
+    ended = False
+
+    def abort(self):
+        self.ended = True
+
+    def is_closing(self):
+        return self.ended
+
+    def pause_reading(self):
+        pass
+
+    def write(self, data):
+        pass
+
+
+def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
+    """40 of one client took 7.7 GB in a minute, and nothing ended it."""
+    megabyte = 1 << 20
+    monkeypatch.setattr(H11Protocol, "data_received", H11Protocol.data_received)  # undone later
+    monkeypatch.setattr(uploads, "MAX_OF_CLIENT", 5 * megabyte)
+    monkeypatch.setattr(uploads, "MAX_OF_ALL", 7 * megabyte)
+    disk = SimpleNamespace(free=100 * megabyte)
+    monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: disk)
+    uploads.limit_arriving()
+
+    async def attack():
+        async def app(scope, receive, send):
+            await asyncio.Event().wait()
+
+        settings = uvicorn.Config(app, log_config=None)
+        settings.load()
+
+        def send(megabytes, address):
+            transport = Connected({"peername": (address, 50_000)})
+            protocol = H11Protocol(settings, uvicorn.server.ServerState(), {})
+            protocol.connection_made(transport)
+            request_limits.limit_connection(protocol, transport)
+            head = f"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {100 * megabyte}\r\n\r\n"
+            protocol.data_received(head.encode())
+            for _ in range(megabytes):
+                protocol.data_received(bytes(megabyte))
+            kept.append(protocol)
+            return transport
+
+        def ended():
+            return "".join(str(int(protocol.transport.ended)) for protocol in kept)
+
+        kept = []
+        send(3, "192.0.2.1")
+        send(2, "192.0.2.1")
+        assert ended() == "00"
+        send(1, "192.0.2.1")  # too many of this client
+        assert ended() == "100"
+        send(3, "192.0.2.2")
+        send(2, "192.0.2.2")  # too many of all: this client has most
+        assert ended() == "10010"
+        send(2, "192.0.2.1")  # what ended does not count
+        assert ended() == "100100"
+        kept[-1].cycle.response_complete = True
+        send(2, "192.0.2.1")  # nor does what was answered
+        assert ended() == "1001000"
+        for protocol in kept:
+            protocol.cycle.response_complete = True
+        disk.free = megabyte
+        send(2, "192.0.2.3")
+        assert ended() == "10010001"
+
+    asyncio.run(attack())
 
 
 def test_large_uploads_come_into_memory_one_at_a_time(monkeypatch):
