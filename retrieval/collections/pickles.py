@@ -314,17 +314,23 @@ def resolve(value: object, make: Callable[[Any], Any] = _no_stand_in) -> Any:
     return _resolve(value, MAX_DEPTH, {}, make)
 
 
-def _resolve(value: Any, depth: int, done: dict[int, Any], make: Callable[[Any], Any]) -> Any:
+def _resolve(
+    value: Any, depth: int, done: dict[int, tuple[Any, int]], make: Callable[[Any], Any]
+) -> Any:
+    """done: ``id`` of each part → what it became, and how deep containers are nested in it."""
+    result, height = done.get(id(value), (None, 0))
+    # A shared part may be met first at the top, and then far below.
+    if height > depth or (isinstance(value, list | dict) and depth == 0):
+        raise Refused(f"containers nested more than {MAX_DEPTH} deep")
     if id(value) in done:
-        return done[id(value)]
+        return result
     if isinstance(value, list | dict):
-        if depth == 0:
-            raise Refused(f"containers nested more than {MAX_DEPTH} deep")
-        result: Any
         if isinstance(value, list):
             result = [_resolve(item, depth - 1, done, make) for item in value]
         else:
             result = {key: _resolve(item, depth - 1, done, make) for key, item in value.items()}
+        parts = value if isinstance(value, list) else value.values()
+        height = 1 + max((done[id(part)][1] for part in parts if id(part) in done), default=0)
     elif isinstance(value, _Array):
         result = value.value
     elif isinstance(value, _Dtype | Global) or value is _MARK:
@@ -333,7 +339,7 @@ def _resolve(value: Any, depth: int, done: dict[int, Any], make: Callable[[Any],
         result = make(value)
     else:
         return value
-    done[id(value)] = result
+    done[id(value)] = result, height
     return result
 
 

@@ -208,6 +208,8 @@ def _trunk_elsewhere(meta: Mapping[str, Any]) -> Any:
     """
     try:
         name, sha256 = meta["trunk"]["checkpoint"], meta["trunk"]["sha256"]
+        if not isinstance(name, str) or not isinstance(sha256, str):
+            raise TypeError  # of an array, each number would be compared
         base = (
             Checkpoint(**imagenet_trunk(meta["method"]))
             if name == IMAGENET_TRUNK

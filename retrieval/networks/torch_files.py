@@ -8,6 +8,7 @@ pickle may hold is listed in ``collections/pickles.py``.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,9 @@ class Tensor(StandIn):
                 raise ValueError("no size, stride or offset")
         if len(self.size) != len(self.stride) or len(self.size) > MAX_DIMENSIONS:
             raise ValueError("no shape")
+        # One without numbers may have a side of any length, at which NumPy fails.
+        if math.prod(max(side, 1) for side in self.size) > MAX_BYTES:
+            raise ValueError("more numbers than a file can hold")
 
 
 class _OrderedDict(dict[str | int, Any], StandIn):

@@ -55,3 +55,15 @@ def shaped_array(shape: bytes) -> bytes:
 def shared_tuples(depth: int) -> bytes:
     """A tuple that holds one three times, which holds another three times…"""
     return text("x" * 100) + b"q\1" + b"h\1h\1\x87q\1" * depth
+
+
+def nested_by_parts(depth: int) -> bytes:
+    """A list that holds lists in lists, in parts of ten, each of which holds the part before it.
+
+    ``depth`` is a multiple of ten. The last part, number ``depth`` of the memo, stands first.
+    """
+    parts = b""
+    for number in range(10, depth + 1, 10):
+        place = struct.pack("<I", number)
+        parts += b"\x85" * 10 + b"r" + place + b"0h\0j" + place + b"a0j" + place
+    return b"]q\0]" + parts + b"0"

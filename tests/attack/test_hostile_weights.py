@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from attack import pickled
@@ -325,6 +326,37 @@ def test_a_network_that_says_the_same_again_and_again(tmp_path, times):
         torch.save({"meta": META | meta, "state_dict": {}}, tmp_path / "net.pth")
         with pytest.raises(RetrievalError, match="wrong meta") if times > 10 else nullcontext():
             checkpoints.find("cnn-irwnha", tmp_path / "net.pth")
+
+
+def test_what_a_network_says_is_not_nested_in_parts(tmp_path):
+    """Each part was met at the top first, and the whole could not be written in an error."""
+    meta = pickled.text("architecture") + pickled.text("resnet18")
+    meta += pickled.text("pooling") + pickled.text("gem") + pickled.text("method")
+    meta += b"j" + struct.pack("<I", 5000)
+    content = pickled.nested_by_parts(5000) + b"0}(" + pickled.text("parts") + b"h\0"
+    content += pickled.text("meta") + b"}(" + meta + b"u" + pickled.text("state_dict") + b"}u."
+    path = tmp_path / "network.pth"
+    path.write_bytes(zipped(b"\x80\2" + content))
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        checkpoints.find("cnn-irwnha", path)
+
+
+def test_tensors_without_numbers_and_with_a_side_beyond_all_files(tmp_path):
+    path = tmp_path / "network.pth"
+    torch.save({"meta": META, "state_dict": {"pool.p": torch.empty(0, 2**62)}}, path)
+    with pytest.raises(RetrievalError, match="not a weights file that can be read safely"):
+        checkpoints.find("cnn-irwnha", path)
+    torch.save({"meta": META, "state_dict": {"pool.p": torch.empty(0, 2)}}, path)
+    assert weights.read_cirtorch(path).head["pool.p"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "sha256"])
+def test_a_trunk_that_is_called_by_an_array(tmp_path, key):
+    path = tmp_path / "network.pth"
+    trunk = {"checkpoint": "gem-lite0", "sha256": "0"} | {key: np.zeros(2)}
+    torch.save({"meta": META | {"trunk": trunk}, "state_dict": {}}, path)
+    with pytest.raises(RetrievalError, match="names none that is registered"):
+        methods.load("cnn-irwnha", path)
 
 
 @pytest.mark.parametrize("method", ["values", "items", "keys"])

@@ -194,6 +194,7 @@ def test_huge_memo_index_costs_nothing(read):
         b")" + b"\x85" * 500_000 + b".",  # tuples in tuples
         b"}" + b")" + b"\x85" * 500_000 + b"Ns.",  # and as a key, which would be hashed
         b"]\x940h\x00h\x00a.",  # a list that holds itself
+        pickled.nested_by_parts(1000) + b"0h\x00.",  # parts of ten, first met at the top
     ],
 )
 def test_very_deep(data, read):
