@@ -151,7 +151,8 @@ def _from_named(content: dict, suffix: str) -> GroundTruth:
     for entry in entries:
         if unknown := entry.keys() - KEYS:
             raise _Contradiction(
-                f"{entry['image']} has {min(map(str, unknown))}; a query may have {', '.join(KEYS)}"
+                f"{one_line(entry['image'], 100)} has {one_line(min(map(str, unknown)), 100)}; "
+                f"a query may have {', '.join(KEYS)}"
             )
         counted = {"bbx": entry.get("bbox"), "landmark": entry.get("landmark")}
         for kind in (*LABELS, "good"):
@@ -160,8 +161,8 @@ def _from_named(content: dict, suffix: str) -> GroundTruth:
                     counted[kind] = [position[name] for name in entry[kind]]
                 except (KeyError, TypeError) as error:
                     raise _Contradiction(
-                        f"{entry['image']} has a {kind} picture that is not in the database: "
-                        f"{error}"
+                        f"{one_line(entry['image'], 100)} has a {kind} picture that is not in the "
+                        f"database: {one_line(str(error), 100)}"
                     ) from error
         gnd.append(counted)
     return _from_gnd(

@@ -287,6 +287,22 @@ def test_json_that_grows(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"image": "x" * 10_000, "zz": 1},
+        {"image": "a", "z" * 10_000: 1},
+        {"image": "a", "ok": ["y" * 10_000]},
+    ],
+)
+def test_errors_about_long_names_are_short(query):
+    """15 MB of JSON were refused with a sentence of 15 MB."""
+    data = json.dumps({"database": ["a"], "queries": [query]}).encode()
+    with pytest.raises(RetrievalError, match="…") as refused:
+        parse_ground_truth(data, "gnd.json")
+    assert len(str(refused.value)) < 1000
+
+
 def test_labels_that_are_a_pipe(tmp_path):
     """To open one waits for whoever writes into it, for ever."""
     (tmp_path / "a_1.jpg").write_bytes(b"x")
