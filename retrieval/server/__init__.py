@@ -21,6 +21,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi_offline import FastAPIOffline
+from starlette.formparsers import MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from retrieval import cookies, images, request_limits
@@ -54,6 +55,8 @@ def create(options: Options | None = None) -> request_limits.InTurn:
     options = options or Options()
     cookies.read_in_linear_time()
     request_limits.limit_forms(request_limits.MAX_FIELDS)
+    # An upload stays in memory, where all requests together have a limit. The disk may be full.
+    MultiPartParser.spool_max_size = guard.MAX_FORM
     # FastAPI itself would load the scripts of /docs from the internet.
     app = FastAPIOffline(
         title="Image retrieval",

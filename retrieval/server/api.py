@@ -1,7 +1,6 @@
 """The calls of this service: indexes, searches, pictures.
 
-An upload is checked as everywhere (``images.read``). It is kept in memory or in a temporary file
-and deleted with the answer.
+An upload is checked as everywhere (``images.read``). It is kept in memory until the answer.
 """
 
 from __future__ import annotations

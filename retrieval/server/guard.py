@@ -64,7 +64,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
         self.app, self.token = app, token.encode()
         self.names = {name.lower() for name in names}
-        self.held: Counter[str] = Counter()  # client → bytes in memory or in temporary files
+        self.held: Counter[str] = Counter()  # client → bytes in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import tempfile
+from unittest.mock import Mock
 from urllib.parse import urlencode
 
 import pytest
@@ -109,6 +111,19 @@ def test_a_text_field_of_several_megabytes(client):
     parts = {
         key: (None, value) for key, value in (NO_BOX | {"image": image, "method": "1"}).items()
     }
+    assert client.post("/", files=parts).status_code == 200
+
+
+def test_pictures_are_read_where_the_disk_is_full(start, monkeypatch):
+    """A file of a megabyte went to the disk: a traceback here, and at the other calls a 400 that
+    said that the form cannot be read."""
+    client = start()
+    data = io.BytesIO()
+    Image.effect_noise((1300, 1000), 90).save(data, "PNG")
+    assert len(data.getvalue()) > 1 << 20
+    monkeypatch.setattr(tempfile, "TemporaryFile", Mock(side_effect=OSError("disk full")))
+    assert client.upload("town/gem-lite0", data.getvalue()).status_code == 200
+    parts = {"image": ("noise.png", data.getvalue()), "method": (None, "1")}
     assert client.post("/", files=parts).status_code == 200
 
 
