@@ -1,6 +1,9 @@
 """What the log shows of what visitors send."""
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +38,25 @@ def test_tracebacks_are_readable(written):
     assert lines()[1] == "  Traceback (most recent call last):"
     assert lines()[2].startswith("    File ")
     assert lines()[-2:] == ["  ValueError: [31m", "  INFO Stopped"]
+
+
+ERROR_OF_A_PAGE = """
+from streamlit import error_util
+from pages.parts.limits import logs
+logs.write_plain_text()
+error_util.handle_uncaught_app_exception(ValueError("a.\\x1b]52;c;cm0K\\x07"))
+"""
+
+
+def test_errors_of_pages_are_written_like_all_others():
+    """Streamlit printed them with rich. The suffix of an uploaded file could be a command."""
+    root = Path(__file__).parents[3]
+    ran = subprocess.run(
+        [sys.executable, "-c", ERROR_OF_A_PAGE], cwd=root, capture_output=True, text=True
+    )
+    shown = ran.stdout + ran.stderr
+    assert "  ValueError: a.]52;c;cm0K" in shown
+    assert "\x1b" not in shown and "\x07" not in shown
 
 
 def test_messages_are_cut(written):
