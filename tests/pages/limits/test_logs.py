@@ -56,7 +56,8 @@ def test_errors_of_pages_are_written_like_all_others():
     )
     shown = ran.stdout + ran.stderr
     assert "  ValueError: a.]52;c;cm0K" in shown
-    assert "\x1b" not in shown and "\x07" not in shown
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
 
 
 def test_messages_are_cut(written):
