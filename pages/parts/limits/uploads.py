@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from starlette import formparsers
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
@@ -28,6 +28,7 @@ MAX_IN_MEMORY = 65_536  # bytes of an upload that arrives; the rest goes to a fi
 
 original_add = MemoryUploadedFileManager.add_file
 original_read = UploadFile.read
+original_parse = formparsers.MultiPartParser.parse
 original_data_received = H11Protocol.data_received
 arriving: WeakSet[H11Protocol] = WeakSet()  # connections that send, or sent, an upload
 _reading = asyncio.Lock()
@@ -151,7 +152,17 @@ def refuse_other_forms() -> None:
     of the one thread that serves everybody.
     """
     formparsers.MultiPartParser.spool_max_size = MAX_IN_MEMORY
+    formparsers.MultiPartParser.parse = _parse  # type: ignore[assignment, method-assign]
     formparsers.FormParser.parse = _refuse  # type: ignore[assignment, method-assign]
+
+
+async def _parse(parser: formparsers.MultiPartParser) -> FormData:
+    try:
+        return await original_parse(parser)
+    except OSError as error:
+        raise formparsers.MultiPartException(
+            "The disk of the app is full, or cannot be written. Try again later."
+        ) from error
 
 
 async def _refuse(parser: formparsers.FormParser) -> NoReturn:

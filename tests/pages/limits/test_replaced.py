@@ -76,6 +76,7 @@ REPLACED = [
     ("starlette.datastructures:UploadFile.read", "self, size", UPLOADS),
     ("starlette.formparsers:_user_safe_decode", "src, codec", REQUESTS),
     ("starlette.formparsers:FormParser.parse", "self", UPLOADS),
+    ("starlette.formparsers:MultiPartParser.parse", "self", UPLOADS),
     ("starlette.formparsers:parse_options_header", "value", REQUESTS),
     ("starlette.formparsers:unquote_plus", "string, encoding, errors", REQUESTS),
     (f"{CYCLE}.run_asgi", "self, app", REQUESTS),

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import errno
 from contextlib import ExitStack
 from tempfile import SpooledTemporaryFile
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ def test_names_that_cannot_be_sent():
 def form(monkeypatch):
     """What the app makes of a form whose body is given."""
     monkeypatch.setattr(FormParser, "parse", FormParser.parse)  # these are undone later
+    monkeypatch.setattr(MultiPartParser, "parse", MultiPartParser.parse)
     monkeypatch.setattr(MultiPartParser, "spool_max_size", MultiPartParser.spool_max_size)
     monkeypatch.setattr(Request.form, "__kwdefaults__", dict(Request.form.__kwdefaults__))
     for name in ("parse_options_header", "unquote_plus", request_limits.DECODE):
@@ -92,6 +94,16 @@ def test_uploads_that_arrive_wait_on_the_disk(form, monkeypatch):
     data = bytes(3 * uploads.MAX_IN_MEMORY)
     read = form(part("a", data, '; filename="a.jpg"'), pause=pause)
     assert asyncio.run(read["a"].read()) == data
+
+
+def test_uploads_to_a_full_disk_are_refused_with_a_sentence(form, monkeypatch):
+    class Full(SpooledTemporaryFile):
+        def rollover(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(formparsers, "SpooledTemporaryFile", Full)
+    with pytest.raises(HTTPException, match="400: The disk of the app is full"):
+        form(part("a", bytes(2 * uploads.MAX_IN_MEMORY), '; filename="a.jpg"'))
 
 
 def test_forms_without_files_are_refused(form):
