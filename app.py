@@ -6,7 +6,7 @@ from pages.parts import entrance, limits, notices, start
 
 limits.set_once()
 if __name__ == "app":
-    # Streamlit imports this file before its server listens, so that the limits hold from the start.
+    # Streamlit imports this file before its server answers, so that the limits hold from the start.
     app = st.App(__file__, lifespan=start.until_the_end)
 else:
     # And it runs the file whenever a page is shown.

@@ -56,6 +56,7 @@ DECODE = "_user_safe_decode"
 
 original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-defined]
 original_answer = RequestResponseCycle.run_asgi
+original_refuse = H11Protocol.send_400_response
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
 
@@ -192,6 +193,22 @@ def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
     protocol.conn = Connection()
     with contextlib.suppress(AttributeError):  # only asyncio's own would read 256 kB
         transport.max_size = READ  # type: ignore[attr-defined]
+
+
+def answer_once() -> None:
+    """End a connection where the rest of a request is wrong that was answered already.
+
+    uvicorn would answer it once more, with the status 400. h11 refuses that, and asyncio writes a
+    traceback into the log.
+    """
+    H11Protocol.send_400_response = _refuse  # type: ignore[assignment, method-assign]
+
+
+def _refuse(protocol: H11Protocol, reason: str) -> None:
+    if protocol.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        original_refuse(protocol, reason)
+    else:
+        protocol.transport.abort()
 
 
 def answer_in_turn() -> None:

@@ -9,7 +9,9 @@ from urllib.parse import quote_plus, unquote_plus
 
 import h11
 import pytest
+import uvicorn
 from starlette import formparsers
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval import request_limits
 
@@ -60,6 +62,52 @@ def test_bodies_of_lines_that_are_not_between_parts(lines, read):
     else:
         with pytest.raises(h11.RemoteProtocolError, match="lines"):
             connection.next_event()
+
+
+class Connected(asyncio.Transport):
+    sent, ended = b"", False
+
+    def write(self, data):
+        self.sent += data
+
+    def close(self):
+        self.ended = True
+
+    abort = close
+
+    def is_closing(self):
+        return self.ended
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"1450\r\n" + b"\r\n--b" * 1040])
+def test_a_request_is_answered_once(monkeypatch, answered, rest):
+    """The answer to the rest of a request that was answered already was a traceback in the log."""
+    monkeypatch.setattr(H11Protocol, "send_400_response", H11Protocol.send_400_response)
+    request_limits.answer_once()
+
+    async def app(scope, receive, send):
+        if not answered:
+            await asyncio.Event().wait()
+        await send({"type": "http.response.start", "status": 404})
+        await send({"type": "http.response.body"})
+
+    async def attack():
+        settings = uvicorn.Config(app, log_config=None, lifespan="off")
+        settings.load()
+        protocol = H11Protocol(settings, uvicorn.server.ServerState(), {})
+        transport = Connected()
+        protocol.connection_made(transport)
+        request_limits.limit_connection(protocol, transport)
+        protocol.data_received(HEAD)
+        while answered and not protocol.cycle.response_complete:
+            await asyncio.sleep(0)
+        protocol.data_received(rest)
+        assert transport.ended
+        assert transport.sent.count(b"HTTP/1.1") == 1
+        assert transport.sent.startswith(b"HTTP/1.1 404" if answered else b"HTTP/1.1 400")
+
+    asyncio.run(attack())
 
 
 def sent(header):

@@ -22,7 +22,7 @@ async def until_the_end(app: st.App) -> AsyncIterator[None]:
     """
     if not st.get_option("server.headless"):
         address = server_util.get_display_address(st.get_option("server.address") or "localhost")
-        # A moment later, when the server listens.
+        # A moment later, when the server answers.
         asyncio.get_running_loop().call_later(
             0.5, cli_util.open_browser, server_util.get_url(address)
         )

@@ -98,6 +98,7 @@ def run(host: str, port: int, options: Options, open_to_all: bool = False) -> No
         catalogue.index_of_each_method(options.collection)  # for the same reason
     request_limits.allow_many_files()
     request_limits.accept_few_at_once()
+    request_limits.answer_once()
     # uvicorn ends by the signal that stopped it. Python would make a KeyboardInterrupt of it and
     # unload modules while searches still run, which crashes.
     former_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -286,7 +286,6 @@ def test_json_that_grows(tmp_path):
         read_ground_truth(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
 @pytest.mark.parametrize(
     "query",
     [
@@ -303,6 +302,7 @@ def test_errors_about_long_names_are_short(query):
     assert len(str(refused.value)) < 1000
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
 def test_labels_that_are_a_pipe(tmp_path):
     """To open one waits for whoever writes into it, for ever."""
     (tmp_path / "a_1.jpg").write_bytes(b"x")

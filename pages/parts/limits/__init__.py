@@ -25,6 +25,7 @@ def set_once() -> None:
     cookies.read_in_linear_time()
     request_limits.limit_forms(max_fields=0)  # an upload is a file and nothing else
     request_limits.answer_in_turn()
+    request_limits.answer_once()
     downloads.make_in_turn()
     downloads.limit_kept_files()
     downloads.send_uncompressed()

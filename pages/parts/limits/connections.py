@@ -56,8 +56,8 @@ waiting: dict[Transport, asyncio.Queue[bytes]] = {}  # messages to each browser
 def accept_few_at_once() -> None:
     """Accept few connections in a round of the thread that answers, see ``request_limits``.
 
-    The server listens before the first page sets the limits. Twenty loops of one client that begin
-    a connection to the page and leave at once kept others waiting for 20 s.
+    Twenty loops of one client that begin a connection to the page and leave at once kept others
+    waiting for 20 s. Where the first page sets the limits, the server listens already.
     """
     request_limits.accept_few_at_once()
     if runtime.exists():

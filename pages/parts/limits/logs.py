@@ -28,8 +28,14 @@ class _Record(logging.LogRecord):
 
 
 def _plain(text: str) -> str:
-    """The text's first lines, each without control characters and all but the first indented."""
-    lines = text.split("\n", MAX_LINES)[:MAX_LINES]
+    """The text's lines, each without control characters and all but the first indented.
+
+    Of many lines the first and the last: the last of a traceback says what the error is.
+    """
+    half = MAX_LINES // 2
+    lines = text.split("\n", half)[:half] + text.rsplit("\n", half)[1:]
+    if text.count("\n") < MAX_LINES:
+        lines = text.split("\n")
     return "\n  ".join(_spaces(line) + one_line(line, MAX_LENGTH) for line in lines)
 
 

@@ -104,7 +104,7 @@ def _flush(session: AppSession) -> list[list[ForwardMsg]]:
 
 
 def _send(server: Runtime, to: ActiveSessionInfo, batch: list[ForwardMsg] | ForwardMsg) -> None:
-    # The first page sets the limits: its first messages may be on their way one by one.
+    # Where the first page sets the limits, its first messages may be on their way one by one.
     for message in [batch] if isinstance(batch, ForwardMsg) else batch:
         original_send(server, to, message)
 

@@ -40,6 +40,22 @@ def test_tracebacks_are_readable(written):
     assert lines()[-2:] == ["  ValueError: [31m", "  INFO Stopped"]
 
 
+def test_long_tracebacks_say_what_the_error_is(written):
+    """That of two functions that call each other has two thousand lines."""
+    logger, lines = written
+
+    def call(functions):
+        functions[0](functions[::-1])
+
+    try:
+        call([call, lambda functions: functions[0](functions[::-1])])
+    except RecursionError:
+        logger.exception("Uncaught")
+    assert lines()[1] == "  Traceback (most recent call last):"
+    assert lines()[-1].startswith("  RecursionError: ")
+    assert len(lines()) == logs.MAX_LINES
+
+
 ERROR_OF_A_PAGE = """
 from streamlit import error_util
 from pages.parts.limits import logs

@@ -47,6 +47,7 @@ REPLACED = [
     (f"{HTTP}.data_received", "self, data", UPLOADS),
     (f"{HTTP}.pause_writing", "self", CONNECTIONS),
     (f"{HTTP}.resume_writing", "self", CONNECTIONS),
+    (f"{HTTP}.send_400_response", "self, msg", REQUESTS),
     (f"{SOCKET}.connection_made", "self, transport", CONNECTIONS),
     (f"{SOCKET}.connection_lost", "self, exc", CONNECTIONS),
     (f"{SOCKET}.handle_events", "self", CONNECTIONS),
@@ -136,9 +137,9 @@ USED = [
         "_session_storage",
         UPLOADS,
     ),
-    (HTTP, "conn", REQUESTS),
+    (HTTP, "conn transport", REQUESTS),
     (CYCLE, "disconnected scope", REQUESTS),
-    ("h11:Connection", "_receive_buffer their_state trailing_data", REQUESTS),
+    ("h11:Connection", "_receive_buffer our_state their_state trailing_data", REQUESTS),
 ]
 
 # A process of its own: other tests may have set the limits in this one.
