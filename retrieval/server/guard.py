@@ -24,8 +24,8 @@ CLIENT_SHARE = 0.5  # of MAX_HELD that one client may fill, so that others find 
 BODY_SECONDS = 240.0  # for the body of a request to arrive: 10 MB from a telephone take 200
 ANSWER_SECONDS = 300.0  # for a request, until the client has the answer
 URL_ENCODED = b"application/x-www-form-urlencoded"
-# Character sets of a form. Python knows a hundred others, of which punycode takes quadratic time.
-CHARACTER_SETS = (b"utf-8", b"utf8", b"us-ascii", b"iso-8859-1")
+# Character sets that a form may name. It is read as UTF-8: letters of another would be lost.
+CHARACTER_SETS = (b"utf-8", b"utf8", b"us-ascii")
 # Origins of pages that this machine serves, on any port.
 PAGES_HERE = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
