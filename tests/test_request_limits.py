@@ -64,6 +64,20 @@ def test_bodies_of_lines_that_are_not_between_parts(lines, read):
             connection.next_event()
 
 
+def test_the_address_that_a_proxy_states_is_no_command_for_a_terminal():
+    """``X-Forwarded-For: ESC ]52;c;…`` set the clipboard of whoever read the log of the service."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["client"])
+
+    for address in ("a\x1b]52;c;cm0K\x07\x9b31m", "192.0.2.1", "2001:db8::1"):
+        scope = {"type": "http", "client": (address, 1)}
+        asyncio.run(request_limits.InTurn(app)(scope, None, None))
+        assert scope["client"] == seen[-1]
+    assert seen == [("a]52;c;cm0K31m", 1), ("192.0.2.1", 1), ("2001:db8::1", 1)]
+
+
 class Connected(asyncio.Transport):
     sent, ended = b"", False
 
