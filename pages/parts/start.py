@@ -21,11 +21,9 @@ async def until_the_end(app: st.App) -> AsyncIterator[None]:
     the setting ``server.headless`` is on, as on a machine without a screen.
     """
     if not st.get_option("server.headless"):
-        address = server_util.get_display_address(st.get_option("server.address") or "localhost")
+        address = server_util.get_url(st.get_option("browser.serverAddress"))
         # A moment later, when the server answers.
-        asyncio.get_running_loop().call_later(
-            0.5, cli_util.open_browser, server_util.get_url(address)
-        )
+        asyncio.get_running_loop().call_later(0.5, cli_util.open_browser, address)
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,15 +10,20 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import streamlit as st
 from streamlit import cli_util
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
 
 from pages.parts import own_uploads, start, turns
 from retrieval.benchmarks.served import APP, free_port
 
 ROOT = Path(__file__).parents[2]
+TOKEN = "2|00000000|61|0"  # in the form of Streamlit's, against requests of other pages
 
 
 @pytest.fixture
@@ -53,15 +59,34 @@ def test_limits_are_set_before_anybody_opens_a_page(server):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_the_server_ends_when_it_is_told_to(server, kind):
-    process, _, log = server
-    process.send_signal(kind)
-    process.wait(60)
+    """An upload without an end kept it from ending."""
+    process, address, log = server
+    message = BackMsg()
+    message.file_urls_request.file_names.append("a.jpg")
+    with connect(
+        address.replace("http", "ws") + "/_stcore/stream", subprotocols=["streamlit"]
+    ) as tab:
+        tab.send(message.SerializeToString())
+        while not (answer := ForwardMsg.FromString(tab.recv())).HasField("file_urls_response"):
+            pass
+        path = answer.file_urls_response.file_urls[0].upload_url
+        head = (
+            f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: _streamlit_xsrf={TOKEN}\r\n"
+            f"X-Xsrftoken: {TOKEN}\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        place = urlsplit(address)
+        with socket.create_connection((place.hostname, place.port)) as upload:
+            upload.sendall(head.encode())
+            assert upload.recv(1000).startswith(b"HTTP/1.1 100")  # the server waits for the rest
+            process.send_signal(kind)
+            process.wait(60)
     assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize("headless", [True, False])
 def test_the_browser_is_opened_and_private_folders_are_deleted(monkeypatch, headless):
-    settings = {"server.headless": headless}
+    settings = {"server.headless": headless, "browser.serverAddress": "app.example"}
     monkeypatch.setattr(turns, "client", lambda: "a")
     monkeypatch.setattr(st, "get_option", settings.get)
     opened = []
@@ -76,4 +101,4 @@ def test_the_browser_is_opened_and_private_folders_are_deleted(monkeypatch, head
 
     folder = asyncio.run(serve())
     assert not Path(folder.name).exists()
-    assert opened == ([] if headless else ["http://localhost:8501"])
+    assert opened == ([] if headless else ["http://app.example:8501"])

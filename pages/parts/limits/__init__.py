@@ -17,6 +17,7 @@ def set_once() -> None:
     logs.write_plain_text()
     request_limits.allow_many_files()
     connections.accept_few_at_once()
+    connections.end_soon()
     connections.keep_many_sessions()
     connections.limit_new_sessions()
     connections.limit_connections()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from asyncio import Transport
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections import Counter
 from typing import Any
 
+import uvicorn
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util, runtime
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -26,6 +28,7 @@ from retrieval import hosts, request_limits
 
 MAX_AWAY = 4096  # sessions without a connection: each is kept for two minutes, and may come back
 GRACE = 1.0  # s after those minutes, when the session is deleted
+SECONDS_TO_END = 3.0  # s
 MAX_OF_CLIENT = 2000  # connections; 200 browsers of a class behind one address have up to 7 each
 MAX_OPENED, OPENED_A_SECOND = 300, 10  # sessions of one client, at once and then
 MAX_FRAMES, FRAMES_A_SECOND = 20_000, 2000  # frames of messages of one client, at once and then
@@ -33,6 +36,7 @@ MAX_ARRIVING = 256 << 20  # bytes of messages of all browsers that have begun to
 MAX_UNREAD = 16 << 20  # bytes that wait until one browser reads them
 MAX_UNREAD_OF_CLIENT = 256 << 20  # the same of all browsers of a client
 
+original_shutdown = uvicorn.Server.shutdown
 original_save = MemorySessionStorage.save
 original_connect = Runtime.connect_session
 original_http_made = H11Protocol.connection_made
@@ -72,6 +76,25 @@ def _listen_again(loop: Any) -> None:
         reader, _ = key.data
         if reader and getattr(reader._callback, "__func__", None) is request_limits.original_accept:
             loop._add_reader(key.fd, loop._accept_connection, *reader._args)
+
+
+def end_soon() -> None:
+    """End all connections SECONDS_TO_END after the server was told to end.
+
+    It would wait for ever for an upload without an end. Docker kills it after ten seconds, and what
+    visitors brought stays on the disk.
+    """
+    uvicorn.Server.shutdown = _shutdown  # type: ignore[assignment, method-assign]
+
+
+async def _shutdown(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+    asyncio.get_running_loop().call_later(SECONDS_TO_END, _end_all, server)
+    await original_shutdown(server, sockets)
+
+
+def _end_all(server: uvicorn.Server) -> None:
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
 
 
 def keep_many_sessions() -> None:

@@ -32,10 +32,9 @@ def _plain(text: str) -> str:
 
     Of many lines the first and the last: the last of a traceback says what the error is.
     """
-    half = MAX_LINES // 2
-    lines = text.split("\n", half)[:half] + text.rsplit("\n", half)[1:]
-    if text.count("\n") < MAX_LINES:
-        lines = text.split("\n")
+    lines = text.split("\n")
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES // 2 : -MAX_LINES // 2] = []
     return "\n  ".join(_spaces(line) + one_line(line, MAX_LENGTH) for line in lines)
 
 

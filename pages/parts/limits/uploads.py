@@ -13,6 +13,7 @@ from weakref import WeakSet
 from starlette import formparsers
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
@@ -157,8 +158,11 @@ def refuse_other_forms() -> None:
 
 
 async def _parse(parser: formparsers.MultiPartParser) -> FormData:
+    """Read a form. An error that is not the server's makes no traceback in the log."""
     try:
         return await original_parse(parser)
+    except ClientDisconnect as error:
+        raise formparsers.MultiPartException("The upload has no end.") from error
     except OSError as error:
         raise formparsers.MultiPartException(
             "The disk of the app is full, or cannot be written. Try again later."

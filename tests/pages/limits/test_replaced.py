@@ -42,6 +42,7 @@ REPLACED = [
         CONNECTIONS,
     ),
     (f"{BROWSER}.write_forward_msg", "self, msg", CONNECTIONS),
+    ("uvicorn.server:Server.shutdown", "self, sockets", CONNECTIONS),
     (f"{HTTP}.connection_made", "self, transport", CONNECTIONS),
     (f"{HTTP}.connection_lost", "self, exc", CONNECTIONS),
     (f"{HTTP}.data_received", "self, data", UPLOADS),

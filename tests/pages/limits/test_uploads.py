@@ -45,8 +45,8 @@ def form(monkeypatch):
         parts = [body[: len(body) // 2], body[len(body) // 2 :]]
 
         async def receive():
-            if len(parts) == 1:
-                pause()
+            if len(parts) == 1 and pause():
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
         async def parsed():
@@ -104,6 +104,12 @@ def test_uploads_to_a_full_disk_are_refused_with_a_sentence(form, monkeypatch):
     monkeypatch.setattr(formparsers, "SpooledTemporaryFile", Full)
     with pytest.raises(HTTPException, match="400: The disk of the app is full"):
         form(part("a", bytes(2 * uploads.MAX_IN_MEMORY), '; filename="a.jpg"'))
+
+
+def test_uploads_that_are_broken_off(form):
+    """Each was a traceback of a hundred lines in the log."""
+    with pytest.raises(HTTPException, match="400: The upload has no end"):
+        form(part("a", bytes(100), '; filename="a.jpg"'), pause=lambda: True)
 
 
 def test_forms_without_files_are_refused(form):
