@@ -25,7 +25,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from retrieval import hosts
-from retrieval.collections.credits import one_line
 
 MAX_OPEN = 65_536  # connections and files; where the system allows fewer, as many as it does
 MAX_ACCEPTED = 16  # connections that are accepted before the others are read and answered
@@ -237,7 +236,8 @@ class InTurn:
         if scope.get("client"):
             # uvicorn writes it into the log. Whoever connects like a proxy may state any text, as a
             # command for the owner's terminal.
-            scope["client"] = one_line(scope["client"][0], 100), scope["client"][1]
+            address, port = scope["client"]
+            scope["client"] = "".join(filter(str.isprintable, address))[:100], port
         async with _turn(scope.get("client")):
             cycle = getattr(receive, "__self__", None)  # uvicorn's
             if not getattr(cycle, "disconnected", False):
