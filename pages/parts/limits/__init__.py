@@ -13,7 +13,7 @@ from retrieval import cookies, request_limits
 
 @cache
 def set_once() -> None:
-    """Set all limits: before the server starts, see app.py, or at the first run of a page."""
+    """Set all limits: before the server answers, see app.py, or at the first run of a page."""
     logs.write_plain_text()
     request_limits.allow_many_files()
     connections.accept_few_at_once()

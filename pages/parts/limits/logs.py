@@ -21,6 +21,7 @@ class _Record(logging.LogRecord):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         if self.exc_info and self.exc_info[1]:
+            # It follows a message, so that its first line is indented too.
             self.exc_text = _plain("\n" + logging.Formatter().formatException(self.exc_info))[1:]
 
     def getMessage(self) -> str:

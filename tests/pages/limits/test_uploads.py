@@ -255,7 +255,7 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         def ended():
             return "".join(str(int(protocol.transport.ended)) for protocol in kept)
 
-        kept = []
+        kept, answered = [], SimpleNamespace(response_complete=True)
         send(3, "192.0.2.1")
         send(2, "192.0.2.1")
         assert ended() == "00"
@@ -266,11 +266,11 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         assert ended() == "10010"
         send(2, "192.0.2.1")  # what ended does not count
         assert ended() == "100100"
-        kept[-1].cycle.response_complete = True
+        kept[-1].cycle = answered
         send(2, "192.0.2.1")  # nor does what was answered
         assert ended() == "1001000"
         for protocol in kept:
-            protocol.cycle.response_complete = True
+            protocol.cycle = answered
         disk.free = megabyte
         send(2, "192.0.2.3")
         assert ended() == "10010001"
