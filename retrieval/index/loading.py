@@ -48,7 +48,9 @@ def load(path: str | Path, part: bool = False) -> Index:
                 return index
         except RetrievalError:
             # Another process may be putting a new one in its place, which takes two renames.
-            if version_of(path) == before and (before or not saving.former_folders(path)):
+            # The order counts: where the second came during the look, the version has changed.
+            moved = saving.is_moved(path)
+            if version_of(path) == before and (before or not moved):
                 raise
             time.sleep(0.05)
     raise RetrievalError(

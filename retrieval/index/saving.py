@@ -104,10 +104,8 @@ def settle(new: Path, target: Path) -> None:
             old.rename(target)
 
 
-def former_folders(path: Path) -> list[Path]:
-    """Folders to which ``replace_folder`` has moved the index at ``path``, between its renames."""
-    try:
-        return [*path.parent.glob(f"{glob.escape(path.name)}.*/*.old")]
-    except FileNotFoundError:
-        # A folder was renamed or deleted during the look: an index is being replaced just now.
-        return [path]
+def is_moved(path: Path) -> bool:
+    """Whether ``replace_folder`` has moved the index at ``path``: between its two renames."""
+    # ``glob`` passes over folders that vanish while it looks, which ``Path.glob`` does not.
+    pattern = f"{glob.escape(path.name)}.*/*.old"
+    return bool(glob.glob(pattern, root_dir=path.parent, include_hidden=True))
