@@ -74,7 +74,7 @@ def read_credits(folder: Path) -> dict[str, Credit]:
             raise RetrievalError(
                 f"{path} lists more than {MAX_PICTURES:,} pictures; delete it or shorten it."
             )
-        return {plain_name(str(name)): _credit(entry) for name, entry in pictures.items()}
+        return {plain_name(str(name)): checked(entry) for name, entry in pictures.items()}
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,7 +84,8 @@ def read_credits(folder: Path) -> dict[str, Credit]:
         ) from error
 
 
-def _credit(entry: Mapping[str, str]) -> Credit:
+def checked(entry: Mapping[str, str]) -> Credit:
+    """The credit that a stranger's file gives; raises TypeError or AttributeError for no text."""
     values = {field.name: one_line(entry.get(field.name, "")) for field in fields(Credit)}
     for name in ("licence_url", "page"):
         values[name] = entry.get(name, "") if _ADDRESS.fullmatch(entry.get(name, "")) else ""

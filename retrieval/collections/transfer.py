@@ -29,6 +29,7 @@ PAUSE = 0.5  # seconds before the first retry; doubled each time
 MAX_WAIT = 120  # seconds that a server may make us wait before the next try
 AGENT = "retrieval-demo"
 MAX_BYTES = 10_000_000_000
+MAX_STAMP = 100_000  # bytes of the note about an unfinished file, which a stranger may have made
 TEMPORARY = {408, 425, 429, 500, 502, 503, 504}
 
 Progress = Callable[[int, int | None, str], None]  # bytes here, bytes in all, file name
@@ -352,7 +353,7 @@ def _stamp(part: Path) -> Path:
 def _validator(part: Path, address: str) -> str:
     """The version that the bytes in ``part`` are of; '' if unknown or of another address."""
     try:
-        stamp = files.read_json(_stamp(part))
+        stamp = files.read_json(_stamp(part), MAX_STAMP)
         return str(stamp["validator"]) if stamp["address"] == address else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -8,6 +8,8 @@ import pytest
 from commons_site import serving
 from stubs import refused
 
+from retrieval import images
+from retrieval.collections import transfer
 from retrieval.collections.commons import Order, choice, download, work
 from retrieval.collections.commons import site as site_module
 from retrieval.errors import RetrievalError
@@ -73,6 +75,60 @@ def test_an_unfinished_download_that_is_very_long(tmp_path):
     assert work.Ledger(path)
     path.write_text(" " * 20_000_001 + json.dumps({"1": "!blurred"}))
     assert not work.Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("decided.json", lambda saved: dict.fromkeys(saved, 3)),
+        ("list-*.json", lambda saved: _with(saved, landmarks=[["Tower"]])),
+        ("list-*.json", lambda saved: _with(saved, artist=["A"])),
+        ("list-*.json", lambda saved: _with(saved, size=[96])),
+        ("list-*.json", lambda saved: _with(saved, size=["96", 64])),
+        ("list-*.json", lambda saved: _with(saved, size=[0, 0])),
+        ("list-*.json", lambda saved: saved | {"left_out": [3]}),
+    ],
+)
+def test_an_unfinished_download_with_other_values(tmp_path, monkeypatch, name, change):
+    """Each of them ended the command in a traceback."""
+    with serving(monkeypatch) as site:
+        for _ in range(5):
+            site.add("Tower")
+        refused("Too few", commons_download, tmp_path / "out")
+        [path] = (tmp_path / "out" / ".commons").glob(name)
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        for picture in (tmp_path / "out").glob("*.jpg"):
+            picture.unlink()  # it is fetched again
+        refused("Too few", commons_download, tmp_path / "out")
+
+
+def _with(saved, **values):
+    return saved | {"files": [row | values for row in saved["files"]]}
+
+
+def test_an_unfinished_download_with_large_files(tmp_path, monkeypatch):
+    """A picture of 2 GB, and what is noted about one that was to arrive, were read as a whole."""
+    monkeypatch.setattr(images, "MAX_BYTES", 5000)
+    monkeypatch.setattr(transfer, "MAX_STAMP", 200)
+    out, read = tmp_path / "out", []
+    with serving(monkeypatch) as site:
+        for _ in range(5):
+            site.add("Tower")
+        refused("Too few", commons_download, out)
+        (out / ".commons" / "decided.json").unlink()
+        for picture in out.glob("*.jpg"):
+            picture.unlink()
+        (out / ".commons" / "1001.jpg").write_bytes(bytes(5001))
+        part = out / ".commons" / "1002.jpg.part"
+        part.write_bytes(b"x")
+        note = {"address": site.root + "/thumb/1002.jpg", "validator": '"' + "1" * 200 + '"'}
+        part.with_name(part.name + ".json").write_text(json.dumps(note))
+        ask = transfer._ask
+        monkeypatch.setattr(transfer, "_ask", lambda *a: read.append(a[2]) or ask(*a))
+        refused("Too few", commons_download, out)
+        assert not any(read)  # nothing goes on where such a part ends
+    assert "1001" not in "".join(path.name for path in out.glob("*.jpg"))
+    assert "larger than" in (out / "left_out.csv").read_text()
 
 
 def judged(**meta):

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from retrieval.collections import credits
 from retrieval.collections.commons.site import title_of
 from retrieval.collections.credits import Credit, one_line
 
@@ -60,12 +61,22 @@ class File:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> File:
-        """Undo ``to_json``. Raises ValueError for an address or page id that is not of Commons."""
+        """Undo ``to_json``. Raises an error for another content, as other addresses or page ids
+        than those of Commons: ValueError, LookupError, TypeError or AttributeError.
+        """
         # The file may be a stranger's: its addresses are downloaded, its page ids become names.
-        if type(row["pageid"]) is not int or not str(row["address"]).startswith(MEDIA):
+        size, landmarks = tuple(row["size"]), tuple(row["landmarks"])
+        texts = (*landmarks, *(row[key] for key in ("address", "sha1", "order", "artist")))
+        if (
+            type(row["pageid"]) is not int
+            or not all(isinstance(text, str) for text in texts)
+            or not row["address"].startswith(MEDIA)
+            or [type(side) for side in size] != [int, int]
+            or min(size) < 1
+        ):
             raise ValueError("no file of Commons")
-        tuples = {key: tuple(row[key]) for key in ("size", "landmarks")}
-        return cls(**{**row, **tuples, "credit": Credit(**row["credit"])})
+        credit = credits.checked(row["credit"])
+        return cls(**{**row, "size": size, "landmarks": landmarks, "credit": credit})
 
 
 class LeftOut(Exception):

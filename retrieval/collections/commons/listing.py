@@ -30,8 +30,9 @@ def list_files(site: Site, order: Order, landmark: str, work: Path, say: Say) ->
     path = work / f"list-{hashlib.sha256(landmark.encode()).hexdigest()[:16]}.json"
     try:
         saved = files.read_json(path, MAX_BYTES)
-        return Listing([File.from_json(row) for row in saved["files"]], saved["left_out"])
-    except (OSError, ValueError, KeyError, TypeError):
+        left_out = [(str(title), str(reason)) for title, reason in saved["left_out"]]
+        return Listing([File.from_json(row) for row in saved["files"]], left_out)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     category = site.current(landmark)
     if category != landmark:

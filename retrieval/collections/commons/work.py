@@ -60,7 +60,8 @@ class Ledger(dict[str, str]):
 
     def __init__(self, path: Path) -> None:
         saved = _read_json(path)
-        super().__init__(saved if isinstance(saved, dict) else {})
+        notes = saved.items() if isinstance(saved, dict) else ()
+        super().__init__((key, note) for key, note in notes if isinstance(note, str))
         self.path = path
 
     def note(self, file: File, outcome: str) -> None:
