@@ -238,10 +238,18 @@ class InTurn:
             # command for the owner's terminal.
             address, port = scope["client"]
             scope["client"] = "".join(filter(str.isprintable, address))[:100], port
-        async with _turn(scope.get("client")):
-            cycle = getattr(receive, "__self__", None)  # uvicorn's
-            if not getattr(cycle, "disconnected", False):
-                await self.app(scope, receive, send)
+        cycle = getattr(receive, "__self__", None)  # uvicorn's
+        try:
+            async with _turn(scope.get("client")):
+                if not getattr(cycle, "disconnected", False):
+                    await self.app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server ends, or the client does not read: nothing can be sent any more. uvicorn
+            # would write a traceback into the log.
+            if cycle is None:
+                raise
+            cycle.transport.abort()
+            await asyncio.sleep(0)  # until uvicorn knows
 
 
 @contextlib.asynccontextmanager

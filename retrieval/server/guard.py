@@ -78,9 +78,14 @@ class Guard:
         url_encoded = any(URL_ENCODED in kind for kind in _content_types(scope))
         client = hosts.client_of_peer(scope.get("client"))
         request = _Request(self, client, receive, max_bytes, url_encoded)
+        limit = asyncio.timeout(ANSWER_SECONDS)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with limit:
                 await self.app(scope, request.receive, send)
+        except TimeoutError as late:
+            if not limit.expired():
+                raise
+            raise asyncio.CancelledError from late  # the client reads no answers: see ``InTurn``
         except asyncio.CancelledError:  # some seconds after the service was told to end
             if scope["method"] != "POST" or request.complete:
                 raise

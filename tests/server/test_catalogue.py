@@ -9,7 +9,8 @@ import pytest
 import requests
 from raw_requests import GEM, STALLED, connect, wait_until
 
-from retrieval.server import api, catalogue
+from retrieval import request_limits
+from retrieval.server import api, catalogue, guard
 from retrieval.workers import Workers
 
 
@@ -127,6 +128,38 @@ def test_uploads_that_still_arrive_when_the_service_is_stopped(client, caplog):
     answer = one.recv(1000)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert answer.endswith(b'{"detail":"The service is being stopped."}')
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 300])
+def test_answers_that_nobody_reads(client, caplog, monkeypatch, seconds):
+    """Each such client was a traceback in the log, after 300 s or when the service was stopped."""
+    monkeypatch.setattr(guard, "ANSWER_SECONDS", seconds)
+    monkeypatch.setattr(api, "jpeg", lambda path, side: bytes(5_000_000))
+    client.server.config.timeout_graceful_shutdown = 1
+    ask = b"GET /collections/town/pictures/a.png HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    one = connect(client, 4 * ask)
+    assert one.recv(12) == b"HTTP/1.1 200"
+    if seconds < 300:
+        wait_until(lambda: not client.server.server_state.connections)
+    client.stop()
+    one.close()
+    assert "Traceback" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_requests_that_wait_for_their_turn_when_the_service_is_stopped(client, caplog, monkeypatch):
+    """Each was a 500 for its client and a traceback in the log."""
+    monkeypatch.setattr(request_limits, "MAX_ANSWERED", 1)
+    monkeypatch.setattr(request_limits, "turns", {})
+    monkeypatch.setattr(request_limits, "SHORT", 300.0)
+    client.server.config.timeout_graceful_shutdown = 1
+    several = [connect(client, STALLED) for _ in range(3)]
+    wait_until(lambda: len(client.server.server_state.tasks) == 3)
+    client.stop()
+    for one in several:
+        one.close()
     assert "Traceback" not in caplog.text
     assert not any(record.exc_info for record in caplog.records)
 
