@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts import loaders
 from pages.parts.cards import credit_line
@@ -26,6 +27,7 @@ NO_OWN_PICTURES = (
     "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
     "ends it. Bring them again."
 )
+MAX_BEFORE = 20  # addresses of a page that its browser may not have received yet
 state = st.session_state
 
 
@@ -80,7 +82,11 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     shows a warning.
     """
     parameters = st.query_params.to_dict()
-    if not parameters or parameters == state.get(mark):
+    is_new = parameters and parameters != state.get(mark)
+    if is_new and _is_behind(parameters, mark):
+        return {}
+    state["written-before"] = mark, []
+    if not is_new:
         return {}
     state[mark] = parameters
     if "collection" in parameters and parameters["collection"] not in titles:
@@ -97,10 +103,27 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     return parameters
 
 
+def _is_behind(parameters: dict[str, str], mark: str) -> bool:
+    """Whether the browser sent this address before it received one that was written later.
+
+    Each click brings the address of the browser. Of two quick clicks, the second may still bring
+    that from before the first: to follow it would undo both. An address that the browser's Back
+    brings is to be followed; the context of the run tells these apart.
+    """
+    page, before = state.get("written-before", ("", []))
+    context = get_script_run_ctx()
+    goes_back = context is not None and context.is_history_navigation
+    return page == mark and parameters in before and not goes_back
+
+
 def keep_link(mark: str, link: dict[str, str]) -> None:
     """Write a view into the address. mark: as for ``new_link``, which then finds nothing new."""
-    state[mark] = link
-    if link != st.query_params.to_dict():
+    former = state.get(mark)
+    if link != former:
+        before = [*state["written-before"][1], former]
+        state["written-before"] = mark, before[-MAX_BEFORE:]
+        state[mark] = link
+    if link != former or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
 
 

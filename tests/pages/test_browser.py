@@ -279,12 +279,13 @@ def test_all_methods_are_compared_on_one_screen(page, address):
     page.get_by_text("Tour, 1 of 6 · Details tell buildings apart. SIR describes").wait_for()
     page.locator(".st-key-open-cnn-irwnha-9").wait_for()
     settled(page)
+    pictures = page.locator(".st-key-compared img")
+    pictures.nth(29).wait_for()  # the script that draws pictures may come after that for buttons
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollTop") == 0
     # The ten best of each method, in sight at once below the menu, and large enough for a class.
     every = page.locator(".st-key-compared").bounding_box()
     assert every["height"] <= 800 - 60
     assert every["x"] + every["width"] <= 1280
-    pictures = page.locator(".st-key-compared img")
     assert pictures.count() == 30
     assert pictures.first.bounding_box()["width"] >= 120
     # The first of each method are beside each other.

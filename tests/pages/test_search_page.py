@@ -94,6 +94,25 @@ def test_another_query_does_not_inherit_the_box(little):
     assert hits(app)[0] == "1: blue_0.png, same landmark"
 
 
+def test_a_quick_second_click_brings_an_address_from_before_the_first(little):
+    """To follow it undid both: on a slow line, SIR came back after clicks on DELF, CNN-IRwNHA."""
+    app = start(collection="little", method="cnn-irwnha", query="ask.png")
+    first = dict(app.query_params)
+    app.segmented_control(key="method").set_value("sir").run()
+    app.query_params.clear()
+    app.query_params.update(first)
+    app.segmented_control(key="method").set_value("all").run()
+    assert (app.session_state["method"], app.query_params["method"]) == ("all", "all")
+    app.query_params.clear()
+    app.query_params.update(first)
+    app.segmented_control(key="method").set_value("cnn-irwnha").run()
+    assert (app.session_state["method"], app.query_params["method"]) == ("cnn-irwnha",) * 2
+    app.run()  # it has come: what the browser sends from now on is asked for
+    app.query_params["method"] = "sir"
+    app.run()
+    assert app.session_state["method"] == "sir"
+
+
 def test_the_address_holds_the_view(little):
     app = go(start())
     app.slider(key="count").set_value(6).run()
