@@ -18,7 +18,8 @@ from weakref import WeakValueDictionary
 
 import h11
 from h11._receivebuffer import ReceiveBuffer
-from python_multipart.multipart import parse_options_header
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 from starlette import formparsers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,6 +58,7 @@ DECODE = "_user_safe_decode"
 original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-defined]
 original_answer = RequestResponseCycle.run_asgi
 original_refuse = H11Protocol.send_400_response
+original_parse = MultipartParser.write
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
 
@@ -154,9 +156,23 @@ def limit_forms(max_fields: int) -> None:
     """
     assert Request.form.__kwdefaults__ is not None
     Request.form.__kwdefaults__.update(max_files=1, max_fields=max_fields)
+    MultipartParser.write = _parse  # type: ignore[assignment, method-assign]
     formparsers.parse_options_header = _parse_options  # type: ignore[attr-defined]
     formparsers.unquote_plus = _unquote_plus  # type: ignore[attr-defined, assignment]
     setattr(formparsers, DECODE, _decode)
+
+
+def _parse(parser: MultipartParser, data: bytes) -> int:
+    """Read a piece of a form. Refuse one with spaces or tabs behind a line between two parts.
+
+    They are allowed, but no client sends them, and the parser looks at each by itself: 16 kB took
+    18 ms, and 300 uploads of spaces kept the page of another visitor waiting for 88 s.
+    """
+    # The end of the piece before, where that may be the beginning of such a line.
+    before = parser.boundary[: parser.index] if parser.state == MultipartState.PART_DATA else b""
+    if any(parser.boundary + blank in before + data for blank in (b" ", b"\t")):
+        raise MultipartParseError("Spaces behind a line between two parts.")
+    return original_parse(parser, data)
 
 
 def _decode(data: bytes | bytearray, codec: str = "") -> str:

@@ -10,6 +10,8 @@ from urllib.parse import quote_plus, unquote_plus
 import h11
 import pytest
 import uvicorn
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser
 from starlette import formparsers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -178,6 +180,37 @@ def test_tiny_lines_behind_a_body_are_refused():
             connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
             connection.send(h11.EndOfMessage())
             connection.start_next_cycle()
+
+
+FORM = b'--B\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n%s\r\n--B%s\r\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "end", "read"),
+    [
+        (b"\r\n--\r\n--A --B  \r\n -B\t\r\r\n--", b"--", True),
+        (b"x", b" " * 50_000, False),
+        (b"x", b"\t--", False),
+        (b"x\r\n--B\tx", b"--", False),
+    ],
+)
+def test_no_spaces_behind_a_line_between_two_parts(monkeypatch, data, end, read):
+    """300 uploads of nothing but spaces kept the page of another visitor waiting for 88 s."""
+    monkeypatch.setattr(MultipartParser, "write", MultipartParser.write)  # undone later
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
+    form, found = FORM % (data, end), []
+    callbacks = {"on_part_data": lambda piece, first, last: found.append(piece[first:last])}
+    for split in range(60, 100):
+        found.clear()
+        parser = MultipartParser(b"B", callbacks)
+        try:
+            parser.write(form[:split])
+            parser.write(form[split:])
+        except MultipartParseError:
+            assert not read
+        else:
+            assert read
+            assert b"".join(found) == data
 
 
 @pytest.mark.parametrize(

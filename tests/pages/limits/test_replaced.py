@@ -81,6 +81,7 @@ REPLACED = [
     ("starlette.formparsers:MultiPartParser.parse", "self", UPLOADS),
     ("starlette.formparsers:parse_options_header", "value", REQUESTS),
     ("starlette.formparsers:unquote_plus", "string, encoding, errors", REQUESTS),
+    ("python_multipart.multipart:MultipartParser.write", "self, data", REQUESTS),
     (f"{CYCLE}.run_asgi", "self, app", REQUESTS),
     (
         f"{LOOP}._accept_connection",
@@ -139,6 +140,8 @@ USED = [
         UPLOADS,
     ),
     (HTTP, "conn transport", REQUESTS),
+    ("python_multipart.multipart:MultipartParser", "boundary index state", REQUESTS),
+    ("python_multipart.multipart:MultipartState", "PART_DATA", REQUESTS),
     (CYCLE, "disconnected scope", REQUESTS),
     ("h11:Connection", "_receive_buffer our_state their_state trailing_data", REQUESTS),
 ]
@@ -154,7 +157,7 @@ def parameters(name):
         return None
 
 def of_ours():
-    libraries = ("asyncio", "streamlit", "starlette", "uvicorn", "websockets", "h11", "http")
+    libraries = "asyncio streamlit starlette uvicorn websockets h11 http python_multipart".split()
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in libraries:
             classes = [one for one in vars(module).values() if inspect.isclass(one)]
