@@ -23,6 +23,7 @@ def set_once() -> None:
     connections.limit_connections()
     connections.limit_messages()
     connections.skip_address_lookup()
+    connections.refuse_origins_that_are_none()
     cookies.read_in_linear_time()
     request_limits.limit_forms(max_fields=0)  # an upload is a file and nothing else
     request_limits.answer_in_turn()

@@ -18,6 +18,7 @@ from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.runtime_util import get_max_widget_state_size_bytes
 from streamlit.runtime.session_manager import SessionInfo
+from streamlit.web.server.starlette import starlette_websocket
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -48,6 +49,7 @@ original_handle_events = WebSocketsSansIOProtocol.handle_events
 original_received = WebSocketsSansIOProtocol.send_receive_event_to_app
 original_socket_made = WebSocketsSansIOProtocol.connection_made
 original_socket_lost = WebSocketsSansIOProtocol.connection_lost
+original_is_allowed = starlette_websocket._is_origin_allowed
 original_write = StarletteSessionClient.write_forward_msg
 opened = OfClients(MAX_OPENED, OPENED_A_SECOND)
 pieces = OfClients(MAX_FRAMES, FRAMES_A_SECOND)
@@ -293,6 +295,22 @@ def _write(client: StarletteSessionClient, message: ForwardMsg) -> None:
     if transport and not transport.is_closing():
         waiting[transport] = client._send_queue
         _limit_unread(transport, MAX_UNREAD)
+
+
+def refuse_origins_that_are_none() -> None:
+    """Refuse a browser whose page has no readable address, as ``http://[``.
+
+    Streamlit refuses other sites, but of this address Python cannot read the host: each such
+    connection wrote a traceback into the log.
+    """
+    starlette_websocket._is_origin_allowed = _is_allowed
+
+
+def _is_allowed(origin: str | None, host: str | None) -> bool:
+    try:
+        return original_is_allowed(origin, host)
+    except ValueError:
+        return False
 
 
 def skip_address_lookup() -> None:

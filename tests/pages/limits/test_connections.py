@@ -20,6 +20,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.web.server import server_util
+from streamlit.web.server.starlette import starlette_websocket
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
 from stubs import most_accepted
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -498,3 +499,13 @@ def test_nobody_is_asked_for_our_address(monkeypatch):
     assert not server_util.is_url_from_allowed_origins("http://evil.example")
     assert server_util.is_url_from_allowed_origins("http://localhost:8501")
     assert not asked
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//[", "http://evil.example", None])
+def test_pages_without_a_readable_address_are_refused_without_a_traceback(monkeypatch, origin):
+    monkeypatch.setattr(
+        starlette_websocket, "_is_origin_allowed", connections.original_is_allowed
+    )  # undone later
+    connections.refuse_origins_that_are_none()
+    assert starlette_websocket._is_origin_allowed(origin, "localhost:8501") == (origin is None)
+    assert starlette_websocket._is_origin_allowed("http://localhost:8501", "localhost:8501")

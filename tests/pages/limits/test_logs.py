@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from pages.parts.limits import logs
+from pages.parts.limits.allowances import OfClients
 
 
 @pytest.fixture
 def written(monkeypatch, caplog):
     """The lines that a logger writes, as a terminal gets them."""
     before = logging.getLogRecordFactory()
+    monkeypatch.setattr(logs, "allowances", OfClients(3, 0))
     logs.write_plain_text()
     logger = logging.getLogger("of a test")
     yield logger, lambda: caplog.handler.stream.getvalue().splitlines()
@@ -59,6 +61,7 @@ def test_long_tracebacks_say_what_the_error_is(written):
 ERROR_OF_A_PAGE = """
 from streamlit import error_util
 from pages.parts.limits import logs
+from pages.parts.limits.allowances import OfClients
 logs.write_plain_text()
 error_util.handle_uncaught_app_exception(ValueError("a.\\x1b]52;c;cm0K\\x07"))
 """
@@ -82,3 +85,21 @@ def test_messages_are_cut(written):
     logger.warning("\n" * 10**6)
     assert len(lines()[0]) < 1.1 * logs.MAX_LENGTH
     assert len(lines()) == 1 + logs.MAX_LINES
+
+
+def test_a_flood_of_messages_is_cut_and_others_are_written(written, monkeypatch):
+    """Connections with a wrong Origin, of one client, wrote 3 GB an hour."""
+    logger, lines = written
+
+    def flood():
+        for number in range(1000):
+            logger.warning("Rejecting %s", number)
+
+    flood()
+    logger.warning("Another")
+    assert [line[-3:] for line in lines()] == ["g 0", "g 1", "g 2", "her"]
+    monkeypatch.setattr(logs, "allowances", OfClients(1, 0))
+    flood()
+    said = "Rejecting 0 (Left out since the last: 997 messages from the same place.)"
+    assert lines()[-1].endswith(said)
+    assert len(lines()) == 5

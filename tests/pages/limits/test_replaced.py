@@ -55,6 +55,11 @@ REPLACED = [
     (f"{SOCKET}.run_asgi", "self", CONNECTIONS),
     (f"{SOCKET}.send_receive_event_to_app", "self", CONNECTIONS),
     ("streamlit.net_util:get_external_ip", "", CONNECTIONS),
+    (
+        "streamlit.web.server.starlette.starlette_websocket:_is_origin_allowed",
+        "origin, host",
+        CONNECTIONS,
+    ),
     (f"{SESSION}._handle_backend_operation_request", "self, request", DOWNLOADS),
     (f"{MEDIA}.execute_deferred", "self, file_id", DOWNLOADS),
     (f"{MEDIA}.remove_orphaned_files", "self", DOWNLOADS),
