@@ -32,6 +32,7 @@ original_read = UploadFile.read
 original_parse = formparsers.MultiPartParser.parse
 original_data_received = H11Protocol.data_received
 arriving: WeakSet[H11Protocol] = WeakSet()  # connections that send, or sent, an upload
+come: Counter[str] = Counter()  # bytes of "all" of them since it was seen whether there is room
 _reading = asyncio.Lock()
 
 
@@ -103,12 +104,17 @@ def limit_arriving() -> None:
 
 
 def _received(protocol: H11Protocol, data: bytes) -> None:
-    """Receive data; where a megabyte is full, see whether there is room for it."""
-    before = _size_of_body(protocol)
+    """Receive data; after a megabyte of all uploads, see whether there is room for them.
+
+    A megabyte of all: 2000 uploads that stop a little below one take 2 GB.
+    """
     original_data_received(protocol, data)
-    if _size_of_body(protocol) >> 20 > before >> 20:
+    if _size_of_body(protocol) > MAX_IN_MEMORY:
         arriving.add(protocol)
-        _make_room()
+        come["all"] += len(data)
+        if come["all"] >= 1 << 20:
+            come.clear()
+            _make_room()
 
 
 def _size_of_body(protocol: H11Protocol) -> int:
@@ -117,7 +123,7 @@ def _size_of_body(protocol: H11Protocol) -> int:
 
 
 def _make_room() -> None:
-    """Where too much arrives, end the largest upload of the client that sends most."""
+    """Where too much arrives, end the largest uploads of the client that sends most."""
     sizes: Counter[str] = Counter()
     for one in list(arriving):
         if one.cycle.response_complete or one.transport.is_closing():
@@ -126,9 +132,13 @@ def _make_room() -> None:
             sizes[hosts.client_of_peer(one.client)] += _size_of_body(one)
     room = min(MAX_OF_ALL, shutil.disk_usage(gettempdir()).free)
     for client, most in sizes.most_common(1):
-        if most > MAX_OF_CLIENT or sizes.total() > room:
-            of_client = (one for one in arriving if hosts.client_of_peer(one.client) == client)
-            max(of_client, key=_size_of_body).transport.abort()
+        too_much = max(most - MAX_OF_CLIENT, sizes.total() - room)
+        of_client = (one for one in arriving if hosts.client_of_peer(one.client) == client)
+        for one in sorted(of_client, key=_size_of_body, reverse=True):
+            if too_much <= 0:
+                break
+            too_much -= _size_of_body(one)
+            one.transport.abort()
 
 
 def share_bytes() -> None:

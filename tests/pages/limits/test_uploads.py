@@ -240,7 +240,7 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         settings = uvicorn.Config(app, log_config=None)
         settings.load()
 
-        def send(megabytes, address):
+        def send(megabytes, address, size=megabyte):
             transport = Connected({"peername": (address, 50_000)})
             protocol = H11Protocol(settings, uvicorn.server.ServerState(), {})
             protocol.connection_made(transport)
@@ -248,7 +248,7 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
             head = f"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {100 * megabyte}\r\n\r\n"
             protocol.data_received(head.encode())
             for _ in range(megabytes):
-                protocol.data_received(bytes(megabyte))
+                protocol.data_received(bytes(size))
             kept.append(protocol)
             return transport
 
@@ -274,6 +274,10 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         disk.free = megabyte
         send(2, "192.0.2.3")
         assert ended() == "10010001"
+        disk.free = 100 * megabyte
+        for _ in range(20):  # none has a megabyte
+            send(1, "192.0.2.4", megabyte // 2)
+        assert 9 <= sum(protocol.transport.ended for protocol in kept[8:]) <= 11
 
     asyncio.run(attack())
 
