@@ -43,10 +43,15 @@ def private_folder() -> TemporaryDirectory:
 
 
 def delete_all() -> None:
-    """Delete the private folders of this server, which ends."""
+    """Delete the private folders of this server, which ends, though pages may still fill them.
+
+    Each gets another name first: a zip that is being unpacked into it would fill it again.
+    """
     for folder in list(clients):
+        path = Path(folder.name)
         with suppress(OSError):
-            folder.cleanup()
+            shutil.rmtree(path.rename(f"{path}-deleted"), ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def is_private(path: Path) -> bool:

@@ -145,6 +145,7 @@ def _unpack(
         if size > left:
             raise _too_large(max_bytes)
         target = into.joinpath(*parts)
+        into.stat()  # raises where it was deleted meanwhile, as when the app ends
         target.parent.mkdir(parents=True, exist_ok=True)
         with source() as reader, open(target, "xb") as out:
             while chunk := reader.read(CHUNK):

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import tempfile
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -53,6 +54,31 @@ def test_several_zips_are_counted_together(monkeypatch):
     monkeypatch.setenv("RETRIEVAL_OWN_FILES", "3")
     with pytest.raises(RetrievalError, match="more than 3 files"):
         own_pictures._bring_uploads(zips)
+
+
+def test_nothing_is_unpacked_after_the_app_has_ended(monkeypatch, tmp_path):
+    """After Ctrl+C and SIGTERM up to 85 pictures of a visitor stayed on the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    class Zip(io.BytesIO):
+        name = "mine.zip"
+        ended = False
+
+        def read(self, size=-1):
+            if sum(path.is_file() for path in tmp_path.rglob("*")) == 3:
+                own_uploads.delete_all()
+                self.ended = True
+            return super().read(size)
+
+    file = Zip()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(10):
+            archive.writestr(f"{number % 2}/{number}.png", upload("a").getvalue())
+    file.size = len(file.getvalue())
+    with pytest.raises(RetrievalError, match=r"mine\.zip could not be unpacked"):
+        own_pictures._bring_uploads([file])
+    assert file.ended
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_zips_have_the_time_of_one(monkeypatch):
