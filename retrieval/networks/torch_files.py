@@ -148,7 +148,7 @@ def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytear
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK"
             file.seek(0)
-            yield _read_zip(file, size) if is_zip else _read_legacy(file, size)
+            yield read_zip(file, size) if is_zip else _read_legacy(file, size)
     except Exception as error:  # hostile bytes and torch raise many kinds
         raise RetrievalError(
             f"{path.name} is not a weights file that can be read safely: damaged, cut off, or it "
@@ -157,8 +157,11 @@ def reading(path: Path) -> Iterator[tuple[object, Iterator[tuple[Storage, bytear
         ) from error
 
 
-def _read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
-    """The format since torch 1.6: a zip with a pickle and a file for each storage."""
+def read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage, bytearray]]]:
+    """The format since torch 1.6: a zip with a pickle and a file for each storage.
+
+    size: bytes of the file. What is given: as for ``reading``. Hostile bytes raise many kinds.
+    """
     source = files.ShortReads(file)
     archive = zipfile.ZipFile(source)
     source.max_bytes = size

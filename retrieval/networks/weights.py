@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,20 +84,25 @@ def read_tensors(path: Path, sha256: str | None = None) -> Any:
         rehearsal.rehearse(_read_descriptions, path)
     elif digest(path) != sha256:
         raise RetrievalError(f"{path} does not have the SHA-256 it should have; install it again.")
+    with torch_files.reading(path) as (value, numbers):
+        return with_tensors(value, numbers)
+
+
+def with_tensors(value: object, numbers: Iterable[tuple[torch_files.Storage, bytearray]]) -> Any:
+    """What ``torch_files`` gives of a file, with tensors in place of their descriptions."""
     import torch
 
-    with torch_files.reading(path) as (value, numbers):
-        storages = {}
-        for storage, data in numbers:
-            kind = getattr(torch, storage.kind)
-            flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
-            storages[storage.key] = flat
-        return torch_files.resolve(
-            value,
-            lambda tensor: storages[tensor.storage.key].as_strided(
-                tensor.size, tensor.stride, tensor.offset
-            ),
-        )
+    storages = {}
+    for storage, data in numbers:
+        kind = getattr(torch, storage.kind)
+        flat = torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+        storages[storage.key] = flat
+    return torch_files.resolve(
+        value,
+        lambda tensor: storages[tensor.storage.key].as_strided(
+            tensor.size, tensor.stride, tensor.offset
+        ),
+    )
 
 
 def _read_descriptions(path: Path) -> None:
@@ -127,7 +132,7 @@ def read_cirtorch(path: Path, sha256: str | None = None) -> Weights:
         or any(isinstance(value, torch.Tensor | np.ndarray) for value in data["meta"].values())
         or not _is_small(data["meta"])
         or not all(isinstance(key, str) for key in state)
-        or not all(_is_plain_tensor(value) for value in state.values())
+        or not all(is_plain_tensor(value) for value in state.values())
     ):
         raise RetrievalError(
             f"{path.name} is not a cirtorch network: wrong meta or state_dict. Save plain "
@@ -196,7 +201,7 @@ def _is_small(meta: dict) -> bool:
     return True
 
 
-def _is_plain_tensor(value: Any) -> bool:
+def is_plain_tensor(value: Any) -> bool:
     """Whether a value is a tensor that holds each of its numbers in memory, without repeats."""
     import torch
 

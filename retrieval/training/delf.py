@@ -369,7 +369,11 @@ def train(
             **asdict(settings),
         },
     )
-    verified = journal.computed_once("matches", lambda: pairs.verified_pairs(photos, progress))
+    verified = journal.computed_once(
+        "matches",
+        lambda: pairs.verified_pairs(photos, progress),
+        lambda stored: pairs.are_pairs(stored, len(photos)),
+    )
     matches = pairs.Matches(verified, len(photos), photos.landmarks)
     history: list[dict[str, Any]] = []
     trunk = Trunk(checkpoint, photos, matches, settings)

@@ -10,11 +10,11 @@ training. It is checked on reading: a file of another training may have the same
 from __future__ import annotations
 
 import csv
+import errno
 import glob
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from retrieval import files
 from retrieval.errors import RetrievalError
+from retrieval.networks import torch_files, weights
 
 COLUMNS = ("stage", "epoch", "rate", "loss", "validation", "seconds")
 
@@ -86,26 +87,34 @@ class Journal:
 
     def _keep_identity(self, identity: dict[str, Any]) -> None:
         """Store the identity, or check that the state in the folder has the same."""
+        identity = json.loads(json.dumps(identity))  # tuples are read as lists
         stored = self._read("identity")
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
             self._write("identity", identity)
-        elif stored != identity:
-            changed = sorted(k for k in {*stored, *identity} if stored.get(k) != identity.get(k))
+        elif changed := _changed(stored, identity):
             raise RetrievalError(
                 f"{self.folder} is the state of another training: {', '.join(changed)} differ. "
                 "Repeat its command, or choose another --out to begin again."
             )
         self._training = (self.folder / "identity").read_bytes()[:32]
 
-    def computed_once(self, name: str, compute: Callable[[], Any]) -> Any:
+    def computed_once(
+        self, name: str, compute: Callable[[], Any], fits: Callable[[Any], bool]
+    ) -> Any:
         """The result of ``compute``, tensors in plain containers. It is stored under ``name``, so
         that a resumed training does not compute it again.
+
+        fits: whether a stored value, which may be a stranger's, is such a result.
         """
         stored = self._read(name)
         if stored is None:
             stored = compute()
             self._write(name, stored)
+        elif not fits(stored):
+            raise RetrievalError(
+                f"{self.folder} does not fit this training; choose another --out to begin again."
+            )
         return stored
 
     def load_state(self, stage: str) -> dict[str, Any] | None:
@@ -140,6 +149,8 @@ class Journal:
     def _read(self, name: str) -> Any:
         path = self.folder / name
         try:
+            if files.has_holes(path):  # a terabyte of zeros packs into a kilobyte
+                raise OSError(errno.EINVAL, "parts of it were never written")
             data = path.read_bytes()
         except FileNotFoundError:
             return None
@@ -151,11 +162,10 @@ class Journal:
         try:
             if self._digest(name, content) != digest:
                 raise ValueError("another checksum")
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > len(content):
-                    raise ValueError("compressed")  # torch compresses nothing, and unpacks all
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds on bytes that it did not write
+            # Not torch.load: of 30 MB of brackets it makes 2.8 GB, and it unpacks what is packed.
+            content_and_numbers = torch_files.read_zip(io.BytesIO(content), len(content))
+            return weights.with_tensors(*content_and_numbers)
+        except Exception as error:  # hostile bytes raise many kinds
             raise RetrievalError(
                 f"{path} is of another training or damaged; choose another --out to begin again."
             ) from error
@@ -177,6 +187,31 @@ class Journal:
             raise RetrievalError(
                 f"{path} cannot be written: {reason}; when it can, the same command goes on."
             ) from error
+
+
+def _changed(stored: Any, identity: Mapping[str, Any]) -> list[str]:
+    """Names of the entries of an identity that are others in a stored one, perhaps a stranger's."""
+    known = stored if isinstance(stored, dict) else {}
+    try:
+        changed = sorted(key for key in identity if known.get(key) != identity[key])
+    except (RuntimeError, ValueError):  # of tensors and arrays, which no identity has
+        return ["settings"]
+    return changed or ([] if known.keys() == identity.keys() else ["settings"])
+
+
+def is_array(value: Any, kind: torch.dtype, *shape: int) -> bool:
+    """Whether a value of a stranger is a tensor of this type and shape whose numbers are finite.
+
+    shape: -1 for a side of any length.
+    """
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype == kind
+        and value.ndim == len(shape)
+        and all(side in (-1, length) for side, length in zip(shape, value.shape, strict=True))
+        and weights.is_plain_tensor(value)
+        and bool(torch.isfinite(value).all())
+    )
 
 
 def _bytes(content: Any) -> bytes:

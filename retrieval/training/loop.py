@@ -19,7 +19,7 @@ from torch import nn
 
 from retrieval.errors import RetrievalError
 from retrieval.networks import trunks
-from retrieval.training.journal import Journal
+from retrieval.training.journal import Journal, is_array
 
 WARM_UP = 50  # steps in which the learning rate rises from zero
 Progress = Callable[[int, int, str], None] | None  # done, total, and what is counted
@@ -104,8 +104,11 @@ def train_stage(
             _check_rows(epochs, stage)
             for weights in (best, state["module"]):
                 module.load_state_dict(weights)
-            optimiser.load_state_dict(state["optimiser"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            _check_optimiser(state["optimiser"]["state"], optimiser)
+            # Groups of a stranger could have any settings; those of this training are known.
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({**state["optimiser"], "param_groups": groups})
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise RetrievalError(
                 f"{journal.folder} does not fit this training; choose another --out to begin again."
             ) from error
@@ -226,6 +229,18 @@ def _check_rows(rows: Any, stage: Stage) -> None:
         finite = all(isinstance(value, float) and math.isfinite(value) for value in values)
         if (row["stage"], row["epoch"]) != (stage.name, number) or not finite:
             raise ValueError("another epoch")
+
+
+def _check_optimiser(states: Any, optimiser: torch.optim.Optimizer) -> None:
+    """Raises ValueError, LookupError, TypeError or AttributeError for what another one keeps."""
+    parameters = [one for group in optimiser.param_groups for one in group["params"]]
+    is_sgd = isinstance(optimiser, torch.optim.SGD)
+    names = {"momentum_buffer"} if is_sgd else {"step", "exp_avg", "exp_avg_sq"}
+    for number, kept in states.items():
+        for name in names:
+            shape = () if name == "step" else tuple(parameters[number].shape)
+            if kept.keys() != names or not is_array(kept[name], torch.float32, *shape):
+                raise ValueError("another optimiser")
 
 
 def _epoch_row(

@@ -7,6 +7,8 @@ is how such a reconstruction starts. The features are XFeat's (Potje et al., CVP
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -18,6 +20,7 @@ from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.ranking import geometry
 from retrieval.ranking.groups import components
 from retrieval.training import views, whitening
+from retrieval.training.journal import is_array
 from retrieval.training.loop import Progress
 from retrieval.training.photographs import NO_LANDMARK, Photographs
 
@@ -70,6 +73,21 @@ def verified_pairs(photos: Photographs, progress: Progress = None) -> dict[str, 
         "maps": torch.tensor(np.array(maps, np.float64).reshape(-1, 3, 3)),
         "points": torch.from_numpy(np.concatenate([np.empty((0, 4), np.float32), *inlier_points])),
     }
+
+
+def are_pairs(stored: Any, count: int) -> bool:
+    """Whether a value of a stranger is what ``verified_pairs`` returns for ``count`` pictures."""
+    if not isinstance(stored, dict) or stored.keys() != {"pairs", "inliers", "maps", "points"}:
+        return False
+    pairs, inliers = stored["pairs"], stored["inliers"]
+    return (
+        is_array(pairs, torch.int64, -1, 2)
+        and is_array(inliers, torch.int64, len(pairs))
+        and is_array(stored["maps"], torch.float64, len(pairs), 3, 3)
+        and is_array(stored["points"], torch.float32, int(inliers.sum()), 4)
+        and bool(((inliers >= MIN_INLIERS) & (inliers <= KEYPOINTS)).all())
+        and bool(((pairs >= 0) & (pairs < count)).all() and (pairs[:, 0] < pairs[:, 1]).all())
+    )
 
 
 class Matches:

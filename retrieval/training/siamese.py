@@ -259,7 +259,11 @@ def train(
             **asdict(settings),
         },
     )
-    verified = journal.computed_once("matches", lambda: pairs.verified_pairs(unlabelled, progress))
+    verified = journal.computed_once(
+        "matches",
+        lambda: pairs.verified_pairs(unlabelled, progress),
+        lambda stored: pairs.are_pairs(stored, len(unlabelled)),
+    )
     photos = labelled or photographs.grouped(unlabelled, pairs.groups(verified, len(unlabelled)))
     landmarks = photos.landmarks if settings.pairs == "labels" else None
     matches = pairs.Matches(verified, len(unlabelled), landmarks)

@@ -18,11 +18,11 @@ from torch import nn
 
 from retrieval import methods
 from retrieval.collections import Collection
-from retrieval.methods.base import as_vector
+from retrieval.methods.base import MAX_OUTPUTS, as_vector
 from retrieval.networks import checkpoints
 from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.training import photographs, result, whitening
-from retrieval.training.journal import Journal
+from retrieval.training.journal import Journal, is_array
 from retrieval.training.loop import Progress, Say, Settings, Stage, train_stage
 from retrieval.training.validation import mean_average_precision
 
@@ -123,7 +123,12 @@ def train(
                 progress(number + 1, len(photos), "features")
         return torch.stack(rows)
 
-    stage = Layer(journal.computed_once("features", describe_all), photos, settings)
+    def are_features(stored: Any) -> bool:
+        return (
+            is_array(stored, torch.float32, len(photos), -1) and 0 < stored.shape[1] <= MAX_OUTPUTS
+        )
+
+    stage = Layer(journal.computed_once("features", describe_all, are_features), photos, settings)
     say(f"{len(stage.labelled)} pictures to train on, {len(stage.held_out)} to validate on")
     history: list[dict[str, Any]] = []
     train_stage(stage, settings, journal, history, progress, say)

@@ -1,15 +1,18 @@
 """The loop and the journal on a problem that a page of paper can hold: one weight, one target."""
 
 import csv
+import io
 import json
 import os
 import shutil
+import zipfile
 
 import pytest
 import torch
 from torch import nn
 
 from retrieval.errors import RetrievalError
+from retrieval.files import has_holes
 from retrieval.networks import checkpoints
 from retrieval.training import result
 from retrieval.training.journal import Journal
@@ -162,7 +165,7 @@ def test_a_file_of_another_training_of_the_same_shapes_is_refused(tmp_path):
         (tmp_path / str(seed)).mkdir()
         kept = journal(tmp_path / str(seed), seed=seed)
         train_stage(Line(), Settings(epochs=1), kept, [])
-        kept.computed_once("features", lambda: torch.zeros(1))
+        kept.computed_once("features", lambda: torch.zeros(1), bool)
     for name in ("line.state", "features"):
         shutil.copy(kept.folder / name, tmp_path / "0" / "net.pth.training" / name)
         with pytest.raises(RetrievalError, match=f"{name} is of another training or damaged"):
@@ -256,8 +259,74 @@ def test_computed_once_computes_once(tmp_path):
         return {"x": torch.arange(3)}
 
     for _ in range(2):
-        assert torch.equal(journal(tmp_path).computed_once("x", compute)["x"], torch.arange(3))
+        found = journal(tmp_path).computed_once("x", compute, lambda stored: "x" in stored)
+        assert torch.equal(found["x"], torch.arange(3))
     assert len(calls) == 1
+    with pytest.raises(RetrievalError, match="does not fit this training"):
+        journal(tmp_path).computed_once("x", compute, lambda stored: "y" in stored)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept[0].pop("step"),
+        lambda kept: kept[0].update(exp_avg=torch.zeros(7)),
+        lambda kept: kept[0].update(exp_avg=torch.zeros(1).expand(10**10)),
+        lambda kept: kept[0].update(exp_avg_sq="x"),
+        lambda kept: kept.update({9: kept[0]}),
+    ],
+)
+def test_a_state_of_another_optimiser_is_refused(tmp_path, change):
+    """It ended in a traceback in the next step; one number that counts often filled the memory."""
+    go(tmp_path, Line(), Settings(epochs=1, rate=0.3))
+    kept = journal(tmp_path)
+    state = kept.load_state("line")
+    change(state["optimiser"]["state"])
+    kept.save_state("line", state)
+    with pytest.raises(RetrievalError, match="choose another --out to begin again"):
+        go(tmp_path, Line())
+
+
+def test_settings_of_an_optimiser_are_those_of_this_training(tmp_path):
+    go(tmp_path, Line(), Settings(epochs=1, rate=0.3))
+    kept = journal(tmp_path)
+    state = kept.load_state("line")
+    state["optimiser"]["param_groups"] = [{"params": "x", "betas": 3}]
+    kept.save_state("line", state)
+    go(tmp_path, Line())
+
+
+def test_an_identity_of_a_stranger_is_refused(tmp_path):
+    """It ended in a traceback where it was no dictionary of words."""
+    kept = journal(tmp_path)
+    kept.save_state("line", {})
+    for identity in ([1], {1: "x", "seed": 5}, {"seed": torch.zeros(3)}):
+        kept._training = b""
+        kept._write("identity", identity)
+        with pytest.raises(RetrievalError, match="is the state of another training"):
+            journal(tmp_path)
+
+
+def test_a_state_that_was_never_written_is_refused(tmp_path):
+    """A terabyte of zeros on no disk ended in a MemoryError."""
+    kept = journal(tmp_path)
+    with open(kept.folder / "line.state", "wb") as file:
+        file.truncate(30_000_000)
+    if has_holes(kept.folder / "line.state"):  # not on every file system
+        with pytest.raises(RetrievalError, match="parts of it were never written"):
+            kept.load_state("line")
+
+
+def test_a_state_of_brackets_is_refused(tmp_path):
+    """Of 30 MB of them, which pack into 30 kB, torch made 2.8 GB in minutes."""
+    kept = journal(tmp_path)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02(" + b"]" * 5_000_000 + b"l.")
+    content = packed.getvalue()
+    (kept.folder / "line.state").write_bytes(kept._digest("line.state", content) + content)
+    with pytest.raises(RetrievalError, match="of another training or damaged"):
+        kept.load_state("line")
 
 
 def test_a_missing_folder_or_a_folder_as_the_file_is_refused(tmp_path):

@@ -229,3 +229,31 @@ def test_losses_of_the_tuples_of_a_step():
             expected += 0.5 * max(0.0, 0.85 - distance) ** 2
     value = losses.contrastive(x[index.flatten()], labels.flatten())
     assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: None,
+        lambda kept: kept | {"pairs": torch.tensor([[0, 9], [1, 2]])},
+        lambda kept: kept | {"pairs": torch.tensor([[0, 1], [2, 1]])},
+        lambda kept: kept | {"pairs": torch.tensor([[-1, 1], [1, 2]])},
+        lambda kept: kept | {"pairs": torch.tensor([0, 1])},
+        lambda kept: kept | {"inliers": torch.tensor([2**63 - 1, 2**62])},
+        lambda kept: kept | {"inliers": torch.tensor([20.0, 30.0])},
+        lambda kept: kept | {"inliers": torch.tensor([19, 30])},
+        lambda kept: kept | {"maps": torch.zeros(2, 3, 3)},
+        lambda kept: kept | {"points": torch.full((50, 4), float("nan"))},
+        lambda kept: {key: value for key, value in kept.items() if key != "maps"},
+    ],
+)
+def test_pairs_of_a_stranger(change):
+    """They may come with a network, and ended in a traceback."""
+    kept = {
+        "pairs": torch.tensor([[0, 1], [1, 2]]),
+        "inliers": torch.tensor([20, 30]),
+        "maps": torch.eye(3, dtype=torch.float64).repeat(2, 1, 1),
+        "points": torch.zeros(50, 4),
+    }
+    assert pairs.are_pairs(kept, 9)
+    assert not pairs.are_pairs(change(kept), 9)

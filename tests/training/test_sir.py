@@ -8,7 +8,7 @@ from retrieval import images, methods
 from retrieval.errors import RetrievalError
 from retrieval.networks import checkpoints
 from retrieval.networks.records import SETTINGS
-from retrieval.training import photographs, sir
+from retrieval.training import journal, photographs, sir
 from retrieval.training.loop import Settings
 
 QUICK = Settings(epochs=3, rate=1e-3)
@@ -88,3 +88,30 @@ def test_a_training_does_not_go_on_with_changed_pictures(landmarks, tiny, tmp_pa
     shutil.copy(root / "place_01" / "0.png", root / "place_02" / "0.png")
     with pytest.raises(RetrievalError, match="another training: pictures differ"):
         sir.train(open_collection(root), out, settings=Settings(epochs=1, rate=1e-3))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        3,
+        torch.zeros(3),
+        torch.zeros(0, 5),
+        torch.zeros(40, 64, dtype=torch.complex64),
+        torch.full((40, 64), float("nan")),
+        torch.zeros(1).expand(40, 10**9),
+    ],
+)
+def test_features_of_a_stranger_are_refused(landmarks, tiny, tmp_path, stored):
+    """They may come with a network, and ended in a traceback."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sir.train(landmarks, tmp_path / "net.pth", settings=QUICK, progress=stopped)
+    kept = journal.Journal.__new__(journal.Journal)
+    kept.folder = tmp_path / "net.pth.training"
+    kept._training = (kept.folder / "identity").read_bytes()[:32]
+    kept._write("features", stored)
+    with pytest.raises(RetrievalError, match="choose another --out to begin again"):
+        sir.train(landmarks, tmp_path / "net.pth", settings=QUICK)
