@@ -21,6 +21,7 @@ from retrieval.ranking.ranking import Query as RankingQuery
 from retrieval.ranking.ranking import Ranking
 from retrieval.ranking.search import DEPTH, rank_picture, rank_query
 
+MAX_STORED = 100_000_000  # bytes of the descriptors of queries in an index; ours have 0.6 MB
 # Does the work of one query when it may be done, and returns its ranking.
 Turn = Callable[[Callable[[], Ranking]], Ranking]
 
@@ -137,7 +138,8 @@ def _positions(index: Index, collection: Collection, names: Sequence[str]) -> li
 def query_descriptors(index: Index) -> np.ndarray | None:
     """Descriptors (Q, D) of the queries that are kept in an index; None where there are none.
 
-    Raises RetrievalError where their checksum is not that of the manifest.
+    Raises RetrievalError where their checksum is not that of the manifest, and for more than
+    MAX_STORED bytes.
     """
     stated = index.settings.get("queries_sha256")
     if stated is None:
@@ -145,7 +147,7 @@ def query_descriptors(index: Index) -> np.ndarray | None:
     path = index.path / "queries.npy"
     again = "; download the features again"
     try:
-        data = files.read(path)
+        data = files.read(path, MAX_STORED)
     except OSError as error:
         raise RetrievalError(f"{path} cannot be read{again}.") from error
     if hashlib.sha256(data).hexdigest() != stated:

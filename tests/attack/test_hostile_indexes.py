@@ -459,3 +459,13 @@ def test_a_flipped_bit_in_an_evaluation(tmp_path, town, name):
             continue
         assert all(len(one) == 2 for one in run.timings.values())
         assert "easy" in run.record["protocols"]
+
+
+def test_descriptors_of_queries_without_end(honest, tmp_path):
+    """A file of a gigabyte, none of it on the disk, took 2.2 GB, in the app too."""
+    path = shutil.copytree(honest, tmp_path / "forged")
+    with open(path / "queries.npy", "wb") as file:
+        file.truncate(queries.MAX_STORED + 1)
+    digest = files.digest(path / "queries.npy")
+    index = indexes.load(edited(path, lambda m: m["settings"].update(queries_sha256=digest)))
+    refused("cannot be read; download the features again", queries.query_descriptors, index)
