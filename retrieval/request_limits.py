@@ -48,6 +48,7 @@ BASE64_ESCAPES = {
     b"%2f": b"/",
     b"%3d": b"=",
 }
+BLANKS = b" " * 64  # so many may not begin the value of a header in a form
 READ = 16_384  # bytes of one connection that are read before the next connection is read
 MAX_ANSWERED = 50  # requests of one client at once
 SHORT = 1.0  # s; a request that takes longer is not counted any more: an upload, a slow browser
@@ -59,6 +60,7 @@ original_accept = BaseSelectorEventLoop._accept_connection  # type: ignore[attr-
 original_answer = RequestResponseCycle.run_asgi
 original_refuse = H11Protocol.send_400_response
 original_parse = MultipartParser.write
+original_header_field = formparsers.MultiPartParser.on_header_field
 turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of each client
 
 
@@ -157,13 +159,15 @@ def limit_forms(max_fields: int) -> None:
     assert Request.form.__kwdefaults__ is not None
     Request.form.__kwdefaults__.update(max_files=1, max_fields=max_fields)
     MultipartParser.write = _parse  # type: ignore[assignment, method-assign]
+    formparsers.MultiPartParser.on_header_field = _header_field  # type: ignore[assignment, method-assign]
     formparsers.parse_options_header = _parse_options  # type: ignore[attr-defined]
     formparsers.unquote_plus = _unquote_plus  # type: ignore[attr-defined, assignment]
     setattr(formparsers, DECODE, _decode)
 
 
 def _parse(parser: MultipartParser, data: bytes) -> int:
-    """Read a piece of a form. Refuse one with spaces or tabs behind a line between two parts.
+    """Read a piece of a form. Refuse one with spaces or tabs behind a line between two parts, or
+    with many at the beginning of a value.
 
     They are allowed, but no client sends them, and the parser looks at each by itself: 16 kB took
     18 ms, and 300 uploads of spaces kept the page of another visitor waiting for 88 s.
@@ -172,7 +176,16 @@ def _parse(parser: MultipartParser, data: bytes) -> int:
     before = parser.boundary[: parser.index] if parser.state == MultipartState.PART_DATA else b""
     if any(parser.boundary + blank in before + data for blank in (b" ", b"\t")):
         raise MultipartParseError("Spaces behind a line between two parts.")
+    if parser.state == MultipartState.HEADER_VALUE_START and data.startswith(BLANKS):
+        raise MultipartParseError("Many spaces in a header.")
     return original_parse(parser, data)
+
+
+def _header_field(parser: formparsers.MultiPartParser, data: bytes, start: int, end: int) -> None:
+    """Take the name of a header, which ends at a colon; refuse many spaces behind it."""
+    if data.startswith(BLANKS, end + 1):
+        raise MultipartParseError("Many spaces in a header.")
+    original_header_field(parser, data, start, end)
 
 
 def _decode(data: bytes | bytearray, codec: str = "") -> str:

@@ -13,6 +13,7 @@ import uvicorn
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 from starlette import formparsers
+from starlette.datastructures import Headers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from retrieval import request_limits
@@ -211,6 +212,31 @@ def test_no_spaces_behind_a_line_between_two_parts(monkeypatch, data, end, read)
         else:
             assert read
             assert b"".join(found) == data
+
+
+@pytest.mark.parametrize(("spaces", "read"), [(1, True), (40, True), (4000, False)])
+@pytest.mark.parametrize("size", [10_000, 100])
+def test_few_spaces_begin_the_value_of_a_header(monkeypatch, spaces, read, size):
+    """300 connections that sent 28 kB of them with each upload kept a page waiting for 10 s."""
+    for owner, name in (
+        (MultipartParser, "write"),
+        (formparsers.MultiPartParser, "on_header_field"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # undone later
+    request_limits.limit_forms(request_limits.MAX_FIELDS)
+    form = FORM.replace(b": ", b":" + b" " * spaces) % (b"x", b"--")
+
+    async def pieces():
+        for start in range(0, len(form), size):
+            yield form[start : start + size]
+
+    headers = Headers({"Content-Type": "multipart/form-data; boundary=B"})
+    parse = formparsers.MultiPartParser(headers, pieces()).parse()
+    if read:
+        assert asyncio.run(parse)["a"].filename == "b"
+    else:
+        with pytest.raises(formparsers.MultiPartException):
+            asyncio.run(parse)
 
 
 @pytest.mark.parametrize(

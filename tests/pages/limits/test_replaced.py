@@ -84,6 +84,7 @@ REPLACED = [
     ("starlette.formparsers:_user_safe_decode", "src, codec", REQUESTS),
     ("starlette.formparsers:FormParser.parse", "self", UPLOADS),
     ("starlette.formparsers:MultiPartParser.parse", "self", UPLOADS),
+    ("starlette.formparsers:MultiPartParser.on_header_field", "self, data, start, end", REQUESTS),
     ("starlette.formparsers:parse_options_header", "value", REQUESTS),
     ("starlette.formparsers:unquote_plus", "string, encoding, errors", REQUESTS),
     ("python_multipart.multipart:MultipartParser.write", "self, data", REQUESTS),
@@ -146,7 +147,7 @@ USED = [
     ),
     (HTTP, "conn transport", REQUESTS),
     ("python_multipart.multipart:MultipartParser", "boundary index state", REQUESTS),
-    ("python_multipart.multipart:MultipartState", "PART_DATA", REQUESTS),
+    ("python_multipart.multipart:MultipartState", "HEADER_VALUE_START PART_DATA", REQUESTS),
     (CYCLE, "disconnected scope", REQUESTS),
     ("h11:Connection", "_receive_buffer our_state their_state trailing_data", REQUESTS),
 ]
