@@ -6,6 +6,7 @@ refused with the reason. Limits count the unpacked bytes, as an archive may stat
 
 from __future__ import annotations
 
+import errno
 import gzip
 import re
 import shutil
@@ -108,6 +109,12 @@ def unpack(
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             if not existed and into.is_dir():
                 into.rmdir()
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                # Windows takes 255 letters of any kind, Linux 255 bytes: 85 Chinese letters.
+                begin = max(Path(error.filename).parts, key=len)[:30]
+                raise _Refused(
+                    f"the name that begins with {begin!r} is too long for this disk; shorten it"
+                ) from error
             if isinstance(error, OSError) and not isinstance(error, DAMAGE):
                 raise RetrievalError(
                     f"{label} could not be unpacked: {error.strerror or error}."
