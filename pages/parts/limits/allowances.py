@@ -21,15 +21,18 @@ class Allowance:
         self.capacity, self.a_second = capacity, a_second
         self._left, self._then = float(capacity), time.monotonic()
 
-    def take(self, count: int) -> bool:
-        """Take ``count`` of it; False where less is left."""
+    def take(self, count: int, owe: bool = False) -> bool:
+        """Take ``count`` of it; False where less is left.
+
+        owe: take it also where less is left. Until as much came back, nothing can be taken.
+        """
         now = time.monotonic()
         self._left = min(self._left + (now - self._then) * self.a_second, self.capacity)
         self._then = now
-        if count > self._left:
-            return False
-        self._left -= count
-        return True
+        enough = count <= self._left
+        if enough or owe:
+            self._left -= count
+        return enough
 
 
 class OfClients:
@@ -39,13 +42,16 @@ class OfClients:
         self.capacity, self.a_second = capacity, a_second
         self._allowances: dict[str, Allowance] = {}
 
-    def take(self, client: str, count: int) -> bool:
-        """Take ``count`` of what a client may ask for; False where less is left."""
+    def take(self, client: str, count: int, owe: bool = False) -> bool:
+        """Take ``count`` of what a client may ask for; False where less is left.
+
+        owe: as for ``Allowance.take``.
+        """
         if client not in self._allowances:
             if len(self._allowances) >= MAX_CLIENTS:
                 self._allowances.clear()
             self._allowances[client] = Allowance(self.capacity, self.a_second)
-        return self._allowances[client].take(count)
+        return self._allowances[client].take(count, owe)
 
 
 def client_of(session: str) -> str:

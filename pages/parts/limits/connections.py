@@ -45,6 +45,7 @@ original_http_lost = H11Protocol.connection_lost
 original_pause = H11Protocol.pause_writing
 original_resume = H11Protocol.resume_writing
 original_run_socket = WebSocketsSansIOProtocol.run_asgi
+original_socket_data = WebSocketsSansIOProtocol.data_received
 original_handle_events = WebSocketsSansIOProtocol.handle_events
 original_received = WebSocketsSansIOProtocol.send_receive_event_to_app
 original_socket_made = WebSocketsSansIOProtocol.connection_made
@@ -218,13 +219,16 @@ def limit_messages() -> None:
     """Limit the frames of messages, and the memory of messages that arrive or wait to be sent.
 
     Each frame, even an empty one, takes time of the one thread that serves all clients; the frames
-    of all browsers of a client are counted together. Streamlit checks the size of a message when
-    all of it has arrived, up to 200 MB, keeps it until the next one comes, and lets 500 messages to
-    a browser wait, of any size.
+    of all browsers of a client are counted together. They are counted when they were read, so a
+    client that sent too many owes them, and nothing of it is read until then: 600 loops that
+    connect, send 2,730 empty frames (16 kB) and come again kept others waiting for 16 s. Streamlit
+    checks the size of a message when all of it has arrived, up to 200 MB, keeps it until the next
+    one comes, and lets 500 messages to a browser wait, of any size.
     """
     WebSocketsSansIOProtocol.run_asgi = _run_socket  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.send_receive_event_to_app = _received  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.connection_made = _socket_made  # type: ignore[assignment, method-assign]
+    WebSocketsSansIOProtocol.data_received = _socket_data  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.handle_events = _handle_events  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.connection_lost = _socket_lost  # type: ignore[assignment, method-assign]
     StarletteSessionClient.write_forward_msg = _write  # type: ignore[assignment, method-assign]
@@ -257,13 +261,25 @@ def _socket_made(protocol: WebSocketsSansIOProtocol, transport: Transport) -> No
     protocol.conn.max_message_size = get_max_widget_state_size_bytes()
 
 
+def _socket_data(protocol: WebSocketsSansIOProtocol, data: bytes) -> None:
+    client = hosts.client_of_peer(protocol.client)
+    if not pieces.take(client, 0):
+        protocol.transport.abort()
+        return
+    original_socket_data(protocol, data)
+    # Those before a frame that is wrong: they are not handled.
+    pieces.take(client, len(protocol.conn.events), owe=True)
+
+
 def _handle_events(protocol: Any) -> None:
-    if pieces.take(hosts.client_of_peer(protocol.client), len(protocol.conn.events)):
+    client = hosts.client_of_peer(protocol.client)
+    if pieces.take(client, len(protocol.conn.events), owe=True):
         original_handle_events(protocol)
         _limit_arriving(protocol)
         if protocol.transport.get_write_buffer_size() > request_limits.READ:  # answers to pings
             _limit_unread(protocol.transport, MAX_UNREAD)
     else:
+        protocol.conn.events.clear()
         protocol.transport.abort()
 
 

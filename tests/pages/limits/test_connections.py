@@ -264,7 +264,7 @@ def test_messages_in_tiny_pieces(monkeypatch):
     send(500, "192.0.2.1", browsers=2)
     send(500, "192.0.2.2")
     assert (len(handled), ended) == (most // 500 + 1, [1, 1])
-    now = 1.0
+    now = 1.5  # s; half of it for the thousand that were too many
     send(500, "192.0.2.1", browsers=a_second // 500)
     assert (len(handled), ended) == (most // 500 + 1 + a_second // 500, [1, 1])
 
@@ -310,6 +310,7 @@ async def connect(monkeypatch, address="192.0.2.1"):
         "send_receive_event_to_app",
         "connection_made",
         "connection_lost",
+        "data_received",
         "handle_events",
     ):
         found = getattr(WebSocketsSansIOProtocol, name)
@@ -337,6 +338,38 @@ async def connect(monkeypatch, address="192.0.2.1"):
 def begun(size, sent, last=True):
     """The beginning of a message of ``size`` bytes, whose other frames follow unless ``last``."""
     return bytes([0x82 if last else 2, 0xFF]) + size.to_bytes(8, "big") + bytes(4 + sent)
+
+
+def test_a_client_that_sent_too_many_frames_owes_them(monkeypatch):
+    """600 loops that connected, sent 16 kB of empty frames and came again kept others waiting for
+    16 s: the frames were counted when they had been read."""
+    pieces = OfClients(100, 1)
+    monkeypatch.setattr(connections, "pieces", pieces)
+    now = 0.0
+    monkeypatch.setattr(allowances.time, "monotonic", lambda: now)
+    ping, wrong = b"\x89\x80" + bytes(4), b"\xff\x80" + bytes(4)
+
+    async def attack():
+        nonlocal now
+        first = await connect(monkeypatch)
+        second = await connect(monkeypatch)
+        other = await connect(monkeypatch, "192.0.2.2")
+        first.data_received(ping * 400)
+        assert first.transport.aborted
+        second.data_received(ping * 400)
+        assert second.transport.aborted
+        assert not second.conn.events  # nothing was read
+        other.data_received(ping)
+        assert not other.transport.aborted
+        other.data_received(ping * 400 + wrong)  # none of them is handled, all are counted
+        now = 250.0
+        assert not pieces.take("192.0.2.2", 0)
+        now = 350.0  # 402 frames of the first, with its handshakes: 302 too many
+        assert pieces.take("192.0.2.1", 0)
+        for protocol in (first, second, other):
+            protocol.connection_lost(None)
+
+    asyncio.run(attack())
 
 
 def test_messages_that_never_end(monkeypatch):

@@ -51,6 +51,7 @@ REPLACED = [
     (f"{HTTP}.send_400_response", "self, msg", REQUESTS),
     (f"{SOCKET}.connection_made", "self, transport", CONNECTIONS),
     (f"{SOCKET}.connection_lost", "self, exc", CONNECTIONS),
+    (f"{SOCKET}.data_received", "self, data", CONNECTIONS),
     (f"{SOCKET}.handle_events", "self", CONNECTIONS),
     (f"{SOCKET}.run_asgi", "self", CONNECTIONS),
     (f"{SOCKET}.send_receive_event_to_app", "self", CONNECTIONS),
