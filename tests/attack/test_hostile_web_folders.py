@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
@@ -214,6 +215,27 @@ def test_a_server(tmp_path, monkeypatch):
         monkeypatch.setattr(web, "MAX_PAGE", 4_000_000)
         refused("too large to be read from the web", open_anywhere, f"{address}/endless")
         server.shutdown()
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_the_page_of_an_error_is_not_read(status, monkeypatch):
+    """One without an end was read up to 200 MB at each attempt, and took a gigabyte."""
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(transfer, "PAUSE", 0)
+    sent = []
+
+    def answer(request):
+        sent.append(0)
+        request.send_response(status)
+        request.end_headers()
+        with suppress(OSError):
+            while sent[-1] < 100:
+                request.wfile.write(bytes(1 << 20))
+                sent[-1] += 1
+
+    with answering(answer) as address:
+        refused("There is nothing at|the server answers 503", open_anywhere, f"{address}/photos")
+    assert max(sent) < 50, "what fits into buffers of the system"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def _limited_client(address: str) -> dict[str, Any]:
                     f"{shown(address)} cannot be read: the server packs what it sends, though it "
                     "is asked not to. Let it send these files as they are (no gzip)."
                 )
+            if not self.ok:
+                return b""  # fsspec asks for it, and uses the status only
             data = bytearray()
             async for chunk in self.content.iter_chunked(archives.CHUNK):
                 data += chunk
