@@ -43,7 +43,7 @@ def ask() -> None:
         sent = st.form_submit_button("Enter", type="primary")
     if sent:
         time.sleep(SECONDS_PER_TRY)
-        if hmac.compare_digest(entered.encode(), os.environ[PASSPHRASE].encode()):
+        if hmac.compare_digest(entered.encode(), os.fsencode(os.environ[PASSPHRASE])):
             st.session_state["entered"] = True
             st.rerun()
         st.error("This is not the passphrase.", icon=":material/error:")

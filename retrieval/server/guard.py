@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 from collections import Counter
 from collections.abc import Collection
 
@@ -62,7 +63,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str, names: Collection[str]):
-        self.app, self.token = app, token.encode()
+        self.app, self.token = app, os.fsencode(token)
         self.names = {name.lower() for name in names}
         self.held: Counter[str] = Counter()  # client → bytes in memory
 

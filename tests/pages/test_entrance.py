@@ -47,6 +47,14 @@ def test_the_right_words_open_the_app_for_the_session(monkeypatch):
     assert "# Evaluation" in [one.value for one in app.markdown]
 
 
+def test_words_that_are_no_text(monkeypatch):
+    """A passphrase in Latin-1, which no browser sends, was a traceback on the page."""
+    monkeypatch.setenv(entrance.PASSPHRASE, "\udcd6ffne dich")
+    app = say(AppTest.from_file(ROOT / "app.py", default_timeout=60).run(), "Öffne dich")
+    assert not app.exception
+    assert app.error[0].value == "This is not the passphrase."
+
+
 @pytest.mark.parametrize("unset", [None, ""])
 def test_without_one_nobody_is_asked(monkeypatch, unset):
     if unset is None:

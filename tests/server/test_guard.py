@@ -28,6 +28,14 @@ def test_every_call_but_health_needs_the_token(start, picture):
     assert client.get("/indexes", headers=right).status_code == 200
 
 
+def test_a_token_need_not_be_text(start):
+    """One from a terminal or a file in Latin-1 ended in a traceback when the service started."""
+    client = start(token="\udcf6ffne")
+    for token, status in ((b"\xf6ffne", 200), ("öffne".encode(), 401)):
+        answer = client.get("/indexes", headers={"Authorization": b"Bearer " + token})
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
 def test_other_machines_need_a_token(host, monkeypatch, capsys):
     started = []
