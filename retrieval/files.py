@@ -28,6 +28,7 @@ LIST = 1_000_000  # bytes of the list of files in a zip of a few files; each tak
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
 OBJECT = 24  # bytes, at least, that an object of a JSON file has on average
 MAX_HOLES = 20_000_000  # bytes that were never written; a copy of a file may leave out zeros
+MAX_TEXT = 1_000_000  # bytes of texts in an array; ours have a digest of 64 letters
 MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queries have 0.56 GB
 
 
@@ -196,7 +197,7 @@ def read_array(
             array = np.load(ShortReads(file) if is_zip else file, allow_pickle=False)
             if not isinstance(array, np.ndarray):
                 array = _array_of_archive(array, key, label, max_bytes)
-            if array.dtype.kind == "U":
+            if array.dtype.kind == "U" and array.nbytes <= MAX_TEXT:
                 array.tobytes().decode("utf-32")  # numpy makes no text of other numbers
             elif array.dtype.kind not in "biufc":
                 raise ValueError(array.dtype)

@@ -373,6 +373,7 @@ def train(
         "matches",
         lambda: pairs.verified_pairs(photos, progress),
         lambda stored: pairs.are_pairs(stored, len(photos)),
+        len(photos) * pairs.PICTURE,
     )
     matches = pairs.Matches(verified, len(photos), photos.landmarks)
     history: list[dict[str, Any]] = []

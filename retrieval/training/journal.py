@@ -10,7 +10,6 @@ training. It is checked on reading: a file of another training may have the same
 from __future__ import annotations
 
 import csv
-import errno
 import glob
 import hashlib
 import io
@@ -26,6 +25,7 @@ from retrieval import files
 from retrieval.errors import RetrievalError
 from retrieval.networks import torch_files, weights
 
+BESIDE = 10_000_000  # bytes of a file beside the numbers of its tensors; ours have up to 0.6 MB
 COLUMNS = ("stage", "epoch", "rate", "loss", "validation", "seconds")
 
 
@@ -88,7 +88,7 @@ class Journal:
     def _keep_identity(self, identity: dict[str, Any]) -> None:
         """Store the identity, or check that the state in the folder has the same."""
         identity = json.loads(json.dumps(identity))  # tuples are read as lists
-        stored = self._read("identity")
+        stored = self._read("identity", 0)
         has_state = any(path.name not in ("identity", "lock") for path in self.folder.iterdir())
         if stored is None or not has_state:
             self._write("identity", identity)
@@ -100,14 +100,15 @@ class Journal:
         self._training = (self.folder / "identity").read_bytes()[:32]
 
     def computed_once(
-        self, name: str, compute: Callable[[], Any], fits: Callable[[Any], bool]
+        self, name: str, compute: Callable[[], Any], fits: Callable[[Any], bool], max_bytes: int
     ) -> Any:
         """The result of ``compute``, tensors in plain containers. It is stored under ``name``, so
         that a resumed training does not compute it again.
 
-        fits: whether a stored value, which may be a stranger's, is such a result.
+        fits: whether a stored value, which may be a stranger's, is such a result. max_bytes: of its
+        tensors.
         """
-        stored = self._read(name)
+        stored = self._read(name, max_bytes)
         if stored is None:
             stored = compute()
             self._write(name, stored)
@@ -117,9 +118,12 @@ class Journal:
             )
         return stored
 
-    def load_state(self, stage: str) -> dict[str, Any] | None:
-        """The state of a stage that was saved last; None where there is none."""
-        return self._read(f"{stage}.state")
+    def load_state(self, stage: str, max_bytes: int) -> dict[str, Any] | None:
+        """The state of a stage that was saved last; None where there is none.
+
+        max_bytes: of its tensors.
+        """
+        return self._read(f"{stage}.state", max_bytes)
 
     def save_state(self, stage: str, state: Mapping[str, Any]) -> None:
         """Store the state of a stage (tensors in plain containers) in place of the former one."""
@@ -146,12 +150,12 @@ class Journal:
         self._write_file(self.out, _bytes(content))
         return self.out
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str, max_bytes: int) -> Any:
+        """What is stored under a name; None where there is nothing. max_bytes: of its tensors."""
         path = self.folder / name
         try:
-            if files.has_holes(path):  # a terabyte of zeros packs into a kilobyte
-                raise OSError(errno.EINVAL, "parts of it were never written")
-            data = path.read_bytes()
+            # Of zeros, a gigabyte packs into a megabyte, and what is read here is copied twice.
+            data = files.read(path, max_bytes + BESIDE)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -93,7 +93,9 @@ def train_stage(
     """
     module, earlier = stage.module, list(history)
     optimiser = _optimiser(stage, settings)
-    state = journal.load_state(stage.name)
+    # The module twice, the last and the best; for each parameter an optimiser keeps one or two.
+    tensors = module.state_dict().values()
+    state = journal.load_state(stage.name, 4 * sum(tensor.nbytes for tensor in tensors))
     if state is None:
         epochs = [_epoch_row(stage, 0, 0.0, None, stage.validate(), 0.0)]
         best = copy.deepcopy(module.state_dict())

@@ -33,6 +33,8 @@ MIN_INLIERS = 12  # pictures with so many inliers are never negatives of each ot
 # From this number two pictures show the same thing; 98.6 % of such pairs have one label.
 MATCH_INLIERS = 30
 LABELLED_MATCH_INLIERS = 20  # the same for two pictures with the same label
+# Bytes of the pairs of a picture, at most: numbers, a map, and the places of all inliers.
+PICTURE = SHORTLIST * (8 * (2 + 1 + 9) + 16 * KEYPOINTS)
 
 
 def verified_pairs(photos: Photographs, progress: Progress = None) -> dict[str, torch.Tensor]:

@@ -263,6 +263,7 @@ def train(
         "matches",
         lambda: pairs.verified_pairs(unlabelled, progress),
         lambda stored: pairs.are_pairs(stored, len(unlabelled)),
+        len(unlabelled) * pairs.PICTURE,
     )
     photos = labelled or photographs.grouped(unlabelled, pairs.groups(verified, len(unlabelled)))
     landmarks = photos.landmarks if settings.pairs == "labels" else None

@@ -128,7 +128,10 @@ def train(
             is_array(stored, torch.float32, len(photos), -1) and 0 < stored.shape[1] <= MAX_OUTPUTS
         )
 
-    stage = Layer(journal.computed_once("features", describe_all, are_features), photos, settings)
+    features = journal.computed_once(
+        "features", describe_all, are_features, len(photos) * 4 * MAX_OUTPUTS
+    )
+    stage = Layer(features, photos, settings)
     say(f"{len(stage.labelled)} pictures to train on, {len(stage.held_out)} to validate on")
     history: list[dict[str, Any]] = []
     train_stage(stage, settings, journal, history, progress, say)

@@ -98,7 +98,7 @@ def test_of_two_trainings_with_one_network_only_the_first_writes(tmp_path):
     assert half.exists()
     first.save_state("stage", {})
     # In a notebook, where the first was interrupted and its traceback is shown, it goes on.
-    assert Journal(tmp_path / "network.pth", {"seed": 0}).load_state("stage") == {}
+    assert Journal(tmp_path / "network.pth", {"seed": 0}).load_state("stage", 0) == {}
     with pytest.raises(RetrievalError, match="seed differ"):
         Journal(tmp_path / "network.pth", {"seed": 1})
 
@@ -118,4 +118,4 @@ def test_a_state_that_was_compressed_by_somebody_else(tmp_path):
     content = packed.getvalue()
     path.write_bytes(journal._digest("stage.state", content) + content)
     with pytest.raises(RetrievalError, match="of another training or damaged"):
-        journal.load_state("stage")
+        journal.load_state("stage", 0)

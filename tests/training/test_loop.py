@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from retrieval.errors import RetrievalError
-from retrieval.files import has_holes
 from retrieval.networks import checkpoints
 from retrieval.training import result
 from retrieval.training.journal import Journal
@@ -145,7 +144,7 @@ def test_an_infinite_loss_or_weight_stops_the_training(tmp_path, at, what):
     with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate"):
         go(tmp_path, Broken())
     assert out.read_bytes() == b"the network of yesterday"
-    state = journal(tmp_path).load_state("line")
+    state = journal(tmp_path).load_state("line", 0)
     if at == 1:
         assert state is None
     else:
@@ -165,15 +164,15 @@ def test_a_file_of_another_training_of_the_same_shapes_is_refused(tmp_path):
         (tmp_path / str(seed)).mkdir()
         kept = journal(tmp_path / str(seed), seed=seed)
         train_stage(Line(), Settings(epochs=1), kept, [])
-        kept.computed_once("features", lambda: torch.zeros(1), bool)
+        kept.computed_once("features", lambda: torch.zeros(1), bool, 0)
     for name in ("line.state", "features"):
         shutil.copy(kept.folder / name, tmp_path / "0" / "net.pth.training" / name)
         with pytest.raises(RetrievalError, match=f"{name} is of another training or damaged"):
-            journal(tmp_path / "0", seed=0)._read(name)
+            journal(tmp_path / "0", seed=0)._read(name, 0)
     kept._lock.release()
     (kept.folder / "identity").unlink()
     with pytest.raises(RetrievalError, match="of another training or damaged"):
-        journal(tmp_path / "1", seed=2).load_state("line")
+        journal(tmp_path / "1", seed=2).load_state("line", 0)
 
 
 @pytest.mark.parametrize("name", ["identity", "line.state"])
@@ -201,7 +200,7 @@ def test_a_state_that_torch_did_not_write_is_refused(tmp_path):
         RetrievalError,
         match=r"trunk\.state is of another training or damaged; choose another --out",
     ):
-        journal.load_state("trunk")
+        journal.load_state("trunk", 0)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +221,7 @@ def test_a_state_with_odd_epochs_is_refused(tmp_path, rows):
     """It may come with a stranger's network. It ended in a traceback."""
     go(tmp_path, Line())
     kept = journal(tmp_path)
-    state = kept.load_state("line")
+    state = kept.load_state("line", 0)
     kept.save_state("line", state | {"rows": rows(state["rows"]) if callable(rows) else rows})
     with pytest.raises(RetrievalError, match="does not fit this training"):
         go(tmp_path, Line())
@@ -248,7 +247,7 @@ def test_a_state_of_links_and_pipes_is_refused(tmp_path):
         with pytest.raises(RetrievalError, match="delete it"):
             journal(tmp_path)
         (folder / "identity").unlink()
-    assert journal(tmp_path).load_state("line") is None
+    assert journal(tmp_path).load_state("line", 0) is None
 
 
 def test_computed_once_computes_once(tmp_path):
@@ -259,11 +258,11 @@ def test_computed_once_computes_once(tmp_path):
         return {"x": torch.arange(3)}
 
     for _ in range(2):
-        found = journal(tmp_path).computed_once("x", compute, lambda stored: "x" in stored)
+        found = journal(tmp_path).computed_once("x", compute, lambda stored: "x" in stored, 0)
         assert torch.equal(found["x"], torch.arange(3))
     assert len(calls) == 1
     with pytest.raises(RetrievalError, match="does not fit this training"):
-        journal(tmp_path).computed_once("x", compute, lambda stored: "y" in stored)
+        journal(tmp_path).computed_once("x", compute, lambda stored: "y" in stored, 0)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +279,7 @@ def test_a_state_of_another_optimiser_is_refused(tmp_path, change):
     """It ended in a traceback in the next step; one number that counts often filled the memory."""
     go(tmp_path, Line(), Settings(epochs=1, rate=0.3))
     kept = journal(tmp_path)
-    state = kept.load_state("line")
+    state = kept.load_state("line", 0)
     change(state["optimiser"]["state"])
     kept.save_state("line", state)
     with pytest.raises(RetrievalError, match="choose another --out to begin again"):
@@ -290,7 +289,7 @@ def test_a_state_of_another_optimiser_is_refused(tmp_path, change):
 def test_settings_of_an_optimiser_are_those_of_this_training(tmp_path):
     go(tmp_path, Line(), Settings(epochs=1, rate=0.3))
     kept = journal(tmp_path)
-    state = kept.load_state("line")
+    state = kept.load_state("line", 0)
     state["optimiser"]["param_groups"] = [{"params": "x", "betas": 3}]
     kept.save_state("line", state)
     go(tmp_path, Line())
@@ -307,14 +306,21 @@ def test_an_identity_of_a_stranger_is_refused(tmp_path):
             journal(tmp_path)
 
 
-def test_a_state_that_was_never_written_is_refused(tmp_path):
-    """A terabyte of zeros on no disk ended in a MemoryError."""
+def resume(folder):
+    kept = journal(folder)
+    kept.computed_once("features", lambda: {}, bool, 1000)
+    kept.load_state("line", 1000)
+
+
+@pytest.mark.parametrize("name", ["identity", "features", "line.state"])
+def test_a_state_that_is_far_too_large_is_refused(tmp_path, name):
+    """Of 1.5 GB of zeros, which pack into 1.5 MB, reading and its copies took 5 GB."""
     kept = journal(tmp_path)
-    with open(kept.folder / "line.state", "wb") as file:
-        file.truncate(30_000_000)
-    if has_holes(kept.folder / "line.state"):  # not on every file system
-        with pytest.raises(RetrievalError, match="parts of it were never written"):
-            kept.load_state("line")
+    kept.save_state("line", {})
+    with open(kept.folder / name, "wb") as file:
+        file.truncate(10**12)  # on no disk
+    with pytest.raises(RetrievalError, match="it has more than 10 MB; choose another --out"):
+        resume(tmp_path)
 
 
 def test_a_state_of_brackets_is_refused(tmp_path):
@@ -326,7 +332,7 @@ def test_a_state_of_brackets_is_refused(tmp_path):
     content = packed.getvalue()
     (kept.folder / "line.state").write_bytes(kept._digest("line.state", content) + content)
     with pytest.raises(RetrievalError, match="of another training or damaged"):
-        kept.load_state("line")
+        kept.load_state("line", 0)
 
 
 def test_a_missing_folder_or_a_folder_as_the_file_is_refused(tmp_path):
