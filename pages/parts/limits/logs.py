@@ -1,6 +1,7 @@
 """Text of visitors in the log, which the owner may read in a terminal."""
 
 import logging
+import traceback
 from collections import Counter
 from typing import Any
 
@@ -29,7 +30,7 @@ def write_plain_text() -> None:
 class _Record(logging.LogRecord):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        place, self.note = f"{self.pathname}:{self.lineno}", ""
+        place, self.note = f"{self.pathname}:{self.lineno}{_origin(self)}", ""
         if not allowances.take(place, 1):
             left_out[place] += 1
             self.levelno = NOT_WRITTEN
@@ -42,6 +43,17 @@ class _Record(logging.LogRecord):
 
     def getMessage(self) -> str:
         return _plain(super().getMessage()) + self.note
+
+
+def _origin(record: logging.LogRecord) -> str:
+    """Where the error of a message was raised: Streamlit logs errors of all pages in one place.
+
+    Who makes one error again and again must not hide the others.
+    """
+    if not (record.exc_info and record.exc_info[2]):
+        return ""
+    *_, (frame, line) = traceback.walk_tb(record.exc_info[2])
+    return f" {frame.f_code.co_filename}:{line}"
 
 
 def _plain(text: str) -> str:

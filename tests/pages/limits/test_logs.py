@@ -103,3 +103,20 @@ def test_a_flood_of_messages_is_cut_and_others_are_written(written, monkeypatch)
     said = "Rejecting 0 (Left out since the last: 997 messages from the same place.)"
     assert lines()[-1].endswith(said)
     assert len(lines()) == 5
+
+
+def test_one_error_again_and_again_hides_no_other(written):
+    """Streamlit logs the errors of all pages in one place of its code."""
+    logger, lines = written
+
+    def fail(cause):
+        try:
+            cause()
+        except (KeyError, ZeroDivisionError) as error:
+            logger.error("Uncaught", exc_info=error)
+
+    for _ in range(5):
+        fail(lambda: {}["a widget of a forged message"])
+    fail(lambda: 1 / 0)
+    errors = [line.split()[0] for line in lines() if "Error" in line and "in <lambda>" not in line]
+    assert errors == ["KeyError:"] * 3 + ["ZeroDivisionError:"]
