@@ -32,7 +32,7 @@ original_read = UploadFile.read
 original_parse = formparsers.MultiPartParser.parse
 original_data_received = H11Protocol.data_received
 arriving: WeakSet[H11Protocol] = WeakSet()  # connections that send, or sent, an upload
-come: Counter[str] = Counter()  # bytes of "all" of them since it was seen whether there is room
+not_seen = 0  # bytes that have arrived on all of them since it was seen whether there is room
 _reading = asyncio.Lock()
 
 
@@ -108,12 +108,13 @@ def _received(protocol: H11Protocol, data: bytes) -> None:
 
     A megabyte of all: 2000 uploads that stop a little below one take 2 GB.
     """
+    global not_seen
     original_data_received(protocol, data)
     if _size_of_body(protocol) > MAX_IN_MEMORY:
         arriving.add(protocol)
-        come["all"] += len(data)
-        if come["all"] >= 1 << 20:
-            come.clear()
+        not_seen += len(data)
+        if not_seen >= 1 << 20:
+            not_seen = 0
             _make_room()
 
 
