@@ -213,11 +213,16 @@ class Connected(asyncio.Transport):
     def abort(self):
         self.ended = True
 
+    def close(self):
+        pass
+
     def is_closing(self):
         return self.ended
 
     def pause_reading(self):
         pass
+
+    resume_reading = pause_reading
 
     def write(self, data):
         pass
@@ -232,6 +237,8 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
     disk = SimpleNamespace(free=100 * megabyte)
     monkeypatch.setattr(uploads.shutil, "disk_usage", lambda folder: disk)
     uploads.limit_arriving()
+    kept = []  # here, so that their requests are there until asyncio ends them
+    answered = SimpleNamespace(response_complete=True)
 
     async def attack():
         async def app(scope, receive, send):
@@ -255,7 +262,6 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         def ended():
             return "".join(str(int(protocol.transport.ended)) for protocol in kept)
 
-        kept, answered = [], SimpleNamespace(response_complete=True)
         send(3, "192.0.2.1")
         send(2, "192.0.2.1")
         assert ended() == "00"
