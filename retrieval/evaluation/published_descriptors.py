@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.index import Index
 
 DIMENSIONS = 2048
+MAX_VARIABLES = 100  # of a ``.mat``; two are read
 TOLERANCE = 0.01  # points; the published figures have two decimals
 
 
@@ -112,7 +113,7 @@ def read_mat(path: Path, queries: int, pictures: int) -> tuple[np.ndarray, np.nd
         # In version 4 a variable may point back to where it begins: scipy lists it for ever.
         if matfile_version(path)[0] != 1:
             raise ValueError("another version than 5")
-        _check_packed(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
+        _check_variables(path, 16 * DIMENSIONS * max(queries, pictures) + (1 << 20))
         rehearsal.rehearse(_load, path)
         # Of two with one name, scipy reads the first; and an item of a cell takes 150 bytes.
         stated = sorted(entry for entry in whosmat(path) if entry[0] in expected)
@@ -150,13 +151,17 @@ def _load(path: Path) -> None:
         return  # ``read_mat`` says what is wrong
 
 
-def _check_packed(path: Path, max_bytes: int) -> None:
+def _check_variables(path: Path, max_bytes: int) -> None:
     """Raises ValueError where the variables of a ``.mat`` (version 5) hold more than ``max_bytes``
-    unpacked: scipy believes what they say of themselves, and 4 MB may become 4 GB."""
+    unpacked, or are more than MAX_VARIABLES: scipy believes what they say of themselves, and 4 MB
+    may become 4 GB. It lists all of them, and 500 MB have room for nine million."""
     with open(path, "rb") as file:
         order: Literal["little", "big"] = "little" if file.read(128).endswith(b"IM") else "big"
-        total = 0
+        total = count = 0
         while tag := file.read(8):
+            count += 1
+            if count > MAX_VARIABLES:
+                raise ValueError("it has more variables than it should")
             packed = int.from_bytes(tag[:4], order) == 15
             left = int.from_bytes(tag[4:], order)
             if not packed:

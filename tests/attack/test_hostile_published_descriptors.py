@@ -43,6 +43,18 @@ def test_published_descriptors_that_point_back(tmp_path, monkeypatch):
         read_mat(path, 2, 3)
 
 
+def test_published_descriptors_with_very_many_variables(tmp_path, monkeypatch):
+    """scipy loads the two and stops, but lists all: 490 MB took 1.1 GB and 156 s."""
+    path = tmp_path / "a.mat"
+    savemat(path, {"Q": np.ones((2048, 2)), "X": np.ones((2048, 3))})
+    savemat(empty := tmp_path / "b.mat", {"a": np.empty((0, 0))})
+    path.write_bytes(path.read_bytes() + 99 * empty.read_bytes()[128:])
+    monkeypatch.setattr("scipy.io.whosmat", lambda *_: pytest.fail("it would list all of them"))
+    with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
+        read_mat(path, 2, 3)
+    assert "more variables" in str(caught.value.__cause__)
+
+
 def test_published_descriptors_with_a_type_that_does_not_exist(tmp_path):
     """scipy ended the process."""
     path = tmp_path / "a.mat"
