@@ -126,7 +126,11 @@ def _forget(away: Any) -> None:
     """
     for _, info in away.expire():
         info.session.shutdown()
-        info.session.session_state.clear()
+        state = info.session.session_state
+        # ``clear`` reads each value that a page has not read yet. A forged one raises, and the
+        # sessions after this one would stay, as would the one that is being saved.
+        state._new_widget_state.states.clear()
+        state.clear()
 
 
 def limit_new_sessions() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -17,8 +18,11 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocketDisconnect
 from streamlit import net_util
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.runtime import Runtime
 from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.state import SessionState
+from streamlit.runtime.state.common import WidgetMetadata
 from streamlit.web.server import server_util
 from streamlit.web.server.starlette import starlette_websocket
 from streamlit.web.server.starlette.starlette_websocket import StarletteSessionClient
@@ -101,12 +105,14 @@ def test_sessions_that_stay_away_end_without_others(monkeypatch):
     asyncio.run(leave())
     assert ended == ["late"]
     # Their garbage was collected minutes later, and with it 2 GB of uploads.
-    assert (late.session_state, soon.session_state) == ({}, {"brought": "soon"})
+    assert "brought" not in late.session_state
+    assert soon.session_state["brought"] == "soon"
 
 
 def session(name, ended):
     """A session that adds its name to a list when it ends."""
-    state = {"brought": name}
+    state = SessionState()
+    state["brought"] = name
     return SimpleNamespace(id=name, session_state=state, shutdown=lambda: ended.append(name))
 
 
@@ -119,6 +125,22 @@ def test_a_session_ends_though_another_leaves_at_the_same_moment(monkeypatch):
     for name in ("first", "second"):
         storage.save(SimpleNamespace(session=session(name, ended)))
     assert ended == ["first"]
+
+
+def test_sessions_end_though_one_before_them_was_sent_a_forged_value(monkeypatch):
+    """The others stayed with all that they had brought, and the one that left was never saved."""
+    monkeypatch.setattr(MemorySessionStorage, "save", MemorySessionStorage.save)  # undone later
+    connections.keep_many_sessions()
+    storage = MemorySessionStorage(ttl_seconds=0)
+    ended = []
+    forged = session("forged", ended)
+    widget = WidgetMetadata("box", json.loads, json.dumps, "json_value")
+    forged.session_state._new_widget_state.set_widget_metadata(widget)
+    value = WidgetState(id="box", json_value="[" + "9" * 5000 + "]")
+    forged.session_state._new_widget_state.set_widget_from_proto(value)
+    for left in (forged, session("second", ended), session("third", ended)):
+        storage.save(SimpleNamespace(session=left))
+    assert ended == ["forged", "second"]
 
 
 SHOWN = """
