@@ -108,12 +108,16 @@ def _is_behind(parameters: dict[str, str], mark: str) -> bool:
 
     Each click brings the address of the browser. Of two quick clicks, the second may still bring
     that from before the first: to follow it would undo both. An address that the browser's Back
-    brings is to be followed; the context of the run tells these apart.
+    brings is to be followed.
     """
     page, before = state.get("written-before", ("", []))
+    return page == mark and parameters in before and not goes_back()
+
+
+def goes_back() -> bool:
+    """Whether the browser's Back or Forward brought the address."""
     context = get_script_run_ctx()
-    goes_back = context is not None and context.is_history_navigation
-    return page == mark and parameters in before and not goes_back
+    return context is not None and context.is_history_navigation
 
 
 def keep_link(mark: str, link: dict[str, str]) -> None:

@@ -438,6 +438,19 @@ def test_matchers_are_chosen_by_link_and_kept_in_it(little):
     assert "#### DELF" in text(app)
 
 
+def test_back_brings_the_usual_settings_that_an_address_does_not_name(little, monkeypatch):
+    app = start(view="pair", query="ask.png", result="noise_1.png")
+    before = dict(app.query_params)
+    app.pills(key="kp-by").set_value(["xfeat"]).run()
+    assert app.query_params["by"] == "xfeat"
+    monkeypatch.setattr("pages.parts.query.goes_back", lambda: True)
+    app.query_params.clear()
+    app.query_params.update(before)
+    app.run()
+    assert app.pills(key="kp-by").value == ["delf", "xfeat"]
+    assert dict(app.query_params) == before
+
+
 @pytest.mark.skipif(
     "town" not in loaders.collection_titles(), reason="the embedded collection is not here"
 )
@@ -452,6 +465,8 @@ def test_pairs_show_what_their_sentence_says(preset):
     assert agree == preset.confirmed_by
     # Look-alikes have fewer inliers than make sure.
     assert ("check_circle" in text(app)) == (preset.title == "The same building at dusk")
+    # A link to the open page does not change the address in the browser: the page has to.
+    assert dict(app.query_params) != presets.link_parameters(loaders.collection("town"), preset)
     # The sentence is about the usual settings.
     app.segmented_control(key="kp-model").set_value("homography").run()
     assert preset.sentence not in text(app)

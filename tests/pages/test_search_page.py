@@ -113,6 +113,20 @@ def test_a_quick_second_click_brings_an_address_from_before_the_first(little):
     assert app.session_state["method"] == "sir"
 
 
+def test_back_brings_the_usual_layout_which_an_address_does_not_name(little, monkeypatch):
+    app = start(collection="little", method="cnn-irwnha", query="ask.png")
+    before = dict(app.query_params)
+    app.session_state["layout"] = "list"
+    app.run()
+    assert app.query_params["layout"] == "list"
+    monkeypatch.setattr("pages.parts.query.goes_back", lambda: True)
+    app.query_params.clear()
+    app.query_params.update(before)
+    app.run()
+    assert app.session_state["layout"] == "grid"
+    assert dict(app.query_params) == before
+
+
 def test_the_address_holds_the_view(little):
     app = go(start())
     app.slider(key="count").set_value(6).run()

@@ -55,6 +55,9 @@ def follow_link(titles: Mapping[str, str]) -> None:
     parameters = query.new_link(titles, "kp-link", "collection")
     if not parameters:
         return
+    if query.goes_back():  # to an address that does not name the usual settings of its view
+        for name in TWO_PICTURES if parameters.get("view") == "pair" else ONE_PICTURE:
+            state[f"kp-{name}"] = DEFAULTS[f"kp-{name}"]
     for name in ("view", *ONE_PICTURE, *TWO_PICTURES):
         text, kind = parameters.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:

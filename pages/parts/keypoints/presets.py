@@ -79,11 +79,16 @@ def show_presets(collection: Collection, chosen: tuple[str, str]) -> None:
 
 
 def link_parameters(collection: Collection, preset: Preset) -> Mapping[str, str]:
-    """The address of a pair, compared by all matchers."""
+    """The address of a pair, compared by all matchers.
+
+    It has the empty box of the whole picture, which ``write_link`` leaves out: a link to the page
+    that is open does not change the address in the browser, so the page has to write another.
+    """
     return {
         "view": "pair",
         "collection": collection.name,
         "by": ",".join(MATCHERS),
         "query": preset.query,
+        "box": "",
         "result": preset.result,
     }

@@ -51,8 +51,10 @@ def follow_link(titles: Mapping[str, str]) -> None:
         )
     if parameters.get("count", "").isdecimal():
         state.count = min(max(int(parameters["count"][:4]), MIN_COUNT), MAX_COUNT)
-    if parameters.get("layout") in LAYOUTS:
-        state.layout = parameters["layout"]
+    # Other links leave the layout as it is; the addresses that Back brings do not name the usual.
+    layout = parameters.get("layout", "grid" if query.goes_back() else "")
+    if layout in LAYOUTS:
+        state.layout = layout
     state.fold = parameters.get("fold") == "yes"
     state.hide = parameters.get("hide") == "yes"
     state.pop("revealed", None)
