@@ -94,6 +94,15 @@ def test_another_query_does_not_inherit_the_box(little):
     assert hits(app)[0] == "1: blue_0.png, same landmark"
 
 
+def test_addresses_written_before_take_no_room(little):
+    """Twenty with a forged box of 60,000 blanks took 5 MB of each tab, and a client has 2000."""
+    app = go(start())
+    for right in ("40", "50", "60"):
+        app.text_input(key="box").set_value(f"0, 0, {right}, 48" + 60_000 * " ").run()
+    assert len(app.query_params["box"]) > 60_000
+    assert len(repr(app.session_state["written-before"])) < 1000
+
+
 def test_a_quick_second_click_brings_an_address_from_before_the_first(little):
     """To follow it undid both: on a slow line, SIR came back after clicks on DELF, CNN-IRwNHA."""
     app = start(collection="little", method="cnn-irwnha", query="ask.png")
