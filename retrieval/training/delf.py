@@ -369,12 +369,7 @@ def train(
             **asdict(settings),
         },
     )
-    verified = journal.computed_once(
-        "matches",
-        lambda: pairs.verified_pairs(photos, progress),
-        lambda stored: pairs.are_pairs(stored, len(photos)),
-        len(photos) * pairs.PICTURE,
-    )
+    verified = pairs.verified_once(journal, photos, progress)
     matches = pairs.Matches(verified, len(photos), photos.landmarks)
     history: list[dict[str, Any]] = []
     trunk = Trunk(checkpoint, photos, matches, settings)

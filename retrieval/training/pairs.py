@@ -20,7 +20,7 @@ from retrieval.networks.records import IMAGENET_TRUNK
 from retrieval.ranking import geometry
 from retrieval.ranking.groups import components
 from retrieval.training import views, whitening
-from retrieval.training.journal import is_array
+from retrieval.training.journal import Journal, is_array
 from retrieval.training.loop import Progress
 from retrieval.training.photographs import NO_LANDMARK, Photographs
 
@@ -35,6 +35,18 @@ MATCH_INLIERS = 30
 LABELLED_MATCH_INLIERS = 20  # the same for two pictures with the same label
 # Bytes of the pairs of a picture, at most: numbers, a map, and the places of all inliers.
 PICTURE = SHORTLIST * (8 * (2 + 1 + 9) + 16 * KEYPOINTS)
+
+
+def verified_once(
+    journal: Journal, photos: Photographs, progress: Progress = None
+) -> dict[str, torch.Tensor]:
+    """What ``verified_pairs`` returns; a resumed training reads it from its journal."""
+    return journal.computed_once(
+        "matches",
+        lambda: verified_pairs(photos, progress),
+        lambda stored: are_pairs(stored, len(photos)),
+        len(photos) * PICTURE,
+    )
 
 
 def verified_pairs(photos: Photographs, progress: Progress = None) -> dict[str, torch.Tensor]:

@@ -259,12 +259,7 @@ def train(
             **asdict(settings),
         },
     )
-    verified = journal.computed_once(
-        "matches",
-        lambda: pairs.verified_pairs(unlabelled, progress),
-        lambda stored: pairs.are_pairs(stored, len(unlabelled)),
-        len(unlabelled) * pairs.PICTURE,
-    )
+    verified = pairs.verified_once(journal, unlabelled, progress)
     photos = labelled or photographs.grouped(unlabelled, pairs.groups(verified, len(unlabelled)))
     landmarks = photos.landmarks if settings.pairs == "labels" else None
     matches = pairs.Matches(verified, len(unlabelled), landmarks)

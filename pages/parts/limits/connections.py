@@ -223,11 +223,11 @@ def limit_messages() -> None:
     """Limit the frames of messages, and the memory of messages that arrive or wait to be sent.
 
     Each frame, even an empty one, takes time of the one thread that serves all clients; the frames
-    of all browsers of a client are counted together. They are counted when they were read, so a
-    client that sent too many owes them, and nothing of it is read until then: 600 loops that
-    connect, send 2,730 empty frames (16 kB) and come again kept others waiting for 16 s. Streamlit
-    checks the size of a message when all of it has arrived, up to 200 MB, keeps it until the next
-    one comes, and lets 500 messages to a browser wait, of any size.
+    of all browsers of a client are counted together. They can be counted only after they were read.
+    So a client that sent too many is cut off for as long as its allowance needs to come back: 600
+    loops that connect, send 2,730 empty frames (16 kB) and come again kept others waiting for 16 s.
+    Streamlit checks the size of a message when all of it has arrived, up to 200 MB, keeps it until
+    the next one comes, and lets 500 messages to a browser wait, of any size.
     """
     WebSocketsSansIOProtocol.run_asgi = _run_socket  # type: ignore[assignment, method-assign]
     WebSocketsSansIOProtocol.send_receive_event_to_app = _received  # type: ignore[assignment, method-assign]
