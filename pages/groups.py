@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, notices, own_pictures, query
+from pages.parts import address, cards, choose, loaders, notices, own_pictures, query
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -85,8 +85,8 @@ st.markdown(
 titles = own_pictures.collection_titles()
 if not titles:
     notices.nothing_here()
-linked = query.new_link(titles, "groups-link", "groups-collection")
-if (inliers := query.parse_number(linked.get("inliers", ""))) is not None:
+linked = address.new_link(titles, "groups-link", "groups-collection")
+if (inliers := address.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
 left, right = st.columns(2, gap="medium")
 with left:
@@ -100,7 +100,7 @@ min_inliers = right.slider(
     persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
-query.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)})
+address.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)})
 with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)

@@ -14,14 +14,14 @@ from threading import Timer
 
 import streamlit as st
 
-from pages.parts import indexing, loaders, notices, own_uploads, permission, query, turns
+from pages.parts import address, indexing, loaders, notices, own_uploads, permission, query, turns
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
 from retrieval.collections import judgements
 from retrieval.errors import RetrievalError
 
-NAME, TITLE = query.OWN_PICTURES, "My pictures"
+NAME, TITLE = address.OWN_PICTURES, "My pictures"
 FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
 DELETION_DELAY = 180  # s; for two minutes Streamlit lets a broken connection come back
 UPLOADS = "Files or a zip"  # the usual way to bring pictures
@@ -116,7 +116,7 @@ def show_section(method_name: str) -> None:
         if not loaders.collection_titles():
             st.info("No collection is installed here yet: bring pictures of your own.")
         if st.query_params.get("collection") == NAME:
-            st.info(query.NO_OWN_PICTURES)
+            st.info(address.NO_OWN_PICTURES)
         st.stop()
     if own.collection.note:
         st.caption(plain(own.collection.note))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts import loaders
 from pages.parts.cards import credit_line
@@ -22,12 +20,6 @@ from retrieval.errors import RetrievalError
 from retrieval.images import Box
 
 PREPARED, DATABASE, UPLOAD, CAMERA = "Prepared", "Database", "Upload", "Camera"
-OWN_PICTURES = "mine"  # in an address: the visitor's own pictures as a collection
-NO_OWN_PICTURES = (
-    "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
-    "ends it. Bring them again."
-)
-MAX_BEFORE = 20  # addresses of a page that its browser may not have received yet
 state = st.session_state
 
 
@@ -70,73 +62,6 @@ class QueryPicture:
         """A key that differs between pictures, so that a box is not kept for the next picture."""
         name = self.key if isinstance(self.source, bytes) else self.name
         return name, self.own_box
-
-
-def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[str, str]:
-    """The query parameters of the address, if they are new; puts their collection in the session.
-
-    titles: name → title of the collections that can be opened.
-    mark: session key under which a page keeps the parameters that it last followed or wrote.
-    collection_key: session key of the collection.
-    Returns {} where nothing is new, and where the collection is not on this machine; then the page
-    shows a warning.
-    """
-    parameters = st.query_params.to_dict()
-    is_new = parameters and parameters != state.get(mark)
-    if is_new and _is_behind(parameters, mark):
-        return {}
-    state["written-before"] = mark, []
-    if not is_new:
-        return {}
-    state[mark] = parameters
-    if "collection" in parameters and parameters["collection"] not in titles:
-        name = parameters["collection"]
-        st.warning(
-            NO_OWN_PICTURES
-            if name == OWN_PICTURES
-            else f"This link asks for the collection {plain(name)}, which is not on this machine. "
-            "Choose another collection."
-        )
-        return {}
-    if "collection" in parameters:
-        state[collection_key] = parameters["collection"]
-    return parameters
-
-
-def _is_behind(parameters: dict[str, str], mark: str) -> bool:
-    """Whether the browser sent this address before it received one that was written later.
-
-    Each click brings the address of the browser. Of two quick clicks, the second may still bring
-    that from before the first: to follow it would undo both. An address that the browser's Back
-    brings is to be followed.
-    """
-    page, before = state.get("written-before", ("", []))
-    return page == mark and _number_of(parameters) in before and not goes_back()
-
-
-def goes_back() -> bool:
-    """Whether the browser's Back or Forward brought the address."""
-    context = get_script_run_ctx()
-    return context is not None and context.is_history_navigation
-
-
-def _number_of(parameters: Mapping[str, str] | None) -> int:
-    """A number that stands for an address.
-
-    The box in a forged one may have 60,000 blanks: twenty of those took 5 MB of each tab.
-    """
-    return hash(frozenset((parameters or {}).items()))
-
-
-def keep_link(mark: str, link: dict[str, str]) -> None:
-    """Write a view into the address. mark: as for ``new_link``, which then finds nothing new."""
-    former = state.get(mark)
-    if link != former:
-        before = [*state["written-before"][1], _number_of(former)]
-        state["written-before"] = mark, before[-MAX_BEFORE:]
-        state[mark] = link
-    if link != former or link != st.query_params.to_dict():
-        st.query_params.from_dict(link)
 
 
 def ask_prepared(number: int) -> None:
@@ -300,15 +225,6 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
     if problem:
         raise problem
     return box
-
-
-def parse_number(text: str) -> float | None:
-    """The finite number in a text of a link; None for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def box_as_text(box: Box | None) -> str:

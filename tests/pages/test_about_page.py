@@ -19,8 +19,9 @@ from streamlit.testing.v1 import AppTest
 from pages.parts import loaders, turns
 from pages.parts.about import collection_map, steps
 from pages.parts.about.followed_query import FollowedQuery
+from pages.parts.address import OWN_PICTURES
 from pages.parts.cache import Cache
-from pages.parts.query import OWN_PICTURES, QueryPicture
+from pages.parts.query import QueryPicture
 from retrieval import index
 from retrieval.cli.parser import _parser
 from retrieval.collections import PRECOMPUTED, open_collection

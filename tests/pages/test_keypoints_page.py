@@ -443,7 +443,7 @@ def test_back_brings_the_usual_settings_that_an_address_does_not_name(little, mo
     before = dict(app.query_params)
     app.pills(key="kp-by").set_value(["xfeat"]).run()
     assert app.query_params["by"] == "xfeat"
-    monkeypatch.setattr("pages.parts.query.goes_back", lambda: True)
+    monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     app.query_params.clear()
     app.query_params.update(before)
     app.run()

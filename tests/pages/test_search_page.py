@@ -122,13 +122,25 @@ def test_a_quick_second_click_brings_an_address_from_before_the_first(little):
     assert app.session_state["method"] == "sir"
 
 
+def test_a_quick_click_after_a_link_to_the_open_page_does_not_undo_the_link(little):
+    app = start(collection="little", method="cnn-irwnha", query="ask.png")
+    before = dict(app.query_params)
+    app.query_params.clear()
+    app.query_params.update(collection="little", query="green_1.png")
+    app.run()
+    app.query_params.clear()
+    app.query_params.update(before)  # the browser has not received what the page wrote
+    app.segmented_control(key="method").set_value("sir").run()
+    assert (app.query_params["query"], app.query_params["method"]) == ("green_1.png", "sir")
+
+
 def test_back_brings_the_usual_layout_which_an_address_does_not_name(little, monkeypatch):
     app = start(collection="little", method="cnn-irwnha", query="ask.png")
     before = dict(app.query_params)
     app.session_state["layout"] = "list"
     app.run()
     assert app.query_params["layout"] == "list"
-    monkeypatch.setattr("pages.parts.query.goes_back", lambda: True)
+    monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     app.query_params.clear()
     app.query_params.update(before)
     app.run()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from pages.parts import cards, choose, loaders, notices, query
+from pages.parts import address, cards, choose, loaders, notices, query
 from pages.parts.judging import Judged, judge
 from pages.parts.plain import plain
 from retrieval import images
@@ -34,7 +34,7 @@ def follow_link(parts: dict[str, str], maps: dict[str, str]) -> None:
 
     parts: of the page, maps: kinds of map; name → title.
     """
-    parameters = query.new_link(loaders.collection_titles(), "about-link", "about-collection")
+    parameters = address.new_link(loaders.collection_titles(), "about-link", "about-collection")
     if (part := parameters.get("part")) in parts:
         state["about-part"] = part
     elif part:
@@ -51,7 +51,7 @@ def write_link(followed: FollowedQuery) -> None:
         link |= {"collection": followed.collection.name, "query": followed.query_picture.name}
     if link["part"] == "map":
         link["map"] = state["map-kind"]
-    query.keep_link("about-link", link)
+    address.keep_link("about-link", link)
 
 
 def pick() -> FollowedQuery:
@@ -60,7 +60,7 @@ def pick() -> FollowedQuery:
     titles = loaders.collection_titles()
     if not titles:
         notices.nothing_here()
-    if state.get("collection") == query.OWN_PICTURES:
+    if state.get("collection") == address.OWN_PICTURES:
         st.caption(
             "Your own pictures are not in this list. Follow one of them with “A picture of yours”."
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from pages.parts import own_pictures, query
+from pages.parts import address, own_pictures, query
 from pages.parts.evaluation.all_queries import CURVES, VIEWS
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -20,7 +20,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
 
     titles: name → title of the collections that can be opened here.
     """
-    parameters = query.new_link(titles, "eval-link", "eval-collection")
+    parameters = address.new_link(titles, "eval-link", "eval-collection")
     if not parameters:
         return
     state["eval-linked-protocol"] = parameters.get("protocol")
@@ -95,4 +95,4 @@ def write_link(parameters: Mapping[str, str]) -> None:
         link["together"] = view
     if state.get("eval-whole"):
         link["boxes"] = "no"
-    query.keep_link("eval-link", link)
+    address.keep_link("eval-link", link)

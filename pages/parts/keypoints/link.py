@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.parts import own_pictures, query
+from pages.parts import address, own_pictures, query
 from pages.parts.keypoints.matching import MATCHERS, MODELS, SIMILARITY_BOUNDS, TOLERANCE_BOUNDS
 from retrieval.collections import Collection
 from retrieval.ranking import geometry, verification
@@ -52,17 +52,17 @@ def follow_link(titles: Mapping[str, str]) -> None:
 
     titles: name → title of the collections that can be opened here.
     """
-    parameters = query.new_link(titles, "kp-link", "collection")
+    parameters = address.new_link(titles, "kp-link", "collection")
     if not parameters:
         return
-    if query.goes_back():  # to an address that does not name the usual settings of its view
+    if address.goes_back():  # to an address that does not name the usual settings of its view
         for name in TWO_PICTURES if parameters.get("view") == "pair" else ONE_PICTURE:
             state[f"kp-{name}"] = DEFAULTS[f"kp-{name}"]
     for name in ("view", *ONE_PICTURE, *TWO_PICTURES):
         text, kind = parameters.get(name, ""), name.removeprefix("xfeat-")
         if kind in CHOICES and text in CHOICES[kind]:
             state[f"kp-{name}"] = text
-        elif kind in BOUNDS and (number := query.parse_number(text)) is not None:
+        elif kind in BOUNDS and (number := address.parse_number(text)) is not None:
             least, most = BOUNDS[kind]
             number = min(max(number, least), most)
             state[f"kp-{name}"] = round(number / 10) * 10 if kind == "count" else number
@@ -101,4 +101,4 @@ def write_link(collection: Collection, query_picture: query.QueryPicture | None)
                     link["box"] = state.box
                 if state.get("kp-other") == FROM_COLLECTION and state.get("kp-result"):
                     link["result"] = state["kp-result"]
-    query.keep_link("kp-link", link)
+    address.keep_link("kp-link", link)

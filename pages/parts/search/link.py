@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import notices, own_pictures, query
+from pages.parts import address, notices, own_pictures, query
 from pages.parts.plain import plain
 from retrieval import methods
 from retrieval.collections import Collection
@@ -32,7 +32,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
 
     titles: name → title of the collections that can be opened here.
     """
-    parameters = query.new_link(titles, "link", "collection")
+    parameters = address.new_link(titles, "link", "collection")
     if not parameters:
         return
     if parameters.get("method") in (*methods.METHODS, ALL):
@@ -52,7 +52,7 @@ def follow_link(titles: Mapping[str, str]) -> None:
     if parameters.get("count", "").isdecimal():
         state.count = min(max(int(parameters["count"][:4]), MIN_COUNT), MAX_COUNT)
     # Other links leave the layout as it is; the addresses that Back brings do not name the usual.
-    layout = parameters.get("layout", "grid" if query.goes_back() else "")
+    layout = parameters.get("layout", "grid" if address.goes_back() else "")
     if layout in LAYOUTS:
         state.layout = layout
     state.fold = parameters.get("fold") == "yes"
@@ -70,7 +70,9 @@ def follow_link(titles: Mapping[str, str]) -> None:
     for method in methods.METHODS:
         state[min_score_key(method)] = None
     if parameters.get("method") in methods.METHODS:
-        state[min_score_key(parameters["method"])] = query.parse_number(parameters.get("least", ""))
+        state[min_score_key(parameters["method"])] = address.parse_number(
+            parameters.get("least", "")
+        )
     state.linked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
@@ -105,4 +107,4 @@ def write_link(collection: Collection, query_picture: query.QueryPicture | None)
         link["query"] = query_picture.name
         if state.box:
             link["box"] = state.box
-    query.keep_link("link", link)
+    address.keep_link("link", link)
