@@ -146,7 +146,8 @@ def show_form(method_name: str) -> None:
             accept_multiple_files=True,
             key="own_files",
             help="A CSV or JSON table may come with them: a column called name, with the file of "
-            "each picture, and other columns, which results show and can be filtered by.",
+            "each picture, and other columns, which results show and can be filtered by. In a zip, "
+            "its name is metadata.csv.",
         )
         st.caption(
             f"Pictures are files of the kinds {', '.join(images.FORMATS)}. Other files, such as a "

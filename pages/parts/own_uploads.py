@@ -24,6 +24,7 @@ from retrieval.errors import RetrievalError
 # Environment variables of the owner: what a session may bring, unpacked.
 FILES_VARIABLE, MEGABYTES_VARIABLE = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"
 DEFAULT_FILES, DEFAULT_MEGABYTES = 2000, 500
+TABLE_IN_ZIP = "metadata.csv"  # albums of Google Takeout have a metadata.json that is no table
 MAX_TABLE_BYTES = 4_000_000  # while Python reads JSON, everybody waits
 # What stays free of the disk for everything else: the smaller of the two. Docker's disk is small.
 MIN_FREE_BYTES, MIN_FREE_SHARE = 1_500_000_000, 0.1
@@ -84,9 +85,10 @@ def _is_running(process: int) -> bool:
 def copy_uploads(files: list, folder: Path) -> None:
     """Copy a visitor's files into an empty folder, under names of their own; zips are unpacked.
 
-    files: as ``st.file_uploader`` returns them. A table becomes the folder's metadata. Raises
-    RetrievalError for more files or bytes than a session may bring, for a second table or a long
-    one, where the disk is full, and for zips that ``archives.unpack`` refuses.
+    files: as ``st.file_uploader`` returns them. A table becomes the folder's metadata, also one
+    called TABLE_IN_ZIP in a zip. Raises RetrievalError for more files or bytes than a session may
+    bring, for a second table or a long one, where the disk is full, and for zips that
+    ``archives.unpack`` refuses.
     """
     max_files = _limit(FILES_VARIABLE, DEFAULT_FILES)
     max_megabytes = _limit(MEGABYTES_VARIABLE, DEFAULT_MEGABYTES)
@@ -102,16 +104,20 @@ def copy_uploads(files: list, folder: Path) -> None:
         suffix = target.suffix.lower()
         if suffix in (".csv", ".json"):
             target = folder / f"metadata{suffix}"
-            _check_table(file, folder)
+            _check_table(file.name, file.size, folder)
         if suffix == ".zip":
             paths = archives.unpack(
                 file,
                 _unused(target.with_suffix(""), number),
                 max_bytes=bytes_left,
                 max_files=max_files,
-                suffixes=images.SUFFIXES,
+                suffixes=images.SUFFIXES | {".csv"},
             )
             size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                if path.name == TABLE_IN_ZIP:
+                    _check_table(path.name, path.stat().st_size, folder)
+                    path.rename(folder / path.name)
             bytes_left -= size
             # A hundred zips that each take as long as one may would keep others waiting for it.
             until += size / archives.SPEED
@@ -166,12 +172,12 @@ def _check_free_disk(folder: Path, used: int) -> None:
         )
 
 
-def _check_table(file, folder: Path) -> None:
+def _check_table(name: str, size: int, folder: Path) -> None:
     if any((folder / name).exists() for name in metadata.FILES):
         raise RetrievalError("Bring one table: these files are more than one.")
-    if file.size > MAX_TABLE_BYTES:
+    if size > MAX_TABLE_BYTES:
         megabytes = MAX_TABLE_BYTES // 1_000_000
-        raise RetrievalError(f"{file.name} has more than {megabytes} MB; bring a shorter table.")
+        raise RetrievalError(f"{name} has more than {megabytes} MB; bring a shorter table.")
 
 
 def _unused(path: Path, number: int) -> Path:

@@ -1,6 +1,7 @@
 """File names of uploads: every one is kept, under a name that the file system takes."""
 
 import io
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +64,30 @@ def test_names_stay_as_tables_and_ground_truth_have_them(name):
     assert own.collection.names == (name,)
     assert own.collection.metadata == {name: {"place": "here"}}
     own.folder.cleanup()
+
+
+def zip_of(**members):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"trip/{name}", content)
+    data.name = "trip.zip"
+    return data
+
+
+def test_a_table_in_a_zip():
+    """It was left out without a word."""
+    picture = upload("a.png").getvalue()
+    table = "name,place\na.png,here\n"
+    members = {"a.png": picture, "metadata.csv": table, "other.csv": "1", "metadata.json": "{}"}
+    own = own_pictures._bring_uploads([zip_of(**members)])
+    assert own.collection.metadata == {"trip/trip/a.png": {"place": "here"}}
+    own.folder.cleanup()
+    long = members | {"metadata.csv": table + 4_000_000 * " "}
+    with pytest.raises(RetrievalError, match="has more than 4 MB"):
+        own_pictures._bring_uploads([zip_of(**long)])
+    with pytest.raises(RetrievalError, match="Bring one table"):
+        own_pictures._bring_uploads([zip_of(**members), zip_of(**members)])
 
 
 def test_a_full_disk(monkeypatch):
