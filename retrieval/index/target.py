@@ -47,8 +47,8 @@ def writing(out: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RetrievalError(
-                f"The disk is full. Finished pictures are kept in {target}.building: free some "
-                "space and run the same command again."
+                "The disk is full. Free some space and do the same again: finished pictures are "
+                "kept."
             ) from error
         raise RetrievalError(
             f"The index cannot be written to {target}: {error.strerror or error}; choose another "

@@ -113,10 +113,14 @@ class Journal:
             stored = compute()
             self._write(name, stored)
         elif not fits(stored):
-            raise RetrievalError(
-                f"{self.folder} does not fit this training; choose another --out to begin again."
-            )
+            raise self.unfit()
         return stored
+
+    def unfit(self) -> RetrievalError:
+        """The error for a state that is not one of this training."""
+        return RetrievalError(
+            f"{self.folder} does not fit this training; choose another --out to begin again."
+        )
 
     def load_state(self, stage: str, max_bytes: int) -> dict[str, Any] | None:
         """The state of a stage that was saved last; None where there is none.

@@ -111,9 +111,7 @@ def train_stage(
             groups = optimiser.state_dict()["param_groups"]
             optimiser.load_state_dict({**state["optimiser"], "param_groups": groups})
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise RetrievalError(
-                f"{journal.folder} does not fit this training; choose another --out to begin again."
-            ) from error
+            raise journal.unfit() from error
     while len(epochs) <= settings.epochs and not _out_of_patience(epochs, settings.patience):
         epoch, started = len(epochs), time.monotonic()
         loss, rate = _train_epoch(stage, epoch, settings, optimiser, progress)

@@ -302,8 +302,7 @@ def test_full_disk(photos, small_disk, kind):
         paint(photos / f"{seed}.png", seed)
     out = small_disk.path / "one"
     first = kind()
-    refused("The disk is full. Finished pictures are kept in .*one.building: free some space",
-            build, photos, out, first)  # fmt: skip
+    refused("The disk is full. Free some space and do the same again", build, photos, out, first)
     assert not out.exists()
     refused("The disk is full", build, photos, out, kind())
     small_disk.grow()
