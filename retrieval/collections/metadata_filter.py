@@ -33,6 +33,14 @@ def matching(metadata: Metadata, where: str) -> set[str]:
     return {name for name, values in metadata.items() if test(values)}
 
 
+def count_values(where: str) -> int:
+    """How many values a filter compares with a column, for each picture.
+
+    Raises RetrievalError for a text that ``matching`` refuses whatever columns there are.
+    """
+    return sum(isinstance(node, ast.Constant) for node in ast.walk(_plain(where)))
+
+
 def for_store(where: str) -> str:
     """The filter as text for a store, which gives the same pictures for it as ``matching``.
 

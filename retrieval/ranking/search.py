@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from retrieval import workers
-from retrieval.collections.metadata_filter import matching
+from retrieval.collections.metadata_filter import count_values, matching
 from retrieval.errors import RetrievalError
 from retrieval.images import Box
 from retrieval.index import Index
@@ -41,6 +41,9 @@ QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
 # Searches go there too with a method that never took less: a network that the owner registered.
 QUICK_SECONDS = 2.0
+# And with a filter that makes more comparisons, which take 0.4 µs each: fifty conditions with != on
+# 250,000 pictures took 9 s.
+QUICK_COMPARISONS = 2_000_000
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
 
 
@@ -153,7 +156,10 @@ def _names_matching(query: Query, where: str) -> set[str]:
             f"A filter needs the collection of {query.index}, which has the metadata, and that "
             "cannot be opened."
         )
-    names = matching(query.collection.metadata, where) & query.index.positions.keys()
+    metadata = query.collection.metadata
+    if count_values(where) * len(metadata) > QUICK_COMPARISONS:
+        workers.move_to_slow_workers()
+    names = matching(metadata, where) & query.index.positions.keys()
     if not names:
         raise RetrievalError(f"No picture of {query.collection.title} fits the filter {where}.")
     return names

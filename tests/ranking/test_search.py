@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +51,22 @@ def test_top_cuts_the_whole_ranking(many):
     for top in (0, -1):
         with pytest.raises(RetrievalError, match="at least one result"):
             search.rank_picture(many, method, picture, top=top)
+
+
+@pytest.mark.parametrize(("where", "apart"), [("a == 1", 0), ("a != 1 or a in [2, 3]", 1)])
+def test_a_search_with_many_comparisons_is_slow(many, monkeypatch, where, apart):
+    """Beside three clients whose filters had fifty conditions, on 250,000 pictures, another search
+    waited for 45 s on a busy machine."""
+    moved = []
+    monkeypatch.setattr(search.workers, "move_to_slow_workers", lambda: moved.append(where))
+    monkeypatch.setattr(search, "QUICK_COMPARISONS", 180)  # three for each of sixty pictures
+    numbered = replace(
+        open_collection(many.path.with_name("pictures")),
+        metadata={name: {"a": number} for number, name in enumerate(many.names)},
+    )
+    picture = Image.new("RGB", (40, 30), "red")
+    search.rank_picture(many, Thumbnail(), picture, collection=numbered, where=where)
+    assert len(moved) == apart
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
