@@ -212,11 +212,12 @@ shown = [*compared, *(entry for entry in without_reranking if entry not in compa
 note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
 st.caption(f"{plain(note)}. Click on a query to open it.")
 key = ("queries", collection.name, protocol, order, *(entry.cache_key for entry in shown))
+cache = loaders.cache_for(collection.root)
 downloads(
     f"{collection.name}-{protocol}-queries",
     tables.query_rows(collection, all_scores, plots.queries_order(all_scores, order)),
     lambda kind: loaders.figure_file(
-        kind, key, lambda: plots.per_query(all_scores, collection.queries, note, order)
+        kind, cache, key, lambda: plots.per_query(all_scores, collection.queries, note, order)
     ),
 )
 

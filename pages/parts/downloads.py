@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from pages.parts import loaders
+from pages.parts.cache import Cache, Part
 from retrieval.collections.credits import table
 from retrieval.figures import files as figure_files
 
@@ -47,8 +48,15 @@ def downloads(name: str, rows: list[dict], draw: Callable[[str], bytes] | None =
                 download(kind.upper(), partial(draw, kind), f"{name}.{kind}", mime)
 
 
-def figure(name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]) -> None:
-    """A figure as it is downloaded, with its downloads."""
+def figure(
+    name: str,
+    cache: Cache | Part,
+    key: tuple,
+    draw: Callable[[], Figure],
+    alt: str,
+    rows: list[dict],
+) -> None:
+    """A figure as it is downloaded, with its downloads. cache: from ``loaders.cache_for``."""
     with st.container(key=f"plot-{name}"):
-        st.image(loaders.figure_on_page(key, draw), width=FIGURE_WIDTH, alt=alt)
-    downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))
+        st.image(loaders.figure_on_page(cache, key, draw), width=FIGURE_WIDTH, alt=alt)
+    downloads(name, rows, lambda kind: loaders.figure_file(kind, cache, key, draw))

@@ -150,13 +150,16 @@ def _preload(paths: list[Path]) -> None:
             turns.WORKERS.submit("nobody", rank)
 
 
-def _cache_for(source: Path | bytes) -> Cache | Part:
-    """The cache for results about a picture: that of the session where a visitor brought it."""
-    return _session_cache() if _is_of_visitor(source) else CACHE
+def cache_for(*sources: Path | bytes | None) -> Cache | Part:
+    """The cache for results about pictures: that of the session where a visitor brought one.
+
+    sources: of pictures, or folders with pictures.
+    """
+    return _session_cache() if any(map(_is_of_visitor, sources)) else CACHE
 
 
-def _is_of_visitor(source: Path | bytes) -> bool:
-    return isinstance(source, bytes) or own_uploads.is_private(source)
+def _is_of_visitor(source: Path | bytes | None) -> bool:
+    return isinstance(source, bytes) or (source is not None and own_uploads.is_private(source))
 
 
 def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: str) -> T:
@@ -165,7 +168,7 @@ def cached(source: Path | bytes, key: Hashable, work: Callable[[], T], message: 
     message: the text on the page meanwhile.
     """
     with st.spinner(message):
-        return _kept(_cache_for(source), key, work)
+        return _kept(cache_for(source), key, work)
 
 
 def _kept(
@@ -231,7 +234,7 @@ def search(
     opened.check_method(method)
     source = query_picture.source
     own = query_picture.own_name
-    cache = _cache_for(source)  # a worker's thread has no session
+    cache = cache_for(source)  # a worker's thread has no session
 
     def rank() -> Ranking:
         picture = decoded(source)
@@ -298,7 +301,7 @@ def confirmed_pairs(
     for start in range(0, len(opened), PAIR_BATCH):
         batch = range(start, min(start + PAIR_BATCH, len(opened)))
         key = "pairs", index_key, start
-        found, problem = _kept(_cache_for(path), key, partial(compare, batch))
+        found, problem = _kept(cache_for(path), key, partial(compare, batch))
         pairs, note = pairs + found, note or problem
         progress(batch.stop, len(opened))
     if note and not pairs:
@@ -405,15 +408,19 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
         return _session_cache().get(key, score)
 
 
-def figure_file(kind: str, key: tuple, draw: Callable[[], Figure]) -> bytes:
-    """A figure as a file of a kind, 'png' or 'svg'. key: stands for everything that is drawn."""
-    return CACHE.get(("drawing", kind, key), lambda: figure_files.encode(draw(), kind))
+def figure_file(kind: str, cache: Cache | Part, key: tuple, draw: Callable[[], Figure]) -> bytes:
+    """A figure as a file of a kind, 'png' or 'svg'.
+
+    cache: from ``cache_for``. A file to download is made in a thread that has no session, so it is
+    chosen before. key: stands for everything that is drawn.
+    """
+    return cache.get(("drawing", kind, key), lambda: figure_files.encode(draw(), kind))
 
 
-def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
+def figure_on_page(cache: Cache | Part, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as a PNG in the colours of the page, drawn when it is this session's turn.
 
-    key, draw: as for ``figure_file``. Where too many wait, the page says so and ends there.
+    cache, key, draw: as for ``figure_file``. Where too many wait, the page says so and ends there.
     """
     dark = st.context.theme.type == "dark"
 
@@ -422,7 +429,7 @@ def figure_on_page(key: tuple, draw: Callable[[], Figure]) -> bytes:
 
     with notices.errors_shown():
         return _kept(
-            CACHE,
+            cache,
             ("drawing", "dark" if dark else "png", key),
             encoded,
             partial(turns.in_turn, workers=turns.DRAWERS),
@@ -439,7 +446,7 @@ def view(source: Path | bytes, side: int, name: str | None = None) -> tuple[byte
     else:
         key = file_key(source)
     return _kept(
-        _cache_for(source),
+        cache_for(source),
         ("view", key, side),
         lambda: images.as_jpeg(source, side, name, images.visitors_limit(), _is_of_visitor(source)),
         turns.in_turn_unseen,

@@ -5,6 +5,7 @@ database picture moved by two cells, so that the right map is known.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from stubs import OneByOne
 
 from pages.parts import loaders, turns
 from pages.parts.cache import Cache
-from pages.parts.keypoints import one_picture, presets, two_pictures
+from pages.parts.keypoints import figures, one_picture, presets, two_pictures
 from pages.parts.keypoints.matching import MATCHERS
 from pages.parts.keypoints.presets import PRESETS
 from retrieval import index, methods
@@ -256,6 +257,28 @@ def test_matches_of_an_upload_are_drawn_for_a_file(little, monkeypatch):
         assert thread.submit(drawn[-1], "png").result().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("view", ["sees", "pair"])
+def test_figures_of_an_upload_go_with_the_session(little, monkeypatch, view):
+    """They show it, and were kept among what all sessions share."""
+    drawn = []
+    for part in (figures, two_pictures):
+        monkeypatch.setattr(part, "downloads", lambda name, rows, draw: drawn.append(draw))
+    app = start(view=view, query="ask.png")
+    upload = encoded(noise(1))
+    app.segmented_control(key="source").set_value("Upload").run()
+    app.file_uploader(key="upload").upload("mine.png", upload, "image/png").run()
+    looks = ["keypoints", "fields", "attention"] if view == "sees" else []
+    for look in looks:
+        app.segmented_control(key="kp-look").set_value(look).run()
+    for draw in drawn:
+        draw("svg")
+    assert not app.exception
+    assert len(drawn) > len(looks)
+    key = hashlib.sha256(upload).hexdigest()
+    assert [kept for kept in map(str, loaders.CACHE._values) if key in kept] == []
+    assert any(key in kept for kept in map(str, loaders.PRIVATE._values))
+
+
 def test_matches_are_drawn_as_they_are_now(little, monkeypatch):
     """After an update of the index with other settings, the file showed the matches before it."""
     drawn = []
@@ -424,7 +447,8 @@ def test_scales_of_the_histogram_as_csv(monkeypatch):
     monkeypatch.setattr(one_picture, "show_figure", lambda *figure: figures.append(figure))
     scales = np.array([0.35355338, 1.4142135, 0.35355338], np.float32)
     features = LocalFeatures(np.ones((3, 2)), scales, np.ones(3), np.ones((3, 2)))
-    one_picture.show_histograms(SimpleNamespace(key="picture"), features, "note", "stem")
+    shown = SimpleNamespace(key="picture", source=Path("picture.png"))
+    one_picture.show_histograms(shown, features, "note", "stem")
     rows = [{"scale": 0.35, "keypoints": 2}, {"scale": 1.41, "keypoints": 1}]
     assert figures[0][-1] == rows
 

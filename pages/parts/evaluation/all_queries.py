@@ -7,7 +7,7 @@ from functools import partial
 
 import streamlit as st
 
-from pages.parts import cards, query
+from pages.parts import cards, loaders, query
 from pages.parts.downloads import downloads, figure
 from pages.parts.evaluation.query_chart import open_query
 from pages.parts.evaluation.runs import LabelledRun
@@ -51,6 +51,7 @@ def show_all_queries(
     scores = {entry.label: entry.run.scores[protocol] for entry in shown}
     note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
     key = (view, collection.name, protocol, *(entry.cache_key for entry in shown))
+    cache = loaders.cache_for(collection.root)
     name = f"{collection.name}-{protocol}-{view.split()[0].lower()}"
     if view == CURVES:
         st.markdown(
@@ -61,6 +62,7 @@ def show_all_queries(
         )
         figure(
             name,
+            cache,
             key,
             lambda: plots.curves(scores, note),
             "Precision over recall",
@@ -72,13 +74,14 @@ def show_all_queries(
             "the methods compared above."
         )
         rows = query_rows(collection, scores, plots.queries_order(scores, "AP"))
-        figure(name, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
+        figure(name, cache, key, lambda: plots.distribution(scores, note), "Histogram of AP", rows)
     elif view == LANDMARKS:
         st.markdown(
             "The mean of the AP over the queries of each landmark, for the methods compared above."
         )
         figure(
             name,
+            cache,
             key,
             lambda: plots.landmarks(scores, collection.queries, note),
             "Mean AP of each landmark",

@@ -63,7 +63,9 @@ def show_explanation(
         f"{collection.title}, query {Path(prepared_query.name).name}", protocol, [entry.run.record]
     )
     key = ("steps", collection.name, protocol, label, entry.run.record["made"], number)
-    _show_steps(explanation, rows, key, note)
+    cache = loaders.cache_for(collection.root)
+    figure = loaders.figure_on_page(cache, key, lambda: plots.steps(explanation, note))
+    _show_steps(explanation, rows, figure)
     if explanation.steps:
         st.markdown(example_sentence(explanation))
     # One below the other: a telephone has no room for two beside each other.
@@ -79,17 +81,17 @@ def show_explanation(
     downloads(
         name,
         rows,
-        lambda kind: loaders.figure_file(kind, key, lambda: plots.steps(explanation, note)),
+        lambda kind: loaders.figure_file(kind, cache, key, lambda: plots.steps(explanation, note)),
     )
 
 
-def _show_steps(explanation: Explanation, rows: list[dict], key: tuple, note: str) -> None:
+def _show_steps(explanation: Explanation, rows: list[dict], figure: bytes) -> None:
     """Show the figure and the table of the steps side by side. rows: see ``step_rows``."""
     found = len(explanation.steps)
     figure_column, table_column = st.columns([2, 3], gap="medium")
     with figure_column.container(key="plot-steps"):
         st.image(
-            loaders.figure_on_page(key, lambda: plots.steps(explanation, note)),
+            figure,
             width="stretch",
             alt=f"Precision over recall; the shaded area is {explanation.average_precision:.4f}",
         )

@@ -38,19 +38,25 @@ def open_picture(source: Path | bytes, name: str) -> tuple[Image.Image, tuple[in
 
 
 def show_figure(
-    name: str, key: tuple, draw: Callable[[], Figure], alt: str, rows: list[dict]
+    name: str,
+    source: Path | bytes,
+    key: tuple,
+    draw: Callable[[], Figure],
+    alt: str,
+    rows: list[dict],
 ) -> None:
     """Show a figure at its size in inches, so that a tall picture fits the screen; its downloads.
 
-    name: of the files, without suffix. key: stands, with the rows, for all that is drawn.
-    rows: of the CSV file.
+    name: of the files, without suffix. source: of the picture. key: stands, with the rows, for all
+    that is drawn. rows: of the CSV file.
     """
     key = *key, hashlib.sha256(repr(rows).encode()).hexdigest()
+    cache = loaders.cache_for(source)
     with st.spinner("Drawing"):
-        png = loaders.figure_on_page(key, draw)
+        png = loaders.figure_on_page(cache, key, draw)
     inches = Image.open(io.BytesIO(png)).width / figure_files.DPI
     st.image(png, width=round(inches * PIXELS_PER_INCH), alt=alt)
-    downloads(name, rows, lambda kind: loaders.figure_file(kind, key, draw))
+    downloads(name, rows, lambda kind: loaders.figure_file(kind, cache, key, draw))
 
 
 def show_keypoint_figure(
@@ -65,6 +71,7 @@ def show_keypoint_figure(
     picture, size = open_picture(query_picture.source, query_picture.name)
     show_figure(
         name,
+        query_picture.source,
         ("keypoints", query_picture.key, note, digest(features)),
         lambda: plots.keypoints(picture, features, note, size, extractor.score_label),
         alt,
@@ -87,6 +94,7 @@ def show_attention_figure(
     picture, size = open_picture(query_picture.source, query_picture.name)
     show_figure(
         name,
+        query_picture.source,
         ("attention", query_picture.key, note),
         lambda: plots.attention_map(picture, attention, note, size),
         alt,

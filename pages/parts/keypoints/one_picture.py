@@ -163,6 +163,7 @@ def show_histograms(
     with st.container(key="plot-histograms"):
         show_figure(
             f"{stem}-histograms",
+            query_picture.source,
             ("histograms", query_picture.key, provenance, digest(features)),
             lambda: plots.histograms(features, f"{provenance}, all {len(features)} keypoints"),
             "Histograms of attention and scale",
@@ -232,6 +233,7 @@ def show_receptive_fields(
         return
     show_figure(
         stem,
+        query_picture.source,
         ("fields", query_picture.key, note, digest(best)),
         lambda: plots.receptive_fields(picture, best, sides, note, size),
         "Receptive fields",

@@ -194,6 +194,7 @@ def _show_comparison(
     note = _note(matcher_name, extractor, pair)
     outliers = state["kp-outliers"]
     rows = _match_rows(comparison)
+    cache = loaders.cache_for(query_picture.source, other.source)
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()
     key = "matches", matcher_name, query_picture.key, box, other.key, note, outliers, digest
 
@@ -213,7 +214,7 @@ def _show_comparison(
     downloads(
         f"{Path(query_picture.name).stem}-{Path(other.name).stem}-{matcher_name}",
         rows,
-        lambda kind: loaders.figure_file(kind, key, draw),
+        lambda kind: loaders.figure_file(kind, cache, key, draw),
     )
     if confirmed:
         assert verification.matrix is not None
