@@ -397,11 +397,14 @@ def evaluate(
 def submission(file: UploadedFile, collection: Collection) -> runs.Run:
     """The ranking in a visitor's file, scored."""
 
-    def score() -> runs.Run:
-        # Unpacked it may take a quarter of a gigabyte, and a minute: searches do not wait for it.
-        with turns.one_of_client("ranking"):
-            ranks = submissions.read_submission(file, collection)
+    def read() -> runs.Run:
+        ranks = submissions.read_submission(file, collection)
         return submissions.as_run(ranks, collection, file.name)
+
+    def score() -> runs.Run:
+        # It may take a minute: searches do not wait for it, and a client has one at a time.
+        with turns.one_of_client("ranking"):
+            return turns.in_turn(read, turns.SCORERS)
 
     key = "submission", file.file_id, runs.labels_digest(collection.queries)
     with st.spinner("Scoring your ranking"):

@@ -23,6 +23,9 @@ T = TypeVar("T")
 # The slow workers do one piece of work at a time.
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
+# They read rankings that visitors upload, each of which may take 0.3 GB: files of 0.2 MB of twelve
+# clients took 3.5 GB at once. They are two, as one may be kept busy for a minute.
+SCORERS = Workers(2, 200)
 # They make pictures to be shown. Each page asks for one at a time, so none has to be refused. They
 # are two even on one core: one waits for the decoder of slow pictures, the other for that of quick.
 VIEWERS = Workers(2, 1_000_000, Workers(1, 1_000_000, tidy=False), False)

@@ -72,7 +72,7 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
             "with the first pictures of each ranking."
         )
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        asked, database = (array.astype(np.float32) for array in arrays)
+        asked, database = (array.astype(np.float32, copy=False) for array in arrays)
     ranks = np.empty((pictures, queries), np.int32)
     step = max(1, RANKED // pictures)
     for start in range(0, queries, step):
