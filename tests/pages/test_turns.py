@@ -22,12 +22,9 @@ def test_figures_are_drawn_in_turn():
         drew.append(threading.current_thread())
         return Figure(figsize=(1, 1))
 
-    png = loaders.figure_on_page(("in turn",), draw)
-    assert (
-        png
-        == loaders.figure_on_page(("in turn",), draw)
-        == loaders.figure_file("png", ("in turn",), draw)
-    )
+    key = loaders.CACHE, ("in turn",)
+    png = loaders.figure_on_page(*key, draw)
+    assert png == loaders.figure_on_page(*key, draw) == loaders.figure_file("png", *key, draw)
     assert drew == turns.DRAWERS._threads
 
 
