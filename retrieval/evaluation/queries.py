@@ -13,7 +13,7 @@ from retrieval import files, images
 from retrieval.collections import Collection
 from retrieval.collections.ground_truth import Query
 from retrieval.errors import RetrievalError
-from retrieval.index import Index
+from retrieval.index import Index, layout
 from retrieval.index.milvus_client import MAX_HITS
 from retrieval.methods.base import Method
 from retrieval.ranking import chain
@@ -51,8 +51,9 @@ def rank_queries(
     in the collection, best first, equal scores in the order of the collection. It is filled up with
     -1 where the index skipped pictures, after the best MAX_HITS of a store, and after the
     shortlist of an approximate search.
-    Raises RetrievalError where a re-ranker has no features of a picture that it should check, and
-    where the index holds a picture that is not in the collection.
+    Raises RetrievalError where a re-ranker has no features of a picture that it should check, where
+    the index holds a picture that is not in the collection, and where a query is a picture of the
+    index (in a folder) whose file was replaced since.
     """
     chain.check_chain(then, index)
     # As deep as a search goes: asked for more, an approximate one compares with all pictures.
@@ -72,8 +73,9 @@ def rank_queries(
             described = RankingQuery(index, stored[column])
             return rank_query(described, then=then, own=query.name, depth=depth)
         assert method is not None
-        path = collection.path(query.name)
-        picture = images.read(path, query.name, of_visitor=collection.of_visitor)
+        data = images.read_bytes(collection.path(query.name), query.name)
+        _check_not_replaced(index, query.name, data)
+        picture = images.read(data, query.name, of_visitor=collection.of_visitor)
         try:
             box = images.check_box(query.box, picture.size) if query.box else None
         except RetrievalError as error:
@@ -99,6 +101,18 @@ def rank_queries(
         if progress:
             progress(column + 1, len(collection.queries), query.name)
     return ranks, timings
+
+
+def _check_not_replaced(index: Index, name: str, data: bytes) -> None:
+    """Refuse a query that is a picture of the index and was replaced since.
+
+    What is kept beside an index counts as long as index, labels and other queries stay the same.
+    """
+    position = None if index.in_store else index.positions.get(name)
+    if position is not None and index.digests[position] not in ("", layout.digest(data)):
+        raise RetrievalError(
+            f"{name} was replaced since the index {index} was made; index the collection again."
+        )
 
 
 def check_size(collection: Collection) -> None:
