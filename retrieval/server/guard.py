@@ -19,7 +19,7 @@ from retrieval.request_limits import BASE64_ESCAPES
 
 MAX_BODY = 30_000_000  # bytes of a request: the picture, and the form around it
 MAX_FORM = 45_000_000  # the same for a form with the picture in base64, a few letters of it escaped
-MAX_ESCAPED = 5000  # escaped letters (such as %2B) and signs between fields (& and ;) of a form
+MAX_ESCAPED = 5000  # escaped letters of a form, without those of base64, and & between its fields
 MAX_HELD = 480_000_000  # bytes of all requests that are being answered
 CLIENT_SHARE = 0.5  # of MAX_HELD that one client may fill, so that others find room
 BODY_SECONDS = 240.0  # for the body of a request to arrive: 10 MB from a telephone take 200
