@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import address, cards, choose, loaders, notices, own_pictures, query
+from pages.parts import address, cards, choose, loaders, notices, own_pictures, query, scroll
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -72,6 +72,12 @@ def search_with(collection: str, name: str) -> None:
     state["groups-ask"] = True
 
 
+def turn_page() -> None:
+    """Callback of the numbers below the groups: the page begins with the first group."""
+    state["groups-page"] = state["groups-turned"]
+    scroll.show("groups-list")
+
+
 cards.open_page("Groups")
 if state.pop("groups-ask", False):
     st.switch_page("pages/search.py")
@@ -88,6 +94,8 @@ if not titles:
 linked = address.new_link(titles, "groups-link", "groups-collection")
 if (inliers := address.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
+if (linked_page := address.parse_number(linked.get("page", ""))) is not None:
+    state["groups-page"] = max(1, round(linked_page))
 left, right = st.columns(2, gap="medium")
 with left:
     name = choose.collection(titles, "groups-collection")
@@ -100,7 +108,10 @@ min_inliers = right.slider(
     persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
-address.keep_link("groups-link", {"collection": name, "inliers": str(min_inliers)})
+page = state.get("groups-page", 1)
+address.keep_link(
+    "groups-link", {"collection": name, "inliers": str(min_inliers), "page": str(page)}
+)
 with notices.errors_shown():
     collection = own_pictures.open_collection(name)
 paths = own_pictures.indexes(collection)
@@ -161,8 +172,9 @@ if not sets:
     st.stop()
 downloads(f"{collection.name}-groups", groups.rows(sets, opened.names))
 pages = -(-len(sets) // PER_PAGE)
-page = min(state.get("groups-page", 1), pages)
-for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
-    show_group((page - 1) * PER_PAGE + number, group, collection, opened)
+page = state["groups-page"] = state["groups-turned"] = min(page, pages)
+with st.container(key="groups-list"):
+    for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
+        show_group((page - 1) * PER_PAGE + number, group, collection, opened)
 if pages > 1:
-    st.pagination(pages, key="groups-page")
+    st.pagination(pages, key="groups-turned", on_change=turn_page)

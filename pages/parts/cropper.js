@@ -9,6 +9,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const frame = stage.querySelector(".frame");
   const shade = stage.querySelector(".shade");
   const [width, height] = data.size;
+  const crop = stage.querySelector(".crop");
   const picture = stage.querySelector("img");
   if (picture.getAttribute("src") !== data.src) picture.src = data.src;
   picture.alt = data.alt;
@@ -31,7 +32,17 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
 
   let box = data.box;
+  // A finger must reach the corners of the box: the button goes where it covers none of them.
+  const makeRoom = () => {
+    const wide = picture.clientWidth;
+    const places = [["auto 0", wide - 40], ["auto", wide / 2], ["0 auto", 40]]; // margin, middle
+    const corners = box && box[3] / height > 1 - 68 / picture.clientHeight ? [box[0], box[2]] : [];
+    const room = ([, middle]) =>
+      Math.min(...corners.map((x) => Math.abs((x * wide) / width - middle)));
+    crop.style.marginInline = places.sort((a, b) => room(b) - room(a))[0][0];
+  };
   const show = () => {
+    if (!stage.drawing) makeRoom();
     for (const one of [frame, shade]) {
       one.hidden = !box;
       if (!box) continue;
@@ -46,7 +57,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
   show();
 
   // A finger draws in crop mode only: else it scrolls the page. A mouse always draws.
-  const crop = stage.querySelector(".crop");
   crop.onclick = () => {
     crop.setAttribute("aria-pressed", stage.classList.toggle("cropping"));
   };

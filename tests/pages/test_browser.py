@@ -237,6 +237,14 @@ def test_a_finger_draws_and_keys_move(phone, address, pictures):
     swipe(phone, stage.bounding_box())
     box = drawn(phone)
     assert box == pytest.approx([60, 45, 240, 180], abs=3)
+    corners = [one.bounding_box() for one in stage.locator(".frame i").all()]
+    button = phone.get_by_role("button", name="Crop").bounding_box()
+    for corner in corners:  # the button covers none, so a finger can change the box
+        assert any(
+            corner[side] + corner[size] <= button[side]
+            or corner[side] >= button[side] + button[size]
+            for side, size in (("x", "width"), ("y", "height"))
+        )
 
     stage.focus()
     phone.keyboard.press("ArrowLeft")

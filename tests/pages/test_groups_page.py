@@ -154,3 +154,23 @@ def test_a_link_brings_collection_and_inliers():
     assert app.query_params["inliers"] in ("60", ["60"])
     app.slider(key="groups-least").set_value(30).run()
     assert app.query_params["inliers"] in ("30", ["30"])
+
+
+def test_the_address_and_the_way_back_keep_the_page_of_groups():
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    app.switch_page("pages/groups.py")
+    app.query_params["collection"], app.query_params["page"] = "town", "2"
+    app.run()
+    assert not app.exception
+    assert headings(app)[0].startswith("**Group 11**")
+    app.switch_page("pages/collections.py").run()
+    app.switch_page("pages/groups.py").run()
+    assert headings(app)[0].startswith("**Group 11**")
+    assert app.query_params["page"] in ("2", ["2"])
+    app.query_params["page"] = "1e300"  # the last one
+    app.run()
+    assert not app.exception
+    assert 1 <= len(headings(app)) <= 10
+    app.slider(key="groups-least").set_value(60).run()
+    assert not app.exception
+    assert headings(app)[0].startswith("**Group 1**")

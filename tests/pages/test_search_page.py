@@ -148,6 +148,29 @@ def test_back_brings_the_usual_layout_which_an_address_does_not_name(little, mon
     assert dict(app.query_params) == before
 
 
+def test_back_leads_from_a_search_to_the_pictures_to_choose_from(little, monkeypatch):
+    app = start(collection="little", method="cnn-irwnha")
+    before = dict(app.query_params)
+    assert hits(go(app))
+    monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
+    app.query_params.clear()
+    app.query_params.update(before)
+    app.run()
+    assert not hits(app)
+    assert dict(app.query_params) == before
+
+
+def test_after_a_search_the_pictures_to_choose_from_are_at_the_page_of_before(little, monkeypatch):
+    monkeypatch.setattr("pages.parts.search.browse.PER_PAGE", 2)
+    app = start(collection="little", method="cnn-irwnha")
+    app.segmented_control(key="source").set_value("Database").run()
+    app.session_state["page"] = 2  # a test has no way to click on a number
+    label = app.run().button(key="open-browse-0").label
+    go(app).button(key="back").click().run()
+    assert app.button(key="open-browse-0").label == label
+    assert app.session_state["page"] == 2
+
+
 def test_the_address_holds_the_view(little):
     app = go(start())
     app.slider(key="count").set_value(6).run()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.parts import cards, query
+from pages.parts import cards, query, scroll
 from pages.parts.plain import plain
 from pages.parts.search.tour import show_tour
 from retrieval.collections import Collection
@@ -49,4 +49,10 @@ def show_pictures(collection: Collection) -> None:
                 on_click=ask,
             )
     if pages > 1:
-        st.pagination(pages, key="page")
+        st.pagination(
+            pages,
+            key="page",
+            on_change=scroll.show,
+            args=("grid-browse",),
+            persist_state="session",
+        )

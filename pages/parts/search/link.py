@@ -76,6 +76,11 @@ def follow_link(titles: Mapping[str, str]) -> None:
     state.linked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
+    # Back to before the first search. The address of a visitor's own picture names no query either.
+    own = parameters.get("collection") == own_pictures.NAME
+    own = own or state.get("source") not in (query.PREPARED, query.DATABASE)
+    if state.linked is None and address.goes_back() and not own:
+        state.searched = False
 
 
 def follow_query(collection: Collection) -> None:
