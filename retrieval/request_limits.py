@@ -225,19 +225,22 @@ def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
 
 
 def answer_once() -> None:
-    """End a connection where the rest of a request is wrong that was answered already.
+    """Answer a request once, whose rest is wrong.
 
-    uvicorn would answer it once more, with the status 400. h11 refuses that, and asyncio writes a
-    traceback into the log.
+    uvicorn answers with the status 400 and a text, also where the app has answered before or does
+    so in the next moment, and also to HEAD. h11 refuses that, and a traceback comes into the log:
+    1750 requests of 70 bytes wrote 10 MB.
     """
     H11Protocol.send_400_response = _refuse  # type: ignore[assignment, method-assign]
 
 
 def _refuse(protocol: H11Protocol, reason: str) -> None:
-    if protocol.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+    try:
         original_refuse(protocol, reason)
-    else:
+    except h11.LocalProtocolError:  # it was answered before, or asks with HEAD for no text
         protocol.transport.abort()
+    if protocol.cycle is not None:
+        protocol.cycle.disconnected = True  # what the app sends is dropped
 
 
 def answer_in_turn() -> None:
