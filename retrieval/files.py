@@ -14,7 +14,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,8 @@ import numpy as np
 
 from retrieval.errors import RetrievalError
 
+CHUNK = 1 << 20  # bytes that are read at a time
+DEEPEST = 200  # folders in folders
 ABANDONED = 86_400  # seconds without a write after which an unfinished file is deleted
 LIST = 1_000_000  # bytes of the list of files in a zip of a few files; each takes 50 to 100
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what numpy writes
@@ -34,8 +36,30 @@ MAX_ARRAYS = 1_000_000_000  # bytes; rankings of a million pictures for 70 queri
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, 64 hex digits. Raises OSError."""
+    total = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        # No more than it states: a link to /proc/self/pagemap states nothing and has 256 GB.
+        left = os.fstat(file.fileno()).st_size
+        while left and (chunk := file.read(min(left, CHUNK))):
+            total.update(chunk)
+            left -= len(chunk)
+    return total.hexdigest()
+
+
+def walk(
+    folder: Path, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` in a folder of somebody else.
+
+    Raises RetrievalError where more than DEEPEST folders are inside each other: Python 3.11 would
+    call itself for each, until it cannot.
+    """
+    for parent, folders, names in os.walk(folder, onerror=onerror):
+        if len(Path(parent).relative_to(folder).parts) > DEEPEST:
+            raise RetrievalError(
+                f"{folder} cannot be read: it has more than {DEEPEST} folders inside each other."
+            )
+        yield parent, folders, names
 
 
 def as_json(content: Any) -> bytes:
@@ -94,7 +118,8 @@ def read(path: Path, max_bytes: int = MAX_ARRAYS) -> bytes:
         raise OSError(errno.EINVAL, "it is no file", str(path))
     if state.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"it has more than {max_bytes // 1_000_000} MB", str(path))
-    return path.read_bytes()
+    with open(path, "rb") as file:
+        return file.read(state.st_size)  # files of /proc state nothing, and some never end
 
 
 def has_holes(path: Path) -> bool:

@@ -264,8 +264,9 @@ def _bytes_of(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source
     if isinstance(source, str | Path):
-        if stat.S_ISFIFO(os.stat(source).st_mode):
-            raise OSError("it is a pipe")  # which may never end
+        mode = os.stat(source).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError("it is a pipe or a device")  # which may never end
         with open(source, "rb") as file:
             return file.read(MAX_BYTES + 1)
     return source.read(MAX_BYTES + 1)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,35 @@ def test_a_pipe_and_a_gigabyte_of_nothing(tmp_path):
         files.read(path, 1000)
     with pytest.raises(RetrievalError, match="larger than"):
         files.read_array(path, max_bytes=1000)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/pagemap", os.R_OK), reason="has no such file")
+def test_a_file_that_states_no_bytes_and_never_ends(tmp_path):
+    """Its 256 GB were digested for an index, and for a SavedModel, that had a link to it."""
+    path = tmp_path / "images.json"
+    path.symlink_to("/proc/self/pagemap")
+    assert files.digest(path) == hashlib.sha256().hexdigest()
+    assert files.read(path) == b""
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    stated = path.stat()
+    path.write_bytes(b"abcdef")
+    monkeypatch.setattr(Path, "stat", lambda self: stated)
+    monkeypatch.setattr(os, "fstat", lambda number: stated)
+    assert files.read(path, 3) == b"abc"
+    assert files.digest(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_folders_in_folders(tmp_path):
+    """Of a thousand, Python 3.11 made a traceback."""
+    (tmp_path / Path(*["a"] * files.DEEPEST)).mkdir(parents=True)
+    assert len(list(files.walk(tmp_path))) == files.DEEPEST + 1
+    (tmp_path / Path(*["a"] * (files.DEEPEST + 1))).mkdir()
+    with pytest.raises(RetrievalError, match="more than 200 folders inside each other"):
+        list(files.walk(tmp_path))
 
 
 def test_json_that_is_hardly_more_than_brackets(tmp_path):

@@ -25,6 +25,7 @@ from retrieval.collections.ground_truth import (
 from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.collections.metadata import Metadata, of_pictures, read_metadata, read_table
 from retrieval.errors import RetrievalError
+from retrieval.files import walk
 
 PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
 
@@ -357,7 +358,7 @@ def _scan(folder: Path, max_files: int | None) -> tuple[tuple[str, ...], str]:
     names, others, seen = [], 0, 0
     unread: list[OSError] = []
     os.scandir(folder).close()  # unlike walking, it says what is wrong
-    for parent, folders, files in os.walk(folder, onerror=unread.append):
+    for parent, folders, files in walk(folder, unread.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         seen += 1 + len(files)
         if max_files is not None and seen > max_files:

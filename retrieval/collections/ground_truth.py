@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from retrieval import files
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ PROTOCOLS: dict[str, Rule] = {
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
 LONGEST_NAME = 4096  # characters: no system has longer paths
-DEEPEST = 200  # folders in folders
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def same_landmark(
 def check_name(name: str) -> str:
     """``name`` if it is a relative path that stays below its folder."""
     # First: a path takes half a microsecond and up to a hundred bytes for each folder in it.
-    too_long = len(name) > LONGEST_NAME or name.count("/") > DEEPEST
+    too_long = len(name) > LONGEST_NAME or name.count("/") > files.DEEPEST
     path = PurePath("" if too_long else name)
     wrong = not path.parts or path.is_absolute() or path.drive or ".." in path.parts
     # Half a character, as JSON can spell it, is in no file name.

@@ -154,7 +154,8 @@ def _load(path: Path) -> None:
 def _check_variables(path: Path, max_bytes: int) -> None:
     """Raises ValueError where the variables of a ``.mat`` (version 5) hold more than ``max_bytes``
     unpacked, or are more than MAX_VARIABLES: scipy believes what they say of themselves, and 4 MB
-    may become 4 GB. It lists all of them, and 500 MB have room for nine million."""
+    may become 4 GB. It lists all of them, and 500 MB have room for nine million, or for a name that
+    takes 1.2 GB."""
     with open(path, "rb") as file:
         order: Literal["little", "big"] = "little" if file.read(128).endswith(b"IM") else "big"
         total = count = 0
@@ -165,8 +166,9 @@ def _check_variables(path: Path, max_bytes: int) -> None:
             packed = int.from_bytes(tag[:4], order) == 15
             left = int.from_bytes(tag[4:], order)
             if not packed:
+                total += left
                 file.seek(left, os.SEEK_CUR)
-                continue
+                left = 0
             unpacker = zlib.decompressobj()
             while left and (data := file.read(min(left, 1 << 16))):
                 left -= len(data)
@@ -175,6 +177,8 @@ def _check_variables(path: Path, max_bytes: int) -> None:
                     data = unpacker.unconsumed_tail
                     if total > max_bytes:
                         raise ValueError("it unpacks to more than it should")
+            if total > max_bytes:
+                raise ValueError("it holds more than it should")
 
 
 def save(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import RetrievalError
+from retrieval.files import walk
 from retrieval.index import approximate, checks, layout, loading, saving
 from retrieval.index.content import Content
 from retrieval.index.index import Index
@@ -99,6 +100,8 @@ def _check_target(out: Path) -> None:
         path.is_symlink() or not (path.is_file() or path.is_dir()) for path in work.iterdir()
     ):
         raise RetrievalError(f"{work} holds links or devices, which no build makes; delete it.")
+    for _ in walk(work):  # it raises an error for folders that Python could not delete
+        pass
     if out.is_file() or (
         out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
     ):

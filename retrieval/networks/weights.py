@@ -61,7 +61,8 @@ def digest(path: Path) -> str:
         if path.is_file():
             torch_files.check_size(path, size)
             return files.digest(path)
-        inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
+        inside = [Path(parent, name) for parent, _, names in files.walk(path) for name in names]
+        inside = sorted(inner for inner in inside if inner.is_file())
         torch_files.check_size(path, sum(file.stat().st_size for file in inside))
         total = hashlib.sha256()
         for file in inside:

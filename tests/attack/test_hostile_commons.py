@@ -1,6 +1,7 @@
 """Answers, descriptions and unfinished downloads of Wikimedia Commons that do harm."""
 
 import json
+import os
 import time
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_an_unfinished_download_of_a_stranger(tmp_path, monkeypatch, what):
         with pytest.raises(RetrievalError):
             commons_download(out)
     assert not outside.exists()
+
+
+@pytest.mark.parametrize("name", ["1000.jpg.part", "1000.jpg.part.json"])
+def test_an_unfinished_download_with_a_pipe(tmp_path, name):
+    """The command waited without end for somebody to read what it was about to write there."""
+    folder = tmp_path / "out" / work.FOLDER
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / name)
+    refused("holds links or devices", commons_download, tmp_path / "out")
 
 
 def test_an_unfinished_download_that_is_very_long(tmp_path):

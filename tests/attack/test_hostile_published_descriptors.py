@@ -55,6 +55,22 @@ def test_published_descriptors_with_very_many_variables(tmp_path, monkeypatch):
     assert "more variables" in str(caught.value.__cause__)
 
 
+def test_published_descriptors_with_a_name_of_megabytes(tmp_path, monkeypatch):
+    """One of 400 MB took 1.2 GB: only what was packed was counted."""
+    path = tmp_path / "a.mat"
+    savemat(path, {"Q": np.ones((2048, 2)), "X": np.ones((2048, 3))})
+    savemat(named := tmp_path / "b.mat", {"a" * 31: np.ones(1)})
+    data, length = named.read_bytes()[128:], 2_000_000
+    start = data.index(b"a" * 31)
+    sizes = struct.pack("<II", 14, len(data) - 40 + length), struct.pack("<I", length)
+    name = sizes[0] + data[8 : start - 4] + sizes[1] + b"a" * length + data[start + 32 :]
+    path.write_bytes(path.read_bytes() + name)
+    monkeypatch.setattr("scipy.io.whosmat", lambda *_: pytest.fail("it would read the name"))
+    with pytest.raises(RetrievalError, match=r"a\.mat is not a readable") as caught:
+        read_mat(path, 2, 3)
+    assert "holds more" in str(caught.value.__cause__)
+
+
 def test_published_descriptors_with_a_type_that_does_not_exist(tmp_path):
     """scipy ended the process."""
     path = tmp_path / "a.mat"

@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zipfile
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +245,14 @@ def test_a_terabyte_of_nothing(tmp_path):
     os.truncate(module / "assets" / "nothing", 2**40)
     with pytest.raises(RetrievalError, match=r"module is refused: weights have at most 1 GB"):
         methods.load("delf", module)
+
+
+def test_a_module_of_folders_in_folders(tmp_path):
+    """A thousand of them made a traceback."""
+    (tmp_path / "module" / Path(*["a"] * 201)).mkdir(parents=True)
+    (tmp_path / "module" / "saved_model.pb").touch()
+    with pytest.raises(RetrievalError, match="module cannot be read: it has more than 200 folders"):
+        methods.load("delf", tmp_path / "module")
 
 
 def test_a_gigabyte_of_nothing(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from stubs import refused
@@ -51,6 +52,12 @@ def test_links_that_leave_the_folder_are_left_out(folder, tmp_path):
     (folder / "inside.jpg").symlink_to(folder / "b.JPG")
     os.mkfifo(folder / "pipe.jpg")
     assert open_collection(folder).names == ("a.png", "b.JPG", "inside.jpg", "sub/deep/c.webp")
+
+
+def test_folders_in_folders(folder):
+    """Of a thousand, as tar unpacks them, Python 3.11 made a traceback."""
+    (folder / Path(*["x"] * 201)).mkdir(parents=True)
+    refused("more than 200 folders inside each other", open_collection, folder)
 
 
 def test_one_picture_under_several_names(folder):

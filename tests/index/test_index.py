@@ -242,7 +242,8 @@ def test_descriptors_that_no_index_could_hold_are_refused_at_once(photos, out):
 def test_files_that_are_no_pictures_to_read(photos, out, monkeypatch):
     """A pipe would never end, and a huge file fill the memory; both are left out."""
     os.mkfifo(photos / "pipe.png")
-    names = ("a.png", "b b.png", "pipe.png")
+    (photos / "device.png").symlink_to("/dev/zero")
+    names = ("a.png", "b b.png", "device.png", "pipe.png")
     collection = replace(open_collection(photos), names=names)
     monkeypatch.setattr(images, "MAX_BYTES", (photos / "a.png").stat().st_size)
     with open(photos / "b b.png", "ab") as file:
@@ -250,7 +251,8 @@ def test_files_that_are_no_pictures_to_read(photos, out, monkeypatch):
     built = index.build(collection, Thumbnail(), out)
     reasons = {entry["name"]: entry["reason"] for entry in built.manifest["skipped"]}
     assert built.names == ("a.png",)
-    assert "it is a pipe" in reasons["pipe.png"]
+    assert "it is a pipe or a device" in reasons["pipe.png"]
+    assert "it is a pipe or a device" in reasons["device.png"]
     assert "larger than" in reasons["b b.png"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import zlib
+from pathlib import Path
 
 import pytest
 from index_folders import Stopped, Stopping, build, same, snapshot
@@ -130,6 +131,14 @@ def test_stopped_and_damaged_twice(photos, out, unfinished, name):
     resumed = build(photos, out, method)
     assert len(method.described) == 1
     same(resumed, build(photos, out.with_name("fresh")))
+
+
+def test_an_unfinished_build_of_folders_in_folders(photos, out):
+    """A thousand of them could not be deleted, and made a traceback at the end of the build."""
+    work = out.with_name("one.building")
+    (work / Path(*["a"] * 201)).mkdir(parents=True)
+    (work / "identity.json").write_text(json.dumps(layout.identity(Thumbnail())))
+    refused("more than 200 folders inside each other", build, photos, out)
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "features.bin", "index", "index.old"])

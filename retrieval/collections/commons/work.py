@@ -29,9 +29,13 @@ def locked_folder(order: Order, out: Path) -> Iterator[Path]:
     work = out / FOLDER
     if out.is_dir() and any(out.iterdir()) and not work.is_dir():
         raise RetrievalError(f"{out} is not empty; choose a new folder.")
-    # The folder may be a stranger's: a link in it would lead writes to another place.
-    if any(path.is_symlink() for path in (work, *work.rglob("*"))):
-        raise RetrievalError(f"{work} holds links, which no download makes; delete it.")
+    # The folder may be a stranger's: a link in it would lead writes to another place, and a pipe
+    # would be waited for.
+    inside = [Path(top, name) for top, dirs, names in files.walk(work) for name in dirs + names]
+    if work.is_symlink() or any(
+        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in inside
+    ):
+        raise RetrievalError(f"{work} holds links or devices, which no download makes; delete it.")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / ".lock", timeout=0):
