@@ -1,11 +1,13 @@
 """The page "How it works": the steps can be changed, and the ranking follows."""
 
 import dataclasses
+import gc
 import io
 import itertools
 import json
 import re
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from attack.indexes import edited
 from PIL import Image
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.runtime.fragment import MemoryFragmentStorage
 from streamlit.runtime.scriptrunner_utils.script_run_context import in_cached_function
 from streamlit.testing.v1 import AppTest
 
@@ -180,6 +183,31 @@ def test_gem_from_the_average_to_the_maximum_and_back_to_the_index():
     app.segmented_control(key="about-scales").set_value(1).run()
     assert not app.exception
     assert first(app, "scales") != whole
+
+
+@pytest.mark.parametrize("part", ["sir", "cnn-irwnha"])
+def test_an_open_tab_does_not_keep_the_feature_maps(monkeypatch, part):
+    """They were 1.7 MB of each tab, as its fragments were given them."""
+    kept, made = [], []
+    keep, take = MemoryFragmentStorage.register, ablation.take_steps
+
+    def taken(*arguments):
+        steps = take(*arguments)
+        made.append(weakref.ref(steps))
+        return steps
+
+    def registered(*some, **more):
+        kept.append(some)
+        keep(*some, **more)
+
+    monkeypatch.setattr(MemoryFragmentStorage, "register", registered)
+    monkeypatch.setattr(ablation, "take_steps", taken)
+    monkeypatch.setattr(loaders, "CACHE", Cache(1))
+    assert not page(part=part).exception
+    gc.collect()
+    assert kept
+    assert made
+    assert [steps() for steps in made] == [None] * len(made)
 
 
 def test_the_network_that_is_named_is_that_of_the_index(monkeypatch):

@@ -55,6 +55,20 @@ def _opened(method: str, followed: FollowedQuery) -> tuple[Index, Steps, Ablatio
     return opened, described, variants
 
 
+def _steps(followed: FollowedQuery, opened: Index) -> Steps:
+    """The steps of the picture, for a fragment: the page runs again where the index was replaced.
+
+    What a fragment is given stays in memory as long as its tab is open. The feature maps would be
+    1.7 MB of each tab, and over 20 MB with a ResNet-101 of 1024 pixels.
+    """
+    with notices.errors_shown():
+        if loaders.index_of(opened.path, followed.collection) is not opened:
+            st.rerun()
+        return extraction.steps(
+            opened.path, followed.collection, followed.query_picture, followed.box
+        )
+
+
 def _input(followed: FollowedQuery, opened: Index, described: Steps) -> None:
     """Draw the two steps that both methods begin with: the input and the feature map."""
     picture = steps.cut(followed, SIDE)
@@ -104,15 +118,14 @@ def sir(followed: FollowedQuery) -> Index:
     ):
         steps.strip(described.pooled(1.0), f"The {channels:,} numbers, brought to length 1.")
     if variants is not None and described.layer is not None:
-        _sir_layer(followed, opened, described, variants)
+        _sir_layer(followed, opened, variants)
     return opened
 
 
 @st.fragment
-def _sir_layer(
-    followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation
-) -> None:
+def _sir_layer(followed: FollowedQuery, opened: Index, variants: Ablation) -> None:
     leave_fragment()
+    described = _steps(followed, opened)
     assert described.layer is not None
     units = len(described.layer[1])
     with steps.step(
@@ -159,8 +172,8 @@ def gem(followed: FollowedQuery) -> Index:
     opened, described, variants = _opened("cnn-irwnha", followed)
     _input(followed, opened, described)
     if variants is not None:
-        _pooling(followed, opened, described, variants)
-        _scales(followed, opened, described, variants)
+        _pooling(followed, opened, variants)
+        _scales(followed, opened, variants)
         scales = range(len(described.maps))
         descriptor = l2(np.mean([described.at_scale(scale) for scale in scales], axis=0))
         feedback.section(6, followed, opened, descriptor)
@@ -176,8 +189,9 @@ def _exponent(p: float, own: float) -> str:
 
 
 @st.fragment
-def _pooling(followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation) -> None:
+def _pooling(followed: FollowedQuery, opened: Index, variants: Ablation) -> None:
     leave_fragment()
+    described = _steps(followed, opened)
     channels = len(described.maps[0])
     with steps.step(
         3,
@@ -281,8 +295,9 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
 
 
 @st.fragment
-def _scales(followed: FollowedQuery, opened: Index, described: Steps, variants: Ablation) -> None:
+def _scales(followed: FollowedQuery, opened: Index, variants: Ablation) -> None:
     leave_fragment()
+    described = _steps(followed, opened)
     factors = loaders.settings_of(opened)["scales"]
     if len(factors) == 1:
         return
