@@ -154,6 +154,11 @@ def test_back_leads_from_a_search_to_the_pictures_to_choose_from(little, monkeyp
     assert hits(go(app))
     monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     app.query_params.clear()
+    app.query_params.update(collection="little", inliers="20", page="1")  # still that of Groups
+    app.run()
+    assert hits(app)
+    assert app.query_params["query"] == "ask.png"
+    app.query_params.clear()
     app.query_params.update(before)
     app.run()
     assert not hits(app)
