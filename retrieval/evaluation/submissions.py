@@ -51,9 +51,10 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
         keys, arrays, (len(collection.queries), len(collection.names)), strict=True
     ):
         if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != count:
+            kind = "query" if name == "queries" else "picture"
             raise RetrievalError(
-                f"`{name}` must be numbers in {count} rows, one for each of {collection.title}, "
-                f"not {array.dtype} of shape {array.shape}."
+                f"`{name}` must be numbers in {count} rows, one for each {kind} of "
+                f"{collection.title}, not {array.dtype} of shape {array.shape}."
             )
         if 4 * array.size > MAX_BYTES:
             raise RetrievalError(

@@ -64,6 +64,14 @@ def test_descriptors_that_are_too_large(collection, size):
     [
         ({"x": np.ones(3)}, "must be an .npz with"),
         ({"queries": np.ones((2, 4))}, "must be an .npz with"),
+        (
+            {"queries": np.ones((1, 4)), "database": np.ones((3, 4))},
+            "2 rows, one for each query of Shapes",
+        ),
+        (
+            {"queries": np.ones((2, 4)), "database": np.ones((2, 4))},
+            "3 rows, one for each picture of Shapes",
+        ),
         ({"ranks": np.ones((3, 2))}, "whole numbers"),
         ({"ranks": np.zeros((2, 3), int)}, "3 columns for 2 queries; it looks transposed"),
         ({"ranks": np.full((3, 2), 3)}, "position 3"),
