@@ -32,6 +32,9 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     is_new = parameters and parameters != state.get(mark)
     if is_new and _is_behind(parameters, mark):
         return {}
+    if is_new and _is_of_page_before(parameters, mark):
+        state["written-before"] = mark, [_number_of(parameters)]
+        return {}
     # A link to the open page leaves the browser at the former address until the page has written.
     state["written-before"] = mark, [_number_of(state.get(mark))] if is_new else []
     if not is_new:
@@ -60,6 +63,16 @@ def _is_behind(parameters: dict[str, str], mark: str) -> bool:
     """
     page, before = state.get("written-before", ("", []))
     return page == mark and _number_of(parameters) in before and not goes_back()
+
+
+def _is_of_page_before(parameters: dict[str, str], mark: str) -> bool:
+    """Whether Back brought a wrong address: the path of this page, the parameters of the next one.
+
+    Where Streamlit's browser part receives the first address of a page before it has changed the
+    path, it keeps this mixture as a step of its own. The page writes its true address there.
+    """
+    page, _ = state.get("written-before", (mark, []))
+    return page != mark and parameters == state.get(page) and goes_back()
 
 
 def goes_back() -> bool:

@@ -154,14 +154,24 @@ def test_back_leads_from_a_search_to_the_pictures_to_choose_from(little, monkeyp
     assert hits(go(app))
     monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     app.query_params.clear()
-    app.query_params.update(collection="little", inliers="20", page="1")  # still that of Groups
-    app.run()
-    assert hits(app)
-    assert app.query_params["query"] == "ask.png"
-    app.query_params.clear()
     app.query_params.update(before)
     app.run()
     assert not hits(app)
+    assert dict(app.query_params) == before
+
+
+def test_back_from_another_page_does_not_follow_the_parameters_of_that_page(little, monkeypatch):
+    """In Chromium, "/?inliers=20" was a step of the history: the search lost its re-rankers."""
+    app = start(collection="little", method="sir", query="ask.png", then="expansion", fold="yes")
+    before = dict(app.query_params)
+    monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
+    of_groups = {"collection": "little", "inliers": "20", "page": "1"}
+    app.session_state["groups-link"] = of_groups
+    app.session_state["written-before"] = "groups-link", []
+    app.query_params.clear()
+    app.query_params.update(of_groups)
+    app.run()
+    assert hits(app, "sir")
     assert dict(app.query_params) == before
 
 

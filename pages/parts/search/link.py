@@ -76,12 +76,10 @@ def follow_link(titles: Mapping[str, str]) -> None:
     state.linked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
-    # Back to before the first search. The address of a visitor's own picture names no query either,
-    # and on the way back from another page, the first address may still be that of the other page.
+    # Back to before the first search. The address of a visitor's own picture names no query either.
     own = parameters.get("collection") == own_pictures.NAME
     own = own or state.get("source") not in (query.PREPARED, query.DATABASE)
-    written_here = "count" in parameters
-    if state.linked is None and address.goes_back() and written_here and not own:
+    if state.linked is None and address.goes_back() and not own:
         state.searched = False
 
 
