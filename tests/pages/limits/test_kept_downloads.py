@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from starlette.responses import Response
-from streamlit.runtime import media_file_manager
+from streamlit.runtime import media_file_manager, memory_media_file_storage
 from streamlit.runtime.app_session import AppSession
 from streamlit.runtime.media_file_manager import MediaFileManager, MediaFileMetadata
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
@@ -63,6 +63,20 @@ def test_files_are_few_where_no_page_ends(monkeypatch, manager):
     monkeypatch.setattr(downloads, "MAX_KEPT", 10)
     files = [made(manager, 4 * letter) for letter in (b"a", b"b", b"c")]
     assert [bool(manager.read_file(file)) for file in files] == [False, True, True]
+
+
+@pytest.mark.parametrize("place", [100_000, 700_000, 1_900_000])
+def test_large_files_are_told_apart(monkeypatch, manager, place):
+    """After another mark, a ground truth of 2 MB was downloaded as it was before."""
+    threshold = "_PARTIAL_HASH_THRESHOLD"
+    monkeypatch.setattr(  # undone later
+        memory_media_file_storage, threshold, getattr(memory_media_file_storage, threshold)
+    )
+    downloads.tell_apart()
+    before, after = bytes(2_000_000), bytearray(2_000_000)
+    after[place] = 1
+    files = made(manager, before), made(manager, bytes(after))
+    assert [manager.read_file(file).content for file in files] == [before, after]
 
 
 def test_pictures_of_pages_are_few(monkeypatch, manager):
