@@ -30,11 +30,11 @@ GROUPS = (index, export, search, groups, evaluation, download, training, plot, s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(join_boxes(sys.argv[1:] if argv is None else argv))
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be text, and not every terminal has every letter.
         if hasattr(stream, "reconfigure"):  # not where a caller catches the output
             stream.reconfigure(errors="backslashreplace")
+    args = _parser().parse_args(join_boxes(sys.argv[1:] if argv is None else argv))
     try:
         return args.run(args) or 0
     except RetrievalError as error:

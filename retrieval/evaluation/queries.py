@@ -53,7 +53,7 @@ def rank_queries(
     shortlist of an approximate search.
     Raises RetrievalError where a re-ranker has no features of a picture that it should check, where
     the index holds a picture that is not in the collection, and where a query is a picture of the
-    index (in a folder) whose file was replaced since.
+    index whose file was replaced since.
     """
     chain.check_chain(then, index)
     # As deep as a search goes: asked for more, an approximate one compares with all pictures.
@@ -74,7 +74,8 @@ def rank_queries(
             return rank_query(described, then=then, own=query.name, depth=depth)
         assert method is not None
         data = images.read_bytes(collection.path(query.name), query.name)
-        _check_not_replaced(index, query.name, data)
+        if query.name in collection.positions:
+            _check_not_replaced(index, query.name, data)
         picture = images.read(data, query.name, of_visitor=collection.of_visitor)
         try:
             box = images.check_box(query.box, picture.size) if query.box else None
@@ -108,8 +109,7 @@ def _check_not_replaced(index: Index, name: str, data: bytes) -> None:
 
     What is kept beside an index counts as long as index, labels and other queries stay the same.
     """
-    position = None if index.in_store else index.positions.get(name)
-    if position is not None and index.digests[position] not in ("", layout.digest(data)):
+    if index.digest_of(name) not in ("", layout.digest(data)):
         raise RetrievalError(
             f"{name} was replaced since the index {index} was made; index the collection again."
         )

@@ -160,6 +160,11 @@ class Index:
         sha256 = layout.digest(data)
         return self.names[self.digests.index(sha256)] if sha256 in self.digests else None
 
+    def digest_of(self, name: str) -> str:
+        """SHA-256 of the file of a picture as it was indexed; '' where the index does not know."""
+        position = self.positions.get(name)
+        return "" if position is None else self.digests[position]
+
     @cached_property
     def searcher(self):
         """The searcher of the index, made at the first query.

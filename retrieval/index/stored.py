@@ -135,10 +135,17 @@ class StoredIndex(Index):
         return self._excerpt(positions, {"filter": where} if where else {})
 
     def holding(self, name: str) -> Shortlist:
-        positions = [position for position, other in self._names("name", name) if other == name]
+        positions = self._positions_of(name)
         if not positions:
             raise RetrievalError(f"{self} has no picture {name} any more; search again.")
         return self._excerpt(positions, {})
+
+    def digest_of(self, name: str) -> str:
+        rows = self._read(self._positions_of(name))
+        return rows[0][0]["sha256"] if rows else ""
+
+    def _positions_of(self, name: str) -> list[int]:
+        return [position for position, other in self._names("name", name) if other == name]
 
     def name_of(self, data: bytes) -> str | None:
         pictures = self._names("sha256", layout.digest(data))

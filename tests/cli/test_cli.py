@@ -218,6 +218,13 @@ def test_names_that_are_no_text(run, folder, tmp_path, monkeypatch):
         assert cli.main(command) == 0
 
 
+def test_help_where_the_terminal_lacks_letters(monkeypatch):
+    """The help of evaluate has an ellipsis: it ended with a traceback."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main(["evaluate", "--help"])
+
+
 def test_a_reader_that_goes_away(indexes, folder):
     command = f"{sys.executable} -m retrieval methods | head -c 10"
     done = subprocess.run(command, shell=True, cwd=REPOSITORY, capture_output=True, text=True)

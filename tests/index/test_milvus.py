@@ -280,6 +280,16 @@ def test_an_evaluation_of_the_store_is_that_of_the_folder(exported, opened, pict
     np.testing.assert_array_equal(kept.ranks, store.ranks)
 
 
+def test_a_query_of_a_store_that_was_replaced(exported, opened, pictures, tmp_path):
+    """It was scored as it is now, and the run was still taken for one of the store when the picture
+    was back."""
+    photos = shutil.copytree(pictures, tmp_path / "photos")
+    shutil.copy(photos / exported.names[12], photos / exported.names[1])
+    words = rf"{re.escape(exported.names[1])} was replaced since the index milvus://.* was made"
+    with pytest.raises(RetrievalError, match=words):
+        queries.rank_queries(opened, Thumbnail(), labelled(photos, exported))
+
+
 def test_a_run_of_a_store_rests_on_the_delf_index_beside_the_folder(opened, exported, monkeypatch):
     """With ``geometry-delf``. It was looked for elsewhere, and a new one was not noticed."""
     delf = SimpleNamespace(digest_on_disk=lambda: "ab")
