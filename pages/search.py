@@ -58,7 +58,6 @@ with left.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
             "Use my pictures",
             key="use-own",
-            icon=":material/add_photo_alternate:",
             on_click=own_pictures.search_own,
         )
 with right.container(horizontal=True, vertical_alignment="bottom"):

@@ -18,7 +18,7 @@ from pages.parts import address, indexing, loaders, notices, own_uploads, permis
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
-from retrieval.collections import judgements
+from retrieval.collections import judgements, metadata
 from retrieval.errors import RetrievalError
 
 NAME, TITLE = address.OWN_PICTURES, "My pictures"
@@ -147,12 +147,14 @@ def show_form(method_name: str) -> None:
             key="own_files",
             help="A CSV or JSON table may come with them: a column called name, with the file of "
             "each picture, and other columns, which results show and can be filtered by. In a zip, "
-            "its name is metadata.csv.",
+            "its name is metadata.csv. Where folders have files of the same name, the table names "
+            "them with their folders, as trip/a.jpg.",
         )
         st.caption(
             f"Pictures are files of the kinds {', '.join(images.FORMATS)}. Other files, such as a "
-            "PDF, are not allowed: save their pages as pictures first. Put more than 1000 pictures "
-            "into a zip: browsers lose some of so many files."
+            "GIF, AVIF or PDF, are not allowed and are left out of a zip: save them as pictures of "
+            "these kinds first. Put more than 1000 pictures into a zip: browsers lose some of so "
+            "many files."
         )
     else:
         folder = st.text_input(
@@ -245,7 +247,13 @@ def _bring_uploads(files: list) -> OwnPictures:
     pictures = Path(folder.name) / "pictures"
     pictures.mkdir()
     own_uploads.copy_uploads(files, pictures)
-    return OwnPictures(_open_folder(pictures), folder)
+    collection = _open_folder(pictures)
+    if not collection.metadata:
+        for table in metadata.FILES:
+            if (pictures / table).exists():
+                said = "The table names none of these pictures, so nothing of it is shown."
+                collection = replace(collection, note=f"{collection.note} {said}".strip())
+    return OwnPictures(collection, folder)
 
 
 def _bring_folder(text: str) -> OwnPictures:

@@ -206,21 +206,20 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
         state.box = box_as_text(box)
     cropper(jpeg, size, box, query_picture.name, _set_box)
     credit_line(query_picture.credit)
-    typed, clear = st.columns([2, 1], gap="xsmall", wrap=False)
-    typed.text_input(
+    row = st.container(horizontal=True, gap="xsmall", wrap=False)
+    row.text_input(
         "Box: left, top, right, bottom",
         key="box",
         placeholder="Draw or type x1, y1, x2, y2",
         label_visibility="collapsed",
         persist_state="session",
     )
-    clear.button(
+    row.button(
         "Clear box",
         key="clear",
         on_click=_set_box,
         args=(None,),
         disabled=not state.box,
-        width="stretch",
     )
     if problem:
         raise problem

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval import files, methods
+from retrieval import methods
 from retrieval.cli.arguments import command, folder, place, then_argument
 from retrieval.cli.output import Bar, print_table, printable, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
@@ -41,7 +41,8 @@ def add(commands) -> None:
         "--ranks",
         metavar="FILE.npz[:KEY]",
         help="with INDEX: where to write the rankings; without: the rankings to "
-        "score, database x queries, best first, zero-based",
+        "score, database x queries, best first, zero-based; or arrays queries and database, one "
+        "descriptor a row",
     )
     parser.add_argument(
         "--ground-truth",
@@ -143,7 +144,7 @@ def _print_gains(title: str, run: Run, baseline: Run, protocols: Sequence[str]) 
 
 def _evaluate_ranks(args: argparse.Namespace) -> int:
     """Score rankings that were computed elsewhere."""
-    from retrieval.evaluation import runs
+    from retrieval.evaluation import runs, submissions
 
     if args.no_boxes:
         raise RetrievalError("--no-boxes asks an index again: name one.")
@@ -159,7 +160,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
     path, key = args.ranks, None
     if not Path(path).exists() and ":" in path:
         path, _, key = path.rpartition(":")
-    scores = evaluate(files.read_array(path, key), truth, args.protocol)
+    scores = evaluate(submissions.read_rankings(path, key, truth), truth, args.protocol)
     write_json(
         args.json,
         {

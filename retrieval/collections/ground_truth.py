@@ -11,10 +11,9 @@ Boxes are ``x1, y1, x2, y2`` in pixels of the query picture, as published (float
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -136,9 +135,16 @@ def check_name(name: str) -> str:
     return name
 
 
-def by_file(names: Iterable[str]) -> dict[str, str]:
-    """File name → the picture of that name, where only one has it, in whatever folder."""
-    names = list(names)
-    times = Counter(PurePosixPath(name).name for name in names)
-    pairs = ((PurePosixPath(name).name, name) for name in names)
-    return {file: name for file, name in pairs if times[file] == 1}
+def by_ending(names: Iterable[str], wanted: Container[str]) -> dict[str, str]:
+    """Each of the paths ``wanted`` → the picture whose path ends with it, where only one does.
+
+    A file name alone is such a path; a zip may add a folder around all pictures. Of several paths
+    that are for one picture, the longest comes first.
+    """
+    found: dict[str, str | None] = {}
+    for name in names:
+        parts = name.split("/")
+        for start in range(len(parts)):
+            if (ending := "/".join(parts[start:])) in wanted:
+                found[ending] = None if ending in found else name
+    return {ending: name for ending, name in found.items() if name is not None}

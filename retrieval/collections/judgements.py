@@ -16,7 +16,7 @@ import numpy as np
 
 from retrieval import files
 from retrieval.collections.collection import Collection
-from retrieval.collections.ground_truth import GroundTruth, Query, by_file
+from retrieval.collections.ground_truth import GroundTruth, Query, by_ending
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -88,15 +88,18 @@ def count(collection: Collection) -> int:
 def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Query, ...]:
     """The queries of ``truth``, with labels that are positions in another list of pictures.
 
-    A picture is found by its name, else by its base name where only one picture has that: a zip may
-    add a folder around all pictures. Labels and queries of pictures that are not in the list are
-    left out. Raises RetrievalError where ``truth`` has queries and none is left.
+    A picture is found by its name, else by the end of its path, else by its base name, where only
+    one picture has that: a zip may add a folder around all pictures. Labels and queries of pictures
+    that are not in the list are left out. Raises RetrievalError where ``truth`` has queries and
+    none is left.
     """
     place = {name: n for n, name in enumerate(names)}
-    files = by_file(names)
+    known = {*truth.names, *(query.name for query in truth.queries)}
+    found = by_ending(names, known | {PurePosixPath(name).name for name in known})
 
     def new_position(name: str) -> int:
-        return place.get(name, place.get(files.get(PurePosixPath(name).name, ""), -1))
+        forms = (name, found.get(name), found.get(PurePosixPath(name).name))
+        return next((place[form] for form in forms if form in place), -1)
 
     new = np.array([new_position(name) for name in truth.names], np.int64)
     queries = []

@@ -1,8 +1,8 @@
 """Metadata of pictures: a table beside them, with a line for each picture.
 
 It is ``metadata.csv`` or ``metadata.json`` in the folder of a collection. One column holds the file
-name and is called ``name``, ``file`` or ``filename``. Where no picture has that path, the picture
-with that base name is meant. A stranger may have made the file: its size is limited, and text is
+name and is called ``name``, ``file`` or ``filename``. Where no picture has that path, the one whose
+path ends with it is meant. A stranger may have made the file: its size is limited, and text is
 cut to one plain line.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from retrieval import files
 from retrieval.collections.credits import one_line, plain_name
-from retrieval.collections.ground_truth import by_file
+from retrieval.collections.ground_truth import by_ending
 from retrieval.errors import RetrievalError
 
 Value = str | int | float
@@ -151,8 +151,10 @@ def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
 
 
 def of_pictures(table: Metadata, names: Sequence[str]) -> dict[str, Values]:
-    """The lines of a table that belong to these pictures, by path, else by base name."""
-    by_name = {name: table[file] for file, name in by_file(names).items() if file in table}
+    """The lines of a table that belong to these pictures, by path, else by the end of the path."""
+    by_name: dict[str, Values] = {}
+    for ending, name in by_ending(names, table).items():
+        by_name.setdefault(name, table[ending])
     lines = {name: table.get(name) or by_name.get(name) for name in names}
     return {name: values for name, values in lines.items() if values}
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from retrieval import files
-from retrieval.collections import Collection, archives
+from retrieval.collections import Collection, GroundTruth, archives
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate, rank_descriptors
 from retrieval.evaluation.runs import Run
@@ -27,17 +28,29 @@ FORM = (
 )
 
 
-def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
+def read_rankings(path: str | Path, key: str | None, truth: Collection | GroundTruth) -> np.ndarray:
+    """Read rankings (K, Q) from a file of the machine's owner, unchecked.
+
+    Also an ``.npz`` with ``queries`` and ``database``, as ``read_submission`` takes it. key: of
+    the array, where an ``.npz`` holds several; ``ranks`` by default.
+    """
+    if key is None and Path(path).is_file():
+        with open(path, "rb") as file:
+            members = _members(file)
+            if members >= {"queries", "database"} and "ranks" not in members:
+                return read_submission(file, truth)
+        key = "ranks" if "ranks" in members else None
+    return files.read_array(path, key)
+
+
+def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.ndarray:
     """Read rankings (K, Q) of a collection from an ``.npz`` in one of two forms.
 
     Either ``ranks`` (K, Q), integers as ``evaluate`` takes them; or ``queries`` (Q, D) and
     ``database`` (N, D), numbers in the order of the collection, which are ranked by inner product.
     Raises RetrievalError for everything else.
     """
-    try:
-        members = {name.removesuffix(".npy") for name in archives.names_in(file)}
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise RetrievalError(FORM) from error
+    members = _members(file)
     keys = ("ranks",) if "ranks" in members else ("queries", "database")
     if not members >= set(keys):
         raise RetrievalError(FORM)
@@ -53,8 +66,8 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
         if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != count:
             kind = "query" if name == "queries" else "picture"
             raise RetrievalError(
-                f"`{name}` must be numbers in {count} rows, one for each {kind} of "
-                f"{collection.title}, not {array.dtype} of shape {array.shape}."
+                f"`{name}` must be numbers in {count} rows, one for each {kind}, not "
+                f"{array.dtype} of shape {array.shape}."
             )
         if 4 * array.size > MAX_BYTES:
             raise RetrievalError(
@@ -69,8 +82,8 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
     pictures, queries = len(collection.names), len(collection.queries)
     if 4 * pictures * queries > MAX_BYTES:
         raise RetrievalError(
-            f"{collection.title} has {queries:,} queries for {pictures:,} pictures: bring `ranks` "
-            "with the first pictures of each ranking."
+            f"Rankings of {pictures:,} pictures for {queries:,} queries are too many: bring "
+            "`ranks` with the first pictures of each ranking."
         )
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         asked, database = (array.astype(np.float32, copy=False) for array in arrays)
@@ -80,6 +93,16 @@ def read_submission(file: BinaryIO, collection: Collection) -> np.ndarray:
         columns = slice(start, start + step)
         ranks[:, columns] = rank_descriptors(asked[columns], database)
     return ranks
+
+
+def _members(file: BinaryIO) -> set[str]:
+    """Names of the arrays in an ``.npz``; empty for other files."""
+    try:
+        return {name.removesuffix(".npy") for name in archives.names_in(file)}
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return set()
+    finally:
+        file.seek(0)
 
 
 def as_run(ranks: np.ndarray, collection: Collection, name: str) -> Run:

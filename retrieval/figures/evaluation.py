@@ -67,7 +67,7 @@ def provenance(title: str, protocol: str, records: Sequence[Mapping[str, Any]]) 
     """
     methods = ", ".join(dict.fromkeys(_method_text(record["provenance"]) for record in records))
     days = sorted({str(record["made"])[:10] for record in records})
-    return f"{title}, {protocol.capitalize()} · {methods} · measured {' and '.join(days)}"
+    return f"{title}, {protocol.capitalize()} · {methods} · measured {', '.join(days)}"
 
 
 def _method_text(provenance: Mapping[str, Any]) -> str:

@@ -84,6 +84,10 @@ def test_labels_follow_the_names_into_another_list():
     (query,) = judgements.refer_to(truth, ("mine/a.png", "mine/b.png", "c/x.jpg"))
     assert query.name == "mine/a.png"  # by its file
     assert query.labels["ok"].tolist() == [1]
+    truth = GroundTruth(("x/a.png", "y/a.png"), (Query("y/a.png", labels={"ok": np.array([0])}),))
+    (query,) = judgements.refer_to(truth, ("zip/x/a.png", "zip/y/a.png"))
+    assert query.name == "zip/y/a.png"  # by the end of its path
+    assert query.labels["ok"].tolist() == [0]
     with pytest.raises(RetrievalError, match="None of its queries is among these pictures"):
         judgements.refer_to(GroundTruth(("x.png",), (Query("x.png"),)), NAMES)
 

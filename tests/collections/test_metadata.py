@@ -33,6 +33,17 @@ def test_a_table_is_read_with_the_pictures(folder):
     }
 
 
+def test_pictures_are_found_by_the_end_of_their_path():
+    """In a zip of folders every picture has the zip's name before its path."""
+    names = ["zip/trip/x/a.jpg", "zip/trip/y/a.jpg", "zip/trip/y/b.jpg"]
+    table = {"x/a.jpg": {"n": 1}, "y/a.jpg": {"n": 2}, "a.jpg": {"n": 3}, "b.jpg": {"n": 4}}
+    assert metadata.of_pictures(table, names) == {
+        name: {"n": n} for name, n in zip(names, (1, 2, 4), strict=True)
+    }
+    table = {"b.jpg": {"n": 4}, "trip/y/b.jpg": {"n": 5}, "oy/b.jpg": {"n": 6}}
+    assert metadata.of_pictures(table, names) == {names[2]: {"n": 5}}  # the longest
+
+
 @pytest.mark.parametrize("form", ["list", "by name"])
 def test_json_is_read_as_a_list_or_by_name(folder, form):
     table = {"a.png": {"year": 1900.5, "note": None, "deep": [1]}, "b.png": {"year": 2}}

@@ -10,9 +10,9 @@ from PIL import Image
 from retrieval import files, methods
 from retrieval import index as indexes
 from retrieval.cli.parser import _parser
-from retrieval.collections import open_collection
+from retrieval.collections import open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
-from retrieval.evaluation import queries, runs
+from retrieval.evaluation import queries, rank_descriptors, runs
 from retrieval.index import finding
 from retrieval.methods.base import Method
 from retrieval.networks import checkpoints
@@ -304,6 +304,28 @@ def test_evaluate_an_index(index, method, folder, tmp_path, monkeypatch, capsys)
         == 0
     )
     assert capsys.readouterr().out.splitlines()[2] == printed[2]
+
+
+def test_descriptors_are_scored_as_on_the_page(folder, tmp_path, capsys):
+    """The command refused a file with `queries` and `database`, which the page scores."""
+    truth = read_ground_truth(folder / "ground_truth.json")
+    rng = np.random.default_rng(0)
+    asked, database = (
+        rng.normal(size=(len(one), 4)).astype(np.float32) for one in (truth.queries, truth.names)
+    )
+    ranks = rank_descriptors(asked, database)
+    np.savez(tmp_path / "descriptors.npz", queries=asked, database=database)
+    np.savez(tmp_path / "ranks.npz", ranks=ranks, queries=asked, database=database)
+    np.savez(tmp_path / "other.npz", best=ranks, worst=ranks[::-1])
+    printed = []
+    for name in ("descriptors.npz", "ranks.npz", "other.npz:best"):
+        arguments = "--ranks", f"{tmp_path}/{name}", "--ground-truth", folder / "ground_truth.json"
+        assert evaluate(*arguments) == 0
+        printed.append(capsys.readouterr().out)
+    assert len(set(printed)) == 1
+    np.savez(tmp_path / "descriptors.npz", queries=asked[:1], database=database)
+    with pytest.raises(RetrievalError, match="must be numbers in 2 rows, one for each query, not"):
+        evaluate("--ranks", tmp_path / "descriptors.npz", *arguments[2:])
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,11 @@ def test_descriptors_that_are_too_large(collection, size):
         ({"queries": np.ones((2, 4))}, "must be an .npz with"),
         (
             {"queries": np.ones((1, 4)), "database": np.ones((3, 4))},
-            "2 rows, one for each query of Shapes",
+            "2 rows, one for each query, not",
         ),
         (
             {"queries": np.ones((2, 4)), "database": np.ones((2, 4))},
-            "3 rows, one for each picture of Shapes",
+            "3 rows, one for each picture, not",
         ),
         ({"ranks": np.ones((3, 2))}, "whole numbers"),
         ({"ranks": np.zeros((2, 3), int)}, "3 columns for 2 queries; it looks transposed"),
@@ -145,6 +145,6 @@ def test_many_rankings_of_few_numbers(collection, monkeypatch):
     file = packed(queries=np.zeros((2, 0)), database=np.zeros((500, 0)))
     monkeypatch.setattr(submissions, "MAX_BYTES", 3999)
     with pytest.raises(
-        RetrievalError, match="Shapes has 2 queries for 500 pictures: bring `ranks`"
+        RetrievalError, match="Rankings of 500 pictures for 2 queries are too many: bring `ranks`"
     ):
         submissions.read_submission(file, collection)

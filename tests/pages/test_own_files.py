@@ -90,6 +90,21 @@ def test_a_table_in_a_zip():
         own_pictures._bring_uploads([zip_of(**members), zip_of(**members)])
 
 
+def test_a_table_of_a_zip_names_pictures_with_their_folders():
+    """A table that named them so was left out without a word."""
+    members = {"x/a.png": upload("a.png").getvalue(), "y/a.png": upload("a.png").getvalue()}
+    table = "name,place\nx/a.png,here\ny/a.png,there\n"
+    own = own_pictures._bring_uploads([zip_of(**members, **{"metadata.csv": table})])
+    assert own.collection.metadata == {
+        "trip/trip/x/a.png": {"place": "here"},
+        "trip/trip/y/a.png": {"place": "there"},
+    }
+    assert not own.collection.note
+    table = "name,place\na.png,here\n"  # which of the two?
+    own = own_pictures._bring_uploads([zip_of(**members, **{"metadata.csv": table})])
+    assert own.collection.note.startswith("The table names none of these pictures")
+
+
 def test_a_full_disk(monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")
