@@ -26,9 +26,13 @@ DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 # They read rankings that visitors upload, each of which may take 0.3 GB: files of 0.2 MB of twelve
 # clients took 3.5 GB at once. They are two, as one may be kept busy for a minute.
 SCORERS = Workers(2, 200)
+# Turns to put large indexes of keypoints together, see ``within_turn``: the last steps of 2000
+# pictures take 0.4 GB, for minutes.
+BUILDERS = Workers(2, 200)
 # They make pictures to be shown. Each page asks for one at a time, so none has to be refused. They
 # are two even on one core: one waits for the decoder of slow pictures, the other for that of quick.
 VIEWERS = Workers(2, 1_000_000, Workers(1, 1_000_000, tidy=False), False)
+WAITING = "Others are waiting too: you are number {} in the queue."
 LOOK_FOR_TURN = 2.0  # s after which a page that waits for another looks whether it is still open
 # Locks of ``one_of_client``, by kind and client.
 taken: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
@@ -45,7 +49,7 @@ def in_turn(work: Callable[[], T], workers: Workers | None = None) -> T:
 
     def waiting(place: int) -> None:
         if place:
-            slot.caption(f"Others are waiting too: you are number {place} in the queue.")
+            slot.caption(WAITING.format(place))
         else:
             slot.empty()
 
@@ -83,6 +87,30 @@ def one_of_client(kind: str) -> Iterator[None]:
         yield
     finally:
         turn.release()
+
+
+@contextmanager
+def within_turn(workers: Workers) -> Iterator[None]:
+    """Do what is inside when it is this client's turn, in its own thread: a worker only waits.
+
+    workers: whose queue; as many clients as they are do such work at once.
+    """
+    slot, who = st.empty(), client()
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        ended.wait()
+
+    turn = workers.submit(who, hold)
+    try:
+        while not begun.wait(LOOK_FOR_TURN):
+            slot.caption(WAITING.format(max(1, workers.place(who, turn))))
+        slot.empty()
+        yield
+    finally:
+        ended.set()
+        turn.cancel()
 
 
 def describe_in_turns(

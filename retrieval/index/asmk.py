@@ -49,7 +49,8 @@ def train_codebook(descriptors: np.ndarray, words: int, unit: float = 1) -> np.n
     if len(descriptors) > TRAINING:
         rows = np.random.default_rng(SEED).choice(len(descriptors), TRAINING, replace=False)
         descriptors = descriptors[np.sort(rows)]
-    descriptors = descriptors.astype(np.float32) / np.float32(unit)
+    descriptors = descriptors.astype(np.float32)
+    descriptors /= np.float32(unit)  # a second copy would be 160 MB
     kmeans = faiss.Kmeans(
         descriptors.shape[1],
         words,
@@ -144,7 +145,8 @@ class InvertedFile:
         words, word_counts, signs = [np.empty(0, np.int64)], [], [np.empty(0, np.uint64)]
         for first in range(0, len(offsets) - 1, BLOCK):
             rows = offsets[first : first + BLOCK + 1]
-            block = descriptors[rows[0] : rows[-1]].astype(np.float32) / np.float32(unit)
+            block = descriptors[rows[0] : rows[-1]].astype(np.float32)
+            block /= np.float32(unit)
             nearest = assign(codebook, block, 1)
             for start, end in pairwise(rows - rows[0]):
                 distinct, bits = aggregate(codebook, block[start:end], nearest[start:end])

@@ -126,10 +126,11 @@ def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same(monkeypatch
 
 def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkeypatch):
     """Twenty tabs took 1.4 GB and both cores: others waited for seven seconds for each click."""
-    holding, collect = [], builder.collect
+    holding, at_work, collect = [], [], builder.collect
 
     def collected(*arguments):
         holding.append([kind for kind, _ in turns.taken])
+        at_work.append(turns.BUILDERS._at_work.total())
         return collect(*arguments)
 
     monkeypatch.setattr(builder, "collect", collected)
@@ -141,6 +142,48 @@ def test_large_indexes_are_put_together_in_turn(colours_folder, tmp_path, monkey
         for method in stubs:
             indexing.build(collection, method, tmp_path / f"{method}-{large}")
     assert holding == [[], [], [], ["index"]]
+    assert at_work == [0, 0, 0, 1]
+    assert turns.BUILDERS.count == 2
+
+
+def test_few_clients_do_large_work_at_a_time(monkeypatch, in_queue):
+    """The indexes of three clients, of 2000 pictures each, took 1.1 GB when they were ready."""
+    monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
+    slot = SimpleNamespace(caption=lambda text: said.set(), empty=lambda: None)
+    monkeypatch.setattr(turns.st, "empty", lambda: slot)
+    workers, order, said, door = Workers(1, 100), [], threading.Event(), threading.Event()
+
+    def build(name):
+        with turns.within_turn(workers):
+            order.append(f"{name} begins")
+            door.wait(60)
+            order.append(f"{name} ends")
+
+    pages = [in_queue(workers, f"192.0.2.{name}", lambda name=name: build(name)) for name in (1, 2)]
+    assert said.wait(60)
+    door.set()
+    for page in pages:
+        page.join(60)
+    assert order == ["1 begins", "1 ends", "2 begins", "2 ends"]
+
+
+def test_who_leaves_while_others_do_large_work_leaves_the_queue(monkeypatch):
+    class Left(Exception):
+        pass
+
+    def caption(text):
+        assert text.startswith("Others are waiting too: you are number 1 ")
+        raise Left
+
+    monkeypatch.setattr(turns, "LOOK_FOR_TURN", 0.01)
+    monkeypatch.setattr(turns.st, "context", SimpleNamespace(ip_address="192.0.2.1"))
+    monkeypatch.setattr(turns.st, "empty", lambda: SimpleNamespace(caption=caption))
+    workers, door = Workers(1, 100), threading.Event()
+    workers.submit("nobody", door.wait)
+    with pytest.raises(Left), turns.within_turn(workers):
+        pytest.fail("it is not its turn")
+    assert not workers._waiting
+    door.set()
 
 
 def test_one_session_of_a_client_at_a_time(monkeypatch):
