@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -133,6 +134,19 @@ def test_json_that_is_hardly_more_than_brackets(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError):  # noqa: PT011  of several kinds
             files.read_json(path)
+
+
+def test_memory_of_a_json_file(tmp_path):
+    """It was said to be 15 times its size. Each key is in two tables: the object, and all keys."""
+    path = tmp_path / "a.json"
+    keys = [f'"{chr(256 + number // 4096)}{number % 4096:03x}":1' for number in range(87_383)]
+    path.write_text('{"\U0001f642":1,' + ",".join(keys) + "}", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        assert len(files.read_json(path)) == 87_384
+        assert tracemalloc.get_traced_memory()[1] < 30 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
 
 
 def test_holes(tmp_path):

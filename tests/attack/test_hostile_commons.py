@@ -79,7 +79,7 @@ def test_an_unfinished_download_with_a_pipe(tmp_path, name):
 
 
 def test_an_unfinished_download_that_is_very_long(tmp_path):
-    """A gigabyte, which packs into one megabyte, may take fifteen times as much as JSON."""
+    """A gigabyte, which packs into one megabyte, may take thirty times as much as JSON."""
     path = tmp_path / "decided.json"
     path.write_text(json.dumps({"1": "!blurred"}))
     assert work.Ledger(path)
