@@ -315,16 +315,11 @@ def confirmed_pairs(
 
 def pair_cosines(path: Path, collection: Collection) -> tuple[np.ndarray, np.ndarray]:
     """Cosines of pairs of one landmark, and of other pairs: see ``similarity.pair_cosines``."""
-    index_key = file_key(path / "manifest.json")
-    labels = runs.labels_digest(collection.queries)
-    return _pair_cosines(index_key, labels, index_of(path, collection), collection)
-
-
-@st.cache_data(max_entries=12, show_spinner=False)
-def _pair_cosines(
-    key: tuple[str, int], labels: str, _index: index.Index, _collection: Collection
-) -> tuple[np.ndarray, np.ndarray]:
-    return similarity.pair_cosines(_index, _collection.names, _collection.queries)
+    key = "cosines", file_key(path / "manifest.json"), runs.labels_digest(collection.queries)
+    opened = index_of(path, collection)
+    return cache_for(path).get(
+        key, lambda: similarity.pair_cosines(opened, collection.names, collection.queries)
+    )
 
 
 def local_ranking(
@@ -359,7 +354,12 @@ def run(path: Path, collection: Collection, then: tuple[str, ...] = ()) -> runs.
     then: the chain of re-rankers.
     """
     keys = tuple(map(file_key, [path / "manifest.json", *sorted(path.glob("evaluation*"))]))
-    return _run(keys, runs.labels_digest(collection.queries), then, path, collection)
+    labels = runs.labels_digest(collection.queries)
+    if own_uploads.is_private(path):  # it names a visitor's pictures
+        key = "run", keys, labels, then
+        load = partial(runs.load_run, index_of(path, collection), collection, then)
+        return _session_cache().get(key, load)
+    return _run(keys, labels, then, path, collection)
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the evaluation")

@@ -86,7 +86,9 @@ def test_marks_are_hidden_only_where_the_option_is_drawn(nothing_installed):
     assert hits(app)[0].endswith(", another place")
 
 
-def test_own_results_are_judged_and_evaluated(nothing_installed):
+def test_own_results_are_judged_and_evaluated(nothing_installed, monkeypatch):
+    # The last 24 evaluations stayed for all sessions, with the names of the pictures.
+    monkeypatch.setattr(loaders, "_run", lambda *_: pytest.fail("an own evaluation"))
     shades = {f"red_{n}_png": picture((200 - 9 * n, 30, 30)) for n in range(3)}
     shades |= {"blue_png": picture(BLUE), "green_png": picture(GREEN)}
     app = bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in shades.items()}))
@@ -142,6 +144,7 @@ def test_own_results_are_judged_and_evaluated(nothing_installed):
     scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
     # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
     assert scores["mAP Classic"].tolist() == [56.25, 56.25]  # both methods order by colour
+    assert not [key for key in loaders.CACHE._values if own_uploads.FOLDER_PREFIX in str(key)]
 
 
 def test_own_ground_truth_from_a_file(nothing_installed):
