@@ -107,8 +107,8 @@ if labelled_runs:
     st.markdown(
         "Each query gets an **average precision** (AP): 1 if all its right pictures come first, "
         "near 0 if they come last. **mAP** is the mean over the queries; **mP@10** is the share of "
-        "right pictures among the first ten, or down to the last right one if that comes earlier. "
-        "The table is in per cent."
+        "right pictures among the first ten; where the last right one comes earlier, among those "
+        "down to it. The table is in per cent."
     )
     without_reranking = [entry for entry in labelled_runs.values() if not entry.then]
     rows = tables.score_rows(without_reranking, collection.protocols)

@@ -224,7 +224,8 @@ def decode(
         ) from error
     except Exception as error:  # decoders raise whatever they like on hostile bytes
         raise PictureError(
-            f"{name} is not a picture that can be read (damaged, cut off, or another kind of file)."
+            f"{name} is not a picture that can be read: it is damaged, cut off, or of another kind "
+            f"than {', '.join(formats)}."
         ) from error
 
 
