@@ -247,6 +247,10 @@ def _bring_uploads(files: list) -> OwnPictures:
     pictures = Path(folder.name) / "pictures"
     pictures.mkdir()
     own_uploads.copy_uploads(files, pictures)
+    copies = (path for path in pictures.rglob("*") if path.is_file())
+    if not any(path.suffix.lower() in images.SUFFIXES for path in copies):
+        # To open the collection would say so too, and name this folder of the server.
+        raise RetrievalError("There is no picture in these files: bring the pictures too.")
     collection = _open_folder(pictures)
     if not collection.metadata:
         for table in metadata.FILES:

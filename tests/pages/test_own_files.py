@@ -105,6 +105,13 @@ def test_a_table_of_a_zip_names_pictures_with_their_folders():
     assert own.collection.note.startswith("The table names none of these pictures")
 
 
+@pytest.mark.parametrize("files", [[zip_of(**{"metadata.csv": "name\na.png\n"})], []])
+def test_tables_without_pictures(files):
+    """The error named the private folder on the server."""
+    with pytest.raises(RetrievalError, match=r"^There is no picture in these files"):
+        own_pictures._bring_uploads(files)
+
+
 def test_a_full_disk(monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")
