@@ -205,7 +205,8 @@ def _prepare(index: Index, address: Address, name: str) -> None:
             pictures=index.has_digests,
             folder=str(index.path.resolve()),
         )
-        manifest = json.dumps(index.manifest, ensure_ascii=False)
+        # In ASCII: a skipped file may have a name that is no text, which no message can hold.
+        manifest = json.dumps(index.manifest)
         schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field("position", types.INT64, is_primary=True)
         schema.add_field("name", types.VARCHAR, max_length=LONGEST_NAME)

@@ -133,6 +133,8 @@ def describe(address: Address) -> Description:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise not_ours(address) from error
     checks.check_manifest(manifest, address)
-    if manifest["kind"] != "global" or manifest["pictures"] < 1:
+    # Without the similarity of any picture no answer could be compared with what is usual.
+    lacks_nearest = manifest["pictures"] > 1 and not extra.nearest
+    if manifest["kind"] != "global" or manifest["pictures"] < 1 or lacks_nearest:
         raise not_ours(address)
     return Description(raw["collection_name"], manifest, extra, width)

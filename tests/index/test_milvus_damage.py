@@ -33,6 +33,16 @@ def test_an_edited_manifest_is_refused(milvus, exported, edit, words):
     client(milvus).drop_collection(name)
 
 
+def test_a_store_that_does_not_say_what_is_usual_is_refused(address, monkeypatch):
+    """Each search ended in a traceback of numpy, which has no quantile of nothing."""
+    raw = store_description.raw_description(address)
+    extra = json.loads(raw["properties"][store_description.EXTRA])
+    raw["properties"][store_description.EXTRA] = json.dumps(extra | {"nearest": []})
+    monkeypatch.setattr(store_description, "raw_description", lambda address: raw)
+    with pytest.raises(RetrievalError, match="is not an index of this program"):
+        index.load(str(address))
+
+
 @pytest.mark.parametrize("width", [-1250, 0])
 def test_vectors_of_no_numbers_are_refused(address, monkeypatch, width):
     """How many rows to ask for at once is divided by it: a page ended in a traceback."""

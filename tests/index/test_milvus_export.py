@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -293,6 +294,16 @@ def test_a_server_that_is_killed_at_any_call(tmp_path, exported, monkeypatch, mi
         assert steps > 10
     finally:
         server.kill()
+
+
+def test_a_skipped_file_whose_name_is_no_text(milvus, pictures, tmp_path):
+    """The export was refused with a sentence about a codec."""
+    shutil.copytree(pictures, tmp_path / "named")
+    (tmp_path / "named" / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+    built = index.build(open_collection(tmp_path / "named"), Thumbnail(), tmp_path / "index")
+    address = milvus.address("no_text")
+    export(built, address)
+    assert index.load(str(address)).manifest == built.manifest
 
 
 def test_landmarks_come_from_the_labels(pictures, exported):
