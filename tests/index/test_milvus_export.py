@@ -296,6 +296,26 @@ def test_a_server_that_is_killed_at_any_call(tmp_path, exported, monkeypatch, mi
         server.kill()
 
 
+def test_a_store_whose_disk_is_full(milvus, exported, monkeypatch):
+    """milvus-lite kept a part of a collection under each name, so no later export was taken."""
+    real, tried = milvus_client.connected, []
+
+    def create(name, **_):
+        tried.append(name)
+        raise milvus_client.library().MilvusException(1, "[Errno 28] No space left on device")
+
+    def full(*args):
+        client = SimpleNamespace(create_collection=create)
+        for name in ("has_collection", "create_schema", "describe_collection"):
+            setattr(client, name, getattr(real(*args), name))
+        return client
+
+    monkeypatch.setattr(milvus_client, "connected", full)
+    with pytest.raises(RetrievalError, match=r"refuses: .*No space left on device"):
+        export(exported, milvus.address("full"))
+    assert len(tried) == 1
+
+
 def test_a_skipped_file_whose_name_is_no_text(milvus, pictures, tmp_path):
     """The export was refused with a sentence about a codec."""
     shutil.copytree(pictures, tmp_path / "named")
