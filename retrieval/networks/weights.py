@@ -61,7 +61,17 @@ def digest(path: Path) -> str:
         if path.is_file():
             torch_files.check_size(path, size)
             return files.digest(path)
-        inside = [Path(parent, name) for parent, _, names in files.walk(path) for name in names]
+        inside = [
+            Path(parent, name)
+            for parent, folders, names in files.walk(path)
+            for name in folders + names
+        ]
+        for folder in inside:
+            if folder.is_symlink() and folder.is_dir():  # it is not walked into, but loaded from
+                raise RetrievalError(
+                    f"{folder} is a link to a folder, whose files would not be in the checksum; "
+                    "put the folder itself there."
+                )
         inside = sorted(inner for inner in inside if inner.is_file())
         torch_files.check_size(path, sum(file.stat().st_size for file in inside))
         total = hashlib.sha256()

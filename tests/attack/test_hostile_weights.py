@@ -255,6 +255,16 @@ def test_a_module_of_folders_in_folders(tmp_path):
         methods.load("delf", tmp_path / "module")
 
 
+def test_a_module_whose_variables_are_a_link(tmp_path):
+    """They were in no checksum, so an index could not tell one network from another."""
+    (tmp_path / "module").mkdir()
+    (tmp_path / "module" / "saved_model.pb").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "module" / "variables").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RetrievalError, match="variables is a link to a folder"):
+        methods.load("delf", tmp_path / "module")
+
+
 def test_a_gigabyte_of_nothing(tmp_path, monkeypatch):
     """8 kB on the disk: 1.9 GB of zeros in half precision behind the trunk took 6.9 GB."""
     path, size = tmp_path / "net.pth", 50_000_000
