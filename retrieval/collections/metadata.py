@@ -50,6 +50,8 @@ def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
 def read_table(path: Path) -> dict[str, Values]:
     """File name → values, from a CSV file in UTF-8 or a JSON list of objects.
 
+    The cells of a CSV file are separated by commas, semicolons or tabs.
+
     Values are int where the whole column has integers, else float where it has numbers, else str.
     Empty cells are left out, and NaN or NA among numbers. Raises RetrievalError for a table that
     cannot be read.
@@ -68,7 +70,11 @@ def read_table(path: Path) -> dict[str, Values]:
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
-    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    # Where numbers have a decimal comma, spreadsheets write semicolons between the cells.
+    head = text.split("\n", 1)[0].replace('"', "")
+    named = (mark for mark in ",;\t" if any(map(_holds_names, head.split(mark))))
+    delimiter = next(named, ",")
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     if len(set(lines.fieldnames or ())) != len(lines.fieldnames or ()):
         raise ValueError("a column is there twice")
     table = list(islice(lines, MAX_CELLS // max(len(lines.fieldnames or ()), 1) + 1))
@@ -90,7 +96,7 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
     if not lines:
         return {}
     columns = list(dict.fromkeys(key for line in lines for key in line))
-    name_column = next((column for column in columns if column.strip().lower() in NAMES), None)
+    name_column = next(filter(_holds_names, columns), None)
     if name_column is None:
         raise RetrievalError(f"{file} needs a column called name, with the file of each picture.")
     if len(columns) > MAX_COLUMNS:
@@ -117,6 +123,11 @@ def _table(file: str, lines: list[dict[str, Any]]) -> dict[str, Values]:
         for name, cell in filled.items():
             table[name][identifier] = kind(cell)
     return dict(table)
+
+
+def _holds_names(column: str) -> bool:
+    """Whether it is the name of the column with the files."""
+    return column.strip().lower() in NAMES
 
 
 def _identifier(column: str) -> str:

@@ -44,6 +44,17 @@ def test_pictures_are_found_by_the_end_of_their_path():
     assert metadata.of_pictures(table, names) == {names[2]: {"n": 5}}  # the longest
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_cells_are_separated_as_spreadsheets_do(folder, separator):
+    """A table with semicolons was refused, as if it had no column called name."""
+    text = CSV.replace(",", separator).replace("\n", "\r\n")
+    (folder / "metadata.csv").write_text(text, "utf-8-sig", newline="")
+    assert open_collection(folder).metadata["a.png"]["landmark"] == "chapel"
+    other = {",": ";", ";": ",", "\t": ","}[separator]
+    (folder / "metadata.csv").write_text(f"name{separator}a{other}b\na.png{separator}1{other}5\n")
+    assert open_collection(folder).metadata == {"a.png": {"a_b": f"1{other}5"}}
+
+
 @pytest.mark.parametrize("form", ["list", "by name"])
 def test_json_is_read_as_a_list_or_by_name(folder, form):
     table = {"a.png": {"year": 1900.5, "note": None, "deep": [1]}, "b.png": {"year": 2}}
