@@ -23,23 +23,25 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     """The query parameters of the address, if they are new; puts their collection in the session.
 
     titles: name → title of the collections that can be opened.
-    mark: session key under which a page keeps the parameters that it last followed or wrote.
+    mark: session key under which a page keeps a number that stands for the parameters that it last
+    followed or wrote.
     collection_key: session key of the collection.
     Returns {} where nothing is new, and where the collection is not on this machine; then the page
     shows a warning.
     """
     parameters = st.query_params.to_dict()
-    is_new = parameters and parameters != state.get(mark)
-    if is_new and _is_behind(parameters, mark):
+    number = _number_of(parameters)
+    is_new = parameters and number != state.get(mark)
+    if is_new and _is_behind(number, mark):
         return {}
-    if is_new and _is_of_page_before(parameters, mark):
-        state["written-before"] = mark, [_number_of(parameters)]
+    if is_new and _is_of_page_before(number, mark):
+        state["written-before"] = mark, [number]
         return {}
     # A link to the open page leaves the browser at the former address until the page has written.
-    state["written-before"] = mark, [_number_of(state.get(mark))] if is_new else []
+    state["written-before"] = mark, [state.get(mark)] if is_new else []
     if not is_new:
         return {}
-    state[mark] = parameters
+    state[mark] = number
     if "collection" in parameters and parameters["collection"] not in titles:
         name = parameters["collection"]
         st.warning(
@@ -54,7 +56,7 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     return parameters
 
 
-def _is_behind(parameters: dict[str, str], mark: str) -> bool:
+def _is_behind(number: int, mark: str) -> bool:
     """Whether the browser sent this address before it received one that was written later.
 
     Each click brings the address of the browser. Of two quick clicks, the second may still bring
@@ -62,17 +64,17 @@ def _is_behind(parameters: dict[str, str], mark: str) -> bool:
     brings is to be followed.
     """
     page, before = state.get("written-before", ("", []))
-    return page == mark and _number_of(parameters) in before and not goes_back()
+    return page == mark and number in before and not goes_back()
 
 
-def _is_of_page_before(parameters: dict[str, str], mark: str) -> bool:
+def _is_of_page_before(number: int, mark: str) -> bool:
     """Whether Back brought a wrong address: the path of this page, the parameters of the next one.
 
     Where Streamlit's browser part receives the first address of a page before it has changed the
     path, it keeps this mixture as a step of its own. The page writes its true address there.
     """
     page, _ = state.get("written-before", (mark, []))
-    return page != mark and parameters == state.get(page) and goes_back()
+    return page != mark and number == state.get(page) and goes_back()
 
 
 def goes_back() -> bool:
@@ -81,22 +83,22 @@ def goes_back() -> bool:
     return context is not None and context.is_history_navigation
 
 
-def _number_of(parameters: Mapping[str, str] | None) -> int:
+def _number_of(parameters: Mapping[str, str]) -> int:
     """A number that stands for an address.
 
-    The box in a forged one may have 60,000 blanks: twenty of those took 5 MB of each tab.
+    A forged one may have 60,000 letters: twenty of those took 5 MB of each tab.
     """
-    return hash(frozenset((parameters or {}).items()))
+    return hash(frozenset(parameters.items()))
 
 
 def keep_link(mark: str, link: dict[str, str]) -> None:
     """Write a view into the address. mark: as for ``new_link``, which then finds nothing new."""
-    former = state.get(mark)
-    if link != former:
-        before = [*state["written-before"][1], _number_of(former)]
+    former, number = state.get(mark), _number_of(link)
+    if number != former:
+        before = [*state["written-before"][1], former]
         state["written-before"] = mark, before[-MAX_BEFORE:]
-        state[mark] = link
-    if link != former or link != st.query_params.to_dict():
+        state[mark] = number
+    if number != former or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
 
 
