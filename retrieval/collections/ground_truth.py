@@ -135,16 +135,22 @@ def check_name(name: str) -> str:
     return name
 
 
-def by_ending(names: Iterable[str], wanted: Container[str]) -> dict[str, str]:
-    """Each of the paths ``wanted`` → the picture whose path ends with it, where only one does.
+def by_ending(names: Sequence[str], wanted: Container[str]) -> dict[str, str]:
+    """Picture → the longest of the paths ``wanted`` that its own path ends with.
 
-    A file name alone is such a path; a zip may add a folder around all pictures. Of several paths
-    that are for one picture, the longest comes first.
+    A file name alone is such a path; a zip may add a folder around all pictures. A path that
+    several pictures end with is for none of them, unless it is the whole path of one.
     """
     found: dict[str, str | None] = {}
     for name in names:
-        parts = name.split("/")
-        for start in range(len(parts)):
-            if (ending := "/".join(parts[start:])) in wanted:
+        start = 0
+        for part in name.split("/"):
+            # Cut off, not joined: a name of 200 folders has as many endings.
+            if (ending := name[start:]) in wanted:
                 found[ending] = None if ending in found else name
-    return {ending: name for ending, name in found.items() if name is not None}
+            start += len(part) + 1
+    endings = {name: name for name in names if name in wanted}
+    for ending, only in found.items():
+        if only is not None:
+            endings.setdefault(only, ending)
+    return endings

@@ -7,9 +7,9 @@ left out is ``junk``; a wrong one is ``wrong`` and counts like a picture without
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,22 +89,26 @@ def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Que
     """The queries of ``truth``, with labels that are positions in another list of pictures.
 
     A picture is found by its name, else by the end of its path, else by its base name, where only
-    one picture has that: a zip may add a folder around all pictures. Labels and queries of pictures
-    that are not in the list are left out. Raises RetrievalError where ``truth`` has queries and
-    none is left.
+    one picture has that, here and there: a zip may add a folder around all pictures. No picture
+    stands for two. Labels and queries of pictures that are not in the list are left out. Raises
+    RetrievalError where ``truth`` has queries and none is left.
     """
     place = {name: n for n, name in enumerate(names)}
     known = {*truth.names, *(query.name for query in truth.queries)}
-    found = by_ending(names, known | {PurePosixPath(name).name for name in known})
-
-    def new_position(name: str) -> int:
-        forms = (name, found.get(name), found.get(PurePosixPath(name).name))
-        return next((place[form] for form in forms if form in place), -1)
-
-    new = np.array([new_position(name) for name in truth.names], np.int64)
+    old_names = by_ending(names, known)
+    found = {old: place[name] for name, old in old_names.items()}
+    left = [name for name in known if name not in found]
+    times_here, times_there = Counter(map(_base, names)), Counter(map(_base, left))
+    with_base = {_base(name): name for name in names}
+    for old in left:
+        if times_here[_base(old)] == times_there[_base(old)] == 1:
+            name = with_base[_base(old)]
+            if name not in old_names:
+                found[old] = place[name]
+    new = np.array([found.get(name, -1) for name in truth.names], np.int64)
     queries = []
     for query in truth.queries:
-        if (position := new_position(query.name)) >= 0:
+        if (position := found.get(query.name, -1)) >= 0:
             moved = {kind: new[positions] for kind, positions in query.labels.items()}
             labels = {kind: np.unique(rows[rows >= 0]) for kind, rows in moved.items()}
             queries.append(replace(query, name=names[position], labels=labels))
@@ -114,6 +118,11 @@ def refer_to(truth: GroundTruth | Collection, names: Sequence[str]) -> tuple[Que
             f"{truth.queries[0].name[:100]}. Use the ground truth of these pictures."
         )
     return tuple(queries)
+
+
+def _base(name: str) -> str:
+    """A picture's name without its folders."""
+    return name.rpartition("/")[2]
 
 
 def as_json(collection: Collection) -> bytes:

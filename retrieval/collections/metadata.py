@@ -77,9 +77,11 @@ def _csv(text: str) -> list[dict[str, Any]]:
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     if len(set(lines.fieldnames or ())) != len(lines.fieldnames or ()):
         raise ValueError("a column is there twice")
-    table = list(islice(lines, MAX_CELLS // max(len(lines.fieldnames or ()), 1) + 1))
-    if any(None in line for line in table):
-        raise ValueError("a line is longer than the first")
+    table = []
+    for line in islice(lines, MAX_CELLS // max(len(lines.fieldnames or ()), 1) + 1):
+        if None in line:  # at once: two million lines with more cells took 1 GB
+            raise ValueError("a line is longer than the first")
+        table.append(line)
     return table
 
 
@@ -163,11 +165,8 @@ def _kind(cells: Iterable[str]) -> Callable[[str], Value]:
 
 def of_pictures(table: Metadata, names: Sequence[str]) -> dict[str, Values]:
     """The lines of a table that belong to these pictures, by path, else by the end of the path."""
-    by_name: dict[str, Values] = {}
-    for ending, name in by_ending(names, table).items():
-        by_name.setdefault(name, table[ending])
-    lines = {name: table.get(name) or by_name.get(name) for name in names}
-    return {name: values for name, values in lines.items() if values}
+    endings = by_ending(names, table)
+    return {name: values for name in names if name in endings and (values := table[endings[name]])}
 
 
 def choices(metadata: Metadata, max_values: int = 40) -> dict[str, list[Value]]:

@@ -92,6 +92,19 @@ def test_labels_follow_the_names_into_another_list():
         judgements.refer_to(GroundTruth(("x.png",), (Query("x.png"),)), NAMES)
 
 
+def test_no_picture_stands_for_two():
+    """Of a zip with a part of the pictures, labels went to others of the same file name; so did the
+    marks of a picture that could not be read."""
+    marked = Query("x/1.png", labels={"ok": np.array([0, 3]), "junk": np.array([1, 2])})
+    truth = GroundTruth(("y/2.png", "y/1.png", "x/1.png", "x/2.png"), (marked, Query("y/1.png")))
+    (query,) = judgements.refer_to(truth, ("x/1.png", "x/2.png"))
+    assert {kind: rows.tolist() for kind, rows in query.labels.items()} == {"ok": [1], "junk": [0]}
+    (query,) = judgements.refer_to(truth, ("zip/x/1.png", "zip/x/2.png"))
+    assert {kind: rows.tolist() for kind, rows in query.labels.items()} == {"ok": [1], "junk": [0]}
+    with pytest.raises(RetrievalError, match="None of its queries is among these pictures"):
+        judgements.refer_to(truth, ("z/1.png", "z/2.png"))  # which of the two?
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

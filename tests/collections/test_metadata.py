@@ -42,6 +42,9 @@ def test_pictures_are_found_by_the_end_of_their_path():
     }
     table = {"b.jpg": {"n": 4}, "trip/y/b.jpg": {"n": 5}, "oy/b.jpg": {"n": 6}}
     assert metadata.of_pictures(table, names) == {names[2]: {"n": 5}}  # the longest
+    table = {"a.jpg": {"n": 1}, "x/a.jpg": {}}
+    assert metadata.of_pictures(table, ["x/a.jpg", "y/a.jpg"]) == {}  # which of the two?
+    assert metadata.of_pictures(table, ["x/a.jpg", "a.jpg"]) == {"a.jpg": {"n": 1}}
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
