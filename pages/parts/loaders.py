@@ -402,7 +402,7 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
         return submissions.as_run(ranks, collection, file.name)
 
     def score() -> runs.Run:
-        # It may take a minute: searches do not wait for it, and a client has one at a time.
+        # It may take ten seconds: searches do not wait for it, and a client has one at a time.
         with turns.one_of_client("ranking"):
             return turns.in_turn(read, turns.SCORERS)
 

@@ -24,8 +24,8 @@ T = TypeVar("T")
 WORKERS = Workers(min(threads.usable_cores(), 4), 200, slow=Workers(1, 200))
 DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 # They read rankings that visitors upload, each of which may take 0.3 GB: files of 0.2 MB of twelve
-# clients took 3.5 GB at once. They are two, as one may be kept busy for a minute.
-SCORERS = Workers(2, 200)
+# clients took 3.5 GB at once. They are two: the slow one has what takes over a second to unpack.
+SCORERS = Workers(1, 200, slow=Workers(1, 200))
 # Turns to put large indexes of keypoints together, see ``within_turn``: the last steps of 2000
 # pictures take 0.4 GB, for minutes.
 BUILDERS = Workers(2, 200)

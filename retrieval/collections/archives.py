@@ -23,10 +23,12 @@ from typing import BinaryIO, Protocol, cast
 
 from retrieval import files
 from retrieval.errors import RetrievalError
+from retrieval.workers import move_to_slow_workers
 
 CHUNK = 1 << 20
 # Unpacking may take SECONDS of computing, and one more for each SPEED bytes that come out.
 SECONDS, SPEED = 5.0, 10e6
+QUICK = 1.0  # s of it, after which others do not wait for it
 MAX_DEPTH = 32  # folders in folders
 MAX_ENTRY = 512  # bytes that a file takes in the list of a zip, on average
 MAX_LETTERS = 75_000_000  # of the names of all files and folders; a letter takes up to 4 bytes
@@ -146,7 +148,7 @@ def _unpack(
 ) -> list[Path]:
     written = []
     left = max_bytes
-    timed = _Timed(file)
+    timed = _Timed(file, SECONDS)
     entries = _entries(cast(BinaryIO, timed), max_bytes, max_files)
     for parts, size, source in _chosen(entries, max_files, suffixes):
         if size > left:
@@ -165,19 +167,31 @@ def _unpack(
     return written
 
 
+@contextmanager
+def reading_within(seconds: float, file: BinaryIO) -> Iterator[BinaryIO]:
+    """A zip of a few files, to read: RetrievalError where its computing takes longer than that."""
+    with _refusing(_label(file)):
+        yield cast(BinaryIO, _Timed(file, seconds))
+
+
 class _Timed:
     """An archive that is refused where reading takes long and little comes out of it.
 
     Deflate and gzip allow any number of blocks that hold nothing, and each of them is computed.
     until: processor time of this thread, in seconds, after which nothing more is read.
+    Where quick workers read it, slow ones do after QUICK seconds.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.until = file, thread_time() + SECONDS
+    def __init__(self, file: BinaryIO, seconds: float) -> None:
+        self.file, self.name, self.began = file, _label(file), thread_time()
+        self.until = self.began + seconds
         self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
 
     def read(self, size: int = -1) -> bytes:
-        if thread_time() > self.until:
+        now = thread_time()
+        if now > self.began + QUICK:
+            move_to_slow_workers()
+        if now > self.until:
             raise _Refused("it takes too long to unpack; pack it again")
         return self.file.read(size)
 

@@ -36,8 +36,8 @@ def empty_members(size: int) -> bytes:
     return member * (size // len(member))
 
 
-def empty_blocks(size: int) -> bytes:
-    """A zip whose one picture is deflated blocks that hold nothing, each with codes of its own."""
+def empty_blocks(size: int, name: str = "a.jpg") -> bytes:
+    """A zip whose one file is deflated blocks that hold nothing, each with codes of its own."""
     numbers = [(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]  # not the last; dynamic codes; how many
     numbers += [(int(place in (2, 17)), 3) for place in range(18)]  # lengths of code 18 and code 1
     numbers += [(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1)]  # 256 zeros, then two ones
@@ -46,7 +46,7 @@ def empty_blocks(size: int) -> bytes:
     blocks = int((bits * 4)[::-1], 2).to_bytes(len(bits) // 2, "little")
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("a.jpg", blocks * (size // len(blocks)))
+        archive.writestr(name, blocks * (size // len(blocks)))
     data = bytearray(out.getvalue())
     for at in (8, data.rindex(b"PK\1\2") + 10):  # where both headers name the method
         data[at : at + 2] = struct.pack("<H", zipfile.ZIP_DEFLATED)

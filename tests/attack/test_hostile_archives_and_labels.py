@@ -67,6 +67,15 @@ def test_an_archive_that_computes_and_gives_nothing(tmp_path, monkeypatch, data)
     assert not (tmp_path / "into").exists()
 
 
+def test_a_submission_that_computes_and_gives_nothing(monkeypatch):
+    """196 MB of blocks that hold nothing took 15 s; as much of numbers takes 2."""
+    data = io.BytesIO(archives.empty_blocks(10**7, "ranks.npy"))
+    data.name = "mine.npz"
+    monkeypatch.setattr("retrieval.evaluation.submissions.SECONDS", 0.05)
+    with pytest.raises(RetrievalError, match=r"mine\.npz is refused: it takes too long to unpack"):
+        read_submission(data, open_collection("town"))
+
+
 @pytest.mark.parametrize(
     ("records", "words"),
     [

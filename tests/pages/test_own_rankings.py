@@ -46,7 +46,23 @@ def test_few_own_rankings_are_read_at_a_time(evaluated, monkeypatch):
     assert not upload(start(), ranks=RANKS["sir"]).error
     (reader,) = readers
     assert reader in turns.SCORERS._threads
-    assert turns.SCORERS.count == 2
+    assert turns.SCORERS.count == turns.SCORERS.slow.count == 1
+
+
+def test_an_own_ranking_that_takes_long_to_unpack_waits_for_such_ones(evaluated, monkeypatch):
+    """Behind files of eight others, each 15 s of nothing, a ranking of 3 kB waited 40 s."""
+    monkeypatch.setattr("retrieval.collections.archives.QUICK", -1)
+    read, readers = submissions.read_submission, []
+
+    def reading(*arguments):
+        readers.append(threading.current_thread())
+        return read(*arguments)
+
+    monkeypatch.setattr(submissions, "read_submission", reading)
+    app = upload(start(), ranks=RANKS["sir"])
+    assert not app.error
+    assert readers == [*turns.SCORERS._threads, *turns.SCORERS.slow._threads]
+    assert not table(app, "Protocol").empty
 
 
 def test_own_rankings_of_all_sessions_have_a_limit(evaluated, monkeypatch):
