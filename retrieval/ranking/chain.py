@@ -22,6 +22,7 @@ class Reranker(NamedTuple):
     settings: all numbers that change its result; rankings and stored runs state them.
     vectors: whether it needs an index with one vector a picture.
     pictures: whether it needs the pictures, or local features made of them.
+    effort: its work for each picture of an index; 1 is that of putting them in a new order.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Reranker(NamedTuple):
     settings: Mapping[str, Any]
     vectors: bool = False
     pictures: bool = False
+    effort: int = 1
 
 
 RERANKERS: dict[str, Reranker] = {
@@ -91,6 +93,7 @@ RERANKERS: dict[str, Reranker] = {
             expansion.augmentation,
             expansion.AUGMENTATION_SETTINGS,
             vectors=True,
+            effort=10,
         ),
         Reranker(
             "diffusion",

@@ -69,6 +69,12 @@ def test_a_picture_taken_out_has_not_moved_the_others(groups):
     assert left.names == tuple(name for name in found.names if name != gone)
     places = {name: place for place, name in enumerate(left.stages[0].names)}
     assert left.moved.tolist() == [places[name] - place for place, name in enumerate(left.names)]
+    few = found.best(3).without(gone)  # the stages before have all other pictures still
+    assert few.stages[0].names == left.stages[0].names
+    assert few.moved.tolist() == left.moved[: len(few)].tolist()
+    none = found.only(set())
+    assert none.stages[0].names == none.names == ()
+    assert none.moved.tolist() == []
 
 
 @pytest.mark.parametrize("name", GLOBAL)

@@ -69,6 +69,21 @@ def test_a_search_with_many_comparisons_is_slow(many, monkeypatch, where, apart)
     assert len(moved) == apart
 
 
+@pytest.mark.parametrize(
+    ("then", "apart"),
+    [([], 0), (["expansion", "superglobal"], 0), (["expansion", "augmentation"], 1)],
+)
+def test_a_search_with_many_re_rankers_is_slow(many, monkeypatch, then, apart):
+    """Beside five clients with four re-rankers each, on 250,000 pictures, a plain search waited."""
+    moved = []
+    monkeypatch.setattr(search.workers, "move_to_slow_workers", lambda *_: moved.append(then))
+    monkeypatch.setattr(search, "QUICK_EFFORT", 120)  # two for each of sixty pictures
+    _ = many.neighbours  # which are computed by slow workers, where they are not kept yet
+    moved.clear()
+    search.rank_picture(many, Thumbnail(), Image.new("RGB", (40, 30), "red"), then=then)
+    assert len(moved) == apart
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_descriptors_that_are_no_numbers(many, number):
     """FAISS finds -1 for them: the last picture was every result, or a search a traceback."""
