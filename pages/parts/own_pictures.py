@@ -7,6 +7,7 @@ and when the server stops.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from retrieval.collections import judgements, metadata
 from retrieval.errors import RetrievalError
 
 NAME, TITLE = address.OWN_PICTURES, "My pictures"
+LARGE_TABLE = 100_000  # bytes; larger ones are read one at a time
 FOLDERS_VARIABLE = "RETRIEVAL_ALLOW_FOLDERS"
 DELETION_DELAY = 180  # s; for two minutes Streamlit lets a broken connection come back
 UPLOADS = "Files or a zip"  # the usual way to bring pictures
@@ -251,12 +253,13 @@ def _bring_uploads(files: list) -> OwnPictures:
     if not any(path.suffix.lower() in images.SUFFIXES for path in copies):
         # To open the collection would say so too, and name this folder of the server.
         raise RetrievalError("There is no picture in these files: bring the pictures too.")
-    collection = _open_folder(pictures)
-    if not collection.metadata:
-        for table in metadata.FILES:
-            if (pictures / table).exists():
-                said = "The table names none of these pictures, so nothing of it is shown."
-                collection = replace(collection, note=f"{collection.note} {said}".strip())
+    tables = [pictures / name for name in metadata.FILES if (pictures / name).exists()]
+    large = any(table.stat().st_size > LARGE_TABLE for table in tables)
+    with turns.within_turn(turns.READERS) if large else nullcontext():
+        collection = _open_folder(pictures)
+    if tables and not collection.metadata:
+        said = "The table names none of these pictures, so nothing of it is shown."
+        collection = replace(collection, note=f"{collection.note} {said}".strip())
     return OwnPictures(collection, folder)
 
 
