@@ -273,6 +273,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
         )
     count, width = index.arrays["descriptors"].shape
     exponents = len(np.atleast_1d(arrays["exponents"]))
+    labelled = PROTOCOL in collection.protocols
     valid = (
         arrays["exponents"].ndim == 1
         and exponents <= len(EXPONENTS) + 1  # 15,000 of a vector of one number took 3.2 GB
@@ -285,7 +286,7 @@ def load(index: Index, collection: Collection) -> Ablation | None:
         and all(arrays[name].dtype.kind == "f" for name in names if name != "pooled")
         and np.isfinite(arrays["second"]).all()
         and (np.diff(arrays["exponents"], prepend=0) > 0).all()
-        and all(_are_parts(arrays[name]) for name in ("maps", "scale_maps"))
+        and all(_are_maps(arrays[name], labelled) for name in ("maps", "scale_maps"))
     )
     if not valid:
         raise RetrievalError(f"{path} is damaged{again}.")
@@ -311,9 +312,9 @@ def _ablation(index: Index, arrays: dict[str, np.ndarray]) -> Ablation:
     )
 
 
-def _are_parts(values: np.ndarray) -> bool:
-    """Whether all values are from 0 to 1, or nan."""
-    return bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all())
+def _are_maps(values: np.ndarray, labelled: bool) -> bool:
+    """Whether all values are from 0 to 1, or all nan where nothing is labelled."""
+    return bool((((values >= 0) & (values <= 1)) if labelled else np.isnan(values)).all())
 
 
 def _coarse(vectors: np.ndarray) -> np.ndarray:

@@ -180,18 +180,22 @@ def test_a_query_that_cannot_be_read_is_said_before_pictures_are_described(
         ("exponents", [np.nan]),
         ("maps", [[np.inf, 0.5]]),
         ("maps", [[0.5, 7.0]]),
+        ("maps", [[np.nan, 0.5]]),  # the page said nan%
         ("scale_maps", [-1.0]),
     ],
 )
 def test_values_that_cannot_be(copied, collection, load, name, value):
     opened = copied("sir")
-    ablation.make(opened, collection, load("sir"))
+    asked = Query(collection.names[0], labels={"easy": np.array([1])})
+    labelled = replace(collection, queries=(asked,))
+    ablation.make(opened, labelled, load("sir"))
+    assert ablation.load(opened, labelled)
     file = opened.path / ablation.FILE
     with np.load(file) as honest:
         wrong = dict(honest) | {name: np.array(value)}
     np.savez_compressed(file, allow_pickle=False, **wrong)
     with pytest.raises(RetrievalError, match="damaged"):
-        ablation.load(opened, collection)
+        ablation.load(opened, labelled)
 
 
 def test_variants_of_another_network(copied, collection, load, drawn):
