@@ -12,7 +12,7 @@ import numpy as np
 
 from retrieval import methods
 from retrieval.cli.arguments import command, folder, place, then_argument
-from retrieval.cli.output import Bar, print_table, printable, write_json, writing
+from retrieval.cli.output import Bar, check_output, print_table, printable, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS, evaluate
@@ -74,6 +74,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"{args.ranks} is there already, and would be overwritten: with an index, --ranks says "
             "where to write its rankings. To score a file, give --collection in place of the index."
         )
+    check_output(args.json, [".json"])
     from retrieval import index as indexes
     from retrieval.evaluation import runs
     from retrieval.index import finding
@@ -152,6 +153,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         raise RetrievalError(
             "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME."
         )
+    check_output(args.json, [".json"], filter(None, [args.ground_truth]))
     truth = (
         read_ground_truth(args.ground_truth)
         if args.ground_truth

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrieval import files
 from retrieval.cli.arguments import command, place, positive
-from retrieval.cli.output import Bar, printable, writing
+from retrieval.cli.output import Bar, check_output, printable, writing
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _groups(args: argparse.Namespace) -> None:
         )
     if args.csv:
         files.check_writable(args.csv.parent, "table")
+        check_output(args.csv, [".csv"])
     index = indexes.load(args.index)
     pairs = groups.load(index)
     if pairs is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from retrieval import files
+from retrieval.collections import credits, metadata
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import KS, Scores
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 DELAY = 1.0  # s of work before a bar is shown
 LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
 
+
+# Files of a collection, beside its pictures.
+COLLECTION = ("ground_truth.json", "credits.csv", credits.FILE, *metadata.FILES)
 
 # Control character → its escape.
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -104,6 +110,26 @@ class DownloadBar:
         """Print a line on stdout; the bar ends."""
         self._close()
         print(text, flush=True)
+
+
+def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[Any] = ()) -> None:
+    """Refuse to replace a file that is no earlier output of a command, before minutes of work.
+
+    suffixes: of what the command writes. inputs: paths of files that it reads.
+    """
+    if path is None or not path.is_file():
+        return
+    from retrieval.index import target
+
+    of_index = (path.parent / "manifest.json").is_file() and any(
+        fnmatch(path.name, pattern) for pattern in target.FILES
+    )
+    other = path.name in COLLECTION or path.suffix.lower() not in suffixes
+    is_read = os.path.realpath(path) in (os.path.realpath(one) for one in inputs)
+    if of_index or other or is_read:
+        raise RetrievalError(
+            f"{path} is there already, and would be overwritten: choose another name to write to."
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from retrieval import images, methods
 from retrieval.cli.arguments import box, place, positive, share
-from retrieval.cli.output import writing
+from retrieval.cli.output import check_output, writing
 from retrieval.collections.credits import Credit, read_credits, with_credits
 from retrieval.collections.ground_truth import usual_protocol
 from retrieval.errors import RetrievalError
@@ -90,6 +90,7 @@ def _plot_local_features(args: argparse.Namespace) -> None:
     pictures = args.picture, getattr(args, "other", args.picture)
     if os.path.realpath(args.out) in map(os.path.realpath, pictures):
         raise RetrievalError(f"{args.out} would be replaced by its figure: choose another --out.")
+    check_output(args.out, [f".{kind}"])
     method = methods.load("delf", args.checkpoint)
     figure, summary = args.draw(args, method)
     with writing(args.out) as file:
@@ -149,6 +150,7 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
     from retrieval.index import finding
 
     kind = figure_files.format_of(args.out)
+    check_output(args.out, [f".{kind}"])
     scores, records = {}, []
     for path in args.index:
         index = indexes.load(path)

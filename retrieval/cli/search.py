@@ -22,7 +22,7 @@ from retrieval.cli.arguments import (
     positive,
     then_argument,
 )
-from retrieval.cli.output import Bar, printable, writing
+from retrieval.cli.output import Bar, check_output, printable, writing
 from retrieval.errors import RetrievalError
 from retrieval.methods.base import as_vector
 
@@ -143,6 +143,7 @@ def _describe(args: argparse.Namespace) -> None:
         raise RetrievalError(f"There is no folder {args.out.parent} to write to; make it first.")
     if args.out.suffix.lower() in images.SUFFIXES:  # as --out *.jpg is read by a shell
         raise RetrievalError(f"{args.out} would be replaced by features: end the name with .npz.")
+    check_output(args.out, [".npz"])
     method = load_method(args)
     rows = []
     with Bar(len(args.pictures)) as bar:

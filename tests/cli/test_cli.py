@@ -320,6 +320,35 @@ def test_groups_of_an_index(run, refused, indexes, tmp_path):
         assert run("groups", indexes["sir"].path, "--inliers", 20)[1] == text
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["groups {index} --csv", "evaluate {index} --json", "describe a.png --method sir --out"],
+)
+def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path, command):
+    """``groups INDEX --csv INDEX/images.json`` replaced a file of the index."""
+    copy = tmp_path / "copy"
+    shutil.copytree(indexes["sir"].path, copy)
+    others = [tmp_path / name for name in ("metadata.csv", "ground_truth.json", "net.pth", "notes")]
+    for other in others:
+        other.write_text("kept")
+    (copy / "groups.npz").write_text("kept")
+    files = [copy / name for name in ("images.json", "descriptors.npy", "groups.npz")]
+    before = [file.read_bytes() for file in files]
+    words = command.format(index=copy).split()
+    for file in files + others:
+        refused("is there already, and would be overwritten", *words, file)
+    assert [file.read_bytes() for file in files] == before
+    assert {other.read_text() for other in others} == {"kept"}
+
+
+def test_ground_truth_is_not_replaced_by_scores(refused, tmp_path):
+    truth = tmp_path / "truth.json"
+    truth.write_text("kept")
+    refused("would be overwritten", "evaluate", "--ranks", tmp_path / "r.npz", "--ground-truth",
+            truth, "--json", truth)  # fmt: skip
+    assert truth.read_text() == "kept"
+
+
 def test_stopped_while_modules_are_loaded():
     code = (
         "import runpy, sys\n"
