@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -95,12 +96,19 @@ def settled(page):
 def upload(page, file):
     """Choose a file, once the run that draws the field for it has ended.
 
-    While it goes on the field may be drawn anew, without the file.
+    While it goes on the field may be drawn anew, without the file. Where that happened all the
+    same, it is chosen again, as a visitor would do.
     """
+    name = file["name"] if isinstance(file, dict) else file.name
+    chosen = page.locator('[data-testid="stFileChipName"]', has_text=name).first
     field = page.locator("input[type=file]")
     field.wait_for(state="attached")
-    settled(page)
-    field.set_input_files(file)
+    for _ in range(3):
+        settled(page)
+        field.set_input_files(file)
+        with suppress(sync_api.TimeoutError):
+            return chosen.wait_for(timeout=WAIT / 4)
+    raise AssertionError(f"{name} does not stand in the field")
 
 
 def bring(page, address, pictures):
