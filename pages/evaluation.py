@@ -107,8 +107,8 @@ if labelled_runs:
     st.markdown(
         "Each query gets an **average precision** (AP): 1 if all its right pictures come first, "
         "near 0 if they come last. **mAP** is the mean over the queries; **mP@10** is the share of "
-        "right pictures among the first ten; where the last right one comes earlier, among those "
-        "down to it. The table is in per cent."
+        "right pictures among the first ten. If the last right picture comes before place ten, "
+        "only the places up to it count. The table is in per cent."
     )
     without_reranking = [entry for entry in labelled_runs.values() if not entry.then]
     rows = tables.score_rows(without_reranking, collection.protocols)
@@ -212,7 +212,7 @@ shown = [*compared, *(entry for entry in without_reranking if entry not in compa
 note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
 st.caption(f"{plain(note)}. Click on a query to open it.")
 key = ("queries", collection.name, protocol, order, *(entry.cache_key for entry in shown))
-cache = loaders.cache_for(collection.root)
+cache = runs.figure_cache(collection, shown)
 downloads(
     f"{collection.name}-{protocol}-queries",
     tables.query_rows(collection, all_scores, plots.queries_order(all_scores, order)),

@@ -94,8 +94,9 @@ if not titles:
 linked = address.new_link(titles, "groups-link", "groups-collection")
 if (inliers := address.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
-if (linked_page := address.parse_number(linked.get("page", ""))) is not None:
-    state["groups-page"] = max(1, round(linked_page))
+if linked:
+    linked_page = address.parse_number(linked.get("page", "")) or 1
+    state["groups-page"] = min(max(1, round(linked_page)), MAX_PICTURES)
 left, right = st.columns(2, gap="medium")
 with left:
     name = choose.collection(titles, "groups-collection")
@@ -108,6 +109,10 @@ min_inliers = right.slider(
     persist_state="session",
     help="More: smaller groups and fewer mistakes. One wrong connection joins two groups.",
 )
+asked = name, min_inliers
+if not linked and state.get("groups-asked", asked) != asked:
+    state["groups-page"] = 1
+state["groups-asked"] = asked
 page = state.get("groups-page", 1)
 address.keep_link(
     "groups-link", {"collection": name, "inliers": str(min_inliers), "page": str(page)}

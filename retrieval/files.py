@@ -119,7 +119,8 @@ def read(path: Path, max_bytes: int = MAX_ARRAYS) -> bytes:
     if state.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"it has more than {max_bytes // 1_000_000} MB", str(path))
     with open(path, "rb") as file:
-        return file.read(state.st_size)  # files of /proc state nothing, and some never end
+        # Asked again, as it may have been replaced. Files of /proc state nothing, some never end.
+        return file.read(min(os.fstat(file.fileno()).st_size, max_bytes))
 
 
 def has_holes(path: Path) -> bool:

@@ -15,6 +15,7 @@ NO_OWN_PICTURES = (
     "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
     "ends it. Bring them again."
 )
+MARKS = ("link", "groups-link", "eval-link", "kp-link", "about-link")  # of the pages
 MAX_BEFORE = 20  # addresses of a page that its browser may not have received yet
 state = st.session_state
 
@@ -26,15 +27,15 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     mark: session key under which a page keeps a number that stands for the parameters that it last
     followed or wrote.
     collection_key: session key of the collection.
-    Returns {} where nothing is new, and where the collection is not on this machine; then the page
-    shows a warning.
+    Returns {} where nothing is new, for a late address or that of another page, and where the
+    collection is not on this machine; then the page shows a warning.
     """
     parameters = st.query_params.to_dict()
     number = _number_of(parameters)
     is_new = parameters and number != state.get(mark)
     if is_new and _is_behind(number, mark):
         return {}
-    if is_new and _is_of_page_before(number, mark):
+    if is_new and _is_of_another_page(number, mark):
         state["written-before"] = mark, [number]
         return {}
     # A link to the open page leaves the browser at the former address until the page has written.
@@ -67,14 +68,14 @@ def _is_behind(number: int, mark: str) -> bool:
     return page == mark and number in before and not goes_back()
 
 
-def _is_of_page_before(number: int, mark: str) -> bool:
+def _is_of_another_page(number: int, mark: str) -> bool:
     """Whether Back brought a wrong address: the path of this page, the parameters of the next one.
 
     Where Streamlit's browser part receives the first address of a page before it has changed the
     path, it keeps this mixture as a step of its own. The page writes its true address there.
     """
-    page, _ = state.get("written-before", (mark, []))
-    return page != mark and number == state.get(page) and goes_back()
+    others = [state.get(other) for other in MARKS if other != mark]
+    return goes_back() and number in others
 
 
 def goes_back() -> bool:

@@ -153,7 +153,7 @@ def _preload(paths: list[Path]) -> None:
 def cache_for(*sources: Path | bytes | None) -> Cache | Part:
     """The cache for results about pictures: that of the session where a visitor brought one.
 
-    sources: of pictures, or folders with pictures.
+    sources: pictures, folders with pictures, or indexes; None where the pictures are not here.
     """
     return _session_cache() if any(map(_is_of_visitor, sources)) else CACHE
 

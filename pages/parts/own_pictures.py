@@ -244,7 +244,11 @@ def judged_text(collection: collections.Collection) -> str:
 
 
 def _bring_uploads(files: list) -> OwnPictures:
-    """A collection of copies of uploads. Raises RetrievalError, see ``copy_uploads``."""
+    """A collection of copies of uploads.
+
+    Raises RetrievalError as ``copy_uploads`` does, where there is no picture, and for a table that
+    cannot be read.
+    """
     folder = own_uploads.private_folder()
     pictures = Path(folder.name) / "pictures"
     pictures.mkdir()
@@ -252,13 +256,14 @@ def _bring_uploads(files: list) -> OwnPictures:
     copies = (path for path in pictures.rglob("*") if path.is_file())
     if not any(path.suffix.lower() in images.SUFFIXES for path in copies):
         # To open the collection would say so too, and name this folder of the server.
-        raise RetrievalError("There is no picture in these files: bring the pictures too.")
+        kinds = ", ".join(images.FORMATS)
+        raise RetrievalError(f"There is no picture in these files that can be read: bring {kinds}.")
     tables = [pictures / name for name in metadata.FILES if (pictures / name).exists()]
     large = any(table.stat().st_size > LARGE_TABLE for table in tables)
     with turns.within_turn(turns.READERS) if large else nullcontext():
         collection = _open_folder(pictures)
     if tables and not collection.metadata:
-        said = "The table names none of these pictures, so nothing of it is shown."
+        said = "The table says nothing about these pictures, so nothing of it is shown."
         collection = replace(collection, note=f"{collection.note} {said}".strip())
     return OwnPictures(collection, folder)
 

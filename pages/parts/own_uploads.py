@@ -25,7 +25,7 @@ from retrieval.errors import RetrievalError
 FILES_VARIABLE, MEGABYTES_VARIABLE = "RETRIEVAL_OWN_FILES", "RETRIEVAL_OWN_MB"
 DEFAULT_FILES, DEFAULT_MEGABYTES = 2000, 500
 TABLE_IN_ZIP = "metadata.csv"  # albums of Google Takeout have a metadata.json that is no table
-MAX_TABLE_BYTES = 4_000_000  # while Python reads JSON, everybody waits
+MAX_TABLE_BYTES = 4_000_000  # while Python reads a table, everybody waits
 # What stays free of the disk for everything else: the smaller of the two. Docker's disk is small.
 MIN_FREE_BYTES, MIN_FREE_SHARE = 1_500_000_000, 0.1
 FOLDER_PREFIX = "retrieval-own-"
@@ -111,13 +111,14 @@ def copy_uploads(files: list, folder: Path) -> None:
                 _unused(target.with_suffix(""), number),
                 max_bytes=bytes_left,
                 max_files=max_files,
-                suffixes=images.SUFFIXES | {".csv"},
+                suffixes=images.SUFFIXES | {TABLE_IN_ZIP},
             )
             size = sum(path.stat().st_size for path in paths)
-            for path in paths:
-                if path.name == TABLE_IN_ZIP:
-                    _check_table(path.name, path.stat().st_size, folder)
-                    path.rename(folder / path.name)
+            tables = [path for path in paths if path.name == TABLE_IN_ZIP]
+            if tables:  # those of folders inside are not about all pictures
+                table = min(tables, key=lambda path: len(path.parts))
+                _check_table(f"{TABLE_IN_ZIP} in {file.name}", table.stat().st_size, folder)
+                table.rename(folder / TABLE_IN_ZIP)
             bytes_left -= size
             # A hundred zips that each take as long as one may would keep others waiting for it.
             until += size / archives.SPEED

@@ -16,8 +16,8 @@ TERMS = {
     "both pictures very likely show the same thing.",
     "AP": "Average precision: 1 if all right pictures come first, near 0 if they come last.",
     "mAP": "The mean of the average precision over all queries.",
-    "mP@k": "The share of right pictures among the first k, as a mean over all queries; where the "
-    "last right one comes earlier, among those down to it.",
+    "mP@k": "The share of right pictures among the first k, as a mean over the queries. If the "
+    "last right picture comes before place k, only the places up to it count.",
     "precision": "The share of the results down to a rank that is right.",
     "recall": "The share of all right pictures that was found down to a rank.",
     "protocol": "The rule that says which pictures count as right, and which are left out. "

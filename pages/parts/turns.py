@@ -96,7 +96,7 @@ def one_of_client(kind: str) -> Iterator[None]:
 def within_turn(workers: Workers) -> Iterator[None]:
     """Do what is inside when it is this client's turn, in its own thread: a worker only waits.
 
-    workers: whose queue; as many clients as they are do such work at once.
+    workers: whose queue; their number is how many clients do such work at once.
     """
     slot, who = st.empty(), client()
     begun, ended = threading.Event(), threading.Event()

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 DELAY = 1.0  # s of work before a bar is shown
 LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
-
-
 # Files of a collection, beside its pictures.
-COLLECTION = ("ground_truth.json", "credits.csv", credits.FILE, *metadata.FILES)
+COLLECTION = ("ground_truth.json", "credits.csv", "views.csv", credits.FILE, *metadata.FILES)
 
 # Control character → its escape.
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -115,20 +113,22 @@ class DownloadBar:
 def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[Any] = ()) -> None:
     """Refuse to replace a file that is no earlier output of a command, before minutes of work.
 
+    That is seen by its name: a picture may be replaced by a figure of the same kind of file.
     suffixes: of what the command writes. inputs: paths of files that it reads.
     """
-    if path is None or not path.is_file():
+    if path is None or not path.is_file() or not path.stat().st_size:  # mktemp makes empty ones
         return
     from retrieval.index import target
 
     of_index = (path.parent / "manifest.json").is_file() and any(
         fnmatch(path.name, pattern) for pattern in target.FILES
     )
-    other = path.name in COLLECTION or path.suffix.lower() not in suffixes
+    other = path.name.lower() in COLLECTION or path.suffix.lower() not in suffixes
     is_read = os.path.realpath(path) in (os.path.realpath(one) for one in inputs)
     if of_index or other or is_read:
         raise RetrievalError(
-            f"{path} is there already, and would be overwritten: choose another name to write to."
+            f"{path} is there already, and would be overwritten: choose another name, with the "
+            f"ending {' or '.join(suffixes)}."
         )
 
 

@@ -87,7 +87,8 @@ def unpack(
     """Unpack ``archive`` into the folder ``into``, which must be empty or not exist yet.
 
     max_bytes: of all unpacked files together. max_files: entries, folders included.
-    suffixes: if given, files with other suffixes (lower case, with dot) are left out, silently.
+    suffixes: if given, files with other suffixes (lower case, with dot) are left out, silently; a
+    whole file name stands for the files of that name.
     Hidden files and ``__MACOSX`` are always left out.
     Returns the files written, in the order of the archive.
     Raises RetrievalError, and leaves nothing in ``into``, for: a file that is no such archive or
@@ -212,7 +213,7 @@ def _chosen(
         suffix = Path(parts[-1]).suffix.lower()
         if suffix in ARCHIVES:
             raise _Refused(f"there is another archive in it, {name!r}; unpack that one first")
-        if suffixes is not None and suffix not in suffixes:
+        if suffixes is not None and not {suffix, parts[-1]} & set(suffixes):
             continue
         relative = "/".join(parts)
         if relative in chosen or relative in folders:

@@ -50,7 +50,8 @@ def read_metadata(folder: Path, names: Sequence[str]) -> dict[str, Values]:
 def read_table(path: Path) -> dict[str, Values]:
     """File name → values, from a CSV file in UTF-8 or a JSON list of objects.
 
-    The cells of a CSV file are separated by commas, semicolons or tabs.
+    The cells of a CSV file are separated by commas, semicolons or tabs. Numbers have a decimal
+    point: 3,5 is text.
 
     Values are int where the whole column has integers, else float where it has numbers, else str.
     Empty cells are left out, and NaN or NA among numbers. Raises RetrievalError for a table that
@@ -71,7 +72,7 @@ def read_table(path: Path) -> dict[str, Values]:
 
 def _csv(text: str) -> list[dict[str, Any]]:
     # Where numbers have a decimal comma, spreadsheets write semicolons between the cells.
-    head = text.split("\n", 1)[0].replace('"', "")
+    head = re.split(r"[\r\n]", text, maxsplit=1)[0].replace('"', "")
     named = (mark for mark in ",;\t" if any(map(_holds_names, head.split(mark))))
     delimiter = next(named, ",")
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)

@@ -70,10 +70,7 @@ class Ranking:
     @property
     def moved(self) -> np.ndarray:
         """(K,) int64: ranks that each picture rose since the ranking of the method alone."""
-        first = self.stages[0].positions
-        first_ranks = np.zeros(1 + first.max(initial=-1), np.int64)
-        first_ranks[first] = np.arange(len(first))
-        return first_ranks[self.positions] - np.arange(len(self))
+        return ranks_in(self.stages[0].positions, self.positions) - np.arange(len(self))
 
     def confirmed(self, limit: int) -> np.ndarray:
         """Ranks (n,) int64, from 0, of the pictures that geometry confirmed, most inliers first.
@@ -107,20 +104,20 @@ class Ranking:
         """This ranking and its stages before, with those names for which ``predicate`` is true."""
         first = self.stages[0]
         # Names are looked at once, not at each stage: of 250,000 pictures that takes a while.
-        kept = np.zeros(1 + first.positions.max(initial=-1), bool)
-        kept[first.positions] = np.fromiter(map(predicate, first.names), bool, len(first))
-        return self._at(kept)
+        kept = np.fromiter(map(predicate, first.names), bool, len(first))
+        return self._at(first.positions, kept)
 
-    def _at(self, kept: np.ndarray) -> Ranking:
-        """This ranking and its stages before, without the positions where ``kept`` is False."""
-        mask = kept[self.positions]
+    def _at(self, first: np.ndarray, kept: np.ndarray) -> Ranking:
+        """This ranking and its stages before, with those of the positions ``first`` (K,) int64 for
+        which ``kept`` (K,) bool is True."""
+        mask = kept[ranks_in(first, self.positions)]
         return replace(
             self,
             positions=self.positions[mask],
             scores=self.scores[mask],
             names=tuple(compress(self.names, mask.tolist())),
             inliers=None if self.inliers is None else self.inliers[mask],
-            before=self.before and self.before._at(kept),
+            before=self.before and self.before._at(first, kept),
         )
 
     def in_whole_index(self, whole_positions: np.ndarray | None) -> Ranking:
@@ -278,6 +275,14 @@ def likeness(ranking: Ranking) -> np.ndarray:
     values = first.scores.astype(np.float64)
     if first.inliers is not None:
         values = values - first.inliers
-    by_position = np.zeros(1 + max(first.positions, default=0))
-    by_position[first.positions] = np.maximum(values, 0)
-    return by_position[ranking.positions]
+    return np.maximum(values, 0)[ranks_in(first.positions, ranking.positions)]
+
+
+def ranks_in(first: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The rank (n,) int64 in ``first`` (K,) of each of these positions (n,), which it has."""
+    if first.max(initial=-1) < 4 * len(first):
+        ranks = np.empty(1 + first.max(initial=-1), np.int64)
+        ranks[first] = np.arange(len(first))
+        return ranks[positions]
+    order = np.argsort(first)  # of a large store: a table of all its pictures takes gigabytes
+    return order[np.searchsorted(first, positions, sorter=order)]

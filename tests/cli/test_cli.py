@@ -336,7 +336,8 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
     before = [file.read_bytes() for file in files]
     words = command.format(index=copy).split()
     for file in files + others:
-        refused("is there already, and would be overwritten", *words, file)
+        refused("is there already, and would be overwritten: choose another name, with the ending",
+                *words, file)  # fmt: skip
     assert [file.read_bytes() for file in files] == before
     assert {other.read_text() for other in others} == {"kept"}
 

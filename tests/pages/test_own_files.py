@@ -90,6 +90,20 @@ def test_a_table_in_a_zip():
         own_pictures._bring_uploads([zip_of(**members), zip_of(**members)])
 
 
+def test_other_tables_in_a_zip():
+    """Those of folders inside refused the zip, and others counted as files that were brought."""
+    table = "name,place\na.png,{}\n"
+    members = {
+        "a.png": upload("a.png").getvalue(),
+        "x/metadata.csv": table.format("there"),
+        "metadata.csv": table.format("here"),
+        "boxes.csv": "1",
+    }
+    own = own_pictures._bring_uploads([zip_of(**members)])
+    assert own.collection.metadata == {"trip/trip/a.png": {"place": "here"}}
+    assert not [*own.collection.root.rglob("boxes.csv")]
+
+
 def test_a_table_of_a_zip_names_pictures_with_their_folders():
     """A table that named them so was left out without a word."""
     members = {"x/a.png": upload("a.png").getvalue(), "y/a.png": upload("a.png").getvalue()}
@@ -102,7 +116,7 @@ def test_a_table_of_a_zip_names_pictures_with_their_folders():
     assert not own.collection.note
     table = "name,place\na.png,here\n"  # which of the two?
     own = own_pictures._bring_uploads([zip_of(**members, **{"metadata.csv": table})])
-    assert own.collection.note.startswith("The table names none of these pictures")
+    assert own.collection.note.startswith("The table says nothing about these")
 
 
 @pytest.mark.parametrize("files", [[zip_of(**{"metadata.csv": "name\na.png\n"})], []])

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.ranking import confidence, geometry, search
-from retrieval.ranking.ranking import Ranking
+from retrieval.ranking.ranking import Ranking, ranks_in
 
 NUMBERS = ("sir", "cnn-irwnha")
 
@@ -82,6 +83,18 @@ def test_a_search_with_many_re_rankers_is_slow(many, monkeypatch, then, apart):
     moved.clear()
     search.rank_picture(many, Thumbnail(), Image.new("RGB", (40, 30), "red"), then=then)
     assert len(moved) == apart
+
+
+@pytest.mark.parametrize("spread", [1, 10_000_000])
+def test_ranks_of_positions_in_a_large_store(spread):
+    """A table with a place for each picture took 80 MB for 10 million, once for each card."""
+    first = spread * np.random.default_rng(3).permutation(1000)
+    ranks = np.array([7, 999, 0, 500])
+    tracemalloc.start()
+    assert ranks_in(first, first[ranks]).tolist() == ranks.tolist()
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert len(ranks_in(first[:0], first[:0])) == 0
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])

@@ -297,10 +297,10 @@ def _map_chart(variants: Ablation, own: float, p: float, on: bool) -> altair.Lay
 @st.fragment
 def _scales(followed: FollowedQuery, opened: Index, variants: Ablation) -> None:
     leave_fragment()
-    described = _steps(followed, opened)
     factors = loaders.settings_of(opened)["scales"]
     if len(factors) == 1:
         return
+    described = _steps(followed, opened)
     factors_text = ", ".join(f"×{factor:.3g}" for factor in factors)
     with steps.step(
         5,

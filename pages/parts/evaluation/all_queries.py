@@ -7,10 +7,10 @@ from functools import partial
 
 import streamlit as st
 
-from pages.parts import cards, loaders, query
+from pages.parts import cards, query
 from pages.parts.downloads import downloads, figure
 from pages.parts.evaluation.query_chart import open_query
-from pages.parts.evaluation.runs import LabelledRun
+from pages.parts.evaluation.runs import LabelledRun, figure_cache
 from pages.parts.evaluation.tables import query_rows
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -51,7 +51,7 @@ def show_all_queries(
     scores = {entry.label: entry.run.scores[protocol] for entry in shown}
     note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
     key = (view, collection.name, protocol, *(entry.cache_key for entry in shown))
-    cache = loaders.cache_for(collection.root)
+    cache = figure_cache(collection, shown)
     name = f"{collection.name}-{protocol}-{view.split()[0].lower()}"
     if view == CURVES:
         st.markdown(

@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders
 from pages.parts.downloads import downloads
-from pages.parts.evaluation.runs import LabelledRun
+from pages.parts.evaluation.runs import LabelledRun, figure_cache
 from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.evaluation import Explanation, Step, explain
@@ -63,7 +63,7 @@ def show_explanation(
         f"{collection.title}, query {Path(prepared_query.name).name}", protocol, [entry.run.record]
     )
     key = ("steps", collection.name, protocol, label, entry.run.record["made"], number)
-    cache = loaders.cache_for(collection.root)
+    cache = figure_cache(collection, [entry])
     figure = loaders.figure_on_page(cache, key, lambda: plots.steps(explanation, note))
     _show_steps(explanation, rows, figure)
     if explanation.steps:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from pages.parts import indexing, loaders, notices, own_pictures
+from pages.parts.cache import Cache, Part
 from pages.parts.plain import plain
 from retrieval import files, index, methods
 from retrieval.collections import PRECOMPUTED, Collection
@@ -44,6 +45,12 @@ class LabelledRun:
     def cache_key(self) -> str:
         """A cache key, equal only for equal numbers."""
         return f"{self.run_id} {self.run.record['made']}"
+
+
+def figure_cache(collection: Collection, shown: Iterable[LabelledRun]) -> Cache | Part:
+    """The cache for figures of runs: the session's where a visitor brought pictures or ranking."""
+    own = collection.of_visitor or any(entry.run_id == UPLOAD for entry in shown)
+    return loaders.cache_for(b"" if own else collection.root)
 
 
 class NotEvaluated(NamedTuple):

@@ -28,6 +28,10 @@ def show_pictures(collection: Collection) -> None:
     prepared = state.source == query.PREPARED
     choices: Sequence[int | str] = range(len(collection.queries)) if prepared else collection.names
     pages = -(-len(choices) // PER_PAGE)
+    shown = collection.name, state.source
+    if state.get("page-of", shown) != shown:
+        state.page = 1
+    state["page-of"] = shown
     page = state.get("page", 1)
     if page > pages:
         page = state.page = 1

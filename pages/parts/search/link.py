@@ -76,10 +76,12 @@ def follow_link(titles: Mapping[str, str]) -> None:
     state.linked = (
         (parameters["query"], parameters.get("box", "")) if "query" in parameters else None
     )
-    # Back to before the first search. The address of a visitor's own picture names no query either.
+    # Back to before the first search. The address of a visitor's own picture names no query either,
+    # nor may that of another page, see ``new_link``.
     own = parameters.get("collection") == own_pictures.NAME
     own = own or state.get("source") not in (query.PREPARED, query.DATABASE)
-    if state.linked is None and address.goes_back() and not own:
+    written_here = "count" in parameters
+    if state.linked is None and address.goes_back() and written_here and not own:
         state.searched = False
 
 

@@ -116,9 +116,10 @@ def show_guide(
     same_box = query.box_as_text(box) == query.box_as_text(query_picture.own_box)
     as_told = same_box and not state.then and not state.get("where") and state.judge == "medium"
     with st.container(border=True, gap="xsmall", key="tour-guide"):
-        # Also for who came by an address and never began the tour.
+        # Not "you changed it": some came by an address and never began the tour.
         sentence = "The tour searches with this picture too, with another box or other options."
-        sentence = STOPS[n].sentence if as_told else sentence
+        if as_told:
+            sentence = STOPS[n].sentence
         if as_told and hidden:
             sentence = "Guess first: which results show the same place as your picture?"
         st.markdown(f"**Tour, {n + 1} of {len(STOPS)} · {STOPS[n].title}.** {sentence}")
