@@ -30,7 +30,7 @@ FORM = (
 
 
 def read_rankings(path: str | Path, key: str | None, truth: Collection | GroundTruth) -> np.ndarray:
-    """Read rankings (K, Q), unchecked, from a file of the machine's owner.
+    """Read rankings (K, Q) from a file of the machine's owner, unchecked.
 
     Also an ``.npz`` with ``queries`` and ``database``, as ``read_submission`` takes it. key: of
     the array, where an ``.npz`` holds several; ``ranks`` by default.
@@ -39,14 +39,12 @@ def read_rankings(path: str | Path, key: str | None, truth: Collection | GroundT
         with open(path, "rb") as file:
             members = _members(file)
             if members >= {"queries", "database"} and "ranks" not in members:
-                return read_submission(file, truth, files.MAX_ARRAYS)
+                return read_submission(file, truth)
         key = "ranks" if "ranks" in members else None
     return files.read_array(path, key)
 
 
-def read_submission(
-    file: BinaryIO, collection: Collection | GroundTruth, max_bytes: int = MAX_BYTES
-) -> np.ndarray:
+def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.ndarray:
     """Read rankings (K, Q) of a collection from an ``.npz`` in one of two forms.
 
     Either ``ranks`` (K, Q), integers as ``evaluate`` takes them; or ``queries`` (Q, D) and
@@ -61,7 +59,7 @@ def read_submission(
     with archives.reading_within(SECONDS, file) as timed:
         for name in keys:
             timed.seek(0)
-            arrays.append(files.read_array(timed, name, max_bytes))
+            arrays.append(files.read_array(timed, name, MAX_BYTES))
     if len(arrays) == 1:
         return check_ranks(arrays[0], len(collection.names), len(collection.queries))
     for name, array, count in zip(
@@ -73,9 +71,9 @@ def read_submission(
                 f"`{name}` must be numbers in {count} rows, one for each {kind}, not "
                 f"{array.dtype} of shape {array.shape}."
             )
-        if 4 * array.size > max_bytes:
+        if 4 * array.size > MAX_BYTES:
             raise RetrievalError(
-                f"`{name}` holds more than {max_bytes // 4_000_000} million numbers: bring fewer "
+                f"`{name}` holds more than {MAX_BYTES // 4_000_000} million numbers: bring fewer "
                 "dimensions."
             )
         if not np.isfinite(array).all():
@@ -84,7 +82,7 @@ def read_submission(
                 "infinite ones."
             )
     pictures, queries = len(collection.names), len(collection.queries)
-    if 4 * pictures * queries > max_bytes:
+    if 4 * pictures * queries > MAX_BYTES:
         raise RetrievalError(
             f"Rankings of {pictures:,} pictures for {queries:,} queries are too many: bring "
             "`ranks` with the first pictures of each ranking."
