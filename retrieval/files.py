@@ -62,6 +62,13 @@ def walk(
         yield parent, folders, names
 
 
+def inside(folder: Path) -> list[Path]:
+    """Files and folders in a folder of somebody else. Raises RetrievalError as ``walk`` does."""
+    return [
+        Path(parent, name) for parent, folders, names in walk(folder) for name in (*folders, *names)
+    ]
+
+
 def as_json(content: Any) -> bytes:
     """JSON to be kept in a file, on lines. Raises ValueError for numbers that JSON has not."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

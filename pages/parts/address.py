@@ -69,7 +69,7 @@ def _is_behind(number: int, mark: str) -> bool:
 
 
 def _is_of_another_page(number: int, mark: str) -> bool:
-    """Whether Back brought a wrong address: the path of this page, the parameters of the next one.
+    """Whether Back brought a wrong address: the path of this page, the parameters of another.
 
     Where Streamlit's browser part receives the first address of a page before it has changed the
     path, it keeps this mixture as a step of its own. The page writes its true address there.

@@ -213,7 +213,7 @@ def _chosen(
         suffix = Path(parts[-1]).suffix.lower()
         if suffix in ARCHIVES:
             raise _Refused(f"there is another archive in it, {name!r}; unpack that one first")
-        if suffixes is not None and not {suffix, parts[-1]} & set(suffixes):
+        if suffixes is not None and suffix not in suffixes and parts[-1] not in suffixes:
             continue
         relative = "/".join(parts)
         if relative in chosen or relative in folders:
@@ -231,7 +231,8 @@ def _chosen(
         chosen.add(relative)
         yield parts, size, source
     if not chosen:
-        kinds = f" ending in {', '.join(sorted(suffixes))}" if suffixes else ""
+        endings = sorted(suffix for suffix in suffixes or () if suffix.startswith("."))
+        kinds = f" ending in {', '.join(endings)}" if endings else ""
         raise _Refused(f"there are no files{kinds} in it")
 
 

@@ -53,19 +53,15 @@ class Weights:
 def digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of a file or of the names and contents of all files in a folder.
 
-    Raises RetrievalError where a file cannot be read, and where the sizes exceed the limit of
-    ``torch_files.check_size``.
+    Raises RetrievalError where a file cannot be read, where the sizes exceed the limit of
+    ``torch_files.check_size``, for a folder with a link to a folder, and as ``files.walk`` does.
     """
     try:
         size = path.stat().st_size  # raises where it is missing
         if path.is_file():
             torch_files.check_size(path, size)
             return files.digest(path)
-        inside = [
-            Path(parent, name)
-            for parent, folders, names in files.walk(path)
-            for name in folders + names
-        ]
+        inside = files.inside(path)
         for folder in inside:
             if folder.is_symlink() and folder.is_dir():  # it is not walked into, but loaded from
                 raise RetrievalError(

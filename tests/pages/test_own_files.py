@@ -126,6 +126,12 @@ def test_tables_without_pictures(files):
         own_pictures._bring_uploads(files)
 
 
+def test_a_zip_of_other_files_names_the_endings_of_pictures():
+    """It named metadata.csv among them, as if a table alone would do."""
+    with pytest.raises(RetrievalError, match=r"no files ending in .*\.webp in it"):
+        own_pictures._bring_uploads([zip_of(**{"notes.avif": "x"})])
+
+
 def test_a_full_disk(monkeypatch):
     def full(self, data):
         raise OSError(28, "No space left on device")

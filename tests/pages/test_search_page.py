@@ -167,7 +167,6 @@ def test_back_from_another_page_does_not_follow_the_parameters_of_that_page(litt
     monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     of_groups = {"collection": "little", "inliers": "20", "page": "1"}
     app.session_state["groups-link"] = hash(frozenset(of_groups.items()))
-    app.session_state["written-before"] = "groups-link", []
     app.query_params.clear()
     app.query_params.update(of_groups)
     app.run()

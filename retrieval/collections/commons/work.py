@@ -31,9 +31,8 @@ def locked_folder(order: Order, out: Path) -> Iterator[Path]:
         raise RetrievalError(f"{out} is not empty; choose a new folder.")
     # The folder may be a stranger's: a link in it would lead writes to another place, and a pipe
     # would be waited for.
-    inside = [Path(top, name) for top, dirs, names in files.walk(work) for name in dirs + names]
     if work.is_symlink() or any(
-        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in inside
+        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in files.inside(work)
     ):
         raise RetrievalError(f"{work} holds links or devices, which no download makes; delete it.")
     try:
