@@ -74,6 +74,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"{args.ranks} is there already, and would be overwritten: with an index, --ranks says "
             "where to write its rankings. To score a file, give --collection in place of the index."
         )
+    check_output(Path(args.ranks) if args.ranks else None, [".npz"])
     check_output(args.json, [".json"])
     from retrieval import index as indexes
     from retrieval.evaluation import runs

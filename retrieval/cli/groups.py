@@ -45,8 +45,8 @@ def _groups(args: argparse.Namespace) -> None:
             f"{MIN_INLIERS} or more."
         )
     if args.csv:
-        files.check_writable(args.csv.parent, "table")
         check_output(args.csv, [".csv"])
+        files.check_writable(args.csv.parent, "table")
     index = indexes.load(args.index)
     pairs = groups.load(index)
     if pairs is None:

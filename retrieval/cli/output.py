@@ -111,12 +111,19 @@ class DownloadBar:
 
 
 def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[Any] = ()) -> None:
-    """Refuse to replace a file that is no earlier output of a command, before minutes of work.
+    """Refuse, before minutes of work, a path that no file can have, and to replace a file that is
+    no earlier output of a command.
 
-    That is seen by its name: a picture may be replaced by a figure of the same kind of file.
+    The latter is seen by its name: a picture may be replaced by a figure of the same kind of file.
     suffixes: of what the command writes. inputs: paths of files that it reads.
     """
-    if path is None or not path.is_file() or not path.stat().st_size:  # mktemp makes empty ones
+    if path is None:
+        return
+    if path.is_dir():
+        raise RetrievalError(f"{path} is a folder; name a file to write to.")
+    if not path.parent.is_dir():
+        raise RetrievalError(f"There is no folder {path.parent} to write to; make it first.")
+    if not path.is_file() or not path.stat().st_size:  # mktemp makes empty ones
         return
     from retrieval.index import target
 
@@ -138,8 +145,6 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
     Raises RetrievalError where it cannot be written.
     """
-    if not path.name:
-        raise RetrievalError(f"{path} is a folder; name a file to write to.")
     try:
         with files.replacing(path) as file:
             yield file

@@ -139,8 +139,6 @@ def _describe(args: argparse.Namespace) -> None:
             f"{len(args.pictures)} pictures."
         )
     boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
-    if not args.out.parent.is_dir():
-        raise RetrievalError(f"There is no folder {args.out.parent} to write to; make it first.")
     if args.out.suffix.lower() in images.SUFFIXES:  # as --out *.jpg is read by a shell
         raise RetrievalError(f"{args.out} would be replaced by features: end the name with .npz.")
     check_output(args.out, [".npz"])

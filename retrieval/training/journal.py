@@ -46,8 +46,8 @@ class Journal:
             raise RetrievalError(f"{out} is where curves are written; end the name with .pth.")
         self.out = out
         self.folder = out.with_name(f"{out.name}.training")
-        if not out.exists() and not self.folder.exists():
-            for path in beside:
+        if not self.folder.exists():  # so no training wrote these
+            for path in (out, *beside):
                 if path.exists():
                     raise RetrievalError(
                         f"{path} would be replaced; move it, or choose another --out."

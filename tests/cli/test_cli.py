@@ -310,7 +310,7 @@ def test_groups_of_an_index(run, refused, indexes, tmp_path):
     lost = tmp_path / "missing" / "g.csv"
     with pytest.MonkeyPatch.context() as patch:  # before the pictures are compared
         patch.setattr("retrieval.ranking.groups.pairs_of", None)
-        refused("nothing can be written there", "groups", indexes["sir"].path, "--csv", lost)
+        refused("There is no folder", "groups", indexes["sir"].path, "--csv", lost)
     code, text, _ = run("groups", indexes["sir"].path, "--inliers", 20, "--csv", tmp_path / "g.csv")
     assert code == 0
     assert text.splitlines()[-1].endswith(f"of {len(indexes['sir'])} pictures")
@@ -340,6 +340,9 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
                 *words, file)  # fmt: skip
     assert [file.read_bytes() for file in files] == before
     assert {other.read_text() for other in others} == {"kept"}
+    for option in (words, ["evaluate", copy, "--ranks"]):
+        refused("There is no folder", *option, tmp_path / "gone" / "file")
+    refused("is a folder; name a file", *words, copy)
 
 
 def test_ground_truth_is_not_replaced_by_scores(refused, tmp_path):

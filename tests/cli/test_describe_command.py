@@ -72,7 +72,7 @@ def test_describe_that_fails(refused, folder, tmp_path):
         "replaced by its figure", "plot", "keypoints", folder / "b.png", "--out", folder / "b.png"
     )
     assert (folder / "b.png").read_bytes() == before
-    refused("cannot be written: Is a directory", "describe", a, *sir, "--out", tmp_path)
+    refused("is a folder; name a file", "describe", a, *sir, "--out", tmp_path)
     refused("is a folder; name a file", "describe", a, *sir, "--out", ".")
     refused("2 boxes, 3 pictures", "describe", a, b, c, *sir, "--out", out,
             "--box", "0,0,99,99", "--box", "0,0,99,99")  # fmt: skip

@@ -139,6 +139,7 @@ def test_an_infinite_loss_or_weight_stops_the_training(tmp_path, at, what):
                     self.module.weight.fill_(float("inf"))
             return super().validate()
 
+    journal(tmp_path)  # of a training of yesterday
     out = tmp_path / "net.pth"
     out.write_bytes(b"the network of yesterday")
     with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate"):
@@ -342,15 +343,18 @@ def test_a_missing_folder_or_a_folder_as_the_file_is_refused(tmp_path):
         Journal(tmp_path, {})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".png", ".json"])
+@pytest.mark.parametrize("suffix", [".pth", ".csv", ".png", ".json"])
 def test_files_that_are_not_of_this_training_stay(tmp_path, suffix):
-    """One's own paris.json beside ``--out paris.pth`` was replaced."""
+    """One's own paris.json beside ``--out paris.pth`` was replaced; so was a paris.pth that was
+    downloaded, or that the training starts from.
+    """
     mine = tmp_path / f"net{suffix}"
     mine.write_text("mine")
     with pytest.raises(RetrievalError, match="would be replaced; move it"):
         Journal(tmp_path / "net.pth", {})
-    with pytest.raises(RetrievalError, match="end the name with"):
-        Journal(mine, {})
+    if suffix != ".pth":
+        with pytest.raises(RetrievalError, match="end the name with"):
+            Journal(mine, {})
     assert [path.name for path in tmp_path.iterdir()] == [mine.name]
     mine.rename(tmp_path / "moved")
     journal = Journal(tmp_path / "net.pth", {})
