@@ -72,12 +72,6 @@ def search_with(collection: str, name: str) -> None:
     state["groups-ask"] = True
 
 
-def turn_page() -> None:
-    """Callback of the numbers below the groups: the page begins with the first group."""
-    state["groups-page"] = state["groups-turned"]
-    scroll.show("groups-list")
-
-
 cards.open_page("Groups")
 if state.pop("groups-ask", False):
     st.switch_page("pages/search.py")
@@ -96,7 +90,7 @@ if (inliers := address.parse_number(linked.get("inliers", ""))) is not None:
     state["groups-least"] = min(max(round(inliers), MIN_INLIERS), MAX_INLIERS)
 if linked:
     linked_page = address.parse_number(linked.get("page", "")) or 1
-    state["groups-page"] = min(max(1, round(linked_page)), MAX_PICTURES)
+    state["groups-page"] = max(1, round(linked_page))
 left, right = st.columns(2, gap="medium")
 with left:
     name = choose.collection(titles, "groups-collection")
@@ -140,14 +134,15 @@ with notices.errors_shown():
 confirmed = groups.load(opened)
 if confirmed is None:
     wanted = state.setdefault("groups-found", set())
-    if name not in wanted:
+    asked_for = loaders.file_key(path / "manifest.json")  # not other pictures of the same name
+    if asked_for not in wanted:
         st.button(
             "Find groups",
             type="primary",
             icon=":material/stacks:",
             key="groups-find",
             on_click=wanted.add,
-            args=(name,),
+            args=(asked_for,),
         )
         st.stop()
     confirmed = find_pairs(path, collection)
@@ -177,9 +172,15 @@ if not sets:
     st.stop()
 downloads(f"{collection.name}-groups", groups.rows(sets, opened.names))
 pages = -(-len(sets) // PER_PAGE)
-page = state["groups-page"] = state["groups-turned"] = min(page, pages)
+page = state["groups-page"] = min(page, pages)
 with st.container(key="groups-list"):
     for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
         show_group((page - 1) * PER_PAGE + number, group, collection, opened)
 if pages > 1:
-    st.pagination(pages, key="groups-turned", on_change=turn_page)
+    st.pagination(
+        pages,
+        key="groups-page",
+        on_change=scroll.show,
+        args=("groups-list",),
+        persist_state="session",
+    )

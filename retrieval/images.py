@@ -47,7 +47,7 @@ MAX_ENLARGED = 4.0
 
 # Decoders of pictures of visitors, of pictures of collections, and of pictures that take long or
 # belong to slow searches: for the latter only other such pictures wait.
-_quick, _collections, _slow = Decoder(), Decoder(), Decoder()
+_visitors, _collections, _slow = Decoder(), Decoder(), Decoder()
 # Hashes of pictures that took long: one that is shown and then searched with is not tried again in
 # a quick decoder.
 _took_long: deque[int] = deque(maxlen=1000)
@@ -141,7 +141,7 @@ def _decode(
     request = {"name": name, "max_pixels": max_pixels, "side": side, "formats": FORMATS}
     seconds = SECONDS + max_pixels / PIXELS_A_SECOND
     if hash(data) not in _took_long and not workers.in_slow_workers():
-        quick = _quick if of_visitor else _collections
+        quick = _visitors if of_visitor else _collections
         with contextlib.suppress(TimeoutError):
             return quick.decode(data, min(QUICK_SECONDS, seconds), request)
         _took_long.append(hash(data))

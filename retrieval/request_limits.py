@@ -225,7 +225,7 @@ def limit_connection(protocol: H11Protocol, transport: Transport) -> None:
 
 
 def answer_once() -> None:
-    """Answer a request once, whose rest is wrong.
+    """Answer a request only once, also where the rest of it turns out to be wrong.
 
     uvicorn answers with the status 400 and a text, also where the app has answered before or does
     so in the next moment, and also to HEAD. h11 refuses that, and a traceback comes into the log:

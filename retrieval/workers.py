@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextvars import ContextVar, copy_context
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from retrieval import memory, threads
 from retrieval.errors import RetrievalError
@@ -65,21 +66,22 @@ class TakesLong(Exception):
 class _Work(NamedTuple):
     """A piece of work in a queue.
 
-    who: the client. do: the work. before: parts to do first. in_turns: names of the parts that were
-    done, see ``TakesLong``; None as long as the work was not moved to slow workers.
+    who: the client. do: the work. before: parts to do first. parts_done: names of the parts that
+    were done, see ``TakesLong``; None as long as the work was not moved to slow workers.
     """
 
     who: str
     future: Future
     do: Callable[[], Any]
     before: deque[Callable[[], Any]]
-    in_turns: frozenset[str] | None = None
+    parts_done: frozenset[str] | None = None
 
 
 # Whether a quick worker does this work; known in its thread, and in contexts copied from that.
 _in_quick_workers: ContextVar[bool] = ContextVar("in quick workers", default=False)
-# ``in_turns`` of the piece of work that this thread does.
-_in_turns: ContextVar[frozenset[str] | None] = ContextVar("in turns", default=None)
+_in_slow_workers: ContextVar[bool] = ContextVar("in slow workers", default=False)
+# ``parts_done`` of the piece of work that this thread does; None while it does a part, in one go.
+_parts_done: ContextVar[frozenset[str] | None] = ContextVar("parts done", default=None)
 
 
 def move_to_slow_workers(parts_name: str = "") -> None:
@@ -100,7 +102,7 @@ def in_quick_workers() -> bool:
 
 def in_slow_workers() -> bool:
     """Whether a slow worker does this, so that only slow work of others waits for it."""
-    return _in_turns.get() is not None
+    return _in_slow_workers.get()
 
 
 def _may_take_turns(parts_name: str) -> bool:
@@ -109,7 +111,7 @@ def _may_take_turns(parts_name: str) -> bool:
     So it is where the work was moved for another reason: a method had to be loaded, or a picture
     took long. The parts may then take minutes.
     """
-    done = _in_turns.get()
+    done = _parts_done.get()
     return done is not None and parts_name not in done
 
 
@@ -126,12 +128,16 @@ class Workers:
 
     count: pieces of work done at once. most: pieces that may wait before others are refused.
     slow: the workers for pieces that take long; with them these workers are quick ones.
-    tidy: whether freed memory goes back to the system in pauses.
+    tidy: whether freed memory goes back to the system in pauses of all tidy workers.
     The threads start with the first piece of work.
     """
 
+    _tidy: ClassVar[WeakSet[Workers]] = WeakSet()
+
     def __init__(self, count: int, most: int, slow: Workers | None = None, tidy: bool = True):
         self.count, self.most, self.slow, self.tidy = count, most, slow, tidy
+        if tidy:
+            self._tidy.add(self)
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # by client, next one first
         self._threads: list[threading.Thread] = []
@@ -166,7 +172,9 @@ class Workers:
                 self._threads[-1].start()
             self._changed.notify()
 
-    def run(self, who: str, do: Callable[[], T], waiting: Callable[[int], None]) -> T:
+    def run(
+        self, who: str, do: Callable[[], T], waiting: Callable[[int], None] = lambda place: None
+    ) -> T:
         """What ``do()`` returns or raises, once it was its turn.
 
         waiting: called about twice a second with the place in the queue, 1 for the next and 0 while
@@ -228,13 +236,14 @@ class Workers:
     def _next(self) -> _Work:
         """Wait for the next piece of work and take it out of the queue."""
         with self._changed:
-            # One thread is enough to give back memory for all.
+            # One thread is enough to give back memory for the others.
             first = self.tidy and threading.current_thread() is self._threads[0]
             pause = 0
             while (who := next(filter(self._may_begin, self._waiting), None)) is None:
                 seconds = PAUSES[min(pause, len(PAUSES) - 1)] if first else None
-                if not self._changed.wait(seconds) and not self._at_work:
-                    memory.give_back()
+                found_work = self._changed.wait(seconds)
+                if not found_work and not any(workers._at_work for workers in self._tidy):
+                    memory.give_back()  # others would wait for it
                 pause += 1
             works = self._waiting.pop(who)
             work = works.popleft()
@@ -258,7 +267,8 @@ class Workers:
             return
         started = time.monotonic()
         turn = max(TURN, self._seconds)  # others have as long for theirs
-        _in_turns.set(None)  # a part is done in one go
+        _in_slow_workers.set(work.parts_done is not None)
+        _parts_done.set(None)
         while work.before:
             with contextlib.suppress(Exception):
                 work.before.popleft()()
@@ -270,7 +280,7 @@ class Workers:
         del work  # see ``_finish``
 
     def _finish(self, work: _Work) -> None:
-        _in_turns.set(work.in_turns)
+        _parts_done.set(work.parts_done)
         started, put_back = time.monotonic(), False
         # The future is never set running: it could not be cancelled while it waits elsewhere.
         with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
@@ -278,8 +288,8 @@ class Workers:
                 result = copy_context().run(work.do)  # what it sets there ends with it
             except TakesLong as long:
                 put_back = True
-                in_turns = (work.in_turns or frozenset()) | {long.parts_name}
-                again = work._replace(before=deque(long.before), in_turns=in_turns)
+                parts_done = (work.parts_done or frozenset()) | {long.parts_name}
+                again = work._replace(before=deque(long.before), parts_done=parts_done)
                 try:
                     if self.slow is None:  # these are the slow workers
                         self._put(again)

@@ -12,7 +12,14 @@ import pytest
 
 from retrieval import workers as module
 from retrieval.errors import RetrievalError
-from retrieval.workers import Busy, TakesLong, Workers, do_parts, move_to_slow_workers
+from retrieval.workers import (
+    Busy,
+    TakesLong,
+    Workers,
+    do_parts,
+    in_slow_workers,
+    move_to_slow_workers,
+)
 
 
 class Door:
@@ -191,6 +198,18 @@ def test_memory_is_given_back_in_every_pause(monkeypatch):
     assert workers.submit("a", int).result(60) == 0
     assert often.wait(60)
     assert workers.submit("a", int).result(60) == 0
+
+
+def test_memory_is_not_given_back_while_others_work(door, monkeypatch):
+    """That keeps them waiting for 0.2 s, and there are seven such workers in the app."""
+    given = threading.Event()
+    monkeypatch.setattr("retrieval.workers.PAUSES", (0.05, 0.05))
+    monkeypatch.setattr("retrieval.memory.give_back", given.set)
+    occupied(door)
+    assert Workers(1, 10).submit("a", int).result(60) == 0
+    assert not given.wait(0.5)
+    door.open.set()
+    assert given.wait(60)
 
 
 def test_what_takes_long_keeps_one_worker_busy_and_others_free(door):
@@ -395,14 +414,19 @@ def test_what_was_put_apart_already_is_done_in_parts_too(door, monkeypatch, catc
 
 
 def test_parts_that_are_never_done_come_to_an_end():
-    workers, done = Workers(1, 10, slow=Workers(1, 10)), []
+    workers, done, apart = Workers(1, 10, slow=Workers(1, 10)), [], []
+
+    def part(number):
+        done.append(number)
+        apart.append(in_slow_workers())
 
     def never():
-        do_parts("x", [partial(done.append, number) for number in range(2)])
+        do_parts("x", [partial(part, number) for number in range(2)])
         return "all"
 
     assert workers.submit("a", never).result(60) == "all"
     assert done == [0, 1] * 2
+    assert all(apart)  # or a slow picture of a part would be tried in a quick decoder
     assert Workers(1, 10).submit("a", never).result(60) == "all"
     assert done == [0, 1] * 3
 

@@ -15,7 +15,6 @@ NO_OWN_PICTURES = (
     "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
     "ends it. Bring them again."
 )
-MARKS = ("link", "groups-link", "eval-link", "kp-link", "about-link")  # of the pages
 MAX_BEFORE = 20  # addresses of a page that its browser may not have received yet
 state = st.session_state
 
@@ -24,25 +23,25 @@ def new_link(titles: Mapping[str, str], mark: str, collection_key: str) -> dict[
     """The query parameters of the address, if they are new; puts their collection in the session.
 
     titles: name → title of the collections that can be opened.
-    mark: session key under which a page keeps a number that stands for the parameters that it last
-    followed or wrote.
+    mark: of the page. A number that stands for the parameters that a page last followed or wrote
+    is kept in the session by its mark.
     collection_key: session key of the collection.
     Returns {} where nothing is new, for a late address or that of another page, and where the
     collection is not on this machine; then the page shows a warning.
     """
     parameters = st.query_params.to_dict()
-    number = _number_of(parameters)
-    is_new = parameters and number != state.get(mark)
+    number, last = _number_of(parameters), _numbers().get(mark)
+    is_new = parameters and number != last
     if is_new and _is_behind(number, mark):
         return {}
     if is_new and _is_of_another_page(number, mark):
         state["written-before"] = mark, [number]
         return {}
     # A link to the open page leaves the browser at the former address until the page has written.
-    state["written-before"] = mark, [state.get(mark)] if is_new else []
+    state["written-before"] = mark, ([last] if is_new else [])
     if not is_new:
         return {}
-    state[mark] = number
+    _numbers()[mark] = number
     if "collection" in parameters and parameters["collection"] not in titles:
         name = parameters["collection"]
         st.warning(
@@ -74,7 +73,7 @@ def _is_of_another_page(number: int, mark: str) -> bool:
     Where Streamlit's browser part receives the first address of a page before it has changed the
     path, it keeps this mixture as a step of its own. The page writes its true address there.
     """
-    others = [state.get(other) for other in MARKS if other != mark]
+    others = [last for other, last in _numbers().items() if other != mark]
     return goes_back() and number in others
 
 
@@ -82,6 +81,11 @@ def goes_back() -> bool:
     """Whether the browser's Back or Forward brought the address."""
     context = get_script_run_ctx()
     return context is not None and context.is_history_navigation
+
+
+def _numbers() -> dict[str, int]:
+    """Mark of a page → the number of the address that it last followed or wrote."""
+    return state.setdefault("addresses", {})
 
 
 def _number_of(parameters: Mapping[str, str]) -> int:
@@ -93,12 +97,15 @@ def _number_of(parameters: Mapping[str, str]) -> int:
 
 
 def keep_link(mark: str, link: dict[str, str]) -> None:
-    """Write a view into the address. mark: as for ``new_link``, which then finds nothing new."""
-    former, number = state.get(mark), _number_of(link)
+    """Write a view into the address; ``new_link`` then finds nothing new.
+
+    mark: as for ``new_link``, which was called in this run of the page.
+    """
+    former, number = _numbers().get(mark), _number_of(link)
     if number != former:
-        before = [*state["written-before"][1], former]
-        state["written-before"] = mark, before[-MAX_BEFORE:]
-        state[mark] = number
+        _, before = state["written-before"]
+        state["written-before"] = mark, [*before, former][-MAX_BEFORE:]
+        _numbers()[mark] = number
     if number != former or link != st.query_params.to_dict():
         st.query_params.from_dict(link)
 

@@ -234,7 +234,7 @@ def search(
     opened.check_method(method)
     source = query_picture.source
     own = query_picture.own_name
-    cache = cache_for(source)  # a worker's thread has no session
+    cache = cache_for(source, path)  # a worker's thread has no session
 
     def rank() -> Ranking:
         picture = decoded(source)
@@ -255,7 +255,8 @@ def search(
             ". Geometry first finds the keypoints of up to 100 pictures, where it has not yet: "
             "that may take a minute."
         )
-    ranking = cached(source, key, rank, message)
+    with st.spinner(message):
+        ranking = _kept(cache, key, rank)
     return ranking.without(own) if own else ranking
 
 
@@ -390,7 +391,7 @@ def evaluate(
         method,
         progress,
         then,
-        turn=lambda work: turns.WORKERS.run(who, work, lambda place: None),
+        turn=partial(turns.WORKERS.run, who),
     )
 
 
@@ -414,8 +415,8 @@ def submission(file: UploadedFile, collection: Collection) -> runs.Run:
 def figure_file(kind: str, cache: Cache | Part, key: tuple, draw: Callable[[], Figure]) -> bytes:
     """A figure as a file of a kind, 'png' or 'svg'.
 
-    cache: from ``cache_for``. A file to download is made in a thread that has no session, so it is
-    chosen before. key: stands for everything that is drawn.
+    cache: from ``cache_for``. The caller chooses it, as a file to download is made in a thread that
+    has no session. key: stands for everything that is drawn.
     """
     return cache.get(("drawing", kind, key), lambda: figure_files.encode(draw(), kind))
 

@@ -96,7 +96,7 @@ def one_of_client(kind: str) -> Iterator[None]:
 def within_turn(workers: Workers) -> Iterator[None]:
     """Do what is inside when it is this client's turn, in its own thread: a worker only waits.
 
-    workers: whose queue; their number is how many clients do such work at once.
+    workers: whose queue; their number is how many pieces of such work are done at once.
     """
     slot, who = st.empty(), client()
     begun, ended = threading.Event(), threading.Event()
@@ -137,7 +137,7 @@ def describe_in_turns(
 
     for start in range(0, len(names), method.batch):
         batch = names[start : start + method.batch]
-        yield from WORKERS.run(who, partial(described, batch), lambda place: None)
+        yield from WORKERS.run(who, partial(described, batch))
 
 
 def client() -> str:

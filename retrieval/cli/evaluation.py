@@ -148,8 +148,9 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
     """Score rankings that were computed elsewhere."""
     from retrieval.evaluation import runs, submissions
 
-    if args.no_boxes:
-        raise RetrievalError("--no-boxes asks an index again: name one.")
+    for option in ("no-boxes", "then", "checkpoint"):
+        if getattr(args, option.replace("-", "_")):
+            raise RetrievalError(f"--{option} is for an index: name one, or leave it out.")
     if not args.ranks or bool(args.ground_truth) == bool(args.collection):
         raise RetrievalError(
             "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME."

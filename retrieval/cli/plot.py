@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,9 +87,7 @@ def _plot_local_features(args: argparse.Namespace) -> None:
 
     kind = figure_files.format_of(args.out)
     pictures = args.picture, getattr(args, "other", args.picture)
-    if os.path.realpath(args.out) in map(os.path.realpath, pictures):
-        raise RetrievalError(f"{args.out} would be replaced by its figure: choose another --out.")
-    check_output(args.out, [f".{kind}"])
+    check_output(args.out, [f".{kind}"], pictures)
     method = methods.load("delf", args.checkpoint)
     figure, summary = args.draw(args, method)
     with writing(args.out) as file:

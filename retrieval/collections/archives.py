@@ -23,9 +23,9 @@ from typing import BinaryIO, Protocol, cast
 
 from retrieval import files
 from retrieval.errors import RetrievalError
+from retrieval.files import CHUNK
 from retrieval.workers import move_to_slow_workers
 
-CHUNK = 1 << 20
 # Unpacking may take SECONDS of computing, and one more for each SPEED bytes that come out.
 SECONDS, SPEED = 5.0, 10e6
 QUICK = 1.0  # s of it, after which others do not wait for it
@@ -170,7 +170,10 @@ def _unpack(
 
 @contextmanager
 def reading_within(seconds: float, file: BinaryIO) -> Iterator[BinaryIO]:
-    """A zip of a few files, to read: RetrievalError where its computing takes longer than that."""
+    """A zip of a few files, to read.
+
+    Raises RetrievalError where reading it takes over ``seconds`` of computing.
+    """
     with _refusing(_label(file)):
         yield cast(BinaryIO, _Timed(file, seconds))
 
@@ -180,6 +183,7 @@ class _Timed:
 
     Deflate and gzip allow any number of blocks that hold nothing, and each of them is computed.
     until: processor time of this thread, in seconds, after which nothing more is read.
+    name: of the file, which readers put into their errors.
     Where quick workers read it, slow ones do after QUICK seconds.
     """
 

@@ -165,9 +165,8 @@ def kept_chains(index: Index) -> list[tuple[str, ...]]:
 
 
 def _stem(then: Sequence[str], whole: bool = False) -> str:
-    return "-".join(
-        ["evaluation", *(["whole"] if whole else []), *(["+".join(then)] if then else [])]
-    )
+    stem = "evaluation-whole" if whole else "evaluation"
+    return f"{stem}-{'+'.join(then)}" if then else stem
 
 
 def load_run(index: Index, collection: Collection, then: Sequence[str] = ()) -> Run | None:

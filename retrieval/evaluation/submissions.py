@@ -14,9 +14,10 @@ from typing import BinaryIO
 import numpy as np
 
 from retrieval import files
-from retrieval.collections import Collection, GroundTruth, archives
+from retrieval.collections import Collection, archives
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate, rank_descriptors
+from retrieval.evaluation.protocols import Truth
 from retrieval.evaluation.runs import Run
 
 # Unpacked, and as 4-byte floats; 5000 × 70 rankings as int64 are 3 MB, 5000 × 2048 floats 41 MB.
@@ -29,7 +30,7 @@ FORM = (
 )
 
 
-def read_rankings(path: str | Path, key: str | None, truth: Collection | GroundTruth) -> np.ndarray:
+def read_rankings(path: str | Path, key: str | None, truth: Truth) -> np.ndarray:
     """Read rankings (K, Q) from a file of the machine's owner, unchecked.
 
     Also an ``.npz`` with ``queries`` and ``database``, as ``read_submission`` takes it. key: of
@@ -44,7 +45,7 @@ def read_rankings(path: str | Path, key: str | None, truth: Collection | GroundT
     return files.read_array(path, key)
 
 
-def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.ndarray:
+def read_submission(file: BinaryIO, truth: Truth) -> np.ndarray:
     """Read rankings (K, Q) of a collection from an ``.npz`` in one of two forms.
 
     Either ``ranks`` (K, Q), integers as ``evaluate`` takes them; or ``queries`` (Q, D) and
@@ -55,16 +56,15 @@ def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.
     keys = ("ranks",) if "ranks" in members else ("queries", "database")
     if not members >= set(keys):
         raise RetrievalError(FORM)
+    pictures, queries = len(truth.names), len(truth.queries)
     arrays = []
     with archives.reading_within(SECONDS, file) as timed:
         for name in keys:
             timed.seek(0)
             arrays.append(files.read_array(timed, name, MAX_BYTES))
     if len(arrays) == 1:
-        return check_ranks(arrays[0], len(collection.names), len(collection.queries))
-    for name, array, count in zip(
-        keys, arrays, (len(collection.queries), len(collection.names)), strict=True
-    ):
+        return check_ranks(arrays[0], pictures, queries)
+    for name, array, count in zip(keys, arrays, (queries, pictures), strict=True):
         if array.ndim != 2 or array.dtype.kind not in "fiu" or len(array) != count:
             kind = "query" if name == "queries" else "picture"
             raise RetrievalError(
@@ -81,7 +81,6 @@ def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.
                 f"`{name}` holds values that are not finite numbers: replace or leave out NaN and "
                 "infinite ones."
             )
-    pictures, queries = len(collection.names), len(collection.queries)
     if 4 * pictures * queries > MAX_BYTES:
         raise RetrievalError(
             f"Rankings of {pictures:,} pictures for {queries:,} queries are too many: bring "
@@ -90,7 +89,7 @@ def read_submission(file: BinaryIO, collection: Collection | GroundTruth) -> np.
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         asked, database = (array.astype(np.float32, copy=False) for array in arrays)
     ranks = np.empty((pictures, queries), np.int32)
-    step = max(1, RANKED // pictures)
+    step = max(1, RANKED // max(1, pictures))
     for start in range(0, queries, step):
         columns = slice(start, start + step)
         ranks[:, columns] = rank_descriptors(asked[columns], database)

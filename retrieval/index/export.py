@@ -154,8 +154,8 @@ def _prepared(index: Index, address: Address, metadata: Metadata) -> str:
             _prepare(index, address, name)
             return name
         except milvus.RefusedError as error:
-            # It keeps a part of each collection for which the disk is full: the other names are
-            # for when there is room again.
+            # Milvus Lite keeps a part of each collection for which the disk is full. The other
+            # names are for when there is room again.
             if "No space left" in error.reason:
                 raise
             refused = error

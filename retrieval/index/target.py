@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import RetrievalError
-from retrieval.files import walk
+from retrieval.files import inside
 from retrieval.index import approximate, checks, layout, loading, saving
 from retrieval.index.content import Content
 from retrieval.index.index import Index
@@ -96,12 +96,8 @@ def _check_target(out: Path) -> None:
         raise RetrievalError(f"{work} is a link, which no build makes; delete it.")
     if work.is_dir() and any(work.iterdir()) and not (work / IDENTITY).is_file():
         raise RetrievalError(f"{work} is in the way and not an unfinished build; move it.")
-    if work.is_dir() and any(
-        path.is_symlink() or not (path.is_file() or path.is_dir()) for path in work.iterdir()
-    ):
+    if any(path.is_symlink() or not (path.is_file() or path.is_dir()) for path in inside(work)):
         raise RetrievalError(f"{work} holds links or devices, which no build makes; delete it.")
-    for _ in walk(work):  # it raises an error for folders that Python could not delete
-        pass
     if out.is_file() or (
         out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()
     ):

@@ -22,7 +22,6 @@ from retrieval.collections.pickles import GLOBALS, Global, Refused, StandIn, of_
 from retrieval.errors import RetrievalError
 
 MAX_BYTES = 1_000_000_000  # of weights; the largest registered network has less than half
-CHUNK = 1 << 20
 MAX_DIMENSIONS = 8  # of a tensor; the weights of a layer have up to five
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "int64": 8}
 
@@ -173,7 +172,7 @@ def read_zip(file: BinaryIO, size: int) -> tuple[object, Iterator[tuple[Storage,
             raise ValueError("compressed")
         data = bytearray()
         with archive.open(entry) as source:
-            while chunk := source.read(CHUNK):
+            while chunk := source.read(files.CHUNK):
                 data += chunk
         return data
 

@@ -71,12 +71,12 @@ def judge(
         return Confidence(
             "sure", f"Geometry confirms it: {inliers} inliers with the picture that fits best."
         )
+    if inliers:
+        return Confidence("unsure", f"Geometry found at most {inliers} inliers with a picture.")
     best = float(likeness(ranking).max(initial=0))
     # The lower of two neighbours in the sample: of three pictures only two reached a value between.
     several = len(index) > 1
     usual = np.quantile(index.nearest_sample, QUANTILE, method="lower") if several else 0.0
-    if inliers:
-        return Confidence("unsure", f"Geometry found at most {inliers} inliers with a picture.")
     # Compared as they are shown, with two digits (the votes of DELF are a few thousandths): where
     # most pictures have a copy, a copy is 0.99998 like the query, and its usual neighbour 1.00002.
     shown_best, shown_usual = f"{best:.2g}", f"{usual:.2g}"

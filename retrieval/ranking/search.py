@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from retrieval.collections import Collection
 
 SHORTLIST = 100  # pictures whose geometry is verified
-# A search whose network computes more pixels than this takes seconds and goes to slow workers; with
-# ResNet or VGG an eighth of them do. They are counted in a square picture at all scales together:
-# the three scales of CNN-IRwNHA at 1024 pixels have 3.7 million.
+# Above these limits a search goes to the slow workers.
+# Pixels that the network computes, counted in a square picture at all scales together: the three
+# scales of CNN-IRwNHA at 1024 pixels have 3.7 million. Another trunk may have an eighth of them.
 QUICK_PIXELS = 4_000_000
 QUICK_TRUNK = "efficientnet-lite"
-# Searches go there too with a method that never took less: a network that the owner registered.
+# s, the least that the method took for a picture so far: the owner may register any network.
 QUICK_SECONDS = 2.0
-# And with a filter that makes more comparisons, which take 0.4 µs each: fifty conditions with != on
-# 250,000 pictures took 9 s.
+# Comparisons that a filter makes, 0.4 µs each: fifty conditions with != took 9 s with 250,000
+# pictures.
 QUICK_COMPARISONS = 2_000_000
-# And with re-rankers whose effort for all pictures together is more: they take about 0.6 µs for
-# each picture and unit of effort. Augmentation took 2.4 s with 250,000 pictures.
+# Pictures times the effort of the re-rankers, about 0.6 µs each: augmentation took 2.4 s with
+# 250,000 pictures.
 QUICK_EFFORT = 500_000
 DEPTH = 1000  # pictures that a store or an approximate search is asked for
 

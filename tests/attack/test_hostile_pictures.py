@@ -361,7 +361,7 @@ def hostile(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr(decoding, "__name__", "hostile")
     decoders = [decoding.Decoder() for _ in range(3)]
-    for name, decoder in zip(("_collections", "_quick", "_slow"), decoders, strict=True):
+    for name, decoder in zip(("_collections", "_visitors", "_slow"), decoders, strict=True):
         monkeypatch.setattr(images, name, decoder)
     monkeypatch.setattr(images, "_took_long", deque())
     yield
@@ -409,8 +409,8 @@ def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, mon
     monkeypatch.setattr(images, "SECONDS", 0.5)
     monkeypatch.setattr(images, "PIXELS_A_SECOND", 10 * images.MAX_PIXELS)
     tried = []
-    decode = images._quick.decode
-    monkeypatch.setattr(images._quick, "decode", lambda *a: tried.append(a[0]) or decode(*a))
+    decode = images._visitors.decode
+    monkeypatch.setattr(images._visitors, "decode", lambda *a: tried.append(a[0]) or decode(*a))
     for data in (b"slow", b"slow", bytes(bytearray(b"slow"))):
         with pytest.raises(images.PictureError, match="to read; save it as a plain JPEG"):
             images.read(data, of_visitor=True)
@@ -420,9 +420,9 @@ def test_a_picture_that_took_long_is_not_tried_as_a_quick_one_again(hostile, mon
 
 def test_pictures_of_slow_searches_keep_no_quick_decoder_busy(hostile, monkeypatch):
     """A quick search waited for those of nine searches with LighterGlue: 5 s, now 3 s."""
-    quick = images._quick.decode
+    quick = images._visitors.decode
     monkeypatch.setattr(
-        images._quick,
+        images._visitors,
         "decode",
         lambda *a: quick(*a) if workers.in_quick_workers() else pytest.fail("it is a slow search"),
     )

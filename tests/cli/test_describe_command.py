@@ -68,9 +68,8 @@ def test_describe_that_fails(refused, folder, tmp_path):
     refused("no folder", "describe", a, *sir, "--out", tmp_path / "no" / "d.npz")
     before = (folder / "b.png").read_bytes()
     refused("would be replaced by features", "describe", a, *sir, "--out", folder / "b.png")
-    refused(
-        "replaced by its figure", "plot", "keypoints", folder / "b.png", "--out", folder / "b.png"
-    )
+    refused("would be overwritten", "plot", "keypoints", folder / "b.png",
+            "--out", folder / "b.png")  # fmt: skip
     assert (folder / "b.png").read_bytes() == before
     refused("is a folder; name a file", "describe", a, *sir, "--out", tmp_path)
     refused("is a folder; name a file", "describe", a, *sir, "--out", ".")

@@ -336,6 +336,9 @@ def test_descriptors_are_scored_as_on_the_page(folder, tmp_path, capsys):
         (["--ranks", "a.npz", "--ground-truth", "g.pkl", "--collection", "town"], "Give an index"),
         (["--ground-truth", "g.pkl"], "Give an index"),
         (["nope", "--ground-truth", "g.pkl"], "either an index or --ranks"),
+        (["--ranks", "a.npz", "--collection", "town", "--then", "best"], "--then is for an index"),
+        (["--ranks", "a.npz", "--collection", "town", "--checkpoint", "a"], "--checkpoint is for"),
+        (["--ranks", "a.npz", "--collection", "town", "--no-boxes"], "--no-boxes is for an index"),
         (["nope"], "There is no index in nope"),
     ],
 )

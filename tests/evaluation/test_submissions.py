@@ -52,6 +52,13 @@ def test_descriptors_are_ranked_by_inner_product(collection):
     assert found.T.tolist() == [[2, 0, 1], [1, 2, 0]]
 
 
+def test_a_collection_without_pictures(collection):
+    """It was a ZeroDivisionError."""
+    collection.names = ()
+    file = packed(queries=np.ones((2, 4)), database=np.ones((0, 4)))
+    assert submissions.read_submission(file, collection).shape == (0, 2)
+
+
 @pytest.mark.parametrize("size", [1e300, 1e30])
 def test_descriptors_that_are_too_large(collection, size):
     file = packed(queries=np.full((2, 3), size), database=np.full((3, 3), size))

@@ -24,7 +24,12 @@ def test_rankings_that_the_memory_would_not_hold_together(evaluated, monkeypatch
     sir = evaluated.built["sir"]
     runs.evaluate_index(sir, evaluated.collection, Grey("sir"), then=["diffusion"])
     one.MAX_ARRAYS *= 2
-    assert list(table(start(), "Measured")["Method"]) == ["SIR", "CNN-IRwNHA"]
+    app = start()
+    assert list(table(app, "Measured")["Method"]) == ["SIR", "CNN-IRwNHA"]
+    assert "so the page shows only these evaluations" in text(app)
+    (sir.path / "evaluation-diffusion.json").unlink()
+    assert "so the page shows only these evaluations" not in text(start())  # there is no other
+    runs.evaluate_index(sir, evaluated.collection, Grey("sir"), then=["diffusion"])
     (evaluated.built["cnn-irwnha"].path / "evaluation.json").unlink()
     assert start().selectbox(key="eval-method").options == ["SIR", "SIR + Diffusion"]
 

@@ -72,6 +72,17 @@ def test_without_groups_fewer_inliers_help_only_where_pairs_are(page, monkeypatc
     assert page.info[0].value == (f"{said} Fewer inliers connect some." if inliers else said)
 
 
+def test_other_pictures_of_the_same_name_are_compared_when_asked(page, monkeypatch):
+    """Those that a visitor brings have the name of those before: minutes of work began unasked."""
+    key = loaders.file_key
+    monkeypatch.setattr(loaders, "file_key", lambda path: (*key(path), "replaced"))
+    page.run()
+    assert not page.exception
+    assert not headings(page)
+    assert page.button(key="groups-find").click().run().session_state["groups-found"]
+    assert len(headings(page)) == 2
+
+
 def test_a_click_searches(page):
     card = next(one for one in page.button if (one.key or "").startswith("open-group-2-0"))
     name = card.label.removeprefix("Search with ").replace("\\", "")

@@ -23,8 +23,9 @@ from search_app import (
     text,
 )
 
-from pages.parts import loaders, own_pictures, own_uploads, turns
-from retrieval import images
+from pages.parts import loaders, own_pictures, own_uploads, query, turns
+from pages.parts.cache import Cache
+from retrieval import images, index, methods
 from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
 
@@ -308,10 +309,31 @@ def test_indexes_go_with_the_session(nothing_installed, monkeypatch):
     assert hits(go(bring(start(), "mine.zip", files)))
 
 
+def test_results_about_a_folder_of_the_owner_go_with_the_index_of_the_visitor(
+    tmp_path, drawn, monkeypatch
+):
+    """Its pictures stay where they are, but the index ends with the session."""
+    caches = Cache(1 << 20), Cache(1 << 20)
+    monkeypatch.setattr(loaders, "CACHE", caches[0])
+    monkeypatch.setattr(loaders, "_session_cache", lambda: caches[1])
+    monkeypatch.setattr(loaders, "_own_index", loaders._index)  # no session is here
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(2):
+        drawn(number, (320, 240)).save(folder / f"{number}.png")
+    collection = collections.open_collection(folder)
+    out = tmp_path / f"{own_uploads.FOLDER_PREFIX}1-x" / "index"
+    out.parent.mkdir()
+    built = index.build(collection, methods.load("sir", size=64), out)
+    asked = query.QueryPicture("0.png", folder / "0.png")
+    assert loaders.search(built.path, "sir", collection, asked, None).names == ("1.png",)
+    assert [bool(cache.bytes) for cache in caches] == [False, True]
+
+
 def test_only_pictures_of_visitors_wait_for_those_of_visitors(little, tmp_path, monkeypatch):
     """Beside 25 tabs with slow PNGs, a map of 464 pictures took 157 s, now 19 s."""
     decoded = []
-    for name in ("_quick", "_collections"):
+    for name in ("_visitors", "_collections"):
         decode = getattr(images, name).decode
         monkeypatch.setattr(
             getattr(images, name), "decode", lambda *a, n=name, d=decode: decoded.append(n) or d(*a)
@@ -328,10 +350,10 @@ def test_only_pictures_of_visitors_wait_for_those_of_visitors(little, tmp_path, 
     assert decoders(app) == {"_collections"}
     app.segmented_control(key="source").set_value("Upload").run()
     app.file_uploader(key="upload").upload("mine.png", encoded(picture(GREEN)), "image/png").run()
-    assert decoders(app) == {"_quick"}
+    assert decoders(app) == {"_visitors"}
     files = archive(a_png=encoded(picture(RED)), b_png=encoded(picture(BLUE)))
     app = go(bring(start(collection="mine"), "mine.zip", files))
-    assert decoders(app) == {"_quick"}
+    assert decoders(app) == {"_visitors"}
 
 
 def test_a_broken_connection_has_some_minutes_to_come_back(

@@ -100,7 +100,7 @@ def test_addresses_written_before_take_no_room(little):
     for right in ("40", "50", "60"):
         app.text_input(key="box").set_value(f"0, 0, {right}, 48" + 60_000 * " ").run()
     assert len(app.query_params["box"]) > 60_000
-    assert len(repr([app.session_state["written-before"], app.session_state["link"]])) < 1000
+    assert len(repr([app.session_state["written-before"], app.session_state["addresses"]])) < 1000
 
 
 def test_a_quick_second_click_brings_an_address_from_before_the_first(little):
@@ -166,7 +166,7 @@ def test_back_from_another_page_does_not_follow_the_parameters_of_that_page(litt
     before = dict(app.query_params)
     monkeypatch.setattr("pages.parts.address.goes_back", lambda: True)
     of_groups = {"collection": "little", "inliers": "20", "page": "1"}
-    app.session_state["groups-link"] = hash(frozenset(of_groups.items()))
+    app.session_state["addresses"]["groups-link"] = hash(frozenset(of_groups.items()))
     app.query_params.clear()
     app.query_params.update(of_groups)
     app.run()

@@ -76,10 +76,12 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
     room = max(files.MAX_ARRAYS // (4 * len(collection.names) * len(collection.queries)), 1)
     indexes = _indexes(collection)
     method_names = [method for method, _ in indexes]
+    left_out = False
     evaluated: list[tuple[str, Path, Run, list[tuple[str, ...]]]] = []
     not_evaluated: list[NotEvaluated] = []
     for method, path in indexes:
         if len(evaluated) >= room:
+            left_out = True
             break
         label = methods.METHODS[method].title
         if method_names.count(method) > 1:
@@ -101,6 +103,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
         labelled_runs[path.name] = LabelledRun(path.name, label, run)
         for then in filter(None, chains):
             if not room:
+                left_out = True
                 break
             try:
                 reranked = loaders.run(path, collection, then)
@@ -113,7 +116,7 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
                 labelled_runs[run_id] = LabelledRun(
                     run_id, f"{label} + {chain.title(then)}", reranked, then, path.name
                 )
-    if not room:
+    if left_out:
         st.caption("The collection is large, so the page shows only these evaluations.")
     return labelled_runs, not_evaluated
 

@@ -30,7 +30,7 @@ def set_once() -> None:
     request_limits.answer_once()
     downloads.make_in_turn()
     downloads.limit_kept_files()
-    downloads.tell_apart()
+    downloads.hash_whole_files()
     downloads.send_uncompressed()
     messages.filter_messages()
     runs.limit_runs()

@@ -107,10 +107,10 @@ def _forget_pictures(manager: MediaFileManager) -> None:
                 del shown[place]
 
 
-def tell_apart() -> None:
+def hash_whole_files() -> None:
     """Let Streamlit look at all bytes of a file to see whether it has it already.
 
-    Of more than a megabyte it looks at the length and at 64 kB of the begin, the middle and the
+    Of more than a megabyte it looks at the length and at 64 kB of the beginning, the middle and the
     end. A ground truth of 2 MB with one other mark was that of before, and a photograph could be
     shown to all in place of another.
     """

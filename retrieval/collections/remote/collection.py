@@ -9,13 +9,13 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from retrieval.collections import archives
 from retrieval.collections.collection import Collection, left_out, open_collection, unreadable
 from retrieval.collections.remote.connection import SFTP, WEB, errors_explained, shown
 from retrieval.collections.remote.folders import Folder, SftpFolder
 from retrieval.collections.remote.web import WebFolder
 from retrieval.collections.remote.zips import Zip
 from retrieval.errors import RetrievalError
+from retrieval.files import CHUNK
 
 
 def open_anywhere(where: str) -> Collection:
@@ -84,7 +84,7 @@ class Remote(Collection):
         with errors_explained(self.address, name):
             try:
                 with self.place.open(name) as file:
-                    while len(data) <= images.MAX_BYTES and (chunk := file.read(archives.CHUNK)):
+                    while len(data) <= images.MAX_BYTES and (chunk := file.read(CHUNK)):
                         data += chunk
             except self.place.unreadable as error:
                 raise images.PictureError(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from retrieval.collections import archives, transfer
+from retrieval.collections import transfer
 from retrieval.collections.transfer import TEMPORARY
 from retrieval.errors import RetrievalError
+from retrieval.files import CHUNK
 
 MAX_SILENCE = 60.0  # s to wait for an answer of an sftp server
 WEB = "http", "https"
@@ -71,7 +72,7 @@ def _limited_client(address: str) -> dict[str, Any]:
             if not self.ok:
                 return b""  # fsspec asks for it, and uses the status only
             data = bytearray()
-            async for chunk in self.content.iter_chunked(archives.CHUNK):
+            async for chunk in self.content.iter_chunked(CHUNK):
                 data += chunk
                 if len(data) > images.MAX_BYTES:  # the caller refuses what is larger
                     break

@@ -12,11 +12,11 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 from urllib.parse import quote, unquote, urljoin
 
-from retrieval.collections import archives
 from retrieval.collections.collection import unreadable
 from retrieval.collections.remote import folders
 from retrieval.collections.remote.connection import is_away, patiently, shown
 from retrieval.errors import RetrievalError
+from retrieval.files import CHUNK
 
 MAX_FILES = 250_000
 MAX_PAGE = 100_000_000  # bytes of a page that lists a folder; Apache takes 200 to 350 a file
@@ -39,7 +39,7 @@ class WebFolder(folders.Folder):
         # Some servers send a page for each missing file: trust a list with pictures.
         if not has_pictures and PurePosixPath(gone).parent == PurePosixPath(folder):
             with suppress(FileNotFoundError):
-                is_page = self.open(gone).read(archives.CHUNK).lstrip().startswith(b"<")
+                is_page = self.open(gone).read(CHUNK).lstrip().startswith(b"<")
                 raise unreadable(
                     f"{folder} in {shown(self.address)}",
                     "the server sends a page in place of its pictures"

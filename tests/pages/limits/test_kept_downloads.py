@@ -72,7 +72,7 @@ def test_large_files_are_told_apart(monkeypatch, manager, place):
     monkeypatch.setattr(  # undone later
         memory_media_file_storage, threshold, getattr(memory_media_file_storage, threshold)
     )
-    downloads.tell_apart()
+    downloads.hash_whole_files()
     before, after = bytes(2_000_000), bytearray(2_000_000)
     after[place] = 1
     files = made(manager, before), made(manager, bytes(after))
