@@ -149,10 +149,10 @@ def test_a_folder_that_is_the_whole_disk(forged, tmp_path, monkeypatch):
         finding.collection_of(index)
 
 
-def test_a_path_in_place_of_a_collection(forged, tmp_path):
+def test_a_path_in_place_of_a_collection(forged, honest):
     def change(manifest):
         manifest["collection"].pop("folder", None)
-        manifest["collection"]["name"] = str(tmp_path)
+        manifest["collection"]["name"] = str(honest.parent / "pictures")
 
     with pytest.raises(RetrievalError, match="name it with --collection"):
         finding.collection_of(indexes.load(forged(change)))

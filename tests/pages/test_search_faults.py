@@ -1,14 +1,18 @@
 """The search page with indexes and pictures that are gone, changed or hostile."""
 
 import dataclasses
+import hashlib
+import shutil
 
 import pytest
+from attack.indexes import edited
 from search_app import GREEN, RED, Colours, encoded, go, hits, picture, start, text
 
 from pages.parts import loaders, notices
 from retrieval import index
 from retrieval.collections import collection as collections
 from retrieval.errors import RetrievalError
+from retrieval.networks import checkpoints
 
 
 def test_what_others_wrote_is_no_markdown(little):
@@ -63,6 +67,14 @@ def test_an_edited_index_is_refused(little, tmp_path, monkeypatch):
     assert said.startswith(
         "descriptors.npy in the index indexes/cnn-irwnha does not have the checks"
     )
+
+
+def test_an_index_names_no_file_of_weights(little, tmp_path):
+    """Whatever lies there would be loaded, and run where it is a SavedModel."""
+    theirs = shutil.copy(checkpoints.REGISTRY["gem-lite0"].path, tmp_path / "theirs.pth")
+    named = {"id": str(theirs), "sha256": hashlib.sha256(theirs.read_bytes()).hexdigest()}
+    edited(little.indexes["cnn-irwnha"], lambda m: m.update(checkpoint=named))
+    assert "is no registered checkpoint" in go(start()).error[0].value
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_a_training_that_diverges_leaves_the_former_network(
 ):
     out = tmp_path / "net.pth"
     out.write_bytes(b"the network of yesterday")
+    (tmp_path / "net.pth.training").mkdir()  # its training left it
     real = siamese.Network.__init__
 
     def spoiled(self, checkpoint, frozen):
