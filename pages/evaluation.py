@@ -137,7 +137,7 @@ if labelled_runs:
         if note:
             st.caption(note)
     downloads(
-        f"{collection.name}-scores",
+        f"{runs.file_stem(collection)}-scores",
         tables.in_percent(tables.score_rows(labelled_runs.values(), collection.protocols)),
     )
 elif not not_evaluated:
@@ -170,7 +170,7 @@ if labelled_runs:
             ),
         )
         downloads(
-            f"{collection.name}-{protocol}-reranked",
+            f"{runs.file_stem(collection)}-{protocol}-reranked",
             tables.reranking_file_rows(reranked_rows, labelled_runs),
         )
     else:
@@ -209,12 +209,14 @@ st.altair_chart(
     alt="Average precision of every query; the list below the chart chooses one as well.",
 )
 shown = [*compared, *(entry for entry in without_reranking if entry not in compared)]
-note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
+note = plots.provenance(
+    runs.stated_title(collection), protocol, [entry.run.record for entry in shown]
+)
 st.caption(f"{plain(note)}. Click on a query to open it.")
 key = ("queries", collection.name, protocol, order, *(entry.cache_key for entry in shown))
 cache = runs.figure_cache(collection, shown)
 downloads(
-    f"{collection.name}-{protocol}-queries",
+    f"{runs.file_stem(collection)}-{protocol}-queries",
     tables.query_rows(collection, all_scores, plots.queries_order(all_scores, order)),
     lambda kind: loaders.figure_file(
         kind, cache, key, lambda: plots.per_query(all_scores, collection.queries, note, order)

@@ -11,7 +11,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const [width, height] = data.size;
   const crop = stage.querySelector(".crop");
   const picture = stage.querySelector("img");
-  if (picture.getAttribute("src") !== data.src) picture.src = data.src;
+  if (picture.getAttribute("src") !== data.src) {
+    picture.src = data.src;
+    clearTimeout(stage.pause); // a box that keys drew on another picture
+    stage.pause = 0;
+  }
   picture.alt = data.alt;
   // As wide as the column, but never so tall that the page cannot be scrolled beside it, or that no
   // result fits below it on a phone.
@@ -31,7 +35,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
   };
 
-  let box = data.box;
+  // What keys drew meanwhile is newer than the box of this run of the page.
+  let box = stage.pause ? stage.moved : data.box;
   // A finger must reach the corners of the box: the button goes where it covers none of them.
   const makeRoom = () => {
     const wide = picture.clientWidth;
@@ -53,7 +58,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
       one.style.height = `${(100 * (y2 - y1)) / height}%`;
     }
   };
-  const send = () => setTriggerValue("box", box);
+  const send = () => {
+    clearTimeout(stage.pause);
+    stage.pause = 0;
+    setTriggerValue("box", box);
+  };
   show();
 
   // A finger draws in crop mode only: else it scrolls the page. A mouse always draws.
@@ -106,6 +115,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   // Arrow keys move the box, with Shift they resize it; Delete clears it.
   stage.onkeydown = (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return; // Alt+ArrowLeft is Back
     if (event.key === "Delete" || event.key === "Backspace") box = null;
     else {
       const direction = {
@@ -122,6 +132,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     }
     event.preventDefault();
     show();
+    stage.moved = box;
     clearTimeout(stage.pause); // one answer after the last key, not one for each
     stage.pause = setTimeout(send, 500);
   };

@@ -195,18 +195,18 @@ def _use(brought: OwnPictures, method_name: str) -> None:
 
     Raises RetrievalError where none can be read; those before then stay in use.
     """
-    before = current()
-    state["own"] = brought
+    before, asked = current(), {"boxed": state.get("boxed"), "where": state.get("where", "")}
+    # A box and a filter are about the pictures before, also where a click ends this run.
+    state.update(own=brought, boxed=None, where="")
     try:
         built = build_index(method_name)
     except RetrievalError:
-        state["own"] = before  # with its judgements
+        state.update(asked, own=before)  # with its judgements
         brought.folder.cleanup()
         raise
     if before:
         before.folder.cleanup()
-    # The first query is a picture that can be read, with no box of one of the same name.
-    state["database"], state["boxed"] = built.names[0], None
+    state["database"] = built.names[0]  # the first query can be read
     # An upload or photograph to ask with does not outlive this run of the page.
     if state.get("source") in (query.UPLOAD, query.CAMERA):
         state["source"], state["searched"] = query.DATABASE, False

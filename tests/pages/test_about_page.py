@@ -289,6 +289,25 @@ def test_a_link_brings_the_kind_of_map(linked, shown):
     assert app.query_params["map"] == shown
 
 
+def test_a_map_is_not_kept_for_the_index_that_replaces_its_own(monkeypatch):
+    search, keys = loaders.search, []
+
+    def replaced(*asked):
+        found = search(*asked)
+        monkeypatch.setattr(loaders, "file_key", lambda path: (str(path), 7))
+        return found
+
+    def cached(source, key, work, message):
+        keys.append(key)
+        return work()
+
+    monkeypatch.setattr(loaders, "search", replaced)
+    monkeypatch.setattr(loaders, "cached", cached)
+    page(part="map", map="pca")
+    _, (_, changed), _ = next(key for key in keys if key[0] == "map")
+    assert changed != 7
+
+
 def test_nobody_waits_for_the_turn_of_another_who_asked_for_the_same_map(monkeypatch):
     """Streamlit keeps all waiting for the first who asks: one with many searches in the queue."""
     locked, run = [], turns.WORKERS.run

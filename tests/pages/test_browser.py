@@ -263,6 +263,46 @@ def test_a_finger_draws_and_keys_move(phone, address, pictures):
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
 
 
+def test_keys_are_not_undone_by_the_answer_to_an_earlier_one(page):
+    """The page runs after each pause; what was pressed meanwhile was lost, and Back moved a box."""
+    page.set_content(
+        '<div class="stage" tabindex="0"><img><div class="shade"></div>'
+        '<div class="frame"></div><button class="crop"></button></div>'
+    )
+    script = (ROOT / "pages/parts/cropper.js").read_text("utf-8")
+    sent = page.evaluate(
+        """async (script) => {
+          const address = "data:text/javascript," + encodeURIComponent(script);
+          const { default: run } = await import(address);
+          const sent = [];
+          const draw = (src, box) =>
+            run({
+              data: { src, size: [400, 300], box, alt: "" },
+              parentElement: document.body,
+              setTriggerValue: (_, box) => sent.push(box),
+            });
+          const press = (key, more) =>
+            document.querySelector(".stage").dispatchEvent(
+              new KeyboardEvent("keydown", { key, cancelable: true, ...more })
+            );
+          const pause = () => new Promise((done) => setTimeout(done, 1000));
+          draw("data:,a", [0, 0, 100, 100]);
+          press("ArrowRight");
+          draw("data:,a", [0, 0, 100, 100]); // the answer to an earlier key
+          press("ArrowRight");
+          await pause();
+          press("ArrowLeft", { altKey: true }); // Back
+          await pause();
+          press("ArrowDown");
+          draw("data:,b", null); // another picture
+          await pause();
+          return sent;
+        }""",
+        script,
+    )
+    assert sent == [[16, 0, 116, 100]]
+
+
 def test_no_other_session_sees_my_pictures(page, chromium, address, pictures):
     bring(page, address, pictures)
     other = chromium.new_page()

@@ -164,5 +164,11 @@ def test_without_the_query_boxes(evaluated, monkeypatch):
     )
     assert f"`{command}` measures the first row again." in text(app)
     assert app.query_params["boxes"] == "no"
+    # Figures to download say it, and their files do not have the names of those with boxes.
+    shown = text(app).replace("\\", "")
+    assert "Little collection, queries without their boxes, Medium · SIR with" in shown
+    assert any(
+        one.key == "get-little-without-boxes-scores.csv" for one in app.get("download_button")
+    )
     app.toggle(key="eval-whole").set_value(False).run()
     assert table(app, "Measured").set_index("Method")["mAP Medium"]["SIR"] == with_boxes

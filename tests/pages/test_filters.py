@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from search_app import BLUE, RED, archive, encoded, go, hits, picture, start
+from search_app import BLUE, RED, archive, bring, encoded, go, hits, picture, start
 
 from pages.parts import loaders
 
@@ -31,6 +31,22 @@ def test_results_are_filtered_by_what_a_table_says(nothing_installed):
     app.selectbox(key="database").select("mine/blue_0.png").run()
     app.button(key="open-cnn-irwnha-1").click().run()
     assert any("colour **warm** · note **\\<b\\>" in one.value for one in app.caption)
+
+
+def test_other_pictures_are_not_filtered_by_what_was_asked_of_those_before(nothing_installed):
+    app = start()
+    files = app.file_uploader(key="own_files")
+    pictures = {f"{name}_png": encoded(picture(colour)) for name, colour in
+                (("red_0", RED), ("red_1", (190, 40, 30)), ("blue_0", BLUE))}  # fmt: skip
+    files.upload("mine.zip", archive(**pictures), "application/zip")
+    files.upload("table.csv", TABLE.encode(), "text/csv")
+    app.run()
+    app.button(key="own_index").click().run()
+    app.selectbox(key="where").select('colour == "cold"').run()
+    bring(app, "others.zip", archive(**pictures))
+    app.selectbox(key="database").select("others/red_0.png").run()
+    assert not app.error, app.error[0].value
+    assert len(hits(app)) == 2
 
 
 def test_a_filter_comes_with_a_link(little, monkeypatch):

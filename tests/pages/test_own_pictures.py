@@ -22,6 +22,7 @@ from search_app import (
     start,
     text,
 )
+from streamlit.runtime.scriptrunner import StopException
 
 from pages.parts import loaders, own_pictures, own_uploads, query, turns
 from pages.parts.cache import Cache
@@ -197,6 +198,24 @@ def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
     app.file_uploader(key="upload").upload("red_0.png", encoded(picture(BLUE)), "image/png").run()
     app.text_input(key="box").set_value("0, 0, 33.3333333, 48").run()
     assert "of the first" not in text(app)
+
+
+def test_a_box_is_not_kept_for_another_picture_of_the_same_name(nothing_installed, monkeypatch):
+    """A click while pictures are indexed ends the run of the page; the others are in use then."""
+    pictures = {"red_png": encoded(picture(RED)), "blue_png": encoded(picture(BLUE))}
+    app = bring(start(), "mine.zip", archive(**pictures))
+    go(app)
+    app.text_input(key="box").set_value("1, 2, 30, 40").run()
+
+    def clicked(*_):
+        raise StopException
+
+    built = own_pictures.build_index
+    monkeypatch.setattr(own_pictures, "build_index", clicked)
+    bring(app, "mine.zip", archive(**pictures))
+    monkeypatch.setattr(own_pictures, "build_index", built)
+    app.run()
+    assert app.text_input(key="box").value == ""
 
 
 def test_own_pictures_are_unpacked_in_turn(nothing_installed, monkeypatch):

@@ -115,6 +115,7 @@ def _map(
 ) -> None:
     """colour: 'landmark' or a column of the metadata. scale: of the column, see _columns."""
     collection, query_picture = followed.collection, followed.query_picture
+    index_key = loaders.file_key(path / "manifest.json")
     full_index = loaders.index_of(path, collection)
     opened = full_index.first(projection.MAX_PICTURES)
     names = opened.names[: projection.MAX_PICTURES]
@@ -126,7 +127,7 @@ def _map(
     nearest = loaders.search(path, method, collection, query_picture, followed.box).names[:NEAREST]
     places, share = loaders.cached(
         path,
-        ("map", loaders.file_key(path / "manifest.json"), kind),
+        ("map", index_key, kind),
         lambda: _places(kind, opened),
         f"Computing the places of {len(names):,} pictures: once for everybody",
     )

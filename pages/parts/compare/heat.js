@@ -68,7 +68,7 @@ export default function ({ data, parentElement }) {
     side.ariaLabel = `Places of the picture: ${alt}`;
     side.onkeydown = (event) => {
       const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid[1], ArrowDown: grid[1], " ": 0 };
-      if (!(event.key in steps)) return;
+      if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault(); // the dialog must not scroll
       const place = chosen && chosen[0] === which ? chosen[1] + steps[event.key] : 0;
       if (event.key === " ") chosen = null;

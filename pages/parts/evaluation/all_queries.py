@@ -10,7 +10,7 @@ import streamlit as st
 from pages.parts import cards, query
 from pages.parts.downloads import downloads, figure
 from pages.parts.evaluation.query_chart import open_query
-from pages.parts.evaluation.runs import LabelledRun, figure_cache
+from pages.parts.evaluation.runs import LabelledRun, figure_cache, file_stem, stated_title
 from pages.parts.evaluation.tables import query_rows
 from pages.parts.plain import plain
 from retrieval.collections import Collection
@@ -49,10 +49,12 @@ def show_all_queries(
     view: str = st.session_state["eval-together"]
     shown = all_runs if view == CURVES else compared
     scores = {entry.label: entry.run.scores[protocol] for entry in shown}
-    note = plots.provenance(collection.title, protocol, [entry.run.record for entry in shown])
+    note = plots.provenance(
+        stated_title(collection), protocol, [entry.run.record for entry in shown]
+    )
     key = (view, collection.name, protocol, *(entry.cache_key for entry in shown))
     cache = figure_cache(collection, shown)
-    name = f"{collection.name}-{protocol}-{view.split()[0].lower()}"
+    name = f"{file_stem(collection)}-{protocol}-{view.split()[0].lower()}"
     if view == CURVES:
         st.markdown(
             "Going down a ranking, **recall** is the share of the right pictures found so far, and "

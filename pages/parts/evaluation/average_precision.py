@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.parts import cards, loaders
 from pages.parts.downloads import downloads
-from pages.parts.evaluation.runs import LabelledRun, figure_cache
+from pages.parts.evaluation.runs import LabelledRun, figure_cache, file_stem, stated_title
 from pages.parts.terms import explained
 from retrieval.collections import Collection
 from retrieval.evaluation import Explanation, Step, explain
@@ -58,9 +58,11 @@ def show_explanation(
         "**3. Precision and recall at each right picture**", help=explained("precision", "recall")
     )
     rows = step_rows(collection, explanation)
-    name = f"{collection.name}-{protocol}-{label}-{Path(prepared_query.name).stem}"
+    name = f"{file_stem(collection)}-{protocol}-{label}-{Path(prepared_query.name).stem}"
     note = plots.provenance(
-        f"{collection.title}, query {Path(prepared_query.name).name}", protocol, [entry.run.record]
+        f"{stated_title(collection)}, query {Path(prepared_query.name).name}",
+        protocol,
+        [entry.run.record],
     )
     key = ("steps", collection.name, protocol, label, entry.run.record["made"], number)
     cache = figure_cache(collection, [entry])

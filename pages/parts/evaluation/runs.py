@@ -53,6 +53,16 @@ def figure_cache(collection: Collection, shown: Iterable[LabelledRun]) -> Cache 
     return loaders.cache_for(b"" if own else collection.root)
 
 
+def stated_title(collection: Collection) -> str:
+    """The title of a collection, and in which form its queries were asked, for small print."""
+    return collection.title + (", queries without their boxes" if collection.whole else "")
+
+
+def file_stem(collection: Collection) -> str:
+    """The begin of the names of files to download: those without the boxes have other figures."""
+    return collection.name + ("-without-boxes" if collection.whole else "")
+
+
 class NotEvaluated(NamedTuple):
     """An index without a run that fits it. problem: the error of its run, in Markdown, or ''."""
 
