@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts import address, indexing, loaders, notices, own_uploads, permission, query, turns
 from pages.parts.plain import plain
@@ -36,6 +38,7 @@ class OwnPictures:
 
     folder: private; with copies of the pictures, unless they stay in a folder of the owner, and
     with the indexes. indexes: method → path. skipped: name and reason of each unreadable picture.
+    session: its id.
     """
 
     collection: collections.Collection
@@ -43,18 +46,28 @@ class OwnPictures:
     indexes: dict[str, Path] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)
     deletion: Timer | None = None
+    session: str = ""
 
     def keep(self) -> OwnPictures:
         """Undo ``delete_later``."""
         if self.deletion:
             self.deletion.cancel()
+        if context := get_script_run_ctx():
+            self.session = context.session_id
         return self
 
     def delete_later(self) -> None:
         """Delete the folder after DELETION_DELAY: a telephone's connection may soon be back."""
-        self.deletion = Timer(DELETION_DELAY, self.folder.cleanup)
+        self.deletion = Timer(DELETION_DELAY, self._delete_unless_connected)
         self.deletion.daemon = True
         self.deletion.start()
+
+    def _delete_unless_connected(self) -> None:
+        # A browser that is connected again does not ask for the page, so nothing called ``keep``.
+        if runtime.exists() and runtime.get_instance().is_active_session(self.session):
+            self.delete_later()
+        else:
+            self.folder.cleanup()
 
 
 def current() -> OwnPictures | None:
@@ -202,10 +215,12 @@ def _use(brought: OwnPictures, method_name: str) -> None:
         built = build_index(method_name)
     except RetrievalError:
         state.update(asked, own=before)  # with its judgements
+        current()  # else its folder is deleted soon: the others had its place in the cache
         brought.folder.cleanup()
         raise
-    if before:
-        before.folder.cleanup()
+    finally:
+        if before and state["own"] is brought:
+            before.folder.cleanup()
     state["database"] = built.names[0]  # the first query can be read
     # An upload or photograph to ask with does not outlive this run of the page.
     if state.get("source") in (query.UPLOAD, query.CAMERA):

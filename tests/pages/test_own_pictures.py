@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from search_app import (
@@ -390,6 +391,37 @@ def test_a_broken_connection_has_some_minutes_to_come_back(
     assert not Path(dropped.folder.name).exists()
     assert Path(kept.folder.name).exists()
     kept.folder.cleanup()
+
+
+def test_a_browser_that_is_connected_again_need_not_ask_for_the_page(colours_folder, monkeypatch):
+    connected = {"mine"}
+    server = SimpleNamespace(is_active_session=connected.__contains__)
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
+    monkeypatch.setattr(own_pictures.runtime, "exists", lambda: True)
+    monkeypatch.setattr(own_pictures.runtime, "get_instance", lambda: server)
+    folder = TemporaryDirectory()
+    own = own_pictures.OwnPictures(
+        collections.open_collection(colours_folder), folder, session="mine"
+    )
+    own.delete_later()
+    own.deletion.join()
+    assert Path(folder.name).exists()
+    connected.clear()
+    while Path(folder.name).exists():
+        own.deletion.join()
+
+
+def test_pictures_stay_where_others_cannot_be_read(nothing_installed, monkeypatch):
+    """They were deleted three minutes later, with all marks: the others had taken their place."""
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 20)
+    app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
+    app.file_uploader(key="own_files").set_value([]).run()
+    own = app.session_state["own"]
+    bring(app, "bad.png", b"no picture", "image/png")
+    assert len(app.error) == 1
+    if own.deletion:
+        own.deletion.join()
+    assert Path(own.folder.name).exists()
 
 
 def test_a_folder_only_where_the_owner_allows_it(
