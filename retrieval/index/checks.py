@@ -20,7 +20,7 @@ from retrieval.index import approximate, layout
 from retrieval.index.asmk import MAX_DIMENSIONS, MAX_WORDS
 from retrieval.index.layout import AGAIN, EXACT, Part
 from retrieval.methods import METHODS
-from retrieval.methods.base import MAX_KEYPOINTS
+from retrieval.methods.base import MAX_KEYPOINTS, MAX_OUTPUTS
 
 if TYPE_CHECKING:
     from retrieval.index.milvus import Address
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Bytes that a picture takes in images.json: at least ENTRY; in a file that we write, at most
 # OWN_ENTRY beside its name.
 ENTRY, OWN_ENTRY = 40, 150
-ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64, or 160,000 numbers
+ROOM = 320_000  # bytes of a picture in any other file: 5000 keypoints of 64
 BESIDE = 20_000_000  # bytes in a file beside what pictures take; the largest codebook has 17 MB
 MAX_IMAGES = 250_000_000  # bytes of images.json: over a million pictures
 MAX_SENT = 10_000  # bytes of a manifest without its list of skipped pictures; ours have 2000
@@ -223,11 +223,11 @@ def _are_pictures(images: Any, count: int) -> bool:
 
 
 def _are_vectors(descriptors: np.ndarray, count: int) -> bool:
-    """Whether these are ``count`` descriptors of unit length.
+    """Whether these are ``count`` descriptors of unit length, no longer than a network gives.
 
     Every value is checked, not a sample: one NaN would change every ranking.
     """
-    if len(descriptors) != count or (count and not descriptors.size):
+    if len(descriptors) != count or (count and not 0 < descriptors.shape[1] <= MAX_OUTPUTS):
         return False
     return all(_lengths(rows).max() < 1.01 for rows in _blocks(descriptors))
 
