@@ -119,8 +119,9 @@ def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[An
     """
     if path is None:
         return
-    if path.is_dir():
-        raise RetrievalError(f"{path} is a folder; name a file to write to.")
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise RetrievalError(f"{path} is {kind}; name a file to write to.")
     if not path.parent.is_dir():
         raise RetrievalError(f"There is no folder {path.parent} to write to; make it first.")
     if not path.is_file() or not path.stat().st_size:  # mktemp makes empty ones

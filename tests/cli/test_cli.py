@@ -343,6 +343,9 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
     for option in (words, ["evaluate", copy, "--ranks"]):
         refused("There is no folder", *option, tmp_path / "gone" / "file")
     refused("is a folder; name a file", *words, copy)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        refused("is a device or a pipe; name a file", *words, tmp_path / "pipe")
 
 
 def test_ground_truth_is_not_replaced_by_scores(refused, tmp_path):
