@@ -238,6 +238,15 @@ def limit_messages() -> None:
     StarletteSessionClient.write_forward_msg = _write  # type: ignore[assignment, method-assign]
 
 
+def _client(protocol: WebSocketsSansIOProtocol) -> str:
+    """The client of a browser, or once its request was read, the one for whom a proxy asks.
+
+    Else one visitor who sends too many frames through a proxy has all others cut off.
+    """
+    scope = getattr(protocol, "scope", None)  # uvicorn writes there what the proxy states
+    return hosts.client_of_peer(scope["client"] if scope else protocol.client)
+
+
 async def _run_socket(protocol: WebSocketsSansIOProtocol) -> None:
     protocol.scope["transport"] = protocol.transport  # type: ignore[typeddict-unknown-key]
     await original_run_socket(protocol)
@@ -249,7 +258,7 @@ def _received(protocol: WebSocketsSansIOProtocol) -> None:
     End the connection where the message may not be read, or is a text.
     """
     protocol.frames = [b"".join(protocol.frames)]
-    client, size = hosts.client_of_peer(protocol.client), len(protocol.frames[0])
+    client, size = _client(protocol), len(protocol.frames[0])
     is_text = protocol.curr_msg_data_type == "text"
     if is_text or not messages.may_be_read(protocol.frames[0], client):
         protocol.frames = []
@@ -266,7 +275,7 @@ def _socket_made(protocol: WebSocketsSansIOProtocol, transport: Transport) -> No
 
 
 def _socket_data(protocol: WebSocketsSansIOProtocol, data: bytes) -> None:
-    client = hosts.client_of_peer(protocol.client)
+    client = _client(protocol)
     if not pieces.take(client, 0):
         protocol.transport.abort()
         return
@@ -276,7 +285,7 @@ def _socket_data(protocol: WebSocketsSansIOProtocol, data: bytes) -> None:
 
 
 def _handle_events(protocol: Any) -> None:
-    client = hosts.client_of_peer(protocol.client)
+    client = _client(protocol)
     if pieces.take(client, len(protocol.conn.events), owe=True):
         original_handle_events(protocol)
         _limit_arriving(protocol)

@@ -130,16 +130,21 @@ def _make_room() -> None:
         if one.cycle.response_complete or one.transport.is_closing():
             arriving.discard(one)
         else:
-            sizes[hosts.client_of_peer(one.client)] += _size_of_body(one)
+            sizes[_client(one)] += _size_of_body(one)
     room = min(MAX_OF_ALL, shutil.disk_usage(gettempdir()).free)
     for client, most in sizes.most_common(1):
         too_much = max(most - MAX_OF_CLIENT, sizes.total() - room)
-        of_client = (one for one in arriving if hosts.client_of_peer(one.client) == client)
+        of_client = (one for one in arriving if _client(one) == client)
         for one in sorted(of_client, key=_size_of_body, reverse=True):
             if too_much <= 0:
                 break
             too_much -= _size_of_body(one)
             one.transport.abort()
+
+
+def _client(protocol: H11Protocol) -> str:
+    """The client that uploads, or the one for whom a proxy asks."""
+    return hosts.client_of_peer(protocol.cycle.scope["client"])
 
 
 def share_bytes() -> None:

@@ -247,12 +247,13 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         settings = uvicorn.Config(app, log_config=None)
         settings.load()
 
-        def send(megabytes, address, size=megabyte):
+        def send(megabytes, address, size=megabyte, behind=""):
             transport = Connected({"peername": (address, 50_000)})
             protocol = H11Protocol(settings, uvicorn.server.ServerState(), {})
             protocol.connection_made(transport)
             request_limits.limit_connection(protocol, transport)
-            head = f"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {100 * megabyte}\r\n\r\n"
+            head = f"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {100 * megabyte}\r\n"
+            head += f"X-Forwarded-For: {behind}\r\n\r\n" if behind else "\r\n"
             protocol.data_received(head.encode())
             for _ in range(megabytes):
                 protocol.data_received(bytes(size))
@@ -284,6 +285,15 @@ def test_uploads_without_an_end_leave_room_on_the_disk(monkeypatch):
         for _ in range(20):  # none has a megabyte
             send(1, "192.0.2.4", megabyte // 2)
         assert 9 <= sum(protocol.transport.ended for protocol in kept[8:]) <= 11
+        for protocol in kept:
+            protocol.cycle = answered
+        for visitor in (6, 5, 5, 5):
+            send(0, "127.0.0.1", behind=f"192.0.2.{visitor}")
+        await asyncio.sleep(0)  # uvicorn reads for whom the proxy asks
+        for protocol, megabytes in zip(kept[-4:], (3, 2, 2, 1), strict=True):
+            for _ in range(megabytes):
+                protocol.data_received(bytes(megabyte))
+        assert ended()[-4:] in ("0100", "0010")  # not the largest, but one of who sends most
 
     asyncio.run(attack())
 
