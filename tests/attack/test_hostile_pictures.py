@@ -437,6 +437,17 @@ def test_pictures_of_slow_searches_keep_no_quick_decoder_busy(hostile, monkeypat
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")
+def test_what_computes_for_ever_is_ended():
+    code = (
+        "from retrieval import decoding\n"
+        "decoding.WAITING = 1000\n"
+        "with decoding._at_most(0.2):\n"
+        "    while True: pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=processes.ROOT)
+    assert done.returncode == -signal.SIGPROF
+
+
 def test_a_decoder_that_waits_for_ever_is_given_up(hostile, monkeypatch):
     monkeypatch.setattr(images, "SECONDS", 0.5)
     monkeypatch.setattr(images, "PIXELS_A_SECOND", 10 * images.MAX_PIXELS)

@@ -155,6 +155,13 @@ def test_numbers_that_libraries_do_not_take(run, option, number):
     assert "is not a whole number from " in error
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "1e6", "1e300", "fast"])
+def test_rates_that_no_training_has(run, rate):
+    code, _, error = run("train", "sir", "somewhere", "--out", "a.pth", f"--rate={rate}")
+    assert code == 2
+    assert "is not a number above 0 and below a million" in error
+
+
 def test_help_states_the_true_defaults(monkeypatch, capsys):
     from retrieval.ranking import groups
     from retrieval.training import delf, siamese, sir

@@ -4,6 +4,8 @@ Our reader runs a part of the file. It is held against tensorflow-hub, which run
 """
 
 import hashlib
+import os
+import shutil
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -372,6 +374,15 @@ def test_initialisers_are_not_run(tf, picture, tmp_path):
     assert not mark.exists()
     tf.saved_model.load(str(path))
     assert mark.exists(), "the attack itself works, or this test shows nothing"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes on Windows")
+def test_a_pipe_among_the_variables(saved, tmp_path):
+    """A reader of it would wait for ever."""
+    path = shutil.copytree(saved, tmp_path / "module")
+    os.mkfifo(path / "variables" / "variables.data-00001-of-00002")
+    with pytest.raises(RetrievalError, match="is not a SavedModel that can be used"):
+        saved_model.opened(path)
 
 
 def test_features_that_are_none(tf, picture, tmp_path):

@@ -96,3 +96,9 @@ def test_a_damaged_index_is_told_and_the_others_are_listed(networks, tmp_path, m
     assert not app.exception
     assert "manifest" in app.warning[0].value
     assert len(app.dataframe[1].value) == len(whole)
+
+
+def test_it_is_said_that_a_saved_model_is_a_program(networks):
+    app = networks("")
+    app.selectbox(key="network").select("delf-tfhub").run()
+    assert any("which is a program" in one.value for one in app.caption)

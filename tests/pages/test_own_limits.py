@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pages.parts import loaders, own_pictures, own_uploads, turns
+from retrieval import images
 from retrieval.errors import RetrievalError
 
 
@@ -136,6 +137,16 @@ def test_large_tables_are_refused():
     files[1].size = own_uploads.MAX_TABLE_BYTES + 1
     with pytest.raises(RetrievalError, match="has more than 4 MB"):
         own_pictures._bring_uploads(files)
+
+
+def test_pictures_have_the_pixels_that_the_owner_allows(monkeypatch, tmp_path):
+    """To search with, to be shown, and to be indexed."""
+    monkeypatch.setenv(images.MEGAPIXELS, "1")
+    large = tmp_path / "large.png"
+    Image.new("RGB", (1200, 900)).save(large)
+    for read in (loaders.decoded, lambda path: loaders.view(path, 100)):
+        with pytest.raises(RetrievalError, match="more than the 1 megapixels allowed"):
+            read(large)
 
 
 @pytest.mark.parametrize(

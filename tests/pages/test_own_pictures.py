@@ -284,6 +284,15 @@ def test_own_unreadable_pictures_are_listed(nothing_installed):
     assert "no other picture" in app.info[0].value
 
 
+def test_own_pictures_with_too_many_pixels_are_left_out(nothing_installed, monkeypatch):
+    monkeypatch.setenv(images.MEGAPIXELS, "1")
+    large = encoded(picture(RED, size=(1200, 900)))
+    app = bring(start(), "mine.zip", archive(a_png=encoded(picture(BLUE)), large_png=large))
+    assert "1 file could not be read" in app.expander[1].label
+    assert "more than the 1 megapixels allowed" in text(app)
+    assert "1 picture is in use" in text(app)
+
+
 @pytest.mark.parametrize(
     "data",
     [

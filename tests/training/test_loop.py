@@ -142,8 +142,9 @@ def test_an_infinite_loss_or_weight_stops_the_training(tmp_path, at, what):
     journal(tmp_path)  # of a training of yesterday
     out = tmp_path / "net.pth"
     out.write_bytes(b"the network of yesterday")
-    with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate"):
+    with pytest.raises(RetrievalError, match=f"stopped in epoch {at}: .*lower --rate") as said:
         go(tmp_path, Broken())
+    assert ("The state after epoch 2 is kept in" in str(said.value)) == (at == 3)
     assert out.read_bytes() == b"the network of yesterday"
     state = journal(tmp_path).load_state("line", 0)
     if at == 1:

@@ -8,7 +8,7 @@ import pytest
 
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
-from retrieval.training import photographs
+from retrieval.training import delf, photographs, siamese, sir
 from retrieval.training.validation import mean_average_precision
 
 
@@ -128,3 +128,21 @@ def test_a_picture_that_is_gone_is_named_with_its_folder(landmarks, tmp_path):
     gone.unlink()
     with pytest.raises(RetrievalError, match=r"^place_03/1\.png cannot be read"):
         photos.read(photos.collection.names.index("place_03/1.png"))
+
+
+@pytest.mark.parametrize("trainer", [sir, siamese, delf])
+def test_trainings_are_known_by_their_pictures(landmarks, small, tmp_path, monkeypatch, trainer):
+    """Or one that was stopped would go on with others."""
+    stated = []
+
+    def journal(out, identity):
+        stated.append(identity["pictures"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "Journal", journal)
+    root = shutil.copytree(landmarks.root, tmp_path / "pictures")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(open_collection(root), tmp_path / "net.pth")
+        shutil.copy(root / "place_01" / "0.png", root / "place_02" / "0.png")
+    assert stated[0] != stated[1]
