@@ -9,6 +9,7 @@ ENGINE = Path(__file__).parents[1] / "retrieval"
 ROOMS = (
     "threads",  # how many threads libraries use, and how they wait
     "errors",  # the one error that a user can act on
+    "text",  # of others, on one line; tables
     "hosts",  # names of this machine
     "request_limits",  # of headers, forms and chunks
     "cookies",  # the escapes in them

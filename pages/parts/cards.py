@@ -15,11 +15,12 @@ from streamlit.delta_generator import DeltaGenerator
 from pages.parts import entrance, loaders, scroll
 from pages.parts.plain import plain
 from retrieval.collections import Collection
-from retrieval.collections.credits import Credit, table
+from retrieval.collections.credits import Credit
 from retrieval.errors import RetrievalError
 from retrieval.figures.local_features import BOX
 from retrieval.images import Box
 from retrieval.ranking.ranking import Ranking
+from retrieval.text import table
 
 
 class Verdict(NamedTuple):

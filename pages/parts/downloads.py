@@ -10,8 +10,8 @@ import streamlit as st
 
 from pages.parts import loaders
 from pages.parts.cache import Cache, Part
-from retrieval.collections.credits import table
 from retrieval.figures import files as figure_files
+from retrieval.text import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

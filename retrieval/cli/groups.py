@@ -34,9 +34,9 @@ def add(commands) -> None:
 
 def _groups(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
-    from retrieval.collections.credits import table
     from retrieval.ranking import groups
     from retrieval.ranking.verification import MIN_INLIERS
+    from retrieval.text import table
 
     min_inliers = groups.CONNECTED if args.inliers is None else args.inliers
     if min_inliers < MIN_INLIERS:

@@ -15,17 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 
-from retrieval.collections.credits import Credit, one_line, read_credits
-from retrieval.collections.ground_truth import (
-    GroundTruth,
-    Query,
-    check_name,
-    protocols_of,
-)
+from retrieval.collections.credits import Credit, read_credits
+from retrieval.collections.ground_truth import GroundTruth, Query, protocols_of
 from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.collections.metadata import Metadata, of_pictures, read_metadata, read_table
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.files import walk
+from retrieval.text import one_line
 
 PRECOMPUTED = Path(__file__).resolve().parents[2] / "precomputed"
 

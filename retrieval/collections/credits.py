@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from retrieval import files
+from retrieval.collections.names import plain_name
 from retrieval.errors import RetrievalError
+from retrieval.text import one_line, table
 
 FILE = "credits.json"
 MAX_BYTES = 32_000_000
 MAX_PICTURES = 250_000  # ten times as many are 32 MB, and take 2 GB on a page that lists them
-_FORMULA = tuple("=+-@\t\r")
 # Nothing that ends a link, and as long as browsers take.
 _ADDRESS = re.compile(r"https://[\w.~:/?#@!$&'*+,;=%-]{1,2000}", re.ASCII)
 
@@ -40,23 +38,6 @@ class Credit:
     def line(self) -> str:
         """The credit as one line, for small print."""
         return ", ".join(filter(None, (self.author, self.licence, self.page)))
-
-
-def one_line(text: str, max_length: int = 300) -> str:
-    """``text`` without control, direction and other invisible characters, in one line, cut."""
-    shown = "".join(
-        " " if character.isspace() else character
-        for character in text[: 10 * max_length]
-        if character.isspace() or unicodedata.category(character)[0] != "C"
-    )
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= max_length else shown[: max_length - 1] + "…"
-
-
-def plain_name(name: str) -> str:
-    """A picture's name as collections have it: ./a.jpg, as ``find .`` writes it, is a.jpg."""
-    # Most names have no folder, and a path takes a microsecond to make.
-    return PurePosixPath(name).as_posix() if "/" in name else name
 
 
 def read_credits(folder: Path) -> dict[str, Credit]:
@@ -102,17 +83,3 @@ def as_csv(credits: Mapping[str, Credit]) -> bytes:
     columns = [field.name for field in fields(Credit)]
     rows = ([name, *(getattr(credit, key) for key in columns)] for name, credit in credits.items())
     return table(["picture", *columns], rows)
-
-
-def table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
-    """CSV in UTF-8. Text that spreadsheets take for a formula gets an apostrophe in front."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(
-            f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-            for cell in row
-        )
-    # The mark tells spreadsheets that it is UTF-8. Names of files need not be text.
-    return out.getvalue().encode("utf-8-sig", "backslashreplace")

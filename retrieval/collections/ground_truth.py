@@ -10,16 +10,11 @@ Boxes are ``x1, y1, x2, y2`` in pixels of the query picture, as published (float
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-
-from retrieval import files
-from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:
     from retrieval.images import Box
@@ -40,7 +35,6 @@ PROTOCOLS: dict[str, Rule] = {
 }
 LABELS = ("easy", "hard", "ok", "junk", "wrong")
 POSITIVE = ("easy", "hard", "ok")
-LONGEST_NAME = 4096  # characters: no system has longer paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,38 +113,3 @@ def same_landmark(
         np.array(sorted(positions - {position}), np.int64) for positions in (positives, junk)
     )
     return landmark, others, junk_positions
-
-
-def check_name(name: str) -> str:
-    """``name`` if it is a relative path that stays below its folder."""
-    # First: a path takes half a microsecond and up to a hundred bytes for each folder in it.
-    too_long = len(name) > LONGEST_NAME or name.count("/") > files.DEEPEST
-    path = PurePath("" if too_long else name)
-    wrong = not path.parts or path.is_absolute() or path.drive or ".." in path.parts
-    # Half a character, as JSON can spell it, is in no file name.
-    if wrong or re.search("[\0\ud800-\udc7f\udd00-\udfff]", name):
-        raise RetrievalError(
-            f"{name[:100]!r} is no picture name: it must be a path below the folder."
-        )
-    return name
-
-
-def by_ending(names: Sequence[str], wanted: Container[str]) -> dict[str, str]:
-    """Picture → the longest of the paths ``wanted`` that its own path ends with.
-
-    A file name alone is such a path; a zip may add a folder around all pictures. A path that
-    several pictures end with is for none of them, unless it is the whole path of one.
-    """
-    found: dict[str, str | None] = {}
-    for name in names:
-        start = 0
-        for part in name.split("/"):
-            # Cut off, not joined: a name of 200 folders has as many endings.
-            if (ending := name[start:]) in wanted:
-                found[ending] = None if ending in found else name
-            start += len(part) + 1
-    endings = {name: name for name in names if name in wanted}
-    for ending, only in found.items():
-        if only is not None:
-            endings.setdefault(only, ending)
-    return endings

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval import files, rehearsal
-from retrieval.collections.credits import one_line, plain_name
-from retrieval.collections.ground_truth import LABELS, POSITIVE, GroundTruth, Query, check_name
+from retrieval.collections.ground_truth import LABELS, POSITIVE, GroundTruth, Query
+from retrieval.collections.names import check_name, plain_name
 from retrieval.collections.pickles import read_pickle
 from retrieval.errors import RetrievalError
+from retrieval.text import one_line
 
 if TYPE_CHECKING:
     from retrieval.images import Box

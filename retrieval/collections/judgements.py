@@ -16,7 +16,8 @@ import numpy as np
 
 from retrieval import files
 from retrieval.collections.collection import Collection
-from retrieval.collections.ground_truth import GroundTruth, Query, by_ending
+from retrieval.collections.ground_truth import GroundTruth, Query
+from retrieval.collections.names import by_ending
 from retrieval.errors import RetrievalError
 
 if TYPE_CHECKING:

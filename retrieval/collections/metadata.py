@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval import files
-from retrieval.collections.credits import one_line, plain_name
-from retrieval.collections.ground_truth import by_ending
+from retrieval.collections.names import by_ending, plain_name
 from retrieval.errors import RetrievalError
+from retrieval.text import one_line
 
 Value = str | int | float
 Values = Mapping[str, Value]  # column → value

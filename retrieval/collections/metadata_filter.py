@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from retrieval.collections.credits import one_line
 from retrieval.collections.metadata import Metadata, Values
 from retrieval.errors import RetrievalError
+from retrieval.text import one_line
 
 MAX_LENGTH = 1000  # characters
 

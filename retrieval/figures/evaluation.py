@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from retrieval.collections.credits import one_line
 from retrieval.collections.ground_truth import Query
 from retrieval.evaluation import RECALL_LEVELS, Explanation, Scores, precision_recall
 from retrieval.figures.style import (
@@ -29,6 +28,7 @@ from retrieval.figures.style import (
     style_axes,
 )
 from retrieval.methods import METHODS
+from retrieval.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

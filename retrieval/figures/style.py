@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retrieval.collections.credits import one_line
+from retrieval.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retrieval import files
-from retrieval.collections.ground_truth import check_name
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import approximate, layout
 from retrieval.index.asmk import MAX_DIMENSIONS, MAX_WORDS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retrieval import files
-from retrieval.collections.ground_truth import check_name
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import layout
 from retrieval.index.asmk import MAX_DIMENSIONS

@@ -24,7 +24,7 @@ import numpy as np
 
 from retrieval.collections import metadata_filter
 from retrieval.collections.collection import PRECOMPUTED
-from retrieval.collections.ground_truth import check_name
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.index import layout, milvus, milvus_client, store_folders
 from retrieval.index.index import Excerpt, Index

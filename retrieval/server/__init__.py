@@ -26,12 +26,12 @@ from starlette.requests import ClientDisconnect
 
 from retrieval import cookies, images, request_limits
 from retrieval.collections import collection as collections
-from retrieval.collections.credits import one_line
 from retrieval.errors import RetrievalError
 from retrieval.index import finding
 from retrieval.index.milvus import AwayError, StoreError
 from retrieval.ranking.verifiers import FeaturesError
 from retrieval.server import api, catalogue, guard, report_client
+from retrieval.text import one_line
 from retrieval.workers import Busy
 
 

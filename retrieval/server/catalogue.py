@@ -21,12 +21,12 @@ from retrieval import hosts, images, methods, threads
 from retrieval import index as indexes
 from retrieval.collections import Collection
 from retrieval.collections import collection as collections
-from retrieval.collections.credits import one_line
 from retrieval.errors import RetrievalError
 from retrieval.images import Box, Source
 from retrieval.index import Index, loading
 from retrieval.ranking import search as search_module
 from retrieval.ranking.ranking import Ranking
+from retrieval.text import one_line
 from retrieval.workers import LOOK, Workers, move_to_slow_workers
 
 T = TypeVar("T")

@@ -15,16 +15,13 @@ import numpy as np
 import pytest
 from attack import archives, pickled
 
-from retrieval import images
-from retrieval.collections import credits, ground_truth_files, open_collection, read_ground_truth
+from retrieval import images, text
+from retrieval.collections import ground_truth_files, open_collection, read_ground_truth
 from retrieval.collections.archives import names_in, unpack
-from retrieval.collections.ground_truth import (
-    GroundTruth,
-    Query,
-    check_name,
-)
+from retrieval.collections.ground_truth import GroundTruth, Query
 from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.collections.metadata import read_table
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import check_ranks, evaluate
 from retrieval.evaluation.submissions import read_submission
@@ -246,7 +243,7 @@ def test_one_long_landmark_of_very_many_queries(monkeypatch):
     """Made plain again for each query, 0.7 MB of a visitor kept a worker of all busy for 23 s."""
     asked = []
     monkeypatch.setattr(
-        ground_truth_files, "one_line", lambda text: asked.append(text) or credits.one_line(text)
+        ground_truth_files, "one_line", lambda one: asked.append(one) or text.one_line(one)
     )
     long, count = "\nhall" * 1000, 1000
     gnd = {"imlist": ["a"], "qimlist": ["a"] * count, "gnd": [{}] * count}
@@ -255,7 +252,7 @@ def test_one_long_landmark_of_very_many_queries(monkeypatch):
         {"imlist": [long[1:4001]], "gnd": [{"ok": [0]}] * count},
     ):
         found = parse_ground_truth(json.dumps(gnd | more).encode(), "x")
-        assert {one.landmark for one in found.queries} == {credits.one_line(long)} - {""}
+        assert {one.landmark for one in found.queries} == {text.one_line(long)} - {""}
     assert len(asked) == 2
 
 

@@ -10,13 +10,13 @@ from stubs import Thumbnail, paint
 from retrieval import index as indexes
 from retrieval.cli.output import write_json
 from retrieval.collections import open_collection
-from retrieval.collections.credits import table
-from retrieval.collections.ground_truth import check_name
 from retrieval.collections.ground_truth_files import parse_ground_truth
 from retrieval.collections.judgements import as_json
+from retrieval.collections.names import check_name
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import runs
 from retrieval.networks import checkpoints, weights
+from retrieval.text import table
 from retrieval.training import photographs
 from retrieval.training.journal import Journal
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from retrieval.collections import credits
-from retrieval.collections.credits import Credit, one_line, read_credits
+from retrieval.collections.credits import Credit, read_credits
 from retrieval.errors import RetrievalError
 
 
@@ -89,13 +89,6 @@ def test_credits_of_very_many_pictures(tmp_path, monkeypatch):
     write(tmp_path, {"a.jpg": {}, "b.jpg": {}, "c.jpg": {}})
     with pytest.raises(RetrievalError, match="lists more than 2 pictures"):
         read_credits(tmp_path)
-
-
-def test_one_line():
-    assert one_line(" a\n\tb\u00a0c ") == "a b c"
-    assert one_line("evil\u202egpj.exe\x1b[31m\u200b") == "evilgpj.exe[31m"
-    assert one_line("Übermäßig 東京") == "Übermäßig 東京"
-    assert one_line("x" * 500, 10) == "xxxxxxxxx…"
 
 
 def test_small_print_of_a_figure():

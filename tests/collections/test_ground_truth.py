@@ -4,11 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from retrieval.collections.ground_truth import (
-    Query,
-    protocols_of,
-    usual_protocol,
-)
+from retrieval.collections.ground_truth import Query, protocols_of, usual_protocol
 from retrieval.collections.ground_truth_files import read_ground_truth
 from retrieval.errors import RetrievalError
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from pages.parts.limits.allowances import OfClients
-from retrieval.collections.credits import one_line
+from retrieval.text import one_line
 
 MAX_LENGTH, MAX_LINES = 2000, 200  # letters of a line, lines of a message
 MAX_MESSAGES, MESSAGES_A_SECOND = 100, 1  # of one place in the code, at once and then

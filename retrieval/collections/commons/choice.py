@@ -15,7 +15,8 @@ from typing import Any
 
 from retrieval.collections import credits
 from retrieval.collections.commons.site import title_of
-from retrieval.collections.credits import Credit, one_line
+from retrieval.collections.credits import Credit
+from retrieval.text import one_line
 
 MEDIA = "https://upload.wikimedia.org/"  # where pictures lie; no other place is asked for one
 PAGES = "https://commons.wikimedia.org/w/index.php?curid="  # and the page id: short, and stays

@@ -13,6 +13,7 @@ from retrieval.collections.commons.listing import Listing
 from retrieval.collections.commons.order import Order
 from retrieval.collections.commons.work import Ledger
 from retrieval.errors import RetrievalError
+from retrieval.text import table
 
 QUERIES = 10  # one picture in ten is a query
 
@@ -78,7 +79,7 @@ def write_left_out(listings: Mapping[str, Listing], ledger: Ledger, out: Path) -
         for file in listing.files:
             if reason := ledger.reason(file):
                 rows.append([landmark, file.credit.title, reason])
-    _write(out / "left_out.csv", credits.table(["landmark", "title", "why"], rows))
+    _write(out / "left_out.csv", table(["landmark", "title", "why"], rows))
 
 
 def _write(path: Path, data: bytes) -> None:

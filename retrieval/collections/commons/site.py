@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from retrieval import files
-from retrieval.collections.credits import one_line
 from retrieval.collections.transfer import RETRIES, fetch
 from retrieval.errors import RetrievalError
+from retrieval.text import one_line
 
 API = "https://commons.wikimedia.org/w/api.php"
 WIDTH = 960  # px; one of the widths Commons keeps ready (mediawiki.org, Common thumbnail sizes)

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from retrieval.collections.collection import in_order
-from retrieval.collections.ground_truth import check_name
+from retrieval.collections.names import check_name
 from retrieval.collections.remote.connection import connected, errors_explained, shown
 from retrieval.errors import RetrievalError
 
