@@ -148,8 +148,8 @@ class Workers:
     def submit(self, who: str, do: Callable[[], T]) -> Future[T]:
         """The future of what ``do()`` returns or raises; cancelled, it leaves the queue.
 
-        who: the client. Raises Busy where ``most`` pieces of work wait, or where those of this
-        client fill its share.
+        who: the client. Where ``most`` pieces of work wait, the last one of the client that has
+        most of them ends with Busy. Raises Busy where that is this client, or its share is full.
         """
         work = _Work(who, Future(), do, deque())
         self._add(work)
@@ -159,8 +159,16 @@ class Workers:
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
             of_client = len(self._waiting.get(work.who, ()))
-            if waiting >= self.most or of_client >= SHARE * self.most:
-                raise Busy(max(1, round(waiting * self._seconds / self.count)))
+            busy = Busy(max(1, round(waiting * self._seconds / self.count)))
+            if of_client >= SHARE * self.most:
+                raise busy
+            if waiting >= self.most:
+                # Else two clients that try again all the time leave no place to a third.
+                most = max(self._waiting.values(), key=len)
+                if len(most) <= of_client + 1:
+                    raise busy
+                with contextlib.suppress(InvalidStateError):  # cancelled in this moment
+                    most.pop().future.set_exception(busy)
             self._put(work)
         work.future.add_done_callback(partial(self._forget, work.who))
 

@@ -112,7 +112,23 @@ def test_one_leaves_places_to_others(door):
     for _ in range(2):
         workers.submit("b", bool)
     with pytest.raises(Busy):
+        workers.submit("a", bool)
+
+
+def test_two_that_fill_the_queue_leave_places_to_a_third(door):
+    """Two clients that tried again all the time: each of 53 searches of a third was refused."""
+    workers = occupied(door, most=10)
+    first = [workers.submit("a", bool) for _ in range(8)]
+    second = [workers.submit("b", bool) for _ in range(2)]
+    third = [workers.submit("c", bool) for _ in range(3)]
+    for future in first[5:]:
+        with pytest.raises(Busy):
+            future.result(60)
+    third += [workers.submit("c", bool)]  # as many as a has then
+    with pytest.raises(Busy):
         workers.submit("c", bool)
+    door.open.set()
+    assert not any(future.result(60) for future in first[:4] + second + third)
 
 
 def test_as_many_at_once_as_there_are_threads():
