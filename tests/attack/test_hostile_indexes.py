@@ -473,6 +473,47 @@ def test_a_flipped_bit_in_an_evaluation(tmp_path, town, name):
         assert "easy" in run.record["protocols"]
 
 
+@pytest.mark.parametrize(
+    "seconds", [[0.1], [[0.1], [0.1]], [-1.0, 0.1], [np.nan, 0.1], [1e300, 0.1], [1, 2], [1j, 2j]]
+)
+def test_seconds_that_no_evaluation_takes(tmp_path, town, seconds):
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    with np.load(path / "evaluation.npz") as archive:
+        arrays = dict(archive)
+    stage = next(name for name in arrays if name.startswith("seconds_"))
+    np.savez(path / "evaluation.npz", **arrays | {stage: np.array(seconds)})
+    with pytest.raises(RetrievalError, match=r"evaluation\.npz is damaged"):
+        runs.load_run(indexes.load(path), collection)
+
+
+@pytest.mark.parametrize("name", ["../0.png", "/0.png", "a\0.png", "a" * 5000])
+def test_names_that_no_picture_of_an_index_has(tmp_path, honest, name):
+    path = shutil.copytree(honest, tmp_path / "index")
+    edit(path / "images.json", lambda images: images[0].update(name=name))
+    forge(path)
+    with pytest.raises(RetrievalError, match="contradict its manifest"):
+        indexes.load(path)
+
+
+@pytest.mark.parametrize("stored", [np.zeros(4), np.full((1, 4), np.nan), np.ones((1, 4), int)])
+def test_descriptors_of_queries_that_are_none(honest, tmp_path, stored):
+    path = shutil.copytree(honest, tmp_path / "forged")
+    np.save(path / "queries.npy", stored)
+    digest = files.digest(path / "queries.npy")
+    index = indexes.load(edited(path, lambda m: m["settings"].update(queries_sha256=digest)))
+    refused("holds no descriptors; download the features again", queries.query_descriptors, index)
+
+
+def test_descriptors_of_another_number_of_queries(town, tmp_path):
+    _, honest, collection = town
+    path = shutil.copytree(honest, tmp_path / "index")
+    np.save(path / "queries.npy", np.ones((5, 4), np.float32))
+    digest = files.digest(path / "queries.npy")
+    index = indexes.load(edited(path, lambda m: m["settings"].update(queries_sha256=digest)))
+    refused("has descriptors of 5 queries", queries.rank_queries, index, None, collection)
+
+
 def test_descriptors_of_queries_without_end(honest, tmp_path):
     """A file of a gigabyte, none of it on the disk, took 2.2 GB, in the app too."""
     path = shutil.copytree(honest, tmp_path / "forged")

@@ -389,6 +389,9 @@ def test_a_picture_that_takes_long_keeps_no_others_waiting(hostile, monkeypatch,
     monkeypatch.setattr(images, "SECONDS", 30.0)  # the others need less, also on a busy machine
     monkeypatch.setattr(images, "QUICK_SECONDS", 0.2)
     monkeypatch.setattr(images, "PIXELS_A_SECOND", 10 * images.MAX_PIXELS)
+    quick, limits = images._visitors if of_visitor else images._collections, []
+    decode = quick.decode
+    monkeypatch.setattr(quick, "decode", lambda *a: limits.append(a[1]) or decode(*a))
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(images.read, b"slow", of_visitor=of_visitor)
         while not images._slow._process:
@@ -401,6 +404,7 @@ def test_a_picture_that_takes_long_keeps_no_others_waiting(hostile, monkeypatch,
             images._slow._process.kill()
         with pytest.raises(images.PictureError, match="or breaks the program"):
             slow.result()
+    assert set(limits) == {0.2}, "else the quick decoder is busy until the last limit"
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="time is not limited on Windows")

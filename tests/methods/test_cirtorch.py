@@ -253,6 +253,7 @@ def test_files_that_contradict_themselves_are_refused(resnet18, tmp_path):
     refused("whitening layer whiten", lambda d: d["meta"].update(whitening=True))
     refused("whitening layer pool.whiten", lambda d: d["meta"].update(regional=True))
     refused("exponents", lambda d: d["state_dict"].update({"pool.p": torch.ones(7)}))
+    refused("exponents", lambda d: d["state_dict"].update({"pool.p": -torch.ones(1)}))
     refused("Unknown pooling 'max'", lambda d: d["meta"].update(pooling="max"))
     refused("Unknown trunk 'alexnet'", lambda d: d["meta"].update(architecture="alexnet"))
     refused("tensors are missing", lambda d: d["meta"].update(architecture="resnet34"))

@@ -1,6 +1,7 @@
 """Who is let in, and limits of requests."""
 
 import io
+import select
 import socket
 
 import pytest
@@ -76,6 +77,9 @@ def test_web_pages_need_a_named_origin(start):
         # It would get the pictures of a collection that is for this machine alone.
         assert allow not in opened.post("/", headers=evil, data={"method": "0"}).headers
     assert opened.post("/", headers=page, data={"method": "0"}).headers[allow] == page["Origin"]
+    here = {"Origin": "http://localhost:1234"}  # the report's client, which needs no other call
+    assert closed.post("/", headers=here, data={"method": "0"}).headers[allow] == here["Origin"]
+    assert allow not in closed.get("/indexes", headers=here).headers
 
 
 def test_a_form_of_escapes_is_refused(monkeypatch, client):
@@ -150,6 +154,20 @@ def test_one_client_leaves_room_for_others(monkeypatch, client, picture):
     for answer in answers:
         answer.sendall(b"x" * 2600)
         assert answer.recv(100).startswith(b"HTTP/1.1 422 ")
+
+
+def test_bodies_of_all_clients_are_limited(monkeypatch, client):
+    """Though none has more than its share."""
+    monkeypatch.setattr(guard, "MAX_HELD", 30_000)
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\n{FORM}\r\nContent-Length: 10000\r\n"
+    lines = []
+    for number in range(4):
+        stated = f"{head}X-Forwarded-For: 192.0.2.{number}\r\n\r\n"
+        lines.append(connect(client, stated.encode() + b"x" * 9900))
+    answered = select.select(lines, [], [], 60)[0]
+    assert answered[0].recv(100).startswith(b"HTTP/1.1 503 ")
+    for line in lines:
+        line.close()
 
 
 def test_requests_of_one_client_are_answered_a_few_at_a_time(monkeypatch, client):
