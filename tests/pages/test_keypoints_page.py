@@ -296,6 +296,16 @@ def test_matches_are_drawn_as_they_are_now(little, monkeypatch):
     assert drawn[-1]("png") != before
 
 
+def test_a_drawing_of_matches_names_the_box(little, monkeypatch):
+    """The drawings for a box and for the whole picture had the same small print."""
+    drawn = []
+    monkeypatch.setattr(two_pictures, "downloads", lambda name, rows, draw: drawn.append(draw))
+    start(view="pair", query="ask.png", box="20, 10, 150, 110", result="noise_1.png", by="xfeat")
+    assert b"ask.png, box 20, 10, 150, 110, and" in drawn[-1]("svg")
+    start(view="pair", query="ask.png", box="", result="noise_1.png")
+    assert b"ask.png and" in drawn[-1]("svg")
+
+
 def test_the_names_of_the_results_are_not_looked_through_for_each(little, monkeypatch):
     """In an index of 50,000 pictures that took 8 s, in one of 100,000 four times as long."""
     asked = []

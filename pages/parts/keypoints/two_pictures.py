@@ -228,7 +228,8 @@ def _note(matcher_name: str, extractor: Extractor, pair: Pair) -> str:
     """The line below a drawing of matches: pictures, settings and credits."""
     similarity, tolerance, model = chosen_settings(MATCHERS[matcher_name].features)
     way = "LighterGlue" if matcher_name == "lighterglue" else f"similarity at least {similarity:g}"
-    names = f"{Path(pair.query_picture.name).name} and {Path(pair.other.name).name}"
+    box = f", box {query.box_as_text(pair.box)}," if pair.box else ""
+    names = f"{Path(pair.query_picture.name).name}{box} and {Path(pair.other.name).name}"
     return with_credits(
         f"{names} · {extractor.checkpoint}, {way}, {model}, tolerance {100 * tolerance:g} %",
         pair.query_picture.credit,
