@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retrieval import methods
+from retrieval import files, methods
 from retrieval.cli.arguments import command, folder, place, then_argument
 from retrieval.cli.output import Bar, check_output, print_table, printable, write_json, writing
 from retrieval.collections import Collection, open_collection, read_ground_truth
@@ -69,13 +69,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         return _evaluate_ranks(args)
     if args.ground_truth is not None:
         raise RetrievalError("Give either an index or --ranks with --ground-truth, not both.")
-    if args.ranks and Path(args.ranks).exists():
+    if args.ranks and Path(args.ranks).is_file():
         raise RetrievalError(
             f"{args.ranks} is there already, and would be overwritten: with an index, --ranks says "
             "where to write its rankings. To score a file, give --collection in place of the index."
         )
-    check_output(Path(args.ranks) if args.ranks else None, [".npz"])
-    check_output(args.json, [".json"])
+    check_output(Path(args.ranks) if args.ranks else None, lambda path: False)
+    check_output(args.json, _has_scores)
     from retrieval import index as indexes
     from retrieval.evaluation import runs
     from retrieval.index import finding
@@ -155,7 +155,7 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         raise RetrievalError(
             "Give an index, or --ranks FILE.npz with --ground-truth FILE or --collection NAME."
         )
-    check_output(args.json, [".json"], filter(None, [args.ground_truth]))
+    check_output(args.json, _has_scores)
     truth = (
         read_ground_truth(args.ground_truth)
         if args.ground_truth
@@ -183,6 +183,12 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         print(truth.note)
     print_table(scores)
     return 0
+
+
+def _has_scores(path: Path) -> bool:
+    """Whether a file is what ``evaluate --json`` writes."""
+    content = files.read_json(path)
+    return isinstance(content, dict) and content.keys() >= {"queries", "protocols"}
 
 
 def _check_evaluable(

@@ -12,10 +12,13 @@ from retrieval import files
 from retrieval.cli.arguments import command, place, positive
 from retrieval.cli.output import Bar, check_output, printable, writing
 from retrieval.errors import RetrievalError
+from retrieval.text import table
 
 if TYPE_CHECKING:
     from retrieval.index import Index
     from retrieval.ranking.groups import Pair
+
+COLUMNS = ("group", "picture", "inliers of its best pair")
 
 
 def add(commands) -> None:
@@ -36,7 +39,6 @@ def _groups(args: argparse.Namespace) -> None:
     from retrieval import index as indexes
     from retrieval.ranking import groups
     from retrieval.ranking.verification import MIN_INLIERS
-    from retrieval.text import table
 
     min_inliers = groups.CONNECTED if args.inliers is None else args.inliers
     if min_inliers < MIN_INLIERS:
@@ -45,7 +47,7 @@ def _groups(args: argparse.Namespace) -> None:
             f"{MIN_INLIERS} or more."
         )
     if args.csv:
-        check_output(args.csv, [".csv"])
+        check_output(args.csv, lambda path: path.read_bytes().startswith(table(COLUMNS, ())))
         files.check_writable(args.csv.parent, "table")
     index = indexes.load(args.index)
     pairs = groups.load(index)
@@ -54,9 +56,8 @@ def _groups(args: argparse.Namespace) -> None:
     connected = groups.grouped(pair for pair in pairs if pair.inliers >= min_inliers)
     rows = groups.rows(connected, index.first(len(index)).names)
     if args.csv:
-        columns = ("group", "picture", "inliers of its best pair")
         with writing(args.csv) as file:
-            file.write(table(columns, ([row[key] for key in columns] for row in rows)))
+            file.write(table(COLUMNS, ([row[key] for key in COLUMNS] for row in rows)))
     for row in rows:
         print(printable(f"{row['group']:5} {row['picture']}"))
     many = "1 group" if len(connected) == 1 else f"{len(connected)} groups"

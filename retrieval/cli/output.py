@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from zipfile import BadZipFile
 
 from retrieval import files
-from retrieval.collections import credits, metadata
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import KS, Scores
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 DELAY = 1.0  # s of work before a bar is shown
 LOG_INTERVAL = 10.0  # s between two lines where stderr is no terminal
-# Files of a collection, beside its pictures.
-COLLECTION = ("ground_truth.json", "credits.csv", "views.csv", credits.FILE, *metadata.FILES)
 
 # Control character → its escape.
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -110,12 +108,14 @@ class DownloadBar:
         print(text, flush=True)
 
 
-def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[Any] = ()) -> None:
-    """Refuse, before minutes of work, a path that no file can have, and to replace a file that is
-    no earlier output of a command.
+def check_output(
+    path: Path | None, is_former: Callable[[Path], bool], inputs: Iterable[Any] = ()
+) -> None:
+    """Refuse, before minutes of work, a path that no file can have, and to replace another file
+    than a former output of the same command.
 
-    The latter is seen by its name: a picture may be replaced by a figure of the same kind of file.
-    suffixes: of what the command writes. inputs: paths of files that it reads.
+    is_former: whether a file is such an output, by what is in it; may raise OSError, ValueError or
+    BadZipFile where it is none. inputs: paths of files that the command reads.
     """
     if path is None:
         return
@@ -128,15 +128,17 @@ def check_output(path: Path | None, suffixes: Iterable[str], inputs: Iterable[An
         return
     from retrieval.index import target
 
+    # The evaluation in an index has the form of the scores that ``evaluate`` writes elsewhere.
     of_index = (path.parent / "manifest.json").is_file() and any(
         fnmatch(path.name, pattern) for pattern in target.FILES
     )
-    other = path.name.lower() in COLLECTION or path.suffix.lower() not in suffixes
     is_read = os.path.realpath(path) in (os.path.realpath(one) for one in inputs)
-    if of_index or other or is_read:
+    may_go = False
+    with suppress(OSError, ValueError, BadZipFile):
+        may_go = not (of_index or is_read) and is_former(path)
+    if not may_go:
         raise RetrievalError(
-            f"{path} is there already, and would be overwritten: choose another name, with the "
-            f"ending {' or '.join(suffixes)}."
+            f"{path} is there already, and this command did not write it: choose another name."
         )
 
 

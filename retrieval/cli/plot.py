@@ -87,7 +87,7 @@ def _plot_local_features(args: argparse.Namespace) -> None:
 
     kind = figure_files.format_of(args.out)
     pictures = args.picture, getattr(args, "other", args.picture)
-    check_output(args.out, [f".{kind}"], pictures)
+    check_output(args.out, figure_files.is_figure, pictures)
     method = methods.load("delf", args.checkpoint)
     figure, summary = args.draw(args, method)
     with writing(args.out) as file:
@@ -147,7 +147,7 @@ def _plot_evaluation(args: argparse.Namespace) -> int:
     from retrieval.index import finding
 
     kind = figure_files.format_of(args.out)
-    check_output(args.out, [f".{kind}"])
+    check_output(args.out, figure_files.is_figure)
     scores, records = {}, []
     for path in args.index:
         index = indexes.load(path)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -131,6 +132,12 @@ def _print_ranking(ranking: Ranking, own: str | None) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+def _has_features(path: Path) -> bool:
+    """Whether a file is what ``describe`` writes."""
+    with ZipFile(path) as file:
+        return {"names.npy", "descriptors.npy"} <= set(file.namelist())
+
+
 def _describe(args: argparse.Namespace) -> None:
     boxes = args.box or [None]
     if len(boxes) not in (1, len(args.pictures)):
@@ -139,9 +146,7 @@ def _describe(args: argparse.Namespace) -> None:
             f"{len(args.pictures)} pictures."
         )
     boxes = boxes * len(args.pictures) if len(boxes) == 1 else boxes
-    if args.out.suffix.lower() in images.SUFFIXES:  # as --out *.jpg is read by a shell
-        raise RetrievalError(f"{args.out} would be replaced by features: end the name with .npz.")
-    check_output(args.out, [".npz"])
+    check_output(args.out, _has_features)
     method = load_method(args)
     rows = []
     with Bar(len(args.pictures)) as bar:

@@ -37,6 +37,12 @@ def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
     return buffer.getvalue()
 
 
+def is_figure(path: Path) -> bool:
+    """Whether matplotlib made a file: it says so at the beginning. Raises OSError."""
+    with path.open("rb") as file:
+        return b"Matplotlib" in file.read(2000)
+
+
 def format_of(path: Path) -> str:
     """'png' or 'svg', by the suffix of a path. Raises RetrievalError for any other."""
     kind = path.suffix.lower().removeprefix(".")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval import cli, methods
@@ -292,7 +293,9 @@ def test_a_port_in_use(run, refused):
     refused("A port is a number from 1 to 65535.", "serve", "--port", 70000)
 
 
-def test_evaluate_then(run, folder, tmp_path):
+@pytest.fixture
+def labelled(run, folder, tmp_path):
+    """The path of an index of ``pictures``, beside it, which have a query."""
     shutil.copytree(folder, tmp_path / "pictures")
     truth = {
         "imlist": ["a.png", "b.png", "c.png"],
@@ -302,11 +305,15 @@ def test_evaluate_then(run, folder, tmp_path):
     (tmp_path / "pictures" / "ground_truth.json").write_text(json.dumps(truth))
     out = tmp_path / "index"
     run("index", tmp_path / "pictures", "--method", "sir", "--size", 96, "--out", out)
-    code, text, error = run("evaluate", out, "--then", "diffusion")
+    return out
+
+
+def test_evaluate_then(run, labelled):
+    code, text, error = run("evaluate", labelled, "--then", "diffusion")
     assert (code, "diffusion " in error) == (0, True)
     assert ", then diffusion" in text
     assert "mAP against the method alone: easy +" in text or "alone: easy -" in text
-    assert {path.name for path in out.glob("evaluation*")} == {
+    assert {path.name for path in labelled.glob("evaluation*")} == {
         "evaluation.npz", "evaluation.json",
         "evaluation-diffusion.npz", "evaluation-diffusion.json",
     }  # fmt: skip
@@ -335,7 +342,8 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
     """``groups INDEX --csv INDEX/images.json`` replaced a file of the index."""
     copy = tmp_path / "copy"
     shutil.copytree(indexes["sir"].path, copy)
-    others = [tmp_path / name for name in ("metadata.csv", "ground_truth.json", "net.pth", "notes")]
+    names = "metadata.csv", "left_out.csv", "labels.json", "a.json", "a.npz", "net.pth", "notes"
+    others = [tmp_path / name for name in names]
     for other in others:
         other.write_text("kept")
     (copy / "groups.npz").write_text("kept")
@@ -343,7 +351,7 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
     before = [file.read_bytes() for file in files]
     words = command.format(index=copy).split()
     for file in files + others:
-        refused("is there already, and would be overwritten: choose another name, with the ending",
+        refused("is there already, and this command did not write it: choose another name",
                 *words, file)  # fmt: skip
     assert [file.read_bytes() for file in files] == before
     assert {other.read_text() for other in others} == {"kept"}
@@ -355,10 +363,29 @@ def test_files_that_no_command_wrote_are_not_replaced(refused, indexes, tmp_path
         refused("is a device or a pipe; name a file", *words, tmp_path / "pipe")
 
 
+def test_former_outputs_are_replaced(run, labelled, tmp_path):
+    """Whatever their names end with."""
+    pictures = labelled.parent / "pictures"
+    ranks = tmp_path / "ranks.npz"
+    np.savez(ranks, ranks=np.arange(3)[:, None])
+    assert run("evaluate", labelled)[0] == 0
+    for words in (
+        ("groups", labelled, "--csv", "groups"),
+        ("evaluate", labelled, "--json", "scores.json"),
+        ("evaluate", "--ranks", ranks, "--collection", pictures, "--json", "scores"),
+        ("describe", pictures / "a.png", "--method", "sir", "--size", 96, "--out", "features"),
+        ("plot", "evaluation", labelled, "--out", "figure.svg"),
+        ("plot", "keypoints", pictures / "a.png", "--out", "figure.png"),
+    ):
+        for _ in range(2):
+            code, _, error = run(*words[:-1], tmp_path / words[-1])
+            assert (code, (tmp_path / words[-1]).is_file()) == (0, True), error
+
+
 def test_ground_truth_is_not_replaced_by_scores(refused, tmp_path):
     truth = tmp_path / "truth.json"
     truth.write_text("kept")
-    refused("would be overwritten", "evaluate", "--ranks", tmp_path / "r.npz", "--ground-truth",
+    refused("did not write it", "evaluate", "--ranks", tmp_path / "r.npz", "--ground-truth",
             truth, "--json", truth)  # fmt: skip
     assert truth.read_text() == "kept"
 

@@ -67,8 +67,8 @@ def test_describe_that_fails(refused, folder, tmp_path):
     out = tmp_path / "d.npz"
     refused("no folder", "describe", a, *sir, "--out", tmp_path / "no" / "d.npz")
     before = (folder / "b.png").read_bytes()
-    refused("would be replaced by features", "describe", a, *sir, "--out", folder / "b.png")
-    refused("would be overwritten", "plot", "keypoints", folder / "b.png",
+    refused("did not write it", "describe", a, *sir, "--out", folder / "b.png")
+    refused("did not write it", "plot", "keypoints", folder / "b.png",
             "--out", folder / "b.png")  # fmt: skip
     assert (folder / "b.png").read_bytes() == before
     refused("is a folder; name a file", "describe", a, *sir, "--out", tmp_path)
