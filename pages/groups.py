@@ -12,7 +12,6 @@ from pages.parts import address, cards, choose, loaders, notices, own_pictures, 
 from pages.parts.downloads import downloads
 from pages.parts.plain import plain
 from retrieval.collections import Collection
-from retrieval.collections.ground_truth import landmarks
 from retrieval.index import Index
 from retrieval.methods import METHODS
 from retrieval.ranking import groups
@@ -158,8 +157,7 @@ st.markdown(
     f"{METHODS[method].title} chose the pictures to compare, XFeat compared them. "
     "Click a picture to search with it."
 )
-landmark_of = landmarks(collection.names, collection.queries)
-same, labelled = groups.agreement(pairs, opened.names, landmark_of)
+same, labelled = groups.agreement(pairs, opened.names, collection)
 if labelled:
     st.markdown(
         f"By the labels, **{same} of {labelled}** connected pairs show the same landmark.",

@@ -89,6 +89,22 @@ def landmarks(names: Sequence[str], queries: Iterable[Query]) -> dict[str, str]:
     return landmark_of
 
 
+def by_landmark(queries: Iterable[Query]) -> dict[str, list[Query]]:
+    """Landmark → its queries. Those without a landmark are left out."""
+    groups: dict[str, list[Query]] = {}
+    for query in queries:
+        if query.landmark:
+            groups.setdefault(query.landmark, []).append(query)
+    return groups
+
+
+def right_pictures(queries: Iterable[Query]) -> np.ndarray:
+    """Positions (n,) int64 of the pictures that are right for one of these queries, ascending."""
+    empty = np.zeros(0, np.int64)
+    right = [query.labels.get(kind, empty) for query in queries for kind in POSITIVE]
+    return np.unique(np.concatenate([empty, *right]))
+
+
 def same_landmark(
     queries: Sequence[Query], position: int
 ) -> tuple[str, np.ndarray, np.ndarray] | None:

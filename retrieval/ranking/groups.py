@@ -11,17 +11,21 @@ Large Image Collections", ICVGIP 2008.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from retrieval import files
+from retrieval.collections.ground_truth import by_landmark, right_pictures
 from retrieval.errors import RetrievalError
 from retrieval.index import Index
 from retrieval.networks import checkpoints
 from retrieval.ranking.verification import MIN_INLIERS, xfeat_pair
 from retrieval.ranking.verifiers import QUERY_KEYPOINTS, DatabaseFeatures
+
+if TYPE_CHECKING:
+    from retrieval.collections import Collection
 
 FILE = "groups.npz"
 
@@ -174,18 +178,24 @@ def components(ends: np.ndarray, count: int) -> np.ndarray:
 
 
 def agreement(
-    pairs: Iterable[Pair], names: Sequence[str], landmark_of: Mapping[str, str]
+    pairs: Iterable[Pair], names: Sequence[str], collection: Collection
 ) -> tuple[int, int]:
     """How many pairs show one landmark by the labels, and how many have labels on both pictures.
 
-    names: of the index, by position. landmark_of: see ``ground_truth.landmarks``. A picture without
-    a label is not wrong: nobody has said what it shows.
+    names: of the index, by position. A picture may be right for several landmarks. One without a
+    label is not wrong: nobody has said what it shows.
     """
-    labels = [
-        (landmark_of.get(names[one.first]), landmark_of.get(names[one.second])) for one in pairs
-    ]
-    labelled = [pair for pair in labels if None not in pair]
-    return sum(first == second for first, second in labelled), len(labelled)
+    known, absent = collection.positions, len(collection.names)
+    ends = np.array(
+        [[known.get(names[end], absent) for end in pair[:2]] for pair in pairs], np.int64
+    ).reshape(-1, 2)
+    same, labelled = np.zeros(len(ends), bool), np.zeros(absent + 1, bool)
+    for queries in by_landmark(collection.queries).values():
+        shown = np.zeros(absent + 1, bool)
+        shown[right_pictures(queries)] = True
+        same |= shown[ends].all(axis=1)
+        labelled |= shown
+    return int(same.sum()), int(labelled[ends].all(axis=1).sum())
 
 
 def rows(groups: Iterable[Group], names: Sequence[str]) -> list[dict[str, str | int]]:

@@ -24,8 +24,26 @@ def test_pairs_of_one_landmark_and_others():
     index.first = lambda count: index
     same, others = pair_cosines(index, NAMES, QUERIES)
     assert same == pytest.approx([np.cos(np.radians(30))] * 2, abs=1e-3)
-    assert len(others) == 15 - 2 - 1  # two pictures without a landmark are not compared
+    # Two pictures without a landmark are not compared, nor b1 and b2 with what their query leaves
+    # out, nor that with each other: a1 and other.
+    assert len(others) == 15 - 2 - 1 - 5
     assert others.min() == pytest.approx(np.cos(np.radians(150)), abs=1e-3)
+
+
+def test_a_query_and_what_is_left_out_are_no_other_places():
+    """The query of a landmark among the pictures, its junk, and a picture of two landmarks."""
+    names = ("qa", "a1", "blurred a", "a and b", "b1")
+    vectors = np.array([[1, 0], [1, 0], [1, 0], [0.8, 0.6], [0, 1]], np.float16)
+    index = SimpleNamespace(names=names[::-1], arrays={"descriptors": vectors[::-1]})
+    index.first = lambda count: index
+    queries = (
+        Query("qa", landmark="a", labels={"ok": np.array([1, 3]), "junk": np.array([2])}),
+        Query("qb", landmark="b", labels={"ok": np.array([3, 4])}),
+        Query("a1", labels={"ok": np.array([0, 4])}),  # of no landmark that has a name
+    )
+    same, others = pair_cosines(index, names, queries)
+    assert sorted(same) == pytest.approx([0.6, 0.8], abs=1e-3)
+    assert others == pytest.approx([0, 0, 0], abs=1e-3)  # b1 with qa, a1 and blurred a
 
 
 def test_long_names_of_landmarks_cost_no_more():

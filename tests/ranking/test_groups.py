@@ -1,6 +1,7 @@
 """Groups: what geometry confirms is joined, and nearly equal views come first."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from retrieval import index, methods
 from retrieval.collections import PRECOMPUTED, Collection
+from retrieval.collections.ground_truth import Query
 from retrieval.decoding import Decoder
 from retrieval.errors import RetrievalError
 from retrieval.ranking import groups
@@ -30,11 +32,21 @@ def test_pairs_join_pictures_to_groups():
     assert [row["inliers of its best pair"] for row in rows] == [25, 25, 22, 30, 40, 40]
 
 
-def test_agreement_with_labels():
+def test_agreement_with_labels(tmp_path):
     pairs = [Pair(0, 1, 30, 0.2), Pair(1, 2, 25, 0.9), Pair(2, 3, 40, 0.3), Pair(0, 4, 22, 0.1)]
-    labels = {"a": "tower", "b": "tower", "c": "gate", "e": "tower"}
-    assert groups.agreement(pairs, "abcde", labels) == (2, 3)
-    assert groups.agreement(pairs, "abcde", {}) == (0, 0)
+    tower, gate = np.array([0, 1, 4]), np.array([2])
+    queries = (
+        Query("t", landmark="tower", labels={"easy": tower[:2], "hard": tower[2:]}),
+        Query("g", landmark="gate", labels={"ok": gate, "junk": np.array([3])}),
+        Query("n", labels={"ok": np.array([1, 2, 3])}),  # of no landmark that has a name
+    )
+    labelled = Collection("towers", "Towers", tmp_path, tuple("abcde"), queries)
+    assert groups.agreement(pairs, "abcde", labelled) == (2, 3)
+    both = replace(queries[1], labels={"ok": np.array([1, 2])})  # a picture may show two landmarks
+    labelled = replace(labelled, queries=(queries[0], both))
+    assert groups.agreement(pairs, "abcde", labelled) == (3, 3)
+    assert groups.agreement(pairs, "abcdx", labelled) == (2, 2)  # the index has another picture
+    assert groups.agreement(pairs, "abcde", replace(labelled, queries=())) == (0, 0)
 
 
 def test_no_pairs_no_groups():
