@@ -18,6 +18,7 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.parts import address, indexing, loaders, notices, own_uploads, permission, query, turns
+from pages.parts.limits import uploads
 from pages.parts.plain import plain
 from retrieval import images, index, methods
 from retrieval.collections import collection as collections
@@ -58,13 +59,15 @@ class OwnPictures:
 
     def delete_later(self) -> None:
         """Delete the folder after DELETION_DELAY: a telephone's connection may soon be back."""
-        self.deletion = Timer(DELETION_DELAY, self._delete_unless_connected)
+        self.deletion = Timer(DELETION_DELAY, self._delete_unless_needed)
         self.deletion.daemon = True
         self.deletion.start()
 
-    def _delete_unless_connected(self) -> None:
-        # A browser that is connected again does not ask for the page, so nothing called ``keep``.
-        if runtime.exists() and runtime.get_instance().is_active_session(self.session):
+    def _delete_unless_needed(self) -> None:
+        # A browser that is connected again does not ask for the page, so nothing called ``keep``;
+        # and its connection may have broken again a minute ago. Replaced pictures are gone already.
+        there = runtime.exists() and uploads.is_session(self.session)
+        if there and Path(self.folder.name).exists():
             self.delete_later()
         else:
             self.folder.cleanup()

@@ -402,22 +402,52 @@ def test_a_broken_connection_has_some_minutes_to_come_back(
     kept.folder.cleanup()
 
 
-def test_a_browser_that_is_connected_again_need_not_ask_for_the_page(colours_folder, monkeypatch):
-    connected = {"mine"}
-    server = SimpleNamespace(is_active_session=connected.__contains__)
-    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
+@pytest.fixture
+def server(monkeypatch):
+    """A server: ``connected`` and ``away`` are its sessions, with and without a connection."""
+    made = SimpleNamespace(connected=set(), away={})
+    made.is_active_session = lambda session: session in made.connected
+    made._session_mgr = SimpleNamespace(_session_storage=made.away)
     monkeypatch.setattr(own_pictures.runtime, "exists", lambda: True)
-    monkeypatch.setattr(own_pictures.runtime, "get_instance", lambda: server)
+    monkeypatch.setattr(own_pictures.runtime, "get_instance", lambda: made)
+    return made
+
+
+def test_a_browser_that_is_connected_again_need_not_ask_for_the_page(
+    server, colours_folder, monkeypatch
+):
+    """Nor one whose connection has broken again: it may come back for two minutes."""
+    server.connected.add("mine")
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
     folder = TemporaryDirectory()
     own = own_pictures.OwnPictures(
         collections.open_collection(colours_folder), folder, session="mine"
     )
     own.delete_later()
     own.deletion.join()
+    server.away["mine"] = "its session"
+    server.connected.clear()
+    own.deletion.join()
     assert Path(folder.name).exists()
-    connected.clear()
+    server.away.clear()
     while Path(folder.name).exists():
         own.deletion.join()
+
+
+def test_replaced_pictures_are_forgotten_while_the_visitor_is_connected(
+    server, colours_folder, monkeypatch
+):
+    """Each time that a visitor brought other pictures, a thread and the former table stayed."""
+    server.connected.add("mine")
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
+    own = own_pictures.OwnPictures(
+        collections.open_collection(colours_folder), TemporaryDirectory(), session="mine"
+    )
+    own.delete_later()
+    waiting = own.deletion
+    own.folder.cleanup()
+    waiting.join()
+    assert own.deletion is waiting
 
 
 def test_pictures_stay_where_others_cannot_be_read(nothing_installed, monkeypatch):

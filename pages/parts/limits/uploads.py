@@ -47,9 +47,7 @@ def limit_uploads() -> None:
 
 
 def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFileRec) -> None:
-    server: Any = runtime.get_instance()
-    there = server.is_active_session(session_id)
-    if not there and not server._session_mgr._session_storage.get(session_id):
+    if not is_session(session_id):
         raise HTTPException(400, "The session of this upload has ended; reload the page.")
     # Session → its client, and the most bytes that it had at once.
     peaks: dict[str, tuple[str, int]] = vars(manager).setdefault("peaks", {})
@@ -71,6 +69,14 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
         )
     peaks[session_id] = client, peak
     original_add(manager, session_id, file)
+
+
+def is_session(session_id: str) -> bool:
+    """Whether a session is connected, or its connection is broken and may still come back."""
+    server: Any = runtime.get_instance()
+    return server.is_active_session(session_id) or bool(
+        server._session_mgr._session_storage.get(session_id)
+    )
 
 
 def _size(file: UploadedFileRec) -> int:
