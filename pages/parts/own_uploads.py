@@ -62,10 +62,16 @@ def is_private(path: Path) -> bool:
 
 @st.cache_resource(show_spinner=False)
 def delete_leftovers() -> None:
-    """Delete, once a server, the private folders of servers that were killed."""
+    """Delete, once a server, the private folders of servers that were killed.
+
+    In a container, a killed server had the process number that this one has.
+    """
+    of_this_server = {folder.name for folder in list(clients)}
     for folder in Path(gettempdir()).glob(f"{FOLDER_PREFIX}*"):
         process = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
-        if process.isdecimal() and not _is_running(int(process)):
+        if not process.isdecimal() or str(folder) in of_this_server:
+            continue
+        if int(process) == os.getpid() or not _is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -33,18 +34,25 @@ from retrieval.collections import collection as collections
 
 
 def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
+    """In a container a killed server has the process number of the next one: its folders stayed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    left, kept, other = (
+    left, same, other_server, other = (
         tmp_path / name
-        for name in (f"retrieval-own-{gone.pid}-x", f"retrieval-own-{os.getpid()}-x", "retrieval-x")
+        for name in (
+            f"retrieval-own-{gone.pid}-x",
+            f"retrieval-own-{os.getpid()}-x",
+            f"retrieval-own-{os.getppid()}-x",
+            "retrieval-x",
+        )
     )
-    for folder in (left, kept, other):
+    for folder in (left, same, other_server, other):
         (folder / "pictures").mkdir(parents=True)
-    monkeypatch.setattr(own_uploads, "gettempdir", lambda: str(tmp_path))
+    kept = own_uploads.private_folder()
     own_uploads.delete_leftovers.clear()
     own_uploads.delete_leftovers()
-    assert [folder.exists() for folder in (left, kept, other)] == [False, True, True]
+    assert set(tmp_path.iterdir()) == {Path(kept.name), other_server, other}
 
 
 def test_nothing_installed_explains_itself(nothing_installed):
