@@ -118,15 +118,20 @@ def _truth(
 def _without_itself(
     collection: Collection, name: str, labels: Mapping[str, np.ndarray], protocol: str
 ) -> tuple[Mapping[str, np.ndarray], str]:
-    """Labels without the query's own picture, and where it was a right one, words that say so.
+    """Labels without the query's own picture, and words on what it does in the evaluation.
 
-    It is not in the ranking, where it would count as not found. name: of the query.
+    It is not in the ranking, where it would count as not found. name: of the query. The words are
+    '' where it makes no difference: the labels leave it out of the score, or nothing is right.
     """
-    own = collection.positions.get(name)
-    if not any(own in labels.get(kind, ()) for kind in PROTOCOLS[protocol].positives):
+    own, rule = collection.positions.get(name), PROTOCOLS[protocol]
+    if own is None or not any(len(labels.get(kind, ())) for kind in rule.positives):
         return labels, ""
-    others = {kind: right[right != own] for kind, right in labels.items()}
-    return others, " and without its own picture, which the evaluation counts too"
+    if any(own in labels.get(kind, ()) for kind in rule.positives):
+        others = {kind: right[right != own] for kind, right in labels.items()}
+        return others, " and without its own picture, which the evaluation counts too"
+    if any(own in labels.get(kind, ()) for kind in rule.ignored):
+        return labels, ""
+    return labels, " and without its own picture, which the evaluation counts as wrong"
 
 
 def _right(truth: Mapping[str, str]) -> str:

@@ -318,6 +318,7 @@ def _with_ground_truth(folder: Path, name: str, title: str, credit: str) -> Coll
         credit,
         read_credits(folder),
         read_metadata(folder, truth.names),
+        truth.note,
     )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from retrieval.collections.ground_truth import Query, protocols_of, usual_protocol
-from retrieval.collections.ground_truth_files import read_ground_truth
+from retrieval.collections.ground_truth_files import parse_ground_truth, read_ground_truth
 from retrieval.errors import RetrievalError
 
 GND = {
@@ -108,6 +108,19 @@ def test_classic_text_files(classic):
     assert query.labels["junk"].tolist() == []
     assert protocols_of(truth.queries) == ("classic",)
     assert "not in the folder: 1. " in truth.note  # or its mAP would look like that of all labels
+
+
+def test_queries_that_find_themselves_are_told():
+    """Each counts as a wrong result at rank 1, which halves the AP of one right picture."""
+
+    def note(**labels):
+        entry = {"image": "a.jpg", "landmark": "a", "easy": ["b.jpg"], **labels}
+        truth = {"database": ["a.jpg", "b.jpg", "c.jpg"], "queries": [entry, entry]}
+        return parse_ground_truth(json.dumps(truth).encode(), "file").note
+
+    assert "in none of their own lists: 2. Each finds itself first" in note()
+    assert note(easy=["a.jpg", "b.jpg"]) == note(junk=["a.jpg"]) == note(wrong=["a.jpg"]) == ""
+    assert note(image="ask.jpg") == note(easy=[]) == ""
 
 
 def test_classic_text_files_with_the_mark_of_windows(classic):

@@ -387,6 +387,22 @@ def test_a_query_of_the_database_is_not_missed(little, monkeypatch):
     assert "without its own picture, which the evaluation counts too" in captions(app)
 
 
+@pytest.mark.parametrize(("junk", "said"), [([], True), ([0], False)])
+def test_an_unlabelled_query_of_the_database_lowers_the_ap_of_the_evaluation(
+    little, monkeypatch, junk, said
+):
+    """The page had AP 1.00 where the evaluation had 0.58, and no word about it."""
+    labels = {"ok": np.array([1, 2]), "junk": np.array(junk, np.int64)}
+    own = dataclasses.replace(
+        little.collection, queries=(Query("red_0.png", None, "red_tower", labels),)
+    )
+    monkeypatch.setattr(loaders, "collection", lambda name: own)
+    app = start(collection="little", query="red_0.png")
+    assert "AP 1.00" in text(app)
+    words = "without its own picture, which the evaluation counts as wrong"
+    assert (words in captions(app)) == said
+
+
 def test_an_uploaded_query_outlives_a_visit_to_another_page(little):
     app = start()
     app.segmented_control(key="source").set_value("Upload").run()
