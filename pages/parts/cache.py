@@ -69,13 +69,18 @@ class Part:
     """What one session keeps in a cache of all sessions: no other finds it there."""
 
     def __init__(self, cache: Cache):
-        self._cache = cache
+        self._cache, self._ended = cache, False
 
     def get(self, key: Hashable, make: Callable[[], T], wait: bool = True) -> T:
         """As of ``Cache``."""
-        return self._cache.get((self, key), make, wait)
+        value = self._cache.get((self, key), make, wait)
+        if self._ended:  # the session ended while it was made
+            self._cache.forget(self)
+        return value
 
     def forget(self) -> None:
+        """Called when the session ends."""
+        self._ended = True
         self._cache.forget(self)
 
 

@@ -91,3 +91,17 @@ def test_sessions_share_a_limit_and_nothing_else():
     mine.forget()
     assert cache.bytes == 1050
     assert others.get("a", lambda: b"made again")[0] == 1
+
+
+def test_nothing_is_kept_of_a_session_that_ends_meanwhile():
+    """A ranking of one's own pictures was kept if the tab was closed before it was made."""
+    cache = Cache(1000)
+    mine, others = Part(cache), Part(cache)
+    others.get("a", lambda: bytes(10))
+
+    def make():
+        mine.forget()
+        return bytes(100)
+
+    assert mine.get("a", make, wait=False) == mine.get("b", lambda: bytes(100)) == bytes(100)
+    assert cache.bytes == 60
