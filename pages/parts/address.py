@@ -12,8 +12,9 @@ from pages.parts.plain import plain
 
 OWN_PICTURES = "mine"  # in an address: the visitor's own pictures as a collection
 NO_OWN_PICTURES = (
-    "No pictures of yours are here. They are deleted when a session ends, and a reload of the page "
-    "ends it. Bring them again."
+    "No pictures of yours are in this tab. They stay in the tab that brought them until it is "
+    "closed or reloaded, loses its connection for two minutes, or the app is restarted. Bring them "
+    "again here."
 )
 MAX_BEFORE = 20  # addresses of a page that its browser may not have received yet
 state = st.session_state

@@ -201,8 +201,8 @@ def show_form(method_name: str) -> None:
         )
     st.caption(
         "Indexing lets a network describe each picture once; then they can be searched. Your "
-        "pictures are kept in a private folder for this session only: nobody else sees them, and "
-        "they are deleted when the session ends."
+        "pictures are kept in a private folder for this tab only: nobody else sees them, and they "
+        "are deleted some minutes after it is closed or reloaded."
     )
 
 

@@ -436,7 +436,7 @@ def test_links_with_numbers_that_are_none(little, key, value):
 
 def test_a_link_to_what_is_not_there(little):
     assert "not on this machine" in start(collection="gone").warning[0].value
-    assert "a reload of the page ends it" in start(collection="mine").warning[0].value
+    assert "until it is closed or reloaded" in start(collection="mine").warning[0].value
     assert "not in the collection" in start(query="gone.png").warning[0].value
     app = start(view="pair", query="ask.png", result="gone.png")
     assert "gone\\.png, which is not in the collection" in app.warning[0].value
