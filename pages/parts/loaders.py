@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -226,7 +227,8 @@ def search(
     """Rank a whole collection for a picture, or for a box in it; the ranking is cached.
 
     path: of the index. then: re-rankers, one after the other. where: a filter by metadata.
-    Where the picture is one of the collection, it is left out of the ranking.
+    Where the picture is one of the collection, it is left out of the ranking. An uploaded file that
+    the collection has keeps its place there, and a note says so.
     """
     index_key = file_key(path / "manifest.json")
     opened = index_of(path, collection)
@@ -246,7 +248,17 @@ def search(
         )
         timings = {"extraction": seconds}
         described = Query(opened, features, picture, box, collection=collection)
-        return search_module.rank_query(described, then=then, own=own, where=where, timings=timings)
+        name = opened.name_of(source) if isinstance(source, bytes) else own
+        ranking = search_module.rank_query(
+            described, then=then, own=name, where=where, timings=timings
+        )
+        if own is None and name is not None:
+            said = (
+                f"The same file is in the collection: {plain(Path(name).name)}. It always finds "
+                "itself, so confidence and re-rankers look at the others only."
+            )
+            ranking = replace(ranking, note=f"{ranking.note} {said}".strip())
+        return ranking
 
     key = "ranking", index_key, query_picture.key, box, then, where
     message = "Searching"

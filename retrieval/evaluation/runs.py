@@ -55,15 +55,21 @@ class Run:
 
     @property
     def note(self) -> str:
-        """One sentence where the rankings end before the last picture, else ''."""
+        """What to know where the rankings do not list all pictures; else ''."""
         pictures = self.record["provenance"].get("pictures")
         ranked = self.record.get("ranked", pictures)
-        if ranked == pictures:
-            return ""
-        return (
-            f"Each ranking ends with the best {ranked:,} of {pictures:,} pictures. A right picture "
-            "behind them counts as not found, so mAP is a little too low."
-        )
+        notes = []
+        if unread := self.record.get("not_in_the_index"):
+            notes.append(
+                f"Pictures that could not be read when the index was made: {len(unread):,}. A "
+                "right picture among them counts as not found."
+            )
+        if ranked != pictures:
+            notes.append(
+                f"Each ranking ends with the best {ranked:,} of {pictures:,} pictures. A right "
+                "picture behind them counts as not found, so mAP is a little too low."
+            )
+        return " ".join(notes)
 
 
 def record_run(

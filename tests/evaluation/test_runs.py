@@ -108,6 +108,7 @@ def test_run_is_kept_and_found_again(index, method, folder):
     record = json.loads((index.path / "evaluation.json").read_text())
     assert record["protocols"]["easy"]["map"] == 0.75
     assert record["not_in_the_index"] == ["broken.jpg"]
+    assert "could not be read when the index was made: 1. " in run.note
     stated = record["provenance"]
     assert (stated["method"], stated["checkpoint"], stated["pictures"]) == ("sir", "colour", 5)
     assert stated["checkpoint_sha256"] == "0" * 64
@@ -119,6 +120,7 @@ def test_run_is_kept_and_found_again(index, method, folder):
     assert again.ranks.dtype == np.int32
     assert set(again.timings) == {"extraction", "search"}
     assert again.scores["medium"].map == run.scores["medium"].map
+    assert again.note == run.note
 
 
 def test_kept_run_of_something_else_is_refused(index, method, folder):

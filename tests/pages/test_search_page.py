@@ -529,6 +529,24 @@ def test_upload_as_query(little):
     assert "not part of the link" in "".join(caption.value for caption in app.caption)
 
 
+def test_an_upload_that_the_collection_has_does_not_rerank_the_others(little):
+    """With town and best, all ten of ten such uploads had another order here than in the service
+    and on the command line, and five were sure because of themselves."""
+    link = {"method": "cnn-irwnha", "then": "expansion-average"}
+    database = start(collection="little", query="red_2.png", **link)
+    app = start(**link)
+    app.segmented_control(key="source").set_value("Upload").run()
+    data = (little.collection.root / "red_2.png").read_bytes()
+    app.file_uploader(key="upload").upload("mine.png", data, "image/png").run()
+    names = [[hit.split(": ")[1].split(",")[0] for hit in hits(one)] for one in (database, app)]
+    assert "red_2.png" in names[1]
+    assert [name for name in names[1] if name != "red_2.png"] == names[0][: len(names[1]) - 1]
+    assert "The same file is in the collection: red" in captions(app)
+    app.file_uploader(key="upload").clear()
+    app.file_uploader(key="upload").upload("mine.png", data + b"0", "image/png").run()
+    assert "The same file" not in captions(app)
+
+
 @pytest.mark.parametrize("method", ["cnn-irwnha", "all"])
 def test_a_blank_picture_gets_a_sentence_and_no_cards(little, method):
     app = start(method=method)

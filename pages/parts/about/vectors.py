@@ -160,7 +160,7 @@ def _map_caption(followed: FollowedQuery, opened: Index, values: str) -> None:
     """A caption with the mAP of variants over all queries of the collection. values: Markdown."""
     if ablation.PROTOCOL in followed.collection.protocols:
         st.caption(
-            f"mAP (Medium) of all {len(followed.collection.queries)} queries: {values}. "
+            f"mAP (Medium) over all queries that have a right picture: {values}. "
             f"Measured with `python -m retrieval ablate {os.path.relpath(opened.path)}`, on "
             "descriptors that are stored with 8 bits a number. The page Evaluation uses exact "
             "ones: its mAP may differ by 0.1 points."
