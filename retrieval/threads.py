@@ -38,9 +38,15 @@ def share(workers: int) -> None:
     """
     set_number = getattr(sys.modules.get("torch"), "set_num_threads", None)  # it may be loading
     if set_number is not None:
-        most = os.environ.get("OMP_NUM_THREADS", "")
-        cores = int(most) if most.isdecimal() else usable_cores()
-        set_number(max(1, cores // workers))
+        set_number(max(1, stated() // workers))
+
+
+def stated() -> int:
+    """The threads that OMP_NUM_THREADS asks for; where that is no number, as OpenMP does, one for
+    each core. Of a list, as "4,1", the first counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return (int(first) if first.isdecimal() else 0) or usable_cores()
 
 
 def usable_cores() -> int:

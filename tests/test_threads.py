@@ -82,6 +82,15 @@ def test_quota_of_the_control_group(files, quota, tmp_path, monkeypatch):
     assert 1 <= threads.usable_cores() <= max(1, quota + 1)
 
 
+@pytest.mark.parametrize("text", ["abc", "0", "-3", ""])
+def test_a_number_of_threads_that_is_none(text, monkeypatch):
+    """With --ray it ended in a traceback."""
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert threads.stated() == threads.usable_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
+    assert threads.stated() == 3
+
+
 def test_workers_share_the_cores(monkeypatch):
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()

@@ -186,8 +186,12 @@ def _codebook(path: Path | None, local: bool) -> np.ndarray | None:
 
 
 def _results_beside(out: Path) -> list[Path]:
-    """The evaluations and the ablation of an index."""
-    return sorted([*out.glob("evaluation*.json"), *out.glob("ablation.npz")])
+    """The evaluations, the ablation and the groups of an index."""
+    return sorted(
+        path
+        for pattern in ("evaluation*.json", "ablation.npz", "groups.npz")
+        for path in out.glob(pattern)
+    )
 
 
 def _print_built(index: Index, out: Path, results: list[Path], part: Part | None = None) -> None:
@@ -209,7 +213,7 @@ def _print_built(index: Index, out: Path, results: list[Path], part: Part | None
         deleted = printable(", ".join(gone))
         print(
             "note: the index has changed, so the results of the former one were deleted: "
-            f"{deleted}. Compute them again with `evaluate` or `ablate`.",
+            f"{deleted}. Compute them again with `evaluate`, `ablate` or `groups`.",
             file=sys.stderr,
         )
     if index.search != EXACT:

@@ -193,6 +193,8 @@ def make(
     second: list[np.ndarray] = []
     exponents: list[float] = []
     total = len(index) + len(collection.queries)
+    # Before: of a picture that is replaced meanwhile, nobody knows which one was described.
+    query_pictures = query_pictures_digest(collection) or ""
     # Queries come first: pictures may take hours, which a query that cannot be read would lose.
     query_steps = []
     for done, query in enumerate(collection.queries, 1):
@@ -223,17 +225,19 @@ def make(
     }
     if query_steps and PROTOCOL in collection.protocols:
         arrays |= _scored(_ablation(index, arrays), index, collection, query_steps)
-    _save(index, collection, arrays)
+    _save(index, collection, query_pictures, arrays)
     return _ablation(index, arrays)
 
 
-def _save(index: Index, collection: Collection, arrays: dict[str, np.ndarray]) -> None:
+def _save(
+    index: Index, collection: Collection, query_pictures: str, arrays: dict[str, np.ndarray]
+) -> None:
     try:
         with files.replacing(index.path / FILE) as file:
             digests = {
                 "index_sha256": np.array(index.digest_on_disk()),
                 "labels_sha256": np.array(labels_digest(collection.queries)),
-                "query_pictures_sha256": np.array(query_pictures_digest(collection)),
+                "query_pictures_sha256": np.array(query_pictures),
             }
             np.savez_compressed(file, allow_pickle=False, **digests, **arrays)
     except OSError as error:

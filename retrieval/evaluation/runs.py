@@ -78,14 +78,16 @@ def record_run(
     ranks: np.ndarray,
     timings: Mapping[str, np.ndarray],
     then: Sequence[str] = (),
+    pictures: str | None = None,
 ) -> Run:
     """Score the rankings (N, Q) of an index and keep the run beside it.
 
+    pictures: ``query_pictures_digest`` when the queries were ranked; by default that of now.
     Nothing is written where the same rankings are kept already: a repeated evaluation would change
     only the times in the files. Raises RetrievalError where the index was replaced.
     """
     run = Run(ranks, timings, evaluate(ranks, collection), {})
-    pictures = query_pictures_digest(collection)
+    pictures = pictures or query_pictures_digest(collection)
     try:
         previous = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels
@@ -281,8 +283,10 @@ def evaluate_index(
     Parameters as for ``rank_queries``. Raises RetrievalError where nothing can be written there.
     """
     files.check_writable(index.path, "evaluation")
+    # Before: of a picture that is replaced meanwhile, nobody knows which one was ranked.
+    pictures = query_pictures_digest(collection)
     ranks, timings = rank_queries(index, method, collection, progress, then, turn)
-    return record_run(index, collection, ranks, timings, then=then)
+    return record_run(index, collection, ranks, timings, then, pictures)
 
 
 def evaluated(

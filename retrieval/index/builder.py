@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,7 +71,7 @@ def build(
     with writing(out) as target, ExitStack() as stack:
         started = time.perf_counter()
         names = part.of(collection.names) if part else collection.names
-        previous = previous_at(target, method, names, part)
+        previous = previous_at(target, method, names, part, partial(_digest, collection))
         known = _known(donors if previous is None else [previous, *donors])
         of_part: dict[str, Any] = {"part": part._asdict()} if part else {}
         identity = layout.identity(method) | of_part

@@ -28,6 +28,7 @@ BATCH_BYTES = 4 << 20  # of vectors in one request; a server takes 64 MB
 MAX_FLAT = 100_000  # pictures up to which the engine compares with all of them
 MAX_ROWS = 2000  # in one request
 ATTEMPTS = 3
+SAMPLE = 1000  # pictures of an index that is replaced, to see whether they are these
 LONGEST_NAME = 4096  # bytes
 MAX_MANIFEST = 1_000_000  # bytes: what the server keeps it in takes 1.5 MB
 MAX_METADATA = 60_000  # bytes a picture; Milvus takes 65 536
@@ -44,11 +45,13 @@ def export(
 
     metadata: values to filter with. progress(done, total, name) is called after each batch.
     Returns the number of pictures that were written: 0 where all were there.
-    Raises RetrievalError where a store cannot hold the index, and where it does not answer.
+    Raises RetrievalError where a store cannot hold the index, where it does not answer, and where
+    it holds an index of another method or of other pictures only.
     """
     metadata = metadata or {}
     rows = _rows(index, metadata)
-    _collection_of(address)  # raises for another program's collection before anything is written
+    if _collection_of(address):  # raises for another program's collection
+        _check_successor(index, address)
     name = _prepared(index, address, metadata)
     written = 0
     batch = min(max(BATCH_BYTES // (4 * index.width), 1), MAX_ROWS)
@@ -75,6 +78,39 @@ def export(
     if _collection_of(address) != name:
         raise RetrievalError(f"Another export to {address} came in between; export again.")
     return written
+
+
+def _check_successor(index: Index, address: Address) -> None:
+    """Refuse to replace an index of another method or of other pictures only, as a build refuses it
+    for a folder: nobody asked to delete it, and it may be nowhere else.
+    """
+    try:
+        old = store_description.describe(address)
+    except RetrievalError:  # of another version: nothing can read it
+        return
+    method = old.manifest["method"]
+    if method != index.method:
+        raise RetrievalError(
+            f"{address} is an index of {method}, not of {index.method}; export to another name."
+        )
+    pictures = old.manifest["pictures"]
+    sample = np.unique(np.linspace(0, pictures - 1, SAMPLE).astype(np.int64)).tolist()
+    rows = _call(
+        address,
+        lambda c, t: c.query(
+            old.collection, ids=sample, output_fields=["name", "sha256"], timeout=t
+        ),
+    )
+    digests = {*index.digests} - {""}
+    try:
+        same = any(row["name"] in index.positions or row["sha256"] in digests for row in rows)
+    except milvus_client.damage():
+        return  # it cannot be searched
+    if rows and not same:
+        raise RetrievalError(
+            f"{address} is an index of other pictures: it has none of these. Export to another "
+            "name."
+        )
 
 
 def landmarks(collection: Collection) -> Metadata:

@@ -138,7 +138,8 @@ def collection_of(index: Index, where: str | Path | None = None) -> Collection:
         if where:
             raise
         raise RetrievalError(
-            f"The collection of {index} cannot be opened; name it with --collection. ({error})"
+            f"The collection of {index} cannot be opened; evaluate and plot take it with "
+            f"--collection. ({error})"
         ) from error
     index.check_collection(collection)
     return collection

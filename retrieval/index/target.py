@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,6 +24,7 @@ from retrieval.index.index import Index
 from retrieval.index.journal import IDENTITY, delete
 from retrieval.index.layout import Part
 
+SAMPLE = 100  # pictures whose files are compared where no name is that of a former one
 # Files in the folder of an index: its own, what is computed from it, and those of the system.
 FILES = (
     *("manifest.json", "images.json", "queries.npy", "neighbours.npz", "groups.npz"),
@@ -111,12 +112,17 @@ def _check_target(out: Path) -> None:
 
 
 def previous_at(
-    target: Path, method, names: Iterable[str], part: Part | None = None
+    target: Path,
+    method,
+    names: Sequence[str],
+    part: Part | None = None,
+    digest_of: Callable[[str], str] = lambda name: "",
 ) -> Index | None:
     """The index that is at the target already; None where there is none.
 
-    names: of the pictures that are to be in the new one. Raises RetrievalError where the old one is
-    of another method, other settings, another part, or other pictures only.
+    names: of the pictures that are to be in the new one. digest_of: the SHA-256 of such a picture;
+    '' where it is not known. Raises RetrievalError where the old one is of another method, other
+    settings, another part, or other pictures only.
     """
     if not target.exists() or not any(target.iterdir()):
         return None
@@ -125,12 +131,22 @@ def previous_at(
     if previous.part != (part or Part()):
         raise RetrievalError(f"{target} is {previous.part}, not {part}; choose another place.")
     old_names = {*previous.names, *(entry["name"] for entry in previous.manifest["skipped"])}
-    if old_names and old_names.isdisjoint(names):  # a part may be without pictures
+    # A part may be without pictures.
+    if old_names and old_names.isdisjoint(names) and not _are_renamed(previous, names, digest_of):
         raise RetrievalError(
             f"{target} is an index of other pictures: it has none of these. Choose another place, "
             "or delete it."
         )
     return previous
+
+
+def _are_renamed(index: Index, names: Sequence[str], digest_of: Callable[[str], str]) -> bool:
+    """Whether half of these pictures, or of a sample, are in the index under other names: all of
+    them may have moved to another folder, and their features took hours.
+    """
+    known = {*index.digests} - {""}
+    sample = names[:: len(names) // SAMPLE + 1]
+    return 2 * sum(digest_of(name) in known for name in sample) >= len(sample) > 0
 
 
 def finish(

@@ -150,8 +150,8 @@ def registered(method: str, name: str) -> Checkpoint:
     """
     if name not in REGISTRY:
         raise RetrievalError(
-            f"{name!r} is no registered checkpoint; if it is a file of yours, use a command and "
-            "name the file with --checkpoint."
+            f"{name!r} is no registered checkpoint; if it is a file of yours, the commands search "
+            "and evaluate take it with --checkpoint FILE."
         )
     checkpoint = REGISTRY[name]
     if checkpoint.method != method:

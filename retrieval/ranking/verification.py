@@ -226,5 +226,8 @@ def _verified(
     note = ""
     if missing:
         note = f"{missing} of {checked} pictures could not be checked: {reason}"
-    ranking = stage.by_inliers(inliers, before.scores, note)
+    if missing and missing == checked:  # no picture has a number of inliers, not even 0
+        ranking = stage.unchanged(note)
+    else:
+        ranking = stage.by_inliers(inliers, before.scores, note)
     return replace(ranking, unchecked=before.unchecked + missing)

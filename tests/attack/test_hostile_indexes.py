@@ -154,7 +154,7 @@ def test_a_path_in_place_of_a_collection(forged, honest):
         manifest["collection"].pop("folder", None)
         manifest["collection"]["name"] = str(honest.parent / "pictures")
 
-    with pytest.raises(RetrievalError, match="name it with --collection"):
+    with pytest.raises(RetrievalError, match="take it with --collection"):
         finding.collection_of(indexes.load(forged(change)))
 
 

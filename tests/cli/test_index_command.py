@@ -7,6 +7,7 @@ import pytest
 
 from retrieval import index as indexes_module
 from retrieval import methods
+from retrieval.methods import base
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -29,13 +30,13 @@ def test_index_says_which_results_are_gone(run, folder, tmp_path):
     pictures = shutil.copytree(folder, tmp_path / "pictures")
     command = "index", pictures, "--method", "sir", "--size", 64, "--out", tmp_path / "index"
     run(*command)
-    for name in ("evaluation-geometry.json", "ablation.npz"):
+    for name in ("evaluation-geometry.json", "ablation.npz", "groups.npz"):
         (tmp_path / "index" / name).write_text("{}")
     assert run(*command)[2] == ""  # nothing has changed
     (pictures / "a.png").unlink()
     code, _, error = run(*command)
     assert code == 0
-    assert "deleted: ablation.npz, evaluation-geometry.json. Compute them again" in error
+    assert "deleted: ablation.npz, evaluation-geometry.json, groups.npz. Compute them" in error
     assert not (tmp_path / "index" / "ablation.npz").exists()
     assert run(*command)[2] == ""
 
@@ -114,6 +115,20 @@ def test_an_index_of_other_pictures_is_not_replaced(refused, run, folder, tmp_pa
     shutil.copy(folder / "a.png", other / "y.png")
     code, text, _ = run("index", other, *words)  # an update
     assert (code, text.startswith("2 pictures in")) == (0, True)
+
+
+def test_pictures_that_all_have_other_names(run, folder, tmp_path, monkeypatch):
+    """Sorted into folders, they were "other pictures": all had to be described again."""
+    words = ["--method", "sir", "--size", 64, "--out", tmp_path / "index"]
+    shutil.copytree(folder, tmp_path / "photos")
+    assert run("index", tmp_path / "photos", *words)[0] == 0
+    (tmp_path / "sorted").mkdir()
+    (tmp_path / "photos").rename(tmp_path / "sorted" / "2025")
+    nothing = lambda self, pictures: []  # noqa: E731 - where a picture is described, it fails
+    monkeypatch.setattr(base.GlobalMethod, "describe_batch", nothing)
+    code, text, _ = run("index", tmp_path / "sorted", *words)
+    assert (code, text.startswith("6 pictures in")) == (0, True)
+    assert indexes_module.load(tmp_path / "index").names[0].startswith("2025/")
 
 
 def test_keypoints_beside_an_index_that_are_a_link(refused, folder, tmp_path):

@@ -108,6 +108,22 @@ def test_what_does_not_belong_to_the_index_is_refused(copied, collection, load):
         ablation.load(opened, collection)
 
 
+def test_a_query_that_changes_while_the_others_are_described(
+    copied, collection, load, drawn, tmp_path
+):
+    """The variants of the former one were kept as those of the new one, and where it was gone, a
+    traceback came after all the work."""
+    opened, method = copied("sir"), load("sir")
+    shutil.copytree(collection.root, tmp_path / "pictures")
+    mine = replace(collection, root=tmp_path / "pictures", queries=(Query("query.png"),))
+    query = mine.path("query.png")
+    drawn(9).save(query)
+    ablation.make(opened, mine, method, lambda *a: query.unlink(missing_ok=True))
+    drawn(8).save(query)
+    with pytest.raises(RetrievalError, match="other query pictures; run: python -m retrieval abl"):
+        ablation.load(opened, mine)
+
+
 def test_pictures_that_were_replaced_are_noticed(copied, collection, load, drawn, tmp_path):
     opened, method = copied("sir"), load("sir")
     shutil.copytree(collection.root, tmp_path / "pictures")

@@ -139,6 +139,14 @@ def test_kept_run_of_something_else_is_refused(index, method, folder):
             runs.load_run(index, open_collection(folder))
 
 
+def test_a_query_picture_that_is_replaced_while_queries_are_ranked(index, method, folder):
+    """The scores of the former one were kept as those of the new one."""
+    replace_it = lambda *a: Image.new("RGB", (40, 30), "lime").save(folder / "q.jpg")  # noqa: E731
+    runs.evaluate_index(index, open_collection(folder), method, replace_it)
+    with pytest.raises(RetrievalError, match="other query pictures"):
+        runs.load_run(index, open_collection(folder))
+
+
 def test_a_kept_run_of_a_query_picture_that_was_replaced(index, method, folder):
     first = runs.evaluate_index(index, open_collection(folder), method)
     query = (folder / "q.jpg").read_bytes()
@@ -218,7 +226,7 @@ def test_an_evaluation_that_cannot_be_kept_says_so_before_it_works(
 def test_collection_of_an_index(index, folder):
     assert finding.collection_of(index).root == finding.collection_of(index, folder).root == folder
     elsewhere = folder.rename(folder.with_name("elsewhere"))
-    with pytest.raises(RetrievalError, match=r"name it with --collection\. \(There is no folder"):
+    with pytest.raises(RetrievalError, match=r"take it with --collection\. \(There is no folder"):
         finding.collection_of(index)
     assert finding.collection_of(index, elsewhere).names[0] == "a.jpg"
     elsewhere.rename(folder)

@@ -79,6 +79,28 @@ def test_another_index_takes_the_place_at_once(milvus, exported, pictures, tmp_p
     assert kept["pictures"] == len(exported) + 1
 
 
+def test_an_index_of_others_is_not_replaced(milvus, exported, pictures, tmp_path, monkeypatch):
+    """It was dropped without a word, and its folder may be gone."""
+    address = milvus.address("taken")
+    folder = tmp_path / "others"
+    for seed, name in enumerate(("x.png", "y.png")):
+        paint(folder / name, 100 + seed)
+    others = index.build(open_collection(folder), Thumbnail(), tmp_path / "index")
+    export(exported, address)
+    before = collections_of(milvus, "taken")
+    with pytest.raises(RetrievalError, match="is an index of other pictures: it has none of these"):
+        export(others, address)
+    monkeypatch.setitem(others.manifest, "method", "cnn-irwnha")
+    with pytest.raises(RetrievalError, match="is an index of sir, not of cnn-irwnha"):
+        export(others, address)
+    assert collections_of(milvus, "taken") == before
+    assert content(address) == wanted(exported)
+    # Under other names they are the same pictures.
+    shutil.copytree(pictures, tmp_path / "sorted" / "2025")
+    moved = index.build(open_collection(tmp_path / "sorted"), Thumbnail(), tmp_path / "moved")
+    assert export(moved, address) == len(moved)
+
+
 def test_the_same_index_with_other_metadata_is_opened_anew(milvus, exported, pictures, tmp_path):
     """The app and the service said "was replaced; search again" until they were started anew."""
     address = milvus.address("metadata")

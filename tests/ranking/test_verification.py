@@ -139,6 +139,8 @@ def test_pictures_that_cannot_be_read_are_said(opened, scenes, load, tmp_path):
         "5 of 5 pictures could not be checked: their features are not beside the index, and the "
         "pictures cannot be read or were changed; index them again with --verifier xfeat."
     ]
+    # It said that geometry confirms no picture.
+    assert (found.inliers, found.confidence.level) == (None, "unchecked")
 
 
 def test_a_picture_that_was_changed_after_it_was_indexed(opened, scenes, load, tmp_path):
