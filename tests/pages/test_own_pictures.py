@@ -28,9 +28,16 @@ from streamlit.runtime.scriptrunner import StopException
 
 from pages.parts import loaders, own_pictures, own_uploads, query, turns
 from pages.parts.cache import Cache
+from pages.parts.search import marking
 from retrieval import images, index, methods
 from retrieval.collections import archives, judgements
 from retrieval.collections import collection as collections
+
+
+def mark(app, place):
+    """The buttons that mark a result. place: of the result, as 'sir-0'."""
+    (buttons,) = (one for one in app.segmented_control if one.key.startswith(f"mark-{place}-"))
+    return buttons
 
 
 def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
@@ -77,7 +84,7 @@ def test_judgements_outlive_files_that_cannot_be_read(nothing_installed):
     files = {"red_png": picture(RED), "blue_png": picture(BLUE), "green_png": picture(GREEN)}
     app = go(bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()})))
     app.toggle(key="judging").set_value(True).run()
-    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
+    mark(app, "cnn-irwnha-0").set_value("positive").run()
     assert "Judged by you: 1 query, 1 picture" in text(app)
     bring(app, "broken.png", b"no picture", "image/png")
     assert "could be read" in app.error[0].value
@@ -86,13 +93,43 @@ def test_judgements_outlive_files_that_cannot_be_read(nothing_installed):
     assert len(hits(app)) == 2
 
 
+def test_marks_of_a_page_that_was_left_are_not_those_of_the_next(nothing_installed):
+    """A click on the former page while the next one is on its way brings the marks of the former.
+
+    They became marks of whatever pictures had the same places in the next.
+    """
+    files = {"red_png": picture(RED), "blue_png": picture(BLUE), "green_png": picture(GREEN)}
+    app = go(bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()})))
+    app.toggle(key="judging").set_value(True).run()
+    mark(app, "cnn-irwnha-0").set_value("positive").run()
+    left = mark(app, "cnn-irwnha-0")._widget_state
+    names = app.session_state["own"].collection.names
+    app.selectbox(key="database").select(names[-1]).run()
+    late = app._tree.get_widget_states()
+    late.widgets.append(left)
+    app._run(late)
+    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert mark(app, "cnn-irwnha-0").value is None
+
+
+def test_a_mark_that_comes_when_other_pictures_were_brought(colours_folder, monkeypatch):
+    """It was an error, or where the names are the same, a mark of another picture."""
+    collection = collections.open_collection(colours_folder)
+    own = own_pictures.OwnPictures(collection, TemporaryDirectory())
+    monkeypatch.setattr(own_pictures, "current", lambda: own)
+    name = collection.names[0]
+    marking._mark("", colours_folder / "before", name, None, name)
+    marking._mark("", collection.root, name, None, "gone.png")
+    assert own.collection is collection
+
+
 def test_marks_are_hidden_only_where_the_option_is_drawn(nothing_installed):
     """It may be on from another collection; with wrong marks alone it could not be turned off."""
     files = {"red_png": picture(RED), "blue_png": picture(BLUE), "green_png": picture(GREEN)}
     pictures = archive(**{name: encoded(image) for name, image in files.items()})
     app = go(bring(start(hide="yes"), "mine.zip", pictures))
     app.toggle(key="judging").set_value(True).run()
-    app.segmented_control(key="mark-cnn-irwnha-0").set_value("wrong").run()
+    mark(app, "cnn-irwnha-0").set_value("wrong").run()
     assert not any(toggle.key == "hide" for toggle in app.toggle)
     assert hits(app)[0].endswith(", another place")
 
@@ -111,8 +148,8 @@ def test_own_results_are_judged_and_evaluated(nothing_installed, monkeypatch):
     assert "as right" in app.button(key="judged-evaluate").help
     assert not any("legend" in one.value for one in app.html)
 
-    app.segmented_control(key="mark-cnn-irwnha-0").set_value("positive").run()
-    app.segmented_control(key="mark-cnn-irwnha-1").set_value("wrong").run()
+    mark(app, "cnn-irwnha-0").set_value("positive").run()
+    mark(app, "cnn-irwnha-1").set_value("wrong").run()
     assert "Judged by you: 1 query, 2 pictures" in text(app)
     assert not app.button(key="judged-evaluate").help
     # Legend and sentence would move the results below a second quick click.
@@ -135,18 +172,18 @@ def test_own_results_are_judged_and_evaluated(nothing_installed, monkeypatch):
 
     # The same marks stand in the rows of all methods, and can be given there.
     app.segmented_control(key="method").set_value("all").run()
-    assert app.segmented_control(key="mark-cnn-irwnha-0").value == "positive"
-    app.segmented_control(key="mark-cnn-irwnha-2").set_value("ignored").run()
+    assert mark(app, "cnn-irwnha-0").value == "positive"
+    mark(app, "cnn-irwnha-2").set_value("ignored").run()
     assert sorted(
         one.value for one in app.segmented_control if one.key.startswith("mark-sir-") if one.value
     ) == ["ignored", "positive", "wrong"]
-    app.segmented_control(key="mark-cnn-irwnha-2").set_value(None).run()
+    mark(app, "cnn-irwnha-2").set_value(None).run()
     app.segmented_control(key="method").set_value("cnn-irwnha").run()
 
     # Another query has no marks yet; its buttons do not show those of the first.
     app.selectbox(key="database").select("mine/blue.png").run()
-    assert app.segmented_control(key="mark-cnn-irwnha-0").value is None
-    app.segmented_control(key="mark-cnn-irwnha-3").set_value("positive").run()
+    assert mark(app, "cnn-irwnha-0").value is None
+    mark(app, "cnn-irwnha-3").set_value("positive").run()
 
     app.button(key="judged-evaluate").click().run()
     assert not app.exception, app.exception
@@ -197,7 +234,7 @@ def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
         assert "2 of the first 3 right · AP 1.00" in text(app)
         assert "without its own picture" in captions(app)
         app.toggle(key="judging").set_value(True).run()
-        app.segmented_control(key="mark-cnn-irwnha-2").set_value("wrong").run()
+        mark(app, "cnn-irwnha-2").set_value("wrong").run()
         assert "Judged by you: 2 queries" in text(app)
     app.segmented_control(key="judge").set_value("hard").run()
     assert "1 of the first 3 right" in text(app)

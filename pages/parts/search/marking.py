@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,22 +89,27 @@ def show_buttons(
     """Draw three small buttons below a result. picture: its name. key: unique on the page."""
     box = query.labelled_box(query_picture, box)
     judged_query = judgements.find(collection, query_picture.name, box)
-    state[f"mark-{key}"] = judgements.verdicts(collection, judged_query).get(picture)
+    # A browser that has not yet received this page sends the marks of the one before, which would
+    # be taken for those of the pictures that have their places now.
+    about = collection.root, query_picture.name, box, picture
+    key = f"mark-{key}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}"
+    state[key] = judgements.verdicts(collection, judged_query).get(picture)
     st.segmented_control(
         f"Is {plain(Path(picture).name)} right?",
         MARKS,
         format_func=lambda verdict: cards.VERDICTS[verdict].symbol,
-        key=f"mark-{key}",
+        key=key,
         label_visibility="collapsed",
         on_change=_mark,
-        args=(f"mark-{key}", query_picture.name, box, picture),
+        args=(key, *about),
         width="stretch",
     )
 
 
-def _mark(key: str, name: str, box: Box | None, picture: str) -> None:
-    """Callback of the three buttons."""
-    if own := own_pictures.current():
+def _mark(key: str, root: Path, name: str, box: Box | None, picture: str) -> None:
+    """Callback of the three buttons. root: of the pictures, which others may have replaced."""
+    own = own_pictures.current()
+    if own and own.collection.root == root and picture in own.collection.positions:
         own.collection = judgements.judge(own.collection, name, box, picture, state[key])
 
 
