@@ -139,7 +139,13 @@ def _layer(weights: Weights, channels: int, name: str, required: Any) -> Layer |
     weight, bias = (weights.head.get(f"{name}.{key}") for key in ("weight", "bias"))
     if weight is None and bias is None and not required:
         return None
-    if weight is None or bias is None or bias.ndim != 1 or weight.shape != (len(bias), channels):
+    if (
+        weight is None
+        or bias is None
+        or bias.ndim != 1
+        or not bias.size
+        or weight.shape != (len(bias), channels)
+    ):
         raise RetrievalError(
             f"The whitening layer {name} of the weights does not fit their network: give it a "
             f"weight (d, {channels}) and a bias (d)."
@@ -188,8 +194,7 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
         whitening = whitening["ms" if several else "ss"]
         check_outputs("Lw", len(whitening["P"]))  # of bytes, it would take twelve times as much
         m, p = (np.asarray(whitening[key], np.float64) for key in ("m", "P"))
-        bias = -p @ m.reshape(channels)
-        fits = p.shape[1] == channels
+        fits = p.shape == (len(p), channels) and len(p) > 0 and m.size == channels
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RetrievalError(
             "The network's learned whitening (Lw) is damaged; download the file again."
@@ -199,7 +204,7 @@ def _learned_whitening(meta: Mapping[str, Any], several: bool, channels: int) ->
             f"The learned whitening (Lw) does not fit {channels} channels: use that of the same "
             "network."
         )
-    return _tensor(p), _tensor(bias)
+    return _tensor(p), _tensor(-p @ m.reshape(channels))
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

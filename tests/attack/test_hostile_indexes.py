@@ -82,6 +82,7 @@ def test_settings_are_not_arguments(forged, name):
     "change",
     [
         lambda m: m.update(made="\ud800"),
+        lambda m: m.update(made=2026),
         lambda m: m["checkpoint"].update(id="\ud800"),
         lambda m: m["settings"].update(x="\ud800"),
         lambda m: m["settings"].update(x=[[1]]),

@@ -347,7 +347,7 @@ CASES = {
     b"crash": lambda data, **rest: ctypes.string_at(0),
     b"memory": lambda data, **rest: bytearray(10_000_000_000),
     b"slow": compute,
-    b"stuck": lambda data, **rest: threading.Event().wait(),
+    b"stuck": lambda data, **rest: threading.Event().wait(60),
 }
 decoding.main()
 """
@@ -448,7 +448,7 @@ def test_what_computes_for_ever_is_ended():
         "with decoding._at_most(0.2):\n"
         "    while True: pass"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=processes.ROOT)
+    done = subprocess.run([sys.executable, "-c", code], cwd=processes.ROOT, timeout=60)
     assert done.returncode == -signal.SIGPROF
 
 
@@ -470,9 +470,11 @@ def test_pictures_are_decoded_in_the_order_in_which_they_come():
 
     with ThreadPoolExecutor(5) as pool:
         with decoder._turn():
+            end = time.monotonic() + 60
             for number in range(5):
                 pool.submit(decode, number)
                 while len(decoder._waiting) < number + 2:
+                    assert time.monotonic() < end
                     time.sleep(0.001)
         decode("again")
     assert order == [0, 1, 2, 3, 4, "again"]

@@ -38,6 +38,13 @@ def test_download_roxford5k_end_to_end(server, roxford, capsys):
     assert len(server.asked) == asked  # nothing to do
 
 
+def test_pictures_come_encrypted():
+    """No hash of the archives is known, so nothing else would notice other pictures."""
+    archives = [one for source in downloads.SOURCES.values() for one in source.archives]
+    assert archives
+    assert all(one.startswith("https://") for one in archives)
+
+
 def test_paris_lies_in_two_archives_with_folders(server, monkeypatch):
     truth = gnd(6322, 70, "paris")
     names = [*truth["imlist"], *truth["qimlist"]]

@@ -273,6 +273,11 @@ def test_files_that_contradict_themselves_are_refused(resnet18, tmp_path):
     wide = {"lwhiten.weight": torch.ones(4097, 512), "lwhiten.bias": torch.ones(4097)}
     words = "lwhiten of the weights gives 4,097 numbers"
     refused(words, lambda d: d["state_dict"].update(wide), local_whitening=True)
+    empty = {"lwhiten.weight": torch.ones(0, 512), "lwhiten.bias": torch.ones(0)}
+    refused("layer lwhiten", lambda d: d["state_dict"].update(empty), local_whitening=True)
+    for m, p in (((512, 1), (3, 512, 512)), ((512, 1), (0, 512)), ((7, 1), (7, 7)), (9, (9, 512))):
+        other = {"retrieval-SfM-120k": {"ss": {"m": np.zeros(m), "P": np.zeros(p)}}}
+        refused("Lw. does not fit 512 channels", lambda d, o=other: d["meta"].update(Lw=o))
     tall = {"retrieval-SfM-120k": {"ss": {"m": np.zeros(512), "P": np.zeros((4097, 512), "i1")}}}
     refused("Lw of the weights gives 4,097 numbers", lambda d: d["meta"].update(Lw=tall))
 

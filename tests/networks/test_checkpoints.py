@@ -36,6 +36,13 @@ def test_every_method_has_an_embedded_default():
         assert record.stands_in_for
 
 
+def test_weights_come_encrypted_where_the_host_can():
+    addresses = [record.address for record in checkpoints.REGISTRY.values() if record.address]
+    assert addresses
+    for address in addresses:
+        assert address.startswith(("https://", "http://cmp.felk.cvut.cz/"))
+
+
 def test_unknown_ids_and_files_are_refused():
     refused("Checkpoint gem-lite0 is for cnn-irwnha, not for sir", methods.load, "sir", "gem-lite0")
     refused("no checkpoint 'nothing' for sir: .*sir-lite0", methods.load, "sir", "nothing")

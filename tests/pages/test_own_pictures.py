@@ -24,6 +24,7 @@ from search_app import (
     start,
     text,
 )
+from streamlit.runtime.caching import clear_session_resource_cache
 from streamlit.runtime.scriptrunner import StopException
 
 from pages.parts import loaders, own_pictures, own_uploads, query, turns
@@ -40,7 +41,12 @@ def mark(app, place):
     return buttons
 
 
-def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
+def end_connection():
+    """What Streamlit does when the connection of a session breaks."""
+    clear_session_resource_cache("test session id")  # of each AppTest
+
+
+def test_what_a_killed_server_left_is_swept(tmp_path, nothing_installed, monkeypatch):
     """In a container a killed server has the process number of the next one: its folders stayed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -58,7 +64,7 @@ def test_what_a_killed_server_left_is_swept(tmp_path, monkeypatch):
         (folder / "pictures").mkdir(parents=True)
     kept = own_uploads.private_folder()
     own_uploads.delete_leftovers.clear()
-    own_uploads.delete_leftovers()
+    start()
     assert set(tmp_path.iterdir()) == {Path(kept.name), other_server, other}
 
 
@@ -355,17 +361,25 @@ def test_a_bad_zip_is_refused_and_nothing_is_kept(nothing_installed, data):
     assert "own" not in app.session_state
 
 
-def test_the_private_folder_goes_with_the_session(nothing_installed):
+def test_the_private_folder_goes_with_the_session(nothing_installed, monkeypatch):
+    monkeypatch.setattr(own_pictures, "DELETION_DELAY", 0.2)
     app = bring(start(), "red.png", encoded(picture(RED)), "image/png")
     first = Path(app.session_state["own"].folder.name)
     assert first.stat().st_mode & 0o077 == 0
     bring(app, "blue.png", encoded(picture(BLUE)), "image/png")
-    second = Path(app.session_state["own"].folder.name)
+    own = app.session_state["own"]
+    second = Path(own.folder.name)
     assert not first.exists()
     assert second.exists()
+    end_connection()
+    assert own.deletion
+    own.deletion.join()
+    assert not second.exists()
 
 
-def test_reduced_copies_go_with_the_session(nothing_installed):
+def test_reduced_copies_go_with_the_session(nothing_installed, monkeypatch):
+    end_connection()  # that of the test before
+    monkeypatch.setattr(loaders, "PRIVATE", Cache(1 << 24))
     files = archive(a_png=encoded(picture(RED)), b_png=encoded(picture(BLUE)))
     app = go(bring(start(), "mine.zip", files))
     assert hits(app)
@@ -373,6 +387,9 @@ def test_reduced_copies_go_with_the_session(nothing_installed):
     assert not app.exception
     kept = [key for key in loaders.CACHE._values if own_uploads.FOLDER_PREFIX in str(key)]
     assert kept == []
+    assert loaders.PRIVATE.bytes
+    end_connection()
+    assert not loaders.PRIVATE.bytes
 
 
 def test_indexes_go_with_the_session(nothing_installed, monkeypatch):

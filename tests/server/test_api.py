@@ -51,6 +51,20 @@ def test_indexes_are_listed(client):
     )
 
 
+def test_the_docs_name_every_answer(client):
+    """Programs are written from them, and would take what they do not name for a fault."""
+    calls = client.get("/openapi.json").json()["paths"]
+    search = calls["/indexes/{collection}/{checkpoint}/search"]
+    every = {"200", "400", "401", "429", "503"}
+    for call, answers in (
+        (calls["/indexes"]["get"], every),
+        (search["get"], every | {"404", "422"}),
+        (search["post"], every | {"404", "422", "408", "413"}),
+        (calls["/collections/{collection}/pictures/{name}"]["get"], every | {"404", "422"}),
+    ):
+        assert answers <= call["responses"].keys()
+
+
 def test_the_docs_load_nothing_from_the_internet(client):
     page = client.get("/docs").text
     files = re.findall(r'(?:src|href)="([^"]+)"', page)

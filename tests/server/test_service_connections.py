@@ -7,6 +7,7 @@ import threading
 from asyncio.selector_events import BaseSelectorEventLoop
 
 import pytest
+import requests
 from raw_requests import STALLED, connect, wait_until
 from stubs import most_accepted
 
@@ -144,6 +145,16 @@ def test_connections_of_a_proxy_are_those_of_its_clients(monkeypatch, client):
     assert other.recv(100).startswith(b"HTTP/1.1 422 ")
     for one in [other, *greedy]:
         one.close()
+
+
+def test_a_connection_of_a_proxy_counts_for_whom_it_asks_now(client):
+    """A proxy asks for another client through a connection that was counted for a former one."""
+    with requests.Session() as proxy:
+        for address in ("192.0.2.8", "192.0.2.9", "192.0.2.8"):
+            asked = {"X-Forwarded-For": address}
+            proxy.get(f"{client.root}/health", headers=asked, timeout=60).raise_for_status()
+            here = hosts.client_of_peer((address, 0))
+            wait_until(lambda here=here: list(connections.Connection.open) == [here])
 
 
 def test_many_connections_of_a_proxy_may_come_at_once(monkeypatch, client):
