@@ -192,7 +192,8 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
 
     Raises RetrievalError for a picture that cannot be read and a box that is not in it.
     """
-    if state.get("boxed") != (collection.name, *query_picture.identity):
+    about = collection.name, *query_picture.identity
+    if state.get("boxed") != about:
         put_box(collection, query_picture, box_as_text(query_picture.own_box))
     jpeg, size = loaders.view(query_picture.source, 1000, query_picture.name)
     try:
@@ -207,12 +208,16 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
     cropper(jpeg, size, box, query_picture.name, _set_box)
     credit_line(query_picture.credit)
     row = st.container(horizontal=True, gap="xsmall", wrap=False)
+    # A browser that has not yet received this page sends the box of the picture before.
+    key = f"box-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}"
+    state[key] = state.box
     row.text_input(
         "Box: left, top, right, bottom",
-        key="box",
+        key=key,
         placeholder="Draw or type x1, y1, x2, y2",
         label_visibility="collapsed",
-        persist_state="session",
+        on_change=_type_box,
+        args=(key, about),
     )
     row.button(
         "Clear box",
@@ -243,6 +248,12 @@ def labelled_box(query_picture: QueryPicture, box: Box | None) -> Box | None:
 def put_box(collection: Collection, query_picture: QueryPicture, text: str) -> None:
     """Set the box before its field is drawn."""
     state.box, state.boxed = text, (collection.name, *query_picture.identity)
+
+
+def _type_box(key: str, about: tuple) -> None:
+    """Callback of the field. about: the picture that it is about."""
+    if state.get("boxed") == about:
+        state.box = state[key]
 
 
 def _set_box(box: Box | None) -> None:

@@ -87,6 +87,11 @@ def hits(app, method="cnn-irwnha"):
     ]
 
 
+def box_field(app):
+    (field,) = (one for one in app.text_input if one.label.startswith("Box: "))
+    return field
+
+
 def text(app):
     return "\n".join(element.value for element in app.markdown)
 

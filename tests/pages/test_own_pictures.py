@@ -15,6 +15,7 @@ from search_app import (
     GREEN,
     RED,
     archive,
+    box_field,
     bring,
     captions,
     encoded,
@@ -248,7 +249,7 @@ def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):
     # Another picture of the same name is not that query.
     app.segmented_control(key="source").set_value("Upload").run()
     app.file_uploader(key="upload").upload("red_0.png", encoded(picture(BLUE)), "image/png").run()
-    app.text_input(key="box").set_value("0, 0, 33.3333333, 48").run()
+    box_field(app).set_value("0, 0, 33.3333333, 48").run()
     assert "of the first" not in text(app)
 
 
@@ -257,7 +258,7 @@ def test_a_box_is_not_kept_for_another_picture_of_the_same_name(nothing_installe
     pictures = {"red_png": encoded(picture(RED)), "blue_png": encoded(picture(BLUE))}
     app = bring(start(), "mine.zip", archive(**pictures))
     go(app)
-    app.text_input(key="box").set_value("1, 2, 30, 40").run()
+    box_field(app).set_value("1, 2, 30, 40").run()
 
     def clicked(*_):
         raise StopException
@@ -267,7 +268,7 @@ def test_a_box_is_not_kept_for_another_picture_of_the_same_name(nothing_installe
     bring(app, "mine.zip", archive(**pictures))
     monkeypatch.setattr(own_pictures, "build_index", built)
     app.run()
-    assert app.text_input(key="box").value == ""
+    assert box_field(app).value == ""
 
 
 def test_own_pictures_are_unpacked_in_turn(nothing_installed, monkeypatch):

@@ -5,7 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from search_app import BLUE, GREEN, RED, Colours, captions, encoded, go, hits, picture, start, text
+from search_app import (
+    BLUE,
+    GREEN,
+    RED,
+    Colours,
+    box_field,
+    captions,
+    encoded,
+    go,
+    hits,
+    picture,
+    start,
+    text,
+)
 
 from pages.parts import cards, loaders
 from retrieval import index
@@ -24,7 +37,7 @@ def test_first_paint_offers_the_prepared_queries(little):
         "Search with red tower · ask",
         r"Search with blue gate · ask\_blue",
     ]
-    assert app.text_input(key="box").value == "0, 0, 32, 48"
+    assert box_field(app).value == "0, 0, 32, 48"
     assert "query" not in app.query_params
 
 
@@ -59,9 +72,9 @@ def test_protocol_changes_the_verdicts(little):
 def test_clearing_and_typing_a_box(little):
     app = go(start())
     app.button(key="clear").click().run()
-    assert app.text_input(key="box").value == ""
+    assert box_field(app).value == ""
     assert "box" not in app.query_params
-    app.text_input(key="box").set_value("32 0 64 48").run()
+    box_field(app).set_value("32 0 64 48").run()
     assert hits(app)[0].startswith("1: blue_0.png")
     assert app.query_params["box"] == "32 0 64 48"
 
@@ -71,7 +84,7 @@ def test_clearing_and_typing_a_box(little):
 )
 def test_a_bad_box_is_explained(little, box):
     app = go(start())
-    app.text_input(key="box").set_value(box).run()
+    box_field(app).set_value(box).run()
     assert len(app.error) == 1
     assert not app.exception
     assert hits(app) == []
@@ -82,15 +95,15 @@ def test_a_bad_box_is_explained(little, box):
 
 def test_the_field_shows_the_part_of_a_box_that_is_searched(little):
     app = start(query="ask.png", box="32, 0, 9999, 48")
-    assert app.text_input(key="box").value == app.query_params["box"] == "32, 0, 64, 48"
-    app.text_input(key="box").set_value("-5, 0, 32, 48").run()
-    assert app.text_input(key="box").value == "0, 0, 32, 48"
+    assert box_field(app).value == app.query_params["box"] == "32, 0, 64, 48"
+    box_field(app).set_value("-5, 0, 32, 48").run()
+    assert box_field(app).value == "0, 0, 32, 48"
 
 
 def test_another_query_does_not_inherit_the_box(little):
     app = go(start())
     app.selectbox(key="prepared").set_value(1).run()
-    assert app.text_input(key="box").value == ""
+    assert box_field(app).value == ""
     assert hits(app)[0] == "1: blue_0.png, same landmark"
 
 
@@ -98,7 +111,7 @@ def test_addresses_written_before_take_no_room(little):
     """Twenty with a forged box of 60,000 blanks took 5 MB of each tab, and a client has 2000."""
     app = go(start())
     for right in ("40", "50", "60"):
-        app.text_input(key="box").set_value(f"0, 0, {right}, 48" + 60_000 * " ").run()
+        box_field(app).set_value(f"0, 0, {right}, 48" + 60_000 * " ").run()
     assert len(app.query_params["box"]) > 60_000
     assert len(repr([app.session_state["written-before"], app.session_state["addresses"]])) < 1000
 
@@ -189,7 +202,7 @@ def test_the_address_holds_the_view(little):
     app = go(start())
     app.slider(key="count").set_value(6).run()
     app.segmented_control(key="method").set_value("sir").run()
-    app.text_input(key="box").set_value("32, 0, 64, 48").run()
+    box_field(app).set_value("32, 0, 64, 48").run()
     link = dict(app.query_params)
     assert link == {
         "collection": "little",
@@ -563,15 +576,15 @@ def test_an_upload_of_the_same_name_does_not_inherit_the_box(little):
     app = start()
     app.segmented_control(key="source").set_value("Upload").run()
     app.file_uploader(key="upload").upload("photo.png", encoded(picture(RED)), "image/png").run()
-    app.text_input(key="box").set_value("0, 0, 20, 20").run()
+    box_field(app).set_value("0, 0, 20, 20").run()
     app.file_uploader(key="upload").clear()
     app.file_uploader(key="upload").upload("photo.png", encoded(picture(BLUE)), "image/png").run()
-    assert app.text_input(key="box").value == ""
+    assert box_field(app).value == ""
 
 
 def test_networks_and_indexes_and_back(little):
     app = go(start())
-    app.text_input(key="box").set_value("32, 0, 64, 48").run()
+    box_field(app).set_value("32, 0, 64, 48").run()
     before = hits(app)
     app.switch_page("pages/networks.py").run()
     assert not app.exception
@@ -580,3 +593,17 @@ def test_networks_and_indexes_and_back(little):
     app.switch_page("pages/search.py").run()
     assert hits(app) == before
     assert app.query_params["box"] == "32, 0, 64, 48"
+
+
+def test_the_box_of_a_page_that_was_left_is_not_that_of_the_next(little):
+    """A click on the former page while the next one is on its way brings the former box."""
+    app = go(start())
+    box_field(app).set_value("32, 0, 64, 48").run()
+    left = box_field(app)._widget_state
+    app.selectbox(key="prepared").set_value(1).run()
+    box = box_field(app).value
+    assert box != "32, 0, 64, 48"
+    late = app._tree.get_widget_states()
+    late.widgets.append(left)
+    app._run(late)
+    assert app.session_state["box"] == box_field(app).value == box
