@@ -329,10 +329,11 @@ def test_the_commands(milvus, pictures, exported, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(methods, "for_index", lambda index, checkpoint=None: Thumbnail())
     folder = tmp_path / "labelled"
     shutil.copytree(pictures, folder)
+    own = exported.names.index("a.png")  # a query that is in none of its lists would be noted
     truth = {
         "imlist": list(exported.names),
         "qimlist": ["a.png"],
-        "gnd": [{"easy": [3, 4], "hard": [5], "junk": [], "bbx": None}],
+        "gnd": [{"easy": [3, 4], "hard": [5], "junk": [own], "bbx": None}],
         "landmarks": ["mill"],
     }
     (folder / "ground_truth.json").write_text(json.dumps(truth))
