@@ -59,7 +59,7 @@ def stated_title(collection: Collection) -> str:
 
 
 def file_stem(collection: Collection) -> str:
-    """The begin of the names of files to download: those without the boxes have other figures."""
+    """How the names of files to download begin: those without the boxes have other figures."""
     return collection.name + ("-without-boxes" if collection.whole else "")
 
 
