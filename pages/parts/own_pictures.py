@@ -253,11 +253,11 @@ def build_index(method_name: str) -> index.Index:
 
 
 def judged_text(collection: collections.Collection) -> str:
-    """'Judged by you: 2 queries, 9 pictures'"""
-    queries, pictures = len(collection.queries), judgements.count(collection)
+    """'Judged by you: 2 queries, 9 marks'; a picture may have a mark for each query."""
+    queries, marks = len(collection.queries), judgements.count(collection)
     return (
         f"Judged by you: {queries} {'query' if queries == 1 else 'queries'}, "
-        f"{pictures} {'picture' if pictures == 1 else 'pictures'}"
+        f"{marks} {'mark' if marks == 1 else 'marks'}"
     )
 
 

@@ -121,9 +121,11 @@ def _draw_matches(args: argparse.Namespace, method: methods.Method) -> tuple[Fig
     pairs, verification = geometry.verify_features(
         features_a, features_b, b.size, args.min_similarity, args.tolerance, args.model
     )
+    box = f", box {', '.join(f'{value:g}' for value in args.box)}," if args.box else ""
     note = (
-        f"{args.picture.name} and {args.other.name} · {method.checkpoint.id}, similarity at least "
-        f"{args.min_similarity:g}, {args.model}, tolerance {args.tolerance:.1%} of the longer side"
+        f"{args.picture.name}{box} and {args.other.name} · {method.checkpoint.id}, "
+        f"similarity at least {args.min_similarity:g}, {args.model}, "
+        f"tolerance {args.tolerance:.1%} of the longer side"
     )
     note = with_credits(note, _credit(args.picture), _credit(args.other))
     figure = plots.matches(

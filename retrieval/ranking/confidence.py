@@ -92,6 +92,12 @@ def judge(
             "The order comes from the descriptors alone. The re-ranker Geometry also checks "
             "whether the pictures show the same thing.",
         )
+    if "filter" in ranking.provenance and not index.filters:  # it was applied to the ranking
+        return Confidence(
+            "unsure",
+            "Geometry confirms no picture that fits the filter. It looks only at the best of all "
+            "pictures, whether they fit or not.",
+        )
     if not several:  # nobody knows what is alike here
         return Confidence("unsure", "Geometry confirms no picture.")
     return Confidence("unsure", "It looks alike, but geometry confirms no picture.")

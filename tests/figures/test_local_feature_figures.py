@@ -114,6 +114,9 @@ def test_plot_of_the_command_line(pictures, load, monkeypatch, capsys):
     for model in ("affine", "homography"):
         assert cli.main([*words, "--model", model]) == 0
         assert "matches are inliers" in capsys.readouterr().out
+        # The whole picture and a box in it had the same small print.
+        drawn = (pictures / "out.svg").read_text("utf-8")
+        assert "scene.png, box 20, 20, 200, 150, and scene.png" in drawn
     assert cli.main(["plot", "matches", str(scene), str(blank), "--out", svg]) == 0
     capsys.readouterr()
     assert cli.main(["plot", "keypoints", str(scene), "--out", str(pictures / "out.gif")]) == 1

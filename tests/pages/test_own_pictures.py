@@ -92,11 +92,11 @@ def test_judgements_outlive_files_that_cannot_be_read(nothing_installed):
     app = go(bring(start(), "mine.zip", archive(**{n: encoded(p) for n, p in files.items()})))
     app.toggle(key="judging").set_value(True).run()
     mark(app, "cnn-irwnha-0").set_value("positive").run()
-    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert "Judged by you: 1 query, 1 mark" in text(app)
     bring(app, "broken.png", b"no picture", "image/png")
     assert "could be read" in app.error[0].value
     app.run()
-    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert "Judged by you: 1 query, 1 mark" in text(app)
     assert len(hits(app)) == 2
 
 
@@ -115,7 +115,7 @@ def test_marks_of_a_page_that_was_left_are_not_those_of_the_next(nothing_install
     late = app._tree.get_widget_states()
     late.widgets.append(left)
     app._run(late)
-    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert "Judged by you: 1 query, 1 mark" in text(app)
     assert mark(app, "cnn-irwnha-0").value is None
 
 
@@ -150,14 +150,15 @@ def test_own_results_are_judged_and_evaluated(nothing_installed, monkeypatch):
     app.selectbox(key="database").select("mine/red_0.png").run()
     first, second = (f"mine/{one.split(': ')[1]}" for one in hits(app)[:2])
     app.toggle(key="judging").set_value(True).run()
-    assert "Judged by you: 0 queries, 0 pictures" in text(app)
+    assert "Judged by you: 0 queries, 0 marks" in text(app)
     assert app.button(key="judged-evaluate").disabled
     assert "as right" in app.button(key="judged-evaluate").help
     assert not any("legend" in one.value for one in app.html)
 
     mark(app, "cnn-irwnha-0").set_value("positive").run()
     mark(app, "cnn-irwnha-1").set_value("wrong").run()
-    assert "Judged by you: 1 query, 2 pictures" in text(app)
+    # It said pictures: one that is marked for several queries counted several times.
+    assert "Judged by you: 1 query, 2 marks" in text(app)
     assert not app.button(key="judged-evaluate").help
     # Legend and sentence would move the results below a second quick click.
     right = "1 picture is right, judged by you. In the AP, pictures without a mark count as wrong."
@@ -195,7 +196,7 @@ def test_own_results_are_judged_and_evaluated(nothing_installed, monkeypatch):
     app.button(key="judged-evaluate").click().run()
     assert not app.exception, app.exception
     assert "# Evaluation" in [one.value for one in app.markdown]
-    assert "Judged by you: 2 queries, 3 pictures." in "".join(one.value for one in app.caption)
+    assert "Judged by you: 2 queries, 3 marks." in "".join(one.value for one in app.caption)
     scores = next(one.value for one in app.dataframe if "mAP Classic" in one.value.columns)
     # AP 1 for the first query; the second has its right picture last of four: (0 + 1/4) / 2.
     assert scores["mAP Classic"].tolist() == [56.25, 56.25]  # both methods order by colour
@@ -218,7 +219,7 @@ def test_own_ground_truth_from_a_file(nothing_installed):
     use(b" " * (9 << 20))  # the limit is for browsers: other programs can upload what they like
     assert "This file is larger than 4 MB" in app.error[0].value
     use(json.dumps(truth).encode())
-    assert "Judged by you: 1 query, 1 picture" in text(app)
+    assert "Judged by you: 1 query, 1 mark" in text(app)
 
 
 def test_labels_of_a_file_are_those_of_its_queries(nothing_installed):

@@ -301,6 +301,24 @@ def test_nobody_knows_what_is_alike_in_a_collection_of_one_picture(
     assert (judged.level, judged.reason) == ("unsure", "Geometry confirms no picture.")
 
 
+def test_geometry_may_have_looked_at_no_picture_that_fits_a_filter(many, drawn, monkeypatch):
+    """It said that geometry confirms no picture: of town, one with 20 inliers was at rank 247.
+
+    A store applies its filter before, so that geometry looks at pictures that fit.
+    """
+    monkeypatch.setitem(vars(many), "nearest_sample", np.full(4, 0.3))
+    made = {"filter": "year < 1910"}
+    found = Ranking(np.arange(1), np.array([0.5]), many.names[:1], np.zeros(1, np.int64), {}, made)
+    query = many, drawn(3), None, np.ones(4, np.float32)
+    assert confidence.judge(found, *query).reason == (
+        "Geometry confirms no picture that fits the filter. It looks only at the best of all "
+        "pictures, whether they fit or not."
+    )
+    monkeypatch.setattr(type(many), "filters", True)
+    judged = confidence.judge(found, *query)
+    assert judged.reason == "It looks alike, but geometry confirms no picture."
+
+
 def test_nothing_is_alike_where_the_query_is_the_only_picture(indexes, collection, load):
     """DELF said that it looks alike, and that geometry confirms no picture."""
     name = collection.names[0]
