@@ -133,9 +133,12 @@ if labelled_runs:
             else ""
         )
     )
-    for note in dict.fromkeys(entry.run.note for entry in labelled_runs.values()):
+    notes: dict[str, list[str]] = {}
+    for entry in labelled_runs.values():
+        notes.setdefault(entry.run.note, []).append(entry.label)
+    for note, labels in notes.items():
         if note:
-            st.caption(note)
+            st.caption(f"{plain(', '.join(labels))}: {note}" if len(notes) > 1 else note)
     downloads(
         f"{runs.file_stem(collection)}-scores",
         tables.in_percent(tables.score_rows(labelled_runs.values(), collection.protocols)),
