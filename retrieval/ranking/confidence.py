@@ -56,9 +56,9 @@ def judge(
     """The confidence of a whole ranking, from its inliers and from its best similarity.
 
     features: of the query, made by the method of the index.
-    Enough inliers make it sure. Without any, the best similarity is compared with ``usual``: three
-    of four pictures of the collection have a nearest neighbour with at least that similarity. Where
-    the best similarity is lower, perhaps no picture of the collection shows the query.
+    Enough inliers make it sure. Without any, the best similarity is compared with ``usual``: of a
+    sample of the collection, three of four pictures have a nearest neighbour with at least that
+    similarity. Where the best similarity is lower, perhaps no picture shows the query.
     """
     if not len(ranking):  # the query is the only picture
         return Confidence("nothing", "There is no other picture to find.")
@@ -83,8 +83,9 @@ def judge(
     if float(shown_best) < float(shown_usual):
         return Confidence(
             "unsure",
-            f"The best likeness is {shown_best}; three of four pictures of this collection have a "
-            f"neighbour with {shown_usual} or more. Perhaps nothing here shows the same thing.",
+            f"The best likeness is {shown_best}; about three of four pictures of this collection "
+            f"have a neighbour with {shown_usual} or more. Perhaps nothing here shows the same "
+            "thing.",
         )
     if ranking.inliers is None:
         return Confidence(
