@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from pages.parts import cards, choose, loaders, notices, own_pictures, query
@@ -18,6 +20,7 @@ from pages.parts.evaluation import (
     tables,
 )
 from pages.parts.evaluation.runs import UPLOAD, LabelledRun
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
@@ -204,10 +207,11 @@ if state.get("eval-query") not in query_numbers:
 number = state["eval-query"]
 all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}
 query_chart.show_legend(list(all_scores), len(scores))
+chart_key = key_about("eval-chart", collection.root)
 st.altair_chart(
     query_chart.ap_chart(collection, all_scores, len(scores), order, number),
-    key="eval-chart",
-    on_select=query_chart.open_clicked,
+    key=chart_key,
+    on_select=partial(query_chart.open_clicked, chart_key),
     selection_mode="pick",
     alt="Average precision of every query; the list below the chart chooses one as well.",
 )
@@ -232,7 +236,7 @@ with query_column:
     st.selectbox(
         "Query",
         query_numbers,
-        format_func=lambda n: query.label(collection.queries[n]),
+        format_func=query.labels(collection.queries).__getitem__,
         key="eval-query",
         persist_state="session",
     )

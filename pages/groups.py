@@ -10,6 +10,7 @@ import streamlit as st
 
 from pages.parts import address, cards, choose, loaders, notices, own_pictures, query, scroll
 from pages.parts.downloads import downloads
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.index import Index
@@ -56,7 +57,7 @@ def show_group(number: int, group: groups.Group, collection: Collection, opened:
                 name,
                 "",
                 label=f"Search with {plain(name)}",
-                key=f"group-{number}-{position}",
+                key=key_about(f"group-{number}-{position}", collection.root),
                 on_click=partial(search_with, collection.name, name),
                 tip=plain(Path(name).name),
             )

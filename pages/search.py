@@ -16,6 +16,7 @@ from pages.parts import (
     scroll,
 )
 from pages.parts.judging import judge
+from pages.parts.keys import key_about
 from pages.parts.search import marking, reranking
 from pages.parts.search.answer import Search, show_answers
 from pages.parts.search.browse import show_pictures
@@ -132,7 +133,7 @@ with result_column:
             if hidden:
                 st.button(
                     "Show right and wrong",
-                    key="reveal",
+                    key=key_about("reveal", asked),  # not the answers of the next picture
                     icon=":material/visibility:",
                     on_click=lambda: state.update(revealed=asked),
                 )

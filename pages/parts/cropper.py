@@ -29,19 +29,22 @@ def cropper(
     box: Box | None,
     alt: str,
     on_draw: Callable[[Box | None], None],
+    key: str,
 ) -> None:
     """Show a picture and the box on it; ``on_draw`` is called with every new one.
 
     jpeg: what to show, of any resolution. size: width and height that the box is measured in.
+    key: of the widget, for this picture alone.
     """
 
     def drawn() -> None:
-        box = st.session_state["cropper"].box
-        on_draw(tuple(box) if box else None)
+        if key in st.session_state:  # else the page shows another picture by now
+            box = st.session_state[key].box
+            on_draw(tuple(box) if box else None)
 
     source = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
     _mount(
-        key="cropper",
+        key=key,
         data={"src": source, "size": size, "box": box, "alt": alt},
         on_box_change=drawn,
     )

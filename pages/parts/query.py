@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +14,7 @@ import streamlit as st
 from pages.parts import loaders
 from pages.parts.cards import credit_line
 from pages.parts.cropper import cropper
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval import images
 from retrieval.collections import Collection, Query
@@ -105,8 +108,23 @@ def follow(collection: Collection, name: str, box: str) -> None:
     put_box(collection, query_picture, box)
 
 
-def label(query: Query) -> str:
-    """A name of a query for readers: its landmark, and what its file name adds to that."""
+def labels(queries: Sequence[Query]) -> list[str]:
+    """A name of each query for readers; no two are equal.
+
+    Browsers send the text of an option: of two with one text, Streamlit takes the last.
+    """
+    texts = [_label(query) for query in queries]
+    counts = Counter(texts)
+    return [
+        text
+        if counts[text] == 1
+        else f"{number} · {query.name} · {box_as_text(query.box) or 'whole picture'}"
+        for number, (text, query) in enumerate(zip(texts, queries, strict=True), 1)
+    ]
+
+
+def _label(query: Query) -> str:
+    """The landmark of a query, and what its file name adds to that."""
     name, landmark = Path(query.name).stem, query.landmark
     if landmark and name.startswith(landmark) and name != landmark:
         return f"{landmark} {name.removeprefix(landmark).strip('_- ')}".replace("_", " ")
@@ -143,10 +161,8 @@ def choose_picture(collection: Collection) -> QueryPicture | None:
         return in_database(collection, name)
     if state.get("prepared") not in range(len(collection.queries)):
         state.prepared = 0
-    numbers = range(len(collection.queries))
-    return prepared(
-        collection, _choose(numbers, "prepared", lambda n: label(collection.queries[n]))
-    )
+    texts = labels(collection.queries)
+    return prepared(collection, _choose(range(len(texts)), "prepared", texts.__getitem__))
 
 
 def _uploaded() -> QueryPicture | None:
@@ -192,7 +208,7 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
 
     Raises RetrievalError for a picture that cannot be read and a box that is not in it.
     """
-    about = collection.name, *query_picture.identity
+    about = collection.root, *query_picture.identity
     if state.get("boxed") != about:
         put_box(collection, query_picture, box_as_text(query_picture.own_box))
     jpeg, size = loaders.view(query_picture.source, 1000, query_picture.name)
@@ -205,11 +221,12 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
     own = state.get("box") == box_as_text(query_picture.own_box)
     if box and not own and box != images.read_box(state.box):
         state.box = box_as_text(box)
-    cropper(jpeg, size, box, query_picture.name, _set_box)
+    # A browser that has not yet received this page sends the box of the picture before.
+    set_box = partial(_set_box, about)
+    cropper(jpeg, size, box, query_picture.name, set_box, key_about("cropper", about))
     credit_line(query_picture.credit)
     row = st.container(horizontal=True, gap="xsmall", wrap=False)
-    # A browser that has not yet received this page sends the box of the picture before.
-    key = f"box-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}"
+    key = key_about("box", about)
     state[key] = state.box
     row.text_input(
         "Box: left, top, right, bottom",
@@ -221,8 +238,8 @@ def choose_box(collection: Collection, query_picture: QueryPicture) -> Box | Non
     )
     row.button(
         "Clear box",
-        key="clear",
-        on_click=_set_box,
+        key=key_about("clear", about),
+        on_click=set_box,
         args=(None,),
         disabled=not state.box,
     )
@@ -247,7 +264,7 @@ def labelled_box(query_picture: QueryPicture, box: Box | None) -> Box | None:
 
 def put_box(collection: Collection, query_picture: QueryPicture, text: str) -> None:
     """Set the box before its field is drawn."""
-    state.box, state.boxed = text, (collection.name, *query_picture.identity)
+    state.box, state.boxed = text, (collection.root, *query_picture.identity)
 
 
 def _type_box(key: str, about: tuple) -> None:
@@ -256,5 +273,7 @@ def _type_box(key: str, about: tuple) -> None:
         state.box = state[key]
 
 
-def _set_box(box: Box | None) -> None:
-    state.box = box_as_text(box)
+def _set_box(about: tuple, box: Box | None) -> None:
+    """Callback of the picture and of the button. about: as for ``_type_box``."""
+    if state.get("boxed") == about:
+        state.box = box_as_text(box)

@@ -4,6 +4,7 @@ The method says how red, green and blue each quarter of a picture is: enough to 
 """
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def start(**link):
 
 def go(app):
     """Search with the first picture on offer; an upload is searched with by itself."""
-    if any(button.key == "open-browse-0" for button in app.button):
-        app.button(key="open-browse-0").click().run()
+    first = [one for one in app.button if (one.key or "").startswith("open-browse-0-")]
+    if first:
+        first[0].click().run()
     assert not app.exception, app.exception
     return app
 
@@ -85,6 +87,12 @@ def hits(app, method="cnn-irwnha"):
         for button in app.button
         if button.key.startswith(f"open-{method}-")
     ]
+
+
+def button(app, name):
+    """The button of this name. Its key also tells what it is about, see ``key_about``."""
+    (found,) = (one for one in app.button if re.fullmatch(f"{name}-[0-9a-f]{{16}}", one.key or ""))
+    return found
 
 
 def box_field(app):

@@ -63,7 +63,7 @@ def test_a_small_box_in_a_large_picture(tmp_path):
 
 def first(app, key):
     """The pictures of a strip, best first."""
-    found = [one for one in app.button if re.fullmatch(rf"open-about-{key}-\d+", one.key or "")]
+    found = [one for one in app.button if re.fullmatch(rf"open-about-{key}-\d+-\w+", one.key or "")]
     return [re.sub(r"\\", "", one.label.split(": ")[1].split(",")[0]) for one in found]
 
 
@@ -122,7 +122,7 @@ def test_sir_with_and_without_its_layer():
     app.toggle(key="about-layer").set_value(True).run()
     assert first(app, "sir") == on
     # A result becomes the picture that is followed, and the link says so.
-    [card] = [one for one in app.button if one.key == "open-about-sir-0"]
+    [card] = [one for one in app.button if (one.key or "").startswith("open-about-sir-0-")]
     card.click().run()
     assert not app.exception
     assert app.selectbox(key="about-query").value == on[0]

@@ -11,6 +11,7 @@ from search_app import (
     RED,
     Colours,
     box_field,
+    button,
     captions,
     encoded,
     go,
@@ -20,7 +21,7 @@ from search_app import (
     text,
 )
 
-from pages.parts import cards, loaders
+from pages.parts import cards, loaders, query
 from retrieval import index
 from retrieval.collections.credits import Credit
 from retrieval.collections.ground_truth import Query
@@ -71,7 +72,7 @@ def test_protocol_changes_the_verdicts(little):
 
 def test_clearing_and_typing_a_box(little):
     app = go(start())
-    app.button(key="clear").click().run()
+    button(app, "clear").click().run()
     assert box_field(app).value == ""
     assert "box" not in app.query_params
     box_field(app).set_value("32 0 64 48").run()
@@ -88,7 +89,7 @@ def test_a_bad_box_is_explained(little, box):
     assert len(app.error) == 1
     assert not app.exception
     assert hits(app) == []
-    app.button(key="clear").click().run()
+    button(app, "clear").click().run()
     assert not app.error
     assert hits(app)
 
@@ -192,9 +193,9 @@ def test_after_a_search_the_pictures_to_choose_from_are_at_the_page_of_before(li
     app = start(collection="little", method="cnn-irwnha")
     app.segmented_control(key="source").set_value("Database").run()
     app.session_state["page"] = 2  # a test has no way to click on a number
-    label = app.run().button(key="open-browse-0").label
+    label = button(app.run(), "open-browse-0").label
     go(app).button(key="back").click().run()
-    assert app.button(key="open-browse-0").label == label
+    assert button(app, "open-browse-0").label == label
     assert app.session_state["page"] == 2
 
 
@@ -324,7 +325,7 @@ def test_a_class_guesses_first(little, method):
     assert "Same landmark" not in text(app)
     assert "red" not in captions(app)
 
-    app.button(key="reveal").click().run()
+    button(app, "reveal").click().run()
     assert hits(app)[0] == "1: red_3.png, left out of the score"
     assert " right · AP " in text(app)
     assert app.query_params["hide"] == "yes"
@@ -347,14 +348,14 @@ def test_a_picture_that_is_gone_does_not_tell_its_name_to_a_class(little):
     notes += [one.value for one in app.info]
     assert "No picture of the result here." in notes
     assert not any(name in note or "red" in note for note in notes)
-    app.button(key="reveal").click().run()
+    button(app, "reveal").click().run()
     assert f"No picture of {name} here." in [one.value.replace("\\", "") for one in app.info]
 
 
 def test_nothing_is_hidden_where_right_and_wrong_are_not_known(little):
     app = start(collection="little", query="green_1.png", hide="yes")
     assert hits(app)[0] == "1: green_2.png"
-    assert not any(button.key == "reveal" for button in app.button)
+    assert not any((one.key or "").startswith("reveal-") for one in app.button)
 
 
 def test_a_limit_belongs_to_its_method(little):
@@ -452,7 +453,7 @@ def test_a_result_large_and_as_the_next_query(little):
     app.button(key="open-cnn-irwnha-4").click().run()
     assert "**5**" in text(app)
     name = hits(app)[4].split(": ")[1].split(",")[0]
-    app.button(key="next").click().run()
+    button(app, "next").click().run()
     assert app.query_params["query"] == name
     assert not any(name in hit for hit in hits(app))
     assert "box" not in app.query_params
@@ -607,3 +608,50 @@ def test_the_box_of_a_page_that_was_left_is_not_that_of_the_next(little):
     late.widgets.append(left)
     app._run(late)
     assert app.session_state["box"] == box_field(app).value == box
+
+
+def test_clicks_on_a_page_that_was_left_do_not_act_on_the_next(little):
+    """While the next one was on its way, they cleared its box and showed what was right there."""
+    app = start(query="ask_blue.png", box="0, 0, 32, 48", hide="yes")
+    left = [button(app, name) for name in ("clear", "reveal")]
+    [crop] = (one.key for one in app.get("bidi_component") if one.key.startswith("cropper"))
+    app.selectbox(key="prepared").set_value(0).run()
+    box = box_field(app).value
+    assert box
+    for one in left:
+        late = app._tree.get_widget_states()
+        late.widgets.append(one.click()._widget_state)
+        app._run(late)
+        assert box_field(app).value == box
+        assert hits(app)[0] == "Result 1"
+    assert crop not in [one.key for one in app.get("bidi_component")]
+
+
+def test_a_card_of_a_page_that_was_left_searches_with_its_picture(little, monkeypatch):
+    """Not with that which has its place on the next page, which was on its way."""
+    monkeypatch.setattr("pages.parts.search.browse.PER_PAGE", 2)
+    app = start(collection="little")
+    app.segmented_control(key="source").set_value("Database").run()
+    left = button(app, "open-browse-0")
+    app.session_state["page"] = 2  # a test has no way to click on a number
+    app.run()
+    late = app._tree.get_widget_states()
+    late.widgets.append(left.click()._widget_state)
+    app._run(late)
+    assert app.query_params["query"] == left.label.removeprefix("Search with ").replace("\\", "")
+
+
+def test_no_two_queries_have_one_label():
+    """Of two options with one text, Streamlit takes the last, whichever a visitor chooses."""
+    queries = [
+        Query("a/tower.png", None, "", {}),
+        Query("a/tower.png", (1, 2, 30, 40), "", {}),
+        Query("b/tower.png", None, "", {}),
+        Query("gate.png", None, "", {}),
+    ]
+    assert query.labels(queries) == [
+        "1 · a/tower.png · whole picture",
+        "2 · a/tower.png · 1, 2, 30, 40",
+        "3 · b/tower.png · whole picture",
+        "gate",
+    ]

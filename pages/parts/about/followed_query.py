@@ -97,6 +97,7 @@ def pick() -> FollowedQuery:
 
 def _chosen_picture(collection: Collection) -> query.QueryPicture:
     prepared = {entry.name: number for number, entry in enumerate(collection.queries)}
+    labels = query.labels(collection.queries)
     names = [*prepared, *(name for name in collection.names if name not in prepared)]
     if state.pop("about-linked", names[0]) not in names:
         st.warning(
@@ -107,7 +108,7 @@ def _chosen_picture(collection: Collection) -> query.QueryPicture:
         state["about-query"] = names[0]
 
     def label(name: str) -> str:
-        return query.label(collection.queries[prepared[name]]) if name in prepared else name
+        return labels[prepared[name]] if name in prepared else name
 
     name = st.selectbox(
         "Picture to follow", names, format_func=label, key="about-query", persist_state="session"

@@ -13,6 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import cards, loaders
 from pages.parts.about.followed_query import FollowedQuery, ask
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval import images
 from retrieval.figures import steps as step_figures
@@ -101,7 +102,7 @@ def show(followed: FollowedQuery, ranking: Ranking, captions: list[str], key: st
                 name,
                 f"**{n + 1}** · {caption}",
                 label=label,
-                key=f"about-{key}-{n}",
+                key=key_about(f"about-{key}-{n}", name),
                 on_click=partial(ask, name),
                 verdict=verdict,
                 tip=f"{plain(name)}: click to follow this picture",

@@ -130,9 +130,10 @@ def _show_queries(
         rows = query_rows(collection, {"": scores}, numbers)
         st.dataframe(rows, hide_index=True, key=f"edge-{title}")
         return
+    labels = query.labels(collection.queries)
     with cards.grid(EXTREMES, f"edge-{title}"):
         for number in map(int, numbers):
-            label = plain(query.label(collection.queries[number]))
+            label = plain(labels[number])
             cards.card(
                 collection,
                 collection.queries[number].name,

@@ -171,9 +171,12 @@ def _landmark_axis(data: list[dict], count: str) -> altair.Axis:
     )
 
 
-def open_clicked() -> None:
-    """Callback of the chart: a click on a query opens it, a click beside them changes nothing."""
-    points = state["eval-chart"]["selection"]["pick"]
+def open_clicked(key: str) -> None:
+    """Callback of the chart: a click on a query opens it, a click beside them changes nothing.
+
+    key: of the chart.
+    """
+    points = state[key]["selection"]["pick"]
     if points:
         open_query(points[0]["number"])
 

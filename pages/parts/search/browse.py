@@ -9,6 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, query, scroll
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from pages.parts.search.tour import show_tour
 from retrieval.collections import Collection
@@ -35,11 +36,12 @@ def show_pictures(collection: Collection) -> None:
     page = state.get("page", 1)
     if page > pages:
         page = state.page = 1
+    labels = query.labels(collection.queries)
     with cards.grid(3, "browse"):
         for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
             if isinstance(choice, int):
                 prepared_query = collection.queries[choice]
-                name, label = prepared_query.name, plain(query.label(prepared_query))
+                name, label = prepared_query.name, plain(labels[choice])
                 ask = partial(query.ask_prepared, choice)
             else:
                 name, label = choice, plain(Path(choice).name)
@@ -49,7 +51,7 @@ def show_pictures(collection: Collection) -> None:
                 name,
                 f":small[{label}]",
                 label=f"Search with {label}",
-                key=f"browse-{n}",
+                key=key_about(f"browse-{n}", collection.root, choice),
                 on_click=ask,
             )
     if pages > 1:

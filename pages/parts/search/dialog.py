@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.parts import cards, notices, own_pictures, query
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from pages.parts.search import filters, reranking
 from pages.parts.search.answer import Search, score_text
@@ -68,7 +69,7 @@ def show_result(search: Search) -> None:
         )
         if st.button(
             "Make it the next query",
-            key="next",
+            key=key_about("next", hit),
             type="primary",
             on_click=query.ask_database,
             args=(hit,),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
 from pages.parts import cards, indexing, own_pictures, query, turns
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval.collections import Collection, judgements
 from retrieval.collections.ground_truth_files import parse_ground_truth
@@ -92,7 +92,7 @@ def show_buttons(
     # A browser that has not yet received this page sends the marks of the one before, which would
     # be taken for those of the pictures that have their places now.
     about = collection.root, query_picture.name, box, picture
-    key = f"mark-{key}-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}"
+    key = key_about(f"mark-{key}", *about)
     state[key] = judgements.verdicts(collection, judged_query).get(picture)
     st.segmented_control(
         f"Is {plain(Path(picture).name)} right?",
