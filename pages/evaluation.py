@@ -24,6 +24,7 @@ from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval import methods
+from retrieval.collections.ground_truth import note_on_own_pictures
 from retrieval.figures import evaluation as plots
 
 PROTOCOL_RULES = {
@@ -130,6 +131,7 @@ if labelled_runs:
         f"are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {plain(collection.note)}" if collection.note else "")
+        + f" {note_on_own_pictures(collection.names, collection.queries)}".rstrip()
         + (
             runs.scores_with_boxes(collection_with_boxes, labelled_runs.values(), protocol)
             if collection.whole

@@ -95,7 +95,7 @@ with query_column.container(key="asking" if searched or own_query else "asking-i
     with notices.errors_shown(), st.container(key="query-box"):
         box = query.choose_box(collection, query_picture) if query_picture else None
     if query_picture and isinstance(query_picture.source, bytes):
-        st.caption("Your picture stays in this session and is not part of the link.")
+        st.caption("Your picture stays in this tab and is not part of the link.")
 
 write_link(collection, query_picture)
 with result_column:

@@ -38,10 +38,10 @@ def share(workers: int) -> None:
     """
     set_number = getattr(sys.modules.get("torch"), "set_num_threads", None)  # it may be loading
     if set_number is not None:
-        set_number(max(1, stated() // workers))
+        set_number(max(1, stated_threads() // workers))
 
 
-def stated() -> int:
+def stated_threads() -> int:
     """The threads that OMP_NUM_THREADS asks for; where that is no number, as OpenMP does, one for
     each core. Of a list, as "4,1", the first counts.
     """

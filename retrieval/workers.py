@@ -128,7 +128,7 @@ class Workers:
 
     count: pieces of work done at once. most: pieces that may wait before others are refused.
     slow: the workers for pieces that take long; with them these workers are quick ones.
-    tidy: whether freed memory goes back to the system in pauses of all tidy workers.
+    tidy: whether these workers give freed memory back; they do so when no such workers work.
     The threads start with the first piece of work.
     """
 
@@ -156,6 +156,7 @@ class Workers:
         return work.future
 
     def _add(self, work: _Work) -> None:
+        last = None
         with self._changed:
             waiting = sum(map(len, self._waiting.values()))
             of_client = len(self._waiting.get(work.who, ()))
@@ -167,9 +168,11 @@ class Workers:
                 most = max(self._waiting.values(), key=len)
                 if len(most) <= of_client + 1:
                     raise busy
-                with contextlib.suppress(InvalidStateError):  # cancelled in this moment
-                    most.pop().future.set_exception(busy)
+                last = most.pop()
             self._put(work)
+        if last:  # without the lock: who moved it here has one of its own
+            with contextlib.suppress(InvalidStateError):  # cancelled in this moment
+                last.future.set_exception(busy)
         work.future.add_done_callback(partial(self._forget, work.who))
 
     def _put(self, work: _Work) -> None:

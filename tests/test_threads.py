@@ -86,9 +86,9 @@ def test_quota_of_the_control_group(files, quota, tmp_path, monkeypatch):
 def test_a_number_of_threads_that_is_none(text, monkeypatch):
     """With --ray it ended in a traceback."""
     monkeypatch.setenv("OMP_NUM_THREADS", text)
-    assert threads.stated() == threads.usable_cores()
+    assert threads.stated_threads() == threads.usable_cores()
     monkeypatch.setenv("OMP_NUM_THREADS", "3,1")
-    assert threads.stated() == 3
+    assert threads.stated_threads() == 3
 
 
 def test_workers_share_the_cores(monkeypatch):

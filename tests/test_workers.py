@@ -219,9 +219,9 @@ def test_memory_is_given_back_in_every_pause(monkeypatch):
 def test_memory_is_not_given_back_while_others_work(door, monkeypatch):
     """That keeps them waiting for 0.2 s, and there are seven such workers in the app."""
     given = threading.Event()
+    occupied(door)  # before: workers of other tests are in their pauses
     monkeypatch.setattr("retrieval.workers.PAUSES", (0.05, 0.05))
     monkeypatch.setattr("retrieval.memory.give_back", given.set)
-    occupied(door)
     assert Workers(1, 10).submit("a", int).result(60) == 0
     assert not given.wait(0.5)
     door.open.set()
@@ -459,3 +459,48 @@ def test_the_context_of_a_piece_of_work_ends_with_it():
     some = Workers(1, 10)
     some.submit("a", lambda: waited.set(1)).result(60)
     assert some.submit("a", waited.get).result(60) == 0
+
+
+def test_a_place_that_is_taken_away_keeps_nobody_waiting(door):
+    """Who asked for a place in both queues and who lost one in the slow queue had a lock each, and
+    waited for that of the other, with all searches of the app.
+    """
+    slow = Workers(1, 5)
+    workers = Workers(2, 50, slow=slow)
+    gate, begun = threading.Event(), threading.Event()
+
+    def takes_long():
+        move_to_slow_workers()
+        door()
+
+    futures = [workers.submit("a", takes_long)]
+    assert door.entered.wait(60)  # or one of the others would find its share full
+    futures += [workers.submit(who, takes_long) for who in "aaaac"]
+    while sum(map(len, slow._waiting.values())) < 5:
+        time.sleep(0.001)
+
+    def waits_for_the_gate():
+        begun.set()
+        assert gate.wait(60)
+        takes_long()
+
+    late = workers.submit("b", waits_for_the_gate)
+    assert begun.wait(60)
+    place = slow.place
+
+    def waits_between_the_locks(who, future):
+        gate.set()
+        while len(slow._waiting.get("a", ())) == 4:  # until a place of the first was taken
+            time.sleep(0.001)
+        time.sleep(0.2)
+        return place(who, future)
+
+    slow.place = waits_between_the_locks
+    asking = threading.Thread(target=workers.place, args=("a", futures[1]), daemon=True)
+    asking.start()
+    asking.join(60)
+    assert not asking.is_alive()
+    door.open.set()
+    assert late.result(60) is None
+    errors = [future.exception(60) for future in futures]
+    assert [type(error) for error in errors if error] == [Busy]

@@ -252,7 +252,7 @@ def search(
         ranking = search_module.rank_query(
             described, then=then, own=name, where=where, timings=timings
         )
-        if own is None and name is not None:
+        if own is None and name in ranking.names:  # a filter may leave it out
             said = (
                 f"The same file is in the collection: {plain(Path(name).name)}. It always finds "
                 "itself, so confidence and re-rankers look at the others only."

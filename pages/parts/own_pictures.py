@@ -214,16 +214,17 @@ def _use(brought: OwnPictures, method_name: str) -> None:
     before, asked = current(), {"boxed": state.get("boxed"), "where": state.get("where", "")}
     # A box and a filter are about the pictures before, also where a click ends this run.
     state.update(own=brought, boxed=None, where="")
+    replaced = before
     try:
         built = build_index(method_name)
     except RetrievalError:
+        replaced = brought
         state.update(asked, own=before)  # with its judgements
         current()  # else its folder is deleted soon: the others had its place in the cache
-        brought.folder.cleanup()
         raise
     finally:
-        if before and state["own"] is brought:
-            before.folder.cleanup()
+        if replaced:
+            replaced.folder.cleanup()
     state["database"] = built.names[0]  # the first query can be read
     # An upload or photograph to ask with does not outlive this run of the page.
     if state.get("source") in (query.UPLOAD, query.CAMERA):

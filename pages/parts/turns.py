@@ -28,10 +28,10 @@ DRAWERS = Workers(1, 200)  # matplotlib draws one figure at a time
 SCORERS = Workers(1, 200, slow=Workers(1, 200))
 # Turns to put large indexes of keypoints together, see ``within_turn``: the last steps of 2000
 # pictures take 0.4 GB, for minutes.
-BUILDERS = Workers(2, 200)
+BUILDERS = Workers(2, 200, tidy=False)
 # Turns to read a large table that a visitor brings: 4 MB keep Python busy for 4 s; twelve clients
 # that brought one each kept another visitor's page waiting for 54 s.
-READERS = Workers(1, 200)
+READERS = Workers(1, 200, tidy=False)
 # They make pictures to be shown. Each page asks for one at a time, so none has to be refused. They
 # are two even on one core: one waits for the decoder of slow pictures, the other for that of quick.
 VIEWERS = Workers(2, 1_000_000, Workers(1, 1_000_000, tidy=False), False)

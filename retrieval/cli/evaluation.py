@@ -13,13 +13,17 @@ import numpy as np
 from retrieval import files, methods
 from retrieval.cli.arguments import command, folder, place, then_argument
 from retrieval.cli.output import Bar, check_output, print_table, printable, write_json, writing
-from retrieval.collections import Collection, open_collection, read_ground_truth
+from retrieval.collections import Collection, GroundTruth, open_collection, read_ground_truth
+from retrieval.collections.ground_truth import note_on_own_pictures
 from retrieval.errors import RetrievalError
 from retrieval.evaluation import PROTOCOLS, evaluate
 
 if TYPE_CHECKING:
     from retrieval.evaluation.runs import Run
     from retrieval.index import Index
+
+
+MAX_SCORES = 20_000_000  # bytes of scores in JSON that may be replaced; ours have 700 a query
 
 
 def add(commands) -> None:
@@ -128,8 +132,7 @@ def _print_run(
         + (", whole queries without their boxes" if collection.whole else "")
     )
     print(printable(text))
-    if collection.note:
-        print(printable(collection.note))
+    _print_notes(collection)
     print_table({name: run.scores[name] for name in protocols})
     if run.note:
         print(f"note: {run.note}", file=sys.stderr)
@@ -179,15 +182,21 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
         },
     )
     print(f"{len(truth.queries)} queries, {len(truth.names)} pictures")
-    if truth.note:
-        print(truth.note)
+    _print_notes(truth)
     print_table(scores)
     return 0
 
 
+def _print_notes(truth: Collection | GroundTruth) -> None:
+    """Print what is to be known about labels before the scores are read."""
+    for note in (truth.note, note_on_own_pictures(truth.names, truth.queries)):
+        if note:
+            print(printable(note))
+
+
 def _has_scores(path: Path) -> bool:
     """Whether a file is what ``evaluate --json`` writes."""
-    content = files.read_json(path)
+    content = files.read_json(path, MAX_SCORES)
     return isinstance(content, dict) and content.keys() >= {"queries", "protocols"}
 
 

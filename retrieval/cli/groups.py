@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrieval import files
 from retrieval.cli.arguments import command, place, positive
 from retrieval.cli.output import Bar, check_output, printable, writing
 from retrieval.errors import RetrievalError
@@ -47,8 +46,7 @@ def _groups(args: argparse.Namespace) -> None:
             f"{MIN_INLIERS} or more."
         )
     if args.csv:
-        check_output(args.csv, lambda path: path.read_bytes().startswith(table(COLUMNS, ())))
-        files.check_writable(args.csv.parent, "table")
+        check_output(args.csv, _has_groups)
     index = indexes.load(args.index)
     pairs = groups.load(index)
     if pairs is None:
@@ -62,6 +60,13 @@ def _groups(args: argparse.Namespace) -> None:
         print(printable(f"{row['group']:5} {row['picture']}"))
     many = "1 group" if len(connected) == 1 else f"{len(connected)} groups"
     print(f"{many} with {len(rows)} of {len(index)} pictures")
+
+
+def _has_groups(path: Path) -> bool:
+    """Whether a file is what ``groups --csv`` writes."""
+    header = table(COLUMNS, ())
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
 
 
 def _compared(index: Index) -> list[Pair]:

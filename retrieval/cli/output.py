@@ -124,6 +124,7 @@ def check_output(
         raise RetrievalError(f"{path} is {kind}; name a file to write to.")
     if not path.parent.is_dir():
         raise RetrievalError(f"There is no folder {path.parent} to write to; make it first.")
+    files.check_writable(path.parent, "file")
     if not path.is_file() or not path.stat().st_size:  # mktemp makes empty ones
         return
     from retrieval.index import target

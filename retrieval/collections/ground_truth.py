@@ -129,3 +129,20 @@ def same_landmark(
         np.array(sorted(positions - {position}), np.int64) for positions in (positives, junk)
     )
     return landmark, others, junk_positions
+
+
+def note_on_own_pictures(names: Sequence[str], queries: Sequence[Query]) -> str:
+    """A note on queries that find themselves, where that lowers their AP; '' without any."""
+    position = {name: n for n, name in enumerate(names)}
+    count = sum(
+        query.name in position
+        and any(len(query.labels.get(kind, ())) for kind in POSITIVE)
+        and not any(position[query.name] in labels for labels in query.labels.values())
+        for query in queries
+    )
+    if not count:
+        return ""
+    return (
+        f"Queries that are pictures of the collection and in none of their own lists: {count:,}. "
+        "Each finds itself first, which counts as wrong: name it under junk."
+    )

@@ -134,24 +134,7 @@ def _from_gnd(content: dict, suffix: str) -> GroundTruth:
             stems = stems or [_stem(name) for name in names]
             landmark = _landmark(name, labels, stems)
         queries.append(Query(name, _box(entry.get("bbx"), name), in_one_line(landmark), labels))
-    return GroundTruth(names, tuple(queries), _on_own_pictures(names, queries))
-
-
-def _on_own_pictures(names: Sequence[str], queries: Sequence[Query]) -> str:
-    """A note on queries that find themselves, where that lowers their AP; '' without any."""
-    position = {name: n for n, name in enumerate(names)}
-    count = sum(
-        query.name in position
-        and any(len(query.labels.get(kind, ())) for kind in POSITIVE)
-        and not any(position[query.name] in labels for labels in query.labels.values())
-        for query in queries
-    )
-    if not count:
-        return ""
-    return (
-        f"Queries that are pictures of the collection and in none of their own lists: {count:,}. "
-        "Each finds itself first, which counts as wrong: name it under junk."
-    )
+    return GroundTruth(names, tuple(queries))
 
 
 def _from_named(content: dict, suffix: str) -> GroundTruth:
@@ -235,8 +218,7 @@ def _from_text_files(folder: Path, names: tuple[str, ...]) -> GroundTruth:
         if absent
         else ""
     )
-    notes = filter(None, [note, _on_own_pictures(names, queries)])
-    return GroundTruth(names, tuple(queries), " ".join(notes))
+    return GroundTruth(names, tuple(queries), note)
 
 
 def _text_files(folder: Path) -> dict[str, dict[str, Path]]:

@@ -82,12 +82,14 @@ def record_run(
 ) -> Run:
     """Score the rankings (N, Q) of an index and keep the run beside it.
 
-    pictures: ``query_pictures_digest`` when the queries were ranked; by default that of now.
+    pictures: ``query_pictures_digest`` when the queries were ranked, '' where there was none; by
+    default that of now.
     Nothing is written where the same rankings are kept already: a repeated evaluation would change
     only the times in the files. Raises RetrievalError where the index was replaced.
     """
     run = Run(ranks, timings, evaluate(ranks, collection), {})
-    pictures = pictures or query_pictures_digest(collection)
+    if pictures is None:
+        pictures = query_pictures_digest(collection)
     try:
         previous = load_run(index, collection, then)
     except RetrievalError:  # damaged, of an earlier index, or of other labels

@@ -25,7 +25,7 @@ from retrieval.errors import RetrievalError
 from retrieval.index import describing, layout
 from retrieval.index.describing import Described, Known
 from retrieval.methods.base import Method
-from retrieval.threads import stated, usable_cores
+from retrieval.threads import stated_threads, usable_cores
 
 LOCAL = "local"
 MAX_PIECE = 32  # pictures that are sent to a worker together
@@ -90,7 +90,7 @@ def describer(address: str, load: Callable[[], Method]) -> Callable[..., Iterato
     def describe(
         collection, method, names: Sequence[str], known: Known, max_pixels: int
     ) -> Iterator[Described]:
-        threads = stated()
+        threads = stated_threads()
         identity = layout.identity(method)
         with _connected(address) as ray:
             packed = ray.cloudpickle.dumps((load, identity, collection, max_pixels, threads))

@@ -81,11 +81,14 @@ def export(
 
 
 def _check_successor(index: Index, address: Address) -> None:
-    """Refuse to replace an index of another method or of other pictures only, as a build refuses it
-    for a folder: nobody asked to delete it, and it may be nowhere else.
+    """Refuse to replace an index of another method or of other pictures only.
+
+    Nobody asked to delete it, and it may be nowhere else.
     """
     try:
         old = store_description.describe(address)
+    except milvus.StoreError:
+        raise
     except RetrievalError:  # of another version: nothing can read it
         return
     method = old.manifest["method"]
@@ -94,6 +97,7 @@ def _check_successor(index: Index, address: Address) -> None:
             f"{address} is an index of {method}, not of {index.method}; export to another name."
         )
     pictures = old.manifest["pictures"]
+    milvus.load(address, old.collection, LONG_PATIENCE)  # the server may have been started anew
     sample = np.unique(np.linspace(0, pictures - 1, SAMPLE).astype(np.int64)).tolist()
     rows = _call(
         address,

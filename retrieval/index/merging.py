@@ -59,7 +59,8 @@ def merge(
     with writing(out) as target:
         # Do not replace an index of another method or collection.
         names = [entry["name"] for entry in (*content.records, *content.skipped)]
-        previous = previous_at(target, method, names)
+        digests = {entry["name"]: entry["sha256"] for entry in content.records}
+        previous = previous_at(target, method, names, digest_of=lambda name: digests.get(name, ""))
         # A merge uses the work folder of a build, in which an unfinished build may be.
         with Journal(work_folder(target), layout.identity(method), len(names)) as journal:
             if journal.entries:

@@ -27,7 +27,7 @@ MAX_PIXELS = 4096**2  # of a picture at all scales; DELF's seven scales at 1024 
 # Less for these networks, whose first layers take the most memory: VGG gives 64 numbers for each
 # pixel, ResNet a quarter of that. Three scales at 1024 pixels have 3.7 million.
 MAX_PIXELS_OF = {"vgg": 2048**2, "resnet": 2 * 2048**2}
-MAX_OUTPUTS = 4096  # numbers that a layer behind the trunk gives; the papers' have up to 2048
+MAX_OUTPUTS = 4096  # numbers of a descriptor of a picture; the papers' have up to 2048
 MIN_INPUT = 32  # pixels of the shorter side of a network's input: networks of stride 32 need some
 MAX_KEYPOINTS = 5000  # of a picture; the time of a match grows with its square; DELF has 1000
 

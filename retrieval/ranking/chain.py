@@ -19,8 +19,8 @@ class Reranker(NamedTuple):
 
     name: on the command line and in addresses. title, summary, paper: for the pages.
     run: takes a ranking and the query, and returns a new ranking with the old one as ``before``.
-    settings: the numbers that were chosen for it; rankings and stored runs state them. Who changes
-    another constant of its code evaluates anew.
+    settings: the numbers that were chosen for it; rankings and stored runs state them. Other
+    constants of its code are not stated: after changing one, evaluate again.
     vectors: whether it needs an index with one vector a picture.
     pictures: whether it needs the pictures, or local features made of them.
     effort: its work for each picture of an index; 1 is that of putting them in a new order.

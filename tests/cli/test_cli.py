@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +381,24 @@ def test_former_outputs_are_replaced(run, labelled, tmp_path):
         for _ in range(2):
             code, _, error = run(*words[:-1], tmp_path / words[-1])
             assert (code, (tmp_path / words[-1]).is_file()) == (0, True), error
+
+
+def test_a_large_file_is_not_read_to_see_who_wrote_it(refused, labelled, tmp_path):
+    """3 GB were, and took as much memory."""
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(300_000_000)  # takes no room on the disk
+    tracemalloc.start()
+    refused("did not write it", "groups", labelled, "--csv", large)
+    refused("did not write it", "evaluate", labelled, "--json", large)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_a_folder_without_the_right_to_write_is_known_at_once(refused, labelled, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != labelled.parent)
+    for words in (("groups", labelled, "--csv"), ("evaluate", labelled, "--json")):
+        refused("nothing can be written there", *words, labelled.parent / "file")
 
 
 def test_ground_truth_is_not_replaced_by_scores(refused, tmp_path):

@@ -4,7 +4,12 @@ import pickle
 import numpy as np
 import pytest
 
-from retrieval.collections.ground_truth import Query, protocols_of, usual_protocol
+from retrieval.collections.ground_truth import (
+    Query,
+    note_on_own_pictures,
+    protocols_of,
+    usual_protocol,
+)
 from retrieval.collections.ground_truth_files import parse_ground_truth, read_ground_truth
 from retrieval.errors import RetrievalError
 
@@ -116,7 +121,8 @@ def test_queries_that_find_themselves_are_told():
     def note(**labels):
         entry = {"image": "a.jpg", "landmark": "a", "easy": ["b.jpg"], **labels}
         truth = {"database": ["a.jpg", "b.jpg", "c.jpg"], "queries": [entry, entry]}
-        return parse_ground_truth(json.dumps(truth).encode(), "file").note
+        parsed = parse_ground_truth(json.dumps(truth).encode(), "file")
+        return note_on_own_pictures(parsed.names, parsed.queries)
 
     assert "in none of their own lists: 2. Each finds itself first" in note()
     assert note(easy=["a.jpg", "b.jpg"]) == note(junk=["a.jpg"]) == note(wrong=["a.jpg"]) == ""

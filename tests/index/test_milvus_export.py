@@ -101,6 +101,30 @@ def test_an_index_of_others_is_not_replaced(milvus, exported, pictures, tmp_path
     assert export(moved, address) == len(moved)
 
 
+def test_what_the_server_has_not_loaded_is_exported_again(milvus, exported):
+    """Its sentence said "try again", which did not help."""
+    address = milvus.address("released")
+    export(exported, address)
+    (name,) = collections_of(milvus, "released")
+    milvus_module.call(address, lambda c, t: c.release_collection(name, timeout=t), 10)
+    assert export(exported, address) == 0
+
+
+def test_nothing_is_replaced_where_the_store_does_not_say_what_it_has(
+    milvus, exported, monkeypatch
+):
+    address = milvus.address("silent")
+    export(exported, address)
+    before = collections_of(milvus, "silent")
+    away = AwayError(f"The store {address} does not answer.")
+    monkeypatch.setattr(
+        export_module.store_description, "describe", lambda *_: (_ for _ in ()).throw(away)
+    )
+    with pytest.raises(AwayError):
+        export(exported, address)
+    assert collections_of(milvus, "silent") == before
+
+
 def test_the_same_index_with_other_metadata_is_opened_anew(milvus, exported, pictures, tmp_path):
     """The app and the service said "was replaced; search again" until they were started anew."""
     address = milvus.address("metadata")

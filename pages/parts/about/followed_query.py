@@ -115,7 +115,7 @@ def _chosen_picture(collection: Collection) -> query.QueryPicture:
     )
     with st.popover("A picture of yours", icon=":material/upload:"):
         suffixes = [suffix[1:] for suffix in sorted(images.SUFFIXES)]
-        file = st.file_uploader("It stays in this session.", suffixes, key="about-upload")
+        file = st.file_uploader("It stays in this tab.", suffixes, key="about-upload")
     if file:
         return query.QueryPicture(file.name, file.getvalue())
     if name in prepared:

@@ -22,7 +22,7 @@ def offer_scoring(collection: Collection, uploaded: LabelledRun | str | None) ->
         st.markdown(
             f"{submissions.FORM} {collection.title} has {len(collection.names):,} pictures and "
             f"{len(collection.queries)} queries, in the order of the two CSV files below. Your "
-            "file stays in this session and is not part of the link."
+            "file stays in this tab and is not part of the link."
         )
         st.file_uploader(".npz", ["npz"], key="eval-upload", max_upload_size=200)
         if isinstance(uploaded, str):

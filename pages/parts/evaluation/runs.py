@@ -90,9 +90,9 @@ def find_runs(collection: Collection) -> tuple[dict[str, LabelledRun], list[NotE
     evaluated: list[tuple[str, Path, Run, list[tuple[str, ...]]]] = []
     not_evaluated: list[NotEvaluated] = []
     for method, path in indexes:
-        if len(evaluated) >= room:
+        if len(evaluated) >= room and (path / "evaluation.json").is_file():
             left_out = True
-            break
+            continue
         label = methods.METHODS[method].title
         if method_names.count(method) > 1:
             label += f", {path.name}"

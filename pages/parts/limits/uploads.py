@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sys
 from collections import Counter
+from contextlib import suppress
 from tempfile import gettempdir
 from typing import Any, NoReturn
 from weakref import WeakSet
@@ -74,9 +75,11 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
 def is_session(session_id: str) -> bool:
     """Whether a session is connected, or its connection is broken and may still come back."""
     server: Any = runtime.get_instance()
-    return server.is_active_session(session_id) or bool(
-        server._session_mgr._session_storage.get(session_id)
-    )
+    with suppress(KeyError):  # it ends in this moment
+        return server.is_active_session(session_id) or bool(
+            server._session_mgr._session_storage.get(session_id)
+        )
+    return False
 
 
 def _size(file: UploadedFileRec) -> int:
