@@ -17,6 +17,12 @@ from retrieval.evaluation import evaluate, explain, runs
 from retrieval.figures import files as figure_files
 
 
+def result(app, rank):
+    """The card of SIR's result at a rank."""
+    (card,) = (one for one in app.button if (one.key or "").startswith(f"open-sir-{rank}-"))
+    return card
+
+
 def test_scores_are_those_of_evaluate(evaluated):
     app = start()
     assert "# Evaluation" in [one.value for one in app.markdown]
@@ -85,9 +91,28 @@ def test_ranked_list_is_marked(evaluated):
         "3: 7.png, another place",
         "4: 1.png, same landmark",
     ]
-    app.button(key="open-sir-3").click().run()
+    result(app, 3).click().run()
     assert not app.exception
     assert "Rank **3** of SIR" in text(app)
+
+
+def test_a_result_of_a_query_that_was_left_is_not_one_of_the_next(evaluated):
+    """A click on the former page, while the next one is on its way, brings the former query.
+
+    The dialog then showed that query with a result of the next one.
+    """
+    app = start(query="q0.png", method="sir", against="nothing", protocol="medium")
+    left, query = result(app, 3), app.selectbox(key="eval-query")._widget_state
+    name = left.label.split(": ")[1].partition(",")[0]
+    app.selectbox(key="eval-query").set_value(2).run()
+    assert name not in result(app, 3).label
+    late = app._tree.get_widget_states()
+    kept = [one for one in late.widgets if one.id != query.id]
+    del late.widgets[:]
+    late.widgets.extend([*kept, query, left.click()._widget_state])
+    app._run(late)
+    assert app.selectbox(key="eval-query").value == 0
+    assert f"Rank **3** of SIR: {name}" in text(app)
 
 
 def test_chart_holds_the_aps_of_both_methods(evaluated):

@@ -9,6 +9,11 @@ from pages.parts import loaders
 TABLE = "name,colour,note\nred_0.png,warm,<b>*x*</b>\nred_1.png,warm,\nblue_0.png,cold,\n"
 
 
+def select(app):
+    (found,) = (one for one in app.selectbox if one.label == "Only pictures with")
+    return found
+
+
 def test_results_are_filtered_by_what_a_table_says(nothing_installed):
     pictures = {f"{name}_png": encoded(picture(colour)) for name, colour in
                 (("red_0", RED), ("red_1", (190, 40, 30)), ("blue_0", BLUE))}  # fmt: skip
@@ -21,7 +26,7 @@ def test_results_are_filtered_by_what_a_table_says(nothing_installed):
     app.selectbox(key="database").select("mine/red_0.png").run()
     assert len(hits(app)) == 2
 
-    app.selectbox(key="where").select('colour == "cold"').run()
+    select(app).select('colour == "cold"').run()
     assert not app.exception, app.exception
     assert hits(app) == ["1: blue_0.png"]
     assert "where" not in app.query_params  # of a visitor's own pictures
@@ -42,11 +47,22 @@ def test_other_pictures_are_not_filtered_by_what_was_asked_of_those_before(nothi
     files.upload("table.csv", TABLE.encode(), "text/csv")
     app.run()
     app.button(key="own_index").click().run()
-    app.selectbox(key="where").select('colour == "cold"').run()
+    select(app).select('colour == "cold"').run()
+    left = select(app)._widget_state
     bring(app, "others.zip", archive(**pictures))
     app.selectbox(key="database").select("others/red_0.png").run()
     assert not app.error, app.error[0].value
     assert len(hits(app)) == 2
+    files = app.file_uploader(key="own_files")
+    files.upload("others.zip", archive(**pictures), "application/zip")
+    files.upload("table.csv", b"name,size\nred_0.png,1\nred_1.png,2\nblue_0.png,3\n", "text/csv")
+    app.run()
+    app.button(key="own_index").click().run()
+    # A click on the former page, while this one is on its way, brings the former filter.
+    late = app._tree.get_widget_states()
+    late.widgets.append(left)
+    app._run(late)
+    assert app.session_state["where"] == "" == select(app).value
 
 
 def test_a_filter_comes_with_a_link(little, monkeypatch):
@@ -72,10 +88,10 @@ def test_every_column_can_be_filtered_by(nothing_installed):
     app.run()
     app.button(key="own_index").click().run()
     app.selectbox(key="database").select("red.png").run()
-    assert app.selectbox(key="where").options[1:] == [
+    assert select(app).options[1:] == [
         "class: cold", "class: warm", "field: 1", "field: 2"]  # fmt: skip
     for where in ('_class == "cold"', "field == 2"):
-        app.selectbox(key="where").select(where).run()
+        select(app).select(where).run()
         assert not app.error
         assert hits(app) == ["1: blue.png"]
 

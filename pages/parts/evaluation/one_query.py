@@ -10,6 +10,7 @@ import streamlit as st
 from pages.parts import cards, loaders
 from pages.parts.evaluation.link import query_parameters
 from pages.parts.evaluation.runs import LabelledRun
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.errors import RetrievalError
@@ -69,7 +70,7 @@ def show_ranked_list(
                 name,
                 f"**{rank}** :small[{short}]",
                 label=f"{rank}: {short}, {cards.VERDICTS[kind].label.lower()}",
-                key=f"{entry.run_id}-{rank}",
+                key=key_about(f"{entry.run_id}-{rank}", name),
                 on_click=partial(state.update, {"eval-enlarged": large}),
                 verdict=kind,
             )

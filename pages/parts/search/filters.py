@@ -6,6 +6,7 @@ import json
 
 import streamlit as st
 
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from retrieval.collections import Collection
 from retrieval.collections.metadata import Values, choices
@@ -16,8 +17,11 @@ state = st.session_state
 
 def choose_filter(collection: Collection) -> None:
     """Draw the select of columns and their values; any other filter can be typed into it."""
-    if state.get("filtered") != collection.name:  # another collection has other columns
-        state.where, state.filtered = "", collection.name
+    key = key_about("where", collection.root)
+    # Another collection has other columns. A link knows only its name.
+    if state.get("filtered") not in (collection.name, key):
+        state.where = ""
+    state.filtered = key
     if not collection.metadata and not finding.in_stores():
         return
     titles = {
@@ -28,16 +32,25 @@ def choose_filter(collection: Collection) -> None:
     options = ["", *titles]
     if state.get("where") and state.where not in titles:
         options.append(state.where)
+    state[key] = state.where
     st.selectbox(
         "Only pictures with",
         options,
         format_func=lambda where: titles.get(where, where) or "Any value",
-        key="where",
+        key=key,
+        on_change=_use_filter,
+        args=(key,),
         accept_new_options=True,
         help="Search only in pictures with these metadata. Type a filter of your own as "
         '`landmark == "chapel" and season == "snow"`.',
         persist_state="session",
     )
+
+
+def _use_filter(key: str) -> None:
+    """Callback of the select. key: of the select, one for each collection."""
+    if state.get("filtered") == key:
+        state.where = state[key]
 
 
 def show_filter() -> None:
