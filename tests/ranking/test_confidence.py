@@ -10,3 +10,10 @@ def test_what_inliers_mean():
     for inliers in (20, 500):
         sentence = "With 20 or more both pictures very likely show one thing."
         assert confidence.meaning(inliers, least=12) == sentence
+
+
+def test_lighterglue_needs_more_inliers():
+    """With 52 a search in town for the Pitt Rivers Museum said "Very likely right": a wall."""
+    sure = confidence.sure_inliers("geometry-lighterglue")
+    assert "with 60 or more both" in confidence.meaning(52, 12, sure)
+    assert confidence.sure_inliers("geometry") == confidence.sure_inliers("") == 20

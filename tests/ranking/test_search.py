@@ -303,6 +303,23 @@ def test_nobody_knows_what_is_alike_in_a_collection_of_one_picture(
     assert (judged.level, judged.reason) == ("unsure", "Geometry confirms no picture.")
 
 
+@pytest.mark.parametrize(
+    ("then", "level"),
+    [
+        (["geometry"], "sure"),
+        (["geometry-lighterglue"], "unsure"),
+        (["geometry", "geometry-lighterglue", "diffusion"], "unsure"),
+        (["geometry-lighterglue", "geometry"], "sure"),
+    ],
+)
+def test_an_answer_is_sure_by_who_counted_its_inliers(many, drawn, then, level):
+    """Of 71 photographs searched in town, where none is right, six were "Very likely right"."""
+    made = {"then": [{"name": name} for name in then]}
+    found = Ranking(np.arange(1), np.array([52.5]), many.names[:1], np.array([52]), {}, made)
+    judged = confidence.judge(found, many, drawn(3), None, np.ones(4, np.float32))
+    assert judged.level == level
+
+
 def test_geometry_may_have_looked_at_no_picture_that_fits_a_filter(many, drawn, monkeypatch):
     """It said that geometry confirms no picture: of town, one with 20 inliers was at rank 247.
 

@@ -12,6 +12,7 @@ from pages.parts import extraction, query
 from pages.parts.keypoints.extractors import Extractor
 from retrieval.images import Box
 from retrieval.ranking import geometry, verification
+from retrieval.ranking.confidence import SURE_INLIERS, SURE_LEARNED
 from retrieval.ranking.geometry import NOISE_FLOOR, Verification
 from retrieval.ranking.verification import MIN_INLIERS
 
@@ -25,13 +26,14 @@ class Matcher(NamedTuple):
     """A way to match two pictures.
 
     features: whose keypoints it matches, 'delf' or 'xfeat'. min_inliers: as many as confirm that
-    both pictures show the same thing.
+    both pictures show the same thing. sure_inliers: as many as make that very likely.
     """
 
     title: str
     features: str
     min_inliers: int
     summary: str
+    sure_inliers: int = SURE_INLIERS
 
 
 MATCHERS = {
@@ -42,6 +44,7 @@ MATCHERS = {
         "xfeat",
         MIN_INLIERS,
         "The keypoints of XFeat, matched by a network that looks at both pictures at once.",
+        SURE_LEARNED,
     ),
 }
 

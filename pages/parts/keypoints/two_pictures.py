@@ -269,11 +269,11 @@ def _show_verdict(matcher: Matcher, comparison: Comparison) -> bool:
             return False
     inliers = comparison.inlier_count
     matches = "1 match" if comparison.match_count == 1 else f"{comparison.match_count} matches"
-    meaning = confidence.meaning(inliers, matcher.min_inliers)
+    meaning = confidence.meaning(inliers, matcher.min_inliers, matcher.sure_inliers)
     if inliers and not has_usual_settings(matcher.features):
         symbol, text = "gray[:material/info:]", f"**{inliers} of {matches} fit one transformation**"
         meaning = "What that says was measured with the usual settings only."
-    elif inliers >= confidence.SURE_INLIERS:
+    elif inliers >= matcher.sure_inliers:
         symbol, text = "green[:material/check_circle:]", f"**{inliers} of {matches} are inliers**"
     elif inliers >= matcher.min_inliers:
         symbol, text = "orange[:material/help:]", f"**{inliers} of {matches} are inliers**"

@@ -243,9 +243,10 @@ def show_geometry(search: Search, path: Path, hit: str, reranker: str) -> None:
     shown = _views(query_picture, other)
     compare.matches(shown, _lines(a, b, pairs, verified), f"xfeat-{other.key}")
     learned = ", and LighterGlue matches them" if reranker == "geometry-lighterglue" else ""
+    sure = confidence.sure_inliers(reranker)
     st.markdown(
         f"XFeat finds keypoints in both pictures{learned}: **{verified.count} of {len(pairs)} "
-        f"matches are inliers**. {confidence.meaning(verified.count, MIN_INLIERS)}"
+        f"matches are inliers**. {confidence.meaning(verified.count, MIN_INLIERS, sure)}"
     )
 
 
