@@ -38,7 +38,10 @@ def encode(figure: Figure, kind: str, dark: bool = False) -> bytes:
 
 
 def is_figure(path: Path) -> bool:
-    """Whether matplotlib made a file: it says so at the beginning. Raises OSError."""
+    """Whether a file is a figure of matplotlib, ours or another: it says so at the beginning.
+
+    Raises OSError.
+    """
     with path.open("rb") as file:
         return b"Matplotlib" in file.read(2000)
 
