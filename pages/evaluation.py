@@ -209,7 +209,7 @@ if state.get("eval-query") not in query_numbers:
 number = state["eval-query"]
 all_scores = scores | {entry.label: entry.run.scores[protocol] for entry in without_reranking}
 query_chart.show_legend(list(all_scores), len(scores))
-chart_key = key_about("eval-chart", collection.root)
+chart_key = state["eval-chart"] = key_about("eval-chart", collection.name, collection.root)
 st.altair_chart(
     query_chart.ap_chart(collection, all_scores, len(scores), order, number),
     key=chart_key,
@@ -285,5 +285,5 @@ all_queries.show_all_queries(collection, shown, compared, protocol)
 
 own_ranking.offer_scoring(collection, uploaded)
 
-if enlarged:
-    one_query.show_large(collection, number, *enlarged)
+if enlarged and enlarged[0] == (collection.name, collection.root, number):
+    one_query.show_large(collection, number, *enlarged[1:])

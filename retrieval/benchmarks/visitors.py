@@ -8,6 +8,7 @@ visitors do the same step at the same time, which is the highest load that they 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import urllib.request
 from collections import Counter
@@ -38,6 +39,7 @@ STEP_TIMEOUT = 180.0  # s
 SETTLING_TIME = 4.0  # s until the app has given freed memory back to the system
 ORDER = ("sir", "cnn-irwnha", "delf")
 ERROR_FORMAT = 1  # Alert.Format.ERROR_FORMAT
+DIGEST = re.compile(r"-[0-9a-f]{16}$")  # of what a widget is about, see pages/parts/keys.py
 
 
 @dataclass
@@ -199,7 +201,8 @@ class _Session:
         kind = element.WhichOneof("type")
         if kind in ("button", "button_group", "text_input"):
             identity = getattr(element, kind).id
-            self.widgets[identity.split("-", 2)[-1]] = identity  # $$ID-hash-key
+            key = identity.split("-", 2)[-1]  # $$ID-hash-key
+            self.widgets[DIGEST.sub("", key)] = identity
         elif kind == "exception":
             self.errors.append(element.exception.message or element.exception.type)
         elif kind == "alert" and element.alert.format == ERROR_FORMAT:

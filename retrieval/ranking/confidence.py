@@ -70,9 +70,7 @@ def judge(
     if isinstance(features, LocalFeatures) and not len(features):
         return Confidence("nothing", "The picture has no keypoints to search for.")
     inliers = 0 if ranking.inliers is None else int(ranking.inliers.max(initial=0))
-    checked = [stage["name"] for stage in ranking.provenance.get("then", ())]
-    counted_by = next((name for name in reversed(checked) if name.startswith("geometry")), "")
-    if inliers >= sure_inliers(counted_by):
+    if inliers >= sure_inliers(ranking.counted_by):
         return Confidence(
             "sure", f"Geometry confirms it: {inliers} inliers with the picture that fits best."
         )

@@ -31,6 +31,7 @@ class Ranking:
     After a re-ranker: see its docstring.
     inliers: (K,) int64; 0 where a picture was not verified or has too few; None where no stage
     verified geometry.
+    counted_by: name of the re-ranker that counted the inliers; '' for the method itself.
     timings: seconds by stage ('extraction', 'search', 'verification', then the re-rankers).
     provenance: collection, method, checkpoint, settings, number of pictures, and under 'then' the
     re-rankers with their settings.
@@ -52,6 +53,7 @@ class Ranking:
     note: str = ""
     unchecked: int = 0
     confidence: Confidence | None = None
+    counted_by: str = ""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -210,6 +212,7 @@ class Stage:
         stage counted none, so that each picture keeps those that it has.
         """
         before = self.before
+        counted_by = before.counted_by if inliers is None else self.name
         inliers = before.inliers if inliers is None else inliers
         seconds = time.perf_counter() - self.started
         record = {"name": self.name, "settings": self.settings}
@@ -219,6 +222,7 @@ class Stage:
             names=tuple(map(before.names.__getitem__, order.tolist())),
             scores=np.round(scores, 6).astype(np.float32),  # equal for equal pictures
             inliers=None if inliers is None else inliers[order],
+            counted_by=counted_by,
             timings={**before.timings, self.name: before.timings.get(self.name, 0.0) + seconds},
             provenance={
                 **before.provenance,

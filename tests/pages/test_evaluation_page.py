@@ -113,6 +113,25 @@ def test_a_result_of_a_query_that_was_left_is_not_one_of_the_next(evaluated):
     app._run(late)
     assert app.selectbox(key="eval-query").value == 0
     assert f"Rank **3** of SIR: {name}" in text(app)
+    # Where the next query was chosen in the list, the browser names that one.
+    app.selectbox(key="eval-query").set_value(2).run()
+    late = app._tree.get_widget_states()
+    late.widgets.append(left.click()._widget_state)
+    app._run(late)
+    assert app.selectbox(key="eval-query").value == 2
+    assert "Rank **3** of SIR" not in text(app)
+
+
+def test_a_chart_of_a_collection_that_was_left_opens_nothing(monkeypatch):
+    """Its selection comes with every click on the former page, as its key is gone from the next."""
+    chosen = {"selection": {"pick": [{"number": 5}]}}
+    state = {"eval-chart": "new", "new": chosen, "old": chosen}
+    monkeypatch.setattr(query_chart, "state", state)
+    monkeypatch.setattr(query_chart.scroll, "show", lambda key: None)
+    query_chart.open_clicked("old")
+    assert "eval-query" not in state
+    query_chart.open_clicked("new")
+    assert state["eval-query"] == 5
 
 
 def test_chart_holds_the_aps_of_both_methods(evaluated):

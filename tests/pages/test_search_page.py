@@ -1,6 +1,7 @@
 """The search page driven without a browser, on a small collection and without a network."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from search_app import (
 )
 
 from pages.parts import cards, loaders, query
+from pages.parts.search import browse
 from retrieval import index
 from retrieval.collections.credits import Credit
 from retrieval.collections.ground_truth import Query
@@ -639,6 +641,14 @@ def test_a_card_of_a_page_that_was_left_searches_with_its_picture(little, monkey
     late.widgets.append(left.click()._widget_state)
     app._run(late)
     assert app.query_params["query"] == left.label.removeprefix("Search with ").replace("\\", "")
+
+
+def test_a_card_of_a_collection_that_was_left_searches_in_no_other(monkeypatch):
+    asked = []
+    monkeypatch.setattr(browse, "state", SimpleNamespace(collection="next"))
+    for name in ("left", "next"):
+        browse._ask_in(name, lambda name=name: asked.append(name))
+    assert asked == ["next"]
 
 
 def test_no_two_queries_have_one_label():

@@ -10,7 +10,7 @@ from retrieval import images, index, methods
 from retrieval.collections import open_collection
 from retrieval.errors import RetrievalError
 from retrieval.ranking import confidence, geometry, search
-from retrieval.ranking.ranking import Ranking, ranks_in
+from retrieval.ranking.ranking import Ranking, Stage, ranks_in
 
 NUMBERS = ("sir", "cnn-irwnha")
 
@@ -304,18 +304,26 @@ def test_nobody_knows_what_is_alike_in_a_collection_of_one_picture(
 
 
 @pytest.mark.parametrize(
-    ("then", "level"),
+    ("counts", "level"),
     [
-        (["geometry"], "sure"),
-        (["geometry-lighterglue"], "unsure"),
-        (["geometry", "geometry-lighterglue", "diffusion"], "unsure"),
-        (["geometry-lighterglue", "geometry"], "sure"),
+        ({"geometry": True}, "sure"),
+        ({"geometry-lighterglue": True}, "unsure"),
+        ({"geometry": True, "geometry-lighterglue": True, "diffusion": False}, "unsure"),
+        ({"geometry-lighterglue": True, "geometry": True}, "sure"),
+        # One that could check no picture leaves the inliers as they are.
+        ({"geometry": True, "geometry-lighterglue": False}, "sure"),
+        ({"geometry-lighterglue": True, "geometry-delf": False}, "unsure"),
     ],
 )
-def test_an_answer_is_sure_by_who_counted_its_inliers(many, drawn, then, level):
-    """Of 71 photographs searched in town, where none is right, six were "Very likely right"."""
-    made = {"then": [{"name": name} for name in then]}
-    found = Ranking(np.arange(1), np.array([52.5]), many.names[:1], np.array([52]), {}, made)
+def test_an_answer_is_sure_by_who_counted_its_inliers(many, drawn, counts, level):
+    """Of 71 photographs searched in town, where none is right, six were "Very likely right".
+
+    counts: whether each of some re-rankers, one after the other, counts inliers.
+    """
+    found = Ranking(np.arange(1), np.array([52.5]), many.names[:1], None, {}, {})
+    for name, counted in counts.items():
+        inliers = np.array([52]) if counted else None
+        found = Stage(name, found, {}).ordered(np.arange(1), found.scores, inliers=inliers)
     judged = confidence.judge(found, many, drawn(3), None, np.ones(4, np.float32))
     assert judged.level == level
 

@@ -64,13 +64,15 @@ def show_ranked_list(
     with cards.grid(4 if alone else 2, f"hits-{entry.run_id}"):
         for rank, name, kind in results:
             short = plain(Path(name).name)
-            large = name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"
+            # The page opens it only where it still shows this query.
+            about = collection.name, collection.root, number
+            large = about, name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"
             cards.card(
                 collection,
                 name,
                 f"**{rank}** :small[{short}]",
                 label=f"{rank}: {short}, {cards.VERDICTS[kind].label.lower()}",
-                key=key_about(f"{entry.run_id}-{rank}", name),
+                key=key_about(f"{entry.run_id}-{rank}", about, name),
                 on_click=partial(state.update, {"eval-enlarged": large}),
                 verdict=kind,
             )

@@ -174,9 +174,9 @@ def _landmark_axis(data: list[dict], count: str) -> altair.Axis:
 def open_clicked(key: str) -> None:
     """Callback of the chart: a click on a query opens it, a click beside them changes nothing.
 
-    key: of the chart.
+    key: of the chart. That of a page that was left opens nothing in another collection.
     """
-    points = state[key]["selection"]["pick"]
+    points = state[key]["selection"]["pick"] if state["eval-chart"] == key else []
     if points:
         open_query(points[0]["number"])
 

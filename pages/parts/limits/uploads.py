@@ -75,11 +75,12 @@ def _add(manager: MemoryUploadedFileManager, session_id: str, file: UploadedFile
 def is_session(session_id: str) -> bool:
     """Whether a session is connected, or its connection is broken and may still come back."""
     server: Any = runtime.get_instance()
+    if server.is_active_session(session_id):
+        return True
     with suppress(KeyError):  # it ends in this moment
-        return server.is_active_session(session_id) or bool(
-            server._session_mgr._session_storage.get(session_id)
-        )
-    return False
+        if server._session_mgr._session_storage.get(session_id):
+            return True
+    return server.is_active_session(session_id)  # it came back in this moment
 
 
 def _size(file: UploadedFileRec) -> int:

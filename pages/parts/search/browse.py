@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def show_pictures(collection: Collection) -> None:
                 name,
                 f":small[{label}]",
                 label=f"Search with {label}",
-                key=key_about(f"browse-{n}", collection.root, choice),
-                on_click=ask,
+                key=key_about(f"browse-{n}", shown, collection.root, choice),
+                on_click=partial(_ask_in, collection.name, ask),
             )
     if pages > 1:
         st.pagination(
@@ -62,3 +62,9 @@ def show_pictures(collection: Collection) -> None:
             args=("grid-browse",),
             persist_state="session",
         )
+
+
+def _ask_in(name: str, ask: Callable[[], None]) -> None:
+    """Callback of a card. name: of its collection; another one may have been chosen meanwhile."""
+    if state.collection == name:
+        ask()

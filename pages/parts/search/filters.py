@@ -17,7 +17,7 @@ state = st.session_state
 
 def choose_filter(collection: Collection) -> None:
     """Draw the select of columns and their values; any other filter can be typed into it."""
-    key = key_about("where", collection.root)
+    key = key_about("where", collection.name, collection.root)
     # Another collection has other columns. A link knows only its name.
     if state.get("filtered") not in (collection.name, key):
         state.where = ""
