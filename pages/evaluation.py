@@ -131,7 +131,7 @@ if labelled_runs:
         f"are for the protocol {protocol.capitalize()}."
         + (f" {own_pictures.judged_text(collection)}." if own else "")
         + (f" {plain(collection.note)}" if collection.note else "")
-        + f" {note_on_own_pictures(collection.names, collection.queries)}".rstrip()
+        + f" {note_on_own_pictures(collection.positions, collection.queries)}".rstrip()
         + (
             runs.scores_with_boxes(collection_with_boxes, labelled_runs.values(), protocol)
             if collection.whole
@@ -285,5 +285,5 @@ all_queries.show_all_queries(collection, shown, compared, protocol)
 
 own_ranking.offer_scoring(collection, uploaded)
 
-if enlarged and enlarged[0] == (collection.name, collection.root, number):
+if enlarged and enlarged[0] == one_query.shown_query(collection, number):
     one_query.show_large(collection, number, *enlarged[1:])

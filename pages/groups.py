@@ -175,11 +175,4 @@ page = state["groups-page"] = min(page, pages)
 with st.container(key="groups-list"):
     for number, group in enumerate(sets[(page - 1) * PER_PAGE : page * PER_PAGE], 1):
         show_group((page - 1) * PER_PAGE + number, group, collection, opened)
-if pages > 1:
-    st.pagination(
-        pages,
-        key="groups-page",
-        on_change=scroll.show,
-        args=("groups-list",),
-        persist_state="session",
-    )
+scroll.page_numbers(pages, "groups-page", "groups-list")

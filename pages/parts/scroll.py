@@ -28,3 +28,12 @@ def show(key: str) -> None:
     """In a callback: bring the container of this key into view."""
     number = st.session_state.get("scroll-show", ("", 0))[1]
     st.session_state["scroll-show"] = key, number + 1
+
+
+def page_numbers(pages: int, key: str, container: str) -> None:
+    """The numbers below a list of several pages; a click brings its beginning into view.
+
+    key: of the number of the page in the session. container: key of that of the list.
+    """
+    if pages > 1:
+        st.pagination(pages, key=key, on_change=show, args=(container,), persist_state="session")

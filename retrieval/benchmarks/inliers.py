@@ -13,7 +13,7 @@ from retrieval import index as indexes
 from retrieval.benchmarks import index_of_town
 from retrieval.collections import open_collection
 from retrieval.collections.ground_truth import landmarks
-from retrieval.ranking.confidence import SURE_INLIERS
+from retrieval.ranking.confidence import SURE_INLIERS, SURE_LEARNED
 from retrieval.ranking.search import rank_picture
 
 # Method of the index, re-rankers.
@@ -71,7 +71,8 @@ def run(progress: Progress) -> None:
         cells.append(counted.text(SURE_INLIERS, np.inf, best=True))
         print(f"{title:36}" + "".join(f"{cell:>20}" for cell in cells))
     print(
-        f"The limit of {SURE_INLIERS} was chosen on town too: its figures are a little optimistic."
+        f"The limit of {SURE_INLIERS} was chosen on town too: its figures are a little optimistic. "
+        f"That of LighterGlue is {SURE_LEARNED}."
     )
 
 

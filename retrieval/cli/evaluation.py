@@ -189,7 +189,8 @@ def _evaluate_ranks(args: argparse.Namespace) -> int:
 
 def _print_notes(truth: Collection | GroundTruth) -> None:
     """Print what is to be known about labels before the scores are read."""
-    for note in (truth.note, note_on_own_pictures(truth.names, truth.queries)):
+    positions = {name: n for n, name in enumerate(truth.names)}
+    for note in (truth.note, note_on_own_pictures(positions, truth.queries)):
         if note:
             print(printable(note))
 

@@ -131,13 +131,15 @@ def same_landmark(
     return landmark, others, junk_positions
 
 
-def note_on_own_pictures(names: Sequence[str], queries: Sequence[Query]) -> str:
-    """A note on queries that find themselves, where that lowers their AP; '' without any."""
-    position = {name: n for n, name in enumerate(names)}
+def note_on_own_pictures(positions: Mapping[str, int], queries: Iterable[Query]) -> str:
+    """A note on queries that find themselves, where that lowers their AP; '' without any.
+
+    positions: of the database pictures, by name.
+    """
     count = sum(
-        query.name in position
+        query.name in positions
         and any(len(query.labels.get(kind, ())) for kind in POSITIVE)
-        and not any(position[query.name] in labels for labels in query.labels.values())
+        and not any(positions[query.name] in labels for labels in query.labels.values())
         for query in queries
     )
     if not count:

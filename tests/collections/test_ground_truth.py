@@ -122,7 +122,8 @@ def test_queries_that_find_themselves_are_told():
         entry = {"image": "a.jpg", "landmark": "a", "easy": ["b.jpg"], **labels}
         truth = {"database": ["a.jpg", "b.jpg", "c.jpg"], "queries": [entry, entry]}
         parsed = parse_ground_truth(json.dumps(truth).encode(), "file")
-        return note_on_own_pictures(parsed.names, parsed.queries)
+        positions = {name: n for n, name in enumerate(parsed.names)}
+        return note_on_own_pictures(positions, parsed.queries)
 
     assert "in none of their own lists: 2. Each finds itself first" in note()
     assert note(easy=["a.jpg", "b.jpg"]) == note(junk=["a.jpg"]) == note(wrong=["a.jpg"]) == ""

@@ -65,7 +65,7 @@ def show_ranked_list(
         for rank, name, kind in results:
             short = plain(Path(name).name)
             # The page opens it only where it still shows this query.
-            about = collection.name, collection.root, number
+            about = shown_query(collection, number)
             large = about, name, f"Rank **{rank}** of {plain(entry.label)}: {plain(name)}"
             cards.card(
                 collection,
@@ -76,6 +76,11 @@ def show_ranked_list(
                 on_click=partial(state.update, {"eval-enlarged": large}),
                 verdict=kind,
             )
+
+
+def shown_query(collection: Collection, number: int) -> tuple:
+    """What stands for a query that the page shows. number: of the query."""
+    return collection.name, collection.root, number
 
 
 @st.dialog("Query and result", width="large")

@@ -25,6 +25,7 @@ from pages.parts.keypoints.matching import (
     match_pictures,
 )
 from pages.parts.keypoints.presets import show_presets
+from pages.parts.keys import key_about
 from pages.parts.plain import plain
 from pages.parts.terms import explained
 from retrieval.collections import Collection
@@ -156,13 +157,12 @@ def _choose_second_picture(
         return f"{ranks[name]} · {_inliers_text(ranking, places[name])} · {name}"
 
     # Each query, with its box, needs a key of its own: Streamlit would show the labels of another.
-    key = hashlib.sha256(f"{query_picture.key} {state.get('box')}".encode()).hexdigest()[:16]
     name = st.selectbox(
         "Result",
         names,
         names.index(state["kp-result"]),
         format_func=option,
-        key=f"kp-result-{key}",
+        key=key_about("kp-result", query_picture.key, state.get("box")),
         label_visibility="collapsed",
     )
     state["kp-result"] = name

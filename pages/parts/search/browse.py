@@ -36,7 +36,7 @@ def show_pictures(collection: Collection) -> None:
     page = state.get("page", 1)
     if page > pages:
         page = state.page = 1
-    labels = query.labels(collection.queries)
+    labels = query.labels(collection.queries) if prepared else []
     with cards.grid(3, "browse"):
         for n, choice in enumerate(choices[(page - 1) * PER_PAGE : page * PER_PAGE]):
             if isinstance(choice, int):
@@ -54,14 +54,7 @@ def show_pictures(collection: Collection) -> None:
                 key=key_about(f"browse-{n}", shown, collection.root, choice),
                 on_click=partial(_ask_in, collection.name, ask),
             )
-    if pages > 1:
-        st.pagination(
-            pages,
-            key="page",
-            on_change=scroll.show,
-            args=("grid-browse",),
-            persist_state="session",
-        )
+    scroll.page_numbers(pages, "page", "grid-browse")
 
 
 def _ask_in(name: str, ask: Callable[[], None]) -> None:
